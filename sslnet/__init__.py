@@ -1,0 +1,138 @@
+"""sslnet: nets defined as for Caffe, trained so that they come out small and fast.
+
+    import sslnet
+    net = sslnet.Net("models/lenet/deploy.prototxt", "lenet.caffemodel", sslnet.TEST)
+    net.forward(data=image)["prob"]
+
+Names are loaded when they are first used, so that ``import sslnet`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sslnet.kernel_cache import ensure_cache_folder
+
+if TYPE_CHECKING:
+    from sslnet import errors, io, layers
+    from sslnet.blob import Blob
+    from sslnet.classifier import Classifier
+    from sslnet.errors import SslnetError
+    from sslnet.layers.python import PythonLayer as Layer
+    from sslnet.layers.python import allow_python_layers
+    from sslnet.net import Net
+    from sslnet.net_spec import NetSpec, params, to_proto
+    from sslnet.pycaffe import (
+        AdaDeltaSolver,
+        AdaGradSolver,
+        AdamSolver,
+        AdamWSolver,
+        NesterovSolver,
+        RMSPropSolver,
+        SGDSolver,
+        get_solver,
+        layer_type_list,
+        set_device,
+        set_mode_cpu,
+        set_mode_gpu,
+        set_random_seed,
+    )
+    from sslnet.solver import Solver
+    from sslnet.sslnet_pb2 import TEST, TRAIN
+
+    __version__: str
+
+_MODULES = {
+    "TEST": "sslnet.sslnet_pb2",
+    "TRAIN": "sslnet.sslnet_pb2",
+    "AdaDeltaSolver": "sslnet.pycaffe",
+    "AdaGradSolver": "sslnet.pycaffe",
+    "AdamSolver": "sslnet.pycaffe",
+    "AdamWSolver": "sslnet.pycaffe",
+    "Blob": "sslnet.blob",
+    "Classifier": "sslnet.classifier",
+    "Layer": "sslnet.layers.python:PythonLayer",
+    "NesterovSolver": "sslnet.pycaffe",
+    "Net": "sslnet.net",
+    "NetSpec": "sslnet.net_spec",
+    "RMSPropSolver": "sslnet.pycaffe",
+    "SGDSolver": "sslnet.pycaffe",
+    "Solver": "sslnet.solver",
+    "SslnetError": "sslnet.errors",
+    "allow_python_layers": "sslnet.layers.python",
+    "get_solver": "sslnet.pycaffe",
+    "layer_type_list": "sslnet.pycaffe",
+    "params": "sslnet.net_spec",
+    "set_device": "sslnet.pycaffe",
+    "set_mode_cpu": "sslnet.pycaffe",
+    "set_mode_gpu": "sslnet.pycaffe",
+    "set_random_seed": "sslnet.pycaffe",
+    "to_proto": "sslnet.net_spec",
+}
+"""Public name -> the module that defines it, and its name there where that is another."""
+
+_SUBMODULES = ("errors", "io", "layers")
+
+ensure_cache_folder()  # before anything imports Numba
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "AdamWSolver",
+    "Blob",
+    "Classifier",
+    "Layer",
+    "NesterovSolver",
+    "Net",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
+    "SslnetError",
+    "__version__",
+    "allow_python_layers",
+    "errors",
+    "get_solver",
+    "io",
+    "layer_type_list",
+    "layers",
+    "params",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+    "to_proto",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name at its first use (PEP 562)."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"sslnet.{name}")
+    elif name in _MODULES:
+        module, _, original = _MODULES[name].partition(":")
+        value = getattr(importlib.import_module(module), original or name)
+    else:
+        raise AttributeError(f"module 'sslnet' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """The version of the installed package; "0+unknown" when it runs from a source tree that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sslnet")
+    except PackageNotFoundError:
+        return "0+unknown"

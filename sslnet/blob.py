@@ -1,0 +1,164 @@
+"""Blob: a named pair of arrays of one shape, the values (data) and the derivative of the loss by them (diff)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sslnet.kernels.memory import aligned_zeros
+
+
+class Blob:
+    """Data and diff of one shape, C-contiguous, both allocated (as zeros) when first touched.
+
+    ``reshape`` only notes the new shape, so that a net can say what it will take before it takes it; an array once
+    allocated is kept and reused while the new shape fits into it. A blob may share another blob's data or diff
+    (Split, Reshape, Flatten): it then shows the other's array in its own shape.
+
+    name   str
+    dtype  numpy.float32 or numpy.float64, of data and diff alike
+    """
+
+    __slots__ = ("_buffers", "_shape", "_sharing", "_views", "dtype", "name")
+
+    def __init__(self, shape: Sequence[int] = (), *, name: str = "", dtype: Any = np.float32) -> None:
+        self.name = name
+        self.dtype = np.dtype(dtype)
+        self._shape: tuple[int, ...] = tuple(int(n) for n in shape)
+        self._buffers: dict[str, np.ndarray] = {}
+        self._views: dict[str, np.ndarray] = {}
+        self._sharing: dict[str, Blob] = {}
+
+    # -- shape ---------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def num_axes(self) -> int:
+        return len(self._shape)
+
+    @property
+    def count(self) -> int:
+        """Number of values: the product of the shape, 1 for a scalar."""
+        return _product(self._shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one of the two arrays."""
+        return self.count * self.dtype.itemsize
+
+    def reshape(self, *shape: int | Sequence[int]) -> None:
+        """Takes a new shape; values are undefined after it unless the number of values stays the same."""
+        flat: Any = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
+        new = tuple(int(n) for n in flat)
+        if any(n < 0 for n in new):
+            raise ValueError(f"negative size in shape {new} of blob {self.name!r}")
+        if new != self._shape:
+            self._shape = new
+            self._views.clear()
+
+    def reshape_like(self, other: Blob) -> None:
+        self.reshape(other.shape)
+
+    def axis(self, index: int) -> int:
+        """The axis counted from the front; negative ones count from the back. Raises IndexError out of range."""
+        if not -self.num_axes <= index < self.num_axes:
+            raise IndexError(f"axis {index} of a blob with {self.num_axes} axes, shape {self._shape}")
+        return index % self.num_axes if self.num_axes else 0
+
+    def count_of(self, start: int, end: int | None = None) -> int:
+        """Product of the sizes of axes start..end (end excluded)."""
+        return _product(self._shape[start:end])
+
+    # Caffe's names of the axes of a 4-D blob; a missing axis counts as 1.
+    @property
+    def num(self) -> int:
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        return self._legacy(3)
+
+    def _legacy(self, index: int) -> int:
+        return self._shape[index] if index < len(self._shape) else 1
+
+    # -- arrays --------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray:
+        return self._array("data")
+
+    @property
+    def diff(self) -> np.ndarray:
+        return self._array("diff")
+
+    @property
+    def has_diff(self) -> bool:
+        """Whether the diff has been allocated (or is shared with a blob whose diff has)."""
+        source = self._sharing.get("diff")
+        return source.has_diff if source is not None else "diff" in self._buffers
+
+    def share_data(self, other: Blob) -> None:
+        """Shows the other's data from now on, in this blob's own shape (same number of values)."""
+        self._share("data", other)
+
+    def share_diff(self, other: Blob) -> None:
+        self._share("diff", other)
+
+    def adopt_data(self, array: np.ndarray) -> None:
+        """Takes the array itself (no copy) as data; its shape must be this blob's. Data layers hand over batches so."""
+        if array.shape != self._shape or array.dtype != self.dtype or not array.flags.c_contiguous:
+            raise ValueError(f"blob {self.name!r} of shape {self._shape} cannot adopt {array.shape} {array.dtype}")
+        self._sharing.pop("data", None)
+        self._views["data"] = array
+        self._buffers["data"] = array.reshape(-1)
+
+    def owns(self, which: str) -> bool:
+        """Whether its "data", or "diff", are its own: False where it shows another blob's."""
+        return which not in self._sharing
+
+    def _owner(self, which: str) -> Blob:
+        source = self._sharing.get(which)
+        return self if source is None else source._owner(which)
+
+    def _share(self, which: str, other: Blob) -> None:
+        if other is self or other._owner(which) is self:
+            return
+        self._sharing[which] = other
+        self._buffers.pop(which, None)
+        self._views.pop(which, None)
+
+    def _array(self, which: str) -> np.ndarray:
+        source = self._sharing.get(which)
+        if source is not None:
+            return source._array(which).reshape(self._shape)
+        view = self._views.get(which)
+        if view is None:
+            buffer = self._buffers.get(which)
+            count = self.count
+            if buffer is None or buffer.size < count:
+                buffer = self._buffers[which] = aligned_zeros(count, self.dtype)
+            view = self._views[which] = buffer[:count].reshape(self._shape)
+        return view
+
+    def __repr__(self) -> str:
+        return f"Blob({self.name!r}, {' x '.join(map(str, self._shape)) or 'scalar'}, {self.dtype})"
+
+
+def _product(sizes: Sequence[int]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result

@@ -1,0 +1,200 @@
+"""The ``sslnet`` command: chooses a command's module, parses its options, words errors, maps exit codes.
+
+A command is a module of this folder with ``HELP`` (a sentence), ``EXAMPLE`` (a command line), ``add_arguments(parser)``
+and ``run(args) -> int``. It is imported only when chosen or for its line of help, and imports what is heavy inside
+``run``.
+
+Exit codes: 0 done; 1 the run failed; 2 bad input; 130 interrupted; 141 nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from sslnet.errors import SslnetError, UsageError, suggestion
+
+COMMANDS = {
+    "train": "sslnet.cli.train",
+    "test": "sslnet.cli.test",
+    "compact": "sslnet.cli.compact",
+    "time": "sslnet.cli.time",
+    "classify": "sslnet.cli.classify",
+    "extract": "sslnet.cli.extract",
+    "data": "sslnet.cli.data",
+    "upgrade": "sslnet.cli.upgrade",
+    "draw": "sslnet.cli.draw",
+    "convert-imageset": "sslnet.cli.convert_imageset",
+    "mean": "sslnet.cli.mean",
+    "info": "sslnet.cli.info",
+}
+"""Command -> its module, in the order of the help."""
+
+
+ALLOW_PYTHON = "--allow-python-layers"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code; errors are printed to stderr, with a traceback only by --debug."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    prepare_streams()
+    try:
+        with warnings.catch_warnings():
+            if not debug:  # what overflows shows in the loss, which is told in words
+                warnings.simplefilter("ignore", RuntimeWarning)
+            if ALLOW_PYTHON in arguments:
+                importlib.import_module("sslnet.layers.python").allow_python_layers()
+            code = dispatch([argument for argument in arguments if argument not in ("--debug", ALLOW_PYTHON)])
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse, after printing help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        _complain("interrupted", debug)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone, as `sslnet ... | head` does
+        _silence(sys.stdout)
+        return 141
+    except SslnetError as error:
+        _complain(str(error), debug)
+        return error.exit_code
+    except MemoryError as error:
+        _complain(f"error: out of memory: {error}" if str(error) else "error: out of memory", debug)
+        return 1
+    except OSError as error:
+        _complain(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), debug)
+        return 1
+    except Exception as error:
+        _complain(f"error: this is a fault of sslnet: {type(error).__name__}: {error}", debug)
+        if not debug:
+            print("  --debug shows where; please report it together with the command", file=sys.stderr)
+        return 1
+
+
+def prepare_streams() -> None:
+    """Makes stdout and stderr take every line: closed ones lead nowhere, characters that theirs has not are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started the command, as `sslnet ... >&-` does
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 it stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Finds the command, parses the rest by its parser, runs it."""
+    if not arguments:
+        print(overview(), file=sys.stderr)
+        return 2
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-h", "--help", "help"):
+        print(overview() if not rest else command_parser(_known(rest[0])).format_help(), end="")
+        return 0
+    if name in ("-V", "--version", "version"):
+        from sslnet import __version__
+
+        print(f"sslnet {__version__}")
+        return 0
+    parser = command_parser(_known(name))
+    options, unknown = parser.parse_known_args(double_dashes(rest, parser))
+    if unknown:
+        hint = suggestion(unknown[0], parser.option_strings) or f"sslnet {name} -h lists what it takes"
+        raise UsageError(f'sslnet {name} does not take "{unknown[0]}"', hint=hint)
+    if options.gpu is not None:
+        print("note: sslnet computes on the CPU; --gpu changes nothing", file=sys.stderr)
+    return int(importlib.import_module(COMMANDS[name]).run(options))
+
+
+def _known(name: str) -> str:
+    if name not in COMMANDS:
+        raise UsageError(
+            f'there is no command "{name}"',
+            hint=suggestion(name, COMMANDS) or f"the commands: {', '.join(COMMANDS)}",
+        )
+    return name
+
+
+def overview() -> str:
+    """The text of ``sslnet --help``."""
+    lines = [
+        "sslnet trains nets defined as for Caffe so that they come out small and fast.",
+        "",
+        "example:",
+        "  sslnet train --solver solvers/digits_ssl.prototxt",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {name:<18}{importlib.import_module(module).HELP}" for name, module in COMMANDS.items()]
+    lines += [
+        "",
+        "options:",
+        "  -h, --help             this text; `sslnet COMMAND -h` tells of one command",
+        "  -V, --version          the version",
+        "  --debug                with any command: show the traceback of an error",
+        f"  {ALLOW_PYTHON}  with any command: let Python layers of the net run their code",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command, by its module's HELP, EXAMPLE and add_arguments."""
+    module: Any = importlib.import_module(COMMANDS[name])
+    parser = Parser(prog=f"sslnet {name}", sentence=module.HELP, example=module.EXAMPLE)
+    module.add_arguments(parser)
+    if "--gpu" not in parser.option_strings:
+        parser.add_argument("--gpu", help=argparse.SUPPRESS)
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose help starts with a sentence and an example, and whose errors are UsageErrors."""
+
+    def __init__(self, *, sentence: str = "", example: str = "", **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        self.sentence = sentence
+        self.example = example
+
+    def format_help(self) -> str:
+        return f"{self.sentence}\n\nexample:\n  {self.example}\n\n{super().format_help()}"
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} -h lists what it takes")
+
+    @property
+    def option_strings(self) -> list[str]:
+        return list(self._option_string_actions)
+
+
+def double_dashes(arguments: Sequence[str], parser: Parser) -> list[str]:
+    """Caffe's spelling of options, ``-solver x`` or ``--sigint_effect=stop``, as the parser knows them."""
+    result = []
+    for argument in arguments:
+        match = re.fullmatch(r"--?([A-Za-z][\w-]+)(=.*)?", argument, flags=re.DOTALL)
+        known = "--" + match[1].replace("_", "-") if match else ""
+        result.append(known + (match[2] or "") if match and known in parser.option_strings else argument)
+    return result
+
+
+def _complain(text: str, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _silence(stream: Any) -> None:
+    """Lets the interpreter flush the stream at exit without a second BrokenPipeError."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

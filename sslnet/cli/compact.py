@@ -1,0 +1,172 @@
+"""``sslnet compact``: the net without what is zero, as files, with the proof that it computes the same."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslnet.cli.options import add_rule_options
+from sslnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from sslnet.compress import Compaction
+
+HELP = "Removes zero filters and all that only they fed: a smaller net that gives the same outputs."
+EXAMPLE = "sslnet compact --model models/lenet/train_test.prototxt --weights lenet_ssl.caffemodel --output small/lenet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="the net (train_test.prototxt, train_val.prototxt or deploy.prototxt)",
+    )
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its pruned weights (.caffemodel)")
+    parser.add_argument(
+        "--output", metavar="PREFIX", help="where to write PREFIX.prototxt, PREFIX_deploy.prototxt, PREFIX.caffemodel; "
+        "a folder takes the weights' name; default: beside the weights, with _compact",
+    )  # fmt: skip
+    parser.add_argument("--drop-constants", action="store_true",
+        help="leave out what removed filters still emit (their bias): not the same net any more")  # fmt: skip
+    parser.add_argument(
+        "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase that is compared; default TEST"
+    )
+    add_rule_options(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.options import stages, use_threads
+    from sslnet.compress import compact
+    from sslnet.prototxt import read_net
+    from sslnet.report import dump_json, print_table
+    from sslnet.report.compaction import compaction_table
+
+    use_threads(args.threads)
+    paths = output_paths(args.model, args.weights, args.output)
+    definition = read_net(args.model)
+    tell_notes(definition)
+    compaction = compact(
+        definition,
+        args.weights,
+        phase=pb.Phase.Value(args.phase),
+        level=args.level,
+        stages=stages(args.stage),
+        drop_constants=args.drop_constants,
+    )
+    if compaction.deploy is None:
+        del paths["deploy"]
+    write_files(compaction, paths, args.model)
+    if args.json:
+        print(dump_json(as_json(args, compaction, paths)))
+        return 0
+    print_table(compaction_table(compaction))
+    print("\n".join(["", file_size_line(args.weights, paths["weights"]), "", *closing_lines(args, paths)]))
+    return 0
+
+
+def output_paths(model: str, weights: str, output: str | None) -> dict[str, str]:
+    """What is written where: model, deploy, weights.
+
+    raises UsageError when that would overwrite what is read
+    """
+    stem = Path(weights).name.removesuffix(".h5").removesuffix(".caffemodel") + "_compact"
+    if output is None:
+        prefix = os.path.join(os.path.dirname(weights), stem)
+    elif output.endswith(os.sep) or os.path.isdir(output):
+        prefix = os.path.join(output, stem)
+    else:
+        prefix = output.removesuffix(".prototxt").removesuffix(".caffemodel")
+    paths = {
+        "model": f"{prefix}.prototxt",
+        "deploy": f"{prefix}_deploy.prototxt",
+        "weights": f"{prefix}.caffemodel",
+    }
+    inputs = {os.path.realpath(path) for path in (model, weights)}
+    for path in paths.values():
+        if os.path.realpath(path) in inputs:
+            raise UsageError(f"{path} would be overwritten, and it is what is read", hint="choose another --output")
+    return paths
+
+
+def write_files(compaction: Compaction, paths: dict[str, str], model: str) -> None:
+    """All of them, each whole; files that the definition names stay findable from where it is written."""
+    from sslnet import prototxt
+    from sslnet.compress.relocate import relocate
+    from sslnet.files import atomic_write
+
+    os.makedirs(os.path.dirname(paths["model"]) or ".", exist_ok=True)
+    atomic_write(paths["weights"], compaction.weights.SerializeToString())
+    for name, message in (("model", compaction.message), ("deploy", compaction.deploy)):
+        if name in paths:
+            relocate(message, model, paths[name])
+            prototxt.save(message, paths[name])
+
+
+def file_size_line(before: str, after: str) -> str:
+    from sslnet.report.units import factor, size
+
+    sizes = os.path.getsize(before), os.path.getsize(after)
+    return f"weights on disk: {size(sizes[0])} -> {size(sizes[1])} ({factor(sizes[0] / sizes[1])} smaller)"
+
+
+def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
+    """Where it is, and what to type next."""
+    small = ["--weights", paths["weights"]]
+    compare = [
+        "--model",
+        args.model,
+        "--weights",
+        args.weights,
+        "--model2",
+        paths["model"],
+        "--weights2",
+        paths["weights"],
+    ]
+    lines = [
+        "wrote",
+        *(f"  {path}" for path in paths.values()),
+        "",
+        "next:",
+        "  " + shlex.join(["sslnet", "time", *compare]),
+    ]
+    if "deploy" in paths:
+        prefix = paths["model"].removesuffix(".prototxt")
+        fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={prefix}"]
+        lines.append("  " + shlex.join(["sslnet", "test", "--model", paths["model"], *small]))
+        lines += [
+            "to train it on, with a solver of your choice:",
+            "  sslnet train --solver SOLVER " + shlex.join([*fields, *small]),
+        ]
+    return lines
+
+
+def as_json(args: argparse.Namespace, compaction: Compaction, paths: dict[str, str]) -> dict[str, Any]:
+    from sslnet.report.compaction import totals
+
+    before, after = totals(compaction)
+    difference = compaction.difference
+    return {
+        "model": args.model,
+        "weights": args.weights,
+        "output": paths,
+        "batch": compaction.batch,
+        "layers": compaction.layers,
+        "total": {"before": before, "after": after},
+        "weights_bytes": {"before": os.path.getsize(args.weights), "after": os.path.getsize(paths["weights"])},
+        "difference": {
+            "absolute": difference.absolute,
+            "relative": difference.relative,
+            "inputs": difference.inputs,
+            "blobs": difference.blobs,
+        },
+        "constants": {"bias": compaction.constants, "map": compaction.maps, "carrier": compaction.carriers},
+        "notes": compaction.notes,
+    }

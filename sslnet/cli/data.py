@@ -1,0 +1,114 @@
+"""``sslnet data NAME``: makes the databases of a data set from its original files, or downloads these first."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HELP = "Makes the LMDBs of MNIST or CIFAR-10, from files on disk or from the net."
+EXAMPLE = "sslnet data mnist --from ~/Downloads --to data/mnist"
+
+Progress = Callable[[int, "int | None"], object]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="mnist or cifar10; list: what there is and what is made of it")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="DIR",
+        help="folder with the original files; without it they are downloaded",
+    )
+    parser.add_argument(
+        "--to", dest="target", type=Path, metavar="DIR", help="folder for the databases; default data/NAME"
+    )
+    parser.add_argument(
+        "--no-verify", action="store_true", help="take files whose checksum is not that of the original"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet.sources.datasets import DATASETS, dataset
+
+    if args.name == "list":
+        for name, known in DATASETS.items():
+            print(f"{name:<10}{known.title}")
+            print(f"{'':<10}makes {', '.join(known.outputs)}; {known.licence}")
+        return 0
+    chosen = dataset(args.name)
+    target = args.target or Path("data", args.name)
+    missing = [output for output in chosen.outputs if not (target / output).exists()]
+    for output in chosen.outputs:
+        if output not in missing:
+            print(f"{target / output}: already there")
+    if not missing:
+        return 0
+    source = args.source
+    if source is None:
+        source = target
+        _download(chosen, target)
+    plan = chosen.plan(source, not args.no_verify)
+    _make_folder(target)
+    for output in missing:
+        print(f"{target / output}: ", end="", flush=True)
+        done = False
+        try:
+            words = plan[output](target / output)
+            done = True
+        finally:
+            print(words if done else "not made")
+    return 0
+
+
+def _download(chosen: Any, folder: Path) -> None:
+    """Fetches the original files that are not in the folder yet."""
+    from sslnet.errors import RunError
+    from sslnet.report.units import size
+    from sslnet.sources.download import download
+
+    _make_folder(folder)
+    for remote in chosen.remotes:
+        if (folder / remote.name).exists():
+            continue
+        with _progress(remote.name, remote.size) as progress:
+            try:
+                download(remote.urls, folder / remote.name, remote.md5, progress)
+            except RunError as error:
+                hint = "put the original files into a folder and name it: --from DIR"
+                raise RunError(error.message, hint=hint) from error
+        print(f"{folder / remote.name}: downloaded, {size(remote.size)}")
+
+
+def _make_folder(folder: Path) -> None:
+    from sslnet.errors import RunError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _progress(name: str, total: int) -> Iterator[Progress | None]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done, expected: bar.update(task, completed=done, total=expected or total)

@@ -1,0 +1,67 @@
+"""The live display of a run on a terminal: a progress bar, below it what matters of the run, log lines above both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sslnet.cli.log import Log
+
+FIELDS = ("loss", "lr", "test error", "filters")
+"""What stands below the bar, in this order, once it is known; what a narrow terminal has no room for is cut off."""
+
+
+class Live:
+    """A bar from ``first`` to ``last`` iteration on stderr. While it is open, lines of the log appear above it."""
+
+    def __init__(self, log: Log, title: str, first: int, last: int) -> None:
+        from rich.console import Group
+        from rich.live import Live as RichLive
+
+        self.log = log
+        self.values: dict[str, str] = {}
+        self._progress = make_progress()
+        self._task = self._progress.add_task(title, total=last, completed=first)
+        self._live = RichLive(
+            get_renderable=lambda: Group(self._progress, self._details()),
+            console=self._progress.console,
+            transient=True,
+            refresh_per_second=5,
+        )
+
+    def open(self) -> None:
+        self._live.start()
+        self.log.write = self._above
+
+    def close(self) -> None:
+        """Takes the bar away; doing so twice does nothing."""
+        self._live.stop()
+        self.log.write = self.log.to_stderr
+
+    def show(self, iteration: int, **values: str) -> None:
+        """Moves the bar and changes what stands below it (words of FIELDS, spaces as underscores)."""
+        self.values.update({name.replace("_", " "): value for name, value in values.items()})
+        self._progress.update(self._task, completed=iteration)
+
+    def _details(self) -> Any:
+        from rich.text import Text
+
+        known = "  ".join(f"{name} {self.values[name]}" for name in FIELDS if name in self.values)
+        return Text(known, no_wrap=True, overflow="ellipsis")
+
+    def _above(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_progress() -> Any:
+    """The bar of rich: title, bar, iterations, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

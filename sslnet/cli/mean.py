@@ -1,0 +1,47 @@
+"""``sslnet mean``: the mean image of a database, as Caffe's compute_image_mean makes it, and the mean of each channel."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sslnet.errors import UsageError
+
+HELP = "Computes the mean image of a database, and the mean of each channel."
+EXAMPLE = "sslnet mean data/cifar10/cifar10_train_lmdb mean.binaryproto"
+SUFFIXES = (".binaryproto", ".npy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("database", metavar="DB", help="an LMDB or LevelDB of Datums; encoded images are decoded")
+    parser.add_argument(
+        "target",
+        nargs="?",
+        type=Path,
+        metavar="OUT",
+        help="file to write, .binaryproto as Caffe's or .npy; without it the means are only printed",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite OUT when it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet.cli.progress import progress
+    from sslnet.sources.base import size_text
+    from sslnet.sources.database import open_database
+    from sslnet.sources.mean import mean_image, write_mean
+
+    target: Path | None = args.target
+    if target is not None and target.suffix not in SUFFIXES:
+        raise UsageError(f"{target}: a mean file ends in {' or '.join(SUFFIXES)}")
+    if target is not None and target.exists() and not args.force:
+        raise UsageError(f"{target} exists", hint="--force overwrites it")
+    source = open_database(args.database)
+    with progress("records", len(source)) as report:
+        mean = mean_image(source, report)
+    print(f"{source.path}: {len(source)} records of {size_text(mean.shape)}")
+    for channel, plane in enumerate(mean):
+        print(f"mean_value channel [{channel}]: {plane.mean(dtype='float64'):g}")
+    if target is not None:
+        write_mean(target, mean)
+        print(f"{target}: written")
+    return 0

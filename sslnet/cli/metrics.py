@@ -1,0 +1,102 @@
+"""``metrics.jsonl``: what a run measured, one JSON object a line, beside its snapshots.
+
+The first line tells of the run (``"type": "run"``: seed, versions, the solver as text). A run that resumes continues
+the file of its snapshots: lines from the resumed iteration on are taken away, for they will be measured again.
+A run that starts anew leaves an older file under another name, metrics.1.jsonl, metrics.2.jsonl, ...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from sslnet.files import atomic_write
+from sslnet.report import dump_json
+
+NAME = "metrics.jsonl"
+
+
+class Metrics:
+    """The open file of one run: ``write`` appends one object and flushes it."""
+
+    def __init__(self, path: Path, header: dict[str, Any], resumed: int | None = None) -> None:
+        """
+        path     the file; its folder is there
+        header   fields of the run's line; "snapshot_prefix" tells whose file an existing one is
+        resumed  the iteration a resumed run starts at; None for a new run
+        """
+        self.path = path
+        kept = None if resumed is None else lines_before(path, resumed, header["snapshot_prefix"])
+        if kept is None:
+            set_aside(path)
+        else:
+            atomic_write(path, "".join(kept).encode())
+        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        self.write("run" if kept is None else "resume", iteration=resumed or 0, **header)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Appends one line: its type, the fields; NaN and infinity become null."""
+        self._file.write(dump_json({"type": kind, **fields}, indent=None) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
+    """What the first line tells of a run."""
+    from importlib.metadata import version
+
+    from sslnet import __version__
+    from sslnet.kernels.threads import num_threads
+
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sslnet": __version__,
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "machine": platform.machine(),
+        "threads": num_threads(),
+        "seed": seed,
+        "snapshot_prefix": snapshot_prefix,
+        "solver": solver_text,
+    }
+
+
+def lines_before(path: Path, iteration: int, snapshot_prefix: str) -> list[str] | None:
+    """The lines of a run up to an iteration, its header first; None when the file is not of this run's snapshots."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError):
+        return None
+    records = [_record(line) for line in lines]
+    if not records or records[0] is None or records[0].get("snapshot_prefix") != snapshot_prefix:
+        return None
+    rest = [line for line, record in zip(lines[1:], records[1:]) if record and record.get("iteration", 0) < iteration]
+    return [lines[0], *rest]
+
+
+def set_aside(path: Path) -> None:
+    """Gives an existing file the next free of the names metrics.1.jsonl, metrics.2.jsonl, ..."""
+    if not path.exists():
+        return
+    number = 1
+    while (other := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    os.rename(path, other)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """The object of a line; None for the half line that a killed run leaves."""
+    if not line.endswith("\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

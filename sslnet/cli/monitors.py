@@ -1,0 +1,242 @@
+"""What listens to the solver of ``sslnet train``: the log in Caffe's shape, the live display, metrics.jsonl.
+
+Each is a ``sslnet.monitor.Monitor``; ``Monitors`` tells all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslnet import prototxt
+from sslnet.cli import metrics
+from sslnet.cli.live import Live
+from sslnet.cli.log import Log, loss_part, number
+from sslnet.monitor import Display, Monitor, Test
+from sslnet.report import sparsity_summary
+
+if TYPE_CHECKING:
+    from sslnet.net import Net
+    from sslnet.prototxt import Note
+    from sslnet.solver import Solver
+
+
+class Monitors(Monitor):
+    """Tells several monitors, in their order."""
+
+    def __init__(self, *monitors: Monitor) -> None:
+        self.monitors = monitors
+
+    def on_warning(self, note: Note) -> None:
+        for monitor in self.monitors:
+            monitor.on_warning(note)
+
+    def on_start(self, solver: Solver) -> None:
+        for monitor in self.monitors:
+            monitor.on_start(solver)
+
+    def on_iteration(self, iteration: int, loss: float) -> None:
+        for monitor in self.monitors:
+            monitor.on_iteration(iteration, loss)
+
+    def on_display(self, record: Display) -> None:
+        for monitor in self.monitors:
+            monitor.on_display(record)
+
+    def on_test(self, record: Test) -> None:
+        for monitor in self.monitors:
+            monitor.on_test(record)
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        for monitor in self.monitors:
+            monitor.on_snapshot(iteration, weights, state)
+
+    def on_debug(self, line: str) -> None:
+        for monitor in self.monitors:
+            monitor.on_debug(line)
+
+    def on_finish(self, solver: Solver, stopped: bool) -> None:
+        for monitor in self.monitors:
+            monitor.on_finish(solver, stopped)
+
+
+class LogMonitor(Monitor):
+    """Caffe's log lines: what its parse_log looks for, word for word."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.interval = 0
+        self.last = 0
+
+    def on_warning(self, note: Note) -> None:
+        self.log(str(note))
+
+    def on_start(self, solver: Solver) -> None:
+        self.interval, self.last = solver.param.display, solver.param.max_iter
+        self.log(f"Solving {solver.net.name}")
+        self.log(f"Learning Rate Policy: {solver.param.lr_policy}")
+
+    def on_display(self, record: Display) -> None:
+        if record.iteration >= self.last:
+            self.log(f"Iteration {record.iteration}, loss = {number(record.loss)}")
+            return
+        speed = record.iterations / record.seconds if record.seconds else 0.0
+        pace = f"({number(speed)} iter/s, {number(record.seconds)}s/{self.interval} iters)"
+        self.log(f"Iteration {record.iteration} {pace}, loss = {number(record.loss)}")
+        for index, (name, value, weight) in enumerate(record.outputs):
+            self.log(f"    Train net output #{index}: {name} = {number(value)}{loss_part(value, weight)}")
+        if record.penalty:
+            self.log(f"    Group lasso: {number(record.penalty)}")
+        if record.sparsity is not None:
+            self.log(f"    Filters left: {sparsity_summary(record.sparsity)}")
+        self.log(f"Iteration {record.iteration}, lr = {number(record.rate)}")
+
+    def on_test(self, record: Test) -> None:
+        self.log(f"Iteration {record.iteration}, Testing net (#{record.net})")
+        if record.loss is not None:
+            self.log(f"Test loss: {number(record.loss)}")
+        for index, (name, value, weight) in enumerate(record.outputs):
+            self.log(f"    Test net output #{index}: {name} = {number(value)}{loss_part(value, weight)}")
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        self.log(f"Snapshotting to {weights}")
+        self.log(f"Snapshotting solver state to {state}")
+
+    def on_debug(self, line: str) -> None:
+        self.log(line)
+
+    def on_finish(self, solver: Solver, stopped: bool) -> None:
+        self.log("Optimization stopped early." if stopped else "Optimization Done.")
+
+
+class ScreenMonitor(Monitor):
+    """For who sits in front of it: a bar that moves, and a line for each test, snapshot and warning."""
+
+    PAUSE = 0.1
+    """Seconds between two moves of the bar."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.live: Live | None = None
+        self.errors: list[dict[str, str]] = []
+        self.moved = 0.0
+
+    def on_warning(self, note: Note) -> None:
+        self.log(str(note))
+
+    def on_start(self, solver: Solver) -> None:
+        self.errors = [accuracies(net) for net in solver.test_nets]
+        self.live = Live(self.log, solver.net.name, solver.iter, solver.param.max_iter)
+        self.live.open()
+
+    def on_iteration(self, iteration: int, loss: float) -> None:
+        now = time.monotonic()
+        if self.live is not None and now - self.moved >= self.PAUSE:
+            self.moved = now
+            self.live.show(iteration, loss=f"{loss:.4g}")
+
+    def on_display(self, record: Display) -> None:
+        values = {"loss": f"{record.loss:.4g}", "lr": number(record.rate)}
+        if record.sparsity is not None and record.penalty:
+            values["filters"] = sparsity_summary(record.sparsity)
+        if self.live is not None:
+            self.live.show(record.iteration, **values)
+
+    def on_test(self, record: Test) -> None:
+        outputs = ", ".join(f"{name} = {number(value)}" for name, value, _ in record.outputs[:10])
+        self.log(f"Iteration {record.iteration}, test: {outputs}")
+        names = self.errors[record.net] if record.net < len(self.errors) else {}
+        error = next((1 - value for name, value, _ in record.outputs if name in names), None)
+        if self.live is not None and error is not None:
+            self.live.show(record.iteration, test_error=f"{100 * error:.2f} %")
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        self.log(f"Iteration {iteration}, snapshot: {weights}")
+
+    def on_debug(self, line: str) -> None:
+        self.log(line)
+
+    def on_finish(self, solver: Solver, stopped: bool) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes the bar away, also when an error has ended the run."""
+        if self.live is not None:
+            self.live.close()
+
+
+class MetricsMonitor(Monitor):
+    """Keeps metrics.jsonl beside the snapshots."""
+
+    def __init__(self, resumed: bool) -> None:
+        self.resumed = resumed
+        self.file: metrics.Metrics | None = None
+        self.started = 0.0
+
+    def on_start(self, solver: Solver) -> None:
+        path = Path(solver.prefix).parent / metrics.NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = metrics.header(prototxt.write(solver.param), solver.prefix, solver.seed)
+        self.file = metrics.Metrics(path, header, solver.iter if self.resumed else None)
+        self.started = time.monotonic()
+
+    def on_display(self, record: Display) -> None:
+        sparsity = {layer.name: parts(layer) for layer in record.sparsity or ()}
+        self._write(
+            "train",
+            iteration=record.iteration,
+            loss=record.loss,
+            lr=record.rate,
+            outputs=by_name(record.outputs),
+            penalty=record.penalty,
+            sparsity=sparsity,
+        )
+
+    def on_test(self, record: Test) -> None:
+        loss = {} if record.loss is None else {"loss": record.loss}
+        self._write("test", iteration=record.iteration, net=record.net, outputs=by_name(record.outputs), **loss)
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        self._write("snapshot", iteration=iteration, weights=weights, state=state)
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        if self.file is not None:
+            self.file.write(kind, seconds=round(time.monotonic() - self.started, 3), **fields)
+
+
+class Memo(Monitor):
+    """Remembers what the end of a run tells: the last test of each net, the last snapshot's weights."""
+
+    def __init__(self) -> None:
+        self.tests: dict[int, Test] = {}
+        self.weights: str | None = None
+
+    def on_test(self, record: Test) -> None:
+        self.tests[record.net] = record
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        self.weights = weights
+
+
+def by_name(outputs: list[tuple[str, float, float]]) -> dict[str, Any]:
+    """Outputs by name: a number, or a list where an output has several values."""
+    values: dict[str, Any] = {}
+    for name, value, _ in outputs:
+        values.setdefault(name, []).append(value)
+    return {name: items[0] if len(items) == 1 else items for name, items in values.items()}
+
+
+def parts(layer: Any) -> dict[str, Any]:
+    """What of a blob is not zero: elements, filters, channels, columns as {"kept", "total"}."""
+    kept = {name: getattr(layer, name) for name in ("elements", "filters", "channels", "columns")}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def accuracies(net: Net) -> dict[str, str]:
+    """{output: layer} of the net's Accuracy layers."""
+    return {names[0]: layer.name for layer, names in zip(net.layers, net.top_names) if layer.TYPE == "Accuracy"}

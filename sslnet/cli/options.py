@@ -1,0 +1,53 @@
+"""What options of several commands mean."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sslnet.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from sslnet.cli.log import Log
+    from sslnet.net import Net
+    from sslnet.weights import Copied
+
+
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """``--level`` and ``--stage``, of the commands that read a net: the state, beside the phase, that its rules meet."""
+    parser.add_argument(
+        "--level", type=int, default=0, metavar="N", help="level that the net's rules are tried against"
+    )
+    parser.add_argument("--stage", default="", metavar="A,B", help="stages that the net's rules are tried against")
+
+
+def use_threads(threads: int | None) -> None:
+    """``--threads N``: to be called before anything computes."""
+    if threads is None:
+        return
+    from sslnet.kernels.threads import set_num_threads
+
+    if threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {threads}")
+    set_num_threads(threads)
+
+
+def stages(text: str) -> tuple[str, ...]:
+    """``--stage a,b`` as the stages of a net's state."""
+    return tuple(stage.strip() for stage in text.split(",") if stage.strip())
+
+
+def load_weights(net: Net, path: str, log: Log) -> None:
+    """Copies weights into the net by layer name and says what did not match; raises when nothing did."""
+    tell_copied(net, path, net.copy_from(path), log)
+
+
+def tell_copied(net: Net, path: str, done: Copied, log: Log) -> None:
+    """Says which layers a copy of weights left out; raises WeightsError when it brought nothing at all."""
+    if not done.copied:
+        theirs = ", ".join(done.ignored[:5])
+        raise WeightsError(f'no layer of the net "{net.name}" is in it', path=path, hint=f"it has {theirs}")
+    if done.missing:
+        log(f"{path} has nothing for {', '.join(done.missing)}: these start from their fillers")
+    if done.ignored:
+        log(f"{path} has more than the net: {', '.join(done.ignored)}")

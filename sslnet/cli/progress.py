@@ -1,0 +1,42 @@
+"""How far a command has come with many records: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+Report = Callable[[int], None]
+EVERY, SECONDS = 1000, 5.0
+"""Records, and seconds, that lie between two lines at least."""
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Report]:
+    """Gives a function to call with the number of records done so far; all of it goes to stderr.
+
+    what   the records in the plural: images
+    """
+    if not sys.stderr.isatty():
+        yield _lines(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _lines(what: str) -> Report:
+    told, when = 0, time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal told, when
+        if done // EVERY > told // EVERY and time.monotonic() >= when + SECONDS:
+            print(f"Processed {done} {what}.", file=sys.stderr, flush=True)
+            told, when = done, time.monotonic()
+
+    return report

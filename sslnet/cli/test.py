@@ -1,0 +1,130 @@
+"""``sslnet test``: scores a trained net on its test data, as ``caffe test`` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from sslnet.cli.options import add_rule_options
+from sslnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from sslnet.cli.log import Log
+    from sslnet.net import Net
+
+HELP = "Scores a trained net on its test data: every output, averaged over batches."
+EXAMPLE = "sslnet test --model models/lenet/train_test.prototxt --weights lenet.caffemodel"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="the net with its data (train_test.prototxt, train_val.prototxt)"
+    )
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel or .caffemodel.h5)")
+    parser.add_argument(
+        "--iterations", type=int, metavar="N", help="batches to run; default: all test data once, or 50"
+    )
+    parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of the net; default TEST")
+    add_rule_options(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.log import Log
+    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.options import load_weights, stages, use_threads
+    from sslnet.net import Net
+
+    use_threads(args.threads)
+    if args.iterations is not None and args.iterations < 1:
+        raise UsageError(f"--iterations must be at least 1, not {args.iterations}")
+    phase = pb.Phase.Value(args.phase)
+    net = Net(args.model, phase=phase, level=args.level, stages=stages(args.stage))
+    if net.inputs:
+        raise UsageError(
+            f"{args.model} has no test data: it waits for {', '.join(net.inputs)}",
+            hint="give the net with the data layers, train_test.prototxt or train_val.prototxt",
+        )
+    log = Log()
+    tell_notes(net.definition, log=log)
+    load_weights(net, args.weights, log)
+    iterations = args.iterations or epoch_batches(net) or 50
+    log(f"Running for {iterations} iterations.")
+    outputs, loss = score(net, iterations, log)
+    if args.json:
+        print(json.dumps(as_json(args, net, iterations, outputs, loss)))
+    else:
+        log.result("\n".join([*summary(net, outputs, loss), *error_lines(net, outputs, iterations)]))
+    return 0
+
+
+def epoch_batches(net: Net) -> int | None:
+    """Batches that hold all records of the net's data once; None where the data do not tell their number.
+
+    Rounded down when the last batch would run over into the first records: those would count twice.
+    """
+    batches = [layer.epoch_batches() for layer in net.layers if hasattr(layer, "epoch_batches")]
+    known = [number for number in batches if number]
+    return max(known) if known else None
+
+
+def score(net: Net, iterations: int, log: Log) -> tuple[list[tuple[str, float]], float]:
+    """Means over the batches: (output, value) for each element of each output, and the weighted loss."""
+    import numpy as np
+
+    from sslnet.cli.log import number
+
+    sums: Any = 0.0
+    loss = 0.0
+    names: list[str] = []
+    for batch in range(iterations):
+        outputs = net.forward()
+        loss += net.loss
+        names = [name for name, data in outputs.items() for _ in range(data.size)]
+        values = np.concatenate([data.ravel() for data in outputs.values()]).astype(np.float64)
+        sums = sums + values
+        for name, value in zip(names, values):
+            log(f"Batch {batch}, {name} = {number(value)}")
+    return [(name, float(total) / iterations) for name, total in zip(names, sums)], loss / iterations
+
+
+def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str]:
+    """The lines Caffe ends with."""
+    from sslnet.cli.log import loss_part, number
+
+    lines = [f"Loss: {number(loss)}"]
+    lines += [f"{name} = {number(value)}{loss_part(value, net.loss_weights.get(name, 0.0))}" for name, value in outputs]
+    return lines
+
+
+def error_lines(net: Net, outputs: list[tuple[str, float]], iterations: int) -> list[str]:
+    """What the net's Accuracy layers say, as the share of images that went wrong; nothing without such layers."""
+    from sslnet.cli.monitors import accuracies
+    from sslnet.inputs import source_shapes
+
+    names = accuracies(net)
+    errors = [
+        f"{100 * (1 - value):.2f} %" + f" ({name})" * (len(names) > 1) for name, value in outputs if name in names
+    ]
+    images = iterations * next((shape[0] for shape in source_shapes(net).values() if shape), 1)
+    return [f"test error: {', '.join(errors)} of {images:,} images"] if errors else []
+
+
+def as_json(
+    args: argparse.Namespace, net: Net, iterations: int, outputs: list[tuple[str, float]], loss: float
+) -> dict[str, Any]:
+    """The result for programs: an output of several elements is a list."""
+    values: dict[str, Any] = {}
+    for name, value in outputs:
+        values.setdefault(name, []).append(value)
+    return {
+        "model": args.model,
+        "weights": args.weights,
+        "net": net.name,
+        "iterations": iterations,
+        "loss": loss,
+        "outputs": {name: items[0] if len(items) == 1 else items for name, items in values.items()},
+    }

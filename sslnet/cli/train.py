@@ -1,0 +1,235 @@
+"""``sslnet train``: runs a solver, shows how it goes, and says at the end what was learned and what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sslnet.cli.signals import EFFECTS
+from sslnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from sslnet.cli.log import Log
+    from sslnet.cli.monitors import Memo
+    from sslnet.net import Net
+    from sslnet.prototxt import Definition
+    from sslnet.solver import Solver
+    from sslnet.sparsity import LayerSparsity
+
+HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
+EXAMPLE = "sslnet train --solver solvers/digits_ssl.prototxt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt")
+    parser.add_argument("--snapshot", metavar="FILE", help="go on from this .solverstate, bit for bit")
+    parser.add_argument("--weights", metavar="FILE[,FILE]", help="start from the weights of these .caffemodel files")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
+        help="override a field of the solver; may be given several times")  # fmt: skip
+    parser.add_argument("--certificate", type=int, metavar="N",
+        help="at the end, say how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
+    parser.add_argument("--level", type=int, metavar="N", help="level that the training net's rules are tried against")
+    parser.add_argument("--stage", metavar="A,B", help="stages that the training net's rules are tried against")
+    parser.add_argument("--sigint-effect", choices=EFFECTS, default="stop", help="what Ctrl-C does; default stop")
+    parser.add_argument(
+        "--sighup-effect", choices=EFFECTS, default="snapshot", help="what a hang-up does; default snapshot"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet.cli.log import Log
+    from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
+    from sslnet.cli.options import use_threads
+    from sslnet.cli.signals import signal_effects
+    from sslnet.cli.warmup import compile_notice
+    from sslnet.solver import Solver
+    from sslnet.sparsity import measure
+
+    if args.snapshot and args.weights:
+        raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
+    check_kinds(args)
+    use_threads(args.threads)
+    log, memo = Log(), Memo()
+    definition = solver_definition(args)
+    screen = ScreenMonitor(log) if log.terminal else LogMonitor(log)
+    metrics = MetricsMonitor(resumed=bool(args.snapshot))
+    weights = split_names(args.weights)
+    with compile_notice(log), closing(screen, metrics):
+        solver = Solver(
+            definition,
+            weights=weights,
+            snapshot=args.snapshot,
+            monitor=Monitors(screen, metrics, memo),
+            measure=measure,
+        )
+        check_certificate(solver, args.certificate)
+        introduce(solver, args, log)
+        with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect):
+            solver.solve()
+            stopped = solver.iter < solver.param.max_iter
+            if not stopped and any(record.iteration < solver.iter for record in memo.tests.values()):
+                solver.test()
+    log.result("\n".join(closing_lines(solver, memo, measure(solver.net), args)))
+    return 130 if stopped else 0
+
+
+def check_kinds(args: argparse.Namespace) -> None:
+    """Snapshots come as two files; each has its option."""
+    for path in split_names(args.weights):
+        if path.removesuffix(".h5").endswith(".solverstate"):
+            raise UsageError(f"--weights {path}: this is a solver's state", hint="--snapshot goes on from it")
+    if (args.snapshot or "").removesuffix(".h5").endswith(".caffemodel"):
+        raise UsageError(f"--snapshot {args.snapshot}: these are weights alone", hint="--weights starts from them")
+
+
+@contextlib.contextmanager
+def closing(*monitors: Any) -> Iterator[None]:
+    """Closes the monitors that can be closed, however the run ends."""
+    try:
+        yield
+    finally:
+        for monitor in monitors:
+            if hasattr(monitor, "close"):
+                monitor.close()
+
+
+# -- before ------------------------------------------------------------------------------------------------------------
+
+
+def solver_definition(args: argparse.Namespace) -> Definition:
+    """The solver's file with the command line's overrides in place."""
+    from sslnet import prototxt
+    from sslnet.cli.options import stages
+
+    definition = prototxt.apply_overrides(prototxt.read_solver(args.solver), args.overrides)
+    state = definition.message.train_state
+    if args.level is not None:
+        state.level = args.level
+    if args.stage is not None:
+        state.stage.extend(stages(args.stage))
+    return definition
+
+
+def split_names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
+    """What is going to run: the solver's text, the memory it takes, where it starts."""
+    from sslnet import __version__, prototxt
+    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.options import tell_copied
+    from sslnet.kernels.threads import num_threads
+    from sslnet.report.units import count, size
+
+    if not log.terminal:
+        log(f"sslnet {__version__}")
+        log("Initializing solver from parameters:\n" + prototxt.write(solver.param).rstrip("\n"))
+    net = solver.net
+    tell_notes(solver.definition, net.definition, *(test.definition for test in solver.test_nets), log=log)
+    taken = size(net.memory().total + sum(test.memory().total for test in solver.test_nets))
+    parameters = count(sum(param.blob.count for param in net.learnable))
+    log(
+        f'net "{net.name}": {parameters} parameters, {taken} of memory for its blobs; {num_threads()} threads, seed {solver.seed}'
+    )
+    if args.snapshot:
+        log(f"Resuming from {args.snapshot} at iteration {solver.iter}")
+    names = split_names(args.weights)
+    for path, copied in zip(names, solver.copied[len(solver.copied) - len(names) :]):
+        log(f"Finetuning from {path}")
+        tell_copied(net, path, copied, log)
+
+
+def check_certificate(solver: Solver, batches: int | None) -> None:
+    """Before the run, not after it: whether what --certificate asks for can be had."""
+    if batches is not None and batches < 1:
+        raise UsageError(f"--certificate must be at least 1 batch, not {batches}")
+    if batches is not None and not any(update.penalty for update in solver.updates):
+        raise UsageError("--certificate: no parameter of the net has a group lasso", hint="see docs/prototxt.md")
+
+
+# -- after -------------------------------------------------------------------------------------------------------------
+
+
+def closing_lines(solver: Solver, memo: Memo, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
+    """The outcome: test error, what is left of each layer, the snapshot, the commands to go on with."""
+    from sslnet.certificate import certify
+    from sslnet.report import certificate_table, sparsity_table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = [*test_lines(solver, memo), "", sparsity_table(layers).text(width).rstrip("\n"), ""]
+    if args.certificate is not None and solver.iter >= solver.param.max_iter:  # who stops a run does not want to wait
+        lines += [certificate_table(certify(solver, args.certificate), args.certificate).text(width).rstrip("\n"), ""]
+    weights = memo.weights
+    if weights is None and solver.last_snapshot is not None:  # a run resumed where it had ended
+        weights = solver.last_snapshot.replace(".solverstate", ".caffemodel")
+    if weights is None:
+        return [*lines, "no snapshot was written: the solver says snapshot_after_train: false"]
+    lines += [f"snapshot: {weights}"]
+    following = next_commands(solver, weights, layers, args)
+    return [*lines, "", "next:", *(f"  {command}" for command in following)] if following else lines
+
+
+def test_lines(solver: Solver, memo: Memo) -> list[str]:
+    """The test error of each test net by its Accuracy layers, or its outputs where it has none."""
+    from sslnet.cli.log import number
+    from sslnet.cli.monitors import accuracies
+
+    lines = []
+    for index, record in memo.tests.items():
+        names = accuracies(solver.test_nets[index])
+        errors = [(name, 1 - value) for name, value, _ in record.outputs if name in names]
+        if errors:
+            told = ", ".join(
+                f"{100 * error:.2f} %" + (f" ({name})" if len(errors) > 1 else "") for name, error in errors
+            )
+            line = f"test error: {told}"
+        else:
+            line = "test: " + ", ".join(f"{name} = {number(value)}" for name, value, _ in record.outputs[:10])
+        which = f" (test net {index})" if len(memo.tests) > 1 else ""
+        when = f", at iteration {record.iteration}" if record.iteration < solver.iter else ""
+        lines.append(line + which + when)
+    return lines
+
+
+def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
+    """What to type next, ready to paste; nothing where the net has no file of its own."""
+    if solver.iter < solver.param.max_iter:
+        state = os.fspath(solver.last_snapshot or "")
+        overrides = [word for override in args.overrides for word in ("--set", override)]
+        return [shlex.join(["sslnet", "train", "--solver", args.solver, *overrides, "--snapshot", state])]
+    commands = []
+    train = net_options(solver.net)
+    if train:
+        small = weights.removesuffix(".h5").removesuffix(".caffemodel") + "_compact"
+        second = ["--model2", f"{small}.prototxt", "--weights2", f"{small}.caffemodel"]
+        if any(layer.filters is not None and layer.filters.zero for layer in layers):
+            commands.append(["compact", *train, "--weights", weights])
+            commands.append(["time", *train, "--weights", weights, *second])
+        else:
+            commands.append(["time", *train, "--weights", weights])
+    for net, batches in zip(solver.test_nets, solver.param.test_iter):
+        if net_options(net):
+            commands.append(["test", *net_options(net), "--weights", weights, "--iterations", str(batches)])
+    return [shlex.join(["sslnet", *command]) for command in commands]
+
+
+def net_options(net: Net) -> list[str]:
+    """--model, and level and stages if the net has them; empty for a net without a file."""
+    path = net.definition.path
+    if path is None or not os.path.exists(path):
+        return []
+    near = os.path.relpath(path)
+    options = ["--model", path if near.startswith("..") else near]
+    if net.state.level:
+        options += ["--level", str(net.state.level)]
+    if net.state.stages:
+        options += ["--stage", ",".join(net.state.stages)]
+    return options

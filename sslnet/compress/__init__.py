@@ -1,0 +1,17 @@
+"""Smaller nets from sparse ones.
+
+    channels.py    which channels of every blob may go, over the whole graph
+    constants.py   what removed channels still emitted, as a shift of the layers that read them
+    build.py       the smaller definition and its weights
+    deploy.py      a definition for deployment from one for training and testing
+    compare.py     the two nets on the same data
+    sizes.py       filters, parameters, FLOPs, bytes of each layer before and after
+    recipe.py      all of it in order: ``compact``
+
+Nothing here knows a layer type but the Bias that carries constants and the table of ``deploy``: what a layer lets happen to
+its channels, it says itself (``sslnet.layers.base``).
+"""
+
+from sslnet.compress.recipe import Compaction, compact
+
+__all__ = ["Compaction", "compact"]

@@ -1,0 +1,139 @@
+"""Every error sslnet raises on purpose: fields first, worded in one place, printed by the command line alone.
+
+An error knows what it is about (``path``, ``line``, ``column``, ``layer``) and what to do next (``hint``);
+``str(error)`` puts the fields together:
+
+    bad_lenet.prototxt:5:23: error: ConvolutionParameter has no field "num_ouput"
+          convolution_param { num_ouput: 20 kernel_size: 5 }
+                              ^^^^^^^^^
+      layer "conv1"; did you mean "num_output"?
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """A place in a text file: 1-based line and column, length in characters, and the source line itself."""
+
+    path: str
+    line: int
+    column: int
+    length: int = 1
+    text: str = ""
+
+
+class SslnetError(Exception):
+    """Base of all. ``exit_code`` 2: the input is at fault; 1: the run failed."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        span: Span | None = None,
+        path: str | None = None,
+        layer: str | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.span = span
+        self.path = span.path if span is not None else path
+        self.line = span.line if span is not None else None
+        self.column = span.column if span is not None else None
+        self.layer = layer
+        self.hint = hint
+
+    def __str__(self) -> str:
+        if self.span is not None:
+            head = f"{self.span.path}:{self.span.line}:{self.span.column}: error: {self.message}"
+        elif self.path is not None:
+            head = f"{self.path}: error: {self.message}"
+        else:
+            head = f"error: {self.message}"
+        lines = [head]
+        if self.span is not None and self.span.text:
+            lines += _excerpt(self.span)
+        layer = f'layer "{printable(self.layer)}"' if self.layer else ""
+        tail = "; ".join(part for part in (layer, self.hint) if part)
+        if tail:
+            lines.append("  " + tail)
+        return "\n".join(lines)
+
+
+class DefinitionError(SslnetError):
+    """A prototxt says something that cannot be: syntax, unknown field or type, a value out of range, a graph that does not close."""
+
+
+class ShapeError(DefinitionError):
+    """Shapes that do not fit each other; the message prints the condition and both values."""
+
+
+class WeightsError(SslnetError):
+    """A .caffemodel, .solverstate or mean file that cannot be read or does not fit the net."""
+
+
+class DataError(SslnetError):
+    """A database, list or image that is missing, cut off or holds what it should not."""
+
+
+class UsageError(SslnetError):
+    """A command line or call that cannot be carried out as given."""
+
+
+class RunError(SslnetError):
+    """The run itself failed: the loss is not finite, a label is out of range, memory or disk ran out."""
+
+    exit_code = 1
+
+
+class ErrorList(DefinitionError):
+    """Several semantic errors of one definition, all told at once."""
+
+    def __init__(self, errors: list[SslnetError]) -> None:
+        first = errors[0]
+        super().__init__(first.message, span=first.span, path=first.path, layer=first.layer, hint=first.hint)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
+
+
+def printable(text: str) -> str:
+    """The text as it is, or with escapes where a terminal would take characters of it as commands."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def suggestion(word: str, candidates: Iterable[str]) -> str:
+    """The hint `did you mean "..."?` for the nearest candidate (same letters in another case first, then one that goes
+    on where the word ends, then by edit distance), or an empty string when none is near."""
+    names = list(candidates)
+    for name in names:
+        if name.lower() == word.lower() and name != word:
+            return f'did you mean "{name}"?'
+    for name in names:
+        if len(word) > 3 and name.startswith(f"{word}_"):
+            return f'did you mean "{name}"?'
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+def _excerpt(span: Span, width: int = 110) -> list[str]:
+    """The source line, cut to a window around the span when it is long, with carets under the span."""
+    text = span.text.replace("\t", " ")
+    start = span.column - 1
+    left = 0
+    if len(text) > width:
+        left = max(0, min(start - width // 3, len(text) - width))
+        text = ("..." if left else "") + text[left : left + width]
+        start = start - left + (3 if left else 0)
+    carets = max(1, min(span.length, len(text) - start)) if start < len(text) else 1
+    stripped = len(text) - len(text.lstrip(" "))
+    shift = min(stripped, start)
+    return ["      " + text[shift:].rstrip(), "      " + " " * (start - shift) + "^" * carets]

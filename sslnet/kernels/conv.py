@@ -1,0 +1,118 @@
+"""2-D convolution, planned once per geometry and run many times.
+
+    forward = plan_forward(geometry, relu=True)
+    forward.pack(weights, bias)          # after every change of the weights
+    forward.run(x, y)                    # overwrites y
+
+    plan_input_grad(geometry)            # pack(weights), run(dy, dx): overwrites dx
+    plan_weight_grad(geometry)           # run(x, dy, dw, db): accumulates into dw and db
+
+Arrays are C-contiguous float32, NCHW; 64-byte alignment (memory.aligned_empty) helps, nothing depends on it, and nothing
+outside an array is read or written. Plans thread over the batch through threads.parallel; for a given number of threads
+the same input gives the same bits. One plan is not to be run by two threads at once.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from sslnet.kernels.conv_choice import choose_engine, choose_weight_grad
+from sslnet.kernels.conv_geometry import ConvGeometry, check_array
+from sslnet.kernels.conv_lowering import lower_forward, lower_input_grad
+from sslnet.kernels.conv_reference import ReferenceWeightGrad
+from sslnet.kernels.vector import VectorUnit, vector_unit
+
+__all__ = [
+    "ConvGeometry",
+    "ForwardPlan",
+    "InputGradPlan",
+    "WeightGradPlan",
+    "plan_forward",
+    "plan_input_grad",
+    "plan_weight_grad",
+]
+
+
+class WeightGradPlan(Protocol):
+    """dw and db from x and dy."""
+
+    geometry: ConvGeometry
+
+    def run(
+        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
+    ) -> None:
+        """Gradients of weights and bias.  [accumulates into dw and db; overwrites them if not accumulate]"""
+
+
+class ForwardPlan:
+    """y = x * w + b, then ReLU if planned with it."""
+
+    def __init__(self, geometry: ConvGeometry, unit: VectorUnit, *, relu: bool, kept: np.ndarray | None) -> None:
+        self.geometry = geometry
+        self.engine = choose_engine(lower_forward(geometry, kept), unit, relu=relu)
+
+    @property
+    def kernel(self) -> str:
+        """Engine and tile, for reports."""
+        return self.engine.tile.name
+
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        """Copies weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,) into the order the kernel reads."""
+        check_array("weights", weights, self.geometry.weight_shape)
+        if bias is not None:
+            check_array("bias", bias, (self.geometry.filters,))
+        self.engine.pack(weights, bias)
+
+    def run(self, x: np.ndarray, y: np.ndarray) -> None:
+        """The convolution with the weights last packed.  [overwrites y]"""
+        check_array("x", x, self.geometry.input_shape)
+        check_array("y", y, self.geometry.output_shape)
+        self.engine.run(x, y)
+
+
+class InputGradPlan:
+    """dx from dy and the weights."""
+
+    def __init__(self, geometry: ConvGeometry, unit: VectorUnit) -> None:
+        self.geometry = geometry
+        self.engine = choose_engine(lower_input_grad(geometry), unit)
+
+    @property
+    def kernel(self) -> str:
+        """Engine and tile, for reports."""
+        return self.engine.tile.name
+
+    def pack(self, weights: np.ndarray) -> None:
+        """Copies the weights of the forward pass into the order the kernel reads."""
+        check_array("weights", weights, self.geometry.weight_shape)
+        self.engine.pack(weights, None)
+
+    def run(self, dy: np.ndarray, dx: np.ndarray) -> None:
+        """The adjoint of the convolution with the weights last packed.  [overwrites dx]"""
+        check_array("dy", dy, self.geometry.output_shape)
+        check_array("dx", dx, self.geometry.input_shape)
+        self.engine.run(dy, dx)
+
+
+def plan_forward(
+    geometry: ConvGeometry, *, relu: bool = False, kept: np.ndarray | None = None, unit: VectorUnit | None = None
+) -> ForwardPlan:
+    """The forward pass of a convolution.
+
+    relu   fused: negative outputs become 0
+    kept   (groups, kept columns) int: the columns of the weight matrix that are used, the others count as zero
+    unit   the vector unit to use when it is not to be the machine's best
+    """
+    return ForwardPlan(geometry, unit or vector_unit(), relu=relu, kept=kept)
+
+
+def plan_input_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None) -> InputGradPlan:
+    """The gradient of a convolution with respect to its input."""
+    return InputGradPlan(geometry, unit or vector_unit())
+
+
+def plan_weight_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None) -> WeightGradPlan:
+    """The gradient of a convolution with respect to its weights and bias."""
+    return choose_weight_grad(geometry, unit or vector_unit()) or ReferenceWeightGrad(geometry)

@@ -1,0 +1,25 @@
+"""How the kernels of the layers are compiled and spread over the threads, said once.
+
+Two habits keep a loop vectorised: slice arrays before the inner loop and index from 0 (an index that might be negative
+costs ten times), and give an operation that works in place a kernel of its own (aliasing arrays fail the compiler's
+overlap test at run time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+from sslnet.kernels.launch import run
+
+FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
+"""Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning, so that a diverged run shows."""
+
+kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+
+
+def spread(fn: Callable[..., object], n: int, cost: int, *args: Any) -> None:
+    """Calls fn(i0, i1, thread, *args) over range(n), n items of ``cost`` elements; little work stays on this thread."""
+    run(fn, n, n * cost, *args)

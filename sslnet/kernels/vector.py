@@ -1,0 +1,269 @@
+"""Vector instructions as Numba intrinsics: explicit LLVM vectors, whose width is that of the machine.
+
+An intrinsic here is module-level and takes the lanes (and tile sizes) as integer literals: where a kernel's closure
+supplies them, they are part of the key under which Numba caches the kernel on disk, beside the CPU's name and features.
+Addresses are plain integers, in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from llvmlite import ir
+from numba import cfunc, types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+I1, I32, I64, F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+Value = Any
+Builder = Any
+
+
+@dataclass(frozen=True)
+class VectorUnit:
+    """What the compiler may use: float32 lanes of one vector, and how many vector registers there are."""
+
+    name: str
+    lanes: int
+    registers: int
+
+    @property
+    def bytes(self) -> int:
+        return 4 * self.lanes
+
+
+UNITS = {
+    "avx512f": VectorUnit("AVX-512", 16, 32),
+    "avx2": VectorUnit("AVX2", 8, 16),
+    "neon": VectorUnit("NEON", 4, 32),
+}
+"""By the feature that LLVM reports, the best one first."""
+
+GENERIC = VectorUnit("generic", 4, 16)
+
+
+@cache
+def vector_unit() -> VectorUnit:
+    """The unit of the machine that Numba compiles for: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES (set both) are obeyed."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    enabled = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
+    if triple.startswith(("aarch64", "arm64")):
+        enabled.add("neon")  # always there, and not always listed
+    return next((unit for feature, unit in UNITS.items() if feature in enabled), GENERIC)
+
+
+REVISION = crc32(Path(__file__).read_bytes())
+"""Part of every tile's cache key: Numba notices changes of the file a tile is in, not of this one."""
+
+
+_compiled: list[Any] = []
+
+
+def compiled(count: int) -> Callable[[Callable[..., None]], int]:
+    """A decorator: the function, of ``count`` int64, becomes the address of what it compiles to."""
+
+    def to_address(function: Callable[..., None]) -> int:
+        made = cfunc(types.void(*[types.int64] * count), cache=True)(function)
+        _compiled.append(made)  # the address is good for as long as the object lives
+        assert made.address is not None  # compiled when it was decorated
+        return made.address
+
+    return to_address
+
+
+def literal_values(*kinds: Any) -> tuple[int, ...] | None:
+    """The numbers of integer literal types; None asks Numba to come again with literals."""
+    if not all(isinstance(kind, types.IntegerLiteral) for kind in kinds):
+        return None
+    return tuple(kind.literal_value for kind in kinds)
+
+
+def vector_type(lanes: int) -> ir.VectorType:
+    return ir.VectorType(F32, lanes)
+
+
+def zeros(lanes: int) -> Value:
+    return ir.Constant(vector_type(lanes), [0.0] * lanes)
+
+
+def at(builder: Builder, address: Value, kind: Any) -> Value:
+    """The address as a pointer to kind."""
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def offset(builder: Builder, address: Value, distance: int) -> Value:
+    """address + distance bytes."""
+    return builder.add(address, I64(distance)) if distance else address
+
+
+def load(builder: Builder, lanes: int, address: Value, align: int = 4) -> Value:
+    vector = builder.load(at(builder, address, vector_type(lanes)))
+    vector.align = align
+    return vector
+
+
+def store(builder: Builder, vector: Value, address: Value, align: int = 4) -> None:
+    builder.store(vector, at(builder, address, vector.type)).align = align
+
+
+def splat(builder: Builder, lanes: int, scalar: Value) -> Value:
+    """All lanes equal to the scalar (of any type)."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+
+
+def broadcast(builder: Builder, lanes: int, address: Value) -> Value:
+    """All lanes equal to the float at the address."""
+    return splat(builder, lanes, builder.load(at(builder, address, F32)))
+
+
+def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
+    """a * b + c, rounded once."""
+    kind = a.type
+    name = f"llvm.fma.v{kind.count}f32"
+    return builder.call(_declared(builder, name, ir.FunctionType(kind, [kind] * 3)), [a, b, c])
+
+
+def first_lanes(builder: Builder, lanes: int, count: Value) -> Value:
+    """The mask of the first count lanes; count (int64, within 32 bits) may be negative or more than there are."""
+    numbers = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, lanes, builder.trunc(count, I32)))
+
+
+def masked_load(builder: Builder, lanes: int, address: Value, mask: Value) -> Value:
+    """The lanes of the mask; zero elsewhere, where nothing is read."""
+    kind = vector_type(lanes)
+    function = ir.FunctionType(kind, [kind.as_pointer(), I32, mask.type, kind])
+    call = _declared(builder, f"llvm.masked.load.v{lanes}f32.p0", function)
+    return builder.call(call, [at(builder, address, kind), I32(4), mask, zeros(lanes)])
+
+
+def masked_store(builder: Builder, vector: Value, address: Value, mask: Value) -> None:
+    """Writes the lanes of the mask and nothing else."""
+    kind = vector.type
+    function = ir.FunctionType(ir.VoidType(), [kind, kind.as_pointer(), I32, mask.type])
+    call = _declared(builder, f"llvm.masked.store.v{kind.count}f32.p0", function)
+    builder.call(call, [vector, at(builder, address, kind), I32(4), mask])
+
+
+def transpose(builder: Builder, rows: list[Value]) -> list[Value]:
+    """A square of vectors, transposed: log2(lanes) rounds that swap blocks of 1, 2, 4 ... lanes."""
+    lanes = len(rows)
+    block = 1
+    while block < lanes:
+        low = [lanes + (t ^ block) if t & block else t for t in range(lanes)]
+        high = [lanes + t if t & block else t | block for t in range(lanes)]
+        swapped = list(rows)
+        for i in range(lanes):
+            if not i & block:
+                a, b = rows[i], rows[i | block]
+                swapped[i], swapped[i | block] = _shuffle(builder, a, b, low), _shuffle(builder, a, b, high)
+        rows = swapped
+        block *= 2
+    return rows
+
+
+def zip_lanes(builder: Builder, a: Value, b: Value) -> list[Value]:
+    """a0 b0 a1 b1 ..., as two vectors."""
+    lanes = a.type.count
+    order = [i // 2 + (i % 2) * lanes for i in range(2 * lanes)]
+    return [_shuffle(builder, a, b, order[:lanes]), _shuffle(builder, a, b, order[lanes:])]
+
+
+def even_lanes(builder: Builder, a: Value, b: Value) -> Value:
+    """a0 a2 ... b0 b2 ..."""
+    return _shuffle(builder, a, b, [2 * i for i in range(a.type.count)])
+
+
+def sum_lanes(builder: Builder, vector: Value) -> Value:
+    """The sum of the lanes as a float, in the compiler's order."""
+    name = f"llvm.vector.reduce.fadd.v{vector.type.count}f32"
+    function = _declared(builder, name, ir.FunctionType(F32, [F32, vector.type]))
+    return builder.call(function, [F32(0.0), vector], fastmath=("reassoc",))
+
+
+def least_value(builder: Builder, lanes: int, relu: Value) -> Value:
+    """What at_least takes to be ReLU (relu != 0) or nothing at all."""
+    lowest = ir.Constant(vector_type(lanes), [float("-inf")] * lanes)
+    return builder.select(builder.icmp_signed("!=", relu, I64(0)), zeros(lanes), lowest)
+
+
+def at_least(builder: Builder, vector: Value, least: Value) -> Value:
+    """The larger of both; NaN stays NaN."""
+    return builder.select(builder.fcmp_ordered("<", vector, least), least, vector)
+
+
+def either(
+    builder: Builder, condition: Value, yes: Callable[[], list[Value]], no: Callable[[], list[Value]], kind: Any
+) -> list[Value]:
+    """The values (all of one kind) that yes() or no() makes, as the condition says."""
+    with builder.if_else(condition) as (then, otherwise):
+        with then:
+            first, first_end = yes(), builder.block
+        with otherwise:
+            second, second_end = no(), builder.block
+    chosen = [builder.phi(kind) for _ in first]
+    for phi, a, b in zip(chosen, first, second, strict=True):
+        phi.add_incoming(a, first_end)
+        phi.add_incoming(b, second_end)
+    return chosen
+
+
+def counted_loop(
+    builder: Builder, count: Value, carried: list[Value], body: Callable[[list[Value]], list[Value]]
+) -> list[Value]:
+    """Runs body count times (none for count <= 0) on the carried values; returns their last state."""
+    before = builder.block
+    inside, after = builder.append_basic_block("body"), builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed(">", count, I64(0)), inside, after)
+    builder.position_at_end(inside)
+    left = builder.phi(I64)
+    left.add_incoming(count, before)
+    state = [builder.phi(value.type) for value in carried]
+    for phi, value in zip(state, carried, strict=True):
+        phi.add_incoming(value, before)
+    following = body(list(state))
+    end = builder.block
+    remaining = builder.sub(left, I64(1))
+    left.add_incoming(remaining, end)
+    for phi, value in zip(state, following, strict=True):
+        phi.add_incoming(value, end)
+    builder.cbranch(builder.icmp_signed(">", remaining, I64(0)), inside, after)
+    builder.position_at_end(after)
+    result = [builder.phi(value.type) for value in carried]
+    for phi, first, last in zip(result, carried, following, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(last, end)
+    return result
+
+
+def _declared(builder: Builder, name: str, kind: ir.FunctionType) -> Value:
+    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+
+def _shuffle(builder: Builder, a: Value, b: Value, lanes: list[int]) -> Value:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+
+
+@intrinsic
+def call_tile(typingctx, tile, arguments):
+    """Calls the compiled tile at address ``tile`` with a tuple of int64: a pointer taken at run time, so callers stay
+    one compiled function for all tiles."""
+    if not isinstance(arguments, types.UniTuple) or arguments.dtype != types.int64:
+        return None
+    signature = types.void(types.int64, arguments)
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [I64] * arguments.count)
+        numbers = [builder.extract_value(args[1], i) for i in range(arguments.count)]
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), numbers)
+        return context.get_dummy_value()
+
+    return signature, codegen

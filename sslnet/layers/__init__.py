@@ -1,0 +1,161 @@
+"""The registry of layer types.
+
+To add a layer:
+
+1. one file here, named after the type (``inner_product.py`` for InnerProduct), with a final class that derives from
+   ``base.Layer`` (``channelwise.ChannelWise`` when channels stay apart), the kernels that it alone uses above it;
+2. one line in ``LAYERS``, in alphabetical order;
+3. one golden case, ``tests/goldens/layers/<case>.prototxt`` and ``.npz``, from another implementation, or a line with
+   the reason in ``tests/layers/cases.py``; there also its configurations for the gradient check;
+4. its message in ``protos/sslnet.proto`` when it has parameters, then ``tools/gen_proto``.
+
+The tests run over ``LAYERS`` and fail for what is forgotten.
+"""
+
+from __future__ import annotations
+
+from sslnet.layers.absval import AbsVal
+from sslnet.layers.accuracy import Accuracy
+from sslnet.layers.arg_max import ArgMax
+from sslnet.layers.axpy import Axpy
+from sslnet.layers.base import Layer
+from sslnet.layers.batch_norm import BatchNorm
+from sslnet.layers.batch_reindex import BatchReindex
+from sslnet.layers.bias import Bias
+from sslnet.layers.bnll import BNLL
+from sslnet.layers.clip import Clip
+from sslnet.layers.concat import Concat
+from sslnet.layers.contrastive_loss import ContrastiveLoss
+from sslnet.layers.convolution import Convolution
+from sslnet.layers.crop import Crop
+from sslnet.layers.data import Data
+from sslnet.layers.deconvolution import Deconvolution
+from sslnet.layers.depthwise_convolution import ConvolutionDepthwise, DepthwiseConvolution
+from sslnet.layers.dropout import Dropout
+from sslnet.layers.dummy_data import DummyData
+from sslnet.layers.eltwise import Eltwise
+from sslnet.layers.elu import ELU
+from sslnet.layers.embed import Embed
+from sslnet.layers.euclidean_loss import EuclideanLoss
+from sslnet.layers.exp import Exp
+from sslnet.layers.filter import Filter
+from sslnet.layers.flatten import Flatten
+from sslnet.layers.hdf5_data import HDF5Data
+from sslnet.layers.hdf5_output import HDF5Output
+from sslnet.layers.hinge_loss import HingeLoss
+from sslnet.layers.im2col import Im2col
+from sslnet.layers.image_data import ImageData
+from sslnet.layers.infogain_loss import InfogainLoss
+from sslnet.layers.inner_product import InnerProduct
+from sslnet.layers.input import Input
+from sslnet.layers.interp import Interp
+from sslnet.layers.log import Log
+from sslnet.layers.lrn import LRN
+from sslnet.layers.lstm import LSTM
+from sslnet.layers.memory_data import MemoryData
+from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
+from sslnet.layers.mvn import MVN
+from sslnet.layers.normalize import Normalize
+from sslnet.layers.parameter import Parameter
+from sslnet.layers.permute import Permute
+from sslnet.layers.pooling import Pooling
+from sslnet.layers.power import Power
+from sslnet.layers.prelu import PReLU
+from sslnet.layers.python import Python
+from sslnet.layers.reduction import Reduction
+from sslnet.layers.relu import ReLU
+from sslnet.layers.relu6 import ReLU6
+from sslnet.layers.reshape import Reshape
+from sslnet.layers.rnn import RNN
+from sslnet.layers.scale import Scale
+from sslnet.layers.shuffle_channel import ShuffleChannel
+from sslnet.layers.sigmoid import Sigmoid
+from sslnet.layers.sigmoid_cross_entropy_loss import SigmoidCrossEntropyLoss
+from sslnet.layers.silence import Silence
+from sslnet.layers.slice import Slice
+from sslnet.layers.softmax import Softmax
+from sslnet.layers.softmax_loss import SoftmaxWithLoss
+from sslnet.layers.split import Split
+from sslnet.layers.spp import SPP
+from sslnet.layers.swish import Swish
+from sslnet.layers.tanh import TanH
+from sslnet.layers.threshold import Threshold
+from sslnet.layers.tile import Tile
+from sslnet.layers.upsample import Upsample
+from sslnet.layers.window_data import WindowData
+from sslnet.net_spec import layer_function
+
+LAYERS: dict[str, type[Layer]] = {
+    "AbsVal": AbsVal,
+    "Accuracy": Accuracy,
+    "ArgMax": ArgMax,
+    "Axpy": Axpy,
+    "BatchNorm": BatchNorm,
+    "BatchReindex": BatchReindex,
+    "Bias": Bias,
+    "BNLL": BNLL,
+    "Clip": Clip,
+    "Concat": Concat,
+    "ContrastiveLoss": ContrastiveLoss,
+    "Convolution": Convolution,
+    "ConvolutionDepthwise": ConvolutionDepthwise,
+    "Crop": Crop,
+    "Data": Data,
+    "Deconvolution": Deconvolution,
+    "DepthwiseConvolution": DepthwiseConvolution,
+    "Dropout": Dropout,
+    "DummyData": DummyData,
+    "Eltwise": Eltwise,
+    "ELU": ELU,
+    "Embed": Embed,
+    "EuclideanLoss": EuclideanLoss,
+    "Exp": Exp,
+    "Filter": Filter,
+    "Flatten": Flatten,
+    "HDF5Data": HDF5Data,
+    "HDF5Output": HDF5Output,
+    "HingeLoss": HingeLoss,
+    "Im2col": Im2col,
+    "ImageData": ImageData,
+    "InfogainLoss": InfogainLoss,
+    "InnerProduct": InnerProduct,
+    "Input": Input,
+    "Interp": Interp,
+    "Log": Log,
+    "LRN": LRN,
+    "LSTM": LSTM,
+    "MemoryData": MemoryData,
+    "MultinomialLogisticLoss": MultinomialLogisticLoss,
+    "MVN": MVN,
+    "Normalize": Normalize,
+    "Parameter": Parameter,
+    "Permute": Permute,
+    "Pooling": Pooling,
+    "Power": Power,
+    "PReLU": PReLU,
+    "Python": Python,
+    "Reduction": Reduction,
+    "ReLU": ReLU,
+    "ReLU6": ReLU6,
+    "Reshape": Reshape,
+    "RNN": RNN,
+    "Scale": Scale,
+    "ShuffleChannel": ShuffleChannel,
+    "Sigmoid": Sigmoid,
+    "SigmoidCrossEntropyLoss": SigmoidCrossEntropyLoss,
+    "Silence": Silence,
+    "Slice": Slice,
+    "Softmax": Softmax,
+    "SoftmaxWithLoss": SoftmaxWithLoss,
+    "Split": Split,
+    "SPP": SPP,
+    "Swish": Swish,
+    "TanH": TanH,
+    "Threshold": Threshold,
+    "Tile": Tile,
+    "Upsample": Upsample,
+    "WindowData": WindowData,
+}
+
+# ``layers.Convolution(bottom, num_output=20)`` is a call in a NetSpec, as in pycaffe; the class is LAYERS["Convolution"].
+globals().update({_name: layer_function(_name) for _name in LAYERS})

@@ -1,0 +1,29 @@
+"""AbsVal: y = |x|; any shape, in place or not.  dx = dy sign(x), 0 where x is 0."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = abs(x[i])
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx):
+    zero = x.dtype.type(0)
+    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(x.size):
+        dx[i] = dy[i] if x[i] > zero else (-dy[i] if x[i] < zero else zero)
+
+
+@final
+class AbsVal(Elementwise):
+    TYPE: ClassVar[str] = "AbsVal"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)

@@ -1,0 +1,57 @@
+"""ArgMax: the indices of the ``top_k`` largest values, largest first; on a tie the later index. It has no gradient.
+
+Without ``axis`` over all values of an image: top (N, 1, top_k), (N, 2, top_k) with the values after the indices when
+``out_max_val``, and axes of size 1 behind them up to the bottom's number of axes. With ``axis`` along that axis, which
+then has top_k elements: indices, or with ``out_max_val`` the values in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.layers.axes import axis_of
+from sslnet.layers.base import Blobs, Layer
+
+
+@final
+class ArgMax(Layer):
+    TYPE: ClassVar[str] = "ArgMax"
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        param, x = self.param.argmax_param, bottom[0]
+        self.along = param.HasField("axis")
+        if self.along:
+            axis = axis_of(self, x, param.axis, "argmax_param", "axis")
+            self.fold = (x.count_of(0, axis), x.shape[axis], x.count_of(axis + 1))
+            top[0].reshape(*x.shape[:axis], param.top_k, *x.shape[axis + 1 :])
+        else:
+            self.fold = (x.num, x.count // max(1, x.num), 1)
+            top[0].reshape(x.num, 2 if param.out_max_val else 1, param.top_k, *(1,) * (x.num_axes - 3))
+        if not 1 <= param.top_k <= self.fold[1]:
+            raise self.error(
+                f"top_k must be from 1 to the {self.fold[1]} values, not {param.top_k}", "argmax_param", "top_k"
+            )
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        param, x = self.param.argmax_param, bottom[0].data.reshape(self.fold)
+        # A stable sort of the reversed axis puts the later of equal values first.
+        order = np.argsort(-x[:, ::-1], axis=1, kind="stable")[:, : param.top_k]
+        index = self.fold[1] - 1 - order
+        if not param.out_max_val:
+            top[0].data.reshape(index.shape)[...] = index
+            return
+        values = np.take_along_axis(x, index, axis=1)
+        result = values if self.along else np.stack([index, values], axis=1)
+        top[0].data.reshape(result.shape)[...] = result
+
+    def allow_force_backward(self, index: int) -> bool:
+        return False
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            raise self.run_error(
+                "ArgMax has no gradient", hint="propagate_down: false in this layer ends the gradient here"
+            )

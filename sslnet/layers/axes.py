@@ -1,0 +1,83 @@
+"""Axis and window fields of layer parameters, read and checked: which axis a number names, how a window lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sslnet.blob import Blob
+from sslnet.layers.base import Layer
+
+
+def axis_of(layer: Layer, blob: Blob, axis: int, *field: str) -> int:
+    """The axis of the blob, counted from the front, that ``axis`` names (negative: from the back).
+
+    raises ShapeError, at the field, when the blob has no such axis
+    """
+    try:
+        return blob.axis(axis)
+    except IndexError:
+        raise layer.shape_error(
+            f'{field[-1]} {axis} is not an axis of "{blob.name}", which has {blob.num_axes}: {blob.shape}', *field
+        ) from None
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the window of a convolution lies: one number a spatial axis in each."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def is_point(self) -> bool:
+        """One pixel, every pixel: the lowered matrix is the image itself."""
+        return all(n == 1 for n in (*self.kernel, *self.stride)) and not any(self.pad)
+
+
+def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Window:
+    """The window of a ConvolutionParameter for ``num_spatial`` axes.
+
+    Each of kernel_size, stride, pad, dilation is given once for all axes, or once an axis; for two axes there are
+    kernel_h / kernel_w and their like instead.
+    raises DefinitionError, at the field, for both forms at once, a wrong number of values, or a value out of range
+    """
+
+    def read(name: str, short: str, default: int | None, least: int) -> tuple[int, ...]:
+        given = [f"{short}_{side}" for side in "hw" if short and param.HasField(f"{short}_{side}")]
+        values = list(getattr(param, name))
+        if given:
+            if num_spatial != 2:
+                raise layer.error(f"{given[0]} is for two spatial axes, here are {num_spatial}", field, given[0])
+            if values:
+                raise layer.error(f"either {name} or {short}_h and {short}_w, not both", field, given[0])
+            if least and len(given) == 1:
+                other = f"{short}_w" if given[0].endswith("h") else f"{short}_h"
+                raise layer.error(f"{other} is missing beside {given[0]}", field, given[0])
+            values = [getattr(param, f"{short}_h"), getattr(param, f"{short}_w")]
+        if not values:
+            if default is None and num_spatial:
+                raise layer.error(f"{name} is missing", field)
+            values = [1 if default is None else default]
+        if len(values) not in (1, num_spatial):
+            raise layer.error(
+                f"{name} is given {len(values)} times for {num_spatial} spatial axes",
+                field,
+                name,
+                0,
+                hint="give it once, or once for each axis",
+            )
+        for index, value in enumerate(values):
+            if value < least:
+                where = (given[index],) if given else (name, index)
+                raise layer.error(f"{name} must be at least {least}, not {value}", field, *where)
+        return tuple(values) if len(values) == num_spatial else tuple(values) * num_spatial
+
+    return Window(
+        kernel=read("kernel_size", "kernel", None, 1),
+        stride=read("stride", "stride", 1, 1),
+        pad=read("pad", "pad", 0, 0),
+        dilation=read("dilation", "", 1, 1),
+    )

@@ -1,0 +1,41 @@
+"""Clip: y = max(min, min(x, max)); any shape, in place or not.  dx = dy where min <= x <= max, else 0."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y, low, high):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        v = x[i]
+        v = high if v > high else v
+        y[i] = low if v < low else v
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx, low, high):
+    zero = x.dtype.type(0)
+    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(x.size):
+        inside = (x[i] >= low) & (x[i] <= high)
+        dx[i] = dy[i] if inside else zero
+
+
+@final
+class Clip(Elementwise):
+    TYPE: ClassVar[str] = "Clip"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def constants(self) -> tuple[float, ...]:
+        param = self.param.clip_param
+        for bound in ("min", "max"):
+            if not param.HasField(bound):
+                raise self.error(f"Clip needs both bounds; {bound} is missing", "clip_param")
+        if param.min > param.max:
+            raise self.error(f"min must not exceed max: {param.min:g} > {param.max:g}", "clip_param", "min")
+        return param.min, param.max

@@ -1,0 +1,89 @@
+"""Concat: its bottoms side by side along one axis (default 1); one bottom is shown as it is.  dx_i = its part of dy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from sslnet.blob import Blob
+from sslnet.kernels.jit import spread
+from sslnet.layers.axes import axis_of
+from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.channels import channel_axis
+
+
+def copy_rows(i0: int, i1: int, thread: int, source: np.ndarray, target: np.ndarray) -> None:
+    target[i0:i1] = source[i0:i1]
+
+
+def cut(array: np.ndarray, axis: int, sizes: Sequence[int]) -> list[np.ndarray]:
+    """The parts of these sizes along the axis, each as a (rows, values) view."""
+    rows = int(np.prod(array.shape[:axis], dtype=np.int64))
+    flat = array.reshape(rows, -1)
+    inner = flat.shape[1] // max(1, array.shape[axis])
+    ends = np.cumsum(sizes)
+    return [flat[:, (end - size) * inner : end * inner] for size, end in zip(sizes, ends)]
+
+
+def concat_axis(layer: Layer, blob: Blob, param: Any, field: str, legacy: str) -> int:
+    """The axis of Concat and Slice: ``axis``, or the older ``concat_dim`` / ``slice_dim``."""
+    if not param.HasField(legacy):
+        return axis_of(layer, blob, param.axis, field, "axis")
+    if param.HasField("axis"):
+        raise layer.error(f"either axis or {legacy}, not both", field, legacy)
+    return axis_of(layer, blob, getattr(param, legacy), field, legacy)
+
+
+@final
+class Concat(Layer):
+    TYPE: ClassVar[str] = "Concat"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        first = bottom[0]
+        self.axis = concat_axis(self, first, self.param.concat_param, "concat_param", "concat_dim")
+        for blob in bottom[1:]:
+            if blob.num_axes != first.num_axes or self._rest(blob) != self._rest(first):
+                raise self.shape_error(
+                    f"the bottoms may differ along axis {self.axis} alone: "
+                    f'"{first.name}" {first.shape}, "{blob.name}" {blob.shape}'
+                )
+        self.sizes = [blob.shape[self.axis] for blob in bottom]
+        top[0].reshape(*first.shape[: self.axis], sum(self.sizes), *first.shape[self.axis + 1 :])
+        self._by_channel = self.axis == channel_axis(first)
+        if len(bottom) == 1:
+            top[0].share_data(bottom[0])
+            top[0].share_diff(bottom[0])
+
+    def _rest(self, blob: Blob) -> tuple[int, ...]:
+        return blob.shape[: self.axis] + blob.shape[self.axis + 1 :]
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        if len(bottom) == 1:
+            return
+        for blob, part in zip(bottom, cut(top[0].data, self.axis, self.sizes)):
+            spread(copy_rows, *part.shape, blob.data.reshape(part.shape), part)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if len(bottom) == 1:
+            return
+        for blob, wanted, part in zip(bottom, propagate_down, cut(top[0].diff, self.axis, self.sizes)):
+            if wanted:
+                spread(copy_rows, *part.shape, part, blob.diff.reshape(part.shape))
+
+    # -- compaction: along the channels each bottom has its own; along another axis a channel goes from all --------------
+
+    SHRINKS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.concatenate(bottom) if self._by_channel else np.logical_and.reduce(bottom)]
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        if not self._by_channel:
+            return [top[0] for _ in bottom_constant]
+        return np.split(top[0], np.cumsum([len(b) for b in bottom_constant])[:-1])
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.concatenate(bottom) if self._by_channel else np.logical_or.reduce(bottom)]

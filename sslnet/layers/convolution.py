@@ -1,0 +1,225 @@
+"""Convolution: y[n, f] = b[f] + sum over channels c of the filter's group and window places of w[f, c, ...] * x[n, c, ...].
+
+Here is the plain way, which takes any number of spatial axes: each image is lowered (im2col) and multiplied with the
+weights, group by group; several bottoms share the weights. 2-D float32 has faster ways in ``sslnet.plan``.
+
+bottom   (N, C, spatial ...), N standing for all axes before ``axis``
+top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
+weights  (num_output, C / group, kernel ...); bias (num_output)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sslnet.kernels.im2col import col2im, im2col, output_extent
+from sslnet.kernels.memory import scratch
+from sslnet.kernels.threads import num_threads, parallel
+from sslnet.layers.affine import fold_shift
+from sslnet.layers.axes import axis_of, read_window
+from sslnet.layers.base import Blobs, BoolVector, Layer
+
+
+class Convolution(Layer):
+    TYPE: ClassVar[str] = "Convolution"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
+    TOPS: ClassVar[tuple[int, int | None]] = (1, None)
+    EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        param = self.param.convolution_param
+        self.axis = axis_of(self, bottom[0], param.axis, "convolution_param", "axis")
+        self.num_spatial = bottom[0].num_axes - self.axis - 1
+        self.window = read_window(self, param, "convolution_param", self.num_spatial)
+        self.num_output: int = param.num_output
+        self.group: int = param.group
+        self.channels = bottom[0].shape[self.axis]
+        if self.num_output < 1:
+            raise self.error("num_output must be at least 1", "convolution_param", "num_output")
+        if self.group < 1:
+            raise self.error("group must be at least 1", "convolution_param", "group")
+        for name, count in (("the channels of the bottom", self.channels), ("num_output", self.num_output)):
+            if count % self.group:
+                raise self.shape_error(
+                    f"group must divide {name}: {count} % {self.group} != 0", "convolution_param", "group"
+                )
+        self.new_param(
+            (self.num_output, self.channels // self.group, *self.window.kernel), "convolution_param", "weight_filler"
+        )
+        if param.bias_term:
+            self.new_param((self.num_output,), "convolution_param", "bias_filler")
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        first = bottom[0]
+        for blob in bottom:
+            if blob.shape != first.shape:
+                raise self.shape_error(
+                    f'bottoms that share weights must have one shape: "{first.name}" {first.shape}, '
+                    f'"{blob.name}" {blob.shape}'
+                )
+        if first.num_axes != self.axis + 1 + self.num_spatial or first.shape[self.axis] != self.channels:
+            raise self.shape_error(
+                f'the weights take {self.channels} channels and {self.num_spatial} spatial axes, "{first.name}" has '
+                f"shape {first.shape}"
+            )
+        sizes = first.shape[self.axis + 1 :]
+        w = self.window
+        self.out = tuple(map(output_extent, sizes, w.kernel, w.stride, w.pad, w.dilation))
+        if any(n < 1 for n in self.out):
+            raise self.shape_error(
+                f"the kernel does not fit: {w.kernel} with dilation {w.dilation} on {sizes} with pad {w.pad}",
+                "convolution_param",
+            )
+        for blob in top:
+            blob.reshape(*first.shape[: self.axis], self.num_output, *self.out)
+        self.top_channels = top[0].shape[1] if top[0].num_axes > 1 else self.num_output
+        self.columns = self.blobs[0].count // self.num_output
+        """Weights of one filter."""
+        self.pixels = prod(self.out)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        for source, target in zip(bottom, top):
+            x, y = self._images(source.data), target.data.reshape(-1, self.group, self._group_filters, self.pixels)
+            parallel(self._forward_images, len(x), x, y)
+
+    def _forward_images(self, i0: int, i1: int, thread: int, x: np.ndarray, y: np.ndarray) -> None:
+        bias = self.blobs[1].data.reshape(self.group, -1, 1) if len(self.blobs) > 1 else None
+        for image, out in zip(x[i0:i1], y[i0:i1]):
+            np.matmul(self._matrices(self.blobs[0].data), self._lower(image), out=out)
+            if bias is not None:
+                out += bias
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        for index, (source, target) in enumerate(zip(bottom, top)):
+            dy = target.diff.reshape(-1, self.group, self._group_filters, self.pixels)
+            if len(self.blobs) > 1 and self.param_propagate_down[1]:
+                bias = self.blobs[1].diff
+                bias += dy.sum(axis=(0, 3)).reshape(-1)
+            if self.param_propagate_down[0]:
+                self._weight_gradient(self._images(source.data), dy)
+            if propagate_down[index]:
+                parallel(self._backward_images, len(dy), dy, self._images(source.diff))
+
+    def _weight_gradient(self, x: np.ndarray, dy: np.ndarray) -> None:
+        """dw += the sum over images, thread by thread, then over the threads in their order."""
+        threads = min(num_threads(), len(x))
+        partial = scratch("conv dw", threads * self.blobs[0].count, self.dtype).reshape(threads, *self._matrix_shape)
+        partial[...] = 0
+
+        def images(i0: int, i1: int, thread: int) -> None:
+            product = scratch("conv dw image", self.blobs[0].count, self.dtype).reshape(self._matrix_shape)
+            for image, above in zip(x[i0:i1], dy[i0:i1]):
+                np.matmul(above, self._lower(image).transpose(0, 2, 1), out=product)
+                partial[thread] += product
+
+        parallel(images, len(x))
+        dw = self._matrices(self.blobs[0].diff)
+        for part in partial:
+            dw += part
+
+    def _backward_images(self, i0: int, i1: int, thread: int, dy: np.ndarray, dx: np.ndarray) -> None:
+        w = self.window
+        weights = self._matrices(self.blobs[0].data).transpose(0, 2, 1)
+        for above, image in zip(dy[i0:i1], dx[i0:i1]):
+            col = self._col() if not w.is_point else image.reshape(self.group, self.columns, self.pixels)
+            np.matmul(weights, above, out=col)
+            if not w.is_point:
+                col2im(col.reshape(-1, self.pixels), image, w.kernel, w.stride, w.pad, w.dilation)
+
+    def flops(self, bottom: Blobs, top: Blobs) -> int:
+        return 2 * self.columns * sum(blob.count for blob in top)
+
+    # -- shapes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _group_filters(self) -> int:
+        return self.num_output // self.group
+
+    @property
+    def _matrix_shape(self) -> tuple[int, int, int]:
+        return (self.group, self._group_filters, self.columns)
+
+    def _matrices(self, weights: np.ndarray) -> np.ndarray:
+        """Weights, or their diff, as one matrix a group: (group, filters of a group, columns)."""
+        return weights.reshape(self._matrix_shape)
+
+    def _images(self, array: np.ndarray) -> np.ndarray:
+        """The bottom's data or diff as (images, C, spatial ...)."""
+        return array.reshape(-1, *array.shape[self.axis :])
+
+    def _col(self) -> np.ndarray:
+        """The calling thread's lowered matrix: (group, columns, pixels)."""
+        return scratch("conv col", self.group * self.columns * self.pixels, self.dtype).reshape(
+            self.group, self.columns, self.pixels
+        )
+
+    def _lower(self, image: np.ndarray) -> np.ndarray:
+        """One image (C, spatial ...) lowered: (group, columns, pixels)."""
+        w = self.window
+        if w.is_point:
+            return image.reshape(self.group, self.columns, self.pixels)
+        col = self._col()
+        im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+        return col
+
+    # -- compaction ----------------------------------------------------------------------------------------------------
+    #
+    # One group: any filter and any channel may go. Several groups must stay equal: a group goes as a whole, with its
+    # channels and filters (a depthwise convolution: channel by channel). Several bottoms, or channels along another
+    # axis: nothing is left out.
+
+    SHRINKS: ClassVar[bool] = True
+    ABSORBS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        """Filters without a weight on a channel that varies."""
+        if self._refuses:
+            return []
+        varies = ~bottom[0].reshape(self.group, 1, -1)
+        return [~(self._uses() & varies).any(axis=2).reshape(-1)]
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        """Channels that vary and on which a kept filter has a weight; of a group with a kept filter, all channels."""
+        if self._refuses:
+            return []
+        if self.group > 1:
+            return [self._whole_groups(top[0], self.channels)]
+        return [self._uses()[0][top[0]].any(axis=0) & ~bottom_constant[0]]
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        if self._refuses:
+            return [np.ones(self.top_channels, bool) for _ in self.param.top]
+        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        if self._refuses:
+            return param, blobs
+        filters = top_keep[0]
+        weights = blobs[0][filters]
+        if self.group > 1:
+            param.convolution_param.group = len(filters) // self._group_filters
+        else:
+            weights = weights[:, bottom_keep[0]]
+        param.convolution_param.num_output = len(filters)
+        bias = fold_shift(param, param.convolution_param, blobs[1][filters] if len(blobs) > 1 else None, shift)
+        return param, [weights] if bias is None else [weights, bias]
+
+    @property
+    def _refuses(self) -> bool:
+        return self.axis != 1 or len(self.param.bottom) > 1
+
+    def _uses(self) -> np.ndarray:
+        """(group, filters of a group, channels of a group) bool: whether the filter has a weight on the channel."""
+        weights = self.blobs[0].data.reshape(self.group, self._group_filters, self.channels // self.group, -1)
+        return (weights != 0).any(axis=3)
+
+    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
+        """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
+        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)

@@ -1,0 +1,58 @@
+"""Crop: cuts the first bottom to the size of the second, from ``axis`` (default 2) on; the second's values do not matter.
+
+``offset`` is where the cut starts, once for all axes or once an axis.  dx = dy inside the cut, 0 around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+from sslnet.layers.axes import axis_of
+from sslnet.layers.base import Blobs, Layer
+
+
+@final
+class Crop(Layer):
+    TYPE: ClassVar[str] = "Crop"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x, size = bottom
+        param = self.param.crop_param
+        axis = axis_of(self, x, param.axis, "crop_param", "axis")
+        if size.num_axes != x.num_axes:
+            raise self.shape_error(f"both bottoms must have as many axes: {x.shape} and {size.shape}")
+        cropped = x.num_axes - axis
+        offsets = list(param.offset) or [0]
+        if len(offsets) not in (1, cropped):
+            raise self.error(
+                f"{len(offsets)} offset for {cropped} axes from axis {axis} on",
+                "crop_param",
+                "offset",
+                0,
+                hint="give it once, or once for each axis",
+            )
+        offsets = offsets * cropped if len(offsets) == 1 else offsets
+        for index, (offset, length, room) in enumerate(zip(offsets, size.shape[axis:], x.shape[axis:])):
+            if offset + length > room:
+                raise self.shape_error(
+                    f"the cut leaves axis {axis + index}: offset {offset} + size {length} > {room}; "
+                    f"bottoms {x.shape} and {size.shape}",
+                    "crop_param",
+                )
+        self.window = (slice(None),) * axis + tuple(slice(o, o + n) for o, n in zip(offsets, size.shape[axis:]))
+        top[0].reshape(*x.shape[:axis], *size.shape[axis:])
+
+    def allow_force_backward(self, index: int) -> bool:
+        return index == 0
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        top[0].data[...] = bottom[0].data[self.window]
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            bottom[0].diff[...] = 0
+            bottom[0].diff[self.window] = top[0].diff
+        if propagate_down[1]:
+            bottom[1].diff[...] = 0

@@ -1,0 +1,93 @@
+"""Data: batches of a database, in the order of its keys and from its beginning again, transformed, with their labels.
+
+    top[0]  (batch_size, C, H, W)   see sslnet.transformer
+    top[1]  (batch_size)            labels, when it is named
+
+Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships inside the
+package. `rand_skip` starts at a random record below it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar, final
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DataError
+from sslnet.layers.base import Blobs
+from sslnet.layers.prefetched import PrefetchedLayer, RecordReader
+from sslnet.sources.base import Source
+from sslnet.sources.order import Order
+
+
+@final
+class Data(PrefetchedLayer):
+    TYPE: ClassVar[str] = "Data"
+    SOURCE_FIELD: ClassVar[tuple[str, str]] = ("data_param", "source")
+
+    def prefetch(self) -> int:
+        return int(self.param.data_param.prefetch)
+
+    def make_reader(self, top: Blobs) -> RecordReader:
+        batch_size = self.batch_size()
+        source = self._open()
+        labelled = len(top) > 1
+        if labelled and not source.labelled:
+            raise DataError("the records have no labels", path=source.path, hint=f'leave out the top "{top[1].name}"')
+        order = Order(len(source))
+        return RecordReader(
+            source, order, self.transformer(source.shape), batch_size, labelled, (self.context.seed, self.name)
+        )
+
+    def _open(self) -> Source:
+        backend, color = self.param.data_param.backend, self._color()
+        source: Source
+        if backend == pb.DataParameter.BUILTIN:
+            from sslnet.sources.builtin import builtin_source
+
+            source = builtin_source(self.param.data_param.source)
+        elif backend == pb.DataParameter.LMDB:
+            from sslnet.sources.lmdb import LmdbSource
+
+            source = LmdbSource(self.source_path(), color=color)
+        else:
+            from sslnet.sources.leveldb import LeveldbSource
+
+            source = LeveldbSource(self.source_path(), color=color)
+        if color is not None and not source.encoded and source.shape[0] != (3 if color else 1):
+            field = "force_color" if color else "force_gray"
+            raise self.error(
+                f"{field} acts on encoded records only; these are raw, of {source.shape[0]} channels",
+                "transform_param",
+                field,
+            )
+        return source
+
+    def source_path(self) -> str:
+        try:
+            return super().source_path()
+        except DataError as error:
+            hint = _how_to_make(self.param.data_param.source)
+            if not hint:
+                raise
+            raise DataError(error.message, span=error.span, layer=error.layer, hint=hint) from error
+
+    def _color(self) -> bool | None:
+        """What encoded records are decoded to: 3 channels, 1, or (None) what they have."""
+        transform, data = self.param.transform_param, self.param.data_param
+        if transform.force_color and transform.force_gray:
+            raise self.error("force_color and force_gray exclude each other", "transform_param", "force_gray")
+        if transform.force_color or data.force_encoded_color:
+            return True
+        return False if transform.force_gray else None
+
+
+def _how_to_make(source: str) -> str:
+    """The hint for a missing database: how to make it, when its name tells what it is."""
+    folder, name = os.path.split(source.rstrip("/"))
+    for data_set in ("mnist", "cifar10"):
+        if name in (f"{data_set}_train_lmdb", f"{data_set}_test_lmdb"):
+            return f"`sslnet data {data_set} --to {folder or '.'}` makes it"
+        if data_set.rstrip("10") in source.lower():
+            return f"`sslnet data {data_set}` makes one"
+    return ""

@@ -1,0 +1,147 @@
+"""Deconvolution: the adjoint of a convolution: each bottom value adds its filter, times itself, to the top.
+
+The plain way, for any number of spatial axes: weights times image, group by group, then col2im; several bottoms share the
+weights.
+
+bottom   (N, C, spatial ...), N standing for all axes before ``axis``
+top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad
+weights  (C, num_output / group, kernel ...); bias (num_output)
+
+Ref: Zeiler et al. 2010; Long, Shelhamer, Darrell 2015
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.kernels.im2col import col2im, im2col
+from sslnet.kernels.memory import scratch
+from sslnet.kernels.threads import num_threads, parallel
+from sslnet.layers.axes import axis_of, read_window
+from sslnet.layers.base import Blobs, Layer
+
+
+@final
+class Deconvolution(Layer):
+    TYPE: ClassVar[str] = "Deconvolution"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
+    TOPS: ClassVar[tuple[int, int | None]] = (1, None)
+    EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        param = self.param.convolution_param
+        self.axis = axis_of(self, bottom[0], param.axis, "convolution_param", "axis")
+        self.num_spatial = bottom[0].num_axes - self.axis - 1
+        self.window = read_window(self, param, "convolution_param", self.num_spatial)
+        self.num_output: int = param.num_output
+        self.group: int = param.group
+        self.channels = bottom[0].shape[self.axis]
+        if not self.num_spatial:
+            raise self.shape_error(
+                f'Deconvolution needs a spatial axis: "{bottom[0].name}" has shape {bottom[0].shape}'
+            )
+        for name, value in (("num_output", self.num_output), ("group", self.group)):
+            if value < 1:
+                raise self.error(f"{name} must be at least 1", "convolution_param", name)
+        for name, count in (("the channels of the bottom", self.channels), ("num_output", self.num_output)):
+            if count % self.group:
+                raise self.shape_error(
+                    f"group must divide {name}: {count} % {self.group} != 0", "convolution_param", "group"
+                )
+        self.new_param(
+            (self.channels, self.num_output // self.group, *self.window.kernel), "convolution_param", "weight_filler"
+        )
+        if param.bias_term:
+            self.new_param((self.num_output,), "convolution_param", "bias_filler")
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        first, w = bottom[0], self.window
+        for blob in bottom:
+            if blob.shape != first.shape:
+                raise self.shape_error(
+                    f'bottoms that share weights must have one shape: "{first.name}" {first.shape}, "{blob.name}" {blob.shape}'
+                )
+        if first.num_axes != self.axis + 1 + self.num_spatial or first.shape[self.axis] != self.channels:
+            raise self.shape_error(
+                f"the weights take {self.channels} channels and {self.num_spatial} spatial axes, "
+                f'"{first.name}" has shape {first.shape}'
+            )
+        sizes = first.shape[self.axis + 1 :]
+        out = [
+            s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
+        ]
+        if min(out) < 1:
+            raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {out}", "convolution_param")
+        for blob in top:
+            blob.reshape(*first.shape[: self.axis], self.num_output, *out)
+        self.pixels = prod(sizes)
+        columns = self.num_output // self.group * prod(w.kernel)
+        self._matrix_shape = (self.group, self.channels // self.group, columns)
+        self._image_shape = (-1, self.group, self.channels // self.group, self.pixels)
+        self._col_shape = (self.group, columns, self.pixels)
+        self._top_shape = (-1, self.num_output, *out)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        for source, target in zip(bottom, top):
+            x, y = source.data.reshape(self._image_shape), target.data.reshape(self._top_shape)
+            parallel(self._forward_images, len(x), x, y)
+
+    def _forward_images(self, i0: int, i1: int, thread: int, x: np.ndarray, y: np.ndarray) -> None:
+        w, col = self.window, self._scratch_col()
+        weights = self.blobs[0].data.reshape(self._matrix_shape).transpose(0, 2, 1)
+        for image, out in zip(x[i0:i1], y[i0:i1]):
+            np.matmul(weights, image, out=col)
+            col2im(col.reshape(-1, self.pixels), out, w.kernel, w.stride, w.pad, w.dilation)
+            if len(self.blobs) > 1:
+                out += self.blobs[1].data.reshape(-1, *(1,) * self.num_spatial)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        weights_wanted = self.param_propagate_down[0]
+        threads = num_threads()
+        partial = scratch("deconv dw", threads * self.blobs[0].count, self.dtype).reshape(threads, *self._matrix_shape)
+        for source, target, wanted in zip(bottom, top, propagate_down):
+            dy = target.diff.reshape(self._top_shape)
+            if len(self.blobs) > 1 and self.param_propagate_down[1]:
+                bias = self.blobs[1].diff
+                bias += dy.reshape(len(dy), self.num_output, -1).sum(axis=(0, 2))
+            if not (wanted or weights_wanted):
+                continue
+            x = source.data.reshape(self._image_shape) if weights_wanted else None
+            dx = source.diff.reshape(self._image_shape) if wanted else None
+            partial[...] = 0
+            parallel(self._backward_images, len(dy), dy, x, dx, partial)
+            if weights_wanted:
+                dw = self.blobs[0].diff.reshape(self._matrix_shape)
+                for part in partial:
+                    dw += part
+
+    def _backward_images(
+        self,
+        i0: int,
+        i1: int,
+        thread: int,
+        dy: np.ndarray,
+        x: np.ndarray | None,
+        dx: np.ndarray | None,
+        partial: np.ndarray,
+    ) -> None:
+        """Each image's diff lowered once, for dw (thread by thread) and dx."""
+        w, col = self.window, self._scratch_col()
+        weights = self.blobs[0].data.reshape(self._matrix_shape)
+        for i in range(i0, i1):
+            im2col(dy[i], w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+            if x is not None:
+                partial[thread] += np.matmul(x[i], col.transpose(0, 2, 1))
+            if dx is not None:
+                np.matmul(weights, col, out=dx[i])
+
+    def _scratch_col(self) -> np.ndarray:
+        """The calling thread's lowered matrix: (group, columns, pixels)."""
+        return scratch("deconv col", prod(self._col_shape), self.dtype).reshape(self._col_shape)
+
+    def flops(self, bottom: Blobs, top: Blobs) -> int:
+        return 2 * self.blobs[0].count // self.channels * sum(blob.count for blob in bottom)

@@ -1,0 +1,34 @@
+"""DepthwiseConvolution, ConvolutionDepthwise: a Convolution whose groups are the channels, whatever ``group`` says.
+
+Each channel has its own num_output / C filters and sees nothing of the others. The two names are those of different authors.
+
+Ref: Howard et al. 2017, MobileNets
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar, final
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.layers.axes import axis_of
+from sslnet.layers.base import Blobs
+from sslnet.layers.convolution import Convolution
+
+
+class Depthwise(Convolution, ABC):
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        self.param = pb.LayerParameter.FromString(self.param.SerializeToString())
+        param = self.param.convolution_param
+        param.group = bottom[0].shape[axis_of(self, bottom[0], param.axis, "convolution_param", "axis")]
+        super().setup(bottom, top)
+
+
+@final
+class DepthwiseConvolution(Depthwise):
+    TYPE: ClassVar[str] = "DepthwiseConvolution"
+
+
+@final
+class ConvolutionDepthwise(Depthwise):
+    TYPE: ClassVar[str] = "ConvolutionDepthwise"

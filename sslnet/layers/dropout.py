@@ -1,0 +1,81 @@
+"""Dropout: in TRAIN each value is kept with probability 1 - p and scaled by 1 / (1 - p), else 0; in TEST nothing happens.
+
+Which values are kept is a function of the seed, the layer's name, the number of the forward pass and the value's
+place, so that no mask is stored (backward works it out again) and the number of threads changes nothing.
+
+Ref: Srivastava et al. 2014
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.kernels.bits import draw_key, random_bits
+from sslnet.kernels.jit import kernel, spread
+from sslnet.layers.base import Blobs
+from sslnet.layers.channelwise import ChannelWise
+
+
+@kernel
+def _apply(i0, i1, thread, x, y, key, threshold, scale):
+    """y = x * scale where the place's random bits reach the threshold, else 0."""
+    x, y = x[i0:i1], y[i0:i1]
+    first, zero = np.uint64(i0), y.dtype.type(0)
+    for q in range(x.size):
+        y[q] = x[q] * scale if random_bits(key, first + np.uint64(q)) >= threshold else zero
+
+
+@kernel
+def _apply_in_place(i0, i1, thread, y, key, threshold, scale):
+    y = y[i0:i1]
+    first, zero = np.uint64(i0), y.dtype.type(0)
+    for q in range(y.size):
+        y[q] = y[q] * scale if random_bits(key, first + np.uint64(q)) >= threshold else zero
+
+
+@final
+class Dropout(ChannelWise):
+    TYPE: ClassVar[str] = "Dropout"
+    IN_PLACE: ClassVar[bool] = True
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        ratio = self.param.dropout_param.dropout_ratio
+        if not 0 <= ratio < 1:
+            raise self.error(
+                f"dropout_ratio must be at least 0 and below 1, not {ratio:g}",
+                "dropout_param",
+                "dropout_ratio",
+                value=True,
+            )
+        self.threshold = np.uint64(ratio * 2**32)
+        self.scale = self.dtype.type(1 / (1 - ratio))
+        self.key = np.uint64(0)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        if top[0] is not bottom[0]:
+            top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        if self.phase == pb.TRAIN:
+            self.key = draw_key(self.random())
+        self._run(bottom[0].data, top[0].data)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            self._run(top[0].diff, bottom[0].diff)
+
+    def _run(self, source: np.ndarray, target: np.ndarray) -> None:
+        """Forward and backward are the same linear map."""
+        x, y = source.reshape(-1), target.reshape(-1)
+        in_place = source is target
+        if self.phase == pb.TEST:
+            if not in_place:
+                y[:] = x
+        elif in_place:
+            spread(_apply_in_place, y.size, 4, y, self.key, self.threshold, self.scale)
+        else:
+            spread(_apply, y.size, 4, x, y, self.key, self.threshold, self.scale)

@@ -1,0 +1,76 @@
+"""Embed: y[..., :] = weights[x[...]] (+ bias): row i of a learned table for each input i.
+
+bottom   any shape, whole numbers from 0 to input_dim - 1; it has no gradient
+top      the bottom's shape and one axis more, of num_output
+weights  (input_dim, num_output); bias (num_output)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.kernels.jit import kernel, spread
+from sslnet.layers.base import Blobs, Layer
+
+
+@kernel
+def _gather(i0, i1, thread, index, weights, y):
+    for i in range(i0, i1):
+        y[i] = weights[index[i]]
+
+
+@kernel
+def _scatter(c0, c1, thread, index, dy, dweights):
+    """For the columns [c0, c1): two inputs may name one row, so the threads share no column."""
+    for i in range(index.size):
+        row, above = dweights[index[i], c0:c1], dy[i, c0:c1]
+        for c in range(row.size):
+            row[c] += above[c]
+
+
+@final
+class Embed(Layer):
+    TYPE: ClassVar[str] = "Embed"
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        param = self.param.embed_param
+        for name in ("num_output", "input_dim"):
+            if getattr(param, name) < 1:
+                raise self.error(f"{name} must be at least 1", "embed_param", name)
+        self.new_param((param.input_dim, param.num_output), "embed_param", "weight_filler")
+        if param.bias_term:
+            self.new_param((param.num_output,), "embed_param", "bias_filler")
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        top[0].reshape(*bottom[0].shape, self.param.embed_param.num_output)
+        self._index = np.zeros(bottom[0].count, np.int64)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        values, rows = bottom[0].data.reshape(-1), self.param.embed_param.input_dim
+        good = (values >= 0) & (values < rows)
+        if not good.all():
+            place = int(np.argmin(good))
+            raise self.run_error(
+                f"input {values[place]:g} at place {place} is out of range: the rows are 0 .. {rows - 1}"
+            )
+        self._index[:] = values
+        y = top[0].data.reshape(values.size, -1)
+        spread(_gather, *y.shape, self._index, self.blobs[0].data, y)
+        if len(self.blobs) > 1:
+            y += self.blobs[1].data
+
+    def allow_force_backward(self, index: int) -> bool:
+        return False
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            raise self.run_error("Embed has no gradient for its inputs")
+        dy = top[0].diff.reshape(bottom[0].count, -1)
+        if self.param_propagate_down[0]:
+            spread(_scatter, dy.shape[1], dy.shape[0], self._index, dy, self.blobs[0].diff)
+        if len(self.blobs) > 1 and self.param_propagate_down[1]:
+            bias = self.blobs[1].diff
+            bias += dy.sum(axis=0)

@@ -1,0 +1,55 @@
+"""Im2col: the windows of a convolution as columns: what it multiplies with its weights, as a blob of its own.
+
+bottom  (N, C, spatial ...)      top  (N, C * window, out ...)      dx = each column's diff, added where it was read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.kernels.im2col import col2im, im2col, output_extent
+from sslnet.kernels.threads import parallel
+from sslnet.layers.axes import axis_of, read_window
+from sslnet.layers.base import Blobs, Layer
+
+
+@final
+class Im2col(Layer):
+    TYPE: ClassVar[str] = "Im2col"
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x, param = bottom[0], self.param.convolution_param
+        axis = axis_of(self, x, param.axis, "convolution_param", "axis")
+        sizes = x.shape[axis + 1 :]
+        w = self.window = read_window(self, param, "convolution_param", len(sizes))
+        out = tuple(map(output_extent, sizes, w.kernel, w.stride, w.pad, w.dilation))
+        if not sizes or min(out) < 1:
+            raise self.shape_error(
+                f"the window does not fit: {w.kernel} on {sizes} with pad {w.pad}", "convolution_param"
+            )
+        rows = x.shape[axis] * prod(w.kernel)
+        top[0].reshape(*x.shape[:axis], rows, *out)
+        self.image_shape, self.col_shape = (-1, *x.shape[axis:]), (-1, rows, prod(out))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        x, col = bottom[0].data.reshape(self.image_shape), top[0].data.reshape(self.col_shape)
+        parallel(self._lower, len(x), x, col)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            dx, col = bottom[0].diff.reshape(self.image_shape), top[0].diff.reshape(self.col_shape)
+            parallel(self._gather, len(dx), dx, col)
+
+    def _lower(self, i0: int, i1: int, thread: int, x: np.ndarray, col: np.ndarray) -> None:
+        w = self.window
+        for image, columns in zip(x[i0:i1], col[i0:i1]):
+            im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=columns)
+
+    def _gather(self, i0: int, i1: int, thread: int, dx: np.ndarray, col: np.ndarray) -> None:
+        w = self.window
+        for image, columns in zip(dx[i0:i1], col[i0:i1]):
+            col2im(columns, image, w.kernel, w.stride, w.pad, w.dilation)

@@ -1,0 +1,41 @@
+"""ImageData: batches of the image files that a text file names, one a line with its label, transformed.
+
+    top[0]  (batch_size, C, H, W)   see sslnet.transformer; planes blue, green, red, or with is_color: false one
+    top[1]  (batch_size)            labels
+
+`new_height` and `new_width` resize (bilinear, see resize_image); `root_folder` is put before each name; names are looked for
+from the working directory, then beside the list. `shuffle` draws a new order each epoch.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.layers.base import Blobs
+from sslnet.layers.prefetched import PrefetchedLayer, RecordReader
+from sslnet.sources.order import Order
+
+
+@final
+class ImageData(PrefetchedLayer):
+    TYPE: ClassVar[str] = "ImageData"
+    TOPS: ClassVar[tuple[int, int | None]] = (2, 2)
+    SOURCE_FIELD: ClassVar[tuple[str, str]] = ("image_data_param", "source")
+
+    def make_reader(self, top: Blobs) -> RecordReader:
+        from sslnet.sources.images import ImageListSource
+
+        parameters = self.param.image_data_param
+        if bool(parameters.new_height) != bool(parameters.new_width):
+            given, missing = ("new_height", "new_width") if parameters.new_height else ("new_width", "new_height")
+            raise self.error(f"{given} is given, {missing} is not: give both or neither", "image_data_param", given)
+        source = ImageListSource(
+            self.source_path(),
+            root=parameters.root_folder,
+            height=parameters.new_height,
+            width=parameters.new_width,
+            color=parameters.is_color,
+        )
+        order = Order(len(source), shuffle=parameters.shuffle, seed=self.context.seed, layer=self.name)
+        random = (self.context.seed, self.name)
+        return RecordReader(source, order, self.transformer(source.shape), self.batch_size(), True, random)

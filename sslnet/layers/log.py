@@ -1,0 +1,35 @@
+"""Log: y = log(shift + scale x) / log(base); any shape, in place or not.  dx = dy scale / (log(base) (shift + scale x))."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, final
+
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y, scale, shift, factor):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = factor * math.log(shift + scale * x[i])
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx, scale, shift, factor):
+    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(x.size):
+        dx[i] = dy[i] * factor * scale / (shift + scale * x[i])
+
+
+@final
+class Log(Elementwise):
+    TYPE: ClassVar[str] = "Log"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def constants(self) -> tuple[float, ...]:
+        param = self.param.log_param
+        if param.base != -1 and (param.base <= 0 or param.base == 1):
+            raise self.error(f"base must be positive and not 1, or -1 for e, not {param.base:g}", "log_param", "base")
+        return param.scale, param.shift, 1.0 if param.base == -1 else 1 / math.log(param.base)

@@ -1,0 +1,87 @@
+"""Loss: the base of loss layers, with the normalisation and the labels that they have in common."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import RunError
+from sslnet.kernels.jit import kernel
+from sslnet.layers.base import Blobs, Layer
+
+IGNORED = -1
+OUT_OF_RANGE = -2
+
+
+class Loss(Layer, ABC):
+    """Base of layers whose top[0] is a loss: a scalar, computed from predictions (bottom 0) and labels (bottom 1)."""
+
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+    IS_LOSS: ClassVar[bool] = True
+
+    def allow_force_backward(self, index: int) -> bool:
+        return index != 1
+
+    def check_same_batch(self, bottom: Blobs) -> None:
+        """raises ShapeError when predictions and labels are not of the same number of images."""
+        if bottom[0].num != bottom[1].num:
+            raise self.shape_error(
+                f"predictions and labels must have the same first axis: {bottom[0].shape} and {bottom[1].shape}"
+            )
+
+    def normalization(self, default: int = pb.LossParameter.VALID) -> int:
+        """The mode asked for: ``normalization``, else the older ``normalize``, else the layer's own."""
+        loss = self.param.loss_param
+        if loss.HasField("normalization"):
+            return loss.normalization
+        if loss.HasField("normalize"):
+            return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
+        return default
+
+    @property
+    def ignore_label(self) -> tuple[bool, int]:
+        """Whether a label is ignored, and which."""
+        loss = self.param.loss_param
+        return loss.HasField("ignore_label"), loss.ignore_label
+
+
+def normalizer(mode: int, *, outer: int, inner: int, valid: int) -> float:
+    """What a loss is divided by, never less than 1.
+
+    outer   images; inner: predictions an image; valid: predictions that are not ignored
+    """
+    divisors: dict[Any, int] = {
+        pb.LossParameter.FULL: outer * inner,
+        pb.LossParameter.VALID: valid,
+        pb.LossParameter.BATCH_SIZE: outer,
+        pb.LossParameter.NONE: 1,
+    }
+    return float(max(1, divisors[mode]))
+
+
+@kernel
+def class_of(label, classes, has_ignore, ignore):
+    """The class that a label (a float) names: 0 .. classes - 1, IGNORED, or OUT_OF_RANGE (NaN too)."""
+    if label >= 0 and label < classes:
+        index = np.int64(label)
+        return IGNORED if has_ignore and index == ignore else index
+    return IGNORED if has_ignore and label == ignore else OUT_OF_RANGE
+
+
+def bad_label(layer: Layer, labels: np.ndarray, classes: int, ignore: tuple[bool, int]) -> RunError:
+    """The error about the first label out of range.
+
+    labels  (images, predictions of an image)
+    """
+    bad = ~((labels >= 0) & (labels < classes))
+    if ignore[0]:
+        bad &= labels != ignore[1]
+    image, place = (int(i) for i in np.argwhere(bad)[0])
+    where = f"image {image} of the batch" + (f", position {place}" if labels.shape[1] > 1 else "")
+    return layer.run_error(
+        f"label {labels[image, place]:g} of {where} is out of range: the {classes} classes are 0 .. {classes - 1}",
+        hint="is num_output the number of classes, and do the labels start at 0?",
+    )

@@ -1,0 +1,72 @@
+"""LSTM: long short-term memory. Bottoms, tops and the first blobs as in ``recurrent``; four gates, in the order i, f, o, g.
+
+    i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)      g = tanh(a_g)
+    c_t = cont_t f c_{t-1} + i g                            y_t = h_t = o tanh(c_t)
+
+Ref: Hochreiter, Schmidhuber 1997; without peepholes, as in Zaremba, Sutskever 2014
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.kernels.elementary import sigmoid, tanh
+from sslnet.kernels.jit import kernel, spread
+from sslnet.layers.recurrent import Recurrent
+
+
+@kernel
+def _step(n0, n1, thread, gates, cont, before, cell, hidden):
+    """gates (N, 4 H) become i, f, o, g of the sequences [n0, n1); overwrites cell and hidden."""
+    size = cell.shape[1]
+    for n in range(n0, n1):
+        i, f, o, g = gates[n, :size], gates[n, size : 2 * size], gates[n, 2 * size : 3 * size], gates[n, 3 * size :]
+        b, c, h, keep = before[n], cell[n], hidden[n], cont[n]
+        for d in range(size):
+            i[d], f[d], o[d], g[d] = sigmoid(i[d]), sigmoid(f[d]), sigmoid(o[d]), tanh(g[d])
+            c[d] = keep * f[d] * b[d] + i[d] * g[d]
+            h[d] = o[d] * tanh(c[d])
+
+
+@kernel
+def _step_backward(n0, n1, thread, gates, cont, before, cell, dhidden, dcell, dgates):
+    """Overwrites dgates; dcell, the diff of the cell after the step, becomes that of the cell before it."""
+    size, one = cell.shape[1], cell.dtype.type(1)
+    for n in range(n0, n1):
+        i, f, o, g = gates[n, :size], gates[n, size : 2 * size], gates[n, 2 * size : 3 * size], gates[n, 3 * size :]
+        below = dgates[n]
+        b, c, dh, dc, keep = before[n], cell[n], dhidden[n], dcell[n], cont[n]
+        for d in range(size):
+            t = tanh(c[d])
+            total = dc[d] + dh[d] * o[d] * (one - t * t)
+            below[d] = total * g[d] * i[d] * (one - i[d])
+            below[size + d] = total * keep * b[d] * f[d] * (one - f[d])
+            below[2 * size + d] = dh[d] * t * o[d] * (one - o[d])
+            below[3 * size + d] = total * i[d] * (one - g[d] * g[d])
+            dc[d] = total * keep * f[d]
+
+
+@final
+class LSTM(Recurrent):
+    TYPE: ClassVar[str] = "LSTM"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 5)
+    TOPS: ClassVar[tuple[int, int | None]] = (1, 3)
+    GATES: ClassVar[int] = 4
+    STATES: ClassVar[int] = 2
+
+    def step(self, t: int, cont: np.ndarray) -> None:
+        hidden, cell = self.states
+        spread(_step, len(cont), 32 * self.size, self.gates[t], cont, cell[t], cell[t + 1], hidden[t + 1])
+
+    def step_backward(self, t: int, cont: np.ndarray, dstate: np.ndarray) -> None:
+        cell = self.states[1]
+        arrays = (self.gates[t], cont, cell[t], cell[t + 1], *dstate, self.dgates[t])
+        spread(_step_backward, len(cont), 32 * self.size, *arrays)
+
+    def output(self, y: np.ndarray) -> None:
+        y[...] = self.states[0, 1:]
+
+    def output_backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy

@@ -1,0 +1,119 @@
+"""Normalize: each image (``across_spatial``), or each pixel's channels, divided by its L2 norm, times a learned scale.
+
+    y = s x / r,   r = sqrt(sum of x^2 + eps) over (C, H, W) or over C,   s one number a channel, or for all channels
+    dx = (g - x sum(g x) / r^2) / r with g = s dy, the sum as above; ds = sum of dy x / r
+
+Ref: Liu, Rabinovich, Berg 2015, ParseNet; Liu et al. 2016, SSD
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from sslnet.kernels.jit import kernel, spread
+from sslnet.layers.base import Blobs, Layer
+
+
+@kernel
+def _pixel_sums(a, b, sums):
+    """sums = sum of a b over the channels of one image (C, pixels), for each pixel."""
+    sums[:] = 0
+    for c in range(a.shape[0]):
+        ac, bc = a[c], b[c]
+        for q in range(sums.size):
+            sums[q] += ac[q] * bc[q]
+
+
+@kernel
+def _forward(n0, n1, thread, x, y, inverse, scale, across, eps):
+    """inverse (N, pixels) becomes 1 / r; scale has one number a channel."""
+    one = x.dtype.type(1)
+    for n in range(n0, n1):
+        inv = inverse[n]
+        _pixel_sums(x[n], x[n], inv)
+        if across:
+            inv[:] = inv.sum()
+        for q in range(inv.size):
+            inv[q] = one / np.sqrt(inv[q] + eps)
+        for c in range(x.shape[1]):
+            xc, yc, s = x[n, c], y[n, c], scale[c]
+            for q in range(inv.size):
+                yc[q] = s * xc[q] * inv[q]
+
+
+@kernel
+def _gradient(n0, n1, thread, x, dy, dx, inverse, scale, across):
+    for n in range(n0, n1):
+        inv, below = inverse[n], dx[n]
+        for c in range(x.shape[1]):
+            bc, dc, s = below[c], dy[n, c], scale[c]
+            for q in range(inv.size):
+                bc[q] = s * dc[q]
+        dot = np.empty(inv.size, x.dtype)
+        _pixel_sums(below, x[n], dot)
+        if across:
+            dot[:] = dot.sum()
+        for q in range(inv.size):
+            dot[q] *= inv[q] * inv[q]
+        for c in range(x.shape[1]):
+            bc, xc = below[c], x[n, c]
+            for q in range(inv.size):
+                bc[q] = (bc[q] - xc[q] * dot[q]) * inv[q]
+
+
+@kernel
+def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
+    """total = sum of dy x / r, for the channels [c0, c1)."""
+    for c in range(c0, c1):
+        t = 0.0
+        for n in range(x.shape[0]):
+            xc, dc, inv, row = x[n, c], dy[n, c], inverse[n], x.dtype.type(0)
+            for q in range(inv.size):
+                row += dc[q] * xc[q] * inv[q]
+            t += row
+        total[c] = t
+
+
+@final
+class Normalize(Layer):
+    TYPE: ClassVar[str] = "Normalize"
+    SHRINKS: ClassVar[bool] = False  # every channel has a part in the norm
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        param: Any = self.param.norm_param
+        if bottom[0].num_axes < 2:
+            raise self.shape_error(f'Normalize needs a channel axis: "{bottom[0].name}" has shape {bottom[0].shape}')
+        self.shared: bool = param.channel_shared
+        self.new_param(() if self.shared else (bottom[0].shape[1],), "norm_param", "scale_filler", default=1)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x = bottom[0]
+        if not self.shared and x.shape[1:2] != self.blobs[0].shape:
+            raise self.shape_error(f'the scales are of {self.blobs[0].count} channels: "{x.name}" has shape {x.shape}')
+        top[0].reshape_like(x)
+        self.fold = (x.shape[0], x.shape[1], x.count_of(2))
+        self._inverse = np.zeros((self.fold[0], self.fold[2]), self.dtype)
+        self._total = np.zeros(self.fold[1])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        param, cost = self.param.norm_param, self.fold[1] * self.fold[2]
+        x, y, eps = bottom[0].data.reshape(self.fold), top[0].data.reshape(self.fold), self.dtype.type(param.eps)
+        spread(_forward, self.fold[0], cost, x, y, self._inverse, self._scales(), param.across_spatial, eps)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        x, dy = bottom[0].data.reshape(self.fold), top[0].diff.reshape(self.fold)
+        if self.param_propagate_down[0]:
+            spread(_scale_gradient, self.fold[1], self.fold[0] * self.fold[2], x, dy, self._inverse, self._total)
+            scale = self.blobs[0].diff
+            scale += self._total.sum() if self.shared else self._total
+        if propagate_down[0]:
+            dx, across = bottom[0].diff.reshape(self.fold), self.param.norm_param.across_spatial
+            spread(_gradient, self.fold[0], x[0].size, x, dy, dx, self._inverse, self._scales(), across)
+
+    def _scales(self) -> np.ndarray:
+        """One number a channel."""
+        scale = self.blobs[0].data
+        return np.full(self.fold[1], scale, self.dtype) if self.shared else scale

@@ -1,0 +1,52 @@
+"""Permute: the axes in another order: axis i of the top is axis order[i] of the bottom.
+
+Axes that ``order`` does not name follow in their own order.  dx = dy with the axes back in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.channels import all_channels
+
+
+@final
+class Permute(Layer):
+    TYPE: ClassVar[str] = "Permute"
+    SHRINKS: ClassVar[bool] = True
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x, order = bottom[0], list(self.param.permute_param.order)
+        for index, axis in enumerate(order):
+            if axis >= x.num_axes or axis in order[:index]:
+                why = "stands there twice" if axis in order[:index] else f"is not an axis of {x.shape}"
+                raise self.shape_error(f"order: {axis} {why}", "permute_param", "order", index)
+        self.order = order + [axis for axis in range(x.num_axes) if axis not in order]
+        top[0].reshape(*(x.shape[axis] for axis in self.order))
+        self._all_channels = all_channels(top[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        top[0].data[...] = bottom[0].data.transpose(self.order)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            bottom[0].diff.transpose(self.order)[...] = top[0].diff
+
+    # -- compaction: while axis 1 stays where it is, channels stay apart; else nothing is left out ------------------------
+
+    @property
+    def _keeps_channels(self) -> bool:
+        return len(self.order) > 1 and self.order[1] == 1
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [bottom[0]] if self._keeps_channels else []
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.array(top[0])] if self._keeps_channels else []
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [bottom[0] if self._keeps_channels else self._all_channels]

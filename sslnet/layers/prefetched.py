@@ -1,0 +1,205 @@
+"""PrefetchedLayer: the base of the layers that read batches in the background (Data, HDF5Data, ImageData).
+
+A subclass says what makes its batches; this class keeps count of the batches used. The state is the place behind the batch
+last *used*, however many were read ahead: a resumed run reads on there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sslnet import files
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DataError, WeightsError
+from sslnet.layers.base import Blobs, Layer
+from sslnet.sources.base import Source, located
+from sslnet.sources.order import Order, generator
+from sslnet.sources.prefetch import Prefetcher, Reader
+from sslnet.transformer import Transformer
+
+
+class PrefetchedLayer(Layer):
+    """Abstract. Tops adopt the arrays of a batch as they are: they are overwritten some batches later."""
+
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (0, 0)
+    TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+    IS_SOURCE: ClassVar[bool] = True
+    SOURCE_FIELD: ClassVar[tuple[str, str]]
+    """The field that names the file or database: errors about data point there."""
+
+    @abstractmethod
+    def make_reader(self, top: Blobs) -> Reader:
+        """Opens the data and looks at the first record. The result must not refer to the layer."""
+
+    def prefetch(self) -> int:
+        """How many batches are made ahead."""
+        return 4
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        self._refuse_old_fields()
+        self._prefetcher: Prefetcher | None = None
+        self._begin(top)
+
+    def _begin(self, top: Blobs) -> None:
+        try:
+            self._reader = self.make_reader(top)
+        except DataError as error:
+            raise self.located(error) from error
+        self._batch = 0
+        self._position = self._skip()
+
+    def reseed(self, seed: int, top: Blobs) -> None:
+        super().reseed(seed, top)
+        self._stop_reading()
+        self._begin(top)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        for blob, shape in zip(top, self._reader.shapes):
+            blob.reshape(shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        if self._prefetcher is None:
+            self._prefetcher = Prefetcher(self._reader, self.dtype, self._position, self._batch, self.prefetch())
+        try:
+            arrays = self._prefetcher.get()
+        except DataError as error:
+            raise self.located(error) from error
+        self._batch += 1
+        self._position += self._reader.batch_size
+        for blob, array in zip(top, arrays):
+            blob.adopt_data(array)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        pass
+
+    def epoch_records(self) -> int | None:
+        """How many records there are; None where none comes after the other."""
+        return self._reader.records
+
+    def epoch_batches(self) -> int | None:
+        """Batches that hold the records once at most: the last one left out where it would run over into the first records."""
+        records = self.epoch_records()
+        return None if records is None else max(1, records // self._reader.batch_size)
+
+    def state(self) -> bytes:
+        return json.dumps({"position": self._position, "batch": self._batch}).encode()
+
+    def set_state(self, state: bytes) -> None:
+        try:
+            saved = json.loads(state) if state else {"position": self._skip(), "batch": 0}
+            position, batch = int(saved["position"]), int(saved["batch"])
+            if min(position, batch) < 0 or max(position, batch) >= 1 << 62:
+                raise ValueError
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError("the saved position in the data cannot be read", layer=self.name) from error
+        self._stop_reading()
+        self._position, self._batch = position, batch
+
+    def _stop_reading(self) -> None:
+        """What was read ahead is dropped."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
+
+    # -- for subclasses ------------------------------------------------------------------------------------------------
+
+    def batch_size(self) -> int:
+        parameters = self._parameters()
+        if parameters.batch_size < 1:
+            raise self.error("batch_size must be at least 1", self.SOURCE_FIELD[0], "batch_size")
+        return int(parameters.batch_size)
+
+    def source_path(self) -> str:
+        """The file or database the prototxt names, wherever it is found."""
+        name = self._parameters().source
+        if not name:
+            raise self.error("there is no source", *self.SOURCE_FIELD)
+        return self.find(name, *self.SOURCE_FIELD)
+
+    def find(self, name: str, *field: str) -> str:
+        beside = None if self.context.beside is None else os.path.join(self.context.beside, "net")
+        span = self.definition.span(*field, value=True)
+        return str(files.resolve(name, beside, error=DataError, span=span, layer=self.name))
+
+    def located(self, error: DataError) -> DataError:
+        return located(error, self.definition.span(*self.SOURCE_FIELD, value=True), self.name)
+
+    def transformer(self, shape: Sequence[int]) -> Transformer:
+        def error(message: str, *field: str) -> Any:
+            return self.error(message, "transform_param", *field, value=True)
+
+        def locate(name: str) -> Path:
+            return Path(self.find(name, "transform_param", "mean_file"))
+
+        parameters = self.param.transform_param
+        return Transformer(
+            parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate
+        )
+
+    def _refuse_old_fields(self) -> None:
+        """Caffe ignores these fields here since transform_param has them; what has no effect is an error."""
+        for field in ("scale", "mean_file", "crop_size", "mirror"):
+            parameters = self._parameters()
+            if field in parameters.DESCRIPTOR.fields_by_name and parameters.HasField(field):
+                raise self.error(
+                    f"{field} has no effect here", self.SOURCE_FIELD[0], field, hint="write it in transform_param { }"
+                )
+
+    def _parameters(self) -> Any:
+        return getattr(self.param, self.SOURCE_FIELD[0])
+
+    def _skip(self) -> int:
+        """The first record: 0, or with rand_skip a random one below that."""
+        limit = getattr(self._parameters(), "rand_skip", 0)
+        return int(generator(self.context.seed, self.name, "rand_skip", 0).integers(limit)) if limit else 0
+
+
+class RecordReader(Reader):
+    """Batches of a Source: its records in order, transformed, with their labels.
+
+    labelled  whether there is a second array, for the labels
+    random    (seed, layer) of the transformer's draws
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        transformer: Transformer,
+        batch_size: int,
+        labelled: bool,
+        random: tuple[int, str],
+    ) -> None:
+        self.batch_size = batch_size
+        self.records = len(source)
+        self.shapes = [(batch_size, *transformer.shape)] + ([(batch_size,)] if labelled else [])
+        self._source = source
+        self._order = order
+        self._transformer = transformer
+        self._random = random
+
+    def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
+        indices = self._order.indices(position, self.batch_size)
+        draws = self._transformer.draw(generator(*self._random, "transform", batch), self.batch_size)
+        records = self._source.read(indices, labels=len(arrays) > 1)
+        if isinstance(records.images, np.ndarray):
+            self._transform(records.images, arrays[0], draws, indices)
+        else:
+            for i, image in enumerate(records.images):
+                one = slice(i, i + 1)
+                self._transform(image[None], arrays[0][one], draws[one], indices[one])
+        if records.labels is not None:
+            arrays[1][:] = records.labels
+
+    def _transform(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray, indices: np.ndarray) -> None:
+        try:
+            self._transformer(images, out, draws)
+        except DataError as error:
+            raise DataError(f"record {indices[0]}: {error.message}", path=self._source.path) from error

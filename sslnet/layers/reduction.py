@@ -1,0 +1,73 @@
+"""Reduction: the axes from ``axis`` on become one number: the sum, the sum of magnitudes or of squares, or the mean.
+
+SUM    y = coeff sum x      dx = coeff dy
+ASUM   y = coeff sum |x|    dx = coeff dy sign(x)
+SUMSQ  y = coeff sum x^2    dx = 2 coeff dy x
+MEAN   y = coeff mean x     dx = coeff dy / count
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.kernels.jit import kernel, spread
+from sslnet.layers.axes import axis_of
+from sslnet.layers.base import Blobs, Layer
+
+_SUM, _ASUM, _SUMSQ = pb.ReductionParameter.SUM, pb.ReductionParameter.ASUM, pb.ReductionParameter.SUMSQ
+
+
+@kernel
+def _forward(n0, n1, thread, x, y, operation, coeff):
+    for n in range(n0, n1):
+        row, total = x[n], 0.0
+        if operation == _ASUM:
+            for i in range(row.size):
+                total += abs(row[i])
+        elif operation == _SUMSQ:
+            for i in range(row.size):
+                total += row[i] * row[i]
+        else:
+            for i in range(row.size):
+                total += row[i]
+        y[n] = coeff * total
+
+
+@kernel
+def _gradient(n0, n1, thread, x, dy, dx, operation, coeff):
+    zero, two = x.dtype.type(0), x.dtype.type(2)
+    for n in range(n0, n1):
+        row, out, d = x[n], dx[n], coeff * dy[n]
+        if operation == _ASUM:
+            for i in range(row.size):
+                out[i] = d if row[i] > zero else (-d if row[i] < zero else zero)
+        elif operation == _SUMSQ:
+            for i in range(row.size):
+                out[i] = two * d * row[i]
+        else:
+            out[:] = d
+
+
+@final
+class Reduction(Layer):
+    TYPE: ClassVar[str] = "Reduction"
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        param = self.param.reduction_param
+        axis = axis_of(self, bottom[0], param.axis, "reduction_param", "axis")
+        top[0].reshape(bottom[0].shape[:axis])
+        self.fold = (bottom[0].count_of(0, axis), bottom[0].count_of(axis))
+        mean = param.operation == pb.ReductionParameter.MEAN
+        self.operation = _SUM if mean else param.operation
+        self.coeff = self.dtype.type(param.coeff / max(1, self.fold[1]) if mean else param.coeff)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        x, y = bottom[0].data.reshape(self.fold), top[0].data.reshape(-1)
+        spread(_forward, *self.fold, x, y, self.operation, self.coeff)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            x, dx = bottom[0].data.reshape(self.fold), bottom[0].diff.reshape(self.fold)
+            spread(_gradient, *self.fold, x, top[0].diff.reshape(-1), dx, self.operation, self.coeff)

@@ -1,0 +1,66 @@
+"""Regroup: the base of Flatten and Reshape, which show the bottom's numbers under another shape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from sslnet.blob import Blob
+from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.channels import all_channels
+
+
+class Regroup(Layer, ABC):
+    """Top and bottom are one array, in data and diff: forward and backward have nothing to do."""
+
+    @abstractmethod
+    def top_shape(self, bottom: Blob) -> list[int]:
+        """The shape of the top; raises ShapeError."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x, y = bottom[0], top[0]
+        if y is x:
+            raise self.error(f"{self.TYPE} cannot work in place: top and bottom must have different names", "top", 0)
+        y.reshape(self.top_shape(x))
+        if y.count != x.count:
+            raise self.shape_error(
+                f"the shape must keep the number of values: {x.shape} has {x.count}, {y.shape} {y.count}"
+            )
+        y.share_data(x)
+        y.share_diff(x)
+        self.block = self._block(x, y)
+        self._all_channels = all_channels(y)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        pass
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        pass
+
+    # -- compaction --------------------------------------------------------------------------------------------------
+    #
+    # Where axis 0 stays, a channel of the bottom is a block of neighbouring channels of the top: one when axis 1 stays as
+    # well, all of its values when the top has two axes. Anything else is refused.
+
+    SHRINKS: ClassVar[bool] = True
+
+    @staticmethod
+    def _block(x: Blob, y: Blob) -> int:
+        """Channels of the top for one of the bottom; 0 where they cannot be told."""
+        if x.num_axes < 2 or y.num_axes < 2 or x.shape[0] != y.shape[0]:
+            return 0
+        if x.shape[1] == y.shape[1]:
+            return 1
+        return x.count_of(2) if y.num_axes == 2 else 0
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.repeat(bottom[0], self.block)] if self.block else []
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.logical_or.reduce(top[0].reshape(-1, self.block), axis=1)] if self.block else []
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.repeat(bottom[0], self.block) if self.block else self._all_channels]

@@ -1,0 +1,47 @@
+"""ReLU6: y = min(max(x, 0), 6) + negative_slope min(x, 0); any shape, in place or not.
+
+dx = dy where 0 < x < 6, negative_slope dy where x <= 0, else 0.
+
+Ref: Krizhevsky 2010; Sandler et al. 2018, MobileNet v2
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y, slope):
+    zero, six = x.dtype.type(0), x.dtype.type(6)
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        v = slope * x[i] if x[i] < zero else x[i]
+        y[i] = six if v > six else v
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx, slope):
+    zero, six = x.dtype.type(0), x.dtype.type(6)
+    y, dy, dx = y[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(y.size):
+        d = slope * dy[i] if y[i] <= zero else dy[i]
+        dx[i] = zero if y[i] >= six else d
+
+
+@final
+class ReLU6(Elementwise):
+    TYPE: ClassVar[str] = "ReLU6"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def constants(self) -> tuple[float, ...]:
+        slope = self.param.relu6_param.negative_slope
+        if slope < 0:
+            raise self.error(f"negative_slope must not be negative, not {slope:g}", "relu6_param", "negative_slope")
+        return (slope,)
+
+    def reads_input(self) -> bool:
+        # y is on the same side of 0 and of 6 as x.
+        return False

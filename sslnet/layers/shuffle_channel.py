@@ -1,0 +1,37 @@
+"""ShuffleChannel: the channels as a matrix of ``group`` rows, read column by column: y[n, j group + i] = x[n, i columns + j].
+
+Ref: Zhang et al. 2018, ShuffleNet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.layers.base import Blobs, Layer
+
+
+@final
+class ShuffleChannel(Layer):
+    TYPE: ClassVar[str] = "ShuffleChannel"
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x, group = bottom[0], self.param.shuffle_channel_param.group
+        if x.num_axes < 2:
+            raise self.shape_error(f'ShuffleChannel needs a channel axis: "{x.name}" has shape {x.shape}')
+        if group < 1 or x.shape[1] % group:
+            raise self.shape_error(
+                f"group must divide the channels: {x.shape[1]} % {group} != 0", "shuffle_channel_param", "group"
+            )
+        top[0].reshape_like(x)
+        self.rows = (x.shape[0], group, x.shape[1] // group, x.count_of(2))
+        self.columns = (x.shape[0], x.shape[1] // group, group, x.count_of(2))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        top[0].data.reshape(self.columns)[...] = np.swapaxes(bottom[0].data.reshape(self.rows), 1, 2)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            bottom[0].diff.reshape(self.rows)[...] = np.swapaxes(top[0].diff.reshape(self.columns), 1, 2)

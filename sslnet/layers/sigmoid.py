@@ -1,0 +1,33 @@
+"""Sigmoid: y = 1 / (1 + exp(-x)); any shape, in place or not.  dx = dy y (1 - y)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.kernels.elementary import sigmoid
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = sigmoid(x[i])
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx):
+    one = y.dtype.type(1)
+    y, dy, dx = y[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(y.size):
+        dx[i] = dy[i] * y[i] * (one - y[i])
+
+
+@final
+class Sigmoid(Elementwise):
+    TYPE: ClassVar[str] = "Sigmoid"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def reads_input(self) -> bool:
+        return False

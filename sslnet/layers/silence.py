@@ -1,0 +1,32 @@
+"""Silence: takes blobs that nobody else reads, so that they are no outputs of the net.  dx = 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.layers.base import Blobs, BoolVector, Layer
+
+
+@final
+class Silence(Layer):
+    TYPE: ClassVar[str] = "Silence"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
+    TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
+    SHRINKS: ClassVar[bool] = True
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        pass
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        pass
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        for blob, wanted in zip(bottom, propagate_down):
+            if wanted:
+                blob.diff[...] = 0
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.zeros_like(channels) for channels in bottom_constant]

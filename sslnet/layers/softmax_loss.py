@@ -1,0 +1,109 @@
+"""SoftmaxWithLoss: the mean of -log softmax(x)[label], with labels that may be ignored.
+
+loss = -sum over images and positions of log(max(p[label], FLT_MIN)) / normaliser, along ``softmax_param.axis``;
+dx = (p - 1 at the label) * weight / normaliser, 0 where the label is ignored. The normaliser is the number of labels
+that count (VALID), of all (FULL), of images (BATCH_SIZE), or 1 (NONE); never below 1.
+
+bottom  x (outer, classes, inner), labels (outer, inner) as floats
+top     the loss; optionally the probabilities, in the shape of x
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from sslnet.blob import Blob
+from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.softmax import softmax
+from sslnet.layers.axes import axis_of
+from sslnet.layers.base import Blobs
+from sslnet.layers.loss import OUT_OF_RANGE, Loss, bad_label, class_of, normalizer
+
+FLT_MIN = float(np.finfo(np.float32).tiny)
+
+
+@kernel
+def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
+    """Per image the loss and the number of labels that count; -1 when one is out of range."""
+    classes = p.shape[1]
+    for i in range(i0, i1):
+        loss, count = 0.0, 0
+        for j in range(p.shape[2]):
+            k = class_of(labels[i, j], classes, has_ignore, ignore)
+            if k >= 0:
+                loss -= math.log(max(p[i, k, j], FLT_MIN))
+                count += 1
+            elif k == OUT_OF_RANGE:
+                count = -1
+                break
+        losses[i], valid[i] = loss, count
+
+
+@kernel
+def _backward(i0, i1, thread, p, labels, has_ignore, ignore, scale, dx):
+    classes, inner = p.shape[1], p.shape[2]
+    for i in range(i0, i1):
+        value, below = p[i].reshape(-1), dx[i].reshape(-1)
+        for c in range(value.size):
+            below[c] = value[c] * scale
+        for j in range(inner):
+            k = class_of(labels[i, j], classes, has_ignore, ignore)
+            if k >= 0:
+                dx[i, k, j] -= scale
+            else:
+                for c in range(classes):
+                    dx[i, c, j] = 0
+
+
+@final
+class SoftmaxWithLoss(Loss):
+    TYPE: ClassVar[str] = "SoftmaxWithLoss"
+    TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
+        self.mode = self.normalization()
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        x, labels = bottom
+        axis = axis_of(self, x, self.param.softmax_param.axis, "softmax_param", "axis")
+        self.fold = (x.count_of(0, axis), x.shape[axis], x.count_of(axis + 1))
+        if labels.count != self.fold[0] * self.fold[2]:
+            raise self.shape_error(
+                f"there must be a label for each prediction: {self.fold[0] * self.fold[2]} predictions of shape {x.shape} "
+                f"along axis {axis}, {labels.count} labels of shape {labels.shape}"
+            )
+        self.losses = np.zeros(self.fold[0])
+        self.valid = np.zeros(self.fold[0], np.int64)
+        self.probabilities.reshape_like(x)
+        top[0].reshape(())
+        if len(top) > 1:
+            top[1].reshape_like(x)
+            top[1].share_data(self.probabilities)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        p, labels = self._views(bottom)
+        softmax(bottom[0].data.reshape(self.fold), p)
+        spread(_forward, len(p), self.fold[2], p, labels, *self.ignore_label, self.losses, self.valid)
+        if self.valid.min(initial=0) < 0:
+            raise bad_label(self, labels, self.fold[1], self.ignore_label)
+        top[0].data[...] = self.losses.sum() / self._normalizer()
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if not propagate_down[0]:
+            return
+        p, labels = self._views(bottom)
+        scale = self.dtype.type(float(top[0].diff) / self._normalizer())
+        dx = bottom[0].diff.reshape(self.fold)
+        spread(_backward, len(p), self.fold[1] * self.fold[2], p, labels, *self.ignore_label, scale, dx)
+
+    def _normalizer(self) -> float:
+        return normalizer(self.mode, outer=self.fold[0], inner=self.fold[2], valid=int(self.valid.sum()))
+
+    def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (outer, classes, inner) and labels (outer, inner)."""
+        return self.probabilities.data.reshape(self.fold), bottom[1].data.reshape(self.fold[0], self.fold[2])

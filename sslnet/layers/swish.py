@@ -1,0 +1,38 @@
+"""Swish: y = x s with s = sigmoid(beta x); any shape, in place or not.  dx = dy (beta y + s (1 - beta y)).
+
+Ref: Ramachandran, Zoph, Le 2017
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.kernels.elementary import sigmoid
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y, beta):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = x[i] * sigmoid(beta * x[i])
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx, beta):
+    one = x.dtype.type(1)
+    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(x.size):
+        s = sigmoid(beta * x[i])
+        t = beta * x[i] * s
+        dx[i] = dy[i] * (t + s * (one - t))
+
+
+@final
+class Swish(Elementwise):
+    TYPE: ClassVar[str] = "Swish"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.param.swish_param.beta,)

@@ -1,0 +1,33 @@
+"""TanH: y = tanh(x); any shape, in place or not.  dx = dy (1 - y^2)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from sslnet.kernels.elementary import tanh
+from sslnet.kernels.jit import kernel
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = tanh(x[i])
+
+
+@kernel
+def _gradient(i0, i1, thread, x, y, dy, dx):
+    one = y.dtype.type(1)
+    y, dy, dx = y[i0:i1], dy[i0:i1], dx[i0:i1]
+    for i in range(y.size):
+        dx[i] = dy[i] * (one - y[i] * y[i])
+
+
+@final
+class TanH(Elementwise):
+    TYPE: ClassVar[str] = "TanH"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def reads_input(self) -> bool:
+        return False

@@ -1,0 +1,42 @@
+"""Threshold: y = 1 where x > threshold, else 0; any shape, in place or not. It has no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+from sslnet.kernels.jit import kernel
+from sslnet.layers.base import Blobs
+from sslnet.layers.elementwise import Elementwise, Kernel
+
+
+@kernel
+def _forward(i0, i1, thread, x, y, threshold):
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = one if x[i] > threshold else zero
+
+
+@final
+class Threshold(Elementwise):
+    TYPE: ClassVar[str] = "Threshold"
+    KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward,)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.param.threshold_param.threshold,)
+
+    def reads_input(self) -> bool:
+        return False
+
+    def reads_top(self, in_place: bool) -> bool:
+        return False
+
+    def allow_force_backward(self, index: int) -> bool:
+        return False
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[0]:
+            raise self.run_error(
+                "Threshold has no gradient", hint="propagate_down: false in this layer ends the gradient here"
+            )

@@ -1,0 +1,425 @@
+"""Net: a graph of layers that runs. Built in named steps: graph, layers, parameters, who needs a backward pass, memory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslnet import prototxt, weights
+from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
+from sslnet.errors import DefinitionError, ShapeError, UsageError, suggestion
+from sslnet.footprint import Memory, check_memory, measure
+from sslnet.graph import State, build_graph
+from sslnet.layers import LAYERS
+from sslnet.layers.base import Context, Layer, LayerDefinition
+from sslnet.needs import backward_needs
+from sslnet.parameters import collect_params
+from sslnet.plan import Plan
+from sslnet.prototxt import Definition
+
+default_seed: int | None = None
+"""Seed of nets that are given none (None: drawn from the operating system)."""
+
+KEPT_PLANS = 4
+"""Whole runs and parts of runs, for two shapes of the input: batches of two sizes in turns are planned once each."""
+
+
+class Net:
+    """A net in one phase.
+
+    source   path of a prototxt, a Definition, or a pb.NetParameter
+    phase    pb.TRAIN or pb.TEST;  level, stages: the rest of the state that include / exclude rules are tried against
+    weights  path of a .caffemodel, or a pb.NetParameter with blobs, copied in by layer name
+    dtype    numpy.float32, or numpy.float64 for checks (runs the layers' plain code)
+    seed     of fillers, dropout, shuffles (None: drawn from the operating system; kept in ``.seed``)
+    share    another Net: layers of the same name use its parameters instead of their own
+    plain    run only the layers' own code, none of the faster steps of ``sslnet.plan``
+
+    raises DefinitionError for what the prototxt says wrong, ShapeError where shapes do not fit, RunError when the net
+    would not fit into memory
+
+    Ref: Jia et al. 2014, "Caffe: Convolutional Architecture for Fast Feature Embedding"; pycaffe's Net
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Definition | Any,
+        weights: Any = None,
+        phase: int = pb.TEST,
+        *,
+        level: int = 0,
+        stages: Iterable[str] = (),
+        dtype: Any = np.float32,
+        seed: int | None = None,
+        share: Net | None = None,
+        plain: bool = False,
+        allow_python: bool = False,
+    ) -> None:
+        if isinstance(weights, int):  # pycaffe's Net(file, phase)
+            weights, phase = None, weights
+        self.definition = _definition(source)
+        self.name: str = self.definition.message.name
+        self.phase = phase
+        self.state = State(phase, level, tuple(stages))
+        self.dtype = np.dtype(dtype)
+        self.seed = _seed(default_seed if seed is None else seed)
+        self.plain = plain or self.dtype != np.float32
+        self.loss = 0.0
+        self.on_debug: Callable[[str], None] | None = None
+        """Called with a line for every blob after its forward and backward step when set (``debug_info``)."""
+
+        beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
+        context = Context(int(phase), self.dtype, self.seed, beside, allow_python)
+        self.layers: list[Layer] = []
+        self.layer_names: list[str] = []
+        self.bottoms: list[list[Blob]] = []
+        self.tops: list[list[Blob]] = []
+        self.bottom_names: list[list[str]] = []
+        self.top_names: list[list[str]] = []
+        self.blobs: dict[str, Blob] = {}
+        self.layer_loss_weights: list[list[float]] = []
+        self._kept: set[Blob] = set()
+        """Blobs whose data must stay as their layer wrote it: its backward pass reads them."""
+
+        for layer in build_graph(self.definition, self.state):
+            self._add_layer(layer, context)
+        self._find_inputs_and_outputs()
+        self.params: dict[str, list[Blob]] = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+        self.learnable = collect_params(self.layers)
+        """What the solver updates: one Param for each distinct blob."""
+        self.layer_need_backward, self.bottom_need_backward = backward_needs(self)
+        if share is not None:
+            self.share_with(share)
+        check_memory(self)
+        self._plans: dict[Any, Plan] = {}
+        """By (fused, shapes), the one used last at the end."""
+        self._shapes = self._all_shapes()
+        self.copied = self.copy_from(weights) if weights is not None else None
+        """What the weights given at the start brought; None without."""
+
+    # -- construction ------------------------------------------------------------------------------------------------
+
+    def _add_layer(self, definition: LayerDefinition, context: Context) -> None:
+        """Creates one layer and its tops, sets it up and propagates shapes."""
+        param = definition.param
+        layer = LAYERS[param.type](definition, context)
+        bottom = [self.blobs[name] for name in param.bottom]
+        names = list(param.top)
+        if layer.IS_LOSS and not names:
+            names = [param.name if param.name not in self.blobs else f"{param.name}_loss"]
+        top = []
+        for j, name in enumerate(names):
+            if j < len(bottom) and name == param.bottom[j] and not self._must_stay(bottom[j], layer):
+                top.append(bottom[j])
+            else:
+                top.append(Blob(name=name, dtype=self.dtype))
+                self.blobs[name] = top[-1]
+        layer.setup(bottom, top)
+        try:
+            layer.reshape(bottom, top)
+        except ValueError as error:
+            raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
+        if layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
+            self._kept.update(top)
+        given = list(param.loss_weight)
+        self.layer_loss_weights.append(
+            [given[j] if j < len(given) else layer.default_loss_weight(j) for j in range(len(top))]
+        )
+        self.layers.append(layer)
+        self.layer_names.append(layer.name)
+        self.bottoms.append(bottom)
+        self.tops.append(top)
+        self.bottom_names.append(list(param.bottom))
+        self.top_names.append(names)
+
+    def _must_stay(self, blob: Blob, layer: Layer) -> bool:
+        """Whether a layer that asks to work in place on the blob gets one of its own instead: what the blob holds is read
+        again, by the backward pass of the layer that made it or under another name (Flatten, Split).
+
+        raises DefinitionError for code of the user's own, which may know that it works in place
+        """
+        stays = blob in self._kept or not blob.owns("data")
+        if stays and layer.TYPE == "Python":
+            raise layer.error(
+                f'it cannot work in place on "{blob.name}", whose values are needed behind it as they are',
+                "top",
+                0,
+                value=True,
+                hint="give the top a name of its own",
+            )
+        return stays
+
+    def _find_inputs_and_outputs(self) -> None:
+        read: set[str] = set()
+        made: dict[str, None] = {}
+        for bottoms, tops in zip(self.bottom_names, self.top_names):
+            for name in bottoms:
+                read.add(name)
+                made.pop(name, None)
+            for name in tops:
+                made[name] = None
+        self.inputs = [n for layer, tops in zip(self.layers, self.top_names) if layer.TYPE == "Input" for n in tops]
+        self.outputs = list(made)
+        self.loss_weights = {
+            name: weight
+            for tops, row in zip(self.top_names, self.layer_loss_weights)
+            for name, weight in zip(tops, row)
+            if weight
+        }
+
+    @property
+    def _layer_names(self) -> list[str]:
+        """pycaffe's name of ``layer_names``, which scripts read although it is private."""
+        return self.layer_names
+
+    @property
+    def layer_dict(self) -> dict[str, Layer]:
+        """The layers by name."""
+        return dict(zip(self.layer_names, self.layers))
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def memory(self) -> Memory:
+        """What the blobs take: data of all that do not merely show another's, diffs of what runs backward."""
+        return measure(self)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def reshape(self, first: int = 0) -> None:
+        """Propagates shapes through the layers from number ``first`` on; ``forward`` does so by itself where a blob has
+        been reshaped."""
+        for layer, bottom, top in zip(self.layers[first:], self.bottoms[first:], self.tops[first:]):
+            layer.reshape(bottom, top)
+        self._shapes = self._all_shapes()
+
+    def _all_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(blob.shape for blob in self.blobs.values())
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """Runs the layers from ``start`` to ``end`` (names of layers, both included; None: the first / the last).
+
+        inputs   arrays to put into input blobs first, by name; their shape must be the blob's
+        blobs    names of further blobs to return beside the outputs
+        returns  {name: data} of the net's outputs (of ``end``'s tops when given) and of ``blobs``
+        """
+        for name, array in inputs.items():
+            self._set_input(name, array)
+        first, last = self._index(start, 0), self._index(end, len(self.layers) - 1)
+        fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
+        loss = 0.0
+        steps = self.plan(fused).steps
+        for i in range(first, last + 1):
+            steps[i].forward()
+            if self.layers[i].DYNAMIC and self._shapes != self._all_shapes():
+                self.reshape(i + 1)
+                steps = self.plan(fused).steps
+            for top, weight in zip(self.tops[i], self.layer_loss_weights[i]):
+                if weight:
+                    loss += weight * float(top.data.sum(dtype=np.float64))
+            if self.on_debug is not None:
+                self._debug_forward(i)
+        self.loss = loss
+        names = self.outputs if end is None else self.top_names[last]
+        return {name: self._blob(name).data for name in (*names, *(blobs or ()))}
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
+        """Forward for any number of images: in batches of the net's own size, the last one filled up with zeros.
+
+        inputs   arrays for all inputs of the net, the same number of images in each
+        returns  {name: array over all images} of the outputs and of ``blobs``
+        """
+        if set(inputs) != set(self.inputs):
+            raise UsageError(
+                f"forward_all needs all inputs: {', '.join(self.inputs)}; given: {', '.join(inputs) or 'none'}"
+            )
+        count, batch = len(next(iter(inputs.values()))), self.blobs[self.inputs[0]].shape[0]
+        results: dict[str, list[np.ndarray]] = {}
+        for first in range(0, count, batch):
+            part: dict[str, Any] = {}
+            for name, array in inputs.items():
+                part[name] = np.zeros(self.blobs[name].shape, self.dtype)
+                images = np.asarray(array[first : first + batch])
+                part[name][: len(images)] = images
+            for name, values in self.forward(blobs, **part).items():
+                results.setdefault(name, []).append(values[: min(batch, count - first)].copy())
+        return {name: np.concatenate(parts) for name, parts in results.items()}
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **outputs: Any
+    ) -> dict[str, np.ndarray]:
+        """Runs backward from layer ``start`` down to layer ``end`` (None: from the last to the first).
+
+        outputs  diffs to put on blobs first, by name; losses get their loss weight by themselves
+        diffs    names of further blobs whose diffs to return
+        returns  {name: diff} of the inputs that have one, and of ``diffs``
+
+        Parameter diffs accumulate: call ``clear_param_diffs`` between batches.
+        """
+        for name, array in outputs.items():
+            self._blob(name).diff[...] = array
+        last, first = self._index(start, len(self.layers) - 1), self._index(end, 0)
+        steps = self.plan(fused=False).steps
+        for i in range(last, first - 1, -1):
+            if not self.layer_need_backward[i]:
+                continue
+            for top, weight in zip(self.tops[i], self.layer_loss_weights[i]):
+                if weight:
+                    top.diff[...] = weight
+            steps[i].backward()
+            if self.on_debug is not None:
+                self._debug_backward(i)
+        names = (*self.inputs, *(diffs or ()))
+        return {name: self._blob(name).diff for name in names if name not in self.inputs or self._blob(name).has_diff}
+
+    def forward_backward(self) -> float:
+        """One forward and one backward pass; returns the loss."""
+        self.forward()
+        self.backward()
+        return self.loss
+
+    def clear_param_diffs(self) -> None:
+        for param in self.learnable:
+            if param.lr_mult or param.blob.has_diff:
+                param.blob.diff[...] = 0
+
+    def plan(self, fused: bool) -> Plan:
+        """The steps to run, compiled for the shapes of the blobs; those of the last few shapes are kept."""
+        shapes = self._all_shapes()
+        if shapes != self._shapes:
+            self.reshape()
+            shapes = self._shapes
+        key = (fused, shapes)
+        plan = self._plans[key] = self._plans.pop(key) if key in self._plans else Plan(self, fused=fused)
+        if len(self._plans) > KEPT_PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
+
+    def _set_input(self, name: str, array: Any) -> None:
+        if name not in self.inputs:
+            raise UsageError(
+                f'the net has no input "{name}"',
+                hint=suggestion(name, self.inputs) or f"inputs: {', '.join(self.inputs)}",
+            )
+        blob = self.blobs[name]
+        array = np.asarray(array)
+        if array.shape != blob.shape:
+            raise UsageError(
+                f'input "{name}" has shape {blob.shape}, the array {array.shape}',
+                hint=f'reshape first: net.blobs["{name}"].reshape{array.shape}; net.reshape()',
+            )
+        blob.data[...] = array
+
+    def _blob(self, name: str) -> Blob:
+        if name not in self.blobs:
+            raise UsageError(f'the net has no blob "{name}"', hint=suggestion(name, self.blobs))
+        return self.blobs[name]
+
+    def _index(self, layer: str | None, default: int) -> int:
+        if layer is None:
+            return default
+        if layer not in self.layer_names:
+            raise UsageError(f'the net has no layer "{layer}"', hint=suggestion(layer, self.layer_names))
+        return self.layer_names.index(layer)
+
+    def _debug_forward(self, i: int) -> None:
+        assert self.on_debug is not None
+        for name, blob in zip(self.top_names[i], self.tops[i]):
+            self.on_debug(f"    [Forward] Layer {self.layer_names[i]}, top blob {name} data: {_mean_abs(blob.data):g}")
+        for j, blob in enumerate(self.layers[i].blobs):
+            self.on_debug(f"    [Forward] Layer {self.layer_names[i]}, param blob {j} data: {_mean_abs(blob.data):g}")
+
+    def _debug_backward(self, i: int) -> None:
+        assert self.on_debug is not None
+        for name, blob, need in zip(self.bottom_names[i], self.bottoms[i], self.bottom_need_backward[i]):
+            if need:
+                self.on_debug(
+                    f"    [Backward] Layer {self.layer_names[i]}, bottom blob {name} diff: {_mean_abs(blob.diff):g}"
+                )
+        for j, blob in enumerate(self.layers[i].blobs):
+            if self.layers[i].param_propagate_down[j]:
+                self.on_debug(
+                    f"    [Backward] Layer {self.layer_names[i]}, param blob {j} diff: {_mean_abs(blob.diff):g}"
+                )
+
+    # -- parameters in and out -----------------------------------------------------------------------------------------
+
+    def share_with(self, other: Net) -> None:
+        """Uses the other net's parameters (data, not diffs) in the layers of the same name from now on."""
+        for name, blobs in self.params.items():
+            others = other.params.get(name, [])
+            if others and len(others) != len(blobs):
+                raise ShapeError(
+                    f"{len(blobs)} parameter blobs cannot be shared with {len(others)}",
+                    path=self.definition.path,
+                    layer=name,
+                )
+            for mine, theirs in zip(blobs, others):
+                if mine.shape != theirs.shape:
+                    raise ShapeError(
+                        f"parameter of shape {mine.shape} cannot be shared with shape {theirs.shape}",
+                        path=self.definition.path,
+                        layer=name,
+                    )
+                mine.share_data(theirs)
+
+    def copy_from(self, source: str | Path | Any) -> weights.Copied:
+        """Copies parameters from a .caffemodel (binary or HDF5) or a NetParameter by layer name; says what matched."""
+        return weights.copy_weights(self, source)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a .caffemodel (HDF5 when the name ends in .h5)."""
+        weights.save_weights(self, path)
+
+    def to_proto(self, write_diff: bool = False) -> Any:
+        """The net as run, with its parameters: a pb.NetParameter."""
+        return weights.net_to_proto(self, write_diff)
+
+    def param_proto(self) -> Any:
+        """The net as run, without parameters: the layers of this phase with inputs and Split layers made explicit."""
+        result = pb.NetParameter(name=self.name, state=pb.NetState(phase=pb.Phase.Name(self.phase)))
+        result.layer.extend(layer.param for layer in self.layers)
+        return result
+
+    def reseed(self, seed: int) -> None:
+        """Draws all that is random from another seed from now on, from the beginning; parameters stay."""
+        self.seed = seed
+        for layer, top in zip(self.layers, self.tops):
+            layer.reseed(seed, top)
+
+    def layer_states(self) -> dict[str, bytes]:
+        """What layers keep beside their blobs (data positions, random draws), by layer name: see ``set_layer_states``."""
+        states = {layer.name: layer.state() for layer in self.layers}
+        return {name: state for name, state in states.items() if state}
+
+    def set_layer_states(self, states: dict[str, bytes]) -> None:
+        """Puts every layer where ``layer_states`` found it; those that it had nothing of, to their beginning."""
+        for layer in self.layers:
+            layer.set_state(states.get(layer.name, b""))
+
+
+def _seed(seed: int | None) -> int:
+    return secrets.randbits(63) if seed is None or seed < 0 else int(seed)
+
+
+def _definition(source: Any) -> Definition:
+    if isinstance(source, Definition):
+        return source
+    if isinstance(source, pb.NetParameter):
+        return prototxt.parse(prototxt.write(source), pb.NetParameter)
+    if isinstance(source, str | os.PathLike):
+        return prototxt.read_net(os.fspath(source))
+    raise DefinitionError(
+        f"a net is made from a path, a Definition or a NetParameter, not from {type(source).__name__}"
+    )
+
+
+def _mean_abs(array: np.ndarray) -> float:
+    return float(np.abs(array).mean()) if array.size else 0.0

@@ -1,0 +1,241 @@
+"""The positions of all fields in a prototxt, and the first thing that is wrong with it.
+
+text_format parses the values; it keeps no positions, and its errors name neither the layer nor what was meant. This
+scanner walks the same grammar along the same schema and leaves a tree of Nodes. The schema nests finitely, so the
+recursion is bounded whatever the text holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from sslnet.errors import DefinitionError, suggestion
+from sslnet.prototxt.source import BAD_BYTE, Source
+from sslnet.prototxt.values import ValueProblem, is_repeated, must_be, parse_value, quoted, shorten
+
+_SKIP = re.compile(r"(?:\s++|#[^\n]*+)*+")  # possessive: nothing to go back for, so nothing is kept for it
+_TOKEN = re.compile(
+    r"""[A-Za-z_][\w+-]*            # a name
+      | (?:[0-9+-]|\.[0-9])[\w.+-]* # a number
+      | "(?:[^"\\\n]++|\\.)*+"      # text in quotes
+      | '(?:[^'\\\n]++|\\.)*+'
+      | .                           # anything else, one character
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_CLOSING = {"{": "}", "<": ">"}
+_LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
+
+
+class Node:
+    """Where a field stands: its name and its value as offsets into the text, and the fields inside it."""
+
+    __slots__ = ("children", "end", "start", "value_end", "value_start")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.value_start = start
+        self.value_end = end
+        self.children: dict[str, list[Node]] | None = None
+
+
+def scan(source: Source, descriptor: Descriptor) -> Node:
+    """The tree of positions of a text that holds a message of this kind.
+
+    raises DefinitionError at the first thing that cannot be
+    """
+    return _Scanner(source).scan(descriptor)
+
+
+class _Scanner:
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.text = source.text
+        self.end = 0
+        self.stack: list[tuple[Descriptor, Node]] = []  # the blocks that are open, outermost first
+        self.advance()
+
+    def advance(self) -> None:
+        """Move to the next token: `token` ("" at the end), from `start` to `end`."""
+        skipped = _SKIP.match(self.text, self.end)
+        self.start = skipped.end() if skipped else self.end
+        found = _TOKEN.match(self.text, self.start)
+        self.token = found.group() if found else ""
+        self.end = self.start + len(self.token)
+        if BAD_BYTE in self.token:
+            self.fail("this is not UTF-8 text", self.start + self.token.index(BAD_BYTE), self.end)
+        if self.token in ('"', "'"):
+            self.fail("this text has no closing quote", self.start, self.end)
+
+    def scan(self, descriptor: Descriptor) -> Node:
+        root = Node(0, 0)
+        self.block(descriptor, root, "")
+        return root
+
+    def block(self, descriptor: Descriptor, node: Node, closing: str) -> None:
+        """The fields of a message, up to its closing brace (at the top: to the end of the text)."""
+        node.children = {}
+        self.stack.append((descriptor, node))
+        while self.token != closing:
+            if not self.token:
+                self.unclosed(node)
+            self.field(descriptor, node)
+        self.stack.pop()
+
+    def field(self, descriptor: Descriptor, parent: Node) -> None:
+        name, node = self.token, Node(self.start, self.end)
+        if not (name[0].isalpha() or name[0] == "_"):
+            self.fail_token()
+        field = descriptor.fields_by_name.get(name)
+        if field is None:
+            self.unknown(descriptor, name)
+        assert parent.children is not None
+        before = parent.children.setdefault(name, [])
+        if before and not is_repeated(field):
+            line = self.source.span(before[0].start, before[0].end).line
+            self.fail(f"{name} is given twice", node.start, node.end, f"the first is on line {line}")
+        self.advance()
+        self.colon(field, node)
+        if is_repeated(field) and self.token == "[":
+            self.list(field, node, before)
+        else:
+            before.append(node)
+            self.value(field, node)
+        if self.token in (",", ";"):
+            self.advance()
+
+    def colon(self, field: FieldDescriptor, node: Node) -> None:
+        if self.token == ":":
+            self.advance()
+        elif field.message_type is None:
+            if self.token in _CLOSING:
+                self.fail(f"{field.name} must be {must_be(field)}, not a block", self.start, self.end)
+            if not self.token:
+                self.no_value(field, node)
+            hint = f'write "{field.name}:"' if self.token == "=" else ""
+            self.fail(f'":" is missing after {field.name}', node.start, node.end, hint)
+
+    def list(self, field: FieldDescriptor, node: Node, nodes: list[Node]) -> None:
+        """The short form of a repeated field: dim: [1, 3, 28, 28]. Every value has the name's position."""
+        opening = self.start, self.end
+        self.advance()
+        while self.token != "]":
+            item = Node(node.start, node.end)
+            nodes.append(item)
+            self.value(field, item)
+            if self.token == ",":
+                self.advance()
+                if self.token != "]":
+                    continue
+                self.fail("a value is missing before this", self.start, self.end)
+            if self.token in ("", "}", ">"):
+                self.fail(f'"[" of {field.name} is not closed', *opening)
+            if self.token != "]":
+                self.fail('"," is missing before this', self.start, self.end)
+        self.advance()
+
+    def value(self, field: FieldDescriptor, node: Node) -> None:
+        node.value_start = self.start
+        if field.message_type is not None:
+            closing = _CLOSING.get(self.token)
+            if closing is None:
+                self.no_value(field, node)
+            self.advance()
+            self.block(field.message_type, node, closing)
+            node.value_end = self.end
+            self.advance()
+            return
+        if self.token in ("", "}", ">", "]", "{", "<", "[", ":", ",", ";"):
+            self.no_value(field, node)
+        pieces = 0
+        while not pieces or (field.cpp_type == FieldDescriptor.CPPTYPE_STRING and quoted(self.token)):
+            try:
+                parse_value(field, self.token)
+            except ValueProblem as problem:
+                self.fail(problem.message, self.start, self.end, problem.hint)
+            node.value_end = self.end
+            self.advance()
+            pieces += 1  # text in quotes goes on in the quotes that follow, as in C
+
+    def no_value(self, field: FieldDescriptor, node: Node) -> NoReturn:
+        if not self.token:
+            self.fail(f"{field.name} has no value: the text ends here", node.start, node.end)
+        message = f"{field.name} must be {must_be(field)}, not {shorten(self.token)}"
+        self.fail(message, self.start, self.end)
+
+    def unknown(self, descriptor: Descriptor, name: str) -> NoReturn:
+        """An error for a field that the message does not have, with the likeliest cause as a hint."""
+        if any(name in message.fields_by_name for message, _ in self.stack[:-1]):
+            line = self.source.span(self.stack[-1][1].value_start, self.end).line
+            hint = f"is the block of line {line} closed?"
+        else:
+            hint = _right_place(descriptor, name) or suggestion(name, descriptor.fields_by_name)
+            hint = hint or (_other_kind(descriptor, name) if len(self.stack) == 1 else "")
+        self.fail(f'{descriptor.name} has no field "{shorten(name)}"', self.start, self.end, hint)
+
+    def unclosed(self, node: Node) -> NoReturn:
+        name = self.text[node.start : node.end]
+        last = self.source.span(len(self.text.rstrip()), len(self.text)).line
+        message = f'"{self.text[node.value_start]}" of {name} is not closed'
+        self.fail(message, node.value_start, node.value_start + 1, f"the text ends on line {last}: is it cut off?")
+
+    def fail_token(self) -> NoReturn:
+        if self.token in ("}", ">"):
+            if len(self.stack) == 1:
+                self.fail(f'"{self.token}" closes nothing', self.start, self.end)
+            line = self.source.span(self.stack[-1][1].value_start, self.end).line
+            self.fail(f'"{self.token}" does not close the block of line {line}', self.start, self.end)
+        hint = "a comment begins with #" if self.token == "/" else ""
+        self.fail(f"a field name must stand here, not {shorten(self.token)}", self.start, self.end, hint)
+
+    def fail(self, message: str, start: int, end: int, hint: str = "") -> NoReturn:
+        raise DefinitionError(message, span=self.source.span(start, end), layer=self.layer(), hint=hint)
+
+    def layer(self) -> str | None:
+        """The name of the layer that is open, if one is and has a name: given before here, or further on."""
+        for message, node in reversed(self.stack):
+            if message.name in _LAYERS:
+                assert node.children is not None
+                if node.children.get("name"):
+                    given = node.children["name"][0]
+                    return shorten(self.text[given.value_start : given.value_end].strip("\"'"), 100) or None
+                return _name_further_on(self.text, node.value_start + 1)
+        return None
+
+
+def _name_further_on(text: str, start: int) -> str | None:
+    """The value of `name` at the top level of the block whose inside begins at `start`."""
+    depth, previous, at = 0, ["", ""], start
+    while at < len(text):
+        skipped = _SKIP.match(text, at)
+        at = skipped.end() if skipped else at
+        found = _TOKEN.match(text, at)
+        if found is None:
+            return None
+        token, at = found.group(), found.end()
+        depth += (token in _CLOSING) - (token in ("}", ">"))
+        if depth < 0:
+            return None
+        if depth == 0 and previous == ["name", ":"] and quoted(token):
+            return shorten(token[1:-1], 100) or None
+        previous = [previous[1], token]
+    return None
+
+
+def _right_place(descriptor: Descriptor, name: str) -> str:
+    """A hint for a field that stands one level too high: num_output in layer { } instead of convolution_param { }."""
+    parts = [field for field in descriptor.fields if field.message_type and name in field.message_type.fields_by_name]
+    return "it belongs in " + " or ".join(field.name for field in parts) if 1 <= len(parts) <= 3 else ""
+
+
+def _other_kind(descriptor: Descriptor, name: str) -> str:
+    """A hint when the file is a solver where a net is wanted, or the reverse."""
+    messages: Any = descriptor.file.message_types_by_name
+    for other, word in (("SolverParameter", "solver"), ("NetParameter", "net")):
+        if descriptor.name != other and name in messages[other].fields_by_name:
+            return f"it is a field of {other}: is this the file of a {word}?"
+    return ""

@@ -1,0 +1,87 @@
+"""The table of a compaction: what each layer had and what it has left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sslnet.report.tables import Table
+from sslnet.report.units import count, factor, size
+
+if TYPE_CHECKING:
+    from sslnet.compress import Compaction
+    from sslnet.compress.sizes import LayerSize, Size
+
+
+def compaction_table(compaction: Compaction) -> Table:
+    """A row for each layer with parameters, before -> after; the total and how many times smaller it is; the difference."""
+    table = Table("Compaction", "layer", "filters", "channels", "parameters", "FLOPs", "blob memory", drop=[5, 2])
+    for layer in compaction.layers:
+        if layer.before.parameters or layer.after.parameters:
+            table.add(*_row(layer))
+    before, after = totals(compaction)
+    table.foot(
+        "total",
+        "",
+        "",
+        _change(before.parameters, after.parameters, count),
+        _change(before.flops, after.flops, count),
+        _change(before.bytes, after.bytes, size),
+    )
+    table.foot("ratio", "", "", *(_ratio(before, after, name) for name in ("parameters", "flops", "bytes")))
+    for sentence in sentences(compaction):
+        table.note(sentence)
+    return table
+
+
+def totals(compaction: Compaction) -> tuple[Size, Size]:
+    """The whole net before and after."""
+    from sslnet.compress.sizes import total_size
+
+    return (
+        total_size([layer.before for layer in compaction.layers]),
+        total_size([layer.after for layer in compaction.layers]),
+    )
+
+
+def sentences(compaction: Compaction) -> list[str]:
+    """What there is to say besides the numbers."""
+    difference = compaction.difference
+    result = []
+    if all(layer.before == layer.after for layer in compaction.layers):
+        result.append("nothing to remove: no filter is zero, and every channel is read")
+    images = "1 image" if compaction.batch == 1 else f"{compaction.batch} images"
+    result.append(f"FLOPs and blob memory of a forward pass over {images}; a multiply-add is two FLOPs")
+    result.append(
+        f"largest difference from the pruned net: {difference.absolute:.3g}, {difference.relative:.3g} of the largest "
+        f"output (on {difference.inputs})"
+    )
+    places = (
+        ("the biases of {} now hold what removed filters still emitted", compaction.constants),
+        (
+            "behind {} a Bias layer adds what removed filters still emitted: it differs from place to place",
+            compaction.maps,
+        ),
+        ("{}: one constant channel is kept and carries what removed filters still emitted", compaction.carriers),
+    )
+    result += [sentence.format(", ".join(names)) for sentence, names in places if names]
+    return result + compaction.notes
+
+
+def _row(layer: LayerSize) -> list[str]:
+    before, after = layer.before, layer.after
+    return [
+        layer.name,
+        _change(before.filters, after.filters, count),
+        _change(before.channels, after.channels, count),
+        _change(before.parameters, after.parameters, count),
+        _change(before.flops, after.flops, count),
+        _change(before.bytes, after.bytes, size),
+    ]
+
+
+def _change(before: int, after: int, words: Any) -> str:
+    return words(before) if before == after else f"{words(before)} -> {words(after)}"
+
+
+def _ratio(before: Size, after: Size, name: str) -> str:
+    return factor(getattr(before, name) / getattr(after, name) if getattr(after, name) else None)

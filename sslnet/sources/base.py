@@ -1,0 +1,96 @@
+"""Source: a fixed number of images with their labels, read by index.
+
+A source knows nothing of batches, epochs, layers or threads. Its order is that of the file; what order the records are
+read in is `sslnet.sources.order`, what is made of them is `sslnet.transformer`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslnet.errors import DataError, Span
+
+Images = np.ndarray | list[np.ndarray]
+"""(n, C, H, W) of uint8 or float32; or, where their sizes or types differ, a list of n arrays (C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some records of a source, in the order asked for."""
+
+    images: Images
+    labels: np.ndarray | None
+    """(n) int32, or None when the source has no labels."""
+
+
+class Source(ABC):
+    """Records by index.
+
+    path      what the user called it, for messages
+    shape     (C, H, W) of the first record
+    labelled  whether the records have labels (as far as the first one tells)
+    encoded   whether the first record is an image file, which the source decodes
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    labelled: bool
+    encoded: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+        """The records of the given indices (0 .. len - 1); fast where one index follows the other.
+
+        labels  whether each must have a label; without, none are given
+        raises  DataError for a record that cannot be read
+        """
+
+
+class ArraySource(Source):
+    """Records that are in memory already.
+
+    images  (n, C, H, W) uint8 or float32
+    labels  (n) whole numbers, or None
+    """
+
+    def __init__(self, path: str, images: np.ndarray, labels: np.ndarray | None) -> None:
+        if not len(images):
+            raise DataError("there are no images", path=path)
+        self.path = path
+        self.shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        self.labelled = labels is not None
+        self._images = images
+        self._labels = None if labels is None else labels.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+        first, last = int(indices[0]), int(indices[-1])
+        rows: slice | np.ndarray = indices
+        if last - first + 1 == len(indices) and (np.diff(indices) == 1).all():
+            rows = slice(first, last + 1)
+        return Records(self._images[rows], self._labels[rows] if labels and self._labels is not None else None)
+
+
+def located(error: DataError, span: Span | None, layer: str) -> DataError:
+    """The same error, told at the place of the prototxt that named the file; the file moves into the message. An error
+    that has a place of its own, in a list of files, keeps it."""
+    if error.layer is not None:
+        return error
+    if error.span is not None:
+        return DataError(error.message, span=error.span, layer=layer, hint=error.hint)
+    message = f"{error.path}: {error.message}" if error.path else error.message
+    return DataError(message, span=span, layer=layer, hint=error.hint)
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """A shape in words: 3 x 32 x 32."""
+    return " x ".join(map(str, shape))

@@ -1,0 +1,45 @@
+"""CIFAR-10, binary version: records of one label byte and 3 x 32 x 32 bytes, the planes red, green, blue.
+
+Read from .bin, .bin.gz or .bin.xz. Ref: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from sslnet.errors import DataError
+
+SHAPE = (3, 32, 32)
+RECORD = 1 + 3 * 32 * 32
+LIMIT = 100_000 * RECORD
+"""Bytes that are taken from one file at most; the largest official one, CIFAR-100's, has half of that."""
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The decompressed bytes of one file. raises DataError"""
+    name = os.fspath(path)
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(Path(path).suffix, open)
+    try:
+        with opener(path, "rb") as file:  # type: ignore[operator]
+            raw: bytes = file.read(LIMIT + 1)
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError("the compressed file is cut off or damaged", path=name) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=name) from error
+    if len(raw) > LIMIT:
+        raise DataError(f"is larger than any CIFAR file: more than {LIMIT} bytes", path=name)
+    return raw
+
+
+def split_records(raw: bytes, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 3, 32, 32) uint8, planes R, G, B, and labels (n) uint8. raises DataError unless they are whole records"""
+    if not raw or len(raw) % RECORD:
+        raise DataError(f"has {len(raw)} bytes, which is not a number of {RECORD}-byte records", path=path)
+    records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
+    return records[:, 1:].reshape(-1, *SHAPE), records[:, 0]

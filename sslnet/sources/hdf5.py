@@ -1,0 +1,171 @@
+"""HDF5 files listed in a text file: rows of equally named data sets, over all files, in batches.
+
+One file is in memory at a time (that of the rows being read), as float32.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from sslnet.errors import DataError
+from sslnet.sources.base import size_text
+from sslnet.sources.order import Order, generator
+from sslnet.sources.prefetch import Reader
+
+MOST_PACKED = 1100
+"""No filter of HDF5's own packs tighter (deflate: 1032 : 1): a file that announces more than this times its size is refused."""
+
+
+class Hdf5Reader(Reader):
+    """Batches of rows.
+
+    source      text file of file names, separated by white space; looked for from the working directory, then beside it
+    names       of the data sets, one an array of the batch
+    shuffle     the files in a new random order each epoch, and the rows of each file too
+    seed, layer name the random streams
+    raises      DataError when a file is missing, damaged, lacks a data set, or its rows differ in shape from the first file's
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        names: Sequence[str],
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        layer: str = "",
+    ) -> None:
+        self.batch_size = batch_size
+        self.path = os.fspath(source)
+        self._names = list(names)
+        self._files = _read_list(self.path)
+        headers = [_header(file, self._names) for file in self._files]
+        self._rows = [rows for rows, _ in headers]
+        for file, (_, shapes) in zip(self._files, headers):
+            for name, shape, first in zip(self._names, shapes, headers[0][1]):
+                if shape != first:
+                    raise DataError(
+                        f'the rows of "{name}" are {_rows(shape)}, those of {self._files[0]} are {_rows(first)}',
+                        path=file,
+                    )
+        self.shapes = [(batch_size, *shape) for shape in headers[0][1]]
+        self._count = self.records = sum(self._rows)
+        self._stream = (seed, layer)
+        self._shuffle = shuffle
+        self._order = Order(len(self._files), shuffle=shuffle, seed=seed, layer=layer, use="shuffle files")
+        self._loaded = -1
+        self._arrays: list[np.ndarray] = []
+        self._row_order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))
+
+    def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
+        done = 0
+        while done < self.batch_size:
+            epoch, row = divmod(position + done, self._count)
+            file, row = self._file_of(epoch, row)
+            count = min(self.batch_size - done, self._rows[file] - row)
+            rows = self._rows_of(epoch, file)[row : row + count]
+            for array, values in zip(arrays, self._load(file)):
+                array[done : done + count] = values[rows]
+            done += count
+
+    def _file_of(self, epoch: int, row: int) -> tuple[int, int]:
+        """The file that holds a row of an epoch, and the row within it."""
+        for file in self._order.permutation(epoch):
+            if row < self._rows[file]:
+                return int(file), row
+            row -= self._rows[file]
+        raise AssertionError(row)
+
+    def _rows_of(self, epoch: int, file: int) -> np.ndarray:
+        if not self._shuffle:
+            return np.arange(self._rows[file])
+        key = (epoch, file)
+        if self._row_order[0] != key:
+            random = generator(*self._stream, f"shuffle rows of file {file}", epoch)
+            self._row_order = (key, random.permutation(self._rows[file]))
+        return self._row_order[1]
+
+    def _load(self, file: int) -> list[np.ndarray]:
+        if file != self._loaded:
+            self._arrays = []
+            self._arrays = _load(self._files[file], self._names)
+            if any(len(array) != self._rows[file] for array in self._arrays):
+                raise DataError("has changed while it was read", path=self._files[file])
+            self._loaded = file
+        return self._arrays
+
+
+def _read_list(path: str) -> list[str]:
+    try:
+        names = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+    if not names:
+        raise DataError("the list names no files", path=path)
+    files = []
+    for name in names:
+        place = name if os.path.exists(name) else os.path.join(os.path.dirname(path), name)
+        if "\0" in name or not os.path.exists(place):
+            raise DataError(
+                f'there is no file "{name}"', path=path, hint="each word of the list is the name of an HDF5 file"
+            )
+        files.append(place)
+    return files
+
+
+def _header(path: str, names: list[str]) -> tuple[int, list[tuple[int, ...]]]:
+    """Number of rows, and the shape of a row of each data set."""
+
+    def look(file: Any) -> tuple[int, list[tuple[int, ...]]]:
+        shapes = [_data_set(file, name, path).shape for name in names]
+        for name, shape in zip(names, shapes):
+            if shape[0] != shapes[0][0]:
+                raise DataError(f'"{name}" has {shape[0]} rows, "{names[0]}" has {shapes[0][0]}', path=path)
+        if not shapes[0][0]:
+            raise DataError("has no rows", path=path)
+        return shapes[0][0], [shape[1:] for shape in shapes]
+
+    return _with_file(path, look)
+
+
+def _load(path: str, names: list[str]) -> list[np.ndarray]:
+    return _with_file(path, lambda file: [np.asarray(_data_set(file, name, path)[...], np.float32) for name in names])
+
+
+def _with_file(path: str, use: Any) -> Any:
+    try:
+        with h5py.File(path, "r") as file:
+            return use(file)
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises almost anything for damaged files
+        raise DataError(f"is not an HDF5 file that can be read: {error}", path=path) from error
+
+
+def _data_set(file: Any, name: str, path: str) -> Any:
+    item = file.get(name)
+    if not isinstance(item, h5py.Dataset):
+        found = ", ".join(f'"{key}"' for key in list(file)[:20]) or "none"
+        raise DataError(
+            f'there is no data set "{name}"', path=path, hint=f"the file has {found}; tops are named as data sets"
+        )
+    if item.dtype.kind not in "fiu":
+        raise DataError(f'"{name}" holds {item.dtype}, not numbers', path=path)
+    if not item.shape:
+        raise DataError(f'"{name}" is a single number, without rows', path=path)
+    size = math.prod(item.shape) * item.dtype.itemsize
+    if size > MOST_PACKED * os.path.getsize(path):
+        raise DataError(f'"{name}" announces {size} bytes, far more than the file can hold', path=path)
+    return item
+
+
+def _rows(shape: tuple[int, ...]) -> str:
+    return size_text(shape) or "single numbers"

@@ -1,0 +1,220 @@
+"""Images: PNG, JPEG and other files to arrays as Caffe (through OpenCV) sees them, and lists of image files.
+
+Colour images are (3, H, W) with the planes blue, green, red; grey ones (1, H, W); values are bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sslnet.errors import DataError, Span, SslnetError
+from sslnet.sources.base import Records, Source
+
+MAX_PIXELS = 1 << 26
+"""Larger images are refused: 64 Mpixel, 192 MiB in colour. A few bytes of PNG can claim any size."""
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
+GREY_WEIGHTS = np.array([3735, 19235, 9798], np.uint32)
+"""Blue, green, red parts of grey (0.114, 0.587, 0.299) in units of 1/32768."""
+COEFFICIENT_BITS = 11
+ORIENTATION = 0x0112
+"""The EXIF tag."""
+
+
+def decode_image(raw: bytes, color: bool | None = None, *, upright: bool = False) -> np.ndarray:
+    """An image file in memory as (C, H, W) uint8.
+
+    color    True: 3 channels B, G, R; False: 1, grey; None: as many as the file has (4 with transparency: B, G, R, alpha)
+    upright  turn the image as its EXIF orientation says
+    raises   DataError for what is no image, cut off, or has more than MAX_PIXELS pixels
+
+    Grey from colour is rounded as libpng does it (JPEG: the file's own luma), so it may differ by one from other versions.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
+        if color is False:
+            image.draft("L", None)
+        if upright:
+            image = ImageOps.exif_transpose(image)
+        return _planes(_pixels(image, color), color)
+    except SslnetError:
+        raise
+    except Exception as error:  # the decoders raise almost anything for damaged files
+        raise DataError(f"the image cannot be decoded: {error}") from error
+
+
+def file_form(raw: bytes) -> tuple[str, int, bool]:
+    """What an image file says of itself: its format (PNG, JPEG, ...), its channels (0: neither grey nor plain colour), whether
+    it is upright as it is, without turning by its EXIF orientation. raises DataError for what is no image"""
+    try:
+        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+            plain = "transparency" not in image.info
+            channels = {"L": 1, "RGB": 3}.get(image.mode, 0) if plain else 0
+            return str(image.format), channels, image.getexif().get(ORIENTATION, 1) == 1
+    except Exception as error:  # the decoders raise almost anything for damaged files
+        raise DataError(f"the image cannot be decoded: {error}") from error
+
+
+def encode_image(image: np.ndarray, form: str) -> bytes:
+    """(C, H, W) uint8, grey or B, G, R, as an image file of the format: PNG, JPEG (quality 95), ..."""
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image[::-1].transpose(1, 2, 0))
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, form, **({"quality": 95} if form == "JPEG" else {}))
+    return target.getvalue()
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(C, H, W) uint8 to (C, height, width) by bilinear interpolation, as OpenCV's resize does it.
+
+    Pixel centres are at half coordinates, the border is repeated, nothing is smoothed when the image shrinks; weights are
+    rounded to 1/2048. Ref: OpenCV, imgproc, resize with INTER_LINEAR.
+    """
+    if image.shape[1:] == (height, width):
+        return image
+    top, bottom, below = _taps(image.shape[1], height)
+    left, right, beside = _taps(image.shape[2], width)
+    pixels = image.astype(np.int32)
+    one = 1 << COEFFICIENT_BITS
+    across = pixels[:, :, left] * (one - beside) + pixels[:, :, right] * beside
+    upper = ((across[:, top] >> 4) * (one - below[:, None])) >> 16
+    lower = ((across[:, bottom] >> 4) * below[:, None]) >> 16
+    return np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+
+
+class ImageListSource(Source):
+    """The images of a text file, one a line: file name, blank, label.
+
+    path           the list
+    root           put before each file name, as it is
+    height, width  size to resize to; 0: none
+    color          3 channels or 1
+    """
+
+    labelled = True
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
+    ) -> None:
+        self.path = os.fspath(path)
+        self._size = (height, width)
+        self._color = color
+        listed = read_list(self.path)
+        self._files = [root + image.name for image in listed]
+        self._labels = np.array([image.label for image in listed], np.int32)
+        channels, rows, columns = self._image(0).shape
+        self.shape = (channels, rows, columns)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+        return Records([self._image(int(i)) for i in indices], self._labels[indices] if labels else None)
+
+    def _image(self, index: int) -> np.ndarray:
+        name = self._files[index]
+        place = _find(name, self.path)
+        try:
+            image = decode_image(place.read_bytes(), self._color, upright=True)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"image {index + 1} cannot be read: {reason}", path=name) from error
+        except DataError as error:
+            raise DataError(error.message, path=name, hint=f"image {index + 1} of {self.path}") from error
+        return resize_image(image, *self._size) if all(self._size) else image
+
+
+class ListedImage(NamedTuple):
+    """One line of a list: file name, label, number of the line."""
+
+    name: str
+    label: int
+    line: int
+
+    def span(self, path: str) -> Span:
+        """The file name in the list of that path."""
+        return Span(path, self.line, 1, len(self.name), f"{self.name} {self.label}")
+
+
+def read_list(path: str | os.PathLike[str]) -> list[ListedImage]:
+    """The lines of a list of images, `name label`; names may have blanks, empty lines count for nothing.
+
+    raises  DataError when it cannot be read, names no images, or, with the line, has one that is not such
+    """
+    place = os.fspath(path)
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=place) from error
+    images = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, label = line.rstrip().rpartition(" ")
+        try:
+            images.append(ListedImage(name, _label(label), number))
+        except ValueError:
+            span = Span(place, number, len(line.rstrip()) - len(label) + 1, max(1, len(label)), line)
+            raise DataError("a line must be a file name, a blank, and a whole number as label", span=span) from None
+        if not name:
+            raise DataError("there is no file name before the label", span=Span(place, number, 1, len(line), line))
+    if not images:
+        raise DataError("the list names no images", path=place)
+    return images
+
+
+def _label(text: str) -> int:
+    value = int(text)
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(text)
+    return value
+
+
+def _find(name: str, list_path: str) -> Path:
+    """From the working directory, as Caffe does, else beside the list."""
+    place = Path(name)
+    if place.exists():
+        return place
+    return Path(list_path).parent / name
+
+
+def _pixels(image: Image.Image, color: bool | None) -> np.ndarray:
+    """(H, W) or (H, W, C) uint8 in PIL's channel order; not yet grey when grey is wanted."""
+    if image.mode.startswith(("I", "F")):  # 16 or 32 bits
+        if color is None or image.mode.startswith("F"):
+            raise DataError(f"the image has more than 8 bits a pixel (mode {image.mode})")
+        return np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode != "L":
+        alpha = color is None and (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info)
+        image = image.convert("RGBA" if alpha else "RGB")
+    return np.asarray(image)
+
+
+def _planes(pixels: np.ndarray, color: bool | None) -> np.ndarray:
+    """(C, H, W): R, G, B, alpha to B, G, R, alpha; grey to three channels, or colour to grey, where asked for."""
+    if pixels.ndim == 2:
+        return np.repeat(pixels[None], 3, axis=0) if color else pixels[None].copy()
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[order])
+    if color is False:
+        return ((np.tensordot(GREY_WEIGHTS, planes.astype(np.uint32), 1) + 16384) >> 15).astype(np.uint8)[None]
+    return planes
+
+
+def _taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each new pixel: the two old ones it lies between, and the weight of the second in 1/2048."""
+    place = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+    first = np.floor(place).astype(np.int64)
+    part = place - first
+    part[(first < 0) | (first >= size - 1)] = 0
+    first = np.clip(first, 0, size - 1)
+    weight = np.rint(part.astype(np.float32) * (1 << COEFFICIENT_BITS)).astype(np.int32)
+    return first, np.minimum(first + 1, size - 1), weight

@@ -1,0 +1,69 @@
+"""LevelDB databases of Datum records, where the package `plyvel` is installed; otherwise a message that says what to do.
+
+sslnet does not depend on plyvel: it has no wheels for some systems, and LMDB holds the same records.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from sslnet.errors import DataError
+from sslnet.sources.base import Records, Source
+from sslnet.sources.datum import DatumDecoder
+
+CONVERT = (
+    "`pip install plyvel` where it has a wheel for your system; or make an LMDB of it: Caffe's convert_imageset --backend=lmdb, "
+    "or copy its keys and values as they are into an LMDB"
+)
+
+
+class LeveldbSource(Source):
+    """The records of one LevelDB, in the order of the keys. Not for two threads at once."""
+
+    def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
+        self.path = os.fspath(path)
+        if os.path.exists(os.path.join(self.path, "data.mdb")):
+            raise DataError(
+                "this is an LMDB, and the backend is LEVELDB (which is the default)",
+                path=self.path,
+                hint="add backend: LMDB",
+            )
+        try:
+            import plyvel
+        except ImportError:
+            raise DataError("LevelDB databases cannot be read here", path=self.path, hint=CONVERT) from None
+        self._errors = (plyvel.Error, OSError)
+        try:
+            self._database: Any = plyvel.DB(self.path, create_if_missing=False)
+            self._keys = list(self._database.iterator(include_value=False))
+        except self._errors as error:
+            raise DataError(f"is not a database that can be opened: {_text(error)}", path=self.path) from error
+        self._decoder = DatumDecoder(self.path, color)
+        if not self._keys:
+            raise DataError("the database is empty", path=self.path)
+        image, label = self._decoder.first(self._database.get(self._keys[0]))
+        self.shape = (image.shape[0], image.shape[1], image.shape[2])
+        self.labelled = label is not None
+        self.encoded = self._decoder.encoded
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+        values: list[bytes] = []
+        try:
+            for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
+                start = self._keys[int(run[0])]
+                values += islice(self._database.iterator(start=start, include_key=False), len(run))
+        except self._errors as error:
+            raise DataError(f"the database cannot be read: {_text(error)}", path=self.path) from error
+        return self._decoder.decode(values, indices, labels)
+
+
+def _text(error: Exception) -> str:
+    reason = error.args[0] if error.args else error
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)

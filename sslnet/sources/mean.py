@@ -1,0 +1,103 @@
+"""Mean files: the mean image of a data set, as Caffe's binaryproto or as .npy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DataError, WeightsError
+from sslnet.files import atomic_path, atomic_write
+from sslnet.sources.base import Source, size_text
+
+CHUNK_BYTES = 1 << 25
+"""Of images of bytes that are in memory at once, about."""
+
+
+def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
+    """The mean of a file: (C, H, W) float32, or (C, 1, 1) where a .npy holds one number a channel.
+
+    raises WeightsError when the file cannot be read or holds no such array
+    """
+    name = os.fspath(path)
+    mean = _read_npy(name) if name.endswith(".npy") else _read_binaryproto(name)
+    if mean.ndim == 4 and len(mean) == 1:
+        mean = mean[0]
+    if mean.ndim == 1 and name.endswith(".npy"):
+        mean = mean[:, None, None]
+    if mean.ndim != 3 or not mean.size:
+        raise WeightsError(f"a mean image has the shape channels x height x width, not {mean.shape}", path=name)
+    return np.ascontiguousarray(mean, np.float32)
+
+
+def mean_image(source: Source, report: Callable[[int], object] = lambda done: None) -> np.ndarray:
+    """The mean over all records of a source, (C, H, W) float32, summed exactly for bytes, in float64 for other numbers.
+
+    report  called with the number of records read so far, now and then
+    raises  DataError for a record of another size than the first one's, or with numbers that are not finite
+    """
+    total = np.zeros(source.shape, np.float64)
+    chunk = max(1, min(1000, CHUNK_BYTES // total.size))
+    for start in range(0, len(source), chunk):
+        indices = np.arange(start, min(start + chunk, len(source)))
+        images = source.read(indices, labels=False).images
+        if isinstance(images, np.ndarray) and images.shape[1:] == source.shape:
+            with np.errstate(invalid="ignore"):
+                total += images.sum(axis=0, dtype=np.uint32 if images.dtype == np.uint8 else np.float64)
+        else:
+            for index, image in zip(indices, images):
+                if image.shape != source.shape:
+                    raise DataError(
+                        f"record {index} is {size_text(image.shape)}, but the first one is {size_text(source.shape)}",
+                        path=source.path,
+                        hint="a mean image is of images of one size",
+                    )
+                total += image
+        report(int(indices[-1]) + 1)
+    mean = (total / len(source)).astype(np.float32)
+    if not np.isfinite(mean).all():
+        raise DataError("a record holds numbers that are not finite", path=source.path)
+    return mean
+
+
+def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
+    """(C, H, W) float32 as .npy, by the name, or as binaryproto, with num, channels, height, width as Caffe writes them."""
+    if os.fspath(path).endswith(".npy"):
+        with atomic_path(path) as temporary:
+            np.save(temporary, mean.astype(np.float32))
+        return
+    channels, height, width = mean.shape
+    blob = pb.BlobProto(num=1, channels=channels, height=height, width=width)
+    blob.data.extend(mean.astype(np.float32).ravel().tolist())
+    atomic_write(path, blob.SerializeToString())
+
+
+def _read_binaryproto(path: str) -> np.ndarray:
+    try:
+        blob = pb.BlobProto.FromString(Path(path).read_bytes())
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror or error}", path=path) from error
+    except DecodeError as error:
+        raise WeightsError("is not a mean file: no BlobProto", path=path) from error
+    shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
+    values = np.array(blob.data or blob.double_data, np.float32)
+    try:
+        if min(shape, default=1) <= 0:
+            raise ValueError
+        return values.reshape(shape)
+    except (ValueError, OverflowError):
+        raise WeightsError(f"holds {values.size} values, but says that its shape is {shape}", path=path) from None
+
+
+def _read_npy(path: str) -> np.ndarray:
+    try:
+        # Mapped first: a file that is shorter than its header announces is found out without taking that memory.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False), np.float32)
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror or error}", path=path) from error
+    except Exception as error:  # the reader of .npy headers raises almost anything for damaged ones
+        raise WeightsError(f"is not an .npy file of numbers: {error}", path=path) from error

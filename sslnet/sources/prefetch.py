@@ -1,0 +1,157 @@
+"""Prefetcher: makes batches in a background thread, a few ahead of the one in use, and hands them over without copying.
+
+The thread holds the reader and the buffers, never the Prefetcher itself: when the last reference to the Prefetcher goes, the
+thread is told to end (it is a daemon, so that it cannot keep the program alive either). After a fork the thread is gone;
+the next ``get`` of the child starts a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from sslnet.kernels.memory import aligned_empty
+
+POLL = 0.5
+"""Seconds between two looks whether the thread still lives; waiting in slices also lets an interrupt through everywhere."""
+
+
+class Reader(ABC):
+    """Makes any batch on demand. It must not know the layer, which would keep that alive.
+
+    batch_size  records of one batch
+    shapes      of the arrays of one batch, the first axis being batch_size
+    records     there are in all; None where batches are drawn from them for ever, without an order
+    """
+
+    batch_size: int
+    shapes: list[tuple[int, ...]]
+    records: int | None = None
+
+    @abstractmethod
+    def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
+        """Overwrites the arrays with the records from place ``position`` on; ``batch`` numbers what is random in them."""
+
+
+class Prefetcher:
+    """The batches of a reader, in order.
+
+    reader           what makes them
+    dtype            of the arrays
+    position, batch  of the first one
+    depth            how many are made ahead; 0: none, they are made when asked for, in the caller's thread
+
+    Takes (depth + 1) times the memory of one batch.
+    """
+
+    def __init__(self, reader: Reader, dtype: Any, position: int, batch: int, depth: int) -> None:
+        self._reader = reader
+        self._dtype = np.dtype(dtype)
+        self._position, self._batch = position, batch
+        self._depth = depth
+        self._given: list[np.ndarray] | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+
+    def get(self) -> list[np.ndarray]:
+        """The arrays of the next batch. They are overwritten some batches later: copy what is to be kept.
+
+        raises what the reader raised; after that, or an interrupt, the next call makes the same batch anew
+        """
+        try:
+            arrays = self._take() if self._depth else self._make()
+        except BaseException:
+            self.close()
+            raise
+        self._position += self._reader.batch_size
+        self._batch += 1
+        return arrays
+
+    def close(self) -> None:
+        """Ends the thread and waits for it."""
+        if self._thread is not None and self._pid == os.getpid():
+            self._finalizer()
+            self._thread.join()
+        self._thread = None
+        self._given = None
+
+    def _make(self) -> list[np.ndarray]:
+        self._given = self._given or _buffers(self._reader, self._dtype)
+        self._reader.fill(self._position, self._batch, self._given)
+        return self._given
+
+    def _take(self) -> list[np.ndarray]:
+        if self._thread is None or self._pid != os.getpid():
+            self._start()
+        elif self._given is not None:
+            self._free.put(self._given)
+        while True:
+            try:
+                result = self._ready.get(timeout=POLL)
+                break
+            except Empty:
+                if not self._thread.is_alive() and self._ready.empty():  # type: ignore[union-attr]
+                    self._start()
+        if isinstance(result, BaseException):
+            raise result
+        self._given = result
+        return result
+
+    def _start(self) -> None:
+        self.close()
+        self._free: SimpleQueue[list[np.ndarray] | None] = SimpleQueue()
+        self._ready: SimpleQueue[list[np.ndarray] | BaseException] = SimpleQueue()
+        for _ in range(self._depth + 1):
+            self._free.put([])
+        stop = threading.Event()
+        arguments = (self._reader, self._dtype, self._position, self._batch, self._free, self._ready, stop)
+        self._thread = threading.Thread(target=_work, args=arguments, name="sslnet-prefetch", daemon=True)
+        self._pid = os.getpid()
+        self._finalizer = weakref.finalize(self, _stop, self._thread, self._free, stop, self._pid)
+        self._thread.start()
+
+
+def _work(
+    reader: Reader,
+    dtype: np.dtype,
+    position: int,
+    batch: int,
+    free: SimpleQueue[Any],
+    ready: SimpleQueue[Any],
+    stop: threading.Event,
+) -> None:
+    while True:
+        arrays = free.get()
+        if arrays is None or stop.is_set():
+            return
+        try:
+            arrays = arrays or _buffers(reader, dtype)
+            reader.fill(position, batch, arrays)
+        except BaseException as error:
+            ready.put(error)
+            return
+        ready.put(arrays)
+        del arrays
+        position += reader.batch_size
+        batch += 1
+
+
+def _stop(thread: threading.Thread, free: SimpleQueue[Any], stop: threading.Event, pid: int) -> None:
+    if pid != os.getpid():
+        return
+    stop.set()
+    free.put(None)
+    # The garbage collector may come here in any thread, with any lock held: so not for ever, and not on oneself.
+    if thread is not threading.current_thread():
+        thread.join(timeout=5)
+
+
+def _buffers(reader: Reader, dtype: np.dtype) -> list[np.ndarray]:
+    return [aligned_empty(shape, dtype) for shape in reader.shapes]

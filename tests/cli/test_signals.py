@@ -1,0 +1,115 @@
+"""Ctrl-C and hang-ups: what they ask a solver for, and what that does to a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sslnet
+from sslnet import cli
+from sslnet.cli.signals import signal_effects
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
+
+NET = """\
+name: "small"
+layer { name: "digits" type: "Data" top: "data" top: "label"
+  transform_param { scale: 0.0625 } data_param { source: "digits/train" backend: BUILTIN batch_size: 8 } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+SOLVER = """\
+net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" display: 10 max_iter: 1000000000 snapshot_prefix: "run/small" random_seed: 1
+"""
+
+
+def test_first_interrupt_asks_to_stop_and_the_second_interrupts() -> None:
+    asked: list[str] = []
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt), signal_effects(asked.append, said.append):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == ["stop"]
+        os.kill(os.getpid(), signal.SIGINT)
+    assert asked == ["stop"]
+    assert len(said) == 1
+
+
+def test_hang_up_asks_for_a_snapshot_each_time() -> None:
+    asked: list[str] = []
+    with signal_effects(asked.append, lambda text: None):
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert asked == ["snapshot", "snapshot"]
+
+
+def test_effects_can_be_chosen() -> None:
+    asked: list[str] = []
+    with signal_effects(asked.append, lambda text: None, sigint="none", sighup="stop"):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert asked == ["stop"]
+
+
+def test_request_to_end_stops_and_is_patient_when_it_comes_again() -> None:
+    asked: list[str] = []
+    with signal_effects(asked.append, lambda text: None, sigint="none"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert asked == ["stop", "stop"]
+
+
+def test_signals_mean_what_they_meant_before_afterwards() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with signal_effects(lambda action: None, lambda text: None):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_run_snapshots_on_a_hang_up_and_stops_on_ctrl_c_so_that_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    command = [sys.executable, "-m", "sslnet", "train", "--solver", "solver.prototxt", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(sslnet.__file__).parent.parent)}
+    metrics = tmp_path / "run" / "metrics.jsonl"
+
+    def kinds() -> list[str]:
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        return [json.loads(line)["type"] for line in lines if line.endswith("}")]
+
+    with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
+        run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=err)
+        try:
+            wait_for(lambda: "train" in kinds() or run.poll() is not None)
+            run.send_signal(signal.SIGHUP)
+            wait_for(lambda: "snapshot" in kinds() or run.poll() is not None)
+            run.send_signal(signal.SIGINT)
+            assert run.wait(timeout=100) == 130
+        finally:
+            run.kill()
+    assert kinds().count("snapshot") == 2
+    text = (tmp_path / "out").read_text()
+    (line,) = re.findall(r"^  (sslnet train .*)$", text, flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    reached = int(re.search(r"_iter_(\d+)\.solverstate", line)[1])
+    assert cli.main([*shlex.split(line)[1:], "--set", f"max_iter={reached + 3}", "--threads", "1"]) == 0
+    assert (tmp_path / "run" / f"small_iter_{reached + 3}.caffemodel").exists()

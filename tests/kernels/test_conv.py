@@ -1,0 +1,383 @@
+"""Planned convolutions against float64 loops over the taps, for every geometry, every pass, and nothing written outside."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sslnet.errors import ShapeError
+from sslnet.kernels import conv_engine, conv_weight_grad
+from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv_choice import costed_grad_tiles, costed_tiles, engine_of, grad_engine_of
+from sslnet.kernels.conv_filters import FilterEngine, FilterTile
+from sslnet.kernels.conv_lowering import lower_forward
+from sslnet.kernels.conv_reference import ReferenceForward, ReferenceInputGrad, ReferenceWeightGrad
+from sslnet.kernels.im2col import output_extent
+from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.vector import GENERIC, UNITS
+
+CANARY = np.float32(-12345.5)
+ALL_UNITS = [*UNITS.values(), GENERIC]
+"""The compiler takes vectors of any width on any machine; wide ones it splits."""
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Even for what is too small to be worth it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv_engine, "SMALL", 0)
+        patch.setattr(conv_engine, "SMALL_PACK", 0)
+        patch.setattr(conv_weight_grad, "SMALL_PACK", 0)
+        set_num_threads(2)
+        yield
+        set_num_threads(None)
+
+
+def pieces(g, x):
+    """(group, kernel row, kernel column, the pixels it meets) of the padded input, in float64."""
+    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (g.pad_h, g.pad_h), (g.pad_w, g.pad_w)])
+    padded = padded.reshape(g.batch, g.groups, g.group_channels, *padded.shape[2:])
+    for i in range(g.kernel_h):
+        rows = slice(i * g.dilation_h, i * g.dilation_h + (g.out_h - 1) * g.stride_h + 1, g.stride_h)
+        for j in range(g.kernel_w):
+            columns = slice(j * g.dilation_w, j * g.dilation_w + (g.out_w - 1) * g.stride_w + 1, g.stride_w)
+            yield i, j, padded, (slice(None), slice(None), slice(None), rows, columns)
+
+
+def grouped(g, weights):
+    return weights.astype(np.float64).reshape(g.groups, g.group_filters, g.group_channels, g.kernel_h, g.kernel_w)
+
+
+def naive_forward(g, x, weights, bias):
+    y = np.zeros((g.batch, g.groups, g.group_filters, g.out_h, g.out_w))
+    for i, j, padded, where in pieces(g, x):
+        y += np.einsum("gfc,ngchw->ngfhw", grouped(g, weights)[..., i, j], padded[where])
+    return y.reshape(g.output_shape) + bias.astype(np.float64)[:, None, None]
+
+
+def naive_gradients(g, x, weights, dy):
+    dx, dw = None, np.zeros((g.groups, g.group_filters, g.group_channels, g.kernel_h, g.kernel_w))
+    grads = dy.astype(np.float64).reshape(g.batch, g.groups, g.group_filters, g.out_h, g.out_w)
+    for i, j, padded, where in pieces(g, x):
+        dx = np.zeros_like(padded) if dx is None else dx
+        dw[..., i, j] = np.einsum("ngfhw,ngchw->gfc", grads, padded[where])
+        dx[where] += np.einsum("gfc,ngfhw->ngchw", grouped(g, weights)[..., i, j], grads)
+    dx = dx.reshape(g.batch, g.channels, *dx.shape[3:])
+    dx = dx[:, :, g.pad_h : g.pad_h + g.height, g.pad_w : g.pad_w + g.width]
+    return dx, dw.reshape(g.weight_shape), dy.astype(np.float64).sum((0, 2, 3))
+
+
+def guarded(shape, value=CANARY):
+    """An array between two canaries, and the whole of it; not aligned, for nothing may depend on that."""
+    size = int(np.prod(shape))
+    whole = np.full(size + 2 * 61, CANARY, np.float32)
+    inner = whole[61 : 61 + size].reshape(shape)
+    inner[:] = value
+    return inner, whole
+
+
+def assert_guards_untouched(*wholes):
+    for whole in wholes:
+        assert (whole[:61] == CANARY).all()
+        assert (whole[-61:] == CANARY).all()
+
+
+def inside_guards(values):
+    """A copy whose neighbours are NaN: one read outside shows up in the result."""
+    whole = np.full(values.size + 2 * 61, np.nan, np.float32)
+    inner = whole[61 : 61 + values.size].reshape(values.shape)
+    inner[:] = values
+    return inner
+
+
+def assert_close(actual, expected):
+    """Within 1e-5 of the largest magnitude: sums of float32 products in any order."""
+    assert actual.shape == expected.shape
+    scale = max(1.0, np.abs(expected).max(initial=0))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
+
+
+def operands(g, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = (g.input_shape, g.weight_shape, (g.filters,), g.output_shape)
+    return [inside_guards(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+
+
+def check_forward(g, seed=0, unit=None):
+    x, weights, bias, _ = operands(g, seed)
+    expected = naive_forward(g, x, weights, bias)
+    for relu in (False, True):
+        plan = plan_forward(g, relu=relu, unit=unit)
+        y, whole = guarded(g.output_shape)
+        plan.pack(weights, bias)
+        plan.run(x, y)
+        assert_close(y, np.maximum(expected, 0) if relu else expected)
+        plan.pack(weights, None)
+        plan.run(x, y)
+        without = expected - bias[:, None, None]
+        assert_close(y, np.maximum(without, 0) if relu else without)
+        assert_guards_untouched(whole)
+
+
+def check_gradients(g, seed=0, unit=None):
+    x, weights, _, dy = operands(g, seed)
+    expected_dx, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
+    dx, dx_whole = guarded(g.input_shape)
+    plan = plan_input_grad(g, unit=unit)
+    plan.pack(weights)
+    plan.run(dy, dx)
+    assert_close(dx, expected_dx)
+    dw, dw_whole = guarded(g.weight_shape, 1)
+    db, db_whole = guarded((g.filters,), 2)
+    grads = plan_weight_grad(g, unit=unit)
+    grads.run(x, dy, dw, db)
+    assert_close(dw, expected_dw + 1)
+    assert_close(db, expected_db + 2)
+    grads.run(x, dy, dw, db, accumulate=False)
+    assert_close(dw, expected_dw)
+    assert_close(db, expected_db)
+    assert_guards_untouched(dx_whole, dw_whole, db_whole)
+
+
+@st.composite
+def geometries(draw):
+    """Small ones of every kind: groups, rectangles, strides, dilation, pads beyond the kernel, widths below and above a vector."""
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    sizes = st.one_of(st.integers(1, 9), st.integers(10, 40))
+    height, width = draw(st.integers(1, 9)), draw(sizes)
+    kernel_h, kernel_w = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    stride_h, stride_w = (draw(st.sampled_from([1, 1, 2, 3])) for _ in "hw")
+    pad_h, pad_w = (draw(st.integers(0, 5)) for _ in "hw")
+    dilation_h, dilation_w = (draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in "hw")
+    assume(output_extent(height, kernel_h, stride_h, pad_h, dilation_h) >= 1)
+    assume(output_extent(width, kernel_w, stride_w, pad_w, dilation_w) >= 1)
+    channels, filters = draw(st.integers(1, 4)) * groups, draw(st.integers(1, 36)) * groups
+    batch = draw(st.integers(1, 4))
+    numbers = (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups)
+    return ConvGeometry(batch, channels, height, width, filters, *numbers)
+
+
+@settings(max_examples=80, deadline=None)
+@given(geometries(), st.integers(0, 99), st.sampled_from(ALL_UNITS))
+def test_forward_equals_naive_loops(geometry, seed, unit):
+    check_forward(geometry, seed, unit)
+
+
+@settings(max_examples=80, deadline=None)
+@given(geometries(), st.integers(0, 99), st.sampled_from(ALL_UNITS))
+def test_gradients_equal_naive_loops(geometry, seed, unit):
+    check_gradients(geometry, seed, unit)
+
+
+@settings(max_examples=30, deadline=None)
+@given(geometries(), st.integers(0, 99), st.data())
+def test_every_tile_equals_naive_loops(geometry, seed, data):
+    """Not only the tile that would be chosen, and taps in blocks."""
+    x, weights, bias, _ = operands(geometry, seed)
+    lowering, unit = lower_forward(geometry), data.draw(st.sampled_from(ALL_UNITS))
+    tile = data.draw(st.sampled_from([tile for _, tile in costed_tiles(lowering, unit)]))
+    engine = engine_of(lowering, unit, tile)
+    if isinstance(tile, FilterTile):
+        engine = FilterEngine(lowering, unit, tile, tap_block=data.draw(st.integers(1, 20)))
+    engine.pack(weights, bias)
+    y, whole = guarded(geometry.output_shape)
+    engine.run(x, y)
+    assert_close(y, naive_forward(geometry, x, weights, bias))
+    assert_guards_untouched(whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(geometries(), st.integers(0, 99), st.data())
+def test_every_weight_gradient_tile_equals_naive_loops(g, seed, data):
+    x, weights, _, dy = operands(g, seed)
+    unit = data.draw(st.sampled_from(ALL_UNITS))
+    tile = data.draw(st.sampled_from([tile for _, tile in costed_grad_tiles(g, unit)]))
+    dw, whole = guarded(g.weight_shape, 0)
+    db, bias_whole = guarded((g.filters,), 0)
+    grad_engine_of(g, unit, tile).run(x, dy, dw, db)
+    _, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
+    assert_close(dw, expected_dw)
+    assert_close(db, expected_db)
+    assert_guards_untouched(whole, bias_whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(geometries(), st.integers(0, 99))
+def test_reference_path_equals_naive_loops(g, seed):
+    x, weights, bias, dy = operands(g, seed)
+    y, dx, dw, db = (np.zeros(s, np.float32) for s in (g.output_shape, g.input_shape, g.weight_shape, (g.filters,)))
+    forward, input_grad = ReferenceForward(g), ReferenceInputGrad(g)
+    forward.pack(weights, bias)
+    input_grad.pack(weights)
+    forward.run(x, y)
+    input_grad.run(dy, dx)
+    ReferenceWeightGrad(g).run(x, dy, dw, db)
+    assert_close(y, naive_forward(g, x, weights, bias))
+    for actual, expected in zip((dx, dw, db), naive_gradients(g, x, weights, dy)):
+        assert_close(actual, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(geometries(), st.integers(0, 99), st.data())
+def test_columns_that_are_not_kept_count_as_zero(g, seed, data):
+    x, weights, bias, _ = operands(g, seed)
+    count = data.draw(st.integers(0, g.columns))
+    kept = np.array([np.sort(np.random.default_rng(seed + i).permutation(g.columns)[:count]) for i in range(g.groups)])
+    only = np.zeros((g.groups, g.group_filters, g.columns), np.float32)
+    for group, columns in enumerate(kept.astype(int)):
+        only[group][:, columns] = weights.reshape(only.shape)[group][:, columns]
+    plan = plan_forward(g, kept=kept.astype(int))
+    plan.pack(weights, bias)
+    y, whole = guarded(g.output_shape)
+    plan.run(x, y)
+    assert_close(y, naive_forward(g, x, only.reshape(g.weight_shape), bias))
+    assert_guards_untouched(whole)
+
+
+# What nets are made of: batch, channels, height, width, filters, kernel, stride, pad, dilation, groups.
+LAYERS = {
+    "lenet conv1": (3, 1, 28, 28, 20, 5, 1, 0, 1, 1),
+    "lenet conv2": (3, 20, 12, 12, 50, 5, 1, 0, 1, 1),
+    "digits conv1": (5, 1, 8, 8, 16, 3, 1, 1, 1, 1),
+    "digits conv2": (5, 16, 8, 8, 64, 5, 1, 2, 1, 1),
+    "cifar conv1": (3, 3, 32, 32, 32, 5, 1, 2, 1, 1),
+    "resnet 3x3": (2, 16, 32, 32, 16, 3, 1, 1, 1, 1),
+    "resnet stride 2": (3, 16, 32, 32, 32, 3, 2, 1, 1, 1),
+    "resnet shortcut": (2, 16, 32, 32, 32, 1, 2, 0, 1, 1),
+    "alexnet conv1": (1, 3, 67, 67, 96, 11, 4, 0, 1, 1),
+    "alexnet conv2": (2, 48, 27, 27, 64, 5, 1, 2, 1, 2),
+    "vgg": (1, 64, 28, 28, 64, 3, 1, 1, 1, 1),
+    "inception 1x1": (2, 96, 14, 14, 80, 1, 1, 0, 1, 1),
+    "depthwise": (2, 32, 14, 14, 32, 3, 1, 1, 1, 32),
+    "depthwise stride 2": (2, 32, 14, 14, 32, 3, 2, 1, 1, 32),
+    "dilated": (2, 8, 20, 20, 24, 3, 1, 4, 4, 1),
+    "whole image": (2, 32, 6, 6, 40, 6, 1, 0, 1, 1),
+    "stride beyond the kernel": (2, 4, 11, 11, 8, 2, 3, 0, 1, 1),
+}
+
+
+def layer(batch, channels, height, width, filters, kernel, stride, pad, dilation, groups):
+    twice = (number for number in (kernel, stride, pad, dilation) for _ in "hw")
+    return ConvGeometry(batch, channels, height, width, filters, *twice, groups)
+
+
+@pytest.mark.parametrize("numbers", LAYERS.values(), ids=LAYERS.keys())
+def test_layer_of_a_known_net_equals_naive_loops(numbers):
+    check_forward(layer(*numbers))
+    check_gradients(layer(*numbers))
+
+
+def test_kernel_row_too_long_for_any_tile_still_has_a_gradient():
+    g = ConvGeometry(2, 2, 3, 60, 5, 2, 40, pad_w=1)
+    check_forward(g)
+    check_gradients(g)
+
+
+def test_rows_and_images_beyond_a_chunk_are_all_computed():
+    """An image larger than what is kept in the cache is done in pieces."""
+    g = ConvGeometry(2, 40, 70, 70, 4, 3, 3, pad_h=1, pad_w=1)
+    assert plan_forward(g).engine.window.chunk < g.out_h
+    check_forward(g)
+    check_gradients(g)
+
+
+def test_relu_keeps_not_a_number():
+    for numbers in (LAYERS["cifar conv1"], LAYERS["vgg"]):
+        g = layer(*numbers)
+        x, weights, bias, _ = operands(g)
+        bias[1] = np.nan
+        y = np.empty(g.output_shape, np.float32)
+        plan = plan_forward(g, relu=True)
+        plan.pack(weights, bias)
+        plan.run(x, y)
+        assert np.isnan(y[:, 1]).all()
+        assert not np.isnan(y[:, 0]).any()
+
+
+@pytest.mark.parametrize("name", ["digits conv2", "resnet stride 2", "depthwise"])
+def test_repeated_runs_give_the_same_bits(name):
+    g = layer(*LAYERS[name])
+    x, weights, bias, dy = operands(g)
+    results = []
+    for _ in range(3):
+        y, dx, dw, db = (np.zeros(s, np.float32) for s in (g.output_shape, g.input_shape, g.weight_shape, (g.filters,)))
+        forward, input_grad = plan_forward(g), plan_input_grad(g)
+        forward.pack(weights, bias)
+        input_grad.pack(weights)
+        forward.run(x, y)
+        input_grad.run(dy, dx)
+        plan_weight_grad(g).run(x, dy, dw, db)
+        results.append([a.tobytes() for a in (y, dx, dw, db)])
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_more_threads_than_images_give_the_same_result(batch):
+    set_num_threads(5)
+    g = layer(batch, *LAYERS["resnet 3x3"][1:])
+    check_forward(g)
+    check_gradients(g)
+
+
+def test_inputs_are_left_unchanged():
+    g = layer(*LAYERS["digits conv2"])
+    given_arrays = operands(g)
+    x, weights, bias, dy = kept = [array.copy() for array in given_arrays]
+    for array in kept:
+        array.flags.writeable = False
+    forward, input_grad = plan_forward(g), plan_input_grad(g)
+    forward.pack(weights, bias)
+    input_grad.pack(weights)
+    forward.run(x, np.empty(g.output_shape, np.float32))
+    input_grad.run(dy, np.empty(g.input_shape, np.float32))
+    plan_weight_grad(g).run(x, dy, np.zeros(g.weight_shape, np.float32))
+    for array, original in zip(kept, given_arrays):
+        np.testing.assert_array_equal(array, original)
+
+
+def test_plan_names_its_kernel():
+    for numbers in LAYERS.values():
+        g = layer(*numbers)
+        for plan in (plan_forward(g), plan_input_grad(g)):
+            assert plan.kernel.split()[0] in ("filters", "pixels")
+
+
+def test_packed_weights_are_a_copy():
+    g = layer(*LAYERS["digits conv1"])
+    x, weights, bias, _ = operands(g)
+    plan = plan_forward(g)
+    plan.pack(weights, bias)
+    expected = naive_forward(g, x, weights, bias)
+    weights[:] = 0
+    y = np.empty(g.output_shape, np.float32)
+    plan.run(x, y)
+    assert_close(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 0}, "channels must be at least 1, not 0"),
+        ({"pad_w": -1}, "pad_w must be at least 0, not -1"),
+        ({"groups": 3}, "groups must divide channels: 4 % 3 != 0"),
+        ({"kernel_h": 9}, "the kernel does not fit: input 5 x 6 with pad 0, 0, kernel 9 x 3"),
+    ],
+)
+def test_geometry_that_cannot_be_is_an_error(changes, message):
+    numbers = {"batch": 2, "channels": 4, "height": 5, "width": 6, "filters": 8, "kernel_h": 3, "kernel_w": 3}
+    with pytest.raises(ShapeError, match=message):
+        ConvGeometry(**(numbers | changes))
+
+
+def test_arrays_of_another_shape_or_type_are_errors():
+    g = layer(*LAYERS["digits conv1"])
+    x, weights, bias, _ = operands(g)
+    plan = plan_forward(g)
+    with pytest.raises(ShapeError, match=r"weights must have shape \(16, 1, 3, 3\), not \(16, 9\)"):
+        plan.pack(weights.reshape(16, 9), bias)
+    plan.pack(weights, bias)
+    y = np.empty(g.output_shape, np.float32)
+    with pytest.raises(ShapeError, match="x must be C-contiguous float32, not C-contiguous float64"):
+        plan.run(x.astype(np.float64), y)
+    with pytest.raises(ShapeError, match="y must be C-contiguous float32, not strided float32"):
+        plan.run(x, np.empty((*g.output_shape[:3], 16), np.float32)[..., ::2])

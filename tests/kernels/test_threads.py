@@ -1,0 +1,227 @@
+"""threads.parallel: the partition, its failures, and the ways in which others can get in between."""
+
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from sslnet.errors import UsageError
+from sslnet.kernels.threads import num_threads, parallel, physical_cores, set_num_threads
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """As in a shell's foreground: a process that was started in the background ignores SIGINT from its birth."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def four_threads():
+    set_num_threads(4)
+    yield
+    set_num_threads(None)
+
+
+@njit(nogil=True)
+def count_up(i0, i1, thread, counts):
+    for i in range(i0, i1):
+        counts[i] += 1
+
+
+@njit(nogil=True)
+def halve(i0, i1, thread, values):
+    for i in range(i0, i1):
+        values[i] *= 0.5
+
+
+def parts_of(n, count):
+    set_num_threads(count)
+    parts = []
+    parallel(lambda i0, i1, thread: parts.append((thread, i0, i1)), n)
+    return sorted(parts)
+
+
+@settings(deadline=None)
+@given(n=st.integers(0, 50), count=st.integers(1, 9))
+def test_partition_covers_the_range_once_in_order(n, count):
+    parts = parts_of(n, count)
+    assert [i for _, i0, i1 in parts for i in range(i0, i1)] == list(range(n))
+    assert [thread for thread, _, _ in parts] == list(range(min(n, count)))
+
+
+def test_partition_runs_a_numba_function():
+    counts = np.zeros(1000, np.int64)
+    parallel(count_up, counts.size, counts)
+    assert (counts == 1).all()
+
+
+def test_parts_run_in_different_threads():
+    barrier = threading.Barrier(4, timeout=20)
+    seen = set()
+
+    def meet(i0, i1, thread):
+        barrier.wait()
+        seen.add(threading.get_ident())
+
+    parallel(meet, 4)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("failing", [0, 3])
+def test_exception_of_a_part_is_raised_after_the_others_ended(failing):
+    ended = []
+
+    def work(i0, i1, thread):
+        if thread == failing:
+            raise ZeroDivisionError(f"part {thread}")
+        time.sleep(0.05)
+        ended.append(thread)
+
+    with pytest.raises(ZeroDivisionError, match=f"part {failing}"):
+        parallel(work, 4)
+    before = list(ended)
+    time.sleep(0.15)
+    assert ended == before
+    assert parts_of(8, 4) == [(0, 0, 2), (1, 2, 4), (2, 4, 6), (3, 6, 8)]
+
+
+def test_nested_call_runs_the_same_parts_serially():
+    inner = [[] for _ in range(4)]
+
+    def outer(i0, i1, thread):
+        me = threading.get_ident()
+        parallel(lambda a, b, t: inner[thread].append((threading.get_ident() == me, t, a, b)), 10)
+
+    parallel(outer, 4)
+    assert inner == [[(True, 0, 0, 2), (True, 1, 2, 5), (True, 2, 5, 7), (True, 3, 7, 10)]] * 4
+
+
+def test_two_python_threads_may_call_at_once():
+    totals = np.zeros((2, 64), np.int64)
+
+    def caller(row):
+        for _ in range(200):
+            parallel(count_up, 64, totals[row])
+
+    callers = [threading.Thread(target=caller, args=(row,)) for row in range(2)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert (totals == 200).all()
+
+
+def test_keyboard_interrupt_leaves_the_workers_in_step():
+    finished = []
+
+    def work(i0, i1, thread):
+        if thread == 0:
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+        finished.append(thread)
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel(work, 4)
+    # Parts that had begun were waited for; none begins later.
+    before = list(finished)
+    time.sleep(0.2)
+    assert finished == before
+    for _ in range(20):
+        counts = np.zeros(100, np.int64)
+        parallel(count_up, 100, counts)
+        assert (counts == 1).all()
+
+
+def test_keyboard_interrupt_while_waiting_waits_for_the_parts():
+    finished = []
+
+    def work(i0, i1, thread):
+        if thread == 0:
+            return
+        if thread == 1:
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        finished.append(thread)
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel(work, 4)
+    assert sorted(finished) == [1, 2, 3]
+
+
+def _count_in_child(queue):
+    counts = np.zeros(100, np.int64)
+    parallel(count_up, 100, counts)
+    queue.put(int(counts.sum()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_fork_gets_workers_of_its_own():
+    _count_in_child_warmup = np.zeros(4, np.int64)
+    parallel(count_up, 4, _count_in_child_warmup)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_count_in_child, args=(queue,))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert queue.get() == 100
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="denormals are flushed on x86 only")
+def test_denormals_are_flushed_in_every_part_and_kept_outside():
+    values = np.full(8, 1e-40, np.float32)
+    outside = values[:1].copy()
+    parallel(halve, values.size, values)
+    halve(0, 1, 0, outside)
+    assert (values == 0).all()
+    assert outside[0] > 0
+
+
+def test_number_of_threads_comes_from_the_environment(monkeypatch):
+    set_num_threads(None)
+    monkeypatch.setenv("SSLNET_NUM_THREADS", "3")
+    assert num_threads() == 3
+    set_num_threads(None)
+    monkeypatch.delenv("SSLNET_NUM_THREADS")
+    assert num_threads() == physical_cores()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_number_of_threads_that_is_none_is_an_error(monkeypatch, text):
+    set_num_threads(None)
+    monkeypatch.setenv("SSLNET_NUM_THREADS", text)
+    with pytest.raises(UsageError, match=f'SSLNET_NUM_THREADS must be a whole number of at least 1, not "{text}"'):
+        num_threads()
+
+
+def test_set_num_threads_refuses_zero():
+    with pytest.raises(UsageError, match="at least 1, not 0"):
+        set_num_threads(0)
+
+
+def test_blas_is_limited_to_one_thread():
+    import threadpoolctl
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    parallel(count_up, 4, np.zeros(4, np.int64))
+    assert {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"} <= {
+        1
+    }
+
+
+def test_at_most_as_many_parts_as_asked_for():
+    parts = []
+    parallel(lambda i0, i1, thread: parts.append((thread, i0, i1)), 10, most=2)
+    assert sorted(parts) == [(0, 0, 5), (1, 5, 10)]

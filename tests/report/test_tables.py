@@ -1,0 +1,210 @@
+"""Tables, units and JSON: what people and programs read."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslnet.report import Table, dump_json, print_table, sparsity_summary, sparsity_table, to_plain, units
+from sslnet.sparsity import Kept, LayerSparsity
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def example() -> Table:
+    table = Table("Sparsity", "layer", "filters", "ms")
+    table.add("conv1", "5 of 20", "1.25")
+    table.add("a longer name", 3, None)
+    table.foot("total", "", "10.5")
+    table.note("a sentence")
+    return table
+
+
+def test_table_text_is_aligned() -> None:
+    assert example().text() == (
+        "Sparsity\n"
+        "layer          filters    ms\n"
+        "----------------------------\n"
+        "conv1          5 of 20  1.25\n"
+        "a longer name        3     -\n"
+        "----------------------------\n"
+        "total                   10.5\n"
+        "a sentence\n"
+    )
+
+
+def test_table_refuses_a_row_of_another_length() -> None:
+    with pytest.raises(ValueError, match="2 cells for the 3 columns layer, filters, ms"):
+        example().add("conv1", "5 of 20")
+
+
+def test_table_is_plain_in_a_file_and_styled_on_a_terminal() -> None:
+    plain, terminal = io.StringIO(), Terminal()
+    print_table(example(), plain)
+    print_table(example(), terminal)
+    assert plain.getvalue() == example().text()
+    assert terminal.getvalue() != plain.getvalue()
+    for cell in ("Sparsity", "conv1", "5 of 20", "a longer name", "10.5", "a sentence"):
+        assert cell in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, ["layer", "weights", "ms"]), (20, ["layer", "ms"]), (14, ["layer"])])
+def test_table_goes_without_columns_on_a_narrow_terminal(
+    width: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table("", "layer", "weights", "ms", drop=[1, 2])
+    table.add("convolution", "20 x 1 x 5 x 5", "12.5")
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_table(table, terminal)
+    text = terminal.getvalue()
+    assert [head for head in table.heads if head in text] == shown
+    assert "convolution" in text and ("12.5" in text) == ("ms" in shown)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (None, ["layer", "weights", "ms"]),
+        (26, ["layer", "weights", "ms"]),
+        (25, ["layer", "ms"]),
+        (5, ["layer", "weights", "ms"]),
+    ],
+)
+def test_table_text_goes_without_columns_to_fit_a_width(width: int | None, heads: list[str]) -> None:
+    table = Table("a title that may be longer than the table", "layer", "weights", "ms", drop=[1])
+    table.add("convolution", "20 x 5", "12.5")
+    table.foot("total", "", "12.5")
+    lines = table.text(width).splitlines()
+    assert lines[1].split() == heads
+    assert width is None or width < 10 or max(map(len, lines[1:])) <= width
+    assert "12.5" in lines[-1]
+
+
+def test_table_that_fits_no_terminal_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "10")
+    print_table(example(), terminal)
+    assert terminal.getvalue() == example().text()
+
+
+def test_table_shows_square_brackets_as_they_are_on_a_terminal() -> None:
+    table = Table("", "name")
+    table.add("conv1[0]")
+    terminal = Terminal()
+    print_table(table, terminal)
+    assert "conv1[0]" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [
+        (units.count, 0, "0"),
+        (units.count, 99_999, "99,999"),
+        (units.count, 100_000, "100 k"),
+        (units.count, 999_999, "1.00 M"),
+        (units.count, 61_000_000, "61.0 M"),
+        (units.count, None, "-"),
+        (units.size, 812, "812 B"),
+        (units.size, 1_269_760, "1.21 MiB"),
+        (units.size, 1024, "1.00 KiB"),
+        (units.percent, 0, "0 %"),
+        (units.percent, 0.00001, "<0.1 %"),
+        (units.percent, 0.1234, "12.3 %"),
+        (units.percent, 0.99999, ">99.9 %"),
+        (units.percent, 1, "100 %"),
+        (units.percent, float("nan"), "-"),
+        (units.milliseconds, 0.0000123, "0.012"),
+        (units.milliseconds, 0.003456, "3.46"),
+        (units.milliseconds, 0.128, "128"),
+        (units.milliseconds, 12.3456, "12,346"),
+        (units.factor, 3.14159, "3.14x"),
+        (units.factor, 9.996, "10.0x"),
+        (units.factor, float("inf"), "-"),
+    ],
+)
+def test_units_word_numbers(function: object, value: object, text: str) -> None:
+    assert function(value) == text  # type: ignore[operator]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: np.float32
+    tags: frozenset[str]
+
+
+def test_json_takes_numpy_dataclasses_and_paths() -> None:
+    value = {
+        "point": Point(np.float32(0.5), frozenset("ba")),
+        "array": np.arange(3),
+        "flag": np.bool_(True),
+        "path": Path("a") / "b",
+        4: (1, None),
+    }
+    assert json.loads(dump_json(value)) == {
+        "point": {"x": 0.5, "tags": ["a", "b"]},
+        "array": [0, 1, 2],
+        "flag": True,
+        "path": str(Path("a") / "b"),
+        "4": [1, None],
+    }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("-inf"), np.array(np.nan)])
+def test_json_writes_null_for_what_is_no_number(value: object) -> None:
+    assert dump_json({"loss": value}, indent=None) == '{"loss": null}'
+
+
+def test_json_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(TypeError, match="object has no form in JSON"):
+        to_plain([object()])
+
+
+def layer(name: str, blob: int = 0) -> LayerSparsity:
+    if blob:
+        return LayerSparsity(f"{name}[1]", name, 1, "Convolution", (20,), Kept(20, 20), None, None, None, Kept(0, 0))
+    return LayerSparsity(
+        f"{name}[0]", name, 0, "Convolution", (20, 1, 5, 5),
+        Kept(110, 500), Kept(5, 20), Kept(1, 1), Kept(24, 25), Kept(240, 1000),
+    )  # fmt: skip
+
+
+def test_sparsity_table_names_the_layers_and_counts_biases_in_the_total() -> None:
+    text = sparsity_table([layer("conv1"), layer("conv1", 1)]).text()
+    assert text == (
+        "Sparsity\n"
+        "layer          weights  filters left  channels left  columns left  non-zero  FLOPs left\n"
+        "---------------------------------------------------------------------------------------\n"
+        "conv1   20 x 1 x 5 x 5       5 of 20         1 of 1      24 of 25    22.0 %      24.0 %\n"
+        "---------------------------------------------------------------------------------------\n"
+        "total  520 with biases                                               25.0 %      24.0 %\n"
+    )
+
+
+def test_sparsity_summary_is_one_line() -> None:
+    assert sparsity_summary([layer("conv1"), layer("conv1", 1), layer("conv2")]) == "conv1 5/20  conv2 5/20"
+
+
+def test_heads_of_several_lines_stand_on_the_line_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table("", "layer", "forward\nA ms", "speedup", drop=[1])
+    table.add("conv1", "0.125", "2.00x")
+    assert table.text().splitlines() == [
+        "       forward",
+        "layer     A ms  speedup",
+        "-----------------------",
+        "conv1    0.125    2.00x",
+    ]
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(table, terminal)
+    shown = re.sub(r"\x1b\[\d*m", "", terminal.getvalue())
+    assert [line.split() for line in shown.splitlines()[:2]] == [["forward"], ["layer", "A", "ms", "speedup"]]

@@ -1,0 +1,117 @@
+"""The documents keep their promises: every command and option is told, what they tell to type is what CI runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.machinery
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sslnet import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(
+    [ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "models/README.md", *ROOT.glob("models/*/README.md")]
+)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+TRAIN = "pip install . && sslnet train --solver solvers/digits_ssl.prototxt"
+TEST = 'pip install ".[test]" && pytest'
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[str]:
+    """The sslnet command lines in the document's blocks of shell code, comments off."""
+    lines = [line.split("  #")[0].strip() for block in code_blocks(path, "sh") for line in block.splitlines()]
+    return [line[line.index("sslnet ") :] for line in lines if re.match(r"(pip install \. && )?sslnet ", line)]
+
+
+def section(text: str, heading: str) -> str:
+    match = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    assert match, f'no section "## {heading}"'
+    return match[1]
+
+
+def test_readme_has_its_two_commands_each_on_a_line_of_its_own() -> None:
+    assert [line for line in README.splitlines() if line.startswith("pip install ")] == [TRAIN, TEST]
+
+
+def test_ci_reads_its_commands_from_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "grep -E '^pip install ' README.md" in script
+    assert "sslnet train" not in script
+    assert "pytest" not in script
+
+
+def test_tools_are_commands() -> None:
+    for path in [ROOT / ".ci" / "run", *(path for path in (ROOT / "tools").iterdir() if path.is_file())]:
+        assert path.stat().st_mode & 0o100, f"{path.name} is not executable"
+        assert path.read_bytes().startswith(b"#!"), f"{path.name} does not say what runs it"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_is_documented_with_every_option(name: str) -> None:
+    text = section((ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), f"sslnet {name}")
+    for action in cli.command_parser(name)._actions:
+        if action.help == argparse.SUPPRESS or "--help" in action.option_strings:
+            continue
+        for word in action.option_strings or [str(action.metavar or action.dest)]:
+            assert re.search(rf"`{re.escape(word)}[ `]", text), f"docs/cli.md, sslnet {name}: {word} is missing"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_documented_options_exist(name: str) -> None:
+    text = section((ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), f"sslnet {name}")
+    rows = re.findall(r"^\| (`--.*?) \|", text, flags=re.MULTILINE)
+    known = cli.command_parser(name).option_strings
+    for option in re.findall(r"`(--[\w-]+)", " ".join(rows)):
+        assert option in known, f"docs/cli.md, sslnet {name}: there is no {option}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_documents_are_taken_by_their_parsers(path: Path) -> None:
+    for line in commands(path):
+        _, name, *rest = shlex.split(line)
+        cli.command_parser(name).parse_args(rest)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_definitions_that_documents_name_exist(path: Path) -> None:
+    for word in re.findall(r"(?:models|solvers)/[\w/]+\.prototxt", path.read_text(encoding="utf-8")):
+        assert (ROOT / word).exists(), f"{path.name}: there is no {word}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_in_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name}: there is no {target}"
+
+
+def test_readme_lists_the_layers_and_solvers_that_exist() -> None:
+    loader = importlib.machinery.SourceFileLoader("gen_docs", str(ROOT / "tools" / "gen_docs"))
+    spec = importlib.util.spec_from_loader("gen_docs", loader)
+    assert spec is not None
+    gen_docs = importlib.util.module_from_spec(spec)
+    loader.exec_module(gen_docs)
+    assert gen_docs.with_lists(README) == README, "run tools/gen_docs"
+
+
+def test_fields_of_structured_sparsity_are_documented() -> None:
+    from sslnet import sslnet_pb2 as pb
+
+    text = (ROOT / "docs" / "prototxt.md").read_text(encoding="utf-8")
+    solver = [field.name for field in pb.SolverParameter.DESCRIPTOR.fields if field.number >= 1000]
+    param = [field.name for field in pb.ParamSpec.DESCRIPTOR.fields if field.number >= 5]
+    block = [field.name for field in pb.BlockGroupLassoSpec.DESCRIPTOR.fields]
+    block += [field.name for field in pb.GroupLassoSpec.DESCRIPTOR.fields]
+    values = [*pb.ConnectivityMode.keys(), *pb.SolverParameter.GroupLassoUpdate.keys(), *pb.GroupLassoSpec.Group.keys()]
+    for word in (*solver, *param, *block, *values, "connectivity_mode", "conv_mode"):
+        assert re.search(rf"\b{word}\b", text), f"docs/prototxt.md does not tell of {word}"

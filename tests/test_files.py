@@ -1,0 +1,128 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sslnet.errors import DataError, DefinitionError, RunError, Span
+from sslnet.files import atomic_path, atomic_write, resolve
+
+
+def test_atomic_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.bin"
+    atomic_write(path, b"old")
+    atomic_write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_atomic_write_gives_the_rights_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    atomic_write(tmp_path / "a.bin", b"")
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_atomic_write_through_a_link_keeps_the_link(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    atomic_write(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_bytes(b"half of the n")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_atomic_path_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "plot.svg") as temporary:
+        assert temporary.suffix == ".svg"
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"")
+
+
+def test_atomic_path_keeps_the_old_file_when_the_process_is_killed(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    code = (
+        "import sys, time; from sslnet.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half'); print('there', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
+    with process:
+        assert process.stdout.readline() == b"there\n"
+        os.kill(process.pid, signal.SIGKILL)
+    time.sleep(0)
+    assert path.read_bytes() == b"old"
+
+
+def test_atomic_write_says_what_is_in_the_way(tmp_path):
+    with pytest.raises(RunError, match=r"cannot write .*a.bin: there is no folder .*missing"):
+        atomic_write(tmp_path / "missing" / "a.bin", b"")
+    with pytest.raises(RunError, match="cannot write"):
+        atomic_write(tmp_path, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """project/examples/mnist/solver.prototxt, and a working directory elsewhere."""
+    folder = tmp_path / "project" / "examples" / "mnist"
+    folder.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "project"
+
+
+def test_resolve_takes_the_working_directory_first(tree):
+    (tree / "examples" / "mnist" / "net.prototxt").touch()
+    Path("net.prototxt").touch()
+    assert resolve("net.prototxt", tree / "examples" / "mnist" / "solver.prototxt") == Path("net.prototxt")
+
+
+def test_resolve_finds_a_file_beside_its_namer(tree):
+    (tree / "examples" / "mnist" / "net.prototxt").touch()
+    (tree / "net.prototxt").touch()
+    found = tree / "examples" / "mnist" / "net.prototxt"
+    assert resolve("net.prototxt", tree / "examples" / "mnist" / "solver.prototxt") == found
+    assert resolve("net.prototxt", tree / "examples" / "mnist") == found
+    assert resolve("net.prototxt", None, tree / "examples" / "mnist") == found
+
+
+def test_resolve_finds_a_file_named_from_a_folder_above(tree):
+    (tree / "examples" / "mnist" / "train_lmdb").mkdir()
+    namer = tree / "examples" / "mnist" / "solver.prototxt"
+    assert resolve("examples/mnist/train_lmdb", namer) == tree / "examples" / "mnist" / "train_lmdb"
+
+
+def test_resolve_takes_an_absolute_name_as_it_is(tree):
+    (tree / "mean.binaryproto").touch()
+    assert resolve(str(tree / "mean.binaryproto"), "solver.prototxt") == tree / "mean.binaryproto"
+
+
+def test_resolve_lists_the_places_it_looked_in(tree):
+    span = Span("net.prototxt", 3, 5)
+    with pytest.raises(DataError) as caught:
+        resolve("mean.binaryproto", tree / "net.prototxt", span=span, layer="data")
+    assert caught.value.message == 'there is no file "mean.binaryproto"'
+    assert caught.value.hint.startswith(f"looked for mean.binaryproto, {tree / 'mean.binaryproto'}, ")
+    assert (caught.value.span, caught.value.layer) == (span, "data")
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000])
+def test_resolve_of_what_is_no_name_is_an_error_of_the_kind_asked_for(name):
+    with pytest.raises(DefinitionError):
+        resolve(name, error=DefinitionError)

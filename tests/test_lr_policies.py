@@ -1,0 +1,79 @@
+"""Learning rate policies against numbers worked out by hand, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from sslnet import lr_policies, prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DefinitionError
+
+
+def solver(text: str) -> prototxt.Definition:
+    return prototxt.parse(text, pb.SolverParameter, path="solver.prototxt")
+
+
+@pytest.mark.parametrize(
+    "fields, iteration, expected",
+    [
+        ('lr_policy: "fixed"', 1000, 0.5),
+        ('lr_policy: "step" gamma: 0.5 stepsize: 10', 9, 0.5),
+        ('lr_policy: "step" gamma: 0.5 stepsize: 10', 10, 0.25),
+        ('lr_policy: "step" gamma: 0.5 stepsize: 10', 25, 0.125),
+        ('lr_policy: "exp" gamma: 0.5', 3, 0.0625),
+        ('lr_policy: "inv" gamma: 0.1 power: 2', 10, 0.125),
+        ('lr_policy: "poly" power: 2 max_iter: 10', 5, 0.125),
+        ('lr_policy: "poly" power: 0.5 max_iter: 10', 10, 0.0),
+        ('lr_policy: "poly" power: 0.5 max_iter: 10', 11, 0.0),
+        ('lr_policy: "sigmoid" gamma: -0.1 stepsize: 50', 50, 0.25),
+        ('lr_policy: "sigmoid" gamma: 100 stepsize: 50', 0, 0.0),
+    ],
+)
+def test_rate_follows_its_formula(fields: str, iteration: int, expected: float) -> None:
+    definition = solver(f"base_lr: 0.5 {fields}")
+    lr_policies.check(definition)
+    rate, _ = lr_policies.learning_rate(definition.message, iteration, 0)
+    assert rate == pytest.approx(expected, rel=1e-6, abs=1e-30)
+
+
+def test_multistep_drops_at_each_stepvalue() -> None:
+    param = solver('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 3').message
+    rates, step = [], 0
+    for iteration in range(6):
+        rate, step = lr_policies.learning_rate(param, iteration, step)
+        rates.append(rate)
+    assert rates == [1, 1, 0.5, 0.25, 0.25, 0.25]
+    assert step == 2
+
+
+def test_step_counts_its_drops() -> None:
+    param = solver('base_lr: 1 lr_policy: "step" gamma: 0.5 stepsize: 4').message
+    assert lr_policies.learning_rate(param, 11, 0)[1] == 2
+
+
+@pytest.mark.parametrize(
+    "text, message, place",
+    [
+        ('base_lr: 1 lr_policy: "stpe"', 'unknown lr_policy "stpe"', (1, 23)),
+        ("base_lr: 1", "the solver has no lr_policy", (None, None)),
+        ('lr_policy: "fixed"', 'lr_policy "fixed" needs base_lr', (1, 1)),
+        ('base_lr: 1\nlr_policy: "step" gamma: 0.1', 'lr_policy "step" needs stepsize', (2, 1)),
+        ('base_lr: 1 gamma: 0.1 lr_policy: "multistep"', 'lr_policy "multistep" needs stepvalue', (1, 23)),
+        ('base_lr: 1 gamma: 0.1 stepsize: 0 lr_policy: "step"', "stepsize must be positive, not 0", (1, 33)),
+        (
+            'base_lr: 1 gamma: 0.1 stepvalue: 9 stepvalue: 4 lr_policy: "multistep"',
+            "stepvalue 4 comes after 9",
+            (1, 47),
+        ),
+    ],
+)
+def test_policy_that_cannot_be_is_an_error_at_its_place(text: str, message: str, place: tuple[int | None, ...]) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        lr_policies.check(solver(text))
+    assert caught.value.message == message
+    assert (caught.value.line, caught.value.column) == place
+
+
+def test_misspelt_policy_gets_a_suggestion() -> None:
+    with pytest.raises(DefinitionError, match='did you mean "step"'):
+        lr_policies.check(solver('base_lr: 1 lr_policy: "stpe"'))
