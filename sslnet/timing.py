@@ -22,8 +22,8 @@ from sslnet.errors import UsageError
 from sslnet.inputs import copy_sources, fill_inputs, source_shapes, with_inputs
 from sslnet.kernels.threads import num_threads
 from sslnet.net import Net
-from sslnet.plan import Step
 from sslnet.sparsity import Kept, measure
+from sslnet.steps import Step
 
 WARM_UP = 3
 """Runs that do not count: the first compile, the next fill caches."""

@@ -20,6 +20,7 @@ RANKS = [
     ["blob", "fillers", "io", "net_spec", "sources"],
     ["transformer"],
     ["groups", "layers", "penalties"],
+    ["steps"],
     ["footprint", "graph", "hdf5", "inputs", "needs", "net", "parameters", "plan", "weights"],
     ["certificate", "lr_policies", "monitor", "snapshot", "solver", "solver_nets", "updates"],
     ["classifier", "compress", "pycaffe", "sparsity", "timing"],

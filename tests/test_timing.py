@@ -11,7 +11,7 @@ from sslnet import prototxt, timing
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.net import Net
-from sslnet.plan import Step
+from sslnet.steps import Step
 from sslnet.timing import Spread, open_net, time_nets
 
 NET = """

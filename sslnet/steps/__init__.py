@@ -1,0 +1,22 @@
+"""What a plan is made of: a step runs one layer on its blobs.
+
+The default step calls the layer's own, plain code; ``FAST`` names the layer types for which there is a faster way that
+gives the same values. A file holds the steps of one layer type, with what they can take over from the layers behind them.
+Layers know nothing of steps. Each step's class has ``takes(layer)``: whether it can run this layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sslnet.steps.base import EmptyStep, JoinedStep, Step
+from sslnet.steps.convolution import ConvolutionStep
+
+__all__ = ["FAST", "ConvolutionStep", "EmptyStep", "JoinedStep", "Step"]
+
+FAST: dict[str, type[Any]] = {
+    "Convolution": ConvolutionStep,
+    "ConvolutionDepthwise": ConvolutionStep,
+    "DepthwiseConvolution": ConvolutionStep,
+}
+"""Layer type -> the faster step."""
