@@ -83,6 +83,18 @@ def copy_weights(net: Net, source: str | os.PathLike[str] | Any) -> Copied:
     )
 
 
+def copy_all_weights(net: Net, source: Any) -> None:
+    """``copy_weights`` for nets that make no sense half filled. raises WeightsError when a layer finds none"""
+    missing = copy_weights(net, source).missing
+    if missing:
+        layers = f"{len(missing)} layers" if len(missing) > 1 else "a layer"
+        raise WeightsError(
+            f"no weights for {layers} of the net: {', '.join(missing[:5])}",
+            path=_path_of(source),
+            hint="the weights belong to another net, or layers have been renamed",
+        )
+
+
 def _check_fit(
     name: str, blobs: Sequence[Any], values: Sequence[np.ndarray], shared: list[bool], path: str | None
 ) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "sslnet.cli.train",
     "test": "sslnet.cli.test",
     "compact": "sslnet.cli.compact",
+    "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",
     "classify": "sslnet.cli.classify",
     "extract": "sslnet.cli.extract",

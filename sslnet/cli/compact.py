@@ -151,7 +151,7 @@ def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
 def as_json(args: argparse.Namespace, compaction: Compaction, paths: dict[str, str]) -> dict[str, Any]:
     from sslnet.report.compaction import totals
 
-    before, after = totals(compaction)
+    before, after = totals(compaction.layers)
     difference = compaction.difference
     return {
         "model": args.model,

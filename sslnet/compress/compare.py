@@ -54,7 +54,7 @@ def compare(first: Net, second: Net, inputs: str) -> Difference:
     before = {name: array.copy() for name, array in first.forward(names).items() if name in names}
     copy_sources(first, second)
     after = second.forward(names)
-    return Difference(inputs, [_difference(name, before[name], after[name]) for name in names])
+    return Difference(inputs, [blob_difference(name, before[name], after[name]) for name in names])
 
 
 def compared_blobs(net: Net) -> list[str]:
@@ -73,7 +73,8 @@ def compared_blobs(net: Net) -> list[str]:
     return list(names)
 
 
-def _difference(name: str, before: np.ndarray, after: np.ndarray) -> BlobDifference:
+def blob_difference(name: str, before: np.ndarray, after: np.ndarray) -> BlobDifference:
+    """How far `after` is from `before`; not a number where the shapes differ."""
     if before.shape != after.shape:
         return BlobDifference(name, float("nan"), float(np.abs(before).max(initial=0.0)))
     absolute = float(np.abs(before.astype(np.float64) - after).max(initial=0.0))

@@ -16,12 +16,12 @@ from sslnet.compress.compare import Difference, compare
 from sslnet.compress.constants import Contribution, choose_carriers, constant_values, find_contributions
 from sslnet.compress.deploy import deploy_definition
 from sslnet.compress.sizes import LayerSize, layer_sizes
-from sslnet.errors import RunError, SslnetError, WeightsError
+from sslnet.errors import RunError, SslnetError
 from sslnet.graph import State, filter_layers
 from sslnet.inputs import fill_inputs, source_shapes, with_inputs
 from sslnet.net import Net
 from sslnet.prototxt import Definition, upgrade_net
-from sslnet.weights import read_weights
+from sslnet.weights import copy_all_weights, read_weights
 
 TOLERANCE = 1e-4
 """Differences up to this part of the largest output are rounding."""
@@ -109,14 +109,7 @@ def compact(
 
 def _pruned_net(definition: Definition, weights: Any, state: State, seed: int) -> Net:
     net = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
-    missing = net.copy_from(weights).missing
-    if missing:
-        path = os.fspath(weights) if isinstance(weights, str | os.PathLike) else None
-        raise WeightsError(
-            f"no weights for {len(missing)} layers of the net: {', '.join(missing[:5])}",
-            path=path,
-            hint="the weights belong to another net, or layers have been renamed",
-        )
+    copy_all_weights(net, weights)
     return net
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sslnet.report.tables import Table
@@ -13,12 +14,20 @@ if TYPE_CHECKING:
 
 
 def compaction_table(compaction: Compaction) -> Table:
-    """A row for each layer with parameters, before -> after; the total and how many times smaller it is; the difference."""
-    table = Table("Compaction", "layer", "filters", "channels", "parameters", "FLOPs", "blob memory", drop=[5, 2])
-    for layer in compaction.layers:
+    """The sizes before and after, the difference between the two nets, and what became of constants."""
+    table = size_table("Compaction", compaction.layers)
+    for sentence in sentences(compaction):
+        table.note(sentence)
+    return table
+
+
+def size_table(title: str, layers: Sequence[LayerSize]) -> Table:
+    """A row for each layer with parameters, before -> after; the total and how many times smaller it is."""
+    table = Table(title, "layer", "filters", "channels", "parameters", "FLOPs", "blob memory", drop=[5, 2])
+    for layer in layers:
         if layer.before.parameters or layer.after.parameters:
             table.add(*_row(layer))
-    before, after = totals(compaction)
+    before, after = totals(layers)
     table.foot(
         "total",
         "",
@@ -28,18 +37,16 @@ def compaction_table(compaction: Compaction) -> Table:
         _change(before.bytes, after.bytes, size),
     )
     table.foot("ratio", "", "", *(_ratio(before, after, name) for name in ("parameters", "flops", "bytes")))
-    for sentence in sentences(compaction):
-        table.note(sentence)
     return table
 
 
-def totals(compaction: Compaction) -> tuple[Size, Size]:
+def totals(layers: Sequence[LayerSize]) -> tuple[Size, Size]:
     """The whole net before and after."""
     from sslnet.compress.sizes import total_size
 
     return (
-        total_size([layer.before for layer in compaction.layers]),
-        total_size([layer.after for layer in compaction.layers]),
+        total_size([layer.before for layer in layers]),
+        total_size([layer.after for layer in layers]),
     )
 
 

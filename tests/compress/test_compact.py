@@ -271,7 +271,7 @@ def test_layer_that_nothing_reads_is_named(make_net: Callable[..., Net]) -> None
 
 def test_weights_of_another_net_are_refused(make_net: Callable[..., Net]) -> None:
     weights = make_net("\n".join(CHAIN[:5])).to_proto()
-    with pytest.raises(WeightsError, match="no weights for 1 layers of the net: ip"):
+    with pytest.raises(WeightsError, match="no weights for a layer of the net: ip"):
         compact(define(*CHAIN), weights)
 
 
