@@ -16,12 +16,12 @@ from sslnet.blob import Blob
 from sslnet.errors import DefinitionError, ShapeError, UsageError, suggestion
 from sslnet.footprint import Memory, check_memory, measure
 from sslnet.graph import State, build_graph
-from sslnet.layers import LAYERS
-from sslnet.layers.base import Context, Layer, LayerDefinition
+from sslnet.layers.base import Context, Layer
 from sslnet.needs import backward_needs
 from sslnet.parameters import collect_params
 from sslnet.plan import Plan
 from sslnet.prototxt import Definition
+from sslnet.wiring import Wiring
 
 default_seed: int | None = None
 """Seed of nets that are given none (None: drawn from the operating system)."""
@@ -76,20 +76,14 @@ class Net:
 
         beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
         context = Context(int(phase), self.dtype, self.seed, beside, allow_python)
-        self.layers: list[Layer] = []
-        self.layer_names: list[str] = []
-        self.bottoms: list[list[Blob]] = []
-        self.tops: list[list[Blob]] = []
-        self.bottom_names: list[list[str]] = []
-        self.top_names: list[list[str]] = []
-        self.blobs: dict[str, Blob] = {}
-        self.layer_loss_weights: list[list[float]] = []
-        self._kept: set[Blob] = set()
-        """Blobs whose data must stay as their layer wrote it: its backward pass reads them."""
-
+        wiring = Wiring(context)
         for layer in build_graph(self.definition, self.state):
-            self._add_layer(layer, context)
-        self._find_inputs_and_outputs()
+            wiring.add(layer)
+        self.layers, self.layer_names, self.layer_loss_weights = wiring.layers, wiring.names, wiring.loss_weights
+        self.bottoms, self.tops, self.blobs = wiring.bottoms, wiring.tops, wiring.blobs
+        self.bottom_names, self.top_names = wiring.bottom_names, wiring.top_names
+        self.inputs, self.outputs = wiring.inputs(), wiring.outputs()
+        self.loss_weights = wiring.loss_weights_by_name()
         self.params: dict[str, list[Blob]] = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
         self.learnable = collect_params(self.layers)
         """What the solver updates: one Param for each distinct blob."""
@@ -102,76 +96,6 @@ class Net:
         self._shapes = self._all_shapes()
         self.copied = self.copy_from(weights) if weights is not None else None
         """What the weights given at the start brought; None without."""
-
-    # -- construction ------------------------------------------------------------------------------------------------
-
-    def _add_layer(self, definition: LayerDefinition, context: Context) -> None:
-        """Creates one layer and its tops, sets it up and propagates shapes."""
-        param = definition.param
-        layer = LAYERS[param.type](definition, context)
-        bottom = [self.blobs[name] for name in param.bottom]
-        names = list(param.top)
-        if layer.IS_LOSS and not names:
-            names = [param.name if param.name not in self.blobs else f"{param.name}_loss"]
-        top = []
-        for j, name in enumerate(names):
-            if j < len(bottom) and name == param.bottom[j] and not self._must_stay(bottom[j], layer):
-                top.append(bottom[j])
-            else:
-                top.append(Blob(name=name, dtype=self.dtype))
-                self.blobs[name] = top[-1]
-        layer.setup(bottom, top)
-        try:
-            layer.reshape(bottom, top)
-        except ValueError as error:
-            raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
-        if layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
-            self._kept.update(top)
-        given = list(param.loss_weight)
-        self.layer_loss_weights.append(
-            [given[j] if j < len(given) else layer.default_loss_weight(j) for j in range(len(top))]
-        )
-        self.layers.append(layer)
-        self.layer_names.append(layer.name)
-        self.bottoms.append(bottom)
-        self.tops.append(top)
-        self.bottom_names.append(list(param.bottom))
-        self.top_names.append(names)
-
-    def _must_stay(self, blob: Blob, layer: Layer) -> bool:
-        """Whether a layer that asks to work in place on the blob gets one of its own instead: what the blob holds is read
-        again, by the backward pass of the layer that made it or under another name (Flatten, Split).
-
-        raises DefinitionError for code of the user's own, which may know that it works in place
-        """
-        stays = blob in self._kept or not blob.owns("data")
-        if stays and layer.TYPE == "Python":
-            raise layer.error(
-                f'it cannot work in place on "{blob.name}", whose values are needed behind it as they are',
-                "top",
-                0,
-                value=True,
-                hint="give the top a name of its own",
-            )
-        return stays
-
-    def _find_inputs_and_outputs(self) -> None:
-        read: set[str] = set()
-        made: dict[str, None] = {}
-        for bottoms, tops in zip(self.bottom_names, self.top_names):
-            for name in bottoms:
-                read.add(name)
-                made.pop(name, None)
-            for name in tops:
-                made[name] = None
-        self.inputs = [n for layer, tops in zip(self.layers, self.top_names) if layer.TYPE == "Input" for n in tops]
-        self.outputs = list(made)
-        self.loss_weights = {
-            name: weight
-            for tops, row in zip(self.top_names, self.layer_loss_weights)
-            for name, weight in zip(tops, row)
-            if weight
-        }
 
     @property
     def _layer_names(self) -> list[str]:

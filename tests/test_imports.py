@@ -21,7 +21,7 @@ RANKS = [
     ["transformer"],
     ["groups", "layers", "penalties"],
     ["steps"],
-    ["footprint", "graph", "hdf5", "inputs", "needs", "net", "parameters", "plan", "weights"],
+    ["footprint", "graph", "hdf5", "inputs", "needs", "net", "parameters", "plan", "weights", "wiring"],
     ["certificate", "lr_policies", "monitor", "snapshot", "solver", "solver_nets", "updates"],
     ["classifier", "compress", "pycaffe", "sparsity", "timing"],
     ["report"],
