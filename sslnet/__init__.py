@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sslnet.blob import Blob
     from sslnet.classifier import Classifier
     from sslnet.errors import SslnetError
+    from sslnet.kernels.threads import set_deterministic
     from sslnet.layers.python import PythonLayer as Layer
     from sslnet.layers.python import allow_python_layers
     from sslnet.net import Net
@@ -64,6 +65,7 @@ _MODULES = {
     "get_solver": "sslnet.pycaffe",
     "layer_type_list": "sslnet.pycaffe",
     "params": "sslnet.net_spec",
+    "set_deterministic": "sslnet.kernels.threads",
     "set_device": "sslnet.pycaffe",
     "set_mode_cpu": "sslnet.pycaffe",
     "set_mode_gpu": "sslnet.pycaffe",
@@ -101,6 +103,7 @@ __all__ = [
     "layer_type_list",
     "layers",
     "params",
+    "set_deterministic",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",

@@ -20,7 +20,7 @@ import numpy as np
 from sslnet.kernels import prox as kernels
 from sslnet.kernels import prox_bias as with_bias
 from sslnet.kernels import prox_diagonal as diagonal
-from sslnet.kernels.launch import run
+from sslnet.kernels.jit import spread
 from sslnet.kernels.prox import Panels
 
 TOLERANCE = 1e-3
@@ -229,4 +229,4 @@ class Penalty:
         return array.reshape(self.shape)
 
     def _run(self, kernel: Callable[..., None], n: int, *args: Any) -> None:
-        run(kernel, n, math.prod(self.shape), *args)
+        spread(kernel, n, -(-math.prod(self.shape) // max(1, n)), *args)

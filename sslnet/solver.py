@@ -25,7 +25,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import ErrorList, RunError, SslnetError, UsageError, WeightsError
 from sslnet.files import resolve
 from sslnet.kernels import update as kernels
-from sslnet.kernels.launch import run
+from sslnet.kernels.jit import spread
 from sslnet.monitor import Display, Monitor, Test, outputs_of
 from sslnet.net import Net
 from sslnet.prototxt import Definition, Note, lint_solver
@@ -234,7 +234,7 @@ class Solver:
 
     def _cut(self) -> None:
         for param in self.net.learnable:
-            run(kernels.cut, param.blob.count, param.blob.count, param.blob.data.reshape(-1), CUT)
+            spread(kernels.cut, param.blob.count, 1, param.blob.data.reshape(-1), CUT)
 
     def _find_frozen(self) -> None:
         """Once after weights have been loaded: which zeros ``connectivity_mode`` keeps."""
@@ -383,7 +383,7 @@ class Solver:
 
 def _square_sum(array: np.ndarray) -> float:
     blocks = np.empty(-(-array.size // kernels.SUM_BLOCK))
-    run(kernels.square_sums, blocks.size, array.size, array.reshape(-1), blocks)
+    spread(kernels.square_sums, blocks.size, kernels.SUM_BLOCK, array.reshape(-1), blocks)
     return float(blocks.sum())
 
 

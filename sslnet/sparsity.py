@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.threads import num_threads
+from sslnet.kernels.threads import num_parts
 
 if TYPE_CHECKING:
     from sslnet.blob import Blob
@@ -113,7 +113,7 @@ def nonzero_parts(weights: np.ndarray, groups: int = 1) -> Matrix:
     """
     matrix = np.ascontiguousarray(weights).reshape(weights.shape[0], -1)
     rows, columns = matrix.shape
-    parts = num_threads()
+    parts = num_parts()
     row_kept = np.zeros(rows, np.bool_)
     column_kept = np.zeros((parts, groups, columns), np.bool_)
     nonzero = np.zeros(parts, np.int64)

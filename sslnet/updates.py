@@ -40,7 +40,7 @@ from sslnet.errors import DefinitionError, suggestion
 from sslnet.files import resolve
 from sslnet.groups import conv_groups, matrix_shape, penalty_of
 from sslnet.kernels import update as kernels
-from sslnet.kernels.launch import run
+from sslnet.kernels.jit import spread
 from sslnet.penalties import Penalty
 from sslnet.prototxt import Definition
 from sslnet.weights import blob_array, read_message
@@ -176,7 +176,7 @@ class Update(ABC):
 
     def _run(self, kernel: Callable[..., None], *args: Any) -> None:
         """Runs a kernel over the elements of the parameter."""
-        run(kernel, self.param.blob.count, self.param.blob.count, *args)
+        spread(kernel, self.param.blob.count, 1, *args)
 
     @staticmethod
     def _flat(array: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ class _Momentum(Update):
             )
             sizes = (tiling.height, tiling.width, panels.span)
             settings = (*terms, rate, mu, self.NESTEROV, *sizes, rate * tiling.strength)
-            run(kernels.momentum_prox, panels.count, self.param.blob.count, *arrays, *settings)
+            spread(kernels.momentum_prox, panels.count, -(-self.param.blob.count // panels.count), *arrays, *settings)
         else:
             self._step(iteration, rate, terms)
             w, h, bias = self.param.blob.data, self.history[0], self.bias

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
 def facts() -> dict[str, Any]:
     """Everything, for programs."""
     import sslnet.net  # noqa: F401 - with it the libraries that compute are loaded
-    from sslnet.kernels.threads import VARIABLE, num_threads, physical_cores
+    from sslnet.kernels.cores import physical_cores
+    from sslnet.kernels.threads import VARIABLE, num_threads
 
     return {
         "cpu": {

@@ -21,12 +21,22 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", metavar="A,B", help="stages that the net's rules are tried against")
 
 
-def use_threads(threads: int | None) -> None:
-    """``--threads N``: to be called before anything computes."""
+def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same bits with any number of threads, a little slower"
+    )
+
+
+def use_threads(threads: int | None, deterministic: bool = False) -> None:
+    """``--threads N`` and ``--deterministic``: to be called before anything computes."""
+    if threads is None and not deterministic:
+        return
+    from sslnet.kernels.threads import set_deterministic, set_num_threads
+
+    if deterministic:
+        set_deterministic(True)
     if threads is None:
         return
-    from sslnet.kernels.threads import set_num_threads
-
     if threads < 1:
         raise UsageError(f"--threads must be at least 1, not {threads}")
     set_num_threads(threads)

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_rule_options
+from sslnet.cli.options import add_deterministic_option, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of the net; default TEST")
     add_rule_options(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    add_deterministic_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.net import Net
 
-    use_threads(args.threads)
+    use_threads(args.threads, args.deterministic)
     if args.iterations is not None and args.iterations < 1:
         raise UsageError(f"--iterations must be at least 1, not {args.iterations}")
     phase = pb.Phase.Value(args.phase)

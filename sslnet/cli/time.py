@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_rule_options
+from sslnet.cli.options import add_deterministic_option, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forward-only", action="store_true", help="leave backward out")
     add_rule_options(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    add_deterministic_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.report.timing import timing_table
     from sslnet.timing import open_net, time_nets
 
-    use_threads(args.threads)
+    use_threads(args.threads, args.deterministic)
     if args.weights2 and not args.model2:
         raise UsageError("--weights2 belongs to --model2", hint="name the second net with --model2")
     state = {"phase": pb.Phase.Value(args.phase), "level": args.level, "stages": stages(args.stage)}

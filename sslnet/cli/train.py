@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sslnet.cli.options import add_deterministic_option
 from sslnet.cli.signals import EFFECTS
 from sslnet.errors import UsageError
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sighup-effect", choices=EFFECTS, default="snapshot", help="what a hang-up does; default snapshot"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    add_deterministic_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.snapshot and args.weights:
         raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
     check_kinds(args)
-    use_threads(args.threads)
+    use_threads(args.threads, args.deterministic)
     log, memo = Log(), Memo()
     definition = solver_definition(args)
     screen = ScreenMonitor(log) if log.terminal else LogMonitor(log)

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from sslnet.kernels import vector as vec
 from sslnet.kernels.conv_lowering import Lowering, Pass
 from sslnet.kernels.memory import aligned_zeros
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 from sslnet.kernels.vector import VectorUnit
 
 WINDOW_BYTES = 384 * 1024
@@ -33,7 +33,7 @@ def address(array: np.ndarray) -> int:
 
 def threads_for(multiply_adds: int) -> int:
     """How many threads a pass with so much work is worth."""
-    return 1 if multiply_adds < SMALL else num_threads()
+    return 1 if multiply_adds < SMALL else num_parts()
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def window_for(
     in_place = not split and not whole_vectors and (inside or (exact and not crowded))
     row_bytes = 4 * lowering.channels * lowering.stride_h * max(lowering.width, lowering.out_w)
     rows = max(4, WINDOW_BYTES // row_bytes)
-    if lowering.batch < num_threads():
-        rows = min(rows, -(-lowering.rows * lowering.batch // num_threads()))
+    if lowering.batch < num_parts():
+        rows = min(rows, -(-lowering.rows * lowering.batch // num_parts()))
     rows = min(max(rows // granularity, 1) * granularity, -(-lowering.rows // granularity) * granularity)
     return Window(lowering, rows, split, in_place)
 

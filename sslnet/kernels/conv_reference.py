@@ -7,7 +7,7 @@ import numpy as np
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.im2col import col2im, im2col
 from sslnet.kernels.memory import scratch
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 
 
 class _Lowered:
@@ -98,7 +98,7 @@ class ReferenceWeightGrad(_Lowered):
         check_array("x", x, g.input_shape)
         check_array("dy", dy, g.output_shape)
         check_array("dw", dw, g.weight_shape)
-        threads = min(num_threads(), g.batch)
+        threads = min(num_parts(), g.batch)
         partial = scratch("dw", threads * dw.size).reshape(threads, g.groups, g.group_filters, g.columns)
         partial[:] = 0
         parallel(self._images, g.batch, self.by_group(x), dy.reshape(g.batch, g.groups, -1, self.pixels), partial)

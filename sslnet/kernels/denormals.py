@@ -7,6 +7,8 @@ thread that sets it. Elsewhere both functions do nothing.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
@@ -42,6 +44,30 @@ def _exchange_mxcsr(typingctx, keep, bits):
 @njit("int32(int32, int32)", nogil=True, cache=True)
 def _exchange(keep, bits):
     return _exchange_mxcsr(keep, bits)
+
+
+def flushed(fn: Callable[..., object], *args: Any) -> None:
+    """Calls fn(*args) with denormals flushed, and leaves the calling thread's setting as it was, interrupts included."""
+    setting = denormal_setting()
+    try:
+        flush_denormals()
+        fn(*args)
+    finally:
+        undo(lambda: restore_denormals(setting))
+
+
+def undo(action: Callable[[], object]) -> None:
+    """Calls an action that may be repeated so that it is done in the end, even if a KeyboardInterrupt cuts it short."""
+    try:
+        action()
+    except KeyboardInterrupt:
+        action()
+        raise
+
+
+def denormal_setting() -> int:
+    """The calling thread's setting, for restore_denormals."""
+    return _exchange(-1, 0) if _IS_X86 else 0
 
 
 def flush_denormals() -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 from numba import njit
 
-from sslnet.kernels.launch import run
+from sslnet.kernels.denormals import flushed
+from sslnet.kernels.threads import parallel
 
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 """Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning, so that a diverged run shows."""
@@ -20,6 +21,13 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 
 
+SMALL = 1 << 15
+"""Elements of work up to which one thread is done before another one has woken."""
+
+
 def spread(fn: Callable[..., object], n: int, cost: int, *args: Any) -> None:
-    """Calls fn(i0, i1, thread, *args) over range(n), n items of ``cost`` elements; little work stays on this thread."""
-    run(fn, n, n * cost, *args)
+    """Calls fn(i0, i1, part, *args) over range(n), n items of ``cost`` elements, on all threads; little work stays on this one."""
+    if n * cost > SMALL:
+        parallel(fn, n, *args)
+        return
+    flushed(fn, 0, n, 0, *args)

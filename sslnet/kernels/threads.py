@@ -1,9 +1,11 @@
 """Our own worker threads: one static partition of a range over the workers and the caller.
 
-    parallel(fn, n, *args)   calls fn(i0, i1, thread, *args) for the parts of range(n)
+    parallel(fn, n, *args)   calls fn(i0, i1, part, *args) for the parts of range(n)
 
-A region costs about 15 µs. The partition depends on n and the number of threads alone, so what a thread computes is the
-same in every run; when the workers are taken (a nested call, a second Python thread) the same parts run one after the other.
+A region costs about 15 µs. The partition depends on n and the number of threads alone, so what a part computes is the same
+in every run; when the workers are taken (a nested call, a second Python thread) the same parts run one after the other.
+With ``set_deterministic`` it depends on n alone: as many parts however many threads there are to run them, so that sums
+over parts, taken in the order of the parts, are the same bits on every machine of one kind.
 """
 
 from __future__ import annotations
@@ -11,23 +13,30 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 from sslnet.errors import UsageError
-from sslnet.kernels.denormals import flush_denormals, restore_denormals
+from sslnet.kernels.cores import usable_cores
+from sslnet.kernels.denormals import denormal_setting, flush_denormals, restore_denormals, undo
 
 VARIABLE = "SSLNET_NUM_THREADS"
+DETERMINISTIC_VARIABLE = "SSLNET_DETERMINISTIC"
+
+DETERMINISTIC_PARTS = 8
+"""Parts of a range when results must not depend on the threads; so many threads at most have work then."""
 
 
 def num_threads() -> int:
-    """Threads that parallel uses: set_num_threads, else SSLNET_NUM_THREADS, else the physical cores of this process."""
+    """Threads that parallel uses: set_num_threads, else SSLNET_NUM_THREADS, else the cores that this process may use.
+
+    What is summed part by part is not sized by this but by ``num_parts``.
+    """
     global _count
     if _count is None:
-        _count = _from_environment() or physical_cores()
+        _count = _from_environment() or usable_cores()
     return _count
 
 
@@ -39,19 +48,35 @@ def set_num_threads(count: int | None) -> None:
     _count = count
 
 
-def physical_cores() -> int:
-    """Physical cores this process may run on: CPUs of its affinity mask, siblings of one core counted once."""
-    try:
-        cpus = os.sched_getaffinity(0)
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
-    return len({_siblings(cpu) for cpu in cpus}) or 1
+def deterministic() -> bool:
+    """Whether results do not depend on the number of threads: set_deterministic, else SSLNET_DETERMINISTIC, else not."""
+    global _deterministic
+    if _deterministic is None:
+        set_deterministic(_deterministic_by_environment())
+    return bool(_deterministic)
+
+
+def set_deterministic(on: bool | None) -> None:
+    """From now on results do, or do not, stay the same when the number of threads changes; None: back to the default.
+
+    Costs memory and a little time: sums over a batch are made of DETERMINISTIC_PARTS sums instead of one a thread.
+    Buffers of ``num_parts`` parts that exist already keep their size, so this is to be called before anything computes.
+    """
+    global _deterministic
+    if on:
+        limit_blas(1)  # its own threads would share out products otherwise
+    _deterministic = on
+
+
+def num_parts() -> int:
+    """Parts that parallel makes of a range at most: by these, not by the threads, what is summed part by part is sized."""
+    return DETERMINISTIC_PARTS if deterministic() else num_threads()
 
 
 def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = None) -> None:
-    """Calls fn(i0, i1, thread, *args) over a static partition of range(n), on the workers and the calling thread.
+    """Calls fn(i0, i1, part, *args) over a static partition of range(n), on the workers and the calling thread.
 
-    fn       a Numba function that releases the GIL, or any callable; thread counts the parts from 0
+    fn       a Numba function that releases the GIL, or any callable; part counts the parts from 0
     n        at most n parts; nothing is called for n <= 0
     most     at most that many parts, where waking more threads would cost more than it saves
     raises   what the first part that failed raised, after all parts have ended
@@ -61,21 +86,22 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
     """
     if n <= 0:
         return
-    parts = min(num_threads(), n, most or n)
+    parts = min(num_parts(), n, most or n)
+    bounds = [(n * part // parts, n * (part + 1) // parts, part) for part in range(parts)]
+    threads = min(num_threads(), parts)
     pool = _current_pool()
     token = object()
-    setting = flush_denormals()
+    setting = denormal_setting()
     # The dictionary is the lock: its owner is known even when an interrupt falls between taking it and the next line.
     try:
-        if parts > 1 and pool.owner.setdefault("call", token) is token:
-            pool.run(fn, n, parts, args)
+        flush_denormals()
+        if threads > 1 and pool.owner.setdefault("call", token) is token:
+            pool.run(fn, bounds, threads, args)
         else:
-            for part in range(parts):
-                fn(n * part // parts, n * (part + 1) // parts, part, *args)
+            for i0, i1, part in bounds:
+                fn(i0, i1, part, *args)
     finally:
-        if pool.owner.get("call") is token:
-            del pool.owner["call"]
-        restore_denormals(setting)
+        undo(lambda: _end(pool, token, setting))
 
 
 def limit_blas(count: int) -> None:
@@ -83,6 +109,17 @@ def limit_blas(count: int) -> None:
     global _blas_limit
     if _blas_limit is None or _blas_limit[0] != count:
         _blas_limit = (count, ThreadpoolController().limit(limits=count, user_api="blas"))
+
+
+Bounds = tuple[int, int, int]
+"""First and end of a part, and its number."""
+
+
+def _end(pool: _Pool, token: object, setting: int) -> None:
+    """Gives back what a call has taken; once more does no harm."""
+    if pool.owner.get("call") is token:
+        pool.owner.pop("call", None)
+    restore_denormals(setting)
 
 
 class _Pool:
@@ -93,19 +130,22 @@ class _Pool:
         self.owner: dict[str, object] = {}
         self.workers: list[_Worker] = []
 
-    def run(self, fn: Callable[..., object], n: int, parts: int, args: tuple[Any, ...]) -> None:
-        while len(self.workers) < parts - 1:
+    def run(self, fn: Callable[..., object], bounds: list[Bounds], threads: int, args: tuple[Any, ...]) -> None:
+        """Parts next to each other go to one thread, the first ones to the caller."""
+        while len(self.workers) < threads - 1:
             self.workers.append(_Worker(len(self.workers) + 1))
+        shares = [bounds[len(bounds) * k // threads : len(bounds) * (k + 1) // threads] for k in range(threads)]
         # All of this belongs to this call alone: an interrupted call leaves nothing behind that the next could take for its own.
-        claims = [[(n * part // parts, n * (part + 1) // parts, part)] for part in range(1, parts)]
+        claims = [[share] for share in shares[1:]]
         failures: dict[int, BaseException] = {}
         reports: list[tuple[int, BaseException | None]] = []
         ended: SimpleQueue[None] = SimpleQueue()
-        expected = parts - 1
+        expected = threads - 1
         try:
             for worker, claim in zip(self.workers, claims, strict=False):
                 worker.tasks.put((fn, claim, args, reports, ended))
-            fn(0, n // parts, 0, *args)
+            for i0, i1, part in shares[0]:
+                fn(i0, i1, part, *args)
         except BaseException as error:
             failures[0] = error
             expected -= sum(_cancel(claim) for claim in claims)
@@ -130,17 +170,18 @@ class _Worker(threading.Thread):
         while True:
             fn, claim, args, reports, ended = self.tasks.get()
             try:
-                bounds = claim.pop()
+                share = claim.pop()
             except IndexError:
                 continue
             failure: BaseException | None = None
             try:
-                fn(*bounds, *args)
+                for i0, i1, part in share:
+                    fn(i0, i1, part, *args)
             except BaseException as error:
                 failure = error
             # Dropped before the report, so that a waiting worker keeps no array of the last call alive.
             del fn, args
-            reports.append((bounds[2], failure))
+            reports.append((share[0][2], failure))
             ended.put(None)
             del reports, ended, failure
 
@@ -186,14 +227,14 @@ def _from_environment() -> int | None:
     return int(text)
 
 
-def _siblings(cpu: int) -> str:
-    """The CPUs that share a core with cpu, as the kernel lists them; the CPU's own number where it does not say."""
-    try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(cpu)
+def _deterministic_by_environment() -> bool:
+    text = os.environ.get(DETERMINISTIC_VARIABLE, "").strip()
+    if text not in ("", "0", "1"):
+        raise UsageError(f'{DETERMINISTIC_VARIABLE} must be 0 or 1, not "{text}"')
+    return text == "1"
 
 
 _count: int | None = None
+_deterministic: bool | None = None
 _pool: _Pool | None = None
 _blas_limit: tuple[int, object] | None = None

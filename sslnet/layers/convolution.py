@@ -18,7 +18,7 @@ import numpy as np
 
 from sslnet.kernels.im2col import col2im, im2col, output_extent
 from sslnet.kernels.memory import scratch
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, BoolVector, Layer
@@ -106,7 +106,7 @@ class Convolution(Layer):
 
     def _weight_gradient(self, x: np.ndarray, dy: np.ndarray) -> None:
         """dw += the sum over images, thread by thread, then over the threads in their order."""
-        threads = min(num_threads(), len(x))
+        threads = min(num_parts(), len(x))
         partial = scratch("conv dw", threads * self.blobs[0].count, self.dtype).reshape(threads, *self._matrix_shape)
         partial[...] = 0
 

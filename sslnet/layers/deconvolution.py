@@ -20,7 +20,7 @@ import numpy as np
 
 from sslnet.kernels.im2col import col2im, im2col
 from sslnet.kernels.memory import scratch
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, Layer
 
@@ -101,7 +101,7 @@ class Deconvolution(Layer):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         weights_wanted = self.param_propagate_down[0]
-        threads = num_threads()
+        threads = num_parts()
         partial = scratch("deconv dw", threads * self.blobs[0].count, self.dtype).reshape(threads, *self._matrix_shape)
         for source, target, wanted in zip(bottom, top, propagate_down):
             dy = target.diff.reshape(self._top_shape)

@@ -6,6 +6,8 @@ import platform
 import signal
 import threading
 import time
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,16 @@ from hypothesis import strategies as st
 from numba import njit
 
 from sslnet.errors import UsageError
-from sslnet.kernels.threads import num_threads, parallel, physical_cores, set_num_threads
+from sslnet.kernels.cores import usable_cores
+from sslnet.kernels.threads import (
+    DETERMINISTIC_PARTS,
+    deterministic,
+    num_parts,
+    num_threads,
+    parallel,
+    set_deterministic,
+    set_num_threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +206,7 @@ def test_number_of_threads_comes_from_the_environment(monkeypatch):
     assert num_threads() == 3
     set_num_threads(None)
     monkeypatch.delenv("SSLNET_NUM_THREADS")
-    assert num_threads() == physical_cores()
+    assert num_threads() == usable_cores()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
@@ -225,3 +236,127 @@ def test_at_most_as_many_parts_as_asked_for():
     parts = []
     parallel(lambda i0, i1, thread: parts.append((thread, i0, i1)), 10, most=2)
     assert sorted(parts) == [(0, 0, 5), (1, 5, 10)]
+
+
+# -- results that do not depend on the threads ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fixed_parts():
+    set_deterministic(True)
+    yield
+    set_deterministic(None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_deterministic_partition_is_the_same_for_any_number_of_threads(count, fixed_parts):
+    assert num_parts() == DETERMINISTIC_PARTS
+    assert parts_of(20, count) == [(k, 20 * k // 8, 20 * (k + 1) // 8) for k in range(8)]
+    assert parts_of(3, count) == [(0, 0, 1), (1, 1, 2), (2, 2, 3)]
+
+
+def test_deterministic_parts_are_shared_out_over_the_threads(fixed_parts):
+    set_num_threads(3)
+    who = {}
+    barrier = threading.Barrier(3, timeout=20)
+
+    def work(i0, i1, part):
+        if part in (0, 2, 5):  # the first part of each thread
+            barrier.wait()
+        who.setdefault(threading.get_ident(), []).append(part)
+
+    parallel(work, 8)
+    assert sorted(who.values()) == [[0, 1], [2, 3, 4], [5, 6, 7]]
+    assert who[threading.get_ident()] == [0, 1]
+
+
+def test_failure_in_a_later_part_of_a_worker_is_raised(fixed_parts):
+    done = []
+
+    def work(i0, i1, part):
+        if part == 6:
+            raise ZeroDivisionError("part 6")
+        done.append(part)
+
+    set_num_threads(2)
+    with pytest.raises(ZeroDivisionError, match="part 6"):
+        parallel(work, 8)
+    assert sorted(done) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("text, expected", [("1", True), ("0", False), ("", False)])
+def test_determinism_comes_from_the_environment(monkeypatch, text, expected):
+    set_deterministic(None)
+    monkeypatch.setenv("SSLNET_DETERMINISTIC", text)
+    assert deterministic() is expected
+    assert num_parts() == (DETERMINISTIC_PARTS if expected else num_threads())
+    set_deterministic(None)
+
+
+def test_determinism_that_is_neither_is_an_error(monkeypatch):
+    set_deterministic(None)
+    monkeypatch.setenv("SSLNET_DETERMINISTIC", "yes")
+    with pytest.raises(UsageError, match='SSLNET_DETERMINISTIC must be 0 or 1, not "yes"'):
+        deterministic()
+
+
+def test_sums_are_sized_by_parts_not_by_threads():
+    """Whoever keeps a sum for each part asks for num_parts: there may be more parts than threads."""
+    import sslnet
+
+    package = Path(sslnet.__file__).parent
+    folders = (path for name in ("kernels", "layers", "steps") for path in (package / name).rglob("*.py"))
+    users = {path.name for path in folders if "num_threads" in path.read_text(encoding="utf-8")}
+    assert users == {"threads.py"}
+
+
+def test_fork_of_a_process_whose_workers_are_busy_gets_workers_of_its_own():
+    """The child begins while the parent's pool is taken; its own pool must not be."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    seen = []
+
+    def work(i0, i1, part):
+        if part == 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if child == 0:
+                counts, idents = np.zeros(4, np.int64), set()
+                barrier = threading.Barrier(4, timeout=20)
+
+                def meet(a, b, p):
+                    barrier.wait()
+                    idents.add(threading.get_ident())
+                    counts[a:b] += 1
+
+                try:
+                    parallel(meet, 4)
+                finally:
+                    os._exit(0 if len(idents) == 4 and (counts == 1).all() else 1)
+            seen.append(os.waitpid(child, 0)[1])
+
+    parallel(work, 4)
+    assert seen == [0]
+
+
+def test_interrupts_at_any_moment_leave_the_workers_usable():
+    """Ctrl-C at many moments of a region, again and again: the next regions cover their ranges once."""
+    values = np.ones(1 << 16)
+    for delay in np.linspace(0, 3e-3, 25):
+        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            timer.start()
+            end = time.monotonic() + 10
+            while time.monotonic() < end:
+                parallel(halve, values.size, values)
+        except KeyboardInterrupt:
+            pass
+        timer.join()
+        assert (np.full(4, 1e-39, np.float32) * np.float32(0.5)).any(), "denormals are flushed outside of regions"
+        seen = set()
+        parallel(lambda i0, i1, part, seen=seen: (time.sleep(1e-3), seen.add(threading.get_ident())), 4)
+        assert len(seen) == 4, "the workers are not given back"
+        counts = np.zeros(1000, np.int64)
+        parallel(count_up, 1000, counts)
+        assert (counts == 1).all()

@@ -7,7 +7,7 @@ import pytest
 
 from sslnet.kernels import update as kernels
 from sslnet.kernels.denormals import flush_denormals, restore_denormals
-from sslnet.kernels.launch import run
+from sslnet.kernels.jit import spread
 from sslnet.kernels.prox import Panels, prox
 from sslnet.kernels.threads import parallel, set_num_threads
 
@@ -89,7 +89,7 @@ def test_kernels_do_every_element_once_and_alike() -> None:
     g = 0.5 * grad.astype(np.float64) + 0.01 * w + 0.02 * np.sign(w)
     new_h = 0.9 * h + 0.1 * g
     new_w = w - new_h
-    run(kernels.momentum, COUNT, COUNT, w, grad, h, 0.5, 0.01, 0.02, 0.1, 0.9, False, True)
+    spread(kernels.momentum, COUNT, 1, w, grad, h, 0.5, 0.01, 0.02, 0.1, 0.9, False, True)
     np.testing.assert_allclose(h, new_h, atol=1e-6)
     np.testing.assert_allclose(w, new_w, atol=1e-6)
 
@@ -137,13 +137,13 @@ def test_momentum_of_a_dead_weight_ends_at_zero_not_in_denormals() -> None:
     w, grad, h = np.zeros(100, np.float32), np.zeros(100, np.float32), np.full(100, 1e-36, np.float32)
     for _ in range(200):
         w[:] = 0
-        run(kernels.momentum, 100, 100, w, grad, h, *NOTHING, 0.1, 0.9, False, True)
+        spread(kernels.momentum, 100, 1, w, grad, h, *NOTHING, 0.1, 0.9, False, True)
     assert not h.any()
 
 
 def test_denormals_are_kept_outside_of_kernels() -> None:
     setting = flush_denormals()
     restore_denormals(setting)
-    run(kernels.cut, 1, 1, np.ones(1, np.float32), 0.5)
+    spread(kernels.cut, 1, 1, np.ones(1, np.float32), 0.5)
     tiny = np.full(4, 1e-39, np.float32)
     assert (tiny * np.float32(0.5)).any()
