@@ -1,0 +1,64 @@
+"""The machine, the versions, and the number of threads of all contestants."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.vector import vector_unit
+
+PEERS = ("torch", "onnxruntime")
+
+
+def import_peer(name: str) -> Any:
+    """The module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def use_threads(count: int, torch: Any = None) -> None:
+    """All that is timed from now on computes with so many threads; torch flushes denormals, as we do."""
+    set_num_threads(count)
+    if torch is not None:
+        torch.set_num_threads(count)
+        torch.set_flush_denormal(True)
+
+
+def versions() -> dict[str, str | None]:
+    import numba
+
+    found: dict[str, str | None] = {"python": platform.python_version(), "numpy": np.__version__}
+    found["numba"] = numba.__version__
+    for name in PEERS:
+        peer = import_peer(name)
+        found[name] = peer.__version__ if peer is not None else None
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {"cpu": cpu_name(), "cpus": len(os.sched_getaffinity(0)), "vector": vector_unit().name, "versions": versions()}
+
+
+def describe(found: dict[str, Any]) -> str:
+    peers = (f"{name} {version}" for name, version in found["versions"].items() if version)
+    without = [name for name in PEERS if not found["versions"][name]]
+    absent = f"; without {', '.join(without)}" if without else ""
+    return f"{found['cpu']}, {found['cpus']} CPUs, {found['vector']}; {', '.join(peers)}{absent}"
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

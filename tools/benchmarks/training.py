@@ -1,0 +1,167 @@
+"""Training: a whole iteration (forward, backward, update) of the models, against the same net in torch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import gc
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks import layerwise
+from benchmarks.machine import import_peer, use_threads
+from benchmarks.tables import COMMON, Column, Row
+from benchmarks.turns import OURS, summary, take_turns
+from benchmarks.workloads import WORKLOADS, Workload, open_net
+from sslnet import sslnet_pb2 as pb
+from sslnet.net import Net
+from sslnet.solver import Solver
+
+HELP = "A training iteration of whole nets: forward, backward, update."
+COLUMNS: list[Column] = COMMON
+MOMENTUM, DECAY, RATE = 0.9, 5e-4, 1e-5
+TOLERANCE = 1e-4
+"""How far the losses of both may lie apart, relative to their size."""
+GRADIENT_TOLERANCE = 5e-2
+"""The gradients: the pooling of nearly equal maxima may choose another one when a sum is rounded otherwise."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nets", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NET", help=", ".join(WORKLOADS)
+    )
+    parser.add_argument("--layers", action="store_true", help="also each layer, forward and backward, beside torch's")
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    torch = None if options.alone else import_peer("torch")
+    for name in options.nets:
+        workload = WORKLOADS[name]
+        checked = torch is None
+        for threads in options.threads:
+            use_threads(threads, torch)
+            if not checked:
+                check(workload, torch)
+                checked = True
+            yield from _measure(workload, threads, torch, options)
+            gc.collect()
+
+
+def _measure(workload: Workload, threads: int, torch: Any, options: argparse.Namespace) -> Iterator[Row]:
+    key = {"what": workload.name, "threads": threads}
+    net = open_net(workload.model, workload.batch, pb.TRAIN)
+    solver = make_solver(net)
+    contestants: dict[str, Callable[[], object]] = {OURS: lambda: solver.step(1)}
+    trainers: dict[str, Any] = {}
+    if torch is not None:
+        trainers = torch_trainers(net, torch)
+        contestants |= {trainer: trainers[trainer].step for trainer in trainers}
+    times = take_turns(contestants, options.seconds * len(contestants), threads=threads, rounds=options.rounds)
+    yield key | {"part": "iteration", "must": workload.must, "aim": workload.aim} | summary(times)
+    if options.layers:
+        for row in layerwise.measure(solver, trainers, threads, options.rounds):
+            yield key | row
+
+
+def make_solver(net: Net) -> Solver:
+    """SGD with momentum and weight decay; a rate so small that random labels do no harm."""
+    settings = {"base_lr": RATE, "lr_policy": "fixed", "momentum": MOMENTUM, "weight_decay": DECAY}
+    return Solver(pb.SolverParameter(**settings, max_iter=1 << 30), net=net)
+
+
+# -- torch ---------------------------------------------------------------------------------------------------------------
+
+
+def torch_trainers(net: Net, torch: Any) -> dict[str, Any]:
+    """The two memory layouts of torch, by name."""
+    from benchmarks.torch_peer import make_peer
+
+    peer = make_peer(net)
+    formats = {"torch": torch.contiguous_format, "channels_last": torch.channels_last}
+    return {name: TorchTrainer(copy.deepcopy(peer), net, layout, torch) for name, layout in formats.items()}
+
+
+class TorchTrainer:
+    """A peer and its optimiser, on the data that the net holds."""
+
+    def __init__(self, peer: Any, net: Net, layout: Any, torch: Any) -> None:
+        self.torch = torch
+        self.peer = peer.to(memory_format=layout)
+        self.inputs = {name: _tensor(name, net.blobs[name].data, layout, torch) for name in net.inputs}
+        self.optimiser = self._optimiser()
+
+    def forward_backward(self) -> Any:
+        loss = self.peer.loss(self.peer(self.inputs))
+        loss.backward()
+        return loss
+
+    def step(self) -> None:
+        self.optimiser.zero_grad()
+        self.forward_backward()
+        self.optimiser.step()
+
+    def _optimiser(self) -> Any:
+        """torch's own SGD, the fused or the foreach kind, whichever is faster here."""
+        self.forward_backward()
+        made = {}
+        for kind in ("fused", "foreach"):
+            params = [param for param in self.peer.parameters() if param.requires_grad]
+            sgd = self.torch.optim.SGD(params, RATE, MOMENTUM, weight_decay=DECAY, **{kind: True})
+            lengths = []
+            for _ in range(4):
+                start = time.perf_counter()
+                sgd.step()
+                lengths.append(time.perf_counter() - start)
+            made[min(lengths)] = sgd
+        return made[min(made)]
+
+
+def _tensor(name: str, data: np.ndarray, layout: Any, torch: Any) -> Any:
+    if name == "label":
+        return torch.from_numpy(data.astype(np.int64))
+    return torch.from_numpy(data.copy()).to(memory_format=layout)
+
+
+# -- the same net? -------------------------------------------------------------------------------------------------------
+
+
+def check(workload: Workload, torch: Any) -> None:
+    """Ours and torch's must be one function: equal loss and gradients, dropout left out of both.
+
+    raises ArithmeticError that names the first blob which differs
+    """
+    from benchmarks.torch_peer import make_peer
+
+    net = open_net(workload.model, workload.batch, pb.TRAIN, dropout=False)
+    peer = make_peer(net)
+    inputs = {name: _tensor(name, net.blobs[name].data, torch.contiguous_format, torch) for name in net.inputs}
+    net.clear_param_diffs()
+    net.forward_backward()
+    loss = peer.loss(peer(inputs))
+    loss.backward()
+    _must_agree(workload.name, "loss", np.array(net.loss), loss.detach().numpy(), TOLERANCE)
+    layers = net.layer_dict
+    for part in peer.parts:
+        for name, parameter in zip(part.layers[::-1], [part.module]):
+            for label, blob in zip(("weight", "bias"), layers[name].blobs):
+                tensor = _find(parameter, label)
+                if tensor is not None and tensor.grad is not None and blob.has_diff:
+                    what = f"gradient of {name}'s {label}"
+                    _must_agree(workload.name, what, blob.diff, tensor.grad.numpy(), GRADIENT_TOLERANCE)
+
+
+def _find(module: Any, name: str) -> Any:
+    """The parameter of a module, or of the last one of a Sequential."""
+    with contextlib.suppress(TypeError, KeyError):
+        module = module[-1]
+    return getattr(module, name, None)
+
+
+def _must_agree(net: str, what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
+    error = float(np.linalg.norm(ours - theirs) / max(1e-12, np.linalg.norm(theirs)))
+    if not error < tolerance:
+        raise ArithmeticError(f"{net}: the {what} of ours and torch's differ by {error:.2g} of its size")
