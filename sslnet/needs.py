@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sslnet.blob import Blob
+
 if TYPE_CHECKING:
     from sslnet.net import Net
 
@@ -16,28 +18,28 @@ def backward_needs(net: Net) -> tuple[list[bool], list[list[bool]]]:
 
     Ref: Caffe's Net::Init
     """
-    needs: dict[str, bool] = {}
+    needs: dict[Blob, bool] = {}
     layers: list[bool] = []
     wanted: list[list[bool]] = []
-    for layer, bottoms, tops in zip(net.layers, net.bottom_names, net.top_names):
-        below = [needs[name] for name in bottoms]
+    for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops):
+        below = [needs[blob] for blob in bottoms]
         wanted.append(list(layer.param.propagate_down) or below)
         layers.append(any(below) or any(layer.param_propagate_down))
         needs.update(dict.fromkeys(tops, layers[-1]))
 
-    under_loss: set[str] = set()
-    skipped: set[str] = set()
+    under_loss: set[Blob] = set()
+    skipped: set[Blob] = set()
     for i in reversed(range(len(net.layers))):
-        row = list(zip(net.top_names[i], net.layer_loss_weights[i]))
-        counts = [name for name, weight in row if weight or name in under_loss]
-        if not counts or (layers[i] and all(name in skipped for name in counts)):
+        row = list(zip(net.tops[i], net.layer_loss_weights[i]))
+        counts = [blob for blob, weight in row if weight or blob in under_loss]
+        if not counts or (layers[i] and all(blob in skipped for blob in counts)):
             layers[i] = False
             wanted[i] = [False] * len(wanted[i])
-        for name, need in zip(net.bottom_names[i], wanted[i]):
+        for blob, need in zip(net.bottoms[i], wanted[i]):
             if counts:
-                under_loss.add(name)
+                under_loss.add(blob)
             if not need:
-                skipped.add(name)
+                skipped.add(blob)
 
     if net.definition.message.force_backward:
         for i, layer in enumerate(net.layers):
