@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sslnet.errors import UsageError
 from sslnet.kernels.memory import aligned_zeros
 
 
@@ -15,13 +16,17 @@ class Blob:
 
     ``reshape`` only notes the new shape, so that a net can say what it will take before it takes it; an array once
     allocated is kept and reused while the new shape fits into it. A blob may share another blob's data or diff
-    (Split, Reshape, Flatten): it then shows the other's array in its own shape.
+    (Split, Reshape, Flatten): it then shows the other's array in its own shape. In a net made with ``lean=True`` it may
+    have no memory of its own: it shows what it is lent while the net runs, and cannot be read after that.
 
     name   str
     dtype  numpy.float32 or numpy.float64, of data and diff alike
     """
 
-    __slots__ = ("_buffers", "_shape", "_sharing", "_views", "dtype", "name")
+    __slots__ = ("_buffers", "_lent", "_shape", "_sharing", "_views", "dtype", "name")
+
+    reshaped: ClassVar[object] = object()
+    """Another object whenever any blob has taken another shape: so a net sees at once that none of its own has."""
 
     def __init__(self, shape: Sequence[int] = (), *, name: str = "", dtype: Any = np.float32) -> None:
         self.name = name
@@ -30,6 +35,7 @@ class Blob:
         self._buffers: dict[str, np.ndarray] = {}
         self._views: dict[str, np.ndarray] = {}
         self._sharing: dict[str, Blob] = {}
+        self._lent: set[str] = set()
 
     # -- shape ---------------------------------------------------------------------------------------------------
 
@@ -60,6 +66,7 @@ class Blob:
         if new != self._shape:
             self._shape = new
             self._views.clear()
+            Blob.reshaped = object()
 
     def reshape_like(self, other: Blob) -> None:
         self.reshape(other.shape)
@@ -98,17 +105,19 @@ class Blob:
 
     @property
     def data(self) -> np.ndarray:
-        return self._array("data")
+        view = self._views.get("data")
+        return self._array("data") if view is None else view
 
     @property
     def diff(self) -> np.ndarray:
-        return self._array("diff")
+        view = self._views.get("diff")
+        return self._array("diff") if view is None else view
 
     @property
     def has_diff(self) -> bool:
         """Whether the diff has been allocated (or is shared with a blob whose diff has)."""
         source = self._sharing.get("diff")
-        return source.has_diff if source is not None else "diff" in self._buffers
+        return source.has_diff if source is not None else "diff" in self._buffers or "diff" in self._views
 
     def share_data(self, other: Blob) -> None:
         """Shows the other's data from now on, in this blob's own shape (same number of values)."""
@@ -129,12 +138,36 @@ class Blob:
         """Whether its "data", or "diff", are its own: False where it shows another blob's."""
         return which not in self._sharing
 
-    def _owner(self, which: str) -> Blob:
+    def owner(self, which: str) -> Blob:
+        """The blob whose "data", or "diff", this one shows: mostly itself."""
         source = self._sharing.get(which)
-        return self if source is None else source._owner(which)
+        return self if source is None else source.owner(which)
+
+    # -- memory of others: a net with a memory plan lends it for the time in which the values matter ----------------------
+
+    def lend(self, which: str, array: np.ndarray) -> None:
+        """Shows the array, which has its shape, instead of memory of its own, until ``withdraw``."""
+        self._lent.add(which)
+        self._buffers.pop(which, None)
+        self._views[which] = array
+
+    def withdraw(self, which: str) -> None:
+        """What was lent is used otherwise now: there is nothing to read until something is lent again."""
+        if which in self._lent:
+            self._views.pop(which, None)
+
+    def keep(self, which: str) -> None:
+        """Has memory of its own again, from now on."""
+        self.withdraw(which)
+        self._lent.discard(which)
+
+    def holds(self, which: str) -> bool:
+        """Whether its "data", or "diff", can be read: False where the memory is used otherwise by now."""
+        owner = self.owner(which)
+        return which not in owner._lent or which in owner._views
 
     def _share(self, which: str, other: Blob) -> None:
-        if other is self or other._owner(which) is self:
+        if other is self or other.owner(which) is self:
             return
         self._sharing[which] = other
         self._buffers.pop(which, None)
@@ -146,6 +179,12 @@ class Blob:
             return source._array(which).reshape(self._shape)
         view = self._views.get(which)
         if view is None:
+            if which in self._lent:
+                raise UsageError(
+                    f'the {which} of blob "{self.name}" are gone: the net was made with lean=True and has used their memory again',
+                    hint=f'forward(blobs=["{self.name}"]) keeps its data, backward(diffs=["{self.name}"]) its diff; '
+                    "lean=False keeps everything",
+                )
             buffer = self._buffers.get(which)
             count = self.count
             if buffer is None or buffer.size < count:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from sslnet.blob import Blob
 from sslnet.errors import RunError
+from sslnet.layers.base import Layer
+from sslnet.layers.prefetched import PrefetchedLayer
 
 if TYPE_CHECKING:
     from sslnet.net import Net
@@ -13,36 +18,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a net takes for its blobs once everything it runs has been touched."""
+    """Bytes a net takes once everything it runs has been touched.
+
+    data, diff  of blobs that have memory of their own
+    params      learnable blobs, with their diffs where the net runs backward
+    """
 
     data: int
     diff: int
     params: int
     largest: list[tuple[str, int]] = field(default_factory=list)
     """The blobs that take most, (name, bytes) of data and diff together."""
+    shared: int = 0
+    """What the blobs of a lean net share; nets that share it with each other have it once."""
+    layers: int = 0
+    """What layers keep besides: for their backward pass, batches read ahead."""
 
     @property
     def total(self) -> int:
-        return self.data + self.diff + self.params
+        return self.data + self.diff + self.params + self.shared + self.layers
 
 
 def measure(net: Net) -> Memory:
     """Data of all blobs that do not merely show another's, diffs of what runs backward, parameters with their diffs."""
+    lease = net.plan(fused=True).lease if net.lean else None
+    shared = {(life.blob, life.which) for life in lease.lives} if lease is not None else set()
     with_diff = {
-        id(blob)
+        blob
         for i, need in enumerate(net.layer_need_backward)
-        if need
+        if need and net.runs_backward
         for blob in (*net.tops[i], *(b for b, n in zip(net.bottoms[i], net.bottom_need_backward[i]) if n))
     }
     data = diff = 0
     sizes = []
-    for blob in dict.fromkeys(blob for tops in net.tops for blob in tops):
+    for blob in net.versions:
         own_data = blob.nbytes if blob.owns("data") else 0
-        own_diff = blob.nbytes if blob.owns("diff") and id(blob) in with_diff else 0
-        data, diff = data + own_data, diff + own_diff
+        own_diff = blob.nbytes if blob.owns("diff") and blob in with_diff else 0
+        data += 0 if (blob, "data") in shared else own_data
+        diff += 0 if (blob, "diff") in shared else own_diff
         sizes.append((blob.name, own_data + own_diff))
-    params = sum(2 * p.blob.nbytes for p in net.learnable if p.blob.owns("data"))
-    return Memory(data, diff, params, sorted(sizes, key=lambda item: -item[1])[:5])
+    params = sum(
+        2 * p.blob.nbytes if net.runs_backward else p.blob.nbytes for p in net.learnable if p.blob.owns("data")
+    )
+    layers = sum(map(_kept_by, net.layers, net.tops))
+    largest = sorted(sizes, key=lambda item: -item[1])[:5]
+    return Memory(data, diff, params, largest, lease.size if lease is not None else 0, layers)
+
+
+def _kept_by(layer: Layer, tops: list[Blob]) -> int:
+    """Bytes of the arrays that a layer has made for itself, and of the batches that it reads ahead."""
+    if isinstance(layer, PrefetchedLayer):
+        return layer.prefetch() * sum(top.nbytes for top in tops)
+    arrays = [value for value in vars(layer).values() if isinstance(value, np.ndarray | Blob)]
+    return sum(array.nbytes for array in arrays)
 
 
 def check_memory(net: Net) -> None:

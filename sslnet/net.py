@@ -12,7 +12,9 @@ import numpy as np
 
 from sslnet import prototxt, weights
 from sslnet import sslnet_pb2 as pb
+from sslnet.arena import Arena
 from sslnet.blob import Blob
+from sslnet.debug_info import tell_backward, tell_forward
 from sslnet.errors import DefinitionError, ShapeError, UsageError, suggestion
 from sslnet.footprint import Memory, check_memory, measure
 from sslnet.graph import State, build_graph
@@ -21,6 +23,7 @@ from sslnet.needs import backward_needs
 from sslnet.parameters import collect_params
 from sslnet.plan import Plan
 from sslnet.prototxt import Definition
+from sslnet.steps import Step
 from sslnet.wiring import Wiring
 
 default_seed: int | None = None
@@ -40,6 +43,11 @@ class Net:
     seed     of fillers, dropout, shuffles (None: drawn from the operating system; kept in ``.seed``)
     share    another Net: layers of the same name use its parameters instead of their own
     plain    run only the layers' own code, none of the faster steps of ``sslnet.plan``
+    lean     take less memory: blobs whose values are needed at different times share it, so that after a run only the
+             inputs and outputs can be read, and what ``forward(blobs=...)`` and ``backward(diffs=...)`` have ever asked for;
+             any other blob raises UsageError. Runs start at the first layer, and in phase TEST there is no backward pass.
+             With ``share``, the memory is shared with that net, too: its values are gone when this one has run. A net
+             with layers that change shapes as they run (Filter, Python) keeps everything as without.
 
     raises DefinitionError for what the prototxt says wrong, ShapeError where shapes do not fit, RunError when the net
     would not fit into memory
@@ -60,6 +68,7 @@ class Net:
         share: Net | None = None,
         plain: bool = False,
         allow_python: bool = False,
+        lean: bool = False,
     ) -> None:
         if isinstance(weights, int):  # pycaffe's Net(file, phase)
             weights, phase = None, weights
@@ -70,18 +79,22 @@ class Net:
         self.dtype = np.dtype(dtype)
         self.seed = _seed(default_seed if seed is None else seed)
         self.plain = plain or self.dtype != np.float32
+        self.lean = lean
+        self.runs_backward = not lean or phase == pb.TRAIN
         self.loss = 0.0
         self.on_debug: Callable[[str], None] | None = None
         """Called with a line for every blob after its forward and backward step when set (``debug_info``)."""
 
         beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
-        context = Context(int(phase), self.dtype, self.seed, beside, allow_python)
+        context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward)
         wiring = Wiring(context)
         for layer in build_graph(self.definition, self.state):
             wiring.add(layer)
         self.layers, self.layer_names, self.layer_loss_weights = wiring.layers, wiring.names, wiring.loss_weights
         self.bottoms, self.tops, self.blobs = wiring.bottoms, wiring.tops, wiring.blobs
         self.bottom_names, self.top_names = wiring.bottom_names, wiring.top_names
+        self.versions = wiring.versions()
+        """All blobs, each once; ``blobs`` has only the newest of a name that a layer in place could not write over."""
         self.inputs, self.outputs = wiring.inputs(), wiring.outputs()
         self.loss_weights = wiring.loss_weights_by_name()
         self.params: dict[str, list[Blob]] = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
@@ -90,10 +103,26 @@ class Net:
         self.layer_need_backward, self.bottom_need_backward = backward_needs(self)
         if share is not None:
             self.share_with(share)
-        check_memory(self)
+        self._weighted = [
+            [(top, weight) for top, weight in zip(tops, row) if weight]
+            for tops, row in zip(self.tops, self.layer_loss_weights)
+        ]
+        self.arena: Arena = share.arena if share is not None and share.lean else Arena()
+        self.kept: set[tuple[Blob, str]] = set()
+        """(blob, "data" or "diff") that a lean net has been asked for: they have memory of their own."""
         self._plans: dict[Any, Plan] = {}
         """By (fused, shapes), the one used last at the end."""
-        self._shapes = self._all_shapes()
+        self._current: dict[bool, Plan] = {}
+        """Those for the shapes that the blobs have now, by ``fused``."""
+        self._ran: list[Step] = []
+        """The step that ran each layer forward last: it runs it backward, for it knows what it has kept."""
+        self._fused = False
+        """Whether the last forward pass ran the fused plan."""
+        self._ready = False
+        """Whether a whole forward pass has run, and no backward pass since."""
+        self._shapes: tuple[tuple[int, ...], ...] = ()
+        self._note_shapes()
+        check_memory(self)
         self.copied = self.copy_from(weights) if weights is not None else None
         """What the weights given at the start brought; None without."""
 
@@ -120,10 +149,18 @@ class Net:
         been reshaped."""
         for layer, bottom, top in zip(self.layers[first:], self.bottoms[first:], self.tops[first:]):
             layer.reshape(bottom, top)
-        self._shapes = self._all_shapes()
+        self._note_shapes()
 
     def _all_shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(blob.shape for blob in self.blobs.values())
+        return tuple(blob.shape for blob in self.versions)
+
+    def _note_shapes(self) -> None:
+        shapes = self._all_shapes()
+        if shapes != self._shapes:
+            self._ran.clear()
+        self._shapes = shapes
+        self._reshaped = Blob.reshaped
+        self._current.clear()
 
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
@@ -136,23 +173,39 @@ class Net:
         """
         for name, array in inputs.items():
             self._set_input(name, array)
+        self.keep("data", *(blobs or ()))
         first, last = self._index(start, 0), self._index(end, len(self.layers) - 1)
-        fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
-        loss = 0.0
-        steps = self.plan(fused).steps
+        if self.lean and first:
+            raise self._lean_error(f'cannot run from layer "{start}" on: what it reads is gone')
+        self._fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
+        plan = self.plan(self._fused)
+        self._ready = False
+        with plan.running(last):
+            self.loss = self._forward(plan, first, last)
+        self._ready = last == len(self.layers) - 1
+        result = dict(zip(self.outputs, map(self._blob, self.outputs)))
+        if end is not None:
+            result = dict(zip(self.top_names[last], self.tops[last]))
+        result |= {name: self._blob(name, last) for name in blobs or ()}
+        return {name: blob.data for name, blob in result.items()}
+
+    def _forward(self, plan: Plan, first: int, last: int) -> float:
+        """Runs the steps; returns the loss."""
+        loss, ran = 0.0, []
         for i in range(first, last + 1):
-            steps[i].forward()
+            step = plan.steps[i]
+            step.forward()
+            ran.append(step)
             if self.layers[i].DYNAMIC and self._shapes != self._all_shapes():
                 self.reshape(i + 1)
-                steps = self.plan(fused).steps
-            for top, weight in zip(self.tops[i], self.layer_loss_weights[i]):
-                if weight:
-                    loss += weight * float(top.data.sum(dtype=np.float64))
+                plan = self.plan(plan.fused)
+            for top, weight in self._weighted[i]:
+                loss += weight * (top.data.item() if top.count == 1 else float(top.data.sum(dtype=np.float64)))
             if self.on_debug is not None:
-                self._debug_forward(i)
-        self.loss = loss
-        names = self.outputs if end is None else self.top_names[last]
-        return {name: self._blob(name).data for name in (*names, *(blobs or ()))}
+                tell_forward(self, i, self.on_debug)
+        self._ran = self._ran or list(plan.steps)
+        self._ran[first : last + 1] = ran
+        return loss
 
     def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
         """Forward for any number of images: in batches of the net's own size, the last one filled up with zeros.
@@ -187,21 +240,39 @@ class Net:
 
         Parameter diffs accumulate: call ``clear_param_diffs`` between batches.
         """
+        self.keep("diff", *outputs, *(diffs or ()))
+        plan, steps = self._backward_steps(start)
         for name, array in outputs.items():
             self._blob(name).diff[...] = array
         last, first = self._index(start, len(self.layers) - 1), self._index(end, 0)
-        steps = self.plan(fused=False).steps
-        for i in range(last, first - 1, -1):
-            if not self.layer_need_backward[i]:
-                continue
-            for top, weight in zip(self.tops[i], self.layer_loss_weights[i]):
-                if weight:
+        with plan.running(2 * len(self.layers) - 1 - first):
+            for i in range(last, first - 1, -1):
+                if not self.layer_need_backward[i]:
+                    continue
+                for top, weight in self._weighted[i]:
                     top.diff[...] = weight
-            steps[i].backward()
-            if self.on_debug is not None:
-                self._debug_backward(i)
-        names = (*self.inputs, *(diffs or ()))
-        return {name: self._blob(name).diff for name in names if name not in self.inputs or self._blob(name).has_diff}
+                steps[i].backward()
+                if self.on_debug is not None:
+                    tell_backward(self, i, self.on_debug)
+        found = {name: self._blob(name) for name in (*self.inputs, *(diffs or ()))}
+        return {name: blob.diff for name, blob in found.items() if name not in self.inputs or blob.has_diff}
+
+    def _backward_steps(self, start: str | None) -> tuple[Plan, list[Step]]:
+        """What is to run, and the plan whose memory it needs."""
+        plan = self.plan(fused=self._fused)
+        if not self.lean:
+            return plan, self._ran or plan.steps
+        if not self.runs_backward:
+            raise self._lean_error("keeps nothing for a backward pass in phase TEST")
+        if start is not None:
+            raise self._lean_error("runs backward from the last layer on")
+        if not self._ready or not plan.holds_memory:
+            raise self._lean_error("runs forward, as a whole, before each backward pass")
+        self._ready = False
+        return plan, plan.steps
+
+    def _lean_error(self, message: str) -> UsageError:
+        return UsageError(f"a net made with lean=True {message}", hint="lean=False keeps everything")
 
     def forward_backward(self) -> float:
         """One forward and one backward pass; returns the loss."""
@@ -216,15 +287,29 @@ class Net:
 
     def plan(self, fused: bool) -> Plan:
         """The steps to run, compiled for the shapes of the blobs; those of the last few shapes are kept."""
-        shapes = self._all_shapes()
-        if shapes != self._shapes:
-            self.reshape()
-            shapes = self._shapes
-        key = (fused, shapes)
-        plan = self._plans[key] = self._plans.pop(key) if key in self._plans else Plan(self, fused=fused)
-        if len(self._plans) > KEPT_PLANS:
-            del self._plans[next(iter(self._plans))]
+        if self._reshaped is not Blob.reshaped:
+            if self._shapes != self._all_shapes():
+                self.reshape()
+            self._reshaped = Blob.reshaped
+        plan = self._current.get(fused)
+        if plan is None:
+            key = (fused, self._shapes)
+            plan = self._plans[key] = self._plans.pop(key) if key in self._plans else Plan(self, fused=fused)
+            if len(self._plans) > KEPT_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._current[fused] = plan
         return plan
+
+    def keep(self, which: str, *names: str) -> None:
+        """A lean net keeps the "data", or "diff", of these blobs readable after its runs from now on; any other does so
+        anyway."""
+        for name in names:
+            blob = self._blob(name).owner(which)
+            if self.lean and (blob, which) not in self.kept:
+                self.kept.add((blob, which))
+                for plan in self._plans.values():
+                    plan.exempt(blob, which)
+                blob.keep(which)
 
     def _set_input(self, name: str, array: Any) -> None:
         if name not in self.inputs:
@@ -232,7 +317,7 @@ class Net:
                 f'the net has no input "{name}"',
                 hint=suggestion(name, self.inputs) or f"inputs: {', '.join(self.inputs)}",
             )
-        blob = self.blobs[name]
+        blob = next(tops[names.index(name)] for names, tops in zip(self.top_names, self.tops) if name in names)
         array = np.asarray(array)
         if array.shape != blob.shape:
             raise UsageError(
@@ -241,9 +326,13 @@ class Net:
             )
         blob.data[...] = array
 
-    def _blob(self, name: str) -> Blob:
+    def _blob(self, name: str, last: int | None = None) -> Blob:
+        """The blob of this name, as layer number ``last`` leaves it; the newest when that comes before it."""
         if name not in self.blobs:
             raise UsageError(f'the net has no blob "{name}"', hint=suggestion(name, self.blobs))
+        for names, tops in zip(self.top_names[last::-1] if last is not None else (), self.tops[last::-1]):
+            if name in names:
+                return tops[names.index(name)]
         return self.blobs[name]
 
     def _index(self, layer: str | None, default: int) -> int:
@@ -252,26 +341,6 @@ class Net:
         if layer not in self.layer_names:
             raise UsageError(f'the net has no layer "{layer}"', hint=suggestion(layer, self.layer_names))
         return self.layer_names.index(layer)
-
-    def _debug_forward(self, i: int) -> None:
-        assert self.on_debug is not None
-        for name, blob in zip(self.top_names[i], self.tops[i]):
-            self.on_debug(f"    [Forward] Layer {self.layer_names[i]}, top blob {name} data: {_mean_abs(blob.data):g}")
-        for j, blob in enumerate(self.layers[i].blobs):
-            self.on_debug(f"    [Forward] Layer {self.layer_names[i]}, param blob {j} data: {_mean_abs(blob.data):g}")
-
-    def _debug_backward(self, i: int) -> None:
-        assert self.on_debug is not None
-        for name, blob, need in zip(self.bottom_names[i], self.bottoms[i], self.bottom_need_backward[i]):
-            if need:
-                self.on_debug(
-                    f"    [Backward] Layer {self.layer_names[i]}, bottom blob {name} diff: {_mean_abs(blob.diff):g}"
-                )
-        for j, blob in enumerate(self.layers[i].blobs):
-            if self.layers[i].param_propagate_down[j]:
-                self.on_debug(
-                    f"    [Backward] Layer {self.layer_names[i]}, param blob {j} diff: {_mean_abs(blob.diff):g}"
-                )
 
     # -- parameters in and out -----------------------------------------------------------------------------------------
 
@@ -343,7 +412,3 @@ def _definition(source: Any) -> Definition:
     raise DefinitionError(
         f"a net is made from a path, a Definition or a NetParameter, not from {type(source).__name__}"
     )
-
-
-def _mean_abs(array: np.ndarray) -> float:
-    return float(np.abs(array).mean()) if array.size else 0.0

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sslnet.arena import Lease
+from sslnet.blob import Blob
 from sslnet.layers.relu import ReLU
+from sslnet.lifetimes import lifetimes
 from sslnet.steps import FAST, ConvolutionStep, EmptyStep, JoinedStep, Step
 
 if TYPE_CHECKING:
@@ -23,6 +28,7 @@ class Plan:
     """
 
     def __init__(self, net: Net, *, fused: bool) -> None:
+        self.fused = fused
         self.steps: list[Step] = []
         for i, layer in enumerate(net.layers):
             fast = None if net.plain else FAST.get(layer.TYPE)
@@ -32,6 +38,32 @@ class Plan:
             self.steps.append(step(layer, net.bottoms[i], net.tops[i], net.bottom_need_backward[i]))
         if fused:
             self._join_relu()
+        self.lease = Lease(net.arena, lifetimes(net, self.steps, net.kept)) if net.lean else None
+
+    @contextlib.contextmanager
+    def running(self, last: int) -> Iterator[None]:
+        """While its steps run: the blobs of a lean net have their memory, and what step ``last`` leaves to be read stays.
+
+        last   the step that the run ends with, as ``sslnet.lifetimes`` counts them
+        """
+        if self.lease is None:
+            yield
+            return
+        self.lease.take()
+        try:
+            yield
+        finally:
+            self.lease.give_back(last)
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether the memory that its blobs share still has what it has written there."""
+        return self.lease is None or self.lease.holds
+
+    def exempt(self, blob: Blob, which: str) -> None:
+        """Leaves the "data", or "diff", of a blob out of the memory that blobs share."""
+        if self.lease is not None:
+            self.lease.exempt(blob, which)
 
     def _join_relu(self) -> None:
         """A ReLU in place right behind a convolution runs as part of it."""

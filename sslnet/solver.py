@@ -59,6 +59,7 @@ class Solver:
     measure     called with the net for ``Display.sparsity``
     net         a net to train instead of the one the solver names; then ``test_nets`` are taken as given, too
     plain       run the layers' own code only (``Net``);  dtype: numpy.float64 for checks
+    lean        nets that share memory between their blobs, and with each other (``Net``)
     raises      DefinitionError for what the solver or a net says wrong, WeightsError for files that do not fit
 
     Every random number comes from ``.seed``: random_seed, else drawn from the operating system, so that a run can be
@@ -78,6 +79,7 @@ class Solver:
         dtype: Any = np.float32,
         plain: bool = False,
         allow_python: bool = False,
+        lean: bool = False,
     ) -> None:
         self.definition = read_definition(source)
         self.param = self.definition.message
@@ -104,7 +106,7 @@ class Solver:
         if net is None:
             train, tests = find_nets(self.definition)
             self._lint(train)
-            settings = {"seed": self.seed, "dtype": dtype, "plain": plain, "allow_python": allow_python}
+            settings = {"seed": self.seed, "dtype": dtype, "plain": plain, "allow_python": allow_python, "lean": lean}
             self.net, self.test_nets = self._build_nets(train, tests, settings)
         else:
             self.net, self.test_nets, self.seed = net, list(test_nets), net.seed
@@ -394,6 +396,6 @@ def _first_not_finite(net: Net) -> tuple[str, str | None]:
             return f"parameter {param.name} is not finite already", param.layer.name
     for layer, names, tops in zip(net.layer_names, net.top_names, net.tops):
         for name, top in zip(names, tops):
-            if not np.isfinite(top.data).all():
+            if top.holds("data") and not np.isfinite(top.data).all():
                 return f'blob "{name}" is the first that is not finite', layer
     return "all blobs are finite", None

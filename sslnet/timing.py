@@ -166,8 +166,7 @@ class _Watch:
 
     def __init__(self, net: Net, forward_only: bool) -> None:
         self.net = net
-        self.single = net.plan(fused=False).steps
-        self.fused = [step for step in net.plan(fused=True).steps if not step.layer.IS_SOURCE]
+        self.single, self.fused = net.plan(fused=False), net.plan(fused=True)
         self.computing = [i for i, layer in enumerate(net.layers) if not layer.IS_SOURCE]
         backward = [] if forward_only else [i for i in self.computing if net.layer_need_backward[i]]
         self.reversed = backward[::-1]
@@ -180,17 +179,26 @@ class _Watch:
         self.whole_backward: list[float] = []
 
     def run_layers(self) -> None:
-        for i in self.computing:
-            self.forward[i].append(_seconds(self.single[i : i + 1]))
-        self._set_loss_diffs()
-        for i in self.reversed:
-            self.backward[i].append(_seconds(self.single[i : i + 1], backward=True))
+        steps = self.single.steps
+        with self.single.running(self._last):
+            for i in self.computing:
+                self.forward[i].append(_seconds(steps[i : i + 1]))
+            self._set_loss_diffs()
+            for i in self.reversed:
+                self.backward[i].append(_seconds(steps[i : i + 1], backward=True))
 
     def run_whole(self) -> None:
-        self.whole_forward.append(_seconds(self.fused))
-        if self.reversed:
-            self._set_loss_diffs()
-            self.whole_backward.append(_seconds([self.single[i] for i in self.reversed], backward=True))
+        steps = self.fused.steps
+        with self.fused.running(self._last):
+            self.whole_forward.append(_seconds([steps[i] for i in self.computing]))
+            if self.reversed:
+                self._set_loss_diffs()
+                self.whole_backward.append(_seconds([steps[i] for i in self.reversed], backward=True))
+
+    @property
+    def _last(self) -> int:
+        """The number of the last step, as lifetimes count them."""
+        return (2 if self.reversed else 1) * len(self.net.layers) - 1
 
     def _set_loss_diffs(self) -> None:
         for i in self.reversed:
@@ -227,7 +235,7 @@ class _Watch:
                     backward=Spread.of(self.backward[i]) if i in self.backward else None,
                     flops=flops,
                     flops_left=kept.flops.kept if kept is not None and kept.flops.total else flops,
-                    kernel="" if layer.IS_SOURCE else self.single[i].kernel,
+                    kernel="" if layer.IS_SOURCE else self.single.steps[i].kernel,
                     filters=kept.filters if kept is not None else None,
                     columns=kept.columns if kept is not None else None,
                     source=layer.IS_SOURCE,

@@ -50,7 +50,7 @@ class Wiring:
             layer.reshape(bottom, top)
         except ValueError as error:
             raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
-        if layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
+        if self.context.backward and layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
             self._kept.update(top)
         given = list(param.loss_weight)
         self.loss_weights.append(
@@ -79,6 +79,10 @@ class Wiring:
                 hint="give the top a name of its own",
             )
         return stays
+
+    def versions(self) -> list[Blob]:
+        """All blobs, each once, in the order in which they are made; of a name written anew, the older ones too."""
+        return list(dict.fromkeys(blob for tops in self.tops for blob in tops))
 
     def inputs(self) -> list[str]:
         """The blobs that are filled from outside: tops of Input layers."""

@@ -8,6 +8,7 @@ times). Stated once, for all of them:
 * ``forward`` overwrites its tops and leaves its bottoms as they are, unless top and bottom are the same blob (in place);
 * in place it works where nobody reads the old values again: the net gives it a top of its own where the layer below has
   said that its gradient does (``reads_top``), or where the blob shows another's data (Flatten, Split);
+* ``backward`` reads of its blobs' data only what it says it does (``reads_bottom``, ``reads_top``): the rest may be gone;
 * ``backward`` **overwrites** the diffs of its bottoms and **accumulates** into the diffs of its parameter blobs;
 * it computes only what is asked for: ``propagate_down[i]`` for bottom i, ``self.param_propagate_down[j]`` for blob j;
 * every layer runs alone, plainly, in float32 and float64; faster ways to run it belong to ``sslnet.plan``;
@@ -55,6 +56,7 @@ class Context:
     """What a net tells its layers: the phase, the precision, the seed and where files are looked for.
 
     seed      of all that is random in the net; each layer draws from its own stream, named by the layer
+    backward  whether a backward pass may follow a forward pass: without, a layer need keep nothing for it
     beside    folder of the prototxt: files are looked for relative to the working directory, then from here upwards
     """
 
@@ -63,6 +65,7 @@ class Context:
     seed: int = 0
     beside: str | None = None
     allow_python: bool = False
+    backward: bool = True
 
 
 class Layer(ABC):
@@ -131,6 +134,11 @@ class Layer(ABC):
         """Whether ``backward`` reads the data that ``forward`` wrote into the tops. A layer that would work in place on one
         of them is then given a blob of its own. in_place: the first top is the first bottom."""
         return False
+
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        """Whether ``backward`` reads the data of bottom ``index``. Where it does not, a net made with ``lean=True`` may put
+        something else there before; so the default is that it does."""
+        return True
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         """Floating-point operations of one forward pass, a multiply-add counted as two; 0 where not worth counting."""

@@ -7,7 +7,10 @@ from sslnet.layers.base import Layer
 
 
 class Step:
-    """One layer's turn: the layer's own code on its blobs."""
+    """One layer's turn: the layer's own code on its blobs.
+
+    Blobs may show other arrays in the next run: a step takes ``blob.data`` anew each time.
+    """
 
     def __init__(self, layer: Layer, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         self.layer = layer
@@ -20,6 +23,15 @@ class Step:
 
     def backward(self) -> None:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
+
+    def backward_reads(self) -> list[Blob]:
+        """The blobs whose data ``backward`` reads: memory of others may be used again before. A step that runs in another
+        way than the layer reads all of its own, unless it says so itself."""
+        if type(self).backward is not Step.backward:
+            return [*self.bottom, *self.top]
+        in_place = bool(self.bottom and self.top) and self.top[0] is self.bottom[0]
+        read = [blob for j, blob in enumerate(self.bottom) if self.layer.reads_bottom(j, in_place)]
+        return [*read, *self.top] if self.layer.reads_top(in_place) else read
 
     @property
     def kernel(self) -> str:

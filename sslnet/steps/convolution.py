@@ -61,6 +61,9 @@ class ConvolutionStep(Step):
                 if down:
                     self._input_grad.run(target.diff, source.diff)
 
+    def backward_reads(self) -> list[Blob]:
+        return list(self.bottom) if self.layer.param_propagate_down[0] else []
+
     @property
     def kernel(self) -> str:
         name = getattr(self._forward, "kernel", "conv") if self._forward is not None else "conv"
