@@ -82,6 +82,9 @@ class Accuracy(Layer):
             hits = np.bincount(classes[right], minlength=self.fold[1])
             top[1].data[:] = hits / np.maximum(labelled, 1)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Piecewise constant: a diff asked for is zero."""
         for wanted, blob in zip(propagate_down, bottom):

@@ -60,6 +60,9 @@ class Axpy(Layer):
         x, y, z = (blob.data.reshape(self.rows) for blob in (*bottom[1:], top[0]))
         spread(_forward, *self.rows, bottom[0].data.reshape(-1), x, y, z)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return index < 2
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         a, x, y = bottom
         dz = top[0].diff.reshape(self.rows)

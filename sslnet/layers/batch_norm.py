@@ -155,6 +155,9 @@ class BatchNorm(ChannelWise):
         variances[:] = fraction * variances + unbiased * self._variance
         factor[:] = fraction * factor + 1
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return not in_place
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return

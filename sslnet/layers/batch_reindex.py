@@ -27,6 +27,9 @@ class BatchReindex(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         np.take(bottom[0].data, self._index(bottom), axis=0, out=top[0].data, mode="clip")
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return index > 0
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[1]:
             raise self.run_error("BatchReindex has no gradient for its index")

@@ -75,6 +75,9 @@ class Bias(ChannelWise):
         y, bias = top[0].data.reshape(self.fold), self._bias(bottom).data.reshape(-1)
         spread(_add, len(y), self.fold[1] * self.fold[2], bias, y)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         learned = len(bottom) == 1
         if self.param_propagate_down[0] if learned else propagate_down[1]:

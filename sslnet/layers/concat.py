@@ -66,6 +66,9 @@ class Concat(Layer):
         for blob, part in zip(bottom, cut(top[0].data, self.axis, self.sizes)):
             spread(copy_rows, *part.shape, blob.data.reshape(part.shape), part)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if len(bottom) == 1:
             return

@@ -93,6 +93,9 @@ class Convolution(Layer):
             if bias is not None:
                 out += bias
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return self.param_propagate_down[0]
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for index, (source, target) in enumerate(zip(bottom, top)):
             dy = target.diff.reshape(-1, self.group, self._group_filters, self.pixels)

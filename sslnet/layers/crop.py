@@ -50,6 +50,9 @@ class Crop(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data[...] = bottom[0].data[self.window]
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             bottom[0].diff[...] = 0

@@ -99,6 +99,9 @@ class Deconvolution(Layer):
             if len(self.blobs) > 1:
                 out += self.blobs[1].data.reshape(-1, *(1,) * self.num_spatial)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return self.param_propagate_down[0]
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         weights_wanted = self.param_propagate_down[0]
         threads = num_parts()

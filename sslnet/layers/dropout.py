@@ -64,6 +64,9 @@ class Dropout(ChannelWise):
             self.key = draw_key(self.random())
         self._run(bottom[0].data, top[0].data)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             self._run(top[0].diff, bottom[0].diff)

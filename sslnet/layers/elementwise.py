@@ -56,6 +56,9 @@ class Elementwise(ChannelWise, ABC):
             x = self._input
         self._run(self.KERNELS[0], (x,), y)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return self.reads_input() and not in_place
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return

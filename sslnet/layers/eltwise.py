@@ -131,6 +131,9 @@ class Eltwise(Layer):
             for number, x in enumerate(rest, 2):
                 spread(_raise, n, 1, x, y, self._taken, number)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return bool(self.operation == pb.EltwiseParameter.PROD)
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         dy, n = top[0].diff.reshape(-1), top[0].count
         for number, (blob, wanted) in enumerate(zip(bottom, propagate_down)):

@@ -65,6 +65,9 @@ class Embed(Layer):
     def allow_force_backward(self, index: int) -> bool:
         return False
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             raise self.run_error("Embed has no gradient for its inputs")

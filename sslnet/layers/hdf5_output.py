@@ -57,6 +57,9 @@ class HDF5Output(Layer):
         except RunError as error:
             raise self.run_error(error.message) from error
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for i, wanted in enumerate(propagate_down):
             if wanted:

@@ -39,6 +39,9 @@ class Im2col(Layer):
         x, col = bottom[0].data.reshape(self.image_shape), top[0].data.reshape(self.col_shape)
         parallel(self._lower, len(x), x, col)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             dx, col = bottom[0].diff.reshape(self.image_shape), top[0].diff.reshape(self.col_shape)

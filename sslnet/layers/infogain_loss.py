@@ -102,6 +102,9 @@ class InfogainLoss(Loss):
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
         top[0].data[...] = self._sums.sum() / self._normalizer()
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return index > 0
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if len(bottom) > 2 and propagate_down[2]:
             raise self.run_error("InfogainLoss has no gradient for its matrix")

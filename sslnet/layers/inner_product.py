@@ -57,6 +57,9 @@ class InnerProduct(Layer):
         if len(self.blobs) > 1:
             y += self.blobs[1].data
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return self.param_propagate_down[0]
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         x, dy = self._matrix(bottom[0].data), top[0].diff.reshape(-1, self.num_output)
         if self.param_propagate_down[0]:

@@ -104,6 +104,9 @@ class Interp(ChannelWise):
         x, y = bottom[0].data.reshape(self.planes), top[0].data.reshape(self.out_planes)
         spread(_forward, len(y), y[0].size if y.size else 0, x, y, *self._table)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             dx, dy = bottom[0].diff.reshape(self.planes), top[0].diff.reshape(self.out_planes)

@@ -32,6 +32,9 @@ class Permute(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data[...] = bottom[0].data.transpose(self.order)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             bottom[0].diff.transpose(self.order)[...] = top[0].diff

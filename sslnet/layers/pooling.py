@@ -327,6 +327,12 @@ class Pooling(ChannelWise):
         else:
             spread(_weigh, len(x), work, x, y, y, x, False, *self.reach, *self.stride)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return bool(self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TEST)
+
+    def reads_top(self, in_place: bool) -> bool:
+        return self.reads_bottom(0, in_place)
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return

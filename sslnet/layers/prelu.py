@@ -96,6 +96,9 @@ class PReLU(ChannelWise):
             x = self._input.reshape(self.rows)
         spread(_forward, *self.rows, x, y, self.blobs[0].data.reshape(-1))
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return not in_place
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         x, dy = self._input if top[0] is bottom[0] else bottom[0].data, top[0].diff
         if self.param_propagate_down[0]:

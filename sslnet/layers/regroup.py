@@ -37,6 +37,9 @@ class Regroup(Layer, ABC):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass
 

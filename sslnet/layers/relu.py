@@ -67,6 +67,9 @@ class ReLU(ChannelWise):
         else:
             spread(_forward, y.size, 1, bottom[0].data.reshape(-1), y, self.slope)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return not in_place
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return

@@ -121,6 +121,9 @@ class Scale(Layer):
         else:
             spread(_scale, *self.rows, x, y, scale, bias)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return index > 0 or not in_place
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         learned, has_bias = len(bottom) == 1, self.param.scale_param.bias_term
         dy, scale = top[0].diff, self._scale(bottom)

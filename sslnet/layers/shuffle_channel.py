@@ -32,6 +32,9 @@ class ShuffleChannel(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data.reshape(self.columns)[...] = np.swapaxes(bottom[0].data.reshape(self.rows), 1, 2)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             bottom[0].diff.reshape(self.rows)[...] = np.swapaxes(top[0].diff.reshape(self.columns), 1, 2)

@@ -23,6 +23,9 @@ class Silence(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for blob, wanted in zip(bottom, propagate_down):
             if wanted:

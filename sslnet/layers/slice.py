@@ -64,6 +64,9 @@ class Slice(Layer):
         for blob, part in zip(top, cut(bottom[0].data, self.axis, self.sizes)):
             spread(copy_rows, *part.shape, part, blob.data.reshape(part.shape))
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if len(top) == 1 or not propagate_down[0]:
             return

@@ -30,6 +30,9 @@ class Softmax(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         softmax(bottom[0].data.reshape(self.fold), top[0].data.reshape(self.fold))
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             y, dy, dx = (a.reshape(self.fold) for a in (top[0].data, top[0].diff, bottom[0].diff))

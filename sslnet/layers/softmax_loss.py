@@ -93,6 +93,9 @@ class SoftmaxWithLoss(Loss):
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
         top[0].data[...] = self.losses.sum() / self._normalizer()
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return index > 0
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return

@@ -40,6 +40,9 @@ class Split(ChannelWise):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return

@@ -33,6 +33,9 @@ class Tile(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data.reshape(self.copies)[...] = bottom[0].data.reshape(self.fold)
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return False
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             np.sum(top[0].diff.reshape(self.copies), axis=1, keepdims=True, out=bottom[0].diff.reshape(self.fold))

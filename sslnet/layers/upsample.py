@@ -69,6 +69,9 @@ class Upsample(Layer):
     def allow_force_backward(self, index: int) -> bool:
         return index == 0
 
+    def reads_bottom(self, index: int, in_place: bool) -> bool:
+        return index > 0
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if len(bottom) > 1 and propagate_down[1]:
             raise self.run_error("Upsample has no gradient for the places")
