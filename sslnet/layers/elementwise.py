@@ -63,9 +63,10 @@ class Elementwise(ChannelWise, ABC):
         if not propagate_down[0]:
             return
         y, dy = top[0].data.reshape(-1), top[0].diff.reshape(-1)
-        x, dx = bottom[0].data.reshape(-1), bottom[0].diff.reshape(-1)
-        if top[0] is bottom[0] and self.reads_input():
-            x = self._input
+        dx = bottom[0].diff.reshape(-1)
+        x = y  # where the gradient gets by with y, a kernel that asks for the sign of x takes that of y
+        if self.reads_input():
+            x = self._input if top[0] is bottom[0] else bottom[0].data.reshape(-1)
         self._run(self.KERNELS[1], (x, y, dy), dx)
 
     def _run(self, kernel: Kernel, inputs: tuple[np.ndarray, ...], out: np.ndarray) -> None:
