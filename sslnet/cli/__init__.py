@@ -28,6 +28,7 @@ COMMANDS = {
     "compact": "sslnet.cli.compact",
     "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",
+    "export": "sslnet.cli.export",
     "classify": "sslnet.cli.classify",
     "extract": "sslnet.cli.extract",
     "data": "sslnet.cli.data",

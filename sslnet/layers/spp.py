@@ -95,6 +95,11 @@ class SPP(Layer):
         for pool, pooled in zip(self._pools, self._pooled):
             pool.reseed(seed, [pooled])
 
+    @property
+    def pools(self) -> list[tuple[Pooling, Blob]]:
+        """For each level the layer that pools it, and what it gives."""
+        return list(zip(self._pools, self._pooled))
+
     def state(self) -> bytes:
         return self._pools[0].state()
 

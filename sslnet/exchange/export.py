@@ -1,0 +1,170 @@
+"""``to_onnx``: a net as an ONNX model, which onnxruntime, OpenCV, TVM and others run.
+
+Blobs keep their names; the value that a layer writes in place of its bottom is called blob/layer until the last one, which
+has the blob's own name. Parameters are called layer.0, layer.1. Input preprocessing stands in the model's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.json_format import MessageToDict
+from onnx import helper
+
+import sslnet
+from sslnet.compress.compare import BlobDifference, Difference, blob_difference
+from sslnet.errors import DefinitionError, RunError
+from sslnet.exchange.graph import OPSET, Graph, Unsupported, value_info
+from sslnet.exchange.operators import WRITERS
+from sslnet.net import Net
+
+IR_VERSION = 8
+"""The oldest file format that has this operator set: the one that most readers take."""
+TOLERANCE = 1e-4
+
+
+def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> Any:
+    """The net, in the phase that it is in, as an onnx.ModelProto.
+
+    metadata   to be kept in the model besides the net's name: values become JSON
+
+    The batch axis is free (N) unless a layer only works for the net's batch size.
+    raises DefinitionError for a layer that has no form in ONNX
+    """
+    graph, values = Graph(), {}
+    last = {name: i for i, names in enumerate(net.top_names) for name in names}
+    for i, layer in enumerate(net.layers):
+        if layer.IS_SOURCE:
+            values.update({name: name for name in net.top_names[i]})
+            continue
+        if layer.TYPE not in WRITERS:
+            raise Unsupported(
+                f"a {layer.TYPE} layer cannot be written as ONNX", span=layer.definition.span(), layer=layer.name
+            )
+        graph.start_layer(layer)
+        since, inputs = len(graph.nodes), [values[name] for name in net.bottom_names[i]]
+        results = WRITERS[layer.TYPE](graph, layer, inputs, net.bottoms[i], net.tops[i])
+        for name, value in zip(net.top_names[i], results):
+            if value in inputs:  # nothing was done to it
+                values[name] = value
+                continue
+            values[name] = name if last[name] == i else f"{name}/{layer.name}"
+            graph.rename(since, value, values[name])
+    return _model(net, graph, values, metadata or {})
+
+
+def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str, Any]) -> Any:
+    for name in net.outputs:
+        if values[name] != name:  # an input, or another blob, as it is
+            graph.nodes.append(helper.make_node("Identity", [values[name]], [name], name=f"{name}:output"))
+    batches = {net.blobs[name].shape[0] for name in (*net.inputs, *net.outputs) if net.blobs[name].shape}
+    free = not graph.fixed_batch and len(batches) == 1
+    infos = [[value_info(name, net.blobs[name], free) for name in names] for names in (net.inputs, net.outputs)]
+    onnx_graph = helper.make_graph(
+        graph.nodes, _identifier(net.name), infos[0], infos[1], initializer=list(graph.constants.values())
+    )
+    model = helper.make_model(
+        onnx_graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="sslnet",
+        producer_version=sslnet.__version__,
+    )
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    helper.set_model_props(model, {"name": net.name, **texts})
+    return model
+
+
+def preprocessing(message: Any) -> dict[str, Any]:
+    """What a definition's data layers do to images before the net sees them: the transform_param of the first, or nothing.
+
+    message  pb.NetParameter with its data layers
+    """
+    for layer in message.layer:
+        if layer.HasField("transform_param"):
+            transform = MessageToDict(layer.transform_param, preserving_proto_field_name=True)
+            return {name: transform[name] for name in transform if name not in ("mirror", "crop_type")}
+    return {}
+
+
+def compare_with_onnxruntime(model: Any, net: Net, seed: int = 0) -> Difference | None:
+    """The net and the model on the same random inputs; None when onnxruntime is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(seed)
+    inputs: dict[str, Any] = {name: _random_input(net, name, random) for name in net.inputs}
+    ours = net.forward(**inputs)
+    theirs = session.run(list(net.outputs), inputs)
+    found: list[BlobDifference] = [blob_difference(name, ours[name], other) for name, other in zip(net.outputs, theirs)]
+    return Difference("random numbers", found)
+
+
+def _random_input(net: Net, name: str, random: np.random.Generator) -> np.ndarray:
+    """Normal numbers; zeros where whole numbers are read (indices of an Embed or a BatchReindex)."""
+    shape = net.blobs[name].shape
+    readers = [
+        (layer.TYPE, j)
+        for layer, names in zip(net.layers, net.bottom_names)
+        for j, bottom in enumerate(names)
+        if bottom == name
+    ]
+    whole = ("Embed", 0) in readers or ("BatchReindex", 1) in readers
+    return np.zeros(shape, np.float32) if whole else random.standard_normal(shape).astype(np.float32)
+
+
+def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[Any, Difference | None]:
+    """The model, checked by ONNX's own checker, and against onnxruntime where that is installed.
+
+    raises RunError when the model computes something else than the net
+    """
+    model = to_onnx(net, metadata)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise RunError(f"the model is not valid ONNX: {error}", path=net.definition.path) from error
+    difference = compare_with_onnxruntime(model, net)
+    if difference is not None and not difference.relative <= TOLERANCE:
+        raise RunError(
+            f"the model differs by {difference.relative:.3g} of the largest output in onnxruntime; nothing was written",
+            path=net.definition.path,
+        )
+    return model, difference
+
+
+def deploy_net(path: str | Path, weights: Any, level: int = 0, stages: tuple[str, ...] = ()) -> tuple[Net, Any]:
+    """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
+
+    A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
+    """
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.compress.deploy import deploy_definition
+    from sslnet.graph import State
+    from sslnet.inputs import source_shapes, with_inputs
+    from sslnet.prototxt import read_net
+    from sslnet.weights import copy_all_weights
+
+    definition = read_net(path)
+    state = State(pb.TEST, level, stages)
+    net = Net(definition, phase=pb.TEST, level=level, stages=stages)
+    deployed = deploy_definition(definition, state, source_shapes(net))
+    if deployed is not None:
+        shapes = {name: (1, *shape[1:]) for name, shape in source_shapes(net).items()}
+        net = Net(with_inputs(definition.with_message(deployed), shapes), phase=pb.TEST)
+    if not net.inputs:
+        raise DefinitionError("the net has no inputs: there is nothing to give it", path=definition.path)
+    copy_all_weights(net, weights)
+    return net, definition.message
+
+
+def _identifier(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter == "_" else "_" for letter in name) or "net"

@@ -1,0 +1,104 @@
+"""An ONNX graph while it is put together: nodes, constants, the value that each blob is at the moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from sslnet.blob import Blob
+from sslnet.errors import DefinitionError
+from sslnet.layers.base import Layer
+
+OPSET = 18
+"""Version of the operator set that is written."""
+
+
+class Unsupported(DefinitionError):
+    """A layer, or an option of one, that ONNX has no operator for."""
+
+
+class Graph:
+    """Nodes and constants in the order in which they are added.
+
+    A blob that layers change in place is a new value each time: ONNX assigns every name once.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.fixed_batch: str = ""
+        """Name of the first layer that only works for the batch size of the net; empty: any batch will do."""
+        self._params: dict[tuple[int, str], str] = {}
+        self._prefix = ""
+        self._count = 0
+
+    def start_layer(self, layer: Layer) -> None:
+        """Names what is added from now on after the layer."""
+        self._prefix, self._count = layer.name, 0
+
+    def node(self, operator: str, inputs: list[str], *, outputs: Any = 1, **attributes: Any) -> Any:
+        """Adds a node; returns the name of its value, or a list of names with several outputs."""
+        names = [self._new_name(operator) for _ in range(outputs)]
+        name = f"{self._prefix}/{operator}" if self._count else self._prefix
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(operator, inputs, names, name=f"{name}:{len(self.nodes)}", **attributes))
+        return names[0] if outputs == 1 else names
+
+    def constant(self, values: Any, dtype: Any = np.float32) -> str:
+        """A constant that is no parameter: a shape, a factor. An array of shape () is a number."""
+        name = self._new_name("constant")
+        self.constants[name] = numpy_helper.from_array(np.asarray(values, dtype), name)
+        return name
+
+    def integers(self, values: Any) -> str:
+        """A constant of int64: what operators take as shapes, axes, sizes."""
+        return self.constant(values, np.int64)
+
+    def param(self, layer: Layer, index: int, array: np.ndarray | None = None, form: str = "") -> str:
+        """A parameter blob of the layer, once for all layers that share it.
+
+        array   the values in another form, and ``form`` the name of that form; default: as they are
+        """
+        blob = layer.blobs[index]
+        key = (blob.data.__array_interface__["data"][0], form)  # shared blobs show the same memory
+        if key not in self._params:
+            name = f"{layer.name}.{index}" + (f".{form}" if form else "")
+            values = np.ascontiguousarray(blob.data if array is None else array, dtype=np.float32)
+            self.constants[name] = numpy_helper.from_array(values, name)
+            self._params[key] = name
+        return self._params[key]
+
+    def fix_batch(self, layer: Layer) -> None:
+        """Says that what is written for this layer holds for the net's batch size alone."""
+        self.fixed_batch = self.fixed_batch or layer.name
+
+    def reshape(self, layer: Layer, value: str, before: tuple[int, ...], after: tuple[int, ...]) -> str:
+        """The value under another shape; the batch axis stays free where it stays the first."""
+        dims = list(after)
+        if before and after and before[0] == after[0]:
+            dims[0] = 0
+        else:
+            self.fix_batch(layer)
+        return str(self.node("Reshape", [value, self.integers(dims)]))
+
+    def rename(self, since: int, old: str, new: str) -> None:
+        """Calls a value otherwise, in the nodes from number ``since`` on."""
+        for node in self.nodes[since:]:
+            for names in (node.input, node.output):
+                for k, name in enumerate(names):
+                    if name == old:
+                        names[k] = new
+
+    def _new_name(self, what: str) -> str:
+        self._count += 1
+        return f"{self._prefix}/{what}_{self._count}"
+
+
+def value_info(name: str, blob: Blob, free_batch: bool) -> Any:
+    """Name, type and shape of an input or output; the batch axis is called N when it is free."""
+    shape: list[int | str] = list(blob.shape)
+    if free_batch and shape:
+        shape[0] = "N"
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
