@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.tables import Row
-from benchmarks.turns import OURS, spread, summary
+from benchmarks.turns import OURS, summary
 from sslnet.solver import Solver
 
 Samples = dict[tuple[str, str], list[float]]
@@ -41,7 +41,9 @@ def measure(solver: Solver, trainers: dict[str, Any], threads: int, rounds: int)
             times = {name: samples for name, samples in times.items() if samples}
             if OURS in times:
                 yield {"part": f"{direction} {'+'.join(group)}"} | _row(times, total)
-    times = {OURS: ours[("update", "update")]} | {name: samples[("update", "update")] for name, samples in theirs.items()}
+    times = {OURS: ours[("update", "update")]} | {
+        name: samples[("update", "update")] for name, samples in theirs.items()
+    }
     yield {"part": "update"} | _row(times, total)
 
 
@@ -58,7 +60,10 @@ def _sum(samples: Samples, group: list[str], direction: str) -> list[float]:
 def _groups(net: Any, parts: list[Any]) -> list[list[str]]:
     """Layers that stand together: those of one torch module, and those that a step of ours has taken over."""
     joined = {
-        step.layer.name for plan in net._plans.values() for step in plan.steps if "joined" in getattr(step, "kernel", "")
+        step.layer.name
+        for plan in net._plans.values()
+        for step in plan.steps
+        if "joined" in getattr(step, "kernel", "")
     }
     behind = {name for part in parts for name in part.layers[1:]} | joined
     groups: list[list[str]] = []

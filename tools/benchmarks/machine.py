@@ -45,7 +45,12 @@ def versions() -> dict[str, str | None]:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    return {"cpu": cpu_name(), "cpus": len(os.sched_getaffinity(0)), "vector": vector_unit().name, "versions": versions()}
+    return {
+        "cpu": cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "vector": vector_unit().name,
+        "versions": versions(),
+    }
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -84,9 +84,7 @@ def make_peer(net: Net) -> Peer:
         if layer.TYPE == "ReLU" and isinstance(module, nn.ReLU):
             module.inplace = bottoms[0] == tops[0]
         parts.append(Part([layer.name], layer.TYPE, module, list(bottoms), list(tops)))
-    weights = {name: weight for name, weight in net.loss_weights.items()}
-    peer = Peer(parts, weights)
-    return peer.train(net.phase == pb.TRAIN)
+    return Peer(parts, net.loss_weights).train(net.phase == pb.TRAIN)
 
 
 # -- the layers --------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from sslnet.net import Net
 from sslnet.solver import Solver
 
 HELP = "A training iteration of whole nets: forward, backward, update."
+SECONDS = 4.0
 COLUMNS: list[Column] = COMMON
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 1e-5
 TOLERANCE = 1e-4
@@ -59,7 +60,7 @@ def _measure(workload: Workload, threads: int, torch: Any, options: argparse.Nam
     if torch is not None:
         trainers = torch_trainers(net, torch)
         contestants |= {trainer: trainers[trainer].step for trainer in trainers}
-    times = take_turns(contestants, options.seconds * len(contestants), threads=threads, rounds=options.rounds)
+    times = take_turns(contestants, options.seconds, threads=threads, rounds=options.rounds)
     yield key | {"part": "iteration", "must": workload.must, "aim": workload.aim} | summary(times)
     if options.layers:
         for row in layerwise.measure(solver, trainers, threads, options.rounds):

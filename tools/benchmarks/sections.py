@@ -1,0 +1,12 @@
+"""What ``tools/bench`` measures, in the order in which ``goals`` runs it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from benchmarks import convs, training
+
+SECTIONS: dict[str, ModuleType] = {
+    "convs": convs,
+    "nets": training,
+}
