@@ -20,6 +20,7 @@ class Classifier(Net):
     model_file       deploy prototxt; pretrained_file: its weights
     image_dims       (height, width) to which images are resized before cropping; None: the input blob's
     mean, input_scale, raw_scale, channel_swap   see io.Transformer
+    lean             take less memory, and keep the inputs and outputs alone (Net)
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class Classifier(Net):
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
+        *,
+        lean: bool = False,
     ) -> None:
-        super().__init__(os.fspath(model_file), os.fspath(pretrained_file), pb.TEST)
+        super().__init__(os.fspath(model_file), os.fspath(pretrained_file), pb.TEST, lean=lean)
         if len(self.inputs) != 1 or self.blobs[self.inputs[0]].num_axes != 4:
             raise DefinitionError(
                 f"a classifier needs one input of shape (N, K, H, W); the net has {self.inputs or 'none'}",

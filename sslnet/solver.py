@@ -248,6 +248,13 @@ class Solver:
         for update in self.updates:
             update.keep = frozen(update.param)
 
+    def memory(self) -> int:
+        """Bytes that training takes: what its nets do, memory that they share once, and what the updates keep."""
+        nets = [self.net, *self.test_nets]
+        shared = sum({id(net.arena): net.arena.size for net in nets}.values())
+        kept = sum(array.nbytes for update in self.updates for array in update.history)
+        return shared + kept + sum(memory.total - memory.shared for memory in (net.memory() for net in nets))
+
     # -- telling -----------------------------------------------------------------------------------------------------
 
     def penalty(self) -> float:

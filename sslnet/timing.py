@@ -118,15 +118,18 @@ def open_net(
     level: int = 0,
     stages: Sequence[str] = (),
     seed: int = 0,
+    lean: bool = False,
 ) -> Net:
     """A net ready to be timed: its data fetched once, or random numbers in its inputs; ``batch`` images of them when given.
+
+    lean   as of ``Net``; in phase TEST it leaves no backward pass to be timed
 
     raises UsageError for a batch below 1
     """
     if batch is not None and batch < 1:
         raise UsageError(f"a batch has at least 1 image, not {batch}")
     definition = prototxt.read_net(os.fspath(model))
-    net = Net(definition, weights, phase, level=level, stages=stages, seed=seed)
+    net = Net(definition, weights, phase, level=level, stages=stages, seed=seed, lean=lean)
     fill_inputs(net, seed)
     for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
         if layer.IS_SOURCE:
@@ -134,7 +137,7 @@ def open_net(
     if batch is None:
         return net
     shapes = {name: (batch, *shape[1:]) for name, shape in source_shapes(net).items()}
-    changed = Net(with_inputs(definition, shapes), weights, phase, level=level, stages=stages, seed=seed)
+    changed = Net(with_inputs(definition, shapes), weights, phase, level=level, stages=stages, seed=seed, lean=lean)
     copy_sources(net, changed)
     return changed
 

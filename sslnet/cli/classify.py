@@ -81,7 +81,8 @@ def load(args: argparse.Namespace) -> Classifier:
     from sslnet.cli.options import tell_copied
 
     dims = None if args.image_dims is None else _whole_numbers("--image-dims", args.image_dims, 2)
-    net = Classifier(args.model, args.weights, image_dims=dims, raw_scale=args.raw_scale, input_scale=args.input_scale)
+    scales = {"raw_scale": args.raw_scale, "input_scale": args.input_scale}
+    net = Classifier(args.model, args.weights, image_dims=dims, **scales, lean=True)
     tell_notes(net.definition)
     assert net.copied is not None
     tell_copied(net, args.weights, net.copied, Log())

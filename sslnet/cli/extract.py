@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     names = list(dict.fromkeys(name.strip() for name in args.blobs.split(",") if name.strip()))
     _check_output(args, names)
-    net = Net(args.model, phase=pb.Phase.Value(args.phase), level=args.level, stages=stages(args.stage))
+    net = Net(args.model, phase=pb.Phase.Value(args.phase), level=args.level, stages=stages(args.stage), lean=True)
     tell_notes(net.definition)
     _check_blobs(net, names)
     iterations, records = extent(net, args.iterations)
@@ -101,7 +101,7 @@ def extract(
     )
     rows = dict.fromkeys(names, 0)
     for iteration in range(iterations):
-        net.forward()
+        net.forward(names)
         for name in names:
             data = net.blobs[name].data
             values = data if data.ndim else data.reshape(1)

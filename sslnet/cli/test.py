@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.iterations is not None and args.iterations < 1:
         raise UsageError(f"--iterations must be at least 1, not {args.iterations}")
     phase = pb.Phase.Value(args.phase)
-    net = Net(args.model, phase=phase, level=args.level, stages=stages(args.stage))
+    net = Net(args.model, phase=phase, level=args.level, stages=stages(args.stage), lean=True)
     if net.inputs:
         raise UsageError(
             f"{args.model} has no test data: it waits for {', '.join(net.inputs)}",

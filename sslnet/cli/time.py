@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.weights2 and not args.model2:
         raise UsageError("--weights2 belongs to --model2", hint="name the second net with --model2")
     state = {"phase": pb.Phase.Value(args.phase), "level": args.level, "stages": stages(args.stage)}
+    state["lean"] = args.phase == "TRAIN" or args.forward_only
     nets = [open_net(args.model, args.weights, batch=args.batch, **state)]
     if args.model2:
         nets.append(open_net(args.model2, args.weights2, batch=args.batch, **state))

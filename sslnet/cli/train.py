@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             snapshot=args.snapshot,
             monitor=Monitors(screen, metrics, memo),
             measure=measure,
+            lean=True,
         )
         check_certificate(solver, args.certificate)
         introduce(solver, args, log)
@@ -136,10 +137,10 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
         log("Initializing solver from parameters:\n" + prototxt.write(solver.param).rstrip("\n"))
     net = solver.net
     tell_notes(solver.definition, net.definition, *(test.definition for test in solver.test_nets), log=log)
-    taken = size(net.memory().total + sum(test.memory().total for test in solver.test_nets))
+    taken = size(solver.memory())
     parameters = count(sum(param.blob.count for param in net.learnable))
     log(
-        f'net "{net.name}": {parameters} parameters, {taken} of memory for its blobs; {num_threads()} threads, seed {solver.seed}'
+        f'net "{net.name}": {parameters} parameters, {taken} of memory for blobs, parameters and what updates keep; {num_threads()} threads, seed {solver.seed}'
     )
     if args.snapshot:
         log(f"Resuming from {args.snapshot} at iteration {solver.iter}")
