@@ -14,13 +14,12 @@ the same input gives the same bits. One plan is not to be run by two threads at 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from sslnet.kernels.conv_choice import choose_engine, choose_weight_grad
+from sslnet.kernels.conv_choice import choose_forward, choose_input_grad, choose_weight_grad
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
-from sslnet.kernels.conv_lowering import lower_forward, lower_input_grad
 from sslnet.kernels.conv_reference import ReferenceWeightGrad
 from sslnet.kernels.vector import VectorUnit, vector_unit
 
@@ -33,6 +32,16 @@ __all__ = [
     "plan_input_grad",
     "plan_weight_grad",
 ]
+
+
+class Engine(Protocol):
+    """Runs one pass; pack first."""
+
+    tile: Any
+
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None: ...
+
+    def run(self, source: np.ndarray, target: np.ndarray) -> None: ...
 
 
 class WeightGradPlan(Protocol):
@@ -49,9 +58,9 @@ class WeightGradPlan(Protocol):
 class ForwardPlan:
     """y = x * w + b, then ReLU if planned with it."""
 
-    def __init__(self, geometry: ConvGeometry, unit: VectorUnit, *, relu: bool, kept: np.ndarray | None) -> None:
+    def __init__(self, geometry: ConvGeometry, engine: Engine) -> None:
         self.geometry = geometry
-        self.engine = choose_engine(lower_forward(geometry, kept), unit, relu=relu)
+        self.engine = engine
 
     @property
     def kernel(self) -> str:
@@ -75,9 +84,9 @@ class ForwardPlan:
 class InputGradPlan:
     """dx from dy and the weights."""
 
-    def __init__(self, geometry: ConvGeometry, unit: VectorUnit) -> None:
+    def __init__(self, geometry: ConvGeometry, engine: Engine) -> None:
         self.geometry = geometry
-        self.engine = choose_engine(lower_input_grad(geometry), unit)
+        self.engine = engine
 
     @property
     def kernel(self) -> str:
@@ -97,22 +106,30 @@ class InputGradPlan:
 
 
 def plan_forward(
-    geometry: ConvGeometry, *, relu: bool = False, kept: np.ndarray | None = None, unit: VectorUnit | None = None
+    geometry: ConvGeometry,
+    *,
+    relu: bool = False,
+    kept: np.ndarray | None = None,
+    unit: VectorUnit | None = None,
+    winograd: bool = True,
 ) -> ForwardPlan:
     """The forward pass of a convolution.
 
-    relu   fused: negative outputs become 0
-    kept   (groups, kept columns) int: the columns of the weight matrix that are used, the others count as zero
-    unit   the vector unit to use when it is not to be the machine's best
+    relu       fused: negative outputs become 0
+    kept       (groups, kept columns) int: the columns of the weight matrix that are used, the others count as zero
+    unit       the vector unit to use when it is not to be the machine's best
+    winograd   False: sums of products as they stand, whose rounding errors are some ten times smaller
     """
-    return ForwardPlan(geometry, unit or vector_unit(), relu=relu, kept=kept)
+    return ForwardPlan(geometry, choose_forward(geometry, unit or vector_unit(), relu, kept, winograd))
 
 
-def plan_input_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None) -> InputGradPlan:
+def plan_input_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None, winograd: bool = True) -> InputGradPlan:
     """The gradient of a convolution with respect to its input."""
-    return InputGradPlan(geometry, unit or vector_unit())
+    return InputGradPlan(geometry, choose_input_grad(geometry, unit or vector_unit(), winograd))
 
 
-def plan_weight_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None) -> WeightGradPlan:
+def plan_weight_grad(
+    geometry: ConvGeometry, *, unit: VectorUnit | None = None, winograd: bool = True
+) -> WeightGradPlan:
     """The gradient of a convolution with respect to its weights and bias."""
-    return choose_weight_grad(geometry, unit or vector_unit()) or ReferenceWeightGrad(geometry)
+    return choose_weight_grad(geometry, unit or vector_unit(), winograd) or ReferenceWeightGrad(geometry)

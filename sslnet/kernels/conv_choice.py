@@ -16,12 +16,15 @@ from sslnet.kernels.conv_engine import Window, window_for
 from sslnet.kernels.conv_filters import FilterEngine, FilterTile, line_limits, runs_exactly
 from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_grad_tiles import edge_columns, taps_inside
-from sslnet.kernels.conv_lowering import Lowering, Pass, lower_forward
+from sslnet.kernels.conv_lowering import Lowering, Pass, lower_forward, lower_input_grad
 from sslnet.kernels.conv_pixels import PixelEngine, PixelTile
 from sslnet.kernels.conv_tiles import line_pixels, meetings_of
 from sslnet.kernels.conv_weight_grad import WeightGradEngine, WeightGradTile, is_exact, overhang
 from sslnet.kernels.conv_weight_grad_pixels import PixelGradEngine, PixelGradTile
 from sslnet.kernels.vector import VectorUnit
+from sslnet.kernels.winograd import WinogradEngine, WinogradTile
+from sslnet.kernels.winograd_choice import allowed, winograd_grad_tiles, winograd_tiles
+from sslnet.kernels.winograd_weight_grad import WinogradGradEngine, WinogradGradTile
 
 LATENCY = 4
 """Cycles from one multiply-add to the next on the same register."""
@@ -33,10 +36,36 @@ WEIGHT_BLOCK_BYTES = 256 * 1024
 Engine = FilterEngine | PixelEngine
 
 
-def choose_engine(lowering: Lowering, unit: VectorUnit, *, relu: bool = False) -> Engine:
-    """The engine for a lowered convolution."""
-    _, tile = min(costed_tiles(lowering, unit), key=lambda candidate: candidate[0])
+def choose_forward(
+    g: ConvGeometry, unit: VectorUnit, relu: bool, kept: np.ndarray | None, winograd: bool
+) -> Engine | WinogradEngine:
+    """The engine for the forward pass, of the columns ``kept`` of the weights or of all."""
+    lowering = lower_forward(g, kept)
+    candidates: list[tuple[float, Any]] = [*costed_tiles(lowering, unit)]
+    if kept is None and winograd and allowed():
+        candidates += winograd_tiles(g, unit, backward=False)
+    tile = _cheapest(candidates)
+    if isinstance(tile, WinogradTile):
+        return WinogradEngine(g, unit, tile, relu=relu)
     return engine_of(lowering, unit, tile, relu=relu)
+
+
+def choose_input_grad(g: ConvGeometry, unit: VectorUnit, winograd: bool) -> Engine | WinogradEngine:
+    """The engine for the gradient of the input."""
+    lowering = lower_input_grad(g)
+    candidates: list[tuple[float, Any]] = [*costed_tiles(lowering, unit)]
+    if winograd and allowed():
+        candidates += winograd_tiles(g, unit, backward=True)
+    tile = _cheapest(candidates)
+    return (
+        WinogradEngine(g, unit, tile, backward=True)
+        if isinstance(tile, WinogradTile)
+        else engine_of(lowering, unit, tile)
+    )
+
+
+def _cheapest(candidates: list[tuple[float, Any]]) -> Any:
+    return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
 def engine_of(lowering: Lowering, unit: VectorUnit, tile: FilterTile | PixelTile, *, relu: bool = False) -> Engine:
@@ -79,13 +108,17 @@ def pixel_tiles(lowering: Lowering, unit: VectorUnit) -> Iterator[PixelTile]:
         yield PixelTile(-(-lowering.filters // -(-lowering.filters // most)), vectors)
 
 
-def choose_weight_grad(geometry: ConvGeometry, unit: VectorUnit) -> WeightGradEngine | PixelGradEngine | None:
+def choose_weight_grad(
+    g: ConvGeometry, unit: VectorUnit, winograd: bool
+) -> WeightGradEngine | PixelGradEngine | WinogradGradEngine | None:
     """The engine for the gradient of the weights; None if a kernel row is too long for any."""
-    costed = list(costed_grad_tiles(geometry, unit))
-    if not costed:
+    candidates: list[tuple[float, Any]] = [*costed_grad_tiles(g, unit)]
+    if winograd and allowed():
+        candidates += winograd_grad_tiles(g, unit)
+    if not candidates:
         return None
-    _, tile = min(costed, key=lambda candidate: candidate[0])
-    return grad_engine_of(geometry, unit, tile)
+    tile = _cheapest(candidates)
+    return WinogradGradEngine(g, unit, tile) if isinstance(tile, WinogradGradTile) else grad_engine_of(g, unit, tile)
 
 
 def grad_engine_of(

@@ -1,0 +1,186 @@
+"""Winograd's convolutions against float64 loops: every tile and vector unit, within 1e-4 of the largest output."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sslnet.errors import UsageError
+from sslnet.kernels import conv_engine, winograd, winograd_weight_grad
+from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.winograd import OUTPUTS, WinogradEngine, fits
+from sslnet.kernels.winograd_choice import VARIABLE, winograd_grad_tiles, winograd_tiles
+from sslnet.kernels.winograd_matrices import GRADIENT, INPUT, OUTPUT, WEIGHT_GRADIENT, WEIGHTS, matrix_of
+from sslnet.kernels.winograd_weight_grad import WinogradGradEngine
+
+from .conv_oracle import (
+    ALL_UNITS,
+    assert_close,
+    assert_guards_untouched,
+    guarded,
+    naive_forward,
+    naive_gradients,
+    operands,
+)
+
+WITHIN = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def small_pieces():
+    """Two threads, and blocks of few tiles, for shapes that are small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv_engine, "SMALL", 0)
+        patch.setattr(winograd, "SMALL_PACK", 0)
+        set_num_threads(2)
+        yield patch
+        set_num_threads(None)
+
+
+@st.composite
+def geometries(draw):
+    """Square kernels of 3 and 5, groups, rectangles, any padding below the kernel, channels around a vector's."""
+    groups = draw(st.sampled_from([1, 1, 2]))
+    kernel = draw(st.sampled_from(list(OUTPUTS)))
+    pad_h, pad_w = (draw(st.integers(0, kernel - 1)) for _ in "hw")
+    height, width = (draw(st.integers(max(1, kernel - 2 * pad), 20)) for pad in (pad_h, pad_w))
+    channels, filters = (draw(st.integers(1, 36)) * groups for _ in "cf")
+    pads = {"pad_h": pad_h, "pad_w": pad_w, "groups": groups}
+    return ConvGeometry(draw(st.integers(1, 4)), channels, height, width, filters, kernel, kernel, **pads)
+
+
+@pytest.mark.parametrize("r", OUTPUTS)
+@pytest.mark.parametrize("m", [2, 4])
+def test_matrices_give_a_correlation_and_its_gradient(m, r):
+    rng = np.random.default_rng(m + r)
+    x, w, dy = (rng.standard_normal((size, size)) for size in (m + r - 1, r, m))
+    b, a, g, up, down = (
+        np.array(matrix_of(kind, m, r), float) for kind in (INPUT, OUTPUT, WEIGHTS, GRADIENT, WEIGHT_GRADIENT)
+    )
+    y = a @ ((g @ w @ g.T) * (b @ x @ b.T)) @ a.T
+    dw = down @ ((b @ x @ b.T) * (up @ dy @ up.T)) @ down.T
+    windows = np.lib.stride_tricks.sliding_window_view
+    np.testing.assert_allclose(y, (windows(x, (r, r)) * w).sum((2, 3)), atol=1e-12)
+    np.testing.assert_allclose(dw, (windows(x, (m, m)) * dy).sum((2, 3)), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries(), st.integers(0, 99), st.data())
+def test_every_tile_equals_naive_loops(g, seed, data):
+    x, weights, bias, dy = operands(g, seed)
+    unit, backward = data.draw(st.sampled_from(ALL_UNITS)), data.draw(st.booleans())
+    tile = data.draw(st.sampled_from([tile for _, tile in winograd_tiles(g, unit, backward=backward)]))
+    relu = data.draw(st.booleans())
+    expected = naive_gradients(g, x, weights, dy)[0] if backward else naive_forward(g, x, weights, bias)
+    engine = WinogradEngine(g, unit, tile, relu=relu, backward=backward)
+    engine.pack(weights, None if backward else bias)
+    target, whole = guarded(expected.shape)
+    engine.run(dy if backward else x, target)
+    assert_close(target, np.maximum(expected, 0) if relu else expected, WITHIN)
+    assert_guards_untouched(whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries(), st.integers(0, 99), st.booleans(), st.data())
+def test_every_weight_gradient_tile_equals_naive_loops(g, seed, shared, data):
+    """With sums for each thread, and shared."""
+    x, weights, _, dy = operands(g, seed)
+    unit = data.draw(st.sampled_from(ALL_UNITS))
+    tile = data.draw(st.sampled_from([tile for _, tile in winograd_grad_tiles(g, unit)]))
+    dw, whole = guarded(g.weight_shape, 1)
+    db, bias_whole = guarded((g.filters,), 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd_weight_grad, "OWN_SUMS", 0 if shared else 1 << 30)
+        patch.setattr(winograd_weight_grad, "SHARED_BYTES", 1)
+        engine = WinogradGradEngine(g, unit, tile)
+    assert engine.shared == shared
+    _, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
+    engine.run(x, dy, dw, db)
+    assert_close(dw, expected_dw + 1, WITHIN)
+    assert_close(db, expected_db + 2)
+    engine.run(x, dy, dw, db, accumulate=False)
+    assert_close(dw, expected_dw, WITHIN)
+    assert_close(db, expected_db)
+    assert_guards_untouched(whole, bias_whole)
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        ConvGeometry(2, 256, 13, 13, 384, 3, 3, pad_h=1, pad_w=1),
+        ConvGeometry(4, 96, 27, 27, 64, 5, 5, pad_h=2, pad_w=2, groups=2),
+        ConvGeometry(1, 512, 7, 7, 512, 3, 3, pad_h=1, pad_w=1),
+    ],
+    ids=["alexnet conv3", "alexnet conv2", "resnet"],
+)
+def test_errors_stay_below_their_bound_with_many_channels(g):
+    x, weights, bias, dy = operands(g)
+    expected = naive_forward(g, x, weights, bias), *naive_gradients(g, x, weights, dy)[:2]
+    forward, input_grad, weight_grad = plan_forward(g), plan_input_grad(g), plan_weight_grad(g)
+    y, dx, dw = (np.empty(e.shape, np.float32) for e in expected)
+    forward.pack(weights, bias)
+    input_grad.pack(weights)
+    forward.run(x, y)
+    input_grad.run(dy, dx)
+    weight_grad.run(x, dy, dw, accumulate=False)
+    for actual, right in zip((y, dx, dw), expected):
+        assert np.abs(actual - right).max() < WITHIN / 2 * np.abs(right).max()
+
+
+def test_zero_filters_and_zero_channels_stay_exactly_zero():
+    g = ConvGeometry(2, 20, 9, 9, 24, 3, 3, pad_h=1, pad_w=1)
+    x, weights, _, dy = operands(g)
+    weights[3], weights[:, 7], dy[:, 3], x[:, 7] = 0, 0, 0, 0
+    (_, tile), *_ = winograd_tiles(g, ALL_UNITS[0], backward=False)
+    (_, back), *_ = winograd_tiles(g, ALL_UNITS[0], backward=True)
+    (_, grad), *_ = winograd_grad_tiles(g, ALL_UNITS[0])
+    forward, input_grad = WinogradEngine(g, ALL_UNITS[0], tile), WinogradEngine(g, ALL_UNITS[0], back, backward=True)
+    y, dx, dw = (np.ones(shape, np.float32) for shape in (g.output_shape, g.input_shape, g.weight_shape))
+    forward.pack(weights, None)
+    forward.run(x, y)
+    input_grad.pack(weights, None)
+    input_grad.run(dy, dx)
+    WinogradGradEngine(g, ALL_UNITS[0], grad).run(x, dy, dw, accumulate=False)
+    assert not y[:, 3].any()
+    assert not dx[:, 7].any()
+    assert not dw[3].any()
+    assert not dw[:, 7].any()
+
+
+def test_repeated_runs_and_other_thread_counts_give_the_same_outputs():
+    g = ConvGeometry(3, 32, 12, 12, 32, 3, 3, pad_h=1, pad_w=1)
+    x, weights, bias, dy = operands(g)
+    results = []
+    for threads in (1, 2, 3, 3):
+        set_num_threads(threads)
+        y, dx = (np.empty(shape, np.float32) for shape in (g.output_shape, g.input_shape))
+        forward, input_grad = plan_forward(g), plan_input_grad(g)
+        forward.pack(weights, bias)
+        input_grad.pack(weights)
+        forward.run(x, y)
+        input_grad.run(dy, dx)
+        results.append((y.tobytes(), dx.tobytes()))
+    assert len(set(results)) == 1
+
+
+def test_other_kernels_do_not_fit():
+    one = {"batch": 1, "channels": 16, "height": 12, "width": 12, "filters": 16, "kernel_h": 3, "kernel_w": 3}
+    assert fits(ConvGeometry(**one))
+    for change in ({"stride_w": 2}, {"dilation_h": 2}, {"kernel_w": 5}, {"kernel_h": 1, "kernel_w": 1}, {"pad_h": 3}):
+        g = ConvGeometry(**(one | change))
+        assert not fits(g)
+        assert not [*winograd_tiles(g, ALL_UNITS[0], backward=False), *winograd_grad_tiles(g, ALL_UNITS[0])]
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    g = ConvGeometry(8, 64, 28, 28, 64, 3, 3, pad_h=1, pad_w=1)
+    assert plan_forward(g).kernel.startswith("winograd")
+    assert not plan_forward(g, winograd=False).kernel.startswith("winograd")
+    assert not plan_input_grad(g, winograd=False).kernel.startswith("winograd")
+    assert not isinstance(plan_weight_grad(g, winograd=False), WinogradGradEngine)
+    monkeypatch.setenv(VARIABLE, "0")
+    assert not plan_forward(g).kernel.startswith("winograd")
+    monkeypatch.setenv(VARIABLE, "off")
+    with pytest.raises(UsageError, match='SSLNET_WINOGRAD must be 0 or 1, not "off"'):
+        plan_forward(g)
