@@ -1,9 +1,9 @@
-"""exp, tanh, sigmoid and log1p that LLVM can turn into vector code, which it cannot do with a call of the C library.
+"""exp, tanh, sigmoid, log, softplus and power that LLVM can turn into vector code, which it cannot do with a call of the C library.
 
-For float32 within three units in the last place; NaN stays NaN, and exp reaches 0 and infinity where it should. For float64
-they are the C library's. They can be called from Numba functions alone.
+For float32 within three units in the last place; NaN stays NaN, infinities come where they should, and exp gives 0 below
+-87.3, where its value is denormal. For float64 they are the C library's. They can be called from Numba functions alone.
 
-Ref: Moshier 1992, Cephes single precision, expf.c, tanhf.c and logf.c (the coefficients)
+Ref: Moshier 1992, Cephes single precision, expf.c, tanhf.c and logf.c (coefficients of exp, tanh and log)
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-_f = np.float32
+_f, _d = np.float32, np.float64
 
-# Outside of these exp is 0 and infinity.
-_LOWEST, _HIGHEST = _f(-104.0), _f(89.0)
+# Between these the value is a normal number.
+_LOWEST, _HIGHEST = _f(-87.33654), _f(88.72283)
 _LOG2_E = _f(1.44269504088896341)
 # ln 2 in two parts; the product of the first with a whole number below 2^11 is exact.
 _LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)
@@ -43,12 +43,33 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = (
         7.0376836292e-2,
     )
 )
-_ROOT_HALF, _INFINITY = _f(0.70710678118654752), _f(math.inf)
-_HALF, _ONE, _TWO = _f(0.5), _f(1), _f(2)
-_SMALL_TANH = _f(0.625)
+# log(1 + z) / z for z from 0 to 1: the polynomial of least relative error, 3e-8.
+_P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8 = (
+    _f(c)
+    for c in (
+        9.9999996988e-1,
+        -4.9999493140e-1,
+        3.3319096794e-1,
+        -2.4842982109e-1,
+        1.9106006353e-1,
+        -1.3663244929e-1,
+        7.8225941680e-2,
+        -2.9505232517e-2,
+        5.2326927025e-3,
+    )
+)
+_ROOT_HALF, _INFINITY, _NAN = _f(0.70710678118654752), _f(math.inf), _f(math.nan)
+_ZERO, _HALF, _ONE, _TWO = _f(0), _f(0.5), _f(1), _f(2)
+_SMALL_TANH, _TINY = _f(0.625), np.finfo(_f).tiny
 
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 _MANTISSA, _HALF_BITS = np.int32(0x7FFFFF), np.int32(0x3F000000)
+# Adding it to a number below 2^22 rounds to a whole number, which then stands in the lowest bits.
+_ROUND, _ROUND_DOUBLE = _f(1.5 * 2**23), _d(1.5 * 2**52)
+_MANTISSA_BITS_DOUBLE = np.int64(52)
+_LN2, _LOG2_E_DOUBLE = math.log(2), 1 / math.log(2)
+_FAR = 200.0
+"""e to this, and to minus this, are beyond float32 and within float64."""
 
 
 def exp(x: Any) -> Any:
@@ -66,36 +87,47 @@ def sigmoid(x: Any) -> Any:
     raise NotImplementedError("to be called from Numba functions")
 
 
-def log1p(x: Any) -> Any:
-    """log(1 + x), exact to the last digits for small x too; x at least 0."""
+def log(x: Any) -> Any:
+    """The natural logarithm; a denormal counts as 0."""
     raise NotImplementedError("to be called from Numba functions")
 
 
-# Strict arithmetic, whatever the calling kernel allows: reordering would join the two parts of ln 2.
-_STRICT: Any = {"fastmath": False, "error_model": "numpy"}
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)), exact to the last digits on both sides."""
+    raise NotImplementedError("to be called from Numba functions")
 
 
-@overload(exp, jit_options=_STRICT)
+def power(x: Any, exponent: Any) -> Any:
+    """x ^ exponent; NaN for a negative x when the exponent is not whole. A denormal counts as 0."""
+    raise NotImplementedError("to be called from Numba functions")
+
+
+# Whatever the calling kernel allows, nothing is reordered here: it would join the two parts of ln 2.
+_IN_ORDER: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
+
+
+@overload(exp, jit_options=_IN_ORDER)
 def _exp(x):
     if x != types.float32:
         return lambda x: math.exp(x)
 
     def single(x):
-        c = min(max(x, _LOWEST), _HIGHEST)
-        n = np.floor(c * _LOG2_E + _HALF)
-        r = c - n * _LN2_HIGH - n * _LN2_LOW
+        shifted = x * _LOG2_E + _ROUND
+        n = shifted - _ROUND
+        r = x - n * _LN2_HIGH - n * _LN2_LOW
         p = ((((_E5 * r + _E4) * r + _E3) * r + _E2) * r + _E1) * r + _E0
-        # 2^n in two factors, for n reaches beyond the exponents of float32 on both sides.
-        k = np.int32(n)
-        half = k >> np.int32(1)
-        low = np.int32((half + _BIAS) << _MANTISSA_BITS).view(np.float32)
-        high = np.int32((k - half + _BIAS) << _MANTISSA_BITS).view(np.float32)
-        return (p * (r * r) + r + _ONE) * low * high
+        value = np.float32(p * (r * r) + r + _ONE)
+        # Times 2^n: n is added to the exponent.
+        n_bits = np.int32(np.float32(shifted).view(np.int32) << _MANTISSA_BITS)
+        result = np.int32(value.view(np.int32) + n_bits).view(np.float32)
+        result = result if x > _LOWEST else _ZERO
+        result = result if x < _HIGHEST else _INFINITY
+        return result if x == x else x
 
     return single
 
 
-@overload(tanh, jit_options=_STRICT)
+@overload(tanh, jit_options=_IN_ORDER)
 def _tanh(x):
     if x != types.float32:
         return lambda x: math.tanh(x)
@@ -109,26 +141,24 @@ def _tanh(x):
     return single
 
 
-@overload(sigmoid, jit_options=_STRICT)
+@overload(sigmoid, jit_options=_IN_ORDER)
 def _sigmoid(x):
     one = np.float32(1) if x == types.float32 else np.float64(1)
     return lambda x: one / (one + exp(-x))
 
 
-@overload(log1p, jit_options=_STRICT)
-def _log1p(x):
+@overload(log, jit_options=_IN_ORDER)
+def _log(x):
     if x != types.float32:
-        return lambda x: math.log1p(x)
+        return lambda x: math.log(x)
 
     def single(x):
-        u = _ONE + x
-        bits = np.float32(u).view(np.int32)
-        # u = 2^power (1 + m), m from sqrt(1/2) - 1 to sqrt(2) - 1.
+        bits = np.float32(x).view(np.int32)
+        # x = 2^n (1 + m), m from sqrt(1/2) - 1 to sqrt(2) - 1.
         m = np.int32((bits & _MANTISSA) | _HALF_BITS).view(np.float32)
         low = m < _ROOT_HALF
-        power = _f((bits >> _MANTISSA_BITS) - _BIAS + np.int32(1)) - (_ONE if low else _f(0))
+        n = _f((bits >> _MANTISSA_BITS) - _BIAS + np.int32(1)) - (_ONE if low else _ZERO)
         m = (m + m if low else m) - _ONE
-        z = m * m
         p = _L8
         p = p * m + _L7
         p = p * m + _L6
@@ -138,8 +168,65 @@ def _log1p(x):
         p = p * m + _L2
         p = p * m + _L1
         p = p * m + _L0
-        log = m + (p * m * z + power * _LN2_LOW - _HALF * z) + power * _LN2_HIGH
-        # What was lost in 1 + x, to first order.
-        return log + (x - (u - _ONE)) / u if x < _INFINITY else x
+        z = m * m
+        result = m + (p * m * z + n * _LN2_LOW - _HALF * z) + n * _LN2_HIGH
+        result = result if x >= _TINY else (-_INFINITY if x >= _ZERO else _NAN)
+        return result if x < _INFINITY else x
+
+    return single
+
+
+@overload(softplus, jit_options=_IN_ORDER)
+def _softplus(x):
+    if x != types.float32:
+        return lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+    def single(x):
+        z = exp(-abs(x))
+        p = _P8
+        p = p * z + _P7
+        p = p * z + _P6
+        p = p * z + _P5
+        p = p * z + _P4
+        p = p * z + _P3
+        p = p * z + _P2
+        p = p * z + _P1
+        p = p * z + _P0
+        return p * z + (x if x > _ZERO else _ZERO)
+
+    return single
+
+
+@overload(power, jit_options=_IN_ORDER)
+def _power(x, exponent):
+    if x != types.float32:
+        return lambda x, exponent: x**exponent
+
+    def single(x, exponent):
+        # In double precision, for the exponent multiplies the error of the logarithm.
+        size = abs(x)
+        bits = np.float32(size).view(np.int32)
+        m = np.int32((bits & _MANTISSA) | _HALF_BITS).view(np.float32)
+        low = m < _ROOT_HALF
+        n = _d((bits >> _MANTISSA_BITS) - _BIAS + np.int32(1)) - (1.0 if low else 0.0)
+        m = m + m if low else m
+        s = (_d(m) - 1.0) / (_d(m) + 1.0)
+        w = s * s
+        series = ((((1 / 11 * w + 1 / 9) * w + 1 / 7) * w + 1 / 5) * w + 1 / 3) * w + 1.0
+        logarithm = n * _LN2 + 2.0 * s * series
+        logarithm = logarithm if size >= _TINY else -1e300
+        logarithm = logarithm if size < _INFINITY else 1e300
+        t = min(max(_d(exponent) * logarithm, -_FAR), _FAR)
+        shifted = t * _LOG2_E_DOUBLE + _ROUND_DOUBLE
+        r = t - (shifted - _ROUND_DOUBLE) * _LN2
+        p = ((((1 / 40320 * r + 1 / 5040) * r + 1 / 720) * r + 1 / 120) * r + 1 / 24) * r + 1 / 6
+        value = np.float64(((p * r + 0.5) * r + 1.0) * r + 1.0)
+        n_bits = np.int64(np.float64(shifted).view(np.int64) << _MANTISSA_BITS_DOUBLE)
+        result = _f(np.int64(value.view(np.int64) + n_bits).view(np.float64))
+        whole = exponent == np.floor(exponent)
+        odd = np.floor(exponent * _HALF) != exponent * _HALF
+        mirrored = (-result if odd else result) if whole else _NAN
+        result = mirrored if x < _ZERO else result
+        return result if x == x else x
 
     return single

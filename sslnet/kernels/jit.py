@@ -1,7 +1,7 @@
 """How the kernels of the layers are compiled and spread over the threads, said once.
 
 Two habits keep a loop vectorised: slice arrays before the inner loop and index from 0 (an index that might be negative
-costs ten times), and give an operation that works in place a kernel of its own (aliasing arrays fail the compiler's
+costs ten times), and give an operation that works in place its array once, not twice (aliasing arrays fail the compiler's
 overlap test at run time).
 """
 

@@ -10,7 +10,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 
 @kernel
 def _forward(i0, i1, thread, x, y):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         y[i] = abs(x[i])
 
@@ -18,7 +19,8 @@ def _forward(i0, i1, thread, x, y):
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx):
     zero = x.dtype.type(0)
-    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, dy = x[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(x.size):
         dx[i] = dy[i] if x[i] > zero else (-dy[i] if x[i] < zero else zero)
 

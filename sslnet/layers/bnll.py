@@ -1,25 +1,26 @@
-"""BNLL: y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-|x|)); any shape, in place or not.  dx = dy sigmoid(x)."""
+"""BNLL: y = log(1 + exp(x)), taken apart so that exp does not overflow; any shape, in place or not.  dx = dy sigmoid(x)."""
 
 from __future__ import annotations
 
 from typing import ClassVar, final
 
-from sslnet.kernels.elementary import exp, log1p, sigmoid
+from sslnet.kernels.elementary import sigmoid, softplus
 from sslnet.kernels.jit import kernel
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 
 @kernel
 def _forward(i0, i1, thread, x, y):
-    zero = x.dtype.type(0)
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
-        y[i] = max(x[i], zero) + log1p(exp(-abs(x[i])))
+        y[i] = softplus(x[i])
 
 
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx):
-    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, dy = x[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(x.size):
         dx[i] = dy[i] * sigmoid(x[i])
 

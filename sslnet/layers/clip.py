@@ -10,7 +10,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 
 @kernel
 def _forward(i0, i1, thread, x, y, low, high):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         v = x[i]
         v = high if v > high else v
@@ -20,7 +21,8 @@ def _forward(i0, i1, thread, x, y, low, high):
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, low, high):
     zero = x.dtype.type(0)
-    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, dy = x[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(x.size):
         inside = (x[i] >= low) & (x[i] <= high)
         dx[i] = dy[i] if inside else zero

@@ -11,15 +11,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from sslnet.kernels.jit import spread
-from sslnet.kernels.memory import aligned_empty, scratch
+from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.memory import aligned_empty
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 
 Kernel = Callable[..., None]
 
-BLOCK = 1 << 14
-"""Elements of an in-place layer that pass through the copy at a time: they stay in the cache."""
+
+@kernel
+def copy(i0, i1, thread, x, y):
+    x, y = x[i0:i1], y[i0:i1]
+    for i in range(x.size):
+        y[i] = x[i]
 
 
 class Elementwise(ChannelWise, ABC):
@@ -27,7 +31,11 @@ class Elementwise(ChannelWise, ABC):
 
     IN_PLACE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]]
-    """forward(i0, i1, thread, x, y, *constants), gradient(i0, i1, thread, x, y, dy, dx, *constants)."""
+    """forward(i0, i1, thread, x, y, *constants), gradient(i0, i1, thread, x, y, dy, dx, *constants).
+
+    In place y, or dx, is None: the kernel then writes into x, or dy, by that very name. Given twice, the array would look
+    like two that overlap, for which the compiled loop goes one value at a time.
+    """
 
     def constants(self) -> tuple[float, ...]:
         """The numbers that both kernels take, from the layer's parameters; raises DefinitionError."""
@@ -51,10 +59,10 @@ class Elementwise(ChannelWise, ABC):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y = bottom[0].data.reshape(-1), top[0].data.reshape(-1)
-        if top[0] is bottom[0] and self.reads_input():
-            self._input[:] = x
-            x = self._input
-        self._run(self.KERNELS[0], (x,), y)
+        in_place = top[0] is bottom[0]
+        if in_place and self.reads_input():
+            spread(copy, y.size, 1, y, self._input)
+        spread(self.KERNELS[0], y.size, 1, x, None if in_place else y, *self._constants)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return self.reads_input() and not in_place
@@ -67,33 +75,5 @@ class Elementwise(ChannelWise, ABC):
         x = y  # where the gradient gets by with y, a kernel that asks for the sign of x takes that of y
         if self.reads_input():
             x = self._input if top[0] is bottom[0] else bottom[0].data.reshape(-1)
-        self._run(self.KERNELS[1], (x, y, dy), dx)
-
-    def _run(self, kernel: Kernel, inputs: tuple[np.ndarray, ...], out: np.ndarray) -> None:
-        if any(array.ctypes.data == out.ctypes.data for array in inputs):
-            spread(_blockwise, out.size, 1, kernel, inputs, out, self._constants)
-        else:
-            spread(kernel, out.size, 1, *inputs, out, *self._constants)
-
-
-def _blockwise(
-    i0: int,
-    i1: int,
-    thread: int,
-    kernel: Kernel,
-    inputs: tuple[np.ndarray, ...],
-    out: np.ndarray,
-    constants: tuple[float, ...],
-) -> None:
-    """kernel over [i0, i1) where an input is the output itself: it reads a copy, block by block.
-
-    With both the same, the compiled loop would find that they overlap and go one value at a time, ten times slower.
-    """
-    copy = scratch("elementwise", BLOCK, out.dtype)
-    for first in range(i0, i1, BLOCK):
-        block = slice(first, min(first + BLOCK, i1))
-        size = block.stop - first
-        target = out[block]
-        copy[:size] = target
-        parts = (copy if array.ctypes.data == out.ctypes.data else array[block] for array in inputs)
-        kernel(0, size, thread, *parts, target, *constants)
+        in_place = dx.ctypes.data == dy.ctypes.data
+        spread(self.KERNELS[1], y.size, 1, x, y, dy, None if in_place else dx, *self._constants)

@@ -17,7 +17,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 @kernel
 def _forward(i0, i1, thread, x, y, alpha):
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         v = x[i]
         y[i] = v if v > zero else alpha * (exp(v) - one)
@@ -26,7 +27,8 @@ def _forward(i0, i1, thread, x, y, alpha):
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, alpha):
     zero = x.dtype.type(0)
-    x, y, dy, dx = x[i0:i1], y[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, y, dy = x[i0:i1], y[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(x.size):
         dx[i] = dy[i] if x[i] > zero else dy[i] * (alpha + y[i])
 

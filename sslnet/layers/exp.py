@@ -12,14 +12,16 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 
 @kernel
 def _forward(i0, i1, thread, x, y, inner, outer):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         y[i] = outer * exp(inner * x[i])
 
 
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, inner, outer):
-    y, dy, dx = y[i0:i1], dy[i0:i1], dx[i0:i1]
+    y, dy = y[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(y.size):
         dx[i] = inner * y[i] * dy[i]
 

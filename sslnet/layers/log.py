@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from typing import ClassVar, final
 
+from sslnet.kernels.elementary import log
 from sslnet.kernels.jit import kernel
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 
 @kernel
 def _forward(i0, i1, thread, x, y, scale, shift, factor):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
-        y[i] = factor * math.log(shift + scale * x[i])
+        y[i] = factor * log(shift + scale * x[i])
 
 
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, scale, shift, factor):
-    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, dy = x[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(x.size):
         dx[i] = dy[i] * factor * scale / (shift + scale * x[i])
 

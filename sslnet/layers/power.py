@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
+from sslnet.kernels.elementary import power as power_of
 from sslnet.kernels.jit import kernel
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 
 @kernel
 def _forward(i0, i1, thread, x, y, power, scale, shift):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     if power == 1:
         for i in range(x.size):
             y[i] = shift + scale * x[i]
@@ -24,12 +26,13 @@ def _forward(i0, i1, thread, x, y, power, scale, shift):
             y[i] = v * v
     else:
         for i in range(x.size):
-            y[i] = (shift + scale * x[i]) ** power
+            y[i] = power_of(shift + scale * x[i], power)
 
 
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, power, scale, shift):
-    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, dy = x[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     slope = power * scale
     if slope == 0:
         dx[:] = 0
@@ -42,7 +45,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, power, scale, shift):
     else:
         less = power - x.dtype.type(1)
         for i in range(x.size):
-            dx[i] = slope * (shift + scale * x[i]) ** less * dy[i]
+            dx[i] = slope * power_of(shift + scale * x[i], less) * dy[i]
 
 
 @final

@@ -16,53 +16,66 @@ from sslnet.kernels.jit import kernel, spread
 from sslnet.kernels.memory import aligned_empty
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.elementwise import copy
+
+# In place y, or dx, is None: see layers/elementwise.py. Where the slopes themselves lie side by side (``values`` is 1), the
+# innermost loop goes over them.
 
 
 @kernel
-def _forward(r0, r1, thread, x, y, slopes):
-    """For the rows [r0, r1) of (N * C, values)."""
+def _forward(n0, n1, thread, x, y, slopes):
+    """For the images [n0, n1) of (N, C, values)."""
     zero = x.dtype.type(0)
-    c = r0 % slopes.size
-    for r in range(r0, r1):
-        xr, yr, slope = x[r], y[r], slopes[c]
-        for q in range(xr.size):
-            v = xr[q]
-            yr[q] = v if v > zero else slope * v
-        c = c + 1 if c + 1 < slopes.size else 0
+    y = x if y is None else y
+    for n in range(n0, n1):
+        if x.shape[2] == 1:
+            xn, yn = x[n].reshape(-1), y[n].reshape(-1)
+            for c in range(slopes.size):
+                v = xn[c]
+                yn[c] = v if v > zero else slopes[c] * v
+            continue
+        for c in range(slopes.size):
+            xc, yc, slope = x[n, c], y[n, c], slopes[c]
+            for q in range(xc.size):
+                v = xc[q]
+                yc[q] = v if v > zero else slope * v
 
 
 @kernel
-def _gradient(r0, r1, thread, x, dy, dx, slopes):
-    """dx may be dy."""
+def _gradient(n0, n1, thread, x, dy, dx, slopes):
+    """For the images [n0, n1) of (N, C, values)."""
     zero = x.dtype.type(0)
-    above = np.empty(x.shape[1], x.dtype)
-    c = r0 % slopes.size
-    if x.shape[1] == 1:
-        # For rows of one value the copy would cost more than the work.
-        for r in range(r0, r1):
-            dx[r, 0] = dy[r, 0] if x[r, 0] > zero else slopes[c] * dy[r, 0]
-            c = c + 1 if c + 1 < slopes.size else 0
-        return
-    for r in range(r0, r1):
-        xr, dr, slope = x[r], dx[r], slopes[c]
-        above[:] = dy[r]
-        for q in range(xr.size):
-            dr[q] = above[q] if xr[q] > zero else slope * above[q]
-        c = c + 1 if c + 1 < slopes.size else 0
+    dx = dy if dx is None else dx
+    for n in range(n0, n1):
+        if x.shape[2] == 1:
+            xn, above, below = x[n].reshape(-1), dy[n].reshape(-1), dx[n].reshape(-1)
+            for c in range(slopes.size):
+                g = above[c]
+                below[c] = g if xn[c] > zero else slopes[c] * g
+            continue
+        for c in range(slopes.size):
+            xc, above, below, slope = x[n, c], dy[n, c], dx[n, c], slopes[c]
+            for q in range(xc.size):
+                g = above[q]
+                below[q] = g if xc[q] > zero else slope * g
 
 
 @kernel
 def _slope_gradient(c0, c1, thread, x, dy, total):
     """total = sum of dy x where x <= 0, for the channels [c0, c1) of (N, C, values)."""
     zero = x.dtype.type(0)
-    for c in range(c0, c1):
-        t = 0.0
-        for n in range(x.shape[0]):
+    total[c0:c1] = 0
+    for n in range(x.shape[0]):
+        if x.shape[2] == 1:
+            xn, dn, t = x[n, c0:c1, 0], dy[n, c0:c1, 0], total[c0:c1]
+            for c in range(t.size):
+                t[c] += dn[c] * xn[c] if xn[c] <= zero else zero
+            continue
+        for c in range(c0, c1):
             xc, dc, row = x[n, c], dy[n, c], zero
             for q in range(xc.size):
                 row += dc[q] * xc[q] if xc[q] <= zero else zero
-            t += row
-        total[c] = t
+            total[c] += row
 
 
 @final
@@ -84,31 +97,35 @@ class PReLU(ChannelWise):
             raise self.shape_error(f'the slopes are of {slopes.count} channels: "{x.name}" has shape {x.shape}')
         top[0].reshape_like(x)
         self.fold = (x.shape[0], x.shape[1], x.count_of(2))
-        self.rows = (x.count_of(0, 2), x.count_of(2))
         self._total = np.zeros(x.shape[1])
         if top[0] is x and self._input.size != x.count:
             self._input = aligned_empty(x.count, self.dtype)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        x, y = bottom[0].data.reshape(self.rows), top[0].data.reshape(self.rows)
-        if top[0] is bottom[0]:
-            self._input[:] = x.reshape(-1)
-            x = self._input.reshape(self.rows)
-        spread(_forward, *self.rows, x, y, self.blobs[0].data.reshape(-1))
+        x, y = bottom[0].data.reshape(self.fold), top[0].data.reshape(self.fold)
+        in_place = top[0] is bottom[0]
+        if in_place:
+            spread(copy, x.size, 1, x.reshape(-1), self._input)
+        spread(_forward, len(x), x[:1].size, x, None if in_place else y, self._slopes())
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return not in_place
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        x, dy = self._input if top[0] is bottom[0] else bottom[0].data, top[0].diff
+        in_place = top[0] is bottom[0]
+        x = (self._input if in_place else bottom[0].data).reshape(self.fold)
+        dy, dx = top[0].diff.reshape(self.fold), bottom[0].diff.reshape(self.fold)
         if self.param_propagate_down[0]:
-            cost = self.fold[0] * self.fold[2]
-            spread(_slope_gradient, self.fold[1], cost, x.reshape(self.fold), dy.reshape(self.fold), self._total)
+            spread(_slope_gradient, self.fold[1], self.fold[0] * self.fold[2], x, dy, self._total)
             slopes = self.blobs[0].diff
             slopes += self._total.sum() if self.shared else self._total
         if propagate_down[0]:
-            arrays = (x.reshape(self.rows), dy.reshape(self.rows), bottom[0].diff.reshape(self.rows))
-            spread(_gradient, *self.rows, *arrays, self.blobs[0].data.reshape(-1))
+            spread(_gradient, len(x), x[:1].size, x, dy, None if in_place else dx, self._slopes())
+
+    def _slopes(self) -> np.ndarray:
+        """One number a channel."""
+        slopes = self.blobs[0].data
+        return np.full(self.fold[1], slopes, self.dtype) if self.shared else slopes
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None

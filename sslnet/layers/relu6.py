@@ -16,7 +16,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 @kernel
 def _forward(i0, i1, thread, x, y, slope):
     zero, six = x.dtype.type(0), x.dtype.type(6)
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         v = slope * x[i] if x[i] < zero else x[i]
         y[i] = six if v > six else v
@@ -25,7 +26,8 @@ def _forward(i0, i1, thread, x, y, slope):
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, slope):
     zero, six = x.dtype.type(0), x.dtype.type(6)
-    y, dy, dx = y[i0:i1], dy[i0:i1], dx[i0:i1]
+    y, dy = y[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(y.size):
         d = slope * dy[i] if y[i] <= zero else dy[i]
         dx[i] = zero if y[i] >= six else d

@@ -11,7 +11,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 
 @kernel
 def _forward(i0, i1, thread, x, y):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         y[i] = sigmoid(x[i])
 
@@ -19,7 +20,8 @@ def _forward(i0, i1, thread, x, y):
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx):
     one = y.dtype.type(1)
-    y, dy, dx = y[i0:i1], dy[i0:i1], dx[i0:i1]
+    y, dy = y[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(y.size):
         dx[i] = dy[i] * y[i] * (one - y[i])
 

@@ -14,7 +14,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.elementary import exp, log1p, sigmoid
+from sslnet.kernels.elementary import sigmoid, softplus
 from sslnet.kernels.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.loss import Loss, normalizer
@@ -30,7 +30,7 @@ def _forward(n0, n1, thread, x, t, has_ignore, ignore, sums, counts):
         for i in range(xn.size):
             counted = not has_ignore or tn[i] != ignore
             v = xn[i]
-            total += max(v, zero) - v * tn[i] + log1p(exp(-abs(v))) if counted else zero
+            total += softplus(v) - v * tn[i] if counted else zero
             count += 1 if counted else 0
         sums[n], counts[n] = total, count
 

@@ -14,7 +14,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 
 @kernel
 def _forward(i0, i1, thread, x, y, beta):
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         y[i] = x[i] * sigmoid(beta * x[i])
 
@@ -22,7 +23,8 @@ def _forward(i0, i1, thread, x, y, beta):
 @kernel
 def _gradient(i0, i1, thread, x, y, dy, dx, beta):
     one = x.dtype.type(1)
-    x, dy, dx = x[i0:i1], dy[i0:i1], dx[i0:i1]
+    x, dy = x[i0:i1], dy[i0:i1]
+    dx = dy if dx is None else dx[i0:i1]
     for i in range(x.size):
         s = sigmoid(beta * x[i])
         t = beta * x[i] * s

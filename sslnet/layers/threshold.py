@@ -13,7 +13,8 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 @kernel
 def _forward(i0, i1, thread, x, y, threshold):
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    x, y = x[i0:i1], y[i0:i1]
+    x = x[i0:i1]
+    y = x if y is None else y[i0:i1]
     for i in range(x.size):
         y[i] = one if x[i] > threshold else zero
 
