@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sslnet.kernels import depthwise
 from sslnet.kernels.conv_choice import choose_forward, choose_input_grad, choose_weight_grad
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_reference import ReferenceWeightGrad
@@ -120,16 +121,25 @@ def plan_forward(
     unit       the vector unit to use when it is not to be the machine's best
     winograd   False: sums of products as they stand, whose rounding errors are some ten times smaller
     """
-    return ForwardPlan(geometry, choose_forward(geometry, unit or vector_unit(), relu, kept, winograd))
+    unit = unit or vector_unit()
+    if kept is None and depthwise.takes_forward(geometry):
+        return ForwardPlan(geometry, depthwise.forward_engine(geometry, unit, relu=relu))
+    return ForwardPlan(geometry, choose_forward(geometry, unit, relu, kept, winograd))
 
 
 def plan_input_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None, winograd: bool = True) -> InputGradPlan:
     """The gradient of a convolution with respect to its input."""
-    return InputGradPlan(geometry, choose_input_grad(geometry, unit or vector_unit(), winograd))
+    unit = unit or vector_unit()
+    if depthwise.takes_input_grad(geometry):
+        return InputGradPlan(geometry, depthwise.input_grad_engine(geometry, unit))
+    return InputGradPlan(geometry, choose_input_grad(geometry, unit, winograd))
 
 
 def plan_weight_grad(
     geometry: ConvGeometry, *, unit: VectorUnit | None = None, winograd: bool = True
 ) -> WeightGradPlan:
     """The gradient of a convolution with respect to its weights and bias."""
-    return choose_weight_grad(geometry, unit or vector_unit(), winograd) or ReferenceWeightGrad(geometry)
+    unit = unit or vector_unit()
+    if depthwise.takes_weight_grad(geometry, unit):
+        return depthwise.DepthwiseWeightGrad(geometry, unit)
+    return choose_weight_grad(geometry, unit, winograd) or ReferenceWeightGrad(geometry)

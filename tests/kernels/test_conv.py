@@ -276,7 +276,7 @@ def test_plan_names_its_kernel():
     for numbers in LAYERS.values():
         g = layer(*numbers)
         for plan in (plan_forward(g), plan_input_grad(g)):
-            assert plan.kernel.split()[0] in ("filters", "pixels", "winograd")
+            assert plan.kernel.split()[0] in ("depthwise", "filters", "pixels", "winograd")
 
 
 def test_packed_weights_are_a_copy():
