@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from benchmarks import convs, training
+from benchmarks import convs, inference, layers, training
 
 SECTIONS: dict[str, ModuleType] = {
     "convs": convs,
     "nets": training,
+    "inference": inference,
+    "layers": layers,
 }

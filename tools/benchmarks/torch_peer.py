@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -202,6 +203,29 @@ def _softmax_loss(layer: Any, bottoms: Sequence[Any]) -> Callable[..., Any]:
     return lambda x, labels: functional.cross_entropy(x.flatten(1) if x.shape[2:].numel() == 1 else x, labels)
 
 
+class _Lstm(nn.Module):
+    """torch has the gates in another order: i f g o, ours i f o g. Sequences start with the batch."""
+
+    def __init__(self, layer: Any, bottoms: Sequence[Any]) -> None:
+        super().__init__()
+        size = layer.size
+        order = np.r_[: 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]
+        self.lstm = nn.LSTM(bottoms[0].shape[-1], size)
+        weights, bias, recurrent = (torch.from_numpy(blob.data[order].copy()) for blob in layer.blobs)
+        self.lstm.weight_ih_l0, self.lstm.weight_hh_l0 = nn.Parameter(weights), nn.Parameter(recurrent)
+        self.lstm.bias_ih_l0 = nn.Parameter(bias)
+        self.lstm.bias_hh_l0 = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
+
+    def forward(self, x: Tensor, cont: Tensor) -> Tensor:
+        return self.lstm(x)[0]
+
+
+def _prelu(layer: Any, bottoms: Sequence[Any]) -> nn.Module:
+    module = nn.PReLU(layer.blobs[0].count)
+    module.weight = _parameter(layer.blobs[0])
+    return module
+
+
 CONVERTERS: dict[str, Callable[[Any, Sequence[Any]], Callable[..., Any]]] = {
     "BatchNorm": _batch_norm,
     "Concat": _concat,
@@ -209,15 +233,20 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any]], Callable[..., Any]]] = {
     "ConvolutionDepthwise": _convolution,
     "DepthwiseConvolution": _convolution,
     "Dropout": lambda layer, bottoms: nn.Dropout(layer.param.dropout_param.dropout_ratio),
+    "ELU": lambda layer, bottoms: nn.ELU(layer.param.elu_param.alpha),
     "Eltwise": _eltwise,
     "Flatten": lambda layer, bottoms: nn.Flatten(),
     "InnerProduct": _inner_product,
     "LRN": _lrn,
+    "LSTM": _Lstm,
+    "PReLU": _prelu,
     "Pooling": _pooling,
     "Power": _power,
     "ReLU": _relu,
+    "Sigmoid": lambda layer, bottoms: nn.Sigmoid(),
     "Softmax": lambda layer, bottoms: nn.Softmax(1),
     "SoftmaxWithLoss": _softmax_loss,
     "Split": _split,
+    "TanH": lambda layer, bottoms: nn.Tanh(),
 }
 """Layer type -> what makes its module from the layer and its bottom blobs."""
