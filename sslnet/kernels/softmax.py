@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from sslnet.kernels.elementary import exp
 from sslnet.kernels.jit import kernel, spread
+
+_SIGN, _REST, _LEAST = np.int32(31), np.int32(2**31 - 1), np.int32(-(2**31))
+_BLOCK = 256
+"""Columns taken through all classes at a time: they stay in the cache."""
 
 
 def softmax(x: np.ndarray, y: np.ndarray) -> None:
@@ -17,7 +25,7 @@ def softmax(x: np.ndarray, y: np.ndarray) -> None:
     if inner == 1:
         spread(_rows, outer, 4 * classes, x.reshape(outer, classes), y.reshape(outer, classes))
     else:
-        spread(_columns, outer, 4 * classes * inner, x, y)
+        spread(_columns, outer * _blocks(inner), 4 * classes * min(inner, _BLOCK), x, y)
 
 
 def softmax_gradient(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
@@ -27,66 +35,77 @@ def softmax_gradient(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
         flat = (outer, classes)
         spread(_rows_gradient, outer, classes, y.reshape(flat), dy.reshape(flat), dx.reshape(flat))
     else:
-        spread(_columns_gradient, outer, classes * inner, y, dy, dx)
+        spread(_columns_gradient, outer * _blocks(inner), classes * min(inner, _BLOCK), y, dy, dx)
 
 
-@kernel
-def _largest(row, lanes):
-    """The largest value; in lanes, since the compiler keeps a running maximum in order for the sake of NaN."""
-    width = lanes.size
-    lanes[:] = row[0]
-    for block in range(row.size // width):
-        part = row[block * width : (block + 1) * width]
-        for c in range(width):
-            lanes[c] = part[c] if part[c] > lanes[c] else lanes[c]
-    most = row[0]
-    for c in range(width):
-        most = lanes[c] if lanes[c] > most else most
-    for c in range(row.size // width * width, row.size):
-        most = row[c] if row[c] > most else most
-    return most
+def _blocks(inner: int) -> int:
+    return -(-inner // _BLOCK)
+
+
+def _largest(row: Any) -> Any:
+    """The largest value of a row; NaN may be passed over, for its own exponential is NaN all the same."""
+    raise NotImplementedError("to be called from Numba functions")
+
+
+@overload(_largest)
+def _largest_of(row):
+    if row.dtype != types.float32:
+        return lambda row: np.max(row)
+
+    def single(row):
+        # A running maximum of floats is kept in order, for the sake of NaN. Whole numbers in the same order as the floats
+        # may be compared in vectors: the bits, of negative numbers all but the sign turned over.
+        most = _LEAST
+        for c in range(row.size):
+            bits = np.float32(row[c]).view(np.int32)
+            most = max(most, np.int32(bits ^ ((bits >> _SIGN) & _REST)))
+        return np.int32(most ^ ((most >> _SIGN) & _REST)).view(np.float32)
+
+    return single
 
 
 @kernel
 def _rows(i0, i1, thread, x, y):
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    lanes = np.empty(16, x.dtype)
     for i in range(i0, i1):
         row, out = x[i], y[i]
-        most = _largest(row, lanes)
+        most, total = _largest(row), zero
         for c in range(row.size):
-            out[c] = exp(row[c] - most)
-        total = zero
-        for c in range(row.size):
-            total += out[c]
+            e = exp(row[c] - most)
+            out[c] = e
+            total += e
         factor = one / total
         for c in range(row.size):
             out[c] *= factor
 
 
 @kernel
-def _columns(i0, i1, thread, x, y):
+def _columns(b0, b1, thread, x, y):
+    """For the blocks [b0, b1) of columns, image after image."""
     classes, inner = x.shape[1], x.shape[2]
-    most, total = np.empty(inner, x.dtype), np.empty(inner, x.dtype)
-    one = x.dtype.type(1)
-    for i in range(i0, i1):
-        most[:] = x[i, 0]
+    blocks, one = -(-inner // _BLOCK), x.dtype.type(1)
+    largest, sums = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
+    for b in range(b0, b1):
+        i, p = b // blocks, b % blocks * _BLOCK
+        end = min(p + _BLOCK, inner)
+        most, total = largest[: end - p], sums[: end - p]
+        most[:] = x[i, 0, p:end]
         for c in range(1, classes):
-            row = x[i, c]
-            for q in range(inner):
+            row = x[i, c, p:end]
+            for q in range(row.size):
                 most[q] = row[q] if row[q] > most[q] else most[q]
         total[:] = 0
         for c in range(classes):
-            row, out = x[i, c], y[i, c]
-            for q in range(inner):
+            row, out = x[i, c, p:end], y[i, c, p:end]
+            for q in range(row.size):
                 e = exp(row[q] - most[q])
                 out[q] = e
                 total[q] += e
-        for q in range(inner):
+        for q in range(total.size):
             total[q] = one / total[q]
         for c in range(classes):
-            out = y[i, c]
-            for q in range(inner):
+            out = y[i, c, p:end]
+            for q in range(out.size):
                 out[q] *= total[q]
 
 
@@ -102,16 +121,20 @@ def _rows_gradient(i0, i1, thread, y, dy, dx):
 
 
 @kernel
-def _columns_gradient(i0, i1, thread, y, dy, dx):
+def _columns_gradient(b0, b1, thread, y, dy, dx):
+    """For the blocks [b0, b1) of columns, image after image."""
     classes, inner = y.shape[1], y.shape[2]
-    dot = np.empty(inner, y.dtype)
-    for i in range(i0, i1):
+    blocks, sums = -(-inner // _BLOCK), np.empty(_BLOCK, y.dtype)
+    for b in range(b0, b1):
+        i, p = b // blocks, b % blocks * _BLOCK
+        end = min(p + _BLOCK, inner)
+        dot = sums[: end - p]
         dot[:] = 0
         for c in range(classes):
-            value, above = y[i, c], dy[i, c]
-            for q in range(inner):
+            value, above = y[i, c, p:end], dy[i, c, p:end]
+            for q in range(value.size):
                 dot[q] += value[q] * above[q]
         for c in range(classes):
-            value, above, below = y[i, c], dy[i, c], dx[i, c]
-            for q in range(inner):
+            value, above, below = y[i, c, p:end], dy[i, c, p:end], dx[i, c, p:end]
+            for q in range(value.size):
                 below[q] = value[q] * (above[q] - dot[q])

@@ -10,13 +10,13 @@ top     the loss; optionally the probabilities, in the shape of x
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet.blob import Blob
+from sslnet.kernels.elementary import log
 from sslnet.kernels.jit import kernel, spread
 from sslnet.kernels.softmax import softmax
 from sslnet.layers.axes import axis_of
@@ -29,17 +29,20 @@ FLT_MIN = float(np.finfo(np.float32).tiny)
 @kernel
 def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
     """Per image the loss and the number of labels that count; -1 when one is out of range."""
-    classes = p.shape[1]
+    classes, tiny, one = p.shape[1], p.dtype.type(FLT_MIN), p.dtype.type(1)
+    chosen = np.empty(p.shape[2], p.dtype)
     for i in range(i0, i1):
         loss, count = 0.0, 0
-        for j in range(p.shape[2]):
+        for j in range(chosen.size):
             k = class_of(labels[i, j], classes, has_ignore, ignore)
-            if k >= 0:
-                loss -= math.log(max(p[i, k, j], FLT_MIN))
-                count += 1
-            elif k == OUT_OF_RANGE:
+            if k == OUT_OF_RANGE:
                 count = -1
                 break
+            chosen[j] = p[i, k, j] if k >= 0 else one
+            count += 1 if k >= 0 else 0
+        if count > 0:
+            for j in range(chosen.size):
+                loss -= log(chosen[j] if chosen[j] >= tiny or chosen[j] != chosen[j] else tiny)
         losses[i], valid[i] = loss, count
 
 
