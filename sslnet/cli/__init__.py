@@ -29,6 +29,7 @@ COMMANDS = {
     "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",
     "export": "sslnet.cli.export",
+    "import": "sslnet.cli.import_",
     "classify": "sslnet.cli.classify",
     "extract": "sslnet.cli.extract",
     "data": "sslnet.cli.data",

@@ -341,7 +341,11 @@ def upsample(graph: Graph, layer: Any, inputs: Names, bottom: Blobs, top: Blobs)
     if len(bottom) > 1:
         raise unsupported(layer, "Upsample by the places of a MAX pooling")
     scales = [1, 1, *(after / before for before, after in zip(bottom[0].shape[2:], top[0].shape[2:]))]
-    options: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    options: dict[str, Any] = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
     return [graph.node("Resize", [inputs[0], "", graph.constant(scales)], **options)]
 
 

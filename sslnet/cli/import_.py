@@ -1,0 +1,61 @@
+"""``sslnet import``: an ONNX model as a prototxt and weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from sslnet.errors import UsageError
+
+HELP = "Reads an ONNX model: a prototxt and weights to make sparse here, checked in onnxruntime."
+EXAMPLE = "sslnet import resnet.onnx --output nets/resnet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE", help="the model (.onnx)")
+    parser.add_argument(
+        "--output", metavar="PREFIX", help="writes PREFIX.prototxt and PREFIX.caffemodel; default: the model's name"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images a run, where the model leaves it open; default 1"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet import prototxt
+    from sslnet.cli.export import need_onnx
+    from sslnet.files import atomic_write
+    from sslnet.weights import to_bytes
+
+    need_onnx()
+    from sslnet.exchange.importing import from_onnx
+
+    if args.batch < 1:
+        raise UsageError(f"--batch must be at least 1, not {args.batch}")
+    prefix = args.output or str(Path(args.source).with_suffix(""))
+    model, weights = f"{prefix}.prototxt", f"{prefix}.caffemodel"
+    for path in (model, weights):
+        if os.path.exists(path) and not args.force:
+            raise UsageError(f"{path} exists", hint="--force overwrites it, --output names other files")
+    imported = from_onnx(args.source, args.batch)
+    os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
+    atomic_write(weights, to_bytes(imported.weights, weights))
+    prototxt.save(imported.message, model)
+    relative = imported.difference.relative if imported.difference is not None else None
+    if args.json:
+        record = {"model": model, "weights": weights, "layers": len(imported.message.layer), "difference": relative}
+        print(json.dumps(record))
+        return 0
+    print(f"{model}: {len(imported.message.layer)} layers\n{weights}: {os.path.getsize(weights):,} bytes")
+    if relative is None:
+        print('not compared with the model: onnxruntime is not installed (pip install "sslnet[onnx]")')
+    else:
+        print(
+            f"largest difference from the model, in onnxruntime: {relative:.3g} of the largest output (random numbers)"
+        )
+    print("to train it: add a data layer in the place of the input, a loss behind the output (docs/prototxt.md)")
+    return 0

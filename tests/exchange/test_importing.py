@@ -1,0 +1,205 @@
+"""An ONNX model as a prototxt: what onnxruntime computes, sslnet computes; what has no layer here is told by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sslnet.cli import main
+from sslnet.errors import DataError, DefinitionError, ErrorList
+from sslnet.exchange.export import export
+from sslnet.exchange.importing import from_onnx
+from sslnet.net import Net
+
+RANDOM = np.random.default_rng(0)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return (RANDOM.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+def model(
+    path: Path, *nodes: Any, constants: dict[str, Any] | None = None, shape: Any = ("N", 6, 8, 8), opset: int = 17
+) -> Path:
+    """Writes a model from x to y; a node is (operator, inputs, outputs, attributes), a string of names each."""
+    made = [
+        helper.make_node(op, inputs.split(), outputs.split(), **(attributes[0] if attributes else {}))
+        for op, inputs, outputs, *attributes in nodes
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()]
+    graph = helper.make_graph(
+        made,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_empty_tensor_value_info("y")],
+        initializer=tensors,
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(onnx.shape_inference.infer_shapes(whole), str(path))
+    return path
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+POOL = {"kernel_shape": [3, 3], "strides": [2, 2]}
+CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "conv": ([("Conv", "x w b", "y", {"pads": [1, 2, 1, 2], "strides": [2, 1]})], {"w": weights(4, 6, 3, 3), "b": weights(4)}),
+    "conv groups dilated": ([("Conv", "x w", "y", {"group": 2, "dilations": [2, 2]})], {"w": weights(4, 3, 3, 3)}),
+    "conv same": ([("Conv", "x w", "y", {"auto_pad": "SAME_UPPER"})], {"w": weights(4, 6, 3, 3)}),
+    "padded conv": (
+        [("Pad", "x p", "a"), ("Conv", "a w", "y", {"pads": [1, 1, 1, 1]})],
+        {"p": ints(0, 0, 1, 0, 0, 0, 1, 0), "w": weights(4, 6, 3, 3)},
+    ),
+    "deconv": ([("ConvTranspose", "x w", "y", {"strides": [2, 2], "group": 2})], {"w": weights(6, 2, 3, 3)}),
+    "batch norm": (
+        [("BatchNormalization", "x s b m v", "y", {"epsilon": 0.01})],
+        {"s": weights(6), "b": weights(6), "m": weights(6), "v": np.abs(weights(6)) + 1},
+    ),
+    "gemm": ([("Flatten", "x", "a"), ("Gemm", "a w b", "y", {"transB": 1, "alpha": 0.5})], {"w": weights(5, 384), "b": weights(5)}),
+    "gemm of the other order": ([("Flatten", "x", "a"), ("Gemm", "a w", "y")], {"w": weights(384, 5)}),
+    "matmul and bias": (
+        [("Reshape", "x s", "a"), ("MatMul", "a w", "c"), ("Add", "c b", "y")],
+        {"s": ints(0, 6, 64), "w": weights(64, 5), "b": weights(5)},
+    ),
+    "max pool": ([("MaxPool", "x", "y", POOL)], {}),
+    "max pool ceil": ([("MaxPool", "x", "y", {**POOL, "ceil_mode": 1})], {}),
+    "max pool padded behind": ([("MaxPool", "x", "y", {**POOL, "pads": [0, 0, 1, 1]})], {}),
+    "mean pool": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1]})], {}),
+    "mean pool with padding": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1], "count_include_pad": 1})], {}),
+    "mean pool ceil": ([("AveragePool", "x", "y", {**POOL, "ceil_mode": 1})], {}),
+    "mean pool of zeros": ([("Pad", "x p", "a"), ("AveragePool", "a", "y", POOL)], {"p": ints(0, 0, 0, 0, 0, 0, 1, 1)}),
+    "global pools": ([("GlobalMaxPool", "x", "a"), ("GlobalAveragePool", "x", "b"), ("Sub", "a b", "y")], {}),
+    "mean over pixels": ([("ReduceMean", "x", "y", {"axes": [2, 3], "keepdims": 0})], {}),
+    "mean over all": ([("ReduceMean", "x", "y", {"axes": [1, 2, 3], "keepdims": 1})], {}),
+    "lrn": ([("LRN", "x", "y", {"size": 3, "alpha": 0.5, "bias": 2.0})], {}),
+    "relus": (
+        [("Relu", "x", "a"), ("LeakyRelu", "x", "b", {"alpha": 0.2}), ("PRelu", "x s", "c"), ("Sum", "a b c", "y")],
+        {"s": weights(6, 1, 1)},
+    ),
+    "relu6": ([("Clip", "x low high", "y")], {"low": np.float32(0), "high": np.float32(6)}),
+    "clip below": ([("Clip", "x low", "y")], {"low": np.float32(-0.5)}),
+    "curves": (
+        [("Sigmoid", "x", "a"), ("Tanh", "a", "b"), ("Elu", "b", "c"), ("Softplus", "c", "d"), ("Exp", "d", "e"), ("Log", "e", "y")],
+        {},
+    ),
+    "hard ones": ([("HardSwish", "x", "a"), ("HardSigmoid", "a", "b"), ("Neg", "b", "c"), ("Abs", "c", "y")], {}),
+    "powers": (
+        [("Mul", "x x", "a"), ("Add", "a one", "b"), ("Sqrt", "b", "c"), ("Reciprocal", "c", "d"), ("Pow", "d two", "y")],
+        {"one": np.float32(1), "two": np.float32(2)},
+    ),
+    "constants": (
+        [("Sub", "k x", "a"), ("Div", "a s", "b"), ("Mul", "c b", "d"), ("Sub", "d e", "y")],
+        {"k": np.float32(2), "s": weights(6, 1, 1) + 3, "c": weights(6, 1, 1), "e": weights(8, 8)},
+    ),
+    "squeeze and excitation": (
+        [("GlobalAveragePool", "x", "a"), ("Conv", "a w", "b"), ("Sigmoid", "b", "c"), ("Mul", "x c", "d"), ("Add", "d x", "y")],
+        {"w": weights(6, 6, 1, 1)},
+    ),
+    "quotient": ([("Exp", "x", "a"), ("Div", "x a", "y")], {}),
+    "branches": (
+        [("Split", "x s", "a b", {"axis": 1}), ("Max", "a b", "c"), ("Concat", "a c", "y", {"axis": -3})],
+        {"s": ints(3, 3)},
+    ),
+    "slice": ([("Slice", "x from to axes", "y")], {"from": ints(1, 0), "to": ints(-1, 5), "axes": ints(1, 3)}),
+    "shapes": (
+        [("Shape", "x", "s"), ("Gather", "s zero", "n"), ("Unsqueeze", "n axes", "m"), ("Concat", "m rest", "t", {"axis": 0}), ("Reshape", "x t", "y")],
+        {"zero": np.int64(0), "axes": ints(0), "rest": ints(-1)},
+    ),
+    "transpose": ([("Transpose", "x", "a", {"perm": [0, 2, 3, 1]}), ("Softmax", "a", "y")], {}),
+    "nearest": ([("Resize", "x  f", "y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})], {"f": np.array([1, 1, 2, 2], "f4")}),
+    "nothing": ([("Identity", "x", "a"), ("Dropout", "a", "b"), ("Cast", "b", "c", {"to": 1}), ("Relu", "c", "y")], {}),
+    "squeeze": ([("GlobalMaxPool", "x", "a"), ("Squeeze", "a s", "b"), ("Unsqueeze", "b u", "c"), ("ArgMax", "c", "d", {"axis": 1}), ("Cast", "d", "y", {"to": 1})], {"s": ints(2, 3), "u": ints(2)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_model_is_the_same_here(name: str, tmp_path: Path) -> None:
+    nodes, constants = CASES[name]
+    if name == "nearest":
+        nodes = [("Resize", "x none f", "y", nodes[0][3])]
+        constants = {**constants, "none": np.zeros(0, "f4")}
+    imported = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants), batch=2)
+    assert imported.difference is not None
+    assert imported.difference.relative < 1e-5
+
+
+def test_dense_chain_becomes_as_few_layers_as_it_has(tmp_path: Path) -> None:
+    nodes, constants = CASES["matmul and bias"]
+    layers = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants)).message.layer
+    assert [layer.type for layer in layers] == ["Input", "Reshape", "InnerProduct"]
+    assert layers[2].inner_product_param.bias_term
+
+
+@pytest.mark.parametrize(
+    "node, message",
+    [
+        (("Einsum", "x", "y", {"equation": "abcd->abcd"}), "there is no layer for the operator Einsum"),
+        (
+            ("Conv", "x w", "y", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+            r"padding \[0, 0\] in front and \[1, 1\] behind",
+        ),
+        (("Conv", "x x", "y"), '"x" must be known before the net runs'),
+        (("Pad", "x p", "y"), None),
+    ],
+)
+def test_what_has_no_layer_is_one_error(node: Any, message: str | None, tmp_path: Path) -> None:
+    path = model(tmp_path / "m.onnx", node, constants={"w": weights(4, 6, 3, 3), "p": ints(0, 0, 1, 1, 0, 0, 1, 1)})
+    with pytest.raises((DefinitionError, DataError), match=message):
+        from_onnx(path)
+
+
+def test_every_fault_of_a_model_is_told_once(tmp_path: Path) -> None:
+    path = model(tmp_path / "m.onnx", ("Hardmax", "x", "a"), ("Sign", "a", "b"), ("Relu", "b", "c"), ("Erf", "c", "y"))
+    with pytest.raises(ErrorList) as caught:
+        from_onnx(path)
+    assert [error.message.split()[-1] for error in caught.value.errors] == ["Hardmax", "Sign", "Erf"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x08"])
+def test_file_that_is_no_model_is_an_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(DataError, match="not a model that ONNX can read"):
+        from_onnx(tmp_path / "m.onnx")
+
+
+def test_input_without_a_size_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match='the input "x" has no fixed size'):
+        from_onnx(model(tmp_path / "m.onnx", ("Relu", "x", "y"), shape=("N", 3, "H", "W")))
+
+
+def test_command_writes_a_net_that_sslnet_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, constants = CASES["gemm"]
+    path = model(tmp_path / "m.onnx", *nodes, constants=constants)
+    assert main(["import", str(path), "--batch", "3", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["difference"] < 1e-5
+    assert Net(record["model"], record["weights"]).blobs["y"].shape == (3, 5)
+    assert main(["import", str(path)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main(["import", str(path), "--output", str(tmp_path / "new" / "net")]) == 0
+    assert "largest difference from the model" in capsys.readouterr().out
+
+
+def test_net_survives_the_way_there_and_back(tmp_path: Path) -> None:
+    """Layer for layer: no operator is left where the layer that wrote it stood."""
+    net = Net(Path(__file__).parents[2] / "models" / "resnet20" / "deploy.prototxt", seed=0)
+    for param in net.learnable:
+        param.blob.data[...] = np.abs(RANDOM.standard_normal(param.blob.shape)) / np.sqrt(1 + param.blob.count / 16)
+    onnx_model, _ = export(net)
+    onnx.save(onnx_model, str(tmp_path / "m.onnx"))
+    imported = from_onnx(tmp_path / "m.onnx")
+    assert imported.difference is not None and imported.difference.relative < 1e-5
+    ours = [layer.TYPE for layer in net.layers if layer.TYPE not in ("Split", "Dropout")]
+    assert [layer.type for layer in imported.message.layer] == ours
