@@ -35,8 +35,13 @@ class Memory:
     """What layers keep besides: for their backward pass, batches read ahead."""
 
     @property
+    def blobs(self) -> int:
+        """Data and diffs, what is shared counted once."""
+        return self.data + self.diff + self.shared
+
+    @property
     def total(self) -> int:
-        return self.data + self.diff + self.params + self.shared + self.layers
+        return self.blobs + self.params + self.layers
 
 
 def measure(net: Net) -> Memory:

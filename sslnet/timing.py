@@ -19,6 +19,7 @@ import numpy as np
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
+from sslnet.footprint import Memory
 from sslnet.inputs import copy_sources, fill_inputs, source_shapes, with_inputs
 from sslnet.kernels.threads import num_threads
 from sslnet.net import Net
@@ -80,7 +81,8 @@ class LayerTime:
 class NetTime:
     """A net: its layers, and the whole of it run at once.
 
-    batch  images in the first blob that its data layers make
+    batch   images in the first blob that its data layers make
+    memory  what its blobs, parameters and layers take as it is run here
     """
 
     name: str
@@ -90,6 +92,7 @@ class NetTime:
     layers: list[LayerTime]
     forward: Spread
     backward: Spread | None
+    memory: Memory
 
     @property
     def flops(self) -> int:
@@ -220,6 +223,7 @@ class _Watch:
             layers=self._layers(),
             forward=Spread.of(self.whole_forward),
             backward=Spread.of(self.whole_backward) if self.whole_backward else None,
+            memory=net.memory(),
         )
 
     def _layers(self) -> list[LayerTime]:

@@ -74,6 +74,11 @@ def as_json(timing: Timing) -> dict[str, Any]:
                 "flops": net.flops,
                 "forward_ms": _ms(net.forward),
                 "backward_ms": _ms(net.backward),
+                "memory_bytes": {
+                    "blobs": net.memory.blobs,
+                    "layers": net.memory.layers,
+                    "params": net.memory.params,
+                },
                 "layers": [
                     {
                         "name": layer.name,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sslnet.report.tables import Table
-from sslnet.report.units import count, digits, factor, left, milliseconds, percent
+from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
 
 if TYPE_CHECKING:
     from sslnet.timing import LayerTime, NetTime, Spread, Timing
@@ -18,6 +18,7 @@ def timing_table(timing: Timing) -> Table:
     threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
     table.note(f"medians of {timing.iterations} runs, {threads}; FLOPs of a forward pass, a multiply-add is two")
     table.note(_spread_note(timing))
+    table.note(_memory_note(timing.nets))
     return table
 
 
@@ -122,6 +123,18 @@ def _spread_note(timing: Timing) -> str:
     if not widths:
         return "nothing was timed"
     return f"half the runs lie within {percent(widths[len(widths) // 2])} of the median (worst layer: {percent(widths[-1])})"
+
+
+def _memory_note(nets: Sequence[NetTime]) -> str:
+    """What each net takes; of several with the letters that they have in the table."""
+    parts = []
+    for letter, net in zip("AB", nets):
+        memory = net.memory
+        words = (
+            f"{size(memory.blobs)} for blobs, {size(memory.params)} for parameters, {size(memory.layers)} inside layers"
+        )
+        parts.append(f"{letter} {words}" if len(nets) > 1 else words)
+    return f"memory: {'; '.join(parts)}"
 
 
 def _sum(net: NetTime, direction: str) -> float | None:
