@@ -12,9 +12,10 @@ from numba.extending import intrinsic
 
 from sslnet.kernels import vector as vec
 from sslnet.kernels.conv_lowering import Lowering, Pass
+from sslnet.kernels.conv_transposes import scatter_transposed
 from sslnet.kernels.memory import aligned_zeros
 from sslnet.kernels.threads import num_parts, parallel
-from sslnet.kernels.vector import VectorUnit
+from sslnet.kernels.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 384 * 1024
 """What the source rows of a chunk may take: they are to stay in the second-level cache while all filters pass over them."""
@@ -153,20 +154,60 @@ class PackedWeights:
     def __init__(self, lowering: Lowering, blocks: Blocks, unit: VectorUnit) -> None:
         self.lowering = lowering
         self.blocks = blocks
+        self.lanes = unit.lanes
         sizes = [lowering.groups * blocks.padded * p.taps for p in lowering.passes]
         self.starts = np.cumsum([0, *sizes])
         self.values = aligned_zeros(int(self.starts[-1]) + unit.lanes)
         self.bias = aligned_zeros((lowering.groups, blocks.padded))
+        self.in_vectors = blocks.width % unit.lanes == 0
+        self.runs = [Runs(p.weights, unit.lanes) for p in lowering.passes] if self.in_vectors else []
+        self.scatter = scatter_transposed(unit) if self.in_vectors else 0
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         low = self.lowering
-        for start, taps in zip(self.starts[:-1], low.passes, strict=True):
-            parallel(
-                _pack_blocks, low.groups * self.blocks.count, taps.weights, low.weight_step, low.filters,
-                self.blocks.width, self.blocks.padded, address(weights), self.values[start:],
-                most=1 if weights.size < SMALL_PACK else None,
-            )  # fmt: skip
+        most = 1 if weights.size < SMALL_PACK else None
+        shape = (low.weight_step, low.filters, self.blocks.width, self.blocks.padded)
+        for p, (start, taps) in enumerate(zip(self.starts[:-1], low.passes, strict=True)):
+            values = self.values[start:]
+            if self.in_vectors:
+                runs, units = self.runs[p], low.groups * self.blocks.padded // self.lanes
+                parallel(
+                    _pack_vectors, units, runs.table, runs.places, taps.taps, *shape, self.lanes, self.scatter,
+                    address(weights), address(values), most=most,
+                )  # fmt: skip
+            else:
+                units = low.groups * self.blocks.count
+                parallel(_pack_blocks, units, taps.weights, *shape, address(weights), values, most=most)
         self.bias[:, : low.filters] = 0 if bias is None else bias.reshape(low.groups, low.filters)
+
+
+class Runs:
+    """Where the weights of a group's first filter lie, as runs that are worth reading in one piece.
+
+    table    (groups, runs, 3) int64: first weight, length (0 where a group has fewer runs), where the run's places begin
+    places   for every weight of a run the tap that it is, -1 for none
+    """
+
+    def __init__(self, weights: np.ndarray, most_gap: int) -> None:
+        tables, places, begin = [], [], 0
+        for taps in weights:
+            order = np.argsort(taps)
+            sorted_taps = taps[order]
+            ends = np.flatnonzero(np.diff(sorted_taps) > most_gap) + 1
+            first = sorted_taps[np.concatenate([[0], ends])] if len(taps) else np.zeros(0, np.int64)
+            last = sorted_taps[np.concatenate([ends - 1, [len(taps) - 1]])] if len(taps) else first
+            lengths = last - first + 1
+            starts = np.concatenate([[0], np.cumsum(lengths)])
+            own = np.full(starts[-1], -1, np.int64)
+            run = np.searchsorted(first, sorted_taps, side="right") - 1
+            own[starts[run] + sorted_taps - first[run]] = order
+            tables.append(np.stack([first, lengths, begin + starts[:-1]], axis=1))
+            places.append(own)
+            begin += len(own)
+        self.table = np.zeros((len(tables), max(map(len, tables)), 3), np.int64)
+        for rows, own in zip(self.table, tables, strict=True):
+            rows[: len(own)] = own
+        self.places = np.concatenate(places)
 
 
 PASS = np.dtype([(name, np.int64) for name in ("out_h", "out_w", "taps", "weights", "offsets", "plane")])
@@ -200,6 +241,28 @@ def _float_at(typingctx, where):
         return builder.load(vec.at(builder, args[0], ir.FloatType()))
 
     return types.float32(types.int64), codegen
+
+
+@njit(nogil=True, cache=True)
+def _pack_vectors(
+    u0, u1, thread, table, places, taps, step, filters, width, padded, lanes, scatter, weights, packed
+):  # fmt: skip
+    """_pack_blocks for the units u0 .. u1 of lanes filters each, through square transposes."""
+    vectors = padded // lanes
+    for u in range(u0, u1):
+        group, f = u // vectors, u % vectors * lanes
+        block = f // width * width
+        own = min(width, padded - block)
+        target = packed + ((group * padded + block) * taps + f - block) * 4
+        for run in range(table.shape[1]):
+            first, length, begin = table[group, run, 0], table[group, run, 1], table[group, run, 2]
+            call_tile(
+                scatter,
+                (
+                    weights + (first + f * step) * 4, step * 4, filters - f, length,
+                    np.int64(places.ctypes.data) + begin * 8, target, own * 4,
+                ),
+            )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)

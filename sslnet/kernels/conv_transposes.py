@@ -60,6 +60,30 @@ def load_transposed(unit: VectorUnit) -> int:
 
 
 @cache
+def scatter_transposed(unit: VectorUnit) -> int:
+    """target[places[column]] = a vector of source[row, column] over the rows, zero for the rows that there are not.
+
+    (source, source_step, rows, columns, places, target, target_step)
+    rows     at most lanes are taken
+    places   (columns,) int64: which vector of target a column becomes; negative: none
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(7)
+    def scatter(source, source_step, rows, columns, places, target, target_step):
+        if source_step == 4 and columns == 1:  # the vector lies there as it is
+            _scatter_one(lanes, revision, source, rows, places, target, target_step)
+        else:
+            for column in range(0, columns, lanes):
+                _scatter_transposed(
+                    lanes, revision, source + column * 4, source_step, columns - column, rows, places + column * 8,
+                    target, target_step,
+                )  # fmt: skip
+
+    return scatter
+
+
+@cache
 def add_rows(unit: VectorUnit) -> int:
     """sums[filter] += sum over pixels of source[pixel, filter].
 
@@ -153,6 +177,42 @@ def _load_transposed(typingctx, lanes, revision, source, source_step, target, ta
 
 
 @intrinsic(prefer_literal=True)
+def _scatter_transposed(typingctx, lanes, revision, source, source_step, columns, rows, places, target, target_step):
+    """The first columns columns of a square of source as vectors over its first rows rows, each stored at its place."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        source, source_step, columns, rows, places, target, target_step = args[2:]
+        square = _part_of_square(builder, width, source, source_step, columns, rows)
+        for i, values in enumerate(vec.transpose(builder, square)):
+            with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
+                _store_at_place(builder, values, vec.offset(builder, places, 8 * i), target, target_step)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 7), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _scatter_one(typingctx, lanes, revision, source, count, places, target, target_step):
+    """The first count floats of source, zeros behind them, stored at their place."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        source, count, places, target, target_step = args[2:]
+        values = vec.masked_load(builder, width, source, vec.first_lanes(builder, width, count))
+        _store_at_place(builder, values, places, target, target_step)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 5), codegen
+
+
+@intrinsic(prefer_literal=True)
 def _add_transposed(typingctx, lanes, revision, source, source_step, target, target_step, columns, rows, add):
     """A square of source, transposed, is added to the first rows rows and columns columns of target, or replaces them."""
     numbers = literal_values(lanes, revision)
@@ -201,6 +261,13 @@ def _add_rows(typingctx, lanes, revision, source, step, fours, target):
         return context.get_dummy_value()
 
     return types.void(lanes, revision, *[types.int64] * 4), codegen
+
+
+def _store_at_place(builder, values, where, target, target_step):
+    """Stores to target at the place whose number stands at where, unless it is negative."""
+    place = builder.load(vec.at(builder, where, I64))
+    with builder.if_then(builder.icmp_signed(">=", place, I64(0))):
+        vec.store(builder, values, builder.add(target, builder.mul(place, target_step)))
 
 
 def _part_of_square(builder, width, source, source_step, columns, rows):

@@ -32,7 +32,10 @@ OUTPUTS = {3: (2, 4), 5: (2, 4)}
 BLOCK_BYTES = 512 * 1024
 """What V and the products of a block of tiles may take, to stay in the second-level cache."""
 LEAST_TILES = 28
-"""Tiles of a block nevertheless: each brings all the weights in once."""
+MANY_WEIGHTS = 4 * 1024 * 1024
+LEAST_TILES_OF_MANY = 64
+"""Tiles of a block nevertheless, more when the transformed weights take more than MANY_WEIGHTS bytes: each block brings
+all weights in once."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,23 @@ def fits(g: ConvGeometry) -> bool:
     square = g.kernel_h == g.kernel_w and g.kernel_h in OUTPUTS
     plain = g.stride_h == g.stride_w == g.dilation_h == g.dilation_w == 1
     return square and plain and g.pad_h < g.kernel_h and g.pad_w < g.kernel_w
+
+
+def split_units(units: int, columns: int, in_product: int, tile_bytes: int, weight_bytes: int) -> tuple[int, int, int]:
+    """Rows of ``columns`` tiles: those of a thread, those that go through the stages together, and the tiles of those,
+    filled up to a multiple of ``in_product``. What fits into the cache, and is filled up least.
+
+    tile_bytes, weight_bytes   what a tile takes in V and the products, and all weights
+    """
+    own = -(-units // min(num_parts(), units))
+    least = LEAST_TILES_OF_MANY if weight_bytes > MANY_WEIGHTS else LEAST_TILES
+    most = min(max(1, max(least, BLOCK_BYTES // tile_bytes) // columns), own)
+
+    def filled(rows: int) -> int:
+        return -(-rows * columns // in_product) * in_product
+
+    block = min(range(most, most // 2, -1), key=lambda rows: -(-own // rows) * filled(rows))
+    return own, block, filled(block)
 
 
 def spread_bytes(floats: int) -> int:
@@ -89,8 +109,9 @@ class WinogradEngine:
         self.blocks = Blocks(min(tile.vectors * lanes, padded), padded)
         rows, columns = -(-out_h // tile.m), -(-out_w // tile.m)
         self.units = g.batch * rows
-        block_units = self._block_units(columns, positions * (channels + padded) * 4)
-        most_tiles = -(-block_units * columns // tile.tiles) * tile.tiles
+        weight_bytes = g.groups * positions * channels * padded * 4
+        tile_bytes = positions * (channels + padded) * 4
+        _, block_units, most_tiles = split_units(self.units, columns, tile.tiles, tile_bytes, weight_bytes)
         channel_blocks = -(-channels // lanes)
         v_position = spread_bytes(channel_blocks * most_tiles * lanes)
         product_position = spread_bytes(most_tiles * padded)
@@ -151,14 +172,6 @@ class WinogradEngine:
             u0, u1, self.numbers, self.tiles, self.offsets, address(self.weights), address(self.bias),
             address(self.zeros), stage, v, products, band, source, target,
         )  # fmt: skip
-
-    def _block_units(self, columns: int, tile_bytes: int) -> int:
-        """Rows of tiles that go through the stages together: what fits, and fills the products' tiles best."""
-        own = -(-self.units // min(num_parts(), self.units))
-        most = min(max(1, max(LEAST_TILES, BLOCK_BYTES // tile_bytes) // columns), own)
-        return min(
-            range(most, most // 2, -1), key=lambda units: -(-own // units) * -(-units * columns // self.tile.tiles)
-        )
 
 
 @njit(nogil=True, cache=True)

@@ -7,16 +7,20 @@ from collections.abc import Iterator
 
 from sslnet.errors import UsageError
 from sslnet.kernels.conv_geometry import ConvGeometry
+from sslnet.kernels.threads import num_parts
 from sslnet.kernels.vector import VectorUnit
-from sslnet.kernels.winograd import LEAST_TILES, OUTPUTS, WinogradTile, fits
+from sslnet.kernels.winograd import LEAST_TILES, OUTPUTS, WinogradTile, fits, split_units
 from sslnet.kernels.winograd_weight_grad import OWN_SUMS, WinogradGradTile
 
 VARIABLE = "SSLNET_WINOGRAD"
 """0 in the environment: no convolution goes this way."""
 LATENCY = 4
 CALL = 15
+SECOND_CACHE = 1024 * 1024
 BYTES_PER_CYCLE = 8
-"""From the third-level cache."""
+"""From beyond the second-level cache."""
+PACKED_BYTES_PER_CYCLE = 2.5
+"""To beyond the second-level cache; within it four times as many."""
 
 
 def allowed() -> bool:
@@ -40,20 +44,27 @@ def winograd_tiles(g: ConvGeometry, unit: VectorUnit, *, backward: bool) -> Iter
         moves = tiles * (
             -(-channels // unit.lanes) * _entering(n, m, width, unit) + vectors_in_all * _leaving(n, m, width, unit)
         )
-        weights = n * n * channels * vectors_in_all * unit.lanes
-        packing = weights / unit.lanes * 2 / g.batch if g.batch > 1 else 0
+        rows, columns = -(-height // m), -(-width // m)
+        weights = 4 * g.groups * n * n * channels * vectors_in_all * unit.lanes
+        far = weights > SECOND_CACHE
+        # A single image is not trained on: its weights are packed once.
+        packing = weights / PACKED_BYTES_PER_CYCLE / (1 if far else 4) if g.batch > 1 else 0
         for vectors in range(1, min(vectors_in_all, 4) + 1):
             most = (unit.registers - 1) // vectors - 1
             if most < 1:
                 break
-            calls = tiles / most * vectors_in_all / vectors
+            own_tiles = -(-g.batch * rows // min(num_parts(), g.batch * rows)) * columns
+            if own_tiles <= 3 * most:
+                most = -(-own_tiles // -(-own_tiles // most))
+            tile_bytes = n * n * 4 * (channels + vectors_in_all * unit.lanes)
+            own, block, filled = split_units(g.batch * rows, columns, most, tile_bytes, weights)
+            blocks = -(-own // block)
             per_tap = max(vectors * most / 2, (vectors + most) / 2, LATENCY)
-            # A last block of fewer vectors is as long a call when latency rules.
-            uneven = -(-vectors_in_all // vectors) * vectors / vectors_in_all
-            product = n * n * calls * uneven * (channels * per_tap + CALL + 2 * vectors * most)
-            block = min(max(LEAST_TILES, most), tiles * g.batch)
-            traffic = 4 * weights * tiles / block / BYTES_PER_CYCLE
-            yield g.groups * (moves + max(product, traffic) + packing), WinogradTile(m, vectors, most)
+            calls = blocks * filled / most * -(-vectors_in_all // vectors) * g.groups
+            product = n * n * calls * (channels * per_tap + CALL + 2 * vectors * most)
+            traffic = blocks * weights / BYTES_PER_CYCLE if far else 0
+            of_all = (product + traffic) * g.batch * rows / own + packing
+            yield g.groups * moves + of_all / g.batch, WinogradTile(m, vectors, most)
 
 
 def winograd_grad_tiles(g: ConvGeometry, unit: VectorUnit) -> Iterator[tuple[float, WinogradGradTile]]:

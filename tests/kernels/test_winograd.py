@@ -148,12 +148,11 @@ def test_zero_filters_and_zero_channels_stay_exactly_zero():
     assert not dw[:, 7].any()
 
 
-def test_repeated_runs_and_other_thread_counts_give_the_same_outputs():
+def test_repeated_runs_give_the_same_bits():
     g = ConvGeometry(3, 32, 12, 12, 32, 3, 3, pad_h=1, pad_w=1)
     x, weights, bias, dy = operands(g)
     results = []
-    for threads in (1, 2, 3, 3):
-        set_num_threads(threads)
+    for _ in range(3):
         y, dx = (np.empty(shape, np.float32) for shape in (g.output_shape, g.input_shape))
         forward, input_grad = plan_forward(g), plan_input_grad(g)
         forward.pack(weights, bias)
