@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from benchmarks import convs, inference, layers, training
+from benchmarks import convs, inference, layers, memory, optimiser, training
 
 SECTIONS: dict[str, ModuleType] = {
     "convs": convs,
     "nets": training,
     "inference": inference,
     "layers": layers,
+    "optimiser": optimiser,
+    "memory": memory,
 }

@@ -24,6 +24,7 @@ HELP = "A training iteration of whole nets: forward, backward, update."
 SECONDS = 4.0
 COLUMNS: list[Column] = COMMON
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 1e-5
+SGD_KINDS = ("fused", "foreach")
 TOLERANCE = 1e-4
 """How far the losses of both may lie apart, relative to their size."""
 GRADIENT_TOLERANCE = 5e-2
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
 def _measure(workload: Workload, threads: int, torch: Any, options: argparse.Namespace) -> Iterator[Row]:
     key = {"what": workload.name, "threads": threads}
-    net = open_net(workload.model, workload.batch, pb.TRAIN)
+    net = open_net(workload.model, workload.batch, pb.TRAIN, lean=True)
     solver = make_solver(net)
     contestants: dict[str, Callable[[], object]] = {OURS: lambda: solver.step(1)}
     trainers: dict[str, Any] = {}
@@ -82,17 +83,18 @@ def torch_trainers(net: Net, torch: Any) -> dict[str, Any]:
 
     peer = make_peer(net)
     formats = {"torch": torch.contiguous_format, "channels_last": torch.channels_last}
-    return {name: TorchTrainer(copy.deepcopy(peer), net, layout, torch) for name, layout in formats.items()}
+    return {
+        name: TorchTrainer(copy.deepcopy(peer).to(memory_format=layout), tensors_of(net, layout, torch), torch)
+        for name, layout in formats.items()
+    }
 
 
 class TorchTrainer:
     """A peer and its optimiser, on the data that the net holds."""
 
-    def __init__(self, peer: Any, net: Net, layout: Any, torch: Any) -> None:
-        self.torch = torch
-        self.peer = peer.to(memory_format=layout)
-        self.inputs = {name: _tensor(name, net.blobs[name].data, layout, torch) for name in net.inputs}
-        self.optimiser = self._optimiser()
+    def __init__(self, peer: Any, inputs: dict[str, Any], torch: Any, kinds: tuple[str, ...] = SGD_KINDS) -> None:
+        self.torch, self.peer, self.inputs = torch, peer, inputs
+        self.optimiser = self._optimiser(kinds)
 
     def forward_backward(self) -> Any:
         loss = self.peer.loss(self.peer(self.inputs))
@@ -104,15 +106,15 @@ class TorchTrainer:
         self.forward_backward()
         self.optimiser.step()
 
-    def _optimiser(self) -> Any:
-        """torch's own SGD, the fused or the foreach kind, whichever is faster here."""
+    def _optimiser(self, kinds: tuple[str, ...]) -> Any:
+        """torch's own SGD, of the kind that is fastest here."""
         self.forward_backward()
         made = {}
-        for kind in ("fused", "foreach"):
+        for kind in kinds:
             params = [param for param in self.peer.parameters() if param.requires_grad]
             sgd = self.torch.optim.SGD(params, RATE, MOMENTUM, weight_decay=DECAY, **{kind: True})
             lengths = []
-            for _ in range(4):
+            for _ in range(4 if len(kinds) > 1 else 1):
                 start = time.perf_counter()
                 sgd.step()
                 lengths.append(time.perf_counter() - start)
@@ -120,10 +122,12 @@ class TorchTrainer:
         return made[min(made)]
 
 
-def _tensor(name: str, data: np.ndarray, layout: Any, torch: Any) -> Any:
-    if name == "label":
-        return torch.from_numpy(data.astype(np.int64))
-    return torch.from_numpy(data.copy()).to(memory_format=layout)
+def tensors_of(net: Net, layout: Any, torch: Any) -> dict[str, Any]:
+    """The net's inputs as tensors of their own; labels as whole numbers."""
+    tensors = {name: torch.from_numpy(net.blobs[name].data.copy()) for name in net.inputs}
+    return {
+        name: tensor.long() if name == "label" else tensor.to(memory_format=layout) for name, tensor in tensors.items()
+    }
 
 
 # -- the same net? -------------------------------------------------------------------------------------------------------
@@ -138,7 +142,7 @@ def check(workload: Workload, torch: Any) -> None:
 
     net = open_net(workload.model, workload.batch, pb.TRAIN, dropout=False)
     peer = make_peer(net)
-    inputs = {name: _tensor(name, net.blobs[name].data, torch.contiguous_format, torch) for name in net.inputs}
+    inputs = tensors_of(net, torch.contiguous_format, torch)
     net.clear_param_diffs()
     net.forward_backward()
     loss = peer.loss(peer(inputs))

@@ -50,7 +50,7 @@ WORKLOADS = {
 }
 
 
-def open_net(model: str, batch: int, phase: int, *, dropout: bool = True, seed: int = 1) -> Net:
+def open_net(model: str, batch: int, phase: int, *, dropout: bool = True, lean: bool = False, seed: int = 1) -> Net:
     """The net of a model with Input layers, its weights from its fillers, random numbers and labels in its inputs."""
     (path,) = (MODELS / model).glob("train_*.prototxt")
     definition = prototxt.read_net(str(path))
@@ -59,7 +59,7 @@ def open_net(model: str, batch: int, phase: int, *, dropout: bool = True, seed: 
             if layer.type == "Dropout":
                 layer.dropout_param.dropout_ratio = 0
     shapes = {"data": (batch, *image_shape(model)), "label": (batch,)}
-    net = Net(with_inputs(definition, shapes), phase=phase, seed=seed)
+    net = Net(with_inputs(definition, shapes), phase=phase, seed=seed, lean=lean)
     random = np.random.default_rng(seed)
     net.blobs["data"].data[...] = random.standard_normal(shapes["data"], np.float32)
     net.blobs["label"].data[...] = random.integers(0, classes(net), batch)
