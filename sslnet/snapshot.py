@@ -27,7 +27,7 @@ from sslnet.files import atomic_path, atomic_write
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.net import Net
 from sslnet.prototxt import Definition
-from sslnet.updates import Update
+from sslnet.update_rules import Update
 from sslnet.weights import blob_array, blob_proto, read_message, to_bytes
 
 ARRAY = "array:"

@@ -42,7 +42,8 @@ from sslnet.snapshot import (
     write_state,
 )
 from sslnet.solver_nets import check, check_aims, find_nets, named_weights, net_state, read_definition
-from sslnet.updates import frozen, make_updates
+from sslnet.update_settings import frozen
+from sslnet.updates import make_updates
 from sslnet.weights import Copied, save_weights
 
 CUT = 1e-4

@@ -23,6 +23,9 @@ PANEL_BYTES = 1 << 18
 """A panel of the arrays that a kernel goes over twice shall stay in a core's own cache."""
 LEAST_SPAN = 1024
 """But shorter pieces of a row than this cost more than the cache gains."""
+LEAST_PANELS = 16
+SHORTEST_SPAN = 64
+"""Matrices of tall tiles are cut into so many panels, for the threads, as long as the pieces are no shorter than this."""
 WIDE = 32
 """Tiles from this width on are taken one by one; narrower ones side by side, which vectorises at any width."""
 
@@ -46,6 +49,9 @@ class Panels:
     def cut(cls, rows: int, columns: int, height: int, width: int, bytes_per_element: int = 12) -> Panels:
         """bytes_per_element: of all the arrays that the kernel goes over."""
         fitting = max(LEAST_SPAN, PANEL_BYTES // (height * bytes_per_element))
+        bands = rows // height
+        if bands * -(-columns // fitting) < LEAST_PANELS:
+            fitting = max(SHORTEST_SPAN, -(-columns * bands // LEAST_PANELS))
         return cls(rows, columns, height, width, min(columns, max(1, fitting // width) * width))
 
     @property

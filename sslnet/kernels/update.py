@@ -5,9 +5,11 @@ Common to all rules, element by element and flat:
     g = scale * grad + l2 * w + l1 * sign(w)
 
 with the weights w, the summed gradient ``grad``, scale = (clipping factor) / iter_size, and the weight decay of this
-parameter as l2 or l1. ``rate`` is the local rate, learning rate x lr_mult. Each kernel takes a range of elements, or of
-panels of a matrix where a proximal step is part of it (see ``prox``); it cuts its slices first, for only loops from
-zero over whole arrays are vectorised.
+parameter as l2 or l1. ``rate`` is the local rate, learning rate x lr_mult. Where ``mean`` is not empty it is the running
+mean of the gradients, mean = memory * mean + (1 - memory) * grad, and weights at zero take it in place of grad.
+
+Each kernel takes a range of elements and goes over it in chunks; it cuts its slices first, for only loops from zero over
+whole arrays are vectorised, and only those over four arrays or fewer when they write to several of them. ``update_prox`` has the momentum rules with the prox of groups inside.
 
 The adaptive rules leave the step size of each element in ``grad`` when ``keep_steps`` is set: a proximal step in the
 same metric needs it.
@@ -22,31 +24,51 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
-from sslnet.kernels.prox import bounds, shrink
-
 SUM_BLOCK = 1 << 14
 """Sums over a whole array are made of sums over blocks of this size, so that they do not depend on the threads."""
+
+CHUNK = 1 << 11
+"""Elements that several loops in turn go over while they are in the first-level cache."""
 
 _OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 
 @njit(**_OPTIONS)
-def _sgd(w, grad, h, scale, l2, l1, rate, momentum):
-    """h = momentum * h + rate * g; w -= h.  [overwrites w, h]"""
-    for i in range(w.size):
-        g = scale * grad[i] + l2 * w[i] + l1 * np.sign(w[i])
-        h[i] = momentum * h[i] + rate * g
-        w[i] -= h[i]
+def _gradient(w, grad, mean, i, memory, rest, scale, l2, l1):
+    """The regularised gradient of element i; rest = 1 - memory.  [overwrites mean]"""
+    g = grad[i]
+    if mean.size:
+        m = memory * mean[i] + rest * g
+        mean[i] = m
+        g = m if w[i] == 0 else g
+    return scale * g + l2 * w[i] + l1 * np.sign(w[i])
 
 
 @njit(**_OPTIONS)
-def _descend(w, grad, h, scale, l2, l1, rate, momentum):
-    """w -= rate * g; h = momentum * h + rate * g: Nesterov's step without its look ahead.  [overwrites w, h]"""
+def _sgd(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum):
+    """h = momentum * h + rate * g; w -= h.  [overwrites w, h, mean]"""
     for i in range(w.size):
-        g = scale * grad[i] + l2 * w[i] + l1 * np.sign(w[i])
-        h[i] = momentum * h[i] + rate * g
-        w[i] -= rate * g
+        step = momentum * h[i] + rate * _gradient(w, grad, mean, i, memory, rest, scale, l2, l1)
+        h[i] = step
+        w[i] -= step
+
+
+@njit(**_OPTIONS)
+def _descend(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum):
+    """w -= rate * g; h = momentum * h + rate * g: Nesterov's step without its look ahead.  [overwrites w, h, mean]"""
+    for i in range(w.size):
+        step = rate * _gradient(w, grad, mean, i, memory, rest, scale, l2, l1)
+        h[i] = momentum * h[i] + step
+        w[i] -= step
+
+
+@njit(**_OPTIONS)
+def step(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum, nesterov):
+    """SGD's step with momentum, or Nesterov's without its look ahead.  [overwrites w, h, mean]"""
+    if nesterov:
+        _descend(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum)
+    else:
+        _sgd(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum)
 
 
 @njit(**_OPTIONS)
@@ -57,143 +79,149 @@ def _look_ahead(w, h, momentum):
 
 
 @njit(**_OPTIONS)
-def momentum(i0, i1, thread, w, grad, h, scale, l2, l1, rate, mu, nesterov, ahead):
-    """SGD with momentum, or Nesterov's (w then is the point looked ahead to).  [overwrites w, h]
+def _shrink_elements(w, h, threshold):
+    """The prox of threshold * sum of |w|; what is taken off w is added to h.  [overwrites w, accumulates into h]"""
+    for i in range(w.size):
+        taken = min(max(w[i], -threshold), threshold)
+        h[i] += taken
+        w[i] -= taken
+
+
+@njit(**_OPTIONS)
+def momentum(i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, ahead, threshold):
+    """SGD with momentum, or Nesterov's (w then is the point looked ahead to).  [overwrites w, h, mean]
 
     SGD       h' = mu * h + rate * g;  w -= h'
     Nesterov  h' = mu * h + rate * g;  w -= (1 + mu) * h' - mu * h, in two steps: w -= rate * g, then w -= mu * h'
 
-    ahead  whether Nesterov's second step is taken as well
-    """
-    kind = w.dtype.type
-    scale, l2, l1, rate, mu = kind(scale), kind(l2), kind(l1), kind(rate), kind(mu)
-    for a in range(i0, i1, SUM_BLOCK):
-        b = min(i1, a + SUM_BLOCK)
-        if nesterov:
-            _descend(w[a:b], grad[a:b], h[a:b], scale, l2, l1, rate, mu)
-            if ahead:
-                _look_ahead(w[a:b], h[a:b], mu)
-        else:
-            _sgd(w[a:b], grad[a:b], h[a:b], scale, l2, l1, rate, mu)
-
-
-@njit(**_OPTIONS)
-def momentum_prox(i0, i1, thread, w, grad, h, scale, l2, l1, rate, mu, nesterov, height, width, span, threshold):
-    """As momentum, with the prox of threshold * (sum of the norms of the tiles) inside: panels [i0, i1) of a matrix.
-
-    SGD       v = w - (mu * h + rate * g);  w' = prox(v);  h' = w - w'
-    Nesterov  with x = w + mu * h, the point looked ahead from:  x' = prox(w - rate * g);  h' = x - x';  w' = x' - mu * h'
-
-    h so is the whole displacement, the prox's part included: at rest w is the minimiser.  [overwrites w, h]
+    ahead      whether Nesterov's second step is taken as well
+    threshold  of the prox of sum of |w|, taken as in ``update_prox``; 0: none
     """
     kind = w.dtype.type
     scale, l2, l1, rate, mu, threshold = kind(scale), kind(l2), kind(l1), kind(rate), kind(mu), kind(threshold)
-    line, sums = np.empty(span, w.dtype), np.empty(span, w.dtype)
-    for panel in range(i0, i1):
-        row, first, end = bounds(panel, w.shape[1], height, span)
-        for i in range(row, row + height):
-            if nesterov:
-                _descend(w[i, first:end], grad[i, first:end], h[i, first:end], scale, l2, l1, rate, mu)
-            else:
-                _sgd(w[i, first:end], grad[i, first:end], h[i, first:end], scale, l2, l1, rate, mu)
-        shrink(w, h, row, height, first, end, width, threshold, line, sums)
-        if nesterov:
-            for i in range(row, row + height):
-                _look_ahead(w[i, first:end], h[i, first:end], mu)
+    memory, rest = kind(memory), kind(1 - memory)
+    for a in range(i0, i1, CHUNK):
+        b = min(i1, a + CHUNK)
+        step(w[a:b], grad[a:b], h[a:b], mean[a:b], memory, rest, scale, l2, l1, rate, mu, nesterov)
+        if threshold > 0:
+            _shrink_elements(w[a:b], h[a:b], threshold)
+        if nesterov and ahead:
+            _look_ahead(w[a:b], h[a:b], mu)
 
 
 @njit(**_OPTIONS)
-def look_ahead(i0, i1, thread, w, h, mu):
+def look_ahead(i0, i1, part, w, h, mu):
     """w -= mu * h.  [overwrites w]"""
     _look_ahead(w[i0:i1], h[i0:i1], w.dtype.type(mu))
 
 
 @njit(**_OPTIONS)
-def adagrad(i0, i1, thread, w, grad, square, scale, l2, l1, rate, delta, keep_steps):
-    """square += g^2; w -= rate * g / (sqrt(square) + delta).  [overwrites w, square; grad with keep_steps]"""
-    kind = w.dtype.type
-    scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
-    w, grad, square = w[i0:i1], grad[i0:i1], square[i0:i1]
-    for i in range(w.size):
-        g = scale * grad[i] + l2 * w[i] + l1 * np.sign(w[i])
-        square[i] += g * g
-        step = rate / (np.sqrt(square[i]) + delta)
-        w[i] -= step * g
-        if keep_steps:
-            grad[i] = step
-
-
-@njit(**_OPTIONS)
-def rmsprop(i0, i1, thread, w, grad, square, scale, l2, l1, rate, decay, delta, keep_steps):
-    """square = decay * square + (1 - decay) * g^2; w -= rate * g / (sqrt(square) + delta).  [as adagrad]"""
-    kind = w.dtype.type
-    scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
-    decay, rest = kind(decay), kind(1 - decay)
-    w, grad, square = w[i0:i1], grad[i0:i1], square[i0:i1]
-    for i in range(w.size):
-        g = scale * grad[i] + l2 * w[i] + l1 * np.sign(w[i])
-        square[i] = decay * square[i] + rest * g * g
-        step = rate / (np.sqrt(square[i]) + delta)
-        w[i] -= step * g
-        if keep_steps:
-            grad[i] = step
-
-
-@njit(**_OPTIONS)
-def adadelta(i0, i1, thread, w, grad, square, travel, scale, l2, l1, rate, decay, delta, keep_steps):
-    """square = decay * square + (1 - decay) * g^2; u = g * sqrt((travel + delta) / (square + delta));
-    travel = decay * travel + (1 - decay) * u^2; w -= rate * u.  [overwrites w, square, travel; grad with keep_steps]"""
-    kind = w.dtype.type
-    scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
-    decay, rest = kind(decay), kind(1 - decay)
-    w, grad, square, travel = w[i0:i1], grad[i0:i1], square[i0:i1], travel[i0:i1]
-    for i in range(w.size):
-        g = scale * grad[i] + l2 * w[i] + l1 * np.sign(w[i])
-        square[i] = decay * square[i] + rest * g * g
-        ratio = np.sqrt((travel[i] + delta) / (square[i] + delta))
-        u = g * ratio
-        travel[i] = decay * travel[i] + rest * u * u
-        w[i] -= rate * u
-        if keep_steps:
-            grad[i] = rate * ratio
-
-
-@njit(**_OPTIONS)
-def adam(i0, i1, thread, w, grad, mean, square, scale, l2, l1, rate, beta1, beta2, delta, power1, power2, keep_steps):
-    """mean = beta1 * mean + (1 - beta1) * g; square = beta2 * square + (1 - beta2) * g^2;
-    w -= rate * sqrt(1 - power2) / (1 - power1) * mean / (sqrt(square) + delta).
-
-    power1, power2   beta1^t, beta2^t, t counted from 1
-    keep_steps       the steps belong to the unbiased mean, mean / (1 - power1)
-
-    [overwrites w, mean, square; grad with keep_steps]
-    """
-    kind = w.dtype.type
-    scale, l2, l1, delta = kind(scale), kind(l2), kind(l1), kind(delta)
-    beta1, rest1, beta2, rest2 = kind(beta1), kind(1 - beta1), kind(beta2), kind(1 - beta2)
-    correction, unbiased = kind(rate * np.sqrt(1 - power2) / (1 - power1)), kind(1 - power1)
-    w, grad, mean, square = w[i0:i1], grad[i0:i1], mean[i0:i1], square[i0:i1]
-    for i in range(w.size):
-        g = scale * grad[i] + l2 * w[i] + l1 * np.sign(w[i])
-        mean[i] = beta1 * mean[i] + rest1 * g
-        square[i] = beta2 * square[i] + rest2 * g * g
-        step = correction / (np.sqrt(square[i]) + delta)
-        w[i] -= step * mean[i]
-        if keep_steps:
-            grad[i] = step * unbiased
-
-
-@njit(**_OPTIONS)
-def calm(i0, i1, thread, w, grad, mean, memory):
-    """mean = memory * mean + (1 - memory) * grad; where w is 0, grad = mean.  [overwrites mean, grad]"""
-    kind = w.dtype.type
-    memory, rest = kind(memory), kind(1 - memory)
-    w, grad, mean = w[i0:i1], grad[i0:i1], mean[i0:i1]
-    for i in range(w.size):
+def _calm(w, grad, mean, memory, rest):
+    """mean = memory * mean + rest * grad; where w is 0, grad = mean. Nothing for an empty mean.  [overwrites mean, grad]"""
+    for i in range(mean.size):
         g = grad[i]
         m = memory * mean[i] + rest * g
         mean[i] = m
         grad[i] = m if w[i] == 0 else g
+
+
+@njit(**_OPTIONS)
+def adagrad(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, delta, keep_steps):
+    """square += g^2; w -= rate * g / (sqrt(square) + delta).  [overwrites w, square, mean, grad]"""
+    kind = w.dtype.type
+    scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
+    memory, rest = kind(memory), kind(1 - memory)
+    for a in range(i0, i1, CHUNK):
+        b = min(i1, a + CHUNK)
+        x, g, s = w[a:b], grad[a:b], square[a:b]
+        _calm(x, g, mean[a:b], memory, rest)
+        for i in range(x.size):
+            d = scale * g[i] + l2 * x[i] + l1 * np.sign(x[i])
+            s[i] += d * d
+            step = rate / (np.sqrt(s[i]) + delta)
+            x[i] -= step * d
+            if keep_steps:
+                g[i] = step
+
+
+@njit(**_OPTIONS)
+def rmsprop(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, decay, delta, keep_steps):
+    """square = decay * square + (1 - decay) * g^2; w -= rate * g / (sqrt(square) + delta).  [as adagrad]"""
+    kind = w.dtype.type
+    scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
+    memory, rest, decay, fresh = kind(memory), kind(1 - memory), kind(decay), kind(1 - decay)
+    for a in range(i0, i1, CHUNK):
+        b = min(i1, a + CHUNK)
+        x, g, s = w[a:b], grad[a:b], square[a:b]
+        _calm(x, g, mean[a:b], memory, rest)
+        for i in range(x.size):
+            d = scale * g[i] + l2 * x[i] + l1 * np.sign(x[i])
+            s[i] = decay * s[i] + fresh * d * d
+            step = rate / (np.sqrt(s[i]) + delta)
+            x[i] -= step * d
+            if keep_steps:
+                g[i] = step
+
+
+@njit(**_OPTIONS)
+def adadelta(i0, i1, part, w, grad, square, travel, mean, memory, scale, l2, l1, rate, decay, delta, keep_steps):
+    """square = decay * square + (1 - decay) * g^2; u = g * sqrt((travel + delta) / (square + delta));
+    travel = decay * travel + (1 - decay) * u^2; w -= rate * u.  [overwrites w, square, travel, mean, grad]"""
+    kind = w.dtype.type
+    scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
+    memory, rest, decay, fresh = kind(memory), kind(1 - memory), kind(decay), kind(1 - decay)
+    for a in range(i0, i1, CHUNK):
+        b = min(i1, a + CHUNK)
+        x, g, s, t = w[a:b], grad[a:b], square[a:b], travel[a:b]
+        _calm(x, g, mean[a:b], memory, rest)
+        for i in range(x.size):
+            d = scale * g[i] + l2 * x[i] + l1 * np.sign(x[i])
+            s[i] = decay * s[i] + fresh * d * d
+            ratio = np.sqrt((t[i] + delta) / (s[i] + delta))
+            u = d * ratio
+            t[i] = decay * t[i] + fresh * u * u
+            x[i] -= rate * u
+            if keep_steps:
+                g[i] = rate * ratio
+
+
+@njit(**_OPTIONS)
+def adam(
+    i0, i1, part, w, grad, first, second, mean, memory, scale, l2, l1, rate, beta1, beta2, delta, power1, power2,
+    loss2, loss1, keep_steps,
+):  # fmt: skip
+    """first = beta1 * first + (1 - beta1) * g; second = beta2 * second + (1 - beta2) * g^2;
+    w -= rate * sqrt(1 - power2) / (1 - power1) * first / (sqrt(second) + delta).
+
+    power1, power2   beta1^t, beta2^t, t counted from 1
+    loss2, loss1     what weight decay apart from the gradient takes off before: loss2 * w + loss1 * sign(w)
+    keep_steps       the steps belong to the unbiased mean, first / (1 - power1)
+
+    [overwrites w, first, second, mean, grad]
+    """
+    kind = w.dtype.type
+    scale, l2, l1, delta, loss2, loss1 = kind(scale), kind(l2), kind(l1), kind(delta), kind(loss2), kind(loss1)
+    memory, rest = kind(memory), kind(1 - memory)
+    beta1, rest1, beta2, rest2 = kind(beta1), kind(1 - beta1), kind(beta2), kind(1 - beta2)
+    correction, unbiased = kind(rate * np.sqrt(1 - power2) / (1 - power1)), kind(1 - power1)
+    for a in range(i0, i1, CHUNK):
+        b = min(i1, a + CHUNK)
+        x, g, m, v = w[a:b], grad[a:b], first[a:b], second[a:b]
+        _calm(x, g, mean[a:b], memory, rest)
+        for i in range(x.size):
+            d = scale * g[i] + l2 * x[i] + l1 * np.sign(x[i])
+            m[i] = beta1 * m[i] + rest1 * d
+            v[i] = beta2 * v[i] + rest2 * d * d
+            step = correction / (np.sqrt(v[i]) + delta)
+            x[i] -= step * m[i] + loss2 * x[i] + loss1 * np.sign(x[i])
+            if keep_steps:
+                g[i] = step * unbiased
+
+
+@njit(**_OPTIONS)
+def calm(i0, i1, part, w, grad, mean, memory):
+    """mean = memory * mean + (1 - memory) * grad; where w is 0, grad = mean.  [overwrites mean, grad]"""
+    _calm(w[i0:i1], grad[i0:i1], mean[i0:i1], w.dtype.type(memory), w.dtype.type(1 - memory))
 
 
 @njit(**_OPTIONS)

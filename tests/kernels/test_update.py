@@ -8,12 +8,12 @@ import pytest
 from sslnet.kernels import update as kernels
 from sslnet.kernels.denormals import flush_denormals, restore_denormals
 from sslnet.kernels.jit import spread
-from sslnet.kernels.prox import Panels, prox
-from sslnet.kernels.threads import parallel, set_num_threads
+from sslnet.kernels.threads import set_num_threads
 
 COUNT = 70_001
-NOTHING = (1.0, 0.0, 0.0)
-"""scale, l2, l1 of a gradient that is taken as it is."""
+NO_MEAN = (np.empty(0), 0.0)
+NOTHING = (*NO_MEAN, 1.0, 0.0, 0.0)
+"""mean, memory, scale, l2, l1 of a gradient that is taken as it is."""
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"], autouse=True)
@@ -30,20 +30,20 @@ def one(*values: float) -> list[np.ndarray]:
 def test_sgd_by_hand() -> None:
     """h = 0.5 * 2 + 0.1 * (0.5 * 4 + 0.25 * 8 + 3) = 1.7"""
     w, grad, h = one(8, 4, 2)
-    kernels.momentum(0, 1, 0, w, grad, h, 0.5, 0.25, 3.0, 0.1, 0.5, False, True)
+    kernels.momentum(0, 1, 0, w, grad, h, *NO_MEAN, 0.5, 0.25, 3.0, 0.1, 0.5, False, True, 0.0)
     assert (w[0], h[0]) == pytest.approx((6.3, 1.7))
 
 
 def test_l1_decay_pulls_towards_zero_from_both_sides_and_leaves_zero() -> None:
     w, grad, h = np.array([2.0, -2.0, 0.0]), np.zeros(3), np.zeros(3)
-    kernels.momentum(0, 3, 0, w, grad, h, 1.0, 0.0, 0.5, 1.0, 0.0, False, True)
+    kernels.momentum(0, 3, 0, w, grad, h, *NO_MEAN, 1.0, 0.0, 0.5, 1.0, 0.0, False, True, 0.0)
     assert w.tolist() == [1.5, -1.5, 0.0]
 
 
 def test_nesterov_by_hand() -> None:
     """h' = 0.5 * 2 + 0.1 * 4 = 1.4; w -= 1.5 * 1.4 - 0.5 * 2 = 1.1"""
     w, grad, h = one(8, 4, 2)
-    kernels.momentum(0, 1, 0, w, grad, h, *NOTHING, 0.1, 0.5, True, True)
+    kernels.momentum(0, 1, 0, w, grad, h, *NOTHING, 0.1, 0.5, True, True, 0.0)
     assert (w[0], h[0]) == pytest.approx((6.9, 1.4))
 
 
@@ -72,7 +72,7 @@ def test_adadelta_by_hand() -> None:
 def test_adam_by_hand() -> None:
     """First step: mean = 0.1 * 4, square = 0.01 * 16, corrected by sqrt(0.01) / 0.1 = 1; w -= 0.5 * 0.4 / (0.4 + 0.1)"""
     w, grad, mean, square = one(1, 4, 0, 0)
-    kernels.adam(0, 1, 0, w, grad, mean, square, *NOTHING, 0.5, 0.9, 0.99, 0.1, 0.9, 0.99, True)
+    kernels.adam(0, 1, 0, w, grad, mean, square, *NOTHING, 0.5, 0.9, 0.99, 0.1, 0.9, 0.99, 0.0, 0.0, True)
     assert (w[0], mean[0], square[0], grad[0]) == pytest.approx((0.6, 0.4, 0.16, 0.5 / 0.5 * 0.1))
 
 
@@ -89,30 +89,59 @@ def test_kernels_do_every_element_once_and_alike() -> None:
     g = 0.5 * grad.astype(np.float64) + 0.01 * w + 0.02 * np.sign(w)
     new_h = 0.9 * h + 0.1 * g
     new_w = w - new_h
-    spread(kernels.momentum, COUNT, 1, w, grad, h, 0.5, 0.01, 0.02, 0.1, 0.9, False, True)
+    mean = (np.empty(0, np.float32), 0.0)
+    spread(kernels.momentum, COUNT, 1, w, grad, h, *mean, 0.5, 0.01, 0.02, 0.1, 0.9, False, True, 0.0)
     np.testing.assert_allclose(h, new_h, atol=1e-6)
     np.testing.assert_allclose(w, new_w, atol=1e-6)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("tile", [(1, 300), (40, 1), (8, 15)])
-def test_fused_prox_is_the_update_then_the_prox(tile: tuple[int, int], nesterov: bool) -> None:
-    """SGD: w' = prox(w - h'), h' = w - w'. Nesterov: the same from the point looked ahead from, then look ahead."""
-    random, shape = np.random.default_rng(1), (40, 300)
-    w, grad, h = (random.standard_normal(shape) for _ in range(3))
-    expected_h = 0.9 * h + 0.1 * (grad + 0.01 * w)
+def test_prox_of_single_weights_is_soft_thresholding(nesterov: bool) -> None:
+    random = np.random.default_rng(0)
+    w, grad, h = (random.standard_normal(COUNT) for _ in range(3))
     start = w + 0.9 * h if nesterov else w
-    point = start - expected_h
-    threshold = float(np.linalg.norm(point)) * (tile[0] * tile[1] / point.size) ** 0.5  # the norm of a usual group
-    panels = Panels.cut(*shape, *tile)
-    prox(0, panels.count, 0, point, np.empty((0, 0)), *tile, panels.span, threshold)
-    expected_h = start - point
-    expected_w = point - 0.9 * expected_h if nesterov else point
-    settings = (1.0, 0.01, 0.0, 0.1, 0.9, nesterov, *tile, panels.span, threshold)
-    parallel(kernels.momentum_prox, panels.count, w, grad, h, *settings)
-    assert (point == 0).any(), "the case must kill a group"
-    np.testing.assert_allclose(w, expected_w, atol=1e-12)
-    np.testing.assert_allclose(h, expected_h, atol=1e-12)
+    point = start - (0.9 * h + 0.1 * grad)
+    expected = np.sign(point) * np.maximum(np.abs(point) - 0.5, 0)
+    new_h = start - expected
+    spread(kernels.momentum, COUNT, 1, w, grad, h, *NOTHING, 0.1, 0.9, nesterov, True, 0.5)
+    assert (expected == 0).any()
+    np.testing.assert_allclose(h, new_h, atol=1e-12)
+    np.testing.assert_allclose(w, expected - 0.9 * new_h if nesterov else expected, atol=1e-12)
+
+
+RULES = {
+    kernels.adagrad: (1, (0.1, 1e-3, False)),
+    kernels.rmsprop: (1, (0.1, 0.9, 1e-3, False)),
+    kernels.adadelta: (2, (0.1, 0.9, 1e-3, False)),
+    kernels.adam: (2, (0.1, 0.9, 0.99, 1e-3, 0.9, 0.99, 0.0, 0.0, False)),
+    kernels.momentum: (1, (0.1, 0.9, False, True, 0.0)),
+}
+
+
+@pytest.mark.parametrize("kernel", RULES, ids=lambda kernel: kernel.py_func.__name__)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_at_zero_follow_the_mean_with_every_rule(kernel, dtype: str) -> None:
+    """The same as calm first and the rule on what it leaves."""
+    history, settings = RULES[kernel]
+    random = np.random.default_rng(0)
+    w, grad, mean = (random.standard_normal(5000).astype(dtype) for _ in range(3))
+    w[::3] = 0
+    states = [np.abs(random.standard_normal(5000)).astype(dtype) for _ in range(history)]
+    expected = [array.copy() for array in (w, grad, *states, mean)]
+    kernels.calm(0, 5000, 0, expected[0], expected[1], expected[-1], 0.75)
+    np.testing.assert_allclose(expected[-1], 0.75 * mean + 0.25 * grad, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(expected[1] == grad, w != 0)
+    kernel(0, 5000, 0, *expected[:-1], np.empty(0, dtype), 0.0, 0.5, 0.1, 0.2, *settings)
+    spread(kernel, 5000, 100, w, grad, *states, mean, 0.75, 0.5, 0.1, 0.2, *settings)
+    for array, other in zip((w, *states, mean), (expected[0], *expected[2:])):
+        np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-6)
+
+
+def test_decay_apart_from_the_gradient_by_hand() -> None:
+    """mean 0, square 0, no gradient: w = 2 - (0.25 * 2 + 0.125)"""
+    w, grad, first, second = one(2, 0, 0, 0)
+    kernels.adam(0, 1, 0, w, grad, first, second, *NOTHING, 0.5, 0.9, 0.99, 0.1, 0.9, 0.99, 0.25, 0.125, False)
+    assert w[0] == pytest.approx(1.375)
 
 
 def test_square_sums_do_not_depend_on_the_split() -> None:
@@ -137,7 +166,7 @@ def test_momentum_of_a_dead_weight_ends_at_zero_not_in_denormals() -> None:
     w, grad, h = np.zeros(100, np.float32), np.zeros(100, np.float32), np.full(100, 1e-36, np.float32)
     for _ in range(200):
         w[:] = 0
-        spread(kernels.momentum, 100, 1, w, grad, h, *NOTHING, 0.1, 0.9, False, True)
+        spread(kernels.momentum, 100, 1, w, grad, h, np.empty(0, np.float32), *NOTHING[1:], 0.1, 0.9, False, True, 0.0)
     assert not h.any()
 
 
