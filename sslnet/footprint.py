@@ -65,17 +65,20 @@ def measure(net: Net) -> Memory:
     params = sum(
         2 * p.blob.nbytes if net.runs_backward else p.blob.nbytes for p in net.learnable if p.blob.owns("data")
     )
-    layers = sum(map(_kept_by, net.layers, net.tops))
+    kept = {id(array): array.nbytes for layer in net.layers for array in _kept_by(layer)}
+    layers = sum(kept.values()) + sum(map(_read_ahead, net.layers, net.tops))
     largest = sorted(sizes, key=lambda item: -item[1])[:5]
     return Memory(data, diff, params, largest, lease.size if lease is not None else 0, layers)
 
 
-def _kept_by(layer: Layer, tops: list[Blob]) -> int:
-    """Bytes of the arrays that a layer has made for itself, and of the batches that it reads ahead."""
-    if isinstance(layer, PrefetchedLayer):
-        return layer.prefetch() * sum(top.nbytes for top in tops)
-    arrays = [value for value in vars(layer).values() if isinstance(value, np.ndarray | Blob)]
-    return sum(array.nbytes for array in arrays)
+def _kept_by(layer: Layer) -> list[np.ndarray | Blob]:
+    """The arrays and blobs that a layer has made for itself."""
+    return [value for value in vars(layer).values() if isinstance(value, np.ndarray | Blob)]
+
+
+def _read_ahead(layer: Layer, tops: list[Blob]) -> int:
+    """Bytes of the batches that wait behind the one in use."""
+    return layer.prefetch() * sum(top.nbytes for top in tops) if isinstance(layer, PrefetchedLayer) else 0
 
 
 def check_memory(net: Net) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sslnet.arena import Lease
 from sslnet.blob import Blob
+from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.relu import ReLU
+from sslnet.layers.scale import Scale
 from sslnet.lifetimes import lifetimes
 from sslnet.steps import FAST, ConvolutionStep, EmptyStep, JoinedStep, Step
 
@@ -36,6 +38,8 @@ class Plan:
             if EmptyStep.takes(layer, net.bottoms[i], net.tops[i]):
                 step = EmptyStep
             self.steps.append(step(layer, net.bottoms[i], net.tops[i], net.bottom_need_backward[i]))
+        if net.lean:
+            self._share_normalized()
         if fused:
             self._join_relu()
         self.lease = Lease(net.arena, lifetimes(net, self.steps, net.kept)) if net.lean else None
@@ -64,6 +68,18 @@ class Plan:
         """Leaves the "data", or "diff", of a blob out of the memory that blobs share."""
         if self.lease is not None:
             self.lease.exempt(blob, which)
+
+    def _share_normalized(self) -> None:
+        """A Scale in place right behind a BatchNorm in place reads what that has kept, instead of keeping it as well.
+
+        In a lean net alone: in any other, the user may run the Scale on other values.
+        """
+        for step, after in zip(self.steps, self.steps[1:]):
+            norm, scale = step.layer, after.layer
+            if isinstance(norm, BatchNorm) and isinstance(scale, Scale) and norm.context.backward:
+                blob = step.top[0]
+                if step.bottom[0] is blob and after.bottom[0] is blob and after.top[0] is blob:
+                    scale.take_input(norm.normalized)
 
     def _join_relu(self) -> None:
         """A ReLU in place right behind a convolution runs as part of it."""

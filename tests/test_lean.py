@@ -162,7 +162,11 @@ def test_a_run_that_ends_early_returns_the_tops_of_its_last_layer():
 
 
 def test_a_lean_net_follows_its_inputs_to_other_sizes_and_back():
-    lean, kept = (build(CHAIN + HEAD + LOSS, lean=lean) for lean in (True, False))
+    normal = CHAIN.replace(
+        'name: "pool1"', 'name: "bn" type: "BatchNorm" bottom: "a" top: "a" } layer { name: "scale" type: "Scale"'
+        ' bottom: "a" top: "a" scale_param { bias_term: true } } layer { name: "pool1"'
+    )  # fmt: skip
+    lean, kept = (build(normal + HEAD + LOSS, lean=lean) for lean in (True, False))
     for batch in (2, 5, 1, 5, 2):
         random = np.random.default_rng(batch)
         values = {"x": random.normal(size=(batch, 4, 6, 6)), "label": random.integers(0, 3, batch)}

@@ -54,6 +54,17 @@ def _normalize_in_place(r0, r1, thread, y, kept, mean, inverse):
 
 
 @kernel
+def _normalize_over(r0, r1, thread, y, mean, inverse):
+    """y = (y - mean) inverse."""
+    c = r0 % mean.size
+    for r in range(r0, r1):
+        yr, m, k = y[r], mean[c], inverse[c]
+        for q in range(yr.size):
+            yr[q] = (yr[q] - m) * k
+        c = c + 1 if c + 1 < mean.size else 0
+
+
+@kernel
 def _gradient(r0, r1, thread, x, dy, dx, center, slope, level, factor):
     """dx = factor (dy - level - slope (x - center)), row by row; dx may be dy."""
     above = np.empty(x.shape[1], x.dtype)
@@ -119,7 +130,7 @@ class BatchNorm(ChannelWise):
         outer = bottom[0].shape[0] if bottom[0].num_axes else 1
         inner = bottom[0].count // max(1, outer * channels)
         self.fold, self.rows = (outer, channels, inner), (outer * channels, inner)
-        if top[0] is bottom[0] and self._normalized.size != bottom[0].count:
+        if top[0] is bottom[0] and self.context.backward and self._normalized.size != bottom[0].count:
             self._normalized = aligned_empty(bottom[0].count, self.dtype)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
@@ -133,10 +144,16 @@ class BatchNorm(ChannelWise):
             self._save_moments()
         x, y = bottom[0].data.reshape(self.rows), top[0].data.reshape(self.rows)
         mean, inverse = self._mean.astype(self.dtype), self._inverse().astype(self.dtype)
-        if top[0] is bottom[0]:
+        if top[0] is bottom[0] and not self.context.backward:
+            spread(_normalize_over, *self.rows, y, mean, inverse)
+        elif top[0] is bottom[0]:
             spread(_normalize_in_place, *self.rows, y, self._normalized.reshape(self.rows), mean, inverse)
         else:
             spread(_normalize, *self.rows, x, y, mean, inverse)
+
+    def normalized(self) -> np.ndarray:
+        """What was written over the bottom, flat, as the gradient reads it; for a layer in place alone."""
+        return self._normalized
 
     @property
     def _count(self) -> int:

@@ -54,13 +54,14 @@ class Elementwise(ChannelWise, ABC):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape_like(bottom[0])
-        if top[0] is bottom[0] and self.reads_input() and self._input.size != top[0].count:
+        self._keeps = top[0] is bottom[0] and self.reads_input() and self.context.backward
+        if self._keeps and self._input.size != top[0].count:
             self._input = aligned_empty(top[0].count, self.dtype)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y = bottom[0].data.reshape(-1), top[0].data.reshape(-1)
         in_place = top[0] is bottom[0]
-        if in_place and self.reads_input():
+        if self._keeps:
             spread(copy, y.size, 1, y, self._input)
         spread(self.KERNELS[0], y.size, 1, x, None if in_place else y, *self._constants)
 

@@ -7,7 +7,7 @@ and db = dy, summed over the axes that s does not have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -44,6 +44,17 @@ def _scale_in_place(r0, r1, thread, y, kept, scale, bias):
             kr[q] = yr[q]
         for q in range(yr.size):
             yr[q] = kr[q] * s + b
+        c = c + 1 if c + 1 < scale.size else 0
+
+
+@kernel
+def _scale_over(r0, r1, thread, y, scale, bias):
+    """y = y scale + bias."""
+    c = r0 % scale.size
+    for r in range(r0, r1):
+        yr, s, b = y[r], scale[c], bias[c]
+        for q in range(yr.size):
+            yr[q] = yr[q] * s + b
         c = c + 1 if c + 1 < scale.size else 0
 
 
@@ -89,6 +100,7 @@ class Scale(Layer):
         if param.bias_term:
             self.new_param(shape, "scale_param", "bias_filler")
         self._input = np.empty(0, self.dtype)
+        self._given: Callable[[], np.ndarray] | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, scale = bottom[0], self._scale(bottom)
@@ -103,7 +115,7 @@ class Scale(Layer):
         self.fold, self.rows = (outer, scale.count, inner), (outer * scale.count, inner)
         self.size = scale.count
         top[0].reshape_like(x)
-        if top[0] is x and self._input.size != x.count:
+        if top[0] is x and self.context.backward and self._given is None and self._input.size != x.count:
             self._input = aligned_empty(x.count, self.dtype)
         self._channels_at = channel_axis(x) - axis
         """Axis of the scale that lies along the channels of x, when it has such an axis."""
@@ -116,7 +128,11 @@ class Scale(Layer):
         x, y = bottom[0].data.reshape(self.rows), top[0].data.reshape(self.rows)
         scale = self._scale(bottom).data.reshape(-1)
         bias = self.blobs[-1].data.reshape(-1) if self.param.scale_param.bias_term else self._zeros
-        if top[0] is bottom[0]:
+        if top[0] is bottom[0] and not self.context.backward:
+            spread(_scale_over, *self.rows, y, scale, bias)
+        elif self._given is not None:
+            spread(_scale, *self.rows, self._given().reshape(self.rows), y, scale, bias)
+        elif top[0] is bottom[0]:
             spread(_scale_in_place, *self.rows, y, self._input.reshape(self.rows), scale, bias)
         else:
             spread(_scale, *self.rows, x, y, scale, bias)
@@ -124,13 +140,21 @@ class Scale(Layer):
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return index > 0 or not in_place
 
+    def take_input(self, given: Callable[[], np.ndarray]) -> None:
+        """In place: ``given()`` has what x holds at every forward pass, flat, so that no copy need be made."""
+        self._given, self._input = given, np.empty(0, self.dtype)
+
+    def _kept_input(self) -> np.ndarray:
+        """What x held before it was written over."""
+        return self._input if self._given is None else self._given()
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         learned, has_bias = len(bottom) == 1, self.param.scale_param.bias_term
         dy, scale = top[0].diff, self._scale(bottom)
         scale_wanted = self.param_propagate_down[0] if learned else propagate_down[1]
         bias_wanted = has_bias and self.param_propagate_down[-1]
         if scale_wanted or bias_wanted:
-            x = self._input if top[0] is bottom[0] else bottom[0].data
+            x = self._kept_input() if top[0] is bottom[0] else bottom[0].data
             cost = self.fold[0] * self.fold[2]
             arrays = (dy.reshape(self.fold), x.reshape(self.fold), self._zeros)
             spread(channel_sums, self.size, cost, *arrays, self._total, self._dot)
