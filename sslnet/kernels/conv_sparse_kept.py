@@ -1,0 +1,330 @@
+"""Kept filters and columns: their pixels are lowered, a chunk of rows at a time, and multiplied with vectors over pixels.
+
+A filter that is left over costs no more than the others, and outputs go to the channels of the kept filters as they lie.
+Threads share out images, groups and chunks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.conv_engine import address, record, threads_for
+from sslnet.kernels.conv_geometry import ConvGeometry, check_array
+from sslnet.kernels.conv_sparse import Kept
+from sslnet.kernels.conv_sparse_tiles import fill_row, integer_at, lower_same, lower_taps, panel_tile
+from sslnet.kernels.memory import aligned_zeros, scratch
+from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.vector import VectorUnit, call_tile
+
+CHUNK_BYTES = 448 * 1024
+"""What a lowered chunk may take: all filters pass over it in the second-level cache."""
+LATENCY, CALL = 4, 20
+"""Cycles from one multiply-add to the next on a register; to enter and leave a tile."""
+LINE = 2.2
+"""Cycles for a vector from the second-level cache, where the lowered pixels are."""
+
+GROUP = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("taps", "first_tap", "filters", "first_filter", "weights", "dropped", "first_dropped")
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PanelTile:
+    """Outputs in registers: ``filters`` by up to ``vectors`` of pixels."""
+
+    filters: int
+    vectors: int
+
+    def fits(self, unit: VectorUnit) -> bool:
+        return self.filters * self.vectors + self.vectors + 1 <= unit.registers
+
+
+def panels_of(vectors: int, most: int) -> list[int]:
+    """So many vectors in as few panels as can be, as even as can be."""
+    count = -(-vectors // most)
+    return [(vectors + i) // count for i in range(count)][::-1] if vectors else []
+
+
+def panel_cost(unit: VectorUnit, tile: PanelTile, filters: int, taps: int, vectors: int) -> float:
+    """Estimated cycles of all filters over so many vectors of pixels."""
+    cycles = 0.0
+    for panel, count in Counter(panels_of(vectors, tile.vectors)).items():
+        sums = tile.filters * panel
+        per_tap = max(sums / 2, (tile.filters + panel) / 2, LINE * panel, LATENCY)
+        cycles += count * -(-filters // tile.filters) * (taps * per_tap + CALL + 2 * sums)
+    return cycles
+
+
+def panel_tiles(unit: VectorUnit) -> Iterator[PanelTile]:
+    """The shapes worth trying: enough sums to hide the latency, and few loads for each."""
+    for vectors in range(1, 7):
+        filters = (unit.registers - 1 - vectors) // vectors
+        yield from (PanelTile(f, vectors) for f in range(filters, max(filters - 3, 0), -1))
+
+
+CHUNK = np.dtype([(name, np.int64) for name in ("pixel", "pixels", "top", "rows", "vectors")])
+
+
+def choose_tile(
+    unit: VectorUnit, products: list[tuple[int, int]], cut: Callable[[PanelTile], np.ndarray]
+) -> tuple[PanelTile, np.ndarray]:
+    """The tile with the fewest estimated cycles, and the chunks that the output pixels are cut into for it.
+
+    products  for each conv group: how many outputs, and how many terms each one sums up
+    """
+    best = None
+    for tile in panel_tiles(unit):
+        chunks = cut(tile)
+        sizes = Counter(chunks["vectors"].tolist())
+        cost = sum(n * panel_cost(unit, tile, f, k, v) for v, n in sizes.items() for f, k in products)
+        if best is None or cost < best[0]:
+            best = cost, tile, chunks
+    assert best is not None
+    return best[1], best[2]
+
+
+def is_same(geometry: ConvGeometry) -> bool:
+    """Whether an output row is as long as a source row, at stride 1: a tap is then a shift of the whole plane."""
+    return geometry.out_w == geometry.width and geometry.stride_h == geometry.stride_w == 1
+
+
+def cut_chunks(unit: VectorUnit, geometry: ConvGeometry, tile: PanelTile, taps: int) -> np.ndarray:
+    """The output pixels in chunks that are lowered at once: a panel of vectors where taps are shifts, else some rows."""
+    g = geometry
+    if not is_same(g):
+        rows = max(1, CHUNK_BYTES // (4 * max(taps, 1) * g.out_w))
+        if g.batch * g.groups < num_threads():
+            rows = min(rows, -(-g.out_h * g.batch * g.groups // num_threads()))
+        return rows_chunks(unit, g, rows)
+    return vector_chunks(unit, g, tile.vectors)
+
+
+def vector_chunks(unit: VectorUnit, geometry: ConvGeometry, vectors: int) -> np.ndarray:
+    """The output pixels in chunks of at most so many vectors, as even as can be, wherever rows end."""
+    pixels = geometry.out_h * geometry.out_w
+    sizes = np.array(panels_of(-(-pixels // unit.lanes), vectors)) * unit.lanes
+    starts = np.cumsum(sizes) - sizes
+    return _chunks(unit, geometry, starts, np.minimum(sizes, pixels - starts))
+
+
+def rows_chunks(unit: VectorUnit, geometry: ConvGeometry, rows: int) -> np.ndarray:
+    """The output pixels in chunks of at most so many rows, as even as can be."""
+    g = geometry
+    rows = -(-g.out_h // -(-g.out_h // rows))
+    starts = np.arange(0, g.out_h, rows) * g.out_w
+    return _chunks(unit, g, starts, np.minimum(rows * g.out_w, g.out_h * g.out_w - starts))
+
+
+def _chunks(unit: VectorUnit, geometry: ConvGeometry, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    chunks = np.zeros(len(starts), CHUNK)
+    chunks["pixel"], chunks["pixels"] = starts, counts
+    chunks["top"], chunks["rows"] = starts // geometry.out_w, counts // geometry.out_w
+    chunks["vectors"] = -(-counts // unit.lanes)
+    return chunks
+
+
+def tile_table(unit: VectorUnit, tile: PanelTile, chunks: np.ndarray) -> np.ndarray:
+    """Address of the tile for each number of vectors that a panel of a chunk has."""
+    table = np.zeros(tile.vectors + 1, np.int64)
+    for vectors in {v for chunk in set(chunks["vectors"].tolist()) for v in panels_of(chunk, tile.vectors)}:
+        table[vectors] = panel_tile(unit, tile.filters, vectors)
+    return table
+
+
+def tap_numbers(geometry: ConvGeometry, group: int, columns: np.ndarray) -> np.ndarray:
+    """(columns, 3) int64: what lower_taps knows of the taps of these columns of the group."""
+    g = geometry
+    channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
+    plane = 4 * g.height * g.width * (group * g.group_channels + channel)
+    numbers = [plane, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w]
+    return np.ascontiguousarray(np.stack(numbers, axis=1).astype(np.int64))
+
+
+class Taps:
+    """How the pixels that the kept taps meet are lowered.
+
+    move    address of lower_same, or lower_taps
+    table   as this wants it, all groups
+    masks   for lower_same
+    """
+
+    def __init__(self, unit: VectorUnit, geometry: ConvGeometry, columns: tuple[np.ndarray, ...]) -> None:
+        g = geometry
+        self.table = np.concatenate([tap_numbers(g, group, c) for group, c in enumerate(columns)])
+        self.masks = np.zeros(1, np.uint8)
+        self.move = lower_taps(unit, g.stride_w)
+        if is_same(g):
+            self.move = lower_same(unit)
+            self.masks = tap_masks(unit, g)
+            plane, row, column = self.table.T
+            place = np.concatenate([c % (g.kernel_h * g.kernel_w) for c in columns]) * self.masks[0].nbytes
+            self.table = np.ascontiguousarray(np.stack([plane + 4 * (row * g.width + column), place], axis=1))
+
+
+def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
+    """(kernel_h * kernel_w, bytes) uint8: a bit for each output pixel, whether the tap meets the source there."""
+    g = geometry
+    i, j = np.arange(g.kernel_h) * g.dilation_h - g.pad_h, np.arange(g.kernel_w) * g.dilation_w - g.pad_w
+    row, column = np.arange(g.out_h) + i[:, None], np.arange(g.out_w) + j[:, None]
+    row_inside, column_inside = (row >= 0) & (row < g.height), (column >= 0) & (column < g.width)
+    inside = (row_inside[:, None, :, None] & column_inside[None, :, None, :]).reshape(g.kernel_h * g.kernel_w, -1)
+    vectors = -(-g.out_h * g.out_w // unit.lanes)
+    flags = np.pad(inside, [(0, 0), (0, vectors * unit.lanes - inside.shape[1])])
+    by_vector = flags.reshape(len(flags), vectors, unit.lanes)
+    whole_bytes = np.pad(by_vector, [(0, 0), (0, 0), (0, max(8 - unit.lanes, 0))])
+    return np.packbits(whole_bytes, axis=2, bitorder="little").reshape(len(flags), -1)
+
+
+class KeptForward:
+    """y = x * w + b over the kept filters and columns, then ReLU if planned with it; pack first."""
+
+    def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit, *, relu: bool = False) -> None:
+        g = self.geometry = geometry
+        self.kept = kept
+        products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
+        most = max(len(c) for c in kept.columns)
+        self.tile, self.chunks = choose_tile(unit, products, lambda tile: cut_chunks(unit, g, tile, most))
+        pixels = 4 * g.out_h * g.out_w
+        groups = np.zeros(g.groups, GROUP)
+        targets, dropped, order = [], [], []
+        tap = filter_ = weight = drop = 0
+        for group, (f, c) in enumerate(zip(kept.filters, kept.columns, strict=True)):
+            padded = -(-len(f) // self.tile.filters) * self.tile.filters
+            without = np.setdiff1d(np.arange(g.group_filters), f)
+            groups[group] = (len(c), tap, len(f), filter_, weight, len(without), drop)
+            targets.append(np.pad((f + group * g.group_filters) * pixels, (0, padded - len(f))))
+            order.append(np.pad(f + group * g.group_filters, (0, padded - len(f)), constant_values=-1))
+            dropped.append((without + group * g.group_filters) * pixels)
+            tap, filter_, weight, drop = tap + len(c), filter_ + padded, weight + padded * len(c), drop + len(without)
+        self.groups = groups
+        self.taps = Taps(unit, g, kept.columns)
+        self.targets, self.dropped, self.order = (np.concatenate(v).astype(np.int64) for v in (targets, dropped, order))
+        self.columns = np.concatenate(kept.columns).astype(np.int64)
+        self.values = aligned_zeros(weight + unit.lanes)
+        self.bias = aligned_zeros(len(self.order) + unit.lanes)
+        self.dropped_bias = aligned_zeros(drop + unit.lanes)
+        self.col_size = (most * int(self.chunks["vectors"].max()) + 2) * unit.lanes
+        self.tiles = tile_table(unit, self.tile, self.chunks)
+        self.numbers = record(
+            groups=g.groups, channels=g.channels, height=g.height, width=g.width, filters=g.filters, out_h=g.out_h,
+            out_w=g.out_w, stride_h=g.stride_h, lanes=unit.lanes, mask_bytes=max(unit.lanes, 8) // 8,
+            tile_filters=self.tile.filters, tile_vectors=self.tile.vectors, relu=relu, same=is_same(g), move=self.taps.move, fill=fill_row(unit),
+            taps=address(self.taps.table), masks=address(self.taps.masks), targets=address(self.targets),
+            dropped=address(self.dropped), values=address(self.values), bias=address(self.bias),
+            dropped_bias=address(self.dropped_bias),
+        )  # fmt: skip
+        self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
+
+    @property
+    def kernel(self) -> str:
+        """Engine and tile, for reports."""
+        return f"kept {self.tile.filters}x{self.tile.vectors}"
+
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        """Copies the kept of weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,)."""
+        g = self.geometry
+        check_array("weights", weights, g.weight_shape)
+        pack_kept(
+            weights.reshape(g.filters, -1), self.groups, self.columns, self.order, self.tile.filters, self.values, False
+        )
+        if bias is None:
+            self.bias[:] = 0
+            self.dropped_bias[:] = 0
+            return
+        check_array("bias", bias, (g.filters,))
+        there = self.order >= 0
+        self.bias[: len(there)][there] = bias[self.order[there]]
+        self.dropped_bias[: len(self.dropped)] = bias[self.dropped // (4 * g.out_h * g.out_w)]
+
+    def run(self, x: np.ndarray, y: np.ndarray) -> None:
+        """The convolution with the weights last packed.  [overwrites y]"""
+        g = self.geometry
+        check_array("x", x, g.input_shape)
+        check_array("y", y, g.output_shape)
+        units = g.batch * g.groups * len(self.chunks)
+        parallel(self._part, units, address(x), address(y), most=threads_for(self.multiply_adds))
+
+    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
+        col = address(scratch("conv col", self.col_size))
+        _run_kept(u0, u1, self.numbers, self.groups, self.chunks, self.tiles, col, x, y)
+
+
+@njit(nogil=True, cache=True)
+def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
+    """Units u0 .. u1: chunks of the groups of the images."""
+    n = numbers[0]
+    pixels = n.out_h * n.out_w
+    for u in range(u0, u1):
+        image, rest = u // (n.groups * chunks.size), u % (n.groups * chunks.size)
+        group, chunk = groups[rest // chunks.size], chunks[rest % chunks.size]
+        pitch = chunk.vectors * n.lanes * 4
+        lower(n, source + image * n.channels * n.height * n.width * 4, group.first_tap, group.taps, chunk, col, pitch)
+        y = target + (image * n.filters * pixels + chunk.pixel) * 4
+        panels = (chunk.vectors + n.tile_vectors - 1) // n.tile_vectors
+        first = 0
+        for panel in range(panels):
+            own = (chunk.vectors + panels - 1 - panel) // panels
+            last = min(n.lanes, chunk.pixels - (first + own - 1) * n.lanes)
+            for f in range(0, group.filters, n.tile_filters):
+                call_tile(
+                    tiles[own],
+                    (
+                        n.values + (group.weights + f * group.taps) * 4, group.taps, col + first * n.lanes * 4, pitch,
+                        n.bias + (group.first_filter + f) * 4, n.targets + (group.first_filter + f) * 8,
+                        y + first * n.lanes * 4, group.filters - f, last, n.relu,
+                    ),
+                )  # fmt: skip
+            first += own
+        for d in range(group.first_dropped, group.first_dropped + group.dropped):
+            call_tile(n.fill, (n.dropped_bias + d * 4, y + integer_at(n.dropped + d * 8), chunk.pixels, n.relu))
+
+
+@njit(nogil=True, cache=True)
+def lower(n, image, first, taps, chunk, col, pitch):
+    """A chunk of the image lowered for ``taps`` taps from ``first`` on."""
+    if n.same:
+        masks = n.masks + chunk.pixel // n.lanes * n.mask_bytes
+        call_tile(n.move, (image + chunk.pixel * 4, n.taps + first * 16, taps, chunk.vectors, masks, col, pitch))
+    else:
+        call_tile(
+            n.move,
+            (
+                image, n.taps + first * 24, taps, n.height, n.width, chunk.top, chunk.rows, n.out_w, n.stride_h, col,
+                pitch,
+            ),
+        )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def pack_kept(weights, groups, columns, order, width, packed, transposed):
+    """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for a filter -1 that only fills up.
+
+    transposed   the blocks are of taps instead: packed[group][block of columns][filter][column], by groups' numbers
+    """
+    for g in range(groups.size):
+        one = groups[g]
+        at = one.weights
+        if transposed:
+            for k in range(0, one.filters, width):
+                for f in range(one.taps):
+                    line = weights[order[one.first_tap + f]]
+                    for i in range(width):
+                        column = columns[one.first_filter + k + i]
+                        packed[at + i] = line[column] if column >= 0 else 0
+                    at += width
+        else:
+            for f in range(0, one.filters, width):
+                for k in range(one.taps):
+                    column = columns[one.first_tap + k]
+                    for i in range(width):
+                        row = order[one.first_filter + f + i]
+                        packed[at + i] = weights[row, column] if row >= 0 else 0
+                    at += width
