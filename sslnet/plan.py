@@ -15,7 +15,7 @@ from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.relu import ReLU
 from sslnet.layers.scale import Scale
 from sslnet.lifetimes import lifetimes
-from sslnet.steps import FAST, ConvolutionStep, EmptyStep, JoinedStep, Step
+from sslnet.steps import FAST, EmptyStep, JoinedStep, Step
 
 if TYPE_CHECKING:
     from sslnet.net import Net
@@ -82,10 +82,10 @@ class Plan:
                     scale.take_input(norm.normalized)
 
     def _join_relu(self) -> None:
-        """A ReLU in place right behind a convolution runs as part of it."""
+        """A ReLU in place right behind a step that can apply it runs as part of that step."""
         for i, (step, after) in enumerate(zip(self.steps, self.steps[1:])):
             if (
-                isinstance(step, ConvolutionStep)
+                step.JOINS_RELU
                 and isinstance(after.layer, ReLU)
                 and len(step.top) == 1
                 and after.bottom[0] is step.top[0]

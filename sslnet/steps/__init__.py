@@ -11,12 +11,14 @@ from typing import Any
 
 from sslnet.steps.base import EmptyStep, JoinedStep, Step
 from sslnet.steps.convolution import ConvolutionStep
+from sslnet.steps.inner_product import InnerProductStep
 
-__all__ = ["FAST", "ConvolutionStep", "EmptyStep", "JoinedStep", "Step"]
+__all__ = ["FAST", "ConvolutionStep", "EmptyStep", "InnerProductStep", "JoinedStep", "Step"]
 
 FAST: dict[str, type[Any]] = {
     "Convolution": ConvolutionStep,
     "ConvolutionDepthwise": ConvolutionStep,
     "DepthwiseConvolution": ConvolutionStep,
+    "InnerProduct": InnerProductStep,
 }
 """Layer type -> the faster step."""

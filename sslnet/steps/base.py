@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sslnet.blob import Blob
 from sslnet.layers.base import Layer
 
@@ -12,11 +14,18 @@ class Step:
     Blobs may show other arrays in the next run: a step takes ``blob.data`` anew each time.
     """
 
+    JOINS_RELU: ClassVar[bool] = False
+    """Whether it can apply a ReLU behind it in place itself: it then has ``join_relu()``."""
+
     def __init__(self, layer: Layer, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         self.layer = layer
         self.bottom = bottom
         self.top = top
         self.propagate_down = propagate_down
+
+    def join_relu(self) -> None:
+        """Applies max(0, .) to the output from now on."""
+        raise NotImplementedError
 
     def forward(self) -> None:
         self.layer.forward(self.bottom, self.top)

@@ -14,6 +14,7 @@ class ConvolutionStep(Step):
     """A 2-D convolution through the planned kernels; a ReLU behind it, in place, may run with it."""
 
     layer: Convolution
+    JOINS_RELU = True
 
     def __init__(self, layer: Convolution, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         super().__init__(layer, bottom, top, propagate_down)
