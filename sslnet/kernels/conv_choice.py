@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sslnet.kernels.conv_cost import CALL, FIRST_CACHE, LATENCY, SECOND_BYTES, weights_cost
 from sslnet.kernels.conv_engine import Window, window_for
 from sslnet.kernels.conv_filters import FilterEngine, FilterTile, line_limits, runs_exactly
 from sslnet.kernels.conv_geometry import ConvGeometry
@@ -19,17 +20,13 @@ from sslnet.kernels.conv_grad_tiles import edge_columns, taps_inside
 from sslnet.kernels.conv_lowering import Lowering, Pass, lower_forward, lower_input_grad
 from sslnet.kernels.conv_pixels import PixelEngine, PixelTile
 from sslnet.kernels.conv_tiles import line_pixels, meetings_of
-from sslnet.kernels.conv_weight_grad import WeightGradEngine, WeightGradTile, is_exact, overhang
+from sslnet.kernels.conv_weight_grad import POSITIONS, WeightGradEngine, WeightGradTile, is_exact, overhang
 from sslnet.kernels.conv_weight_grad_pixels import PixelGradEngine, PixelGradTile
 from sslnet.kernels.vector import VectorUnit
 from sslnet.kernels.winograd import WinogradEngine, WinogradTile
 from sslnet.kernels.winograd_choice import allowed, winograd_grad_tiles, winograd_tiles
 from sslnet.kernels.winograd_weight_grad import WinogradGradEngine, WinogradGradTile
 
-LATENCY = 4
-"""Cycles from one multiply-add to the next on the same register."""
-CALL = 15
-"""Cycles to enter and leave a tile."""
 WEIGHT_BLOCK_BYTES = 256 * 1024
 """A block of weights beyond this is cut along the taps, to stay in the second-level cache."""
 
@@ -172,13 +169,17 @@ def _filter_cost(low: Lowering, unit: VectorUnit, tile: FilterTile) -> float:
         for vectors, count in Counter(blocks).items():
             leaving = 2 * vectors * pixels + 3 * vectors * squares * unit.lanes
             per_tap = max(vectors * pixels / 2, (vectors + pixels + 1) / 2, LATENCY)
+            if p.taps * vectors * unit.bytes > FIRST_CACHE:
+                per_tap = max(per_tap, vectors * unit.bytes / SECOND_BYTES)
             row = len(columns) * (taps * per_tap + CALL + leaving)
             if exact and p.line is not None:
                 lines = [_line_cycles(low, unit, p, vectors, tile.pixels, column) for column in columns]
                 row = sum(taps / p.line[1] * line + CALL + leaving for line in lines)
             cycles += count * (vectors > 0) * -(-p.out_h // tile.rows) * row
     window = window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
-    return low.groups * (cycles + _fill_cost(low, unit, window) + _combine_cost(low))
+    weights = low.groups * vectors_in_all * unit.bytes * sum(p.taps for p in low.passes)
+    far = weights_cost(weights, -(-low.rows // window.chunk) * low.batch, low.batch)
+    return low.groups * (cycles + _fill_cost(low, unit, window) + _combine_cost(low)) + far
 
 
 def _line_cycles(low: Lowering, unit: VectorUnit, taps: Pass, vectors: int, pixels: int, column: int) -> float:
@@ -211,6 +212,8 @@ def _weight_grad_cost(g: ConvGeometry, low: Lowering, unit: VectorUnit, tile: We
         rows = int(((at >= 0) & (at < g.height)).sum())
     sums = tile.vectors * tile.lines * g.kernel_w
     per_position = max(sums / 2, (tile.vectors + tile.lines * g.kernel_w) / 2, LATENCY)
+    if POSITIONS * tile.vectors * unit.bytes > FIRST_CACHE:
+        per_position = max(per_position, tile.vectors * unit.bytes / SECOND_BYTES)
     calls = -(-vectors_in_all // tile.vectors) * -(-lines_in_all // tile.lines)
     cycles = calls * (rows * (columns * per_position + 3) + (g.kernel_h if tile.by_row else 1) * (CALL + 3 * sums))
     window = window_for(low, split=False, whole_vectors=False, exact=is_exact(g, tile))

@@ -19,8 +19,6 @@ from sslnet.kernels.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 384 * 1024
 """What the source rows of a chunk may take: they are to stay in the second-level cache while all filters pass over them."""
-CROWDED_BYTES = 24 * 1024
-"""Source planes that take more than this do not all fit into the first-level cache."""
 SMALL = 1 << 21
 """Multiply-adds below which one thread is faster than waking others."""
 SMALL_PACK = 1 << 16
@@ -124,10 +122,7 @@ def window_for(
     for axis, reach, size in (("rows", last, lowering.height), ("columns", last_column, lowering.width)):
         low, high = lowering.first_and_last(axis)
         inside = inside and low >= 0 and high + reach < size
-    plane = 4 * lowering.height * lowering.width
-    # Channels a multiple of 512 bytes apart fall into few sets of the first-level cache: a copy lies better.
-    crowded = plane % 512 == 0 and plane * lowering.channels > CROWDED_BYTES
-    in_place = not split and not whole_vectors and (inside or (exact and not crowded))
+    in_place = not split and not whole_vectors and (inside or exact)
     row_bytes = 4 * lowering.channels * lowering.stride_h * max(lowering.width, lowering.out_w)
     rows = max(4, WINDOW_BYTES // row_bytes)
     if lowering.batch < num_parts():

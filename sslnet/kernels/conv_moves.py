@@ -80,6 +80,10 @@ def interleave(unit: VectorUnit) -> int:
                             while done + 2 * lanes <= width:
                                 _interleave_pair(lanes, revision, line + done * 4, even + done * 2, odd + done * 2)
                                 done += 2 * lanes
+                            _interleave_part(
+                                lanes, revision, line + done * 4, even + done * 2, odd + done * 2, width - done
+                            )
+                            done = width
                         for w in range(done, width):
                             place = places + (a * step_w + w % step_w) * 16
                             plane = _plane_line(planes, place, m * map_rows + row - first)
@@ -120,6 +124,28 @@ def _interleave_pair(typingctx, lanes, revision, target, even, odd):
         return context.get_dummy_value()
 
     return types.void(lanes, revision, *[types.int64] * 3), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _interleave_part(typingctx, lanes, revision, target, even, odd, count):
+    """count floats of target, fewer than 2 * lanes, from even and odd in turn."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        target, even, odd, count = args[2:]
+        both = []
+        for start, extra in ((even, 1), (odd, 0)):
+            half = builder.lshr(builder.add(count, I64(extra)), I64(1))
+            both.append(vec.masked_load(builder, width, start, vec.first_lanes(builder, width, half)))
+        for i, values in enumerate(vec.zip_lanes(builder, *both)):
+            mask = vec.first_lanes(builder, width, builder.sub(count, I64(i * width)))
+            vec.masked_store(builder, values, vec.offset(builder, target, 4 * width * i), mask)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 4), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from sslnet.errors import UsageError
+from sslnet.kernels.conv_cost import CALL, FAR_BYTES, LATENCY, weights_cost
 from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.threads import num_parts
 from sslnet.kernels.vector import VectorUnit
@@ -14,13 +15,6 @@ from sslnet.kernels.winograd_weight_grad import OWN_SUMS, WinogradGradTile
 
 VARIABLE = "SSLNET_WINOGRAD"
 """0 in the environment: no convolution goes this way."""
-LATENCY = 4
-CALL = 15
-SECOND_CACHE = 1024 * 1024
-BYTES_PER_CYCLE = 8
-"""From beyond the second-level cache."""
-PACKED_BYTES_PER_CYCLE = 2.5
-"""To beyond the second-level cache; within it four times as many."""
 
 
 def allowed() -> bool:
@@ -46,9 +40,6 @@ def winograd_tiles(g: ConvGeometry, unit: VectorUnit, *, backward: bool) -> Iter
         )
         rows, columns = -(-height // m), -(-width // m)
         weights = 4 * g.groups * n * n * channels * vectors_in_all * unit.lanes
-        far = weights > SECOND_CACHE
-        # A single image is not trained on: its weights are packed once.
-        packing = weights / PACKED_BYTES_PER_CYCLE / (1 if far else 4) if g.batch > 1 else 0
         for vectors in range(1, min(vectors_in_all, 4) + 1):
             most = (unit.registers - 1) // vectors - 1
             if most < 1:
@@ -62,9 +53,8 @@ def winograd_tiles(g: ConvGeometry, unit: VectorUnit, *, backward: bool) -> Iter
             per_tap = max(vectors * most / 2, (vectors + most) / 2, LATENCY)
             calls = blocks * filled / most * -(-vectors_in_all // vectors) * g.groups
             product = n * n * calls * (channels * per_tap + CALL + 2 * vectors * most)
-            traffic = blocks * weights / BYTES_PER_CYCLE if far else 0
-            of_all = (product + traffic) * g.batch * rows / own + packing
-            yield g.groups * moves + of_all / g.batch, WinogradTile(m, vectors, most)
+            far = weights_cost(weights, blocks * g.batch * rows // own, g.batch)
+            yield g.groups * moves + product * rows / own + far, WinogradTile(m, vectors, most)
 
 
 def winograd_grad_tiles(g: ConvGeometry, unit: VectorUnit) -> Iterator[tuple[float, WinogradGradTile]]:
@@ -91,10 +81,9 @@ def winograd_grad_tiles(g: ConvGeometry, unit: VectorUnit) -> Iterator[tuple[flo
             block = max(LEAST_TILES * 2, tiles)
             product = n * n * calls * (tiles * per_tile + tiles / block * (CALL + 2 * vectors * channels))
             shared = sums * unit.bytes > OWN_SUMS
-            slow = (
-                tiles * n * n * (channel_vectors + vectors_in_all) * unit.bytes * 2 / BYTES_PER_CYCLE if shared else 0
-            )
-            leaving = sums * 4 / g.batch
+            slow = tiles * n * n * (channel_vectors + vectors_in_all) * unit.bytes * 2 / FAR_BYTES if shared else 0
+            # Cleared, loaded and stored, transformed back.
+            leaving = sums * 4 * (4 / FAR_BYTES if shared else 1) / g.batch
             yield g.groups * (moves + product + slow + leaving), WinogradGradTile(m, vectors, channels)
 
 
