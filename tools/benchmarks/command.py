@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import goals
+from benchmarks import goals, page
 from benchmarks.isa import ISAS, run_again
 from benchmarks.machine import describe, machine
 from benchmarks.record import Record, compare, load
@@ -48,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         if changes:
             print(f"\n{name}, beside {options.compare}:", *changes, sep="\n")
     if options.command == "goals":
-        goals.finish(record, options.write)
+        print(f"\n{goals.show(record.sections)}")
+        if options.write is not None:
+            page.write(options.write, record)
+            print(f"written: {options.write}, {options.json}")
     return 0
 
 
@@ -86,14 +89,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             "--seconds", type=float, metavar="S", help=f"for each row, about; default {section.SECONDS:g}"
         )
     command = _command(commands, "goals", goals.HELP, goals.__doc__ or "")
-    goals.add_options(command)
-    command.add_argument(
-        "--seconds", type=float, metavar="S", help="for each row, about; default: as each section has it"
-    )
+    goals.add_options(command, list(SECTIONS))
+    command.add_argument("--write", type=Path, metavar="FILE.md", help="write the page, and its figures as FILE.json")
+    command.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there instead")
+    command.add_argument("--seconds", type=float, metavar="S", help="for each row; default: what each section has")
     options = parser.parse_args(arguments)
     for path in (options.json, options.compare, getattr(options, "write", None)):
         if path is not None and not path.absolute().parent.is_dir():
             parser.error(f"{path}: there is no folder {path.parent}")
+    if options.command == "goals" and options.write is not None and options.json is None:
+        options.json = options.write.with_suffix(".json")
     return options
 
 

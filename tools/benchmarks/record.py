@@ -49,7 +49,26 @@ class Record:
 
     def save(self) -> None:
         if self.path is not None:
-            write_text(self.path, json.dumps(self.content, indent=1) + "\n")
+            write_text(self.path, _text(self.content))
+
+
+def _text(content: dict[str, dict[str, Any]]) -> str:
+    """JSON with a row on each line, numbers of five figures."""
+    units = []
+    for unit, sections in content.items():
+        parts = []
+        for name, section in sections.items():
+            rows = ",\n".join(json.dumps(_rounded(row)) for row in section["rows"])
+            head = f'"machine": {json.dumps(section["machine"])}, "load": {section["load"]}'
+            parts.append(f'{json.dumps(name)}: {{{head}, "rows": [\n{rows}\n]}}')
+        units.append(f"{json.dumps(unit)}: {{\n{(',' + chr(10)).join(parts)}\n}}")
+    return "{" + ",\n".join(units) + "}\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:

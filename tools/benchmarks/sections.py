@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from benchmarks import convs, inference, layers, memory, optimiser, training
+from benchmarks import convs, inference, layers, memory, optimiser, sparse, training
 
 SECTIONS: dict[str, ModuleType] = {
     "convs": convs,
@@ -13,4 +13,5 @@ SECTIONS: dict[str, ModuleType] = {
     "layers": layers,
     "optimiser": optimiser,
     "memory": memory,
+    "sparse": sparse,
 }

@@ -12,7 +12,9 @@ TURN = 3e-3
 """Seconds that a turn is timed at least: short calls are repeated."""
 LONG = 0.1
 """Calls of more seconds than this need no untimed one before them."""
-LEAST_ROUNDS = 3
+VERY_LONG = 2.0
+"""Calls of more seconds than this are worth no more than FEW rounds, unless the time is there."""
+FEW = 3
 
 Call = Callable[[], object]
 
@@ -29,6 +31,8 @@ def take_turns(
     lengths = {name: _length(call) for name, call in contestants.items()}
     times: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
+    if max(lengths.values()) > VERY_LONG:
+        rounds = min(rounds, FEW)
     end = time.perf_counter() + seconds
     done = 0
     while done < rounds or time.perf_counter() < end:
@@ -46,11 +50,14 @@ def take_turns(
 
 
 def _length(call: Call) -> float:
-    """Seconds of a call, after one that compiles and allocates."""
-    call()
-    start = time.perf_counter()
-    call()
-    return max(1e-6, time.perf_counter() - start)
+    """Seconds of a call, after one that compiles and allocates; of that one itself where it is very long."""
+    for _ in range(2):
+        start = time.perf_counter()
+        call()
+        length = time.perf_counter() - start
+        if length > VERY_LONG:
+            break
+    return max(1e-6, length)
 
 
 def spread(samples: list[float], unit: float = 1e3) -> dict[str, float]:
@@ -84,4 +91,4 @@ def _best_ratio(times: Mapping[str, Mapping[str, float]], other: str) -> float:
 
 def compare(contestants: Mapping[str, Call], seconds: float, *, threads: int, rounds: int = 5) -> dict[str, Any]:
     """``summary`` of ``take_turns``."""
-    return summary(take_turns(contestants, seconds, threads=threads, rounds=max(rounds, 1)))
+    return summary(take_turns(contestants, seconds, threads=threads, rounds=rounds))
