@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "sslnet.cli.train",
     "test": "sslnet.cli.test",
     "compact": "sslnet.cli.compact",
+    "lowrank": "sslnet.cli.lowrank",
     "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",
     "export": "sslnet.cli.export",

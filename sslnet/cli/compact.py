@@ -13,6 +13,7 @@ from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
     from sslnet.compress import Compaction
+    from sslnet.compress.low_rank import LowRank
 
 HELP = "Removes zero filters and all that only they fed: a smaller net that gives the same outputs."
 EXAMPLE = "sslnet compact --model models/lenet/train_test.prototxt --weights lenet_ssl.caffemodel --output small/lenet"
@@ -72,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def output_paths(model: str, weights: str, output: str | None) -> dict[str, str]:
+def output_paths(model: str, weights: str, output: str | None, suffix: str = "_compact") -> dict[str, str]:
     """What is written where: model, deploy, weights.
 
     raises UsageError when that would overwrite what is read
     """
-    stem = Path(weights).name.removesuffix(".h5").removesuffix(".caffemodel") + "_compact"
+    stem = Path(weights).name.removesuffix(".h5").removesuffix(".caffemodel") + suffix
     if output is None:
         prefix = os.path.join(os.path.dirname(weights), stem)
     elif output.endswith(os.sep) or os.path.isdir(output):
@@ -96,7 +97,7 @@ def output_paths(model: str, weights: str, output: str | None) -> dict[str, str]
     return paths
 
 
-def write_files(compaction: Compaction, paths: dict[str, str], model: str) -> None:
+def write_files(compaction: Compaction | LowRank, paths: dict[str, str], model: str) -> None:
     """All of them, each whole; files that the definition names stay findable from where it is written."""
     from sslnet import prototxt
     from sslnet.compress.relocate import relocate

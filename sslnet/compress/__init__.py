@@ -7,6 +7,8 @@
     compare.py     the two nets on the same data
     sizes.py       filters, parameters, FLOPs, bytes of each layer before and after
     recipe.py      all of it in order: ``compact``
+    check.py       two nets on the same data, batch by batch
+    factors.py, low_rank.py   weights as products of smaller ones
 
 Nothing here knows a layer type but the Bias that carries constants and the table of ``deploy``: what a layer lets happen to
 its channels, it says itself (``sslnet.layers.base``).

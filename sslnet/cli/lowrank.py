@@ -1,0 +1,127 @@
+"""``sslnet lowrank``: a net whose layers are products of smaller ones, as files ready for fine-tuning."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any
+
+from sslnet.cli.options import add_rule_options
+from sslnet.errors import UsageError
+
+HELP = "Factors weights into products of smaller layers, by an error or a FLOP target; then fine-tune."
+EXAMPLE = "sslnet lowrank --model models/lenet/train_test.prototxt --weights lenet.caffemodel --target-flops 0.5"
+METHODS = ("svd", "filters", "spatial", "tucker")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="the net (train_test.prototxt or deploy.prototxt)"
+    )
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
+    parser.add_argument("--error", type=float, metavar="X",
+        help="largest error of a layer's weights, as a part of their norm; default 0.3")  # fmt: skip
+    parser.add_argument("--target-flops", type=float, metavar="X",
+        help="instead: the part of the net's FLOPs that may be left, 0 to 1")  # fmt: skip
+    parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B",
+        help="of which each layer gets the cheapest: svd (InnerProduct), filters, spatial, tucker (Convolution); "
+        "default: all")  # fmt: skip
+    parser.add_argument("--layers", default="", metavar="A,B", help="layers to factor; default: all that get cheaper")
+    parser.add_argument(
+        "--output", metavar="PREFIX", help="where to write PREFIX.prototxt, PREFIX_deploy.prototxt, PREFIX.caffemodel; "
+        "a folder takes the weights' name; default: beside the weights, with _lowrank",
+    )  # fmt: skip
+    parser.add_argument("--plot", metavar="FILE", help="draw error against FLOPs, layer by layer (.png, .pdf, .svg)")
+    add_rule_options(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet.cli.compact import output_paths, write_files
+    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.options import stages, use_threads
+    from sslnet.compress.low_rank import low_rank
+    from sslnet.prototxt import read_net
+    from sslnet.report import dump_json, print_table
+    from sslnet.report.low_rank import low_rank_table, plot_ranks
+    from sslnet.report.plots import check_plot
+
+    use_threads(args.threads)
+    error, methods = checked(args)
+    if args.plot:
+        check_plot(args.plot)
+    paths = output_paths(args.model, args.weights, args.output, "_lowrank")
+    definition = read_net(args.model)
+    tell_notes(definition)
+    result = low_rank(
+        definition,
+        args.weights,
+        error=error,
+        target_flops=args.target_flops,
+        methods=methods,
+        layers=stages(args.layers),
+        level=args.level,
+        stages=stages(args.stage),
+    )
+    if result.deploy is None:
+        del paths["deploy"]
+    write_files(result, paths, args.model)
+    if args.plot:
+        plot_ranks(result, args.plot)
+    if args.json:
+        print(dump_json(as_json(args, result, paths)))
+        return 0
+    print_table(low_rank_table(result))
+    fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={paths['model'].removesuffix('.prototxt')}"]
+    tuning = shlex.join([*fields, "--weights", paths["weights"]])
+    print(
+        "\n".join(["", "wrote", *(f"  {path}" for path in paths.values()), *([f"  {args.plot}"] if args.plot else [])])
+    )
+    print(f"\nto fine-tune it, with a solver of your choice:\n  sslnet train --solver SOLVER {tuning}")
+    return 0
+
+
+def checked(args: argparse.Namespace) -> tuple[float | None, tuple[str, ...]]:
+    """(error, methods). raises UsageError for options out of range"""
+    if args.error is not None and args.target_flops is not None:
+        raise UsageError("either --error or --target-flops, not both")
+    for name, value in (("--error", args.error), ("--target-flops", args.target_flops)):
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"{name} must lie between 0 and 1, not {value:g}")
+    methods = tuple(name.strip() for name in args.methods.split(",") if name.strip())
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise UsageError(f"--methods must be of {', '.join(METHODS)}, not {args.methods!r}")
+    error = args.error if args.error is not None or args.target_flops is not None else 0.3
+    return error, methods
+
+
+def as_json(args: argparse.Namespace, result: Any, paths: dict[str, str]) -> dict[str, Any]:
+    from sslnet.report.compaction import totals
+
+    before, after = totals(result.sizes)
+    return {
+        "model": args.model,
+        "weights": args.weights,
+        "output": paths,
+        "error": result.error,
+        "layers": [
+            {
+                "name": layer.name,
+                "method": layer.method or None,
+                "rank": layer.chosen.rank if layer.chosen else None,
+                "error": layer.chosen.error if layer.chosen else 0.0,
+                "flops": {"before": layer.flops[0], "after": layer.flops[1]},
+                "parameters": {"before": layer.parameters[0], "after": layer.parameters[1]},
+                "candidates": {
+                    factors.METHOD: [[*c.rank, c.error, c.flops, c.parameters] for c in factors.candidates]
+                    for factors in layer.factors
+                },
+            }
+            for layer in result.layers
+        ],
+        "total": {"before": before, "after": after},
+        "difference": {"relative": result.difference.relative, "inputs": result.difference.inputs},
+        "notes": result.notes,
+    }

@@ -1,0 +1,46 @@
+"""Figures in a file, by Matplotlib: one place that knows how they are opened, laid out and written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sslnet.errors import UsageError
+from sslnet.files import atomic_path
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def check_plot(path: str | Path) -> None:
+    """raises UsageError when Matplotlib is not installed, or the file's name is that of no picture"""
+    if Path(path).suffix not in FORMATS:
+        raise UsageError(f"{path} must end in one of {', '.join(FORMATS)}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UsageError("a plot needs Matplotlib", hint='pip install "sslnet[plot]"') from None
+
+
+@contextlib.contextmanager
+def figure(
+    path: str | Path, rows: int = 1, columns: int = 1, size: tuple[float, float] = (3.6, 2.8)
+) -> Iterator[list[Any]]:
+    """Gives the axes of a figure, row by row, to be drawn on, and writes it.
+
+    size  inches of one of the axes
+    """
+    check_plot(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots(rows, columns, squeeze=False).ravel().tolist()
+    yield axes
+    for ax in axes:
+        if not ax.has_data():
+            ax.set_visible(False)
+    with atomic_path(path) as temporary:
+        drawing.savefig(temporary, format=Path(path).suffix[1:], dpi=120)
