@@ -44,6 +44,12 @@ class Plan:
             self._join_relu()
         self.lease = Lease(net.arena, lifetimes(net, self.steps, net.kept)) if net.lean else None
 
+    def hold_weights(self, held: bool) -> None:
+        """Lets steps keep what they make of the weights, which stay what they are at the next run until this is called
+        again: after every change, when they are held."""
+        for step in self.steps:
+            step.hold_weights(held)
+
     @contextlib.contextmanager
     def running(self, last: int) -> Iterator[None]:
         """While its steps run: the blobs of a lean net have their memory, and what step ``last`` leaves to be read stays.

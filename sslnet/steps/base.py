@@ -27,11 +27,19 @@ class Step:
         """Applies max(0, .) to the output from now on."""
         raise NotImplementedError
 
+    def hold_weights(self, held: bool) -> None:
+        """While held, weights may be taken for what they are at the next run: whoever changes them says so by holding
+        them again. Nothing to do where nothing is made of them."""
+
     def forward(self) -> None:
         self.layer.forward(self.bottom, self.top)
 
     def backward(self) -> None:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
+
+    def stand_alone(self) -> None:
+        """Before the layers run one by one: leaves what their own code would have kept where it looks for it. Nothing to do
+        where each step has run its own layer."""
 
     def backward_reads(self) -> list[Blob]:
         """The blobs whose data ``backward`` reads: memory of others may be used again before. A step that runs in another

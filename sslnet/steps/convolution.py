@@ -1,66 +1,105 @@
-"""Convolution through the planned kernels, a ReLU behind it included."""
+"""Convolution through the planned kernels, an affine map of its maps and a ReLU behind it included."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.same_bits import SameBits
 from sslnet.layers.convolution import Convolution
 from sslnet.steps.base import Step
 
 
 class ConvolutionStep(Step):
-    """A 2-D convolution through the planned kernels; a ReLU behind it, in place, may run with it."""
+    """A convolution over one or two axes through the planned kernels; an affine map of its maps and a ReLU behind it, in
+    place, may run with it.
+
+    Weights are packed in every pass while they are trained. In phase TEST they are packed when their bits have changed,
+    which comparing them finds out, however they were written; with ``hold_weights`` even that is left out.
+    """
 
     layer: Convolution
     JOINS_RELU = True
 
     def __init__(self, layer: Convolution, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         super().__init__(layer, bottom, top, propagate_down)
-        w = layer.window
-        numbers = (*bottom[0].shape, layer.num_output, *w.kernel, *w.stride, *w.pad, *w.dilation, layer.group)
-        self.geometry = ConvGeometry(*numbers)
+        self.geometry = geometry_of(layer, bottom[0].shape)
         self.relu = False
+        self.affine: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
+        # Caffe's own engine: plain sums of products.
+        self.winograd = layer.param.convolution_param.engine != pb.ConvolutionParameter.CAFFE
         self._forward: Any = None
         self._input_grad: Any = None
         self._weight_grad: Any = None
+        self._packed = SameBits()
+        self._held = False
+        self._fresh = False
 
     @staticmethod
     def takes(layer: Convolution) -> bool:
-        """Two spatial axes behind one batch axis."""
-        return layer.num_spatial == 2 and layer.axis == 1
+        """One or two spatial axes."""
+        return layer.num_spatial in (1, 2)
 
     def join_relu(self) -> None:
         """Applies max(0, .) to the output from now on."""
         self.relu = True
 
+    def join_affine(self, affine: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+        """Multiplies every map with a factor and adds a shift from now on, (maps) each, both asked for at every pass."""
+        self.affine = affine
+
+    def hold_weights(self, held: bool) -> None:
+        self._held, self._fresh = held, False
+
     def forward(self) -> None:
+        g = self.geometry
         if self._forward is None:
-            self._forward = plan_forward(self.geometry, relu=self.relu)
-        blobs = self.layer.blobs
-        self._forward.pack(blobs[0].data, blobs[1].data if len(blobs) > 1 else None)
+            self._forward = plan_forward(g, relu=self.relu, winograd=self.winograd)
+        self._pack()
         for source, target in zip(self.bottom, self.top):
-            self._forward.run(source.data, target.data)
+            self._forward.run(source.data.reshape(g.input_shape), target.data.reshape(g.output_shape))
+
+    def _pack(self) -> None:
+        """The weights for the forward pass, unless they are packed as they are now."""
+        if self._held and self._fresh:
+            return
+        blobs = self.layer.blobs
+        weights, bias = blobs[0].data, blobs[1].data if len(blobs) > 1 else None
+        affine = self.affine() if self.affine is not None else ()
+        arrays = (weights, *affine) if bias is None else (weights, bias, *affine)
+        if self._held or self.layer.phase == pb.TRAIN or self._packed.changed(*arrays):
+            if affine:
+                factor, shift = affine
+                weights = weights * factor.reshape(-1, *(1,) * (weights.ndim - 1))
+                bias = shift if bias is None else bias * factor + shift
+            self._forward.pack(weights.reshape(self.geometry.weight_shape), bias)
+        self._fresh = True
 
     def backward(self) -> None:
-        blobs, wanted = self.layer.blobs, self.layer.param_propagate_down
+        g, blobs, wanted = self.geometry, self.layer.blobs, self.layer.param_propagate_down
         has_bias = len(blobs) > 1 and wanted[1]
         if has_bias and not wanted[0]:
             super().backward()
             return
         if wanted[0]:
             if self._weight_grad is None:
-                self._weight_grad = plan_weight_grad(self.geometry)
+                self._weight_grad = plan_weight_grad(g, winograd=self.winograd)
+            dw, db = blobs[0].diff.reshape(g.weight_shape), blobs[1].diff if has_bias else None
             for source, target in zip(self.bottom, self.top):
-                self._weight_grad.run(source.data, target.diff, blobs[0].diff, blobs[1].diff if has_bias else None)
+                self._weight_grad.run(source.data.reshape(g.input_shape), target.diff.reshape(g.output_shape), dw, db)
         if any(self.propagate_down):
             if self._input_grad is None:
-                self._input_grad = plan_input_grad(self.geometry)
-            self._input_grad.pack(blobs[0].data)
+                self._input_grad = plan_input_grad(g, winograd=self.winograd)
+            self._input_grad.pack(blobs[0].data.reshape(g.weight_shape))
             for source, target, down in zip(self.bottom, self.top, self.propagate_down):
                 if down:
-                    self._input_grad.run(target.diff, source.diff)
+                    self._input_grad.run(target.diff.reshape(g.output_shape), source.diff.reshape(g.input_shape))
 
     def backward_reads(self) -> list[Blob]:
         return list(self.bottom) if self.layer.param_propagate_down[0] else []
@@ -68,4 +107,17 @@ class ConvolutionStep(Step):
     @property
     def kernel(self) -> str:
         name = getattr(self._forward, "kernel", "conv") if self._forward is not None else "conv"
+        name = f"{name}+norm" if self.affine is not None else name
         return f"{name}+relu" if self.relu else name
+
+
+def geometry_of(layer: Convolution, shape: tuple[int, ...]) -> ConvGeometry:
+    """The numbers of a convolution on a bottom of this shape; one spatial axis counts as the columns of a single row."""
+    w, sizes = layer.window, shape[layer.axis + 1 :]
+    height, width = (1, *sizes)[-2:]
+    kernel, stride, pad, dilation = (
+        (first, *axes)[-2:] for first, axes in ((1, w.kernel), (1, w.stride), (0, w.pad), (1, w.dilation))
+    )
+    batch = prod(shape[: layer.axis])
+    numbers = (*kernel, *stride, *pad, *dilation, layer.group)
+    return ConvGeometry(batch, layer.channels, height, width, layer.num_output, *numbers)
