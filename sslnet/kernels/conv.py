@@ -4,7 +4,7 @@
     forward.pack(weights, bias)          # after every change of the weights
     forward.run(x, y)                    # overwrites y
 
-    plan_input_grad(geometry)            # pack(weights), run(dy, dx): overwrites dx
+    plan_input_grad(geometry)            # pack(weights), run(dy, dx): overwrites dx; a deconvolution too
     plan_weight_grad(geometry)           # run(x, dy, dw, db): accumulates into dw and db
 
 Arrays are C-contiguous float32, NCHW; 64-byte alignment (memory.aligned_empty) helps, nothing depends on it, and nothing
@@ -83,7 +83,7 @@ class ForwardPlan:
 
 
 class InputGradPlan:
-    """dx from dy and the weights."""
+    """dx from dy and the weights. With a bias, and ReLU if planned with it, it is the forward pass of a deconvolution."""
 
     def __init__(self, geometry: ConvGeometry, engine: Engine) -> None:
         self.geometry = geometry
@@ -94,13 +94,15 @@ class InputGradPlan:
         """Engine and tile, for reports."""
         return self.engine.tile.name
 
-    def pack(self, weights: np.ndarray) -> None:
-        """Copies the weights of the forward pass into the order the kernel reads."""
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
+        """Copies the weights of the forward pass, and a bias (channels,) of dx, into the order the kernel reads."""
         check_array("weights", weights, self.geometry.weight_shape)
-        self.engine.pack(weights, None)
+        if bias is not None:
+            check_array("bias", bias, (self.geometry.channels,))
+        self.engine.pack(weights, bias)
 
     def run(self, dy: np.ndarray, dx: np.ndarray) -> None:
-        """The adjoint of the convolution with the weights last packed.  [overwrites dx]"""
+        """The adjoint of the convolution with the weights last packed, plus the bias.  [overwrites dx]"""
         check_array("dy", dy, self.geometry.output_shape)
         check_array("dx", dx, self.geometry.input_shape)
         self.engine.run(dy, dx)
@@ -127,12 +129,14 @@ def plan_forward(
     return ForwardPlan(geometry, choose_forward(geometry, unit, relu, kept, winograd))
 
 
-def plan_input_grad(geometry: ConvGeometry, *, unit: VectorUnit | None = None, winograd: bool = True) -> InputGradPlan:
-    """The gradient of a convolution with respect to its input."""
+def plan_input_grad(
+    geometry: ConvGeometry, *, relu: bool = False, unit: VectorUnit | None = None, winograd: bool = True
+) -> InputGradPlan:
+    """The gradient of a convolution with respect to its input; relu, unit, winograd as in plan_forward."""
     unit = unit or vector_unit()
     if depthwise.takes_input_grad(geometry):
-        return InputGradPlan(geometry, depthwise.input_grad_engine(geometry, unit))
-    return InputGradPlan(geometry, choose_input_grad(geometry, unit, winograd))
+        return InputGradPlan(geometry, depthwise.input_grad_engine(geometry, unit, relu=relu))
+    return InputGradPlan(geometry, choose_input_grad(geometry, unit, winograd, relu=relu))
 
 
 def plan_weight_grad(

@@ -47,7 +47,9 @@ def choose_forward(
     return engine_of(lowering, unit, tile, relu=relu)
 
 
-def choose_input_grad(g: ConvGeometry, unit: VectorUnit, winograd: bool) -> Engine | WinogradEngine:
+def choose_input_grad(
+    g: ConvGeometry, unit: VectorUnit, winograd: bool, *, relu: bool = False
+) -> Engine | WinogradEngine:
     """The engine for the gradient of the input."""
     lowering = lower_input_grad(g)
     candidates: list[tuple[float, Any]] = [*costed_tiles(lowering, unit)]
@@ -55,9 +57,9 @@ def choose_input_grad(g: ConvGeometry, unit: VectorUnit, winograd: bool) -> Engi
         candidates += winograd_tiles(g, unit, backward=True)
     tile = _cheapest(candidates)
     return (
-        WinogradEngine(g, unit, tile, backward=True)
+        WinogradEngine(g, unit, tile, relu=relu, backward=True)
         if isinstance(tile, WinogradTile)
-        else engine_of(lowering, unit, tile)
+        else engine_of(lowering, unit, tile, relu=relu)
     )
 
 

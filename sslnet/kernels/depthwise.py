@@ -147,7 +147,7 @@ class DepthwiseEngine:
         self.units = g.batch * g.channels
         self.multiply_adds = g.flops // 2
         self.weights = aligned_zeros(g.filters * g.columns)
-        self.bias = aligned_zeros(g.filters)
+        self.bias = aligned_zeros(g.channels * filters)
         fill = 0 if layout.direct else fill_window(unit, *shape.split)
         self.tiles = np.array([fill, stencil(unit, shape, layout.rows, layout.reading)], np.int64)
         self.numbers = record(
@@ -177,7 +177,7 @@ def forward_engine(g: ConvGeometry, unit: VectorUnit, *, relu: bool = False) -> 
     return DepthwiseEngine(g, shape, layout, unit, filters=g.group_filters, flipped=False, relu=relu)
 
 
-def input_grad_engine(g: ConvGeometry, unit: VectorUnit) -> DepthwiseEngine:
+def input_grad_engine(g: ConvGeometry, unit: VectorUnit, *, relu: bool = False) -> DepthwiseEngine:
     """dx from dy of a geometry that takes_input_grad."""
     kernel, strides, dilations = (g.kernel_h, g.kernel_w), (g.stride_h, g.stride_w), (g.dilation_h, g.dilation_w)
     pads: tuple[int, int]
@@ -194,7 +194,7 @@ def input_grad_engine(g: ConvGeometry, unit: VectorUnit) -> DepthwiseEngine:
     layout = Layout(
         shape, unit, g.out_h, g.out_w, g.height, g.width, pads, *_most_rows(unit, shape.taps, shape.steps[1])
     )
-    return DepthwiseEngine(g, shape, layout, unit, filters=1, flipped=flipped, relu=False)
+    return DepthwiseEngine(g, shape, layout, unit, filters=1, flipped=flipped, relu=relu)
 
 
 def _forward_shape(g: ConvGeometry) -> Stencil:

@@ -11,14 +11,16 @@ from typing import Any
 
 from sslnet.steps.base import EmptyStep, JoinedStep, Step
 from sslnet.steps.convolution import ConvolutionStep
+from sslnet.steps.deconvolution import DeconvolutionStep
 from sslnet.steps.inner_product import InnerProductStep
 
-__all__ = ["FAST", "ConvolutionStep", "EmptyStep", "InnerProductStep", "JoinedStep", "Step"]
+__all__ = ["FAST", "ConvolutionStep", "DeconvolutionStep", "EmptyStep", "InnerProductStep", "JoinedStep", "Step"]
 
 FAST: dict[str, type[Any]] = {
     "Convolution": ConvolutionStep,
     "ConvolutionDepthwise": ConvolutionStep,
     "DepthwiseConvolution": ConvolutionStep,
+    "Deconvolution": DeconvolutionStep,
     "InnerProduct": InnerProductStep,
 }
 """Layer type -> the faster step."""
