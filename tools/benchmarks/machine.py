@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from sslnet.kernels.cores import usable_cores
 from sslnet.kernels.threads import set_num_threads
 from sslnet.kernels.vector import vector_unit
 
@@ -33,13 +33,13 @@ def use_threads(count: int, torch: Any = None) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    import numba
-
-    found: dict[str, str | None] = {"python": platform.python_version(), "numpy": np.__version__}
-    found["numba"] = numba.__version__
-    for name in PEERS:
-        peer = import_peer(name)
-        found[name] = peer.__version__ if peer is not None else None
+    """Of what is installed, whether it takes part or not: nothing is imported for it."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("numpy", "numba", *PEERS):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
     return found
 
 
@@ -47,7 +47,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "cpu": cpu_name(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cores(),
         "vector": vector_unit().name,
         "versions": versions(),
     }
@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
 def describe(found: dict[str, Any]) -> str:
     peers = (f"{name} {version}" for name, version in found["versions"].items() if version)
     without = [name for name in PEERS if not found["versions"][name]]
-    absent = f"; without {', '.join(without)}" if without else ""
+    absent = f"; {' and '.join(without)} not installed, ours is timed alone" if without else ""
     return f"{found['cpu']}, {found['cpus']} CPUs, {found['vector']}; {', '.join(peers)}{absent}"
 
 
