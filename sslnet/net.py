@@ -192,6 +192,9 @@ class Net:
     def _forward(self, plan: Plan, first: int, last: int) -> float:
         """Runs the steps; returns the loss."""
         loss, ran = 0.0, []
+        if not plan.fused:
+            for step in self._ran:
+                step.stand_alone()
         for i in range(first, last + 1):
             step = plan.steps[i]
             step.forward()
@@ -245,6 +248,9 @@ class Net:
         for name, array in outputs.items():
             self._blob(name).diff[...] = array
         last, first = self._index(start, len(self.layers) - 1), self._index(end, 0)
+        if first > 0 or last < len(self.layers) - 1:
+            for step in steps:
+                step.stand_alone()
         with plan.running(2 * len(self.layers) - 1 - first):
             for i in range(last, first - 1, -1):
                 if not self.layer_need_backward[i]:

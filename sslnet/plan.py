@@ -15,7 +15,7 @@ from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.relu import ReLU
 from sslnet.layers.scale import Scale
 from sslnet.lifetimes import lifetimes
-from sslnet.steps import FAST, EmptyStep, JoinedStep, Step
+from sslnet.steps import FAST, EmptyStep, JoinedStep, Step, batch_norm
 
 if TYPE_CHECKING:
     from sslnet.net import Net
@@ -41,6 +41,8 @@ class Plan:
         if net.lean:
             self._share_normalized()
         if fused:
+            if not net.plain:
+                batch_norm.join(self.steps, net.layer_need_backward)
             self._join_relu()
         self.lease = Lease(net.arena, lifetimes(net, self.steps, net.kept)) if net.lean else None
 

@@ -104,7 +104,7 @@ class BatchNorm(ChannelWise):
         self.channels = bottom[0].shape[1] if bottom[0].num_axes > 1 else 1
         for size in (self.channels, self.channels, 1):
             self.new_param((size,))
-        self._mean, self._variance, self._total, self._dot = np.zeros((4, self.channels))
+        self.mean, self._variance, self._total, self._dot = np.zeros((4, self.channels))
         self._normalized = np.empty(0, self.dtype)
 
     def _check_rates(self) -> None:
@@ -135,21 +135,30 @@ class BatchNorm(ChannelWise):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.use_global_stats:
-            factor = float(self.blobs[2].data[0])
-            scale = 1 / factor if factor else 0.0
-            self._mean[:], self._variance[:] = self.blobs[0].data * scale, self.blobs[1].data * scale
+            self.read_moments()
         else:
             x = bottom[0].data.reshape(self.fold)
-            spread(channel_moments, self.channels, self._count, x, self._mean, self._variance)
+            spread(channel_moments, self.channels, self._count, x, self.mean, self._variance)
             self._save_moments()
         x, y = bottom[0].data.reshape(self.rows), top[0].data.reshape(self.rows)
-        mean, inverse = self._mean.astype(self.dtype), self._inverse().astype(self.dtype)
+        mean, inverse = self.mean.astype(self.dtype), self.inverse.astype(self.dtype)
         if top[0] is bottom[0] and not self.context.backward:
             spread(_normalize_over, *self.rows, y, mean, inverse)
         elif top[0] is bottom[0]:
             spread(_normalize_in_place, *self.rows, y, self._normalized.reshape(self.rows), mean, inverse)
         else:
             spread(_normalize, *self.rows, x, y, mean, inverse)
+
+    def read_moments(self) -> None:
+        """Mean and variance become the saved ones."""
+        factor = float(self.blobs[2].data[0])
+        scale = 1 / factor if factor else 0.0
+        self.mean[:], self._variance[:] = self.blobs[0].data * scale, self.blobs[1].data * scale
+
+    def take_moments(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Mean and variance of the batch, computed elsewhere, are used and saved."""
+        self.mean[:], self._variance[:] = mean, variance
+        self._save_moments()
 
     def normalized(self) -> np.ndarray:
         """What was written over the bottom, flat, as the gradient reads it; for a layer in place alone."""
@@ -160,7 +169,8 @@ class BatchNorm(ChannelWise):
         """Values of one channel."""
         return self.fold[0] * self.fold[2]
 
-    def _inverse(self) -> np.ndarray:
+    @property
+    def inverse(self) -> np.ndarray:
         """1 / sqrt(variance + eps)."""
         return 1 / np.sqrt(self._variance + self.param.batch_norm_param.eps)
 
@@ -168,7 +178,7 @@ class BatchNorm(ChannelWise):
         fraction = self.param.batch_norm_param.moving_average_fraction
         unbiased = self._count / (self._count - 1) if self._count > 1 else 1.0
         means, variances, factor = (blob.data for blob in self.blobs)
-        means[:] = fraction * means + self._mean
+        means[:] = fraction * means + self.mean
         variances[:] = fraction * variances + unbiased * self._variance
         factor[:] = fraction * factor + 1
 
@@ -179,12 +189,12 @@ class BatchNorm(ChannelWise):
         if not propagate_down[0]:
             return
         dy, dx = top[0].diff, bottom[0].diff
-        inverse = self._inverse()
+        inverse = self.inverse
         # In place x is gone: y takes its part, whose mean is 0 and whose variance is 1.
         if top[0] is bottom[0]:
             x, center, steepness = self._normalized, np.zeros(self.channels), np.ones(self.channels)
         else:
-            x, center, steepness = bottom[0].data, self._mean, inverse
+            x, center, steepness = bottom[0].data, self.mean, inverse
         if self.use_global_stats:
             level = slope = np.zeros(self.channels)
         else:

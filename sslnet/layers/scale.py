@@ -144,6 +144,11 @@ class Scale(Layer):
         """In place: ``given()`` has what x holds at every forward pass, flat, so that no copy need be made."""
         self._given, self._input = given, np.empty(0, self.dtype)
 
+    def put_input(self, x: np.ndarray) -> None:
+        """In place: keeps x as ``forward`` would have, before it was written over."""
+        if self._given is None and self._input.size:
+            self._input[:] = x.reshape(-1)
+
     def _kept_input(self) -> np.ndarray:
         """What x held before it was written over."""
         return self._input if self._given is None else self._given()
