@@ -14,6 +14,7 @@ from benchmarks.machine import describe, machine
 from benchmarks.record import Record, compare, load
 from benchmarks.sections import SECTIONS
 from benchmarks.tables import head_line, line
+from benchmarks.turns import interruptible
 from sslnet.kernels.threads import num_threads
 
 DESCRIPTION = """\
@@ -35,10 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     record = Record(options.json, found)
     names = options.only if options.command == "goals" else [options.command]
     try:
-        for number, name in enumerate(names, 1):
-            if len(names) > 1:
-                print(f"\n{number}/{len(names)} {name}: {SECTIONS[name].HELP}", flush=True)
-            measure(name, options, record)
+        with interruptible():
+            for number, name in enumerate(names, 1):
+                if len(names) > 1:
+                    print(f"\n{number}/{len(names)} {name}: {SECTIONS[name].HELP}", flush=True)
+                measure(name, options, record)
     except KeyboardInterrupt:
         kept = f"; what was measured is in {record.path}" if record.path else ""
         print(f"\ninterrupted{kept}", file=sys.stderr)

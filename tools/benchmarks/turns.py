@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 OURS = "ours"
@@ -17,6 +20,24 @@ VERY_LONG = 2.0
 FEW = 3
 
 Call = Callable[[], object]
+_asked = threading.Event()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends what runs inside at the next turn at the latest: an interrupt that falls into a callback of the compiler
+    is lost otherwise."""
+
+    def ask(*_: Any) -> None:
+        _asked.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _asked.clear()
 
 
 def take_turns(
@@ -37,6 +58,8 @@ def take_turns(
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name in order:
+            if _asked.is_set():
+                raise KeyboardInterrupt
             call, repeats = contestants[name], max(1, round(TURN / lengths[name]))
             if lengths[name] < LONG:
                 call()
