@@ -82,6 +82,8 @@ class Net:
         self.lean = lean
         self.runs_backward = not lean or phase == pb.TRAIN
         self.loss = 0.0
+        self.on_step: Callable[[int, bool], None] | None = None
+        """Called with the number of a layer before it runs, and whether forward, when set."""
         self.on_debug: Callable[[str], None] | None = None
         """Called with a line for every blob after its forward and backward step when set (``debug_info``)."""
 
@@ -197,6 +199,8 @@ class Net:
                 step.stand_alone()
         for i in range(first, last + 1):
             step = plan.steps[i]
+            if self.on_step is not None:
+                self.on_step(i, True)
             step.forward()
             ran.append(step)
             if self.layers[i].DYNAMIC and self._shapes != self._all_shapes():
@@ -257,6 +261,8 @@ class Net:
                     continue
                 for top, weight in self._weighted[i]:
                     top.diff[...] = weight
+                if self.on_step is not None:
+                    self.on_step(i, False)
                 steps[i].backward()
                 if self.on_debug is not None:
                     tell_backward(self, i, self.on_debug)

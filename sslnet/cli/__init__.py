@@ -39,6 +39,7 @@ COMMANDS = {
     "convert-imageset": "sslnet.cli.convert_imageset",
     "mean": "sslnet.cli.mean",
     "info": "sslnet.cli.info",
+    "warmup": "sslnet.cli.warmup",
 }
 """Command -> its module, in the order of the help."""
 

@@ -20,6 +20,7 @@ class Live:
 
         self.log = log
         self.values: dict[str, str] = {}
+        self.text = ""
         self._progress = make_progress()
         self._task = self._progress.add_task(title, total=last, completed=first)
         self._live = RichLive(
@@ -43,9 +44,15 @@ class Live:
         self.values.update({name.replace("_", " "): value for name, value in values.items()})
         self._progress.update(self._task, completed=iteration)
 
+    def tell(self, text: str) -> None:
+        """Shows a text in place of what stands below the bar, until it is empty."""
+        self.text = text
+
     def _details(self) -> Any:
         from rich.text import Text
 
+        if self.text:
+            return Text(self.text, no_wrap=True, overflow="ellipsis")
         known = "  ".join(f"{name} {self.values[name]}" for name in FIELDS if name in self.values)
         return Text(known, no_wrap=True, overflow="ellipsis")
 

@@ -122,6 +122,11 @@ class ScreenMonitor(Monitor):
         self.errors: list[dict[str, str]] = []
         self.moved = 0.0
 
+    def show(self, text: str) -> None:
+        """A text below the bar until the next one, in place of loss and rate; "": these again."""
+        if self.live is not None:
+            self.live.tell(text)
+
     def on_warning(self, note: Note) -> None:
         self.log(str(note))
 

@@ -12,13 +12,18 @@ EFFECTS = ("stop", "snapshot", "none")
 
 @contextlib.contextmanager
 def signal_effects(
-    request: Callable[[str], None], say: Callable[[str], None], sigint: str = "stop", sighup: str = "snapshot"
+    request: Callable[[str], None],
+    say: Callable[[str], None],
+    sigint: str = "stop",
+    sighup: str = "snapshot",
+    at_once: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """While it lasts SIGINT and SIGHUP have these effects, and SIGTERM, with which batch systems and containers announce
     that they will kill the process, stops; a second SIGINT after a "stop" interrupts at once.
 
     request   called with "stop" or "snapshot", from the signal handler
     say       called with what is going to happen
+    at_once   whether a "stop" can interrupt at once, for nothing would be lost
     """
     stopping = False
 
@@ -29,6 +34,8 @@ def signal_effects(
             raise KeyboardInterrupt
         if effect == "none":
             return
+        if effect == "stop" and at_once():
+            raise KeyboardInterrupt
         stopping = stopping or effect == "stop"
         request(effect)
         say("stopping with a snapshot; Ctrl-C again: at once" if effect == "stop" else "a snapshot comes next")

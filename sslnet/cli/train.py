@@ -46,11 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import Log
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
     from sslnet.cli.options import use_threads
     from sslnet.cli.signals import signal_effects
-    from sslnet.cli.warmup import compile_notice
     from sslnet.solver import Solver
     from sslnet.sparsity import measure
 
@@ -63,18 +63,19 @@ def run(args: argparse.Namespace) -> int:
     screen = ScreenMonitor(log) if log.terminal else LogMonitor(log)
     metrics = MetricsMonitor(resumed=bool(args.snapshot))
     weights = split_names(args.weights)
-    with compile_notice(log), closing(screen, metrics):
+    show = screen.show if isinstance(screen, ScreenMonitor) else None
+    with closing(screen, metrics), Compiling(log, show) as compiling:
         solver = Solver(
             definition,
             weights=weights,
             snapshot=args.snapshot,
-            monitor=Monitors(screen, metrics, memo),
+            monitor=Monitors(screen, metrics, memo, compiling),
             measure=measure,
             lean=True,
         )
         check_certificate(solver, args.certificate)
         introduce(solver, args, log)
-        with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect):
+        with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up):
             solver.solve()
             stopped = solver.iter < solver.param.max_iter
             if not stopped and any(record.iteration < solver.iter for record in memo.tests.values()):

@@ -1,33 +1,140 @@
-"""Says that kernels are being compiled when they are: the first run on a machine waits for that, later ones do not."""
+"""``sslnet warmup``: compiles the kernels that nets need ahead of their first run."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-NOTICE = "compiling kernels, once: later runs start faster"
+from sslnet.errors import SslnetError, UsageError
+
+if TYPE_CHECKING:
+    from sslnet.inputs import Shapes
+    from sslnet.net import Net
+    from sslnet.prototxt import Definition
+
+HELP = "Compiles ahead what nets need, so that their first runs start at once."
+EXAMPLE = "sslnet warmup --solver solvers/lenet_ssl.prototxt"
+
+MOST_IMAGES = 16
+"""Images of a batch at most: kernels depend on the sizes of images, not on their number once all threads have some."""
 
 
-@contextlib.contextmanager
-def compile_notice(say: Callable[[str], None], each: Callable[[int, str], None] | None = None) -> Iterator[None]:
-    """While it lasts, ``say(NOTICE)`` when the first kernel is compiled, not when all come from the cache.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--solver", action="append", default=[], metavar="FILE",
+        help="a solver whose runs shall start at once; may be given several times")  # fmt: skip
+    parser.add_argument("--model", action="append", default=[], metavar="FILE",
+        help="a net; may be given several times; default: what the solvers that come with sslnet train")  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
 
-    each   called with the number of kernels compiled so far and the name of the one that begins
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet.cli.compiling import Compiling
+    from sslnet.cli.log import Log
+    from sslnet.cli.options import use_threads
+
+    use_threads(args.threads)
+    log = Log()
+    tasks: list[tuple[Any, str]] = [(warm_net, path) for path in args.model]
+    tasks += [(warm_solver, path) for path in args.solver or ([] if args.model else shipped_solvers())]
+    for number, (warm, path) in enumerate(tasks, 1):
+        began = time.monotonic()
+        with Compiling(log) as compiling:
+            warm(path, compiling)
+        what = "was ready" if compiling.began is None else f"took {time.monotonic() - began:.0f} s"
+        log.result(f"{number}/{len(tasks)} {path} {what}")
+    return 0
+
+
+def shipped_solvers() -> list[str]:
+    """The solvers beside the package.
+
+    raises UsageError where it is installed without them
     """
-    from numba.core import event
+    import sslnet
 
-    class Listener(event.Listener):
-        count = 0
+    folder = Path(sslnet.__file__).parent.parent / "solvers"
+    found = sorted(folder.glob("*.prototxt"))
+    if not found:
+        raise UsageError("sslnet is installed without its solvers", hint="--solver or --model says what to compile for")
+    return [os.path.relpath(path) for path in found]
 
-        def on_start(self, event: event.Event) -> None:
-            if not self.count:
-                say(NOTICE)
-            self.count += 1
-            if each is not None:
-                each(self.count, event.data["dispatcher"].py_func.__name__)
 
-        def on_end(self, event: event.Event) -> None:
-            pass
+def warm_net(path: str, compiling: Any) -> None:
+    """Runs a net once in both phases, backward in TRAIN."""
+    from sslnet import prototxt
+    from sslnet import sslnet_pb2 as pb
 
-    with event.install_listener("numba:compile", Listener()):
-        yield
+    definition = prototxt.read_net(path)
+    for phase in (pb.TRAIN, pb.TEST):
+        net = small_net(definition, phase=phase)
+        compiling.follow(net)
+        net.forward()
+        if phase == pb.TRAIN:
+            net.backward()
+        compiling.finish()
+
+
+def warm_solver(path: str, compiling: Any) -> None:
+    """Runs one iteration of a solver, and one batch of each of its test nets, on nets of their own without data."""
+    from sslnet import prototxt
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.solver import Solver
+    from sslnet.solver_nets import find_nets, net_state
+
+    given = prototxt.read_solver(path)
+    train, tests = find_nets(given)
+    message = pb.SolverParameter()
+    message.CopyFrom(given.message)
+    states = list(message.test_state) or [pb.NetState()] * len(tests)
+    for field in ("weights", "test_interval", "snapshot", "display"):
+        message.ClearField(field)
+    message.test_iter[:] = [1] * len(tests)
+    net = small_net(train, **net_state(train, pb.TRAIN, message.train_state))
+    test_nets = [small_net(test, **net_state(test, pb.TEST, state)) for test, state in zip(tests, states)]
+    solver = Solver(given.with_message(message), net=net, test_nets=test_nets)
+    compiling.follow(net, test_nets)
+    solver.test()
+    solver.step(1)
+    compiling.finish()
+
+
+def small_net(definition: Definition, **state: Any) -> Net:
+    """The net with Input layers of a few images in place of its data: of the shapes of its data where they are there,
+    else of the shape that the deploy.prototxt beside it says."""
+    from sslnet.inputs import fill_inputs, source_shapes, with_inputs
+    from sslnet.net import Net
+
+    try:
+        net = Net(definition, **state)
+        for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
+            if layer.IS_SOURCE:
+                layer.forward(bottom, top)
+        shapes: Shapes = source_shapes(net)
+        del net
+    except SslnetError:
+        shapes = deploy_shapes(definition)
+        if not shapes:
+            raise
+    few = {name: (min(shape[0], MOST_IMAGES), *shape[1:]) if len(shape) else shape for name, shape in shapes.items()}
+    net = Net(with_inputs(definition, few), **state)
+    fill_inputs(net)
+    return net
+
+
+def deploy_shapes(definition: Definition) -> Shapes:
+    """Shapes for the tops of data layers, images as the deploy net's input and one label each; none without a deploy net."""
+    from sslnet import prototxt
+    from sslnet.inputs import is_source
+
+    beside = Path(definition.path).parent / "deploy.prototxt" if definition.path else None
+    if beside is None or not beside.exists():
+        return {}
+    inputs = [layer for layer in prototxt.read_net(str(beside)).message.layer if layer.type == "Input"]
+    if len(inputs) != 1 or len(inputs[0].input_param.shape) != 1:
+        return {}
+    image = tuple(inputs[0].input_param.shape[0].dim[1:])
+    tops = [list(layer.top) for layer in definition.message.layer if is_source(layer)]
+    return {name: (MOST_IMAGES, *image) if k == 0 else (MOST_IMAGES,) for names in tops for k, name in enumerate(names)}

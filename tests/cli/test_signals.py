@@ -113,3 +113,12 @@ def test_run_snapshots_on_a_hang_up_and_stops_on_ctrl_c_so_that_it_can_go_on(
     reached = int(re.search(r"_iter_(\d+)\.solverstate", line)[1])
     assert cli.main([*shlex.split(line)[1:], "--set", f"max_iter={reached + 3}", "--threads", "1"]) == 0
     assert (tmp_path / "run" / f"small_iter_{reached + 3}.caffemodel").exists()
+
+
+def test_stop_interrupts_at_once_where_nothing_would_be_lost() -> None:
+    asked: list[str] = []
+    with pytest.raises(KeyboardInterrupt), signal_effects(asked.append, lambda text: None, at_once=lambda: True):
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert asked == ["snapshot"]
+        os.kill(os.getpid(), signal.SIGINT)
+    assert asked == ["snapshot"]
