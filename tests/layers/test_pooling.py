@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.kernels import pooling as kernels
 from sslnet.kernels.threads import num_threads, set_num_threads
 from sslnet.net import Net
 
@@ -165,3 +166,58 @@ def test_stochastic_weighs_in_test():
     net = pooling((1, 1, 2, 4), "pool: STOCHASTIC kernel_size: 2 stride: 2", phase=pb.TEST)
     x = np.array([[[[1.0, 2, 0, 0], [3, 4, 0, 0]]]])
     np.testing.assert_allclose(net.forward(x=x)["y"], [[[[(1 + 4 + 9 + 16) / 10, 0]]]])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.integers(1, 20), st.integers(1, 40)),
+    kernel=pairs,
+    stride=pairs,
+    pad=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_pooling_reads_and_writes_nothing_outside_its_planes(size, kernel, stride, pad, dtype):
+    pad = tuple(min(p, k - 1) for p, k in zip(pad, kernel))
+    if not _fits(size, kernel, stride, pad, False):
+        return
+    x = np.random.default_rng(1).integers(-3, 4, (2, *size)).astype(dtype)
+    geometry = (*(min(k, n + 2 * p) for k, n, p in zip(kernel, size, pad)), *stride, *pad)
+
+    def guarded(shape, kind, around):
+        """An array between guards, and the whole of it."""
+        count = math.prod(shape)
+        whole = np.full(count + 2 * 67, around, kind)
+        return whole[67 : 67 + count].reshape(shape), whole
+
+    source, _ = guarded(x.shape, dtype, math.nan)
+    source[...] = x
+    for method in ("MAX", "AVE"):
+        expected, places = naive(x[None].astype(float), method, kernel, stride, pad, False)
+        (y, whole_y), (place, whole_place) = (guarded(expected.shape[1:], kind, -7) for kind in (dtype, np.int32))
+        if method == "MAX":
+            kernels.max_forward(0, 2, 0, source, y, place, *geometry)
+            np.testing.assert_array_equal(place, places[0])
+        else:
+            kernels.ave_forward(0, 2, 0, source, y, *geometry)
+            dy, _ = guarded(y.shape, dtype, math.nan)
+            dy[...] = 1
+            dx, whole_dx = guarded(x.shape, dtype, -7)
+            kernels.ave_backward(0, 2, 0, dy, dx, *geometry)
+            np.testing.assert_allclose((dx * x).sum(), y.sum(), rtol=1e-4, atol=1e-4)
+            assert (whole_dx[:67] == -7).all()
+            assert (whole_dx[-67:] == -7).all()
+        np.testing.assert_allclose(y, expected[0], rtol=1e-5, atol=1e-6)
+        for whole in (whole_y, whole_place):
+            assert (whole[:67] == -7).all()
+            assert (whole[-67:] == -7).all()
+
+
+def test_max_of_a_whole_plane_is_the_first_in_reading_order():
+    x = np.array([[[[-5.0, -2], [-3, -2]]], [[[1, 0], [0, 1]]]])
+    net = pooling(x.shape, "global_pooling: true", tops=("y", "place"))
+    y = net.forward(x=x)
+    np.testing.assert_array_equal(y["y"].reshape(-1), [-2, 1])
+    np.testing.assert_array_equal(y["place"].reshape(-1), [1, 0])
+    np.testing.assert_array_equal(
+        net.backward(y=np.full((2, 1, 1, 1), 3.0))["x"].reshape(2, 4), [[0, 3, 0, 0], [3, 0, 0, 0]]
+    )
