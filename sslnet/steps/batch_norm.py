@@ -67,12 +67,10 @@ def _length(steps: list[Step], i: int) -> int:
 
 
 def _plain(layer: Layer) -> bool:
-    """Whether the layer does what a chain does: one number a channel, no slope, and no loss of its own."""
+    """Whether the layer does what a chain does: one number a channel, no slope."""
     if isinstance(layer, Scale) and (len(layer.param.bottom) > 1 or layer.axis != 1 or layer.blobs[0].num_axes != 1):
         return False
-    if isinstance(layer, ReLU) and layer.slope != 0:
-        return False
-    return not any(layer.param.loss_weight)
+    return not isinstance(layer, ReLU) or layer.slope == 0
 
 
 class _Chain:
@@ -214,7 +212,6 @@ def _can_be_diverted(maker: Step, blob: Blob) -> bool:
         and all(bottom is not blob for bottom in maker.bottom)
         and not (layer.IS_SOURCE or layer.DYNAMIC or layer.reads_top(in_place=False))
         and blob.owns("data")
-        and not any(layer.param.loss_weight)
     )
 
 
