@@ -26,6 +26,7 @@ from sslnet.errors import ErrorList, RunError, SslnetError, UsageError, WeightsE
 from sslnet.files import resolve
 from sslnet.kernels import update as kernels
 from sslnet.kernels.jit import spread
+from sslnet.layers.convolution import Convolution
 from sslnet.monitor import Display, Monitor, Test, outputs_of
 from sslnet.net import Net
 from sslnet.prototxt import Definition, Note, lint_solver
@@ -248,6 +249,13 @@ class Solver:
             self._cut()
         for update in self.updates:
             update.keep = frozen(update.param)
+        self._tell_frozen()
+
+    def _tell_frozen(self) -> None:
+        """Convolutions may leave out the gradient of what is not trained, unless its norm counts."""
+        for update in self.updates:
+            if isinstance(update.param.layer, Convolution) and update.param.index == 0:
+                update.param.layer.frozen = update.keep if self.param.clip_gradients < 0 else None
 
     def memory(self) -> int:
         """Bytes that training takes: what its nets do, memory that they share once, and what the updates keep."""
@@ -371,6 +379,7 @@ class Solver:
         self._losses.clear()
         self._losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
         self._frozen_known = any(update.keep is not None for update in self.updates)
+        self._tell_frozen()
         if state.seed is None:
             message = "the snapshot does not say where in the data it was taken: data starts at its first record"
             self.monitor.on_warning(Note("warning", message, path=os.fspath(path)))

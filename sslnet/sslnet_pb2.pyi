@@ -1,7 +1,7 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 fd93864fe13138221d1449204c528fc10f342c9e2c14b7ac6512e3c230e6b9d8
-# text below: sha256 619834d0d0004cd2a84ce633e46484b3a302ff1f7b845b5219c314b59b19acb9
+# schema: sha256 c1afb55f5d1228a32ee8489e7204a1798e8ee6e330758bd34454e8efabf59dd9
+# text below: sha256 9c89f258579daccff1a5873b4d5eb1b57fe70bb3d4837e07e354c857db5eabf7
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -634,7 +634,7 @@ class ContrastiveLossParameter(_message.Message):
     def __init__(self, margin: _Optional[float] = ..., legacy_version: bool = ...) -> None: ...
 
 class ConvolutionParameter(_message.Message):
-    __slots__ = ("num_output", "bias_term", "pad", "kernel_size", "stride", "dilation", "pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "group", "weight_filler", "bias_filler", "engine", "axis", "force_nd_im2col", "conv_mode")
+    __slots__ = ("num_output", "bias_term", "pad", "kernel_size", "stride", "dilation", "pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "group", "weight_filler", "bias_filler", "engine", "axis", "force_nd_im2col", "conv_mode", "kept_column")
     class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DEFAULT: _ClassVar[ConvolutionParameter.Engine]
@@ -650,11 +650,13 @@ class ConvolutionParameter(_message.Message):
         LOWERED_CCNMM: _ClassVar[ConvolutionParameter.ConvMode]
         DIRECT_SCONV: _ClassVar[ConvolutionParameter.ConvMode]
         DIRECT_DCONV: _ClassVar[ConvolutionParameter.ConvMode]
+        AUTO: _ClassVar[ConvolutionParameter.ConvMode]
     LOWERED_GEMM: ConvolutionParameter.ConvMode
     LOWERED_CSRMM: ConvolutionParameter.ConvMode
     LOWERED_CCNMM: ConvolutionParameter.ConvMode
     DIRECT_SCONV: ConvolutionParameter.ConvMode
     DIRECT_DCONV: ConvolutionParameter.ConvMode
+    AUTO: ConvolutionParameter.ConvMode
     NUM_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     BIAS_TERM_FIELD_NUMBER: _ClassVar[int]
     PAD_FIELD_NUMBER: _ClassVar[int]
@@ -674,6 +676,7 @@ class ConvolutionParameter(_message.Message):
     AXIS_FIELD_NUMBER: _ClassVar[int]
     FORCE_ND_IM2COL_FIELD_NUMBER: _ClassVar[int]
     CONV_MODE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_COLUMN_FIELD_NUMBER: _ClassVar[int]
     num_output: int
     bias_term: bool
     pad: _containers.RepeatedScalarFieldContainer[int]
@@ -693,7 +696,8 @@ class ConvolutionParameter(_message.Message):
     axis: int
     force_nd_im2col: bool
     conv_mode: ConvolutionParameter.ConvMode
-    def __init__(self, num_output: _Optional[int] = ..., bias_term: bool = ..., pad: _Optional[_Iterable[int]] = ..., kernel_size: _Optional[_Iterable[int]] = ..., stride: _Optional[_Iterable[int]] = ..., dilation: _Optional[_Iterable[int]] = ..., pad_h: _Optional[int] = ..., pad_w: _Optional[int] = ..., kernel_h: _Optional[int] = ..., kernel_w: _Optional[int] = ..., stride_h: _Optional[int] = ..., stride_w: _Optional[int] = ..., group: _Optional[int] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., engine: _Optional[_Union[ConvolutionParameter.Engine, str]] = ..., axis: _Optional[int] = ..., force_nd_im2col: bool = ..., conv_mode: _Optional[_Union[ConvolutionParameter.ConvMode, str]] = ...) -> None: ...
+    kept_column: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, num_output: _Optional[int] = ..., bias_term: bool = ..., pad: _Optional[_Iterable[int]] = ..., kernel_size: _Optional[_Iterable[int]] = ..., stride: _Optional[_Iterable[int]] = ..., dilation: _Optional[_Iterable[int]] = ..., pad_h: _Optional[int] = ..., pad_w: _Optional[int] = ..., kernel_h: _Optional[int] = ..., kernel_w: _Optional[int] = ..., stride_h: _Optional[int] = ..., stride_w: _Optional[int] = ..., group: _Optional[int] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., engine: _Optional[_Union[ConvolutionParameter.Engine, str]] = ..., axis: _Optional[int] = ..., force_nd_im2col: bool = ..., conv_mode: _Optional[_Union[ConvolutionParameter.ConvMode, str]] = ..., kept_column: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CropParameter(_message.Message):
     __slots__ = ("axis", "offset")

@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--drop-constants", action="store_true",
         help="leave out what removed filters still emit (their bias): not the same net any more")  # fmt: skip
+    parser.add_argument("--standard-only", action="store_true",
+        help="write nothing that Caffe could not read: convolutions keep all columns of their kernels, zero or not")  # fmt: skip
     parser.add_argument(
         "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase that is compared; default TEST"
     )
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         level=args.level,
         stages=stages(args.stage),
         drop_constants=args.drop_constants,
+        standard_only=args.standard_only,
     )
     if compaction.deploy is None:
         del paths["deploy"]

@@ -51,11 +51,14 @@ def build_smaller(
     views: Sequence[NetChannels],
     contributions: Mapping[int, Contribution],
     weights: Mapping[str, Sequence[np.ndarray]],
+    *,
+    standard_only: bool = False,
 ) -> Smaller:
     """The smaller net.
 
     views          of the phases; contributions belong to the layers of the first
     weights        what the .caffemodel holds: for layers that run in none of these phases, which stay as they are
+    standard_only  only what Caffe itself can read
     """
     shrunk: dict[int, Any] = {}
     maps: dict[int, np.ndarray] = {}
@@ -66,7 +69,7 @@ def build_smaller(
             place, contribution = layer.definition.index, added.get(i, Contribution())
             if place in shrunk:
                 continue
-            param, blobs = _shrink(view, i, contribution)
+            param, blobs = _shrink(view, i, contribution, standard_only)
             if blobs:
                 arrays.setdefault(layer.name, blobs)
             if param is not None and place >= 0:
@@ -76,15 +79,22 @@ def build_smaller(
     return _assemble(definition.message, shrunk, maps, arrays, weights)
 
 
-def _shrink(view: NetChannels, i: int, contribution: Contribution) -> tuple[Any, list[np.ndarray]]:
+def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only: bool) -> tuple[Any, list[np.ndarray]]:
     """The layer's smaller definition, None when it stays as the file has it, and its parameters."""
     layer = view.net.layers[i]
-    whole = all(c.needed.all() for c in (*view.bottoms[i], *view.tops[i]))
-    if view.refuses[i] or (whole and contribution.shift is None):
+    if view.refuses[i]:
         return None, [np.array(blob.data) for blob in layer.blobs]
-    bottoms, tops = [c.keep for c in view.bottoms[i]], [c.keep for c in view.tops[i]]
-    param, blobs = (contribution.layer or layer).shrink(bottoms, tops, contribution.shift)
-    return param, [np.ascontiguousarray(blob, dtype=layer.dtype) for blob in blobs]
+    whole = all(c.needed.all() for c in (*view.bottoms[i], *view.tops[i]))
+    if whole and contribution.shift is None:
+        before, param, blobs = layer.param, pb.LayerParameter(), [np.array(blob.data) for blob in layer.blobs]
+        param.CopyFrom(before)
+    else:
+        bottoms, tops = [c.keep for c in view.bottoms[i]], [c.keep for c in view.tops[i]]
+        before = None
+        param, blobs = (contribution.layer or layer).shrink(bottoms, tops, contribution.shift)
+    blobs = layer.shrink_columns(param, blobs, standard_only=standard_only)
+    blobs = [np.ascontiguousarray(blob, dtype=layer.dtype) for blob in blobs]
+    return None if param == before else param, blobs
 
 
 def _assemble(

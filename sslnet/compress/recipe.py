@@ -68,6 +68,7 @@ def compact(
     level: int = 0,
     stages: Sequence[str] = (),
     drop_constants: bool = False,
+    standard_only: bool = False,
     seed: int = 0,
 ) -> Compaction:
     """The net without the channels that do nothing. Nothing is written.
@@ -76,6 +77,7 @@ def compact(
     weights         .caffemodel, or a pb.NetParameter with blobs
     phase           in which the two nets are compared, and in which constants are what they are
     drop_constants  leave out what removed channels still emitted: smaller by a Bias here and there, and not the same net
+    standard_only   write nothing that Caffe could not read: convolutions with all columns of their kernels
 
     raises RunError when a layer would lose every channel, or when the smaller net computes something else
     """
@@ -87,7 +89,7 @@ def compact(
     views = find_channels(nets)
     inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
     contributions = {} if drop_constants else _absorb(views)
-    smaller = build_smaller(definition, views, contributions, read_weights(weights))
+    smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
     after = _smaller_net(smaller, definition, pruned)
     difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:

@@ -43,7 +43,9 @@ def _conv(graph: Graph, layer: Any, inputs: Names, operator: str) -> Names:
     if layer.axis != 1:
         raise unsupported(layer, f"a convolution along axis {layer.axis}")
     w = layer.window
-    params = [graph.param(layer, j) for j in range(len(layer.blobs))]
+    listed = getattr(layer, "kept", None) is not None
+    params = [graph.param(layer, 0, layer.whole_weights(), "whole") if listed else graph.param(layer, 0)]
+    params += [graph.param(layer, j) for j in range(1, len(layer.blobs))]
     attributes = {
         "kernel_shape": list(w.kernel),
         "strides": list(w.stride),

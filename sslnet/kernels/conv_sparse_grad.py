@@ -15,7 +15,6 @@ from sslnet.kernels.conv_sparse import Kept
 from sslnet.kernels.conv_sparse_kept import (
     CHUNK_BYTES,
     GROUP,
-    PanelTile,
     Taps,
     choose_tile,
     is_same,
@@ -33,6 +32,8 @@ from sslnet.kernels.threads import num_threads, parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
 PART = np.dtype([*GROUP.descr, ("channel", np.int64), ("channels", np.int64)])
+ADD = 20, 10
+"""Cycles to add a row of the lowered matrix back to the pixels: for a chunk, and for each of its vectors."""
 MOST_VECTORS = 64
 """Vectors of pixels that a product is summed over at once, when images are small: adding up their lanes is then little."""
 
@@ -58,7 +59,7 @@ class KeptInputGrad:
         products = [(len(c), len(f)) for c, f in zip(pieces, rows)]
         most = max(len(c) for c in pieces)
         self.chunks = rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
-        self.tile: PanelTile = choose_tile(unit, products, lambda tile: self.chunks)[0]
+        self.tile, _, self.cycles = choose_tile(unit, products, lambda tile: self.chunks, ADD)
         filter_ = tap = column = weight = 0
         for one, own in zip(table, pieces, strict=True):
             padded = -(-len(own) // self.tile.filters) * self.tile.filters

@@ -25,6 +25,8 @@ CHUNK_BYTES = 448 * 1024
 """What a lowered chunk may take: all filters pass over it in the second-level cache."""
 LATENCY, CALL = 4, 20
 """Cycles from one multiply-add to the next on a register; to enter and leave a tile."""
+LOWER = 12, 4
+"""Cycles to lower a tap: for a chunk, and for each of its vectors."""
 LINE = 2.2
 """Cycles for a vector from the second-level cache, where the lowered pixels are."""
 
@@ -74,21 +76,28 @@ CHUNK = np.dtype([(name, np.int64) for name in ("pixel", "pixels", "top", "rows"
 
 
 def choose_tile(
-    unit: VectorUnit, products: list[tuple[int, int]], cut: Callable[[PanelTile], np.ndarray]
-) -> tuple[PanelTile, np.ndarray]:
-    """The tile with the fewest estimated cycles, and the chunks that the output pixels are cut into for it.
+    unit: VectorUnit,
+    products: list[tuple[int, int]],
+    cut: Callable[[PanelTile], np.ndarray],
+    put: tuple[float, float] = (0, 0),
+) -> tuple[PanelTile, np.ndarray, float]:
+    """The tile with the fewest estimated cycles for an image, the chunks of its output pixels for that tile, and the cycles.
 
     products  for each conv group: how many outputs, and how many terms each one sums up
+    put       cycles, for a chunk and for each of its vectors, that it takes to put an output where it belongs
     """
     best = None
     for tile in panel_tiles(unit):
         chunks = cut(tile)
-        sizes = Counter(chunks["vectors"].tolist())
-        cost = sum(n * panel_cost(unit, tile, f, k, v) for v, n in sizes.items() for f, k in products)
-        if best is None or cost < best[0]:
-            best = cost, tile, chunks
+        cycles = 0.0
+        for v, n in Counter(chunks["vectors"].tolist()).items():
+            for outputs, terms in products:
+                moved = terms * (LOWER[0] + LOWER[1] * v) + outputs * (put[0] + put[1] * v)
+                cycles += n * (panel_cost(unit, tile, outputs, terms, v) + moved)
+        if best is None or cycles < best[0]:
+            best = cycles, tile, chunks
     assert best is not None
-    return best[1], best[2]
+    return best[1], best[2], best[0]
 
 
 def is_same(geometry: ConvGeometry) -> bool:
@@ -191,7 +200,7 @@ class KeptForward:
         self.kept = kept
         products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
         most = max(len(c) for c in kept.columns)
-        self.tile, self.chunks = choose_tile(unit, products, lambda tile: cut_chunks(unit, g, tile, most))
+        self.tile, self.chunks, self.cycles = choose_tile(unit, products, lambda tile: cut_chunks(unit, g, tile, most))
         pixels = 4 * g.out_h * g.out_w
         groups = np.zeros(g.groups, GROUP)
         targets, dropped, order = [], [], []

@@ -240,3 +240,10 @@ class Layer(ABC):
         copy = pb.LayerParameter()
         copy.CopyFrom(self.param)
         return copy, [np.array(blob.data) for blob in self.blobs]
+
+    def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
+        """What ``shrink`` gave, with weights left out that a smaller definition can do without; changes ``param``.
+
+        standard_only   nothing may be left out that Caffe could not read
+        """
+        return blobs

@@ -5,7 +5,7 @@ weights, group by group; several bottoms share the weights. 2-D float32 has fast
 
 bottom   (N, C, spatial ...), N standing for all axes before ``axis``
 top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
-weights  (num_output, C / group, kernel ...); bias (num_output)
+weights  (num_output, C / group, kernel ...), or (num_output, kept) with ``kept_column``; bias (num_output)
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sslnet.kernels.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns
 
 
 class Convolution(Layer):
@@ -47,9 +48,14 @@ class Convolution(Layer):
                 raise self.shape_error(
                     f"group must divide {name}: {count} % {self.group} != 0", "convolution_param", "group"
                 )
-        self.new_param(
-            (self.num_output, self.channels // self.group, *self.window.kernel), "convolution_param", "weight_filler"
-        )
+        self.whole_shape = (self.num_output, self.channels // self.group, *self.window.kernel)
+        """Of the weights when no column is left out."""
+        self.kept = read_kept_columns(self, param, self.group, prod(self.whole_shape[1:]))
+        """(group, kept) int64: the columns that the weights have; None: all."""
+        self.frozen: np.ndarray | None = None
+        """A byte a weight, 0 for those that training keeps at zero, whose gradient need not be; None: all are trained."""
+        shape = self.whole_shape if self.kept is None else (self.num_output, self.kept.shape[1])
+        self.new_param(shape, "convolution_param", "weight_filler")
         if param.bias_term:
             self.new_param((self.num_output,), "convolution_param", "bias_filler")
 
@@ -128,6 +134,13 @@ class Convolution(Layer):
         w = self.window
         weights = self._matrices(self.blobs[0].data).transpose(0, 2, 1)
         for above, image in zip(dy[i0:i1], dx[i0:i1]):
+            if self.kept is not None:
+                col = self._col()
+                col[...] = 0
+                for lines, columns, values in zip(col, self.kept, np.matmul(weights, above), strict=True):
+                    lines[columns] = values
+                col2im(col.reshape(-1, self.pixels), image, w.kernel, w.stride, w.pad, w.dilation)
+                continue
             col = self._col() if not w.is_point else image.reshape(self.group, self.columns, self.pixels)
             np.matmul(weights, above, out=col)
             if not w.is_point:
@@ -155,19 +168,25 @@ class Convolution(Layer):
         return array.reshape(-1, *array.shape[self.axis :])
 
     def _col(self) -> np.ndarray:
-        """The calling thread's lowered matrix: (group, columns, pixels)."""
-        return scratch("conv col", self.group * self.columns * self.pixels, self.dtype).reshape(
-            self.group, self.columns, self.pixels
+        """The calling thread's lowered matrix, all columns: (group, columns, pixels)."""
+        columns = prod(self.whole_shape[1:])
+        return scratch("conv col", self.group * columns * self.pixels, self.dtype).reshape(
+            self.group, columns, self.pixels
         )
 
     def _lower(self, image: np.ndarray) -> np.ndarray:
-        """One image (C, spatial ...) lowered: (group, columns, pixels)."""
+        """One image (C, spatial ...) lowered: (group, columns, pixels), with the kept columns alone."""
         w = self.window
-        if w.is_point:
+        if w.is_point and self.kept is None:
             return image.reshape(self.group, self.columns, self.pixels)
         col = self._col()
         im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
-        return col
+        return col if self.kept is None else np.take_along_axis(col, self.kept[:, :, None], axis=1)
+
+    def whole_weights(self) -> np.ndarray:
+        """The weights (num_output, C / group, kernel ...), zero at the columns that are not kept. Not to be written to."""
+        weights = self.blobs[0].data
+        return weights if self.kept is None else expand_columns(weights, self.kept, self.whole_shape)
 
     # -- compaction ----------------------------------------------------------------------------------------------------
     #
@@ -205,7 +224,8 @@ class Convolution(Layer):
         if self._refuses:
             return param, blobs
         filters = top_keep[0]
-        weights = blobs[0][filters]
+        param.convolution_param.ClearField("kept_column")
+        weights = self.whole_weights()[filters]
         if self.group > 1:
             param.convolution_param.group = len(filters) // self._group_filters
         else:
@@ -214,13 +234,27 @@ class Convolution(Layer):
         bias = fold_shift(param, param.convolution_param, blobs[1][filters] if len(blobs) > 1 else None, shift)
         return param, [weights] if bias is None else [weights, bias]
 
+    def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
+        """Zero kernel borders go; then columns that are zero are listed, or (standard_only) all are written out."""
+        if self._refuses:
+            return blobs
+        sub, weights = param.convolution_param, blobs[0]
+        if len(sub.kept_column):
+            # Still as the layer has them, for shrink writes all columns out.
+            weights = expand_columns(weights, np.array(sub.kept_column).reshape(self.group, -1), self.whole_shape)
+            sub.ClearField("kept_column")
+        weights = crop_kernel(sub, weights, self.window)
+        if not standard_only:
+            weights = drop_columns(sub, weights)
+        return [weights, *blobs[1:]]
+
     @property
     def _refuses(self) -> bool:
         return self.axis != 1 or len(self.param.bottom) > 1
 
     def _uses(self) -> np.ndarray:
         """(group, filters of a group, channels of a group) bool: whether the filter has a weight on the channel."""
-        weights = self.blobs[0].data.reshape(self.group, self._group_filters, self.channels // self.group, -1)
+        weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)
         return (weights != 0).any(axis=3)
 
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:

@@ -10,10 +10,12 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv_geometry import ConvGeometry
+from sslnet.kernels.conv_sparse_choice import SparseForward, SparseInputGrad
 from sslnet.kernels.same_bits import SameBits
 from sslnet.layers.convolution import Convolution
 from sslnet.steps.base import Step
+from sslnet.steps.sparse_convolution import SparseWeightGrad, way_of, whole_weights
 
 
 class ConvolutionStep(Step):
@@ -32,6 +34,7 @@ class ConvolutionStep(Step):
         self.geometry = geometry_of(layer, bottom[0].shape)
         self.relu = False
         self.affine: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
+        self.way = way_of(layer)
         # Caffe's own engine: plain sums of products.
         self.winograd = layer.param.convolution_param.engine != pb.ConvolutionParameter.CAFFE
         self._forward: Any = None
@@ -60,7 +63,7 @@ class ConvolutionStep(Step):
     def forward(self) -> None:
         g = self.geometry
         if self._forward is None:
-            self._forward = plan_forward(g, relu=self.relu, winograd=self.winograd)
+            self._forward = SparseForward(g, self.way, relu=self.relu, winograd=self.winograd)
         self._pack()
         for source, target in zip(self.bottom, self.top):
             self._forward.run(source.data.reshape(g.input_shape), target.data.reshape(g.output_shape))
@@ -78,7 +81,7 @@ class ConvolutionStep(Step):
                 factor, shift = affine
                 weights = weights * factor.reshape(-1, *(1,) * (weights.ndim - 1))
                 bias = shift if bias is None else bias * factor + shift
-            self._forward.pack(weights.reshape(self.geometry.weight_shape), bias)
+            self._forward.pack(whole_weights(self.layer, weights, self.geometry), bias)
         self._fresh = True
 
     def backward(self) -> None:
@@ -88,15 +91,15 @@ class ConvolutionStep(Step):
             super().backward()
             return
         if wanted[0]:
-            if self._weight_grad is None:
-                self._weight_grad = plan_weight_grad(g, winograd=self.winograd)
-            dw, db = blobs[0].diff.reshape(g.weight_shape), blobs[1].diff if has_bias else None
+            if self._weight_grad is None or not self._weight_grad.fits(self.layer):
+                self._weight_grad = SparseWeightGrad(self.layer, g, winograd=self.winograd)
+            dw, db = blobs[0].diff, blobs[1].diff if has_bias else None
             for source, target in zip(self.bottom, self.top):
                 self._weight_grad.run(source.data.reshape(g.input_shape), target.diff.reshape(g.output_shape), dw, db)
         if any(self.propagate_down):
             if self._input_grad is None:
-                self._input_grad = plan_input_grad(g, winograd=self.winograd)
-            self._input_grad.pack(blobs[0].data.reshape(g.weight_shape))
+                self._input_grad = SparseInputGrad(g, self.way, winograd=self.winograd)
+            self._input_grad.pack(whole_weights(self.layer, blobs[0].data, g))
             for source, target, down in zip(self.bottom, self.top, self.propagate_down):
                 if down:
                     self._input_grad.run(target.diff.reshape(g.output_shape), source.diff.reshape(g.input_shape))

@@ -241,7 +241,7 @@ def test_fan_out_removes_what_no_branch_reads(make_net: Callable[..., Net], outp
     result = compact(define(*layers), weights)
     assert shapes(result.weights) == {
         "conv1": [(3, 3, 3, 3), (3,)],
-        "left": [(3, 3, 3, 3), (3,)],
+        "left": [(3, 2 * 3 * 3), (3,)],
         "right": [(2, 3 * 5 * 4), (2,)],
     }
     outputs_agree(define(*layers).message, weights, result.message, result.weights)

@@ -1,0 +1,94 @@
+"""Convolutions whose weights have some columns of the weight matrix alone: ``kept_column``.
+
+A column is one place (channel, kernel row, ...) of the filters of a group. With ``kept_column`` the weight blob is
+(num_output, kept) and counts as zero elsewhere; the field lists the columns group by group, as many for each, ascending.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+WORTH_DROPPING = 0.9
+"""Columns are stored one by one when no more than this part of them is left: each one listed takes space as well."""
+
+
+def read_kept_columns(layer: Any, param: Any, group: int, columns: int) -> np.ndarray | None:
+    """(group, kept) int64 from the ConvolutionParameter of a layer with so many columns a group; None when not given.
+
+    raises DefinitionError, at the field, for columns that are no multiple of the groups, out of range, or not ascending
+    """
+    if not len(param.kept_column):
+        return None
+    kept = np.array(param.kept_column, np.int64)
+    field = ("convolution_param", "kept_column")
+    if kept.size % group:
+        raise layer.error(
+            f"kept_column must be given as often for each of {group} groups, not {kept.size} times", *field
+        )
+    kept = kept.reshape(group, -1)
+    beyond = np.flatnonzero(kept.ravel() >= columns)
+    if beyond.size:
+        place = int(beyond[0])
+        raise layer.error(
+            f"kept_column {kept.ravel()[place]} is no column: a filter has {columns}, from 0 on", *field, place
+        )
+    falling = np.argwhere(np.diff(kept, axis=1) <= 0)
+    if len(falling):
+        g, k = (int(n) for n in falling[0])
+        raise layer.error(
+            f"kept_column must ascend in each group: {kept[g, k + 1]} comes after {kept[g, k]}",
+            *field,
+            g * kept.shape[1] + k + 1,
+        )
+    return kept
+
+
+def expand_columns(weights: np.ndarray, kept: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The whole weights, of this shape, from those (num_output, kept) at the kept columns (group, kept)."""
+    group = len(kept)
+    whole = np.zeros((group, shape[0] // group, prod(shape[1:])), weights.dtype)
+    for matrix, columns, values in zip(whole, kept, weights.reshape(group, -1, kept.shape[1]), strict=True):
+        matrix[:, columns] = values
+    return whole.reshape(shape)
+
+
+def crop_kernel(param: Any, weights: np.ndarray, window: Any) -> np.ndarray:
+    """The weights without kernel borders that are zero throughout; changes kernel and pad of the ConvolutionParameter.
+
+    As much goes on both sides of an axis, with its padding, so that the outputs are the same for every size of input.
+    """
+    spatial = tuple(range(2, weights.ndim))
+    kernel, pad = list(window.kernel), list(window.pad)
+    for n, axis in enumerate(spatial):
+        used = np.flatnonzero((weights != 0).any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
+        if not used.size:
+            return weights
+        most = min(int(used[0]), kernel[n] - 1 - int(used[-1]), pad[n] // window.dilation[n])
+        weights = np.take(weights, range(most, kernel[n] - most), axis=axis)
+        kernel[n], pad[n] = kernel[n] - 2 * most, pad[n] - most * window.dilation[n]
+    if kernel != list(window.kernel):
+        for name in ("kernel_h", "kernel_w", "pad_h", "pad_w"):
+            param.ClearField(name)
+        param.kernel_size[:] = kernel if len(set(kernel)) > 1 else kernel[:1]
+        param.pad[:] = pad if len(set(pad)) > 1 else pad[:1]
+    return np.ascontiguousarray(weights)
+
+
+def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
+    """The weights as (num_output, kept) and ``kept_column`` in the ConvolutionParameter, where enough columns are zero.
+
+    As many columns stay in each group as in the fullest one, at least one: a group with fewer keeps zero ones.
+    """
+    group = param.group
+    matrices = weights.reshape(group, len(weights) // group, -1)
+    used = (matrices != 0).any(axis=1)
+    count = max(int(used.sum(axis=1).max()), 1)
+    if count > WORTH_DROPPING * used.shape[1]:
+        return weights
+    # A stable sort puts the used columns first, then the lowest of the others.
+    kept = np.sort(np.argsort(~used, axis=1, kind="stable")[:, :count], axis=1)
+    param.kept_column[:] = kept.ravel().tolist()
+    return np.ascontiguousarray(np.take_along_axis(matrices, kept[:, None], axis=2)).reshape(len(weights), count)
