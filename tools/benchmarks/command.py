@@ -115,7 +115,9 @@ def _command(commands: argparse._SubParsersAction, name: str, help: str, descrip
     command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="at least so many; default 5")
     command.add_argument("--alone", action="store_true", help="without torch and onnxruntime")
     command.add_argument("--compare", type=Path, metavar="OLD", help="then tell what changed since that JSON file")
-    command.add_argument("--isa", choices=ISAS, help="limit all contestants to these vector instructions")
+    command.add_argument(
+        "--isa", choices=ISAS, help="limit ours and torch to these vector instructions (onnxruntime cannot be)"
+    )
     return command
 
 

@@ -1,14 +1,13 @@
-"""All contestants limited to older vector instructions: the same command again, in an environment that says so.
+"""Contestants limited to older vector instructions: the same command again, in an environment that says so.
 
-torch, oneDNN and onnxruntime read their variables when they are loaded, Numba when it compiles first. Compiled kernels are
-kept in a folder of their own.
+torch, oneDNN, MKL and OpenBLAS read their variables when they are loaded, Numba when it compiles first. onnxruntime has no
+such variable: it uses what the machine has. Compiled kernels are kept in a folder of their own.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,11 @@ class Isa:
         return "SSLNET_BENCH_ISA"
 
 
-_AVX2 = "+64bit +adx +aes +avx +avx2 +bmi +bmi2 +cmov +cx16 +cx8 +f16c +fma +fsgsbase +fxsr +lzcnt +mmx +movbe +pclmul +popcnt +rdrnd +sahf +sse +sse2 +sse3 +sse4.1 +sse4.2 +ssse3 +xsave +xsaveopt"
+_AVX2 = (
+    "+64bit +adx +aes +avx +avx2 +bmi +bmi2 +cmov +cx16 +cx8 +f16c +fma +fsgsbase +fxsr +lzcnt +mmx +movbe +pclmul "
+    "+popcnt +rdrnd +sahf +sse +sse2 +sse3 +sse4.1 +sse4.2 +ssse3 +xsave +xsaveopt"
+)
+"""The features of Haswell, the first processor that had AVX2."""
 
 ISAS = {
     "avx2": Isa(
@@ -45,7 +48,7 @@ ISAS = {
 def run_again(name: str, command: Sequence[str]) -> int:
     """Replaces this process by the same command under the limit."""
     isa = ISAS[name]
-    cache = Path(tempfile.gettempdir()) / f"sslnet-bench-{name}-{os.getuid()}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / f"sslnet-bench-{name}"
     environment = {**os.environ, **isa.environment, isa.mark: name, "NUMBA_CACHE_DIR": str(cache)}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *command], environment)
