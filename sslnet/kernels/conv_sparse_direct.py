@@ -22,7 +22,7 @@ from sslnet.kernels.conv_sparse_kept import CHUNK_BYTES, Taps, is_same, lower, p
 from sslnet.kernels.conv_sparse_tiles import copy_rows, sparse_tile
 from sslnet.kernels.jit import kernel
 from sslnet.kernels.memory import aligned_zeros, scratch
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
 MOST_VECTORS = 14
@@ -144,8 +144,8 @@ class DirectForward(_Lists):
         whole = Window(low, g.out_h, split=True, in_place=False)
         row_bytes = max(1, whole.channel_bytes * g.group_channels // g.out_h)
         rows = min(g.out_h, max(1, WINDOW_BYTES // row_bytes, -(-MOST_VECTORS * unit.lanes // whole.plane_columns)))
-        if g.batch * g.groups < num_threads():
-            rows = min(rows, -(-g.out_h * g.batch * g.groups // num_threads()))
+        if g.batch * g.groups < num_parts():
+            rows = min(rows, -(-g.out_h * g.batch * g.groups // num_parts()))
         self.rows = -(-g.out_h // -(-g.out_h // rows))
         window = self.window = Window(low, self.rows, split=True, in_place=False)
         taps = low.passes[0]

@@ -28,7 +28,7 @@ from sslnet.kernels.conv_sparse_kept import (
 from sslnet.kernels.conv_sparse_tiles import add_taps, dot_tile, fill_row, lower_same
 from sslnet.kernels.jit import kernel
 from sslnet.kernels.memory import aligned_zeros, scratch
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
 PART = np.dtype([*GROUP.descr, ("channel", np.int64), ("channels", np.int64)])
@@ -44,7 +44,7 @@ class KeptInputGrad:
     def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> None:
         g = self.geometry = geometry
         # With fewer images than threads, these share out the channels.
-        parts = 1 if g.batch * g.groups >= num_threads() else min(num_threads(), g.group_channels)
+        parts = 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
         taps_of_channel = g.kernel_h * g.kernel_w
         table = np.zeros(g.groups * parts, PART)
         columns, rows, pieces = [], [], []

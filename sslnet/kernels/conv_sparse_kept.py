@@ -18,7 +18,7 @@ from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_sparse import Kept
 from sslnet.kernels.conv_sparse_tiles import fill_row, integer_at, lower_same, lower_taps, panel_tile
 from sslnet.kernels.memory import aligned_zeros, scratch
-from sslnet.kernels.threads import num_threads, parallel
+from sslnet.kernels.threads import num_parts, parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
 CHUNK_BYTES = 448 * 1024
@@ -110,8 +110,8 @@ def cut_chunks(unit: VectorUnit, geometry: ConvGeometry, tile: PanelTile, taps: 
     g = geometry
     if not is_same(g):
         rows = max(1, CHUNK_BYTES // (4 * max(taps, 1) * g.out_w))
-        if g.batch * g.groups < num_threads():
-            rows = min(rows, -(-g.out_h * g.batch * g.groups // num_threads()))
+        if g.batch * g.groups < num_parts():
+            rows = min(rows, -(-g.out_h * g.batch * g.groups // num_parts()))
         return rows_chunks(unit, g, rows)
     return vector_chunks(unit, g, tile.vectors)
 
