@@ -28,9 +28,14 @@ FEW = 0.4
 
 
 def way_of(layer: Convolution) -> str:
-    """What the layer's conv_mode asks for; where it is not given, dense or kept columns as estimated."""
+    """What the layer's conv_mode asks for; where it is not given, dense or kept columns as estimated.
+
+    Depthwise convolutions are dense then: to look for zeros in so many small groups takes longer than it saves.
+    """
     param = layer.param.convolution_param
-    return WAYS[param.conv_mode] if param.HasField("conv_mode") else "estimate"
+    if param.HasField("conv_mode"):
+        return WAYS[param.conv_mode]
+    return "dense" if layer.group == layer.channels > 1 else "estimate"
 
 
 def whole_weights(layer: Convolution, weights: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
