@@ -15,45 +15,8 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.several import maximum, maximum_gradients, product, product_gradients, scaled_copies, weighted_sum
 from sslnet.layers.base import Blobs, BoolVector, Layer
-
-
-@kernel
-def _sum(i0, i1, thread, a, b, y, ca, cb):
-    """y = ca a + cb b; y may be a."""
-    a, b, y = a[i0:i1], b[i0:i1], y[i0:i1]
-    for i in range(y.size):
-        y[i] = ca * a[i] + cb * b[i]
-
-
-@kernel
-def _add(i0, i1, thread, b, y, cb):
-    """y += cb b."""
-    b, y = b[i0:i1], y[i0:i1]
-    for i in range(y.size):
-        y[i] += cb * b[i]
-
-
-@kernel
-def _sum_gradient(i0, i1, thread, dy, dx, c):
-    dy, dx = dy[i0:i1], dx[i0:i1]
-    for i in range(dx.size):
-        dx[i] = c * dy[i]
-
-
-@kernel
-def _product(i0, i1, thread, a, b, y):
-    a, b, y = a[i0:i1], b[i0:i1], y[i0:i1]
-    for i in range(y.size):
-        y[i] = a[i] * b[i]
-
-
-@kernel
-def _multiply(i0, i1, thread, b, y):
-    """y *= b."""
-    b, y = b[i0:i1], y[i0:i1]
-    for i in range(y.size):
-        y[i] *= b[i]
 
 
 @kernel
@@ -61,33 +24,6 @@ def _quotient_gradient(i0, i1, thread, x, y, dy, dx):
     x, y, dy, dx = x[i0:i1], y[i0:i1], dy[i0:i1], dx[i0:i1]
     for i in range(dx.size):
         dx[i] = y[i] / x[i] * dy[i]
-
-
-@kernel
-def _maximum(i0, i1, thread, a, b, y, taken):
-    a, b, y, taken = a[i0:i1], b[i0:i1], y[i0:i1], taken[i0:i1]
-    for i in range(y.size):
-        first = a[i] > b[i]
-        y[i] = a[i] if first else b[i]
-        taken[i] = 0 if first else 1
-
-
-@kernel
-def _raise(i0, i1, thread, b, y, taken, number):
-    """y = the larger of y and b, where ``number`` is that of b."""
-    b, y, taken = b[i0:i1], y[i0:i1], taken[i0:i1]
-    for i in range(y.size):
-        larger = b[i] > y[i]
-        y[i] = b[i] if larger else y[i]
-        taken[i] = number if larger else taken[i]
-
-
-@kernel
-def _maximum_gradient(i0, i1, thread, taken, dy, dx, number):
-    zero = dy.dtype.type(0)
-    taken, dy, dx = taken[i0:i1], dy[i0:i1], dx[i0:i1]
-    for i in range(dx.size):
-        dx[i] = dy[i] if taken[i] == number else zero
 
 
 @final
@@ -102,8 +38,8 @@ class Eltwise(Layer):
             raise self.error("coeff is for operation: SUM alone", "eltwise_param", "coeff", 0)
         if len(param.coeff) not in (0, len(bottom)):
             raise self.error(f"{len(param.coeff)} coeff for {len(bottom)} bottoms", "eltwise_param", "coeff", 0)
-        self.coeffs = [self.dtype.type(c) for c in (param.coeff or [1] * len(bottom))]
-        self._taken = np.empty(0, np.int32)
+        self.coeffs = np.array(param.coeff or [1] * len(bottom), self.dtype)
+        self._taken = np.empty(0, np.min_scalar_type(len(bottom) - 1))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for blob in bottom[1:]:
@@ -113,44 +49,38 @@ class Eltwise(Layer):
                 )
         top[0].reshape_like(bottom[0])
         if self.operation == pb.EltwiseParameter.MAX and self._taken.size != top[0].count:
-            self._taken = np.empty(top[0].count, np.int32)
+            self._taken = np.empty(top[0].count, self._taken.dtype)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        first, second, *rest = (blob.data.reshape(-1) for blob in bottom)
-        y, n = top[0].data.reshape(-1), top[0].count
+        xs = tuple(blob.data.reshape(-1) for blob in bottom)
+        y, cost = top[0].data.reshape(-1), len(xs)
         if self.operation == pb.EltwiseParameter.SUM:
-            spread(_sum, n, 1, first, second, y, *self.coeffs[:2])
-            for x, coeff in zip(rest, self.coeffs[2:]):
-                spread(_add, n, 1, x, y, coeff)
+            spread(weighted_sum, y.size, cost, xs, self.coeffs, y)
         elif self.operation == pb.EltwiseParameter.PROD:
-            spread(_product, n, 1, first, second, y)
-            for x in rest:
-                spread(_multiply, n, 1, x, y)
+            spread(product, y.size, cost, xs, y)
         else:
-            spread(_maximum, n, 1, first, second, y, self._taken)
-            for number, x in enumerate(rest, 2):
-                spread(_raise, n, 1, x, y, self._taken, number)
+            spread(maximum, y.size, cost, xs, y, self._taken)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return bool(self.operation == pb.EltwiseParameter.PROD)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        dy, n = top[0].diff.reshape(-1), top[0].count
-        for number, (blob, wanted) in enumerate(zip(bottom, propagate_down)):
-            if not wanted:
-                continue
-            dx = blob.diff.reshape(-1)
-            if self.operation == pb.EltwiseParameter.SUM:
-                spread(_sum_gradient, n, 1, dy, dx, self.coeffs[number])
-            elif self.operation == pb.EltwiseParameter.MAX:
-                spread(_maximum_gradient, n, 1, self._taken, dy, dx, number)
-            elif self.param.eltwise_param.stable_prod_grad:
-                first, *others = (b.data.reshape(-1) for i, b in enumerate(bottom) if i != number)
-                spread(_product, n, 1, first, dy, dx)
-                for x in others:
-                    spread(_multiply, n, 1, x, dx)
-            else:
-                spread(_quotient_gradient, n, 1, blob.data.reshape(-1), top[0].data.reshape(-1), dy, dx)
+        numbers = np.flatnonzero(propagate_down[: len(bottom)])
+        if not numbers.size:
+            return
+        dy, n, cost = top[0].diff.reshape(-1), top[0].count, numbers.size
+        dxs = tuple(bottom[number].diff.reshape(-1) for number in numbers)
+        if self.operation == pb.EltwiseParameter.SUM:
+            spread(scaled_copies, n, cost, dy, self.coeffs[numbers], dxs)
+        elif self.operation == pb.EltwiseParameter.MAX:
+            spread(maximum_gradients, n, cost, self._taken, dy, numbers, dxs)
+        elif self.param.eltwise_param.stable_prod_grad:
+            xs = tuple(blob.data.reshape(-1) for blob in bottom)
+            spread(product_gradients, n, cost * len(xs), xs, dy, numbers, dxs)
+        else:
+            for number, dx in zip(numbers, dxs):
+                x, y = bottom[number].data.reshape(-1), top[0].data.reshape(-1)
+                spread(_quotient_gradient, n, 1, x, y, dy, dx)
 
     def reads_top(self, in_place: bool) -> bool:
         param = self.param.eltwise_param

@@ -10,8 +10,10 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from sslnet.kernels.jit import spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import all_channels
+from sslnet.layers.concat import copy_rows
 
 
 @final
@@ -30,14 +32,18 @@ class Permute(Layer):
         self._all_channels = all_channels(top[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        top[0].data[...] = bottom[0].data.transpose(self.order)
+        self._copy(bottom[0].data.transpose(self.order), top[0].data)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return False
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
-            bottom[0].diff.transpose(self.order)[...] = top[0].diff
+            self._copy(top[0].diff.transpose(np.argsort(self.order)), bottom[0].diff)
+
+    @staticmethod
+    def _copy(source: np.ndarray, target: np.ndarray) -> None:
+        spread(copy_rows, len(target), target[:1].size, source, target)
 
     # -- compaction: while axis 1 stays where it is, channels stay apart; else nothing is left out ------------------------
 

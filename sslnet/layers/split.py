@@ -8,23 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from sslnet.kernels.jit import kernel, spread
+import numpy as np
+
+from sslnet.kernels.jit import spread
+from sslnet.kernels.several import weighted_sum
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
-
-
-@kernel
-def _add(i0, i1, thread, a, b, out):
-    a, b, out = a[i0:i1], b[i0:i1], out[i0:i1]
-    for q in range(a.size):
-        out[q] = a[q] + b[q]
-
-
-@kernel
-def _add_to(i0, i1, thread, a, out):
-    a, out = a[i0:i1], out[i0:i1]
-    for q in range(a.size):
-        out[q] += a[q]
 
 
 @final
@@ -46,11 +35,5 @@ class Split(ChannelWise):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:
             return
-        dx = bottom[0].diff.reshape(-1)
-        diffs = [blob.diff.reshape(-1) for blob in top]
-        if len(diffs) == 1:
-            dx[:] = diffs[0]
-            return
-        spread(_add, dx.size, 1, diffs[0], diffs[1], dx)
-        for diff in diffs[2:]:
-            spread(_add_to, dx.size, 1, diff, dx)
+        dx, diffs = bottom[0].diff.reshape(-1), tuple(blob.diff.reshape(-1) for blob in top)
+        spread(weighted_sum, dx.size, len(diffs), diffs, np.ones(len(diffs), dx.dtype), dx)
