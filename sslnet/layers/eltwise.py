@@ -65,11 +65,11 @@ class Eltwise(Layer):
         return bool(self.operation == pb.EltwiseParameter.PROD)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        numbers = np.flatnonzero(propagate_down[: len(bottom)])
-        if not numbers.size:
+        wanted = [number for number in range(len(bottom)) if propagate_down[number]]
+        if not wanted:
             return
-        dy, n, cost = top[0].diff.reshape(-1), top[0].count, numbers.size
-        dxs = tuple(bottom[number].diff.reshape(-1) for number in numbers)
+        dy, n, cost, numbers = top[0].diff.reshape(-1), top[0].count, len(wanted), np.array(wanted)
+        dxs = tuple(bottom[number].diff.reshape(-1) for number in wanted)
         if self.operation == pb.EltwiseParameter.SUM:
             spread(scaled_copies, n, cost, dy, self.coeffs[numbers], dxs)
         elif self.operation == pb.EltwiseParameter.MAX:
@@ -78,7 +78,7 @@ class Eltwise(Layer):
             xs = tuple(blob.data.reshape(-1) for blob in bottom)
             spread(product_gradients, n, cost * len(xs), xs, dy, numbers, dxs)
         else:
-            for number, dx in zip(numbers, dxs):
+            for number, dx in zip(wanted, dxs):
                 x, y = bottom[number].data.reshape(-1), top[0].data.reshape(-1)
                 spread(_quotient_gradient, n, 1, x, y, dy, dx)
 

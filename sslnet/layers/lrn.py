@@ -19,6 +19,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
+from sslnet.kernels.elementary import power
 from sslnet.kernels.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
@@ -37,7 +38,7 @@ def _power(s, out, beta):
             out[q] = one / (root * math.sqrt(root))
     else:
         for q in range(s.size):
-            out[q] = s[q] ** -beta
+            out[q] = power(s[q], -beta)
 
 
 @kernel

@@ -16,17 +16,24 @@ from sslnet.kernels.elementary import sigmoid, tanh
 from sslnet.kernels.jit import kernel, spread
 from sslnet.layers.recurrent import Recurrent
 
+# Several loops over few arrays each: of one over all of them the compiler could not see that none overlaps another.
+
 
 @kernel
 def _step(n0, n1, thread, gates, cont, before, cell, hidden):
     """gates (N, 4 H) become i, f, o, g of the sequences [n0, n1); overwrites cell and hidden."""
     size = cell.shape[1]
     for n in range(n0, n1):
-        i, f, o, g = gates[n, :size], gates[n, size : 2 * size], gates[n, 2 * size : 3 * size], gates[n, 3 * size :]
+        sigmoids, g = gates[n, : 3 * size], gates[n, 3 * size :]
+        for d in range(sigmoids.size):
+            sigmoids[d] = sigmoid(sigmoids[d])
+        for d in range(g.size):
+            g[d] = tanh(g[d])
+        i, f, o = sigmoids[:size], sigmoids[size : 2 * size], sigmoids[2 * size :]
         b, c, h, keep = before[n], cell[n], hidden[n], cont[n]
-        for d in range(size):
-            i[d], f[d], o[d], g[d] = sigmoid(i[d]), sigmoid(f[d]), sigmoid(o[d]), tanh(g[d])
+        for d in range(c.size):
             c[d] = keep * f[d] * b[d] + i[d] * g[d]
+        for d in range(h.size):
             h[d] = o[d] * tanh(c[d])
 
 
@@ -37,15 +44,22 @@ def _step_backward(n0, n1, thread, gates, cont, before, cell, dhidden, dcell, dg
     for n in range(n0, n1):
         i, f, o, g = gates[n, :size], gates[n, size : 2 * size], gates[n, 2 * size : 3 * size], gates[n, 3 * size :]
         below = dgates[n]
+        di, df, do, dg = below[:size], below[size : 2 * size], below[2 * size : 3 * size], below[3 * size :]
         b, c, dh, dc, keep = before[n], cell[n], dhidden[n], dcell[n], cont[n]
         for d in range(size):
-            t = tanh(c[d])
-            total = dc[d] + dh[d] * o[d] * (one - t * t)
-            below[d] = total * g[d] * i[d] * (one - i[d])
-            below[size + d] = total * keep * b[d] * f[d] * (one - f[d])
-            below[2 * size + d] = dh[d] * t * o[d] * (one - o[d])
-            below[3 * size + d] = total * i[d] * (one - g[d] * g[d])
-            dc[d] = total * keep * f[d]
+            do[d] = tanh(c[d])
+        for d in range(size):
+            dc[d] += dh[d] * o[d] * (one - do[d] * do[d])
+        for d in range(size):
+            do[d] = dh[d] * do[d] * o[d] * (one - o[d])
+        for d in range(size):
+            di[d] = dc[d] * g[d] * i[d] * (one - i[d])
+        for d in range(size):
+            df[d] = dc[d] * keep * b[d] * f[d] * (one - f[d])
+        for d in range(size):
+            dg[d] = dc[d] * i[d] * (one - g[d] * g[d])
+        for d in range(size):
+            dc[d] *= keep * f[d]
 
 
 @final

@@ -9,8 +9,12 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from sslnet.kernels.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.recurrent import Recurrent
+from sslnet.layers.tanh import TanH
+
+_TANH, _TANH_GRADIENT = TanH.KERNELS
 
 
 @final
@@ -30,18 +34,19 @@ class RNN(Recurrent):
         self._output = np.zeros(top[0].shape, self.dtype)
 
     def step(self, t: int, cont: np.ndarray) -> None:
-        np.tanh(self.gates[t], out=self.states[0, t + 1])
+        x, y = self.gates[t].reshape(-1), self.states[0, t + 1].reshape(-1)
+        spread(_TANH, y.size, 1, x, y)
 
     def step_backward(self, t: int, cont: np.ndarray, dstate: np.ndarray) -> None:
-        hidden = self.states[0, t + 1]
-        np.multiply(dstate[0], 1 - hidden * hidden, out=self.dgates[t])
+        y, dy, dx = (array.reshape(-1) for array in (self.states[0, t + 1], dstate[0], self.dgates[t]))
+        spread(_TANH_GRADIENT, y.size, 1, y, y, dy, dx)
 
     def output(self, y: np.ndarray) -> None:
         weights, bias = (blob.data for blob in self.blobs[-2:])
         np.matmul(self._hidden, weights.T, out=self._output.reshape(len(self._hidden), -1))
         self._output += bias
-        np.tanh(self._output, out=self._output)
-        y[...] = self._output
+        spread(_TANH, y.size, 1, self._output.reshape(-1), y.reshape(-1))
+        self._output[...] = y
 
     def output_backward(self, dy: np.ndarray) -> np.ndarray:
         weights, bias = self.blobs[-2:]
