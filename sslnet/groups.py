@@ -11,6 +11,8 @@ group. Every kind of group is a tiling of that matrix (height x width of a tile)
                               rows x columns         group_lasso LAYER
                               1 x 1                  group_lasso ELEMENT; FILTER, OUTPUT_NEURON on biases
 
+Groups that reach into other parameters (NEURON, ``couple``) are found by ``sslnet.families``.
+
 Where a blob lies the other way round, so do its tiles: an InnerProduct with ``transpose`` and an Embed have their outputs
 in columns; a row of a Deconvolution belongs to an input channel.
 """
@@ -105,6 +107,8 @@ def _tiling(param: Any, tile: Tile, strength: float, *field: str | int, bias: bo
 def _named(param: Any, solver: Any) -> Iterator[Tiling]:
     tiles = tiles_of(param)
     for index, spec in enumerate(param.spec.group_lasso):
+        if is_coupled(spec):  # its groups lie in several parameters: sslnet.families
+            continue
         group = pb.GroupLassoSpec.Group.Name(spec.group)
         if spec.group == pb.GroupLassoSpec.BLOCK:
             tile = _block(param, spec, "group_lasso", index)
@@ -123,6 +127,11 @@ def _named(param: Any, solver: Any) -> Iterator[Tiling]:
         if solver.group_lasso_scale_by_size:
             strength *= math.sqrt(math.prod(tile) + spec.take_bias)
         yield _tiling(param, tile, strength, "group_lasso", index, bias=spec.take_bias)
+
+
+def is_coupled(spec: Any) -> bool:
+    """Whether a ``group_lasso`` asks for groups that reach into other parameters than its own (its bias aside)."""
+    return bool(spec.couple or spec.take_followers or spec.group == pb.GroupLassoSpec.NEURON)
 
 
 def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:

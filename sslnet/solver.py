@@ -23,6 +23,7 @@ import numpy as np
 from sslnet import lr_policies
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import ErrorList, RunError, SslnetError, UsageError, WeightsError
+from sslnet.families import couple, put_duals, take_duals
 from sslnet.files import resolve
 from sslnet.kernels import update as kernels
 from sslnet.kernels.jit import spread
@@ -113,6 +114,8 @@ class Solver:
         else:
             self.net, self.test_nets, self.seed = net, list(test_nets), net.seed
         self.updates = make_updates(self.net.learnable, self.definition)
+        self.coupled = couple(self.net, self.updates, self.definition)
+        """The updates of parameters that share groups with others."""
         if snapshot is not None and state is not None:
             self._restore(state, snapshot)
         else:
@@ -222,6 +225,8 @@ class Solver:
         scale = self._clip() / self.param.iter_size
         for update in self.updates:
             update(self.iter, rate, scale)
+        for coupled in self.coupled:
+            coupled(self.iter, rate, scale)
         if self._subgradient:
             self._cut()
 
@@ -268,7 +273,8 @@ class Solver:
 
     def penalty(self) -> float:
         """The group lasso's part of the objective now."""
-        return sum(update.penalty_value() for update in self.updates)
+        own = sum(update.penalty_value() for update in self.updates)
+        return own + sum(coupled.penalty_value() for coupled in self.coupled)
 
     def _is_time(self, interval: int) -> bool:
         return interval > 0 and self.iter % interval == 0
@@ -376,6 +382,7 @@ class Solver:
         self.iter, self.current_step = state.iteration, state.current_step
         self.last_snapshot, self._saved_at = os.fspath(path), self.iter
         put_state(state, self.updates, self._nets(), path)
+        put_duals(self.coupled, state.arrays)
         self._losses.clear()
         self._losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
         self._frozen_known = any(update.keep is not None for update in self.updates)
@@ -386,6 +393,7 @@ class Solver:
 
     def _state(self, weights: str) -> State:
         state = take_state(self.updates, self._nets())
+        state.arrays |= take_duals(self.coupled)
         state.iteration, state.current_step = self.iter, self.current_step
         state.learned_net, state.seed = weights, self.seed
         state.arrays["losses"] = np.array(self._losses, np.float64)

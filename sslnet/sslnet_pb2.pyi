@@ -1,7 +1,7 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 c1afb55f5d1228a32ee8489e7204a1798e8ee6e330758bd34454e8efabf59dd9
-# text below: sha256 9c89f258579daccff1a5873b4d5eb1b57fe70bb3d4837e07e354c857db5eabf7
+# schema: sha256 0a7c00d19d1871c82d51f516687d72bf046742692bedbc18e96193ecd9a51625
+# text below: sha256 7e241eff4754285fdf8868e721aee1968ecb2a679de32940883ca208da7d9341
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -352,7 +352,7 @@ class BlockGroupLassoSpec(_message.Message):
     def __init__(self, xdimen: _Optional[int] = ..., ydimen: _Optional[int] = ..., block_decay_mult: _Optional[float] = ...) -> None: ...
 
 class GroupLassoSpec(_message.Message):
-    __slots__ = ("group", "decay_mult", "xdimen", "ydimen", "take_bias")
+    __slots__ = ("group", "decay_mult", "xdimen", "ydimen", "take_bias", "couple", "take_followers")
     class Group(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FILTER: _ClassVar[GroupLassoSpec.Group]
@@ -364,6 +364,7 @@ class GroupLassoSpec(_message.Message):
         OUTPUT_NEURON: _ClassVar[GroupLassoSpec.Group]
         BLOCK: _ClassVar[GroupLassoSpec.Group]
         ELEMENT: _ClassVar[GroupLassoSpec.Group]
+        NEURON: _ClassVar[GroupLassoSpec.Group]
     FILTER: GroupLassoSpec.Group
     CHANNEL: GroupLassoSpec.Group
     SHAPE: GroupLassoSpec.Group
@@ -373,17 +374,22 @@ class GroupLassoSpec(_message.Message):
     OUTPUT_NEURON: GroupLassoSpec.Group
     BLOCK: GroupLassoSpec.Group
     ELEMENT: GroupLassoSpec.Group
+    NEURON: GroupLassoSpec.Group
     GROUP_FIELD_NUMBER: _ClassVar[int]
     DECAY_MULT_FIELD_NUMBER: _ClassVar[int]
     XDIMEN_FIELD_NUMBER: _ClassVar[int]
     YDIMEN_FIELD_NUMBER: _ClassVar[int]
     TAKE_BIAS_FIELD_NUMBER: _ClassVar[int]
+    COUPLE_FIELD_NUMBER: _ClassVar[int]
+    TAKE_FOLLOWERS_FIELD_NUMBER: _ClassVar[int]
     group: GroupLassoSpec.Group
     decay_mult: float
     xdimen: int
     ydimen: int
     take_bias: bool
-    def __init__(self, group: _Optional[_Union[GroupLassoSpec.Group, str]] = ..., decay_mult: _Optional[float] = ..., xdimen: _Optional[int] = ..., ydimen: _Optional[int] = ..., take_bias: bool = ...) -> None: ...
+    couple: bool
+    take_followers: bool
+    def __init__(self, group: _Optional[_Union[GroupLassoSpec.Group, str]] = ..., decay_mult: _Optional[float] = ..., xdimen: _Optional[int] = ..., ydimen: _Optional[int] = ..., take_bias: bool = ..., couple: bool = ..., take_followers: bool = ...) -> None: ...
 
 class LayerParameter(_message.Message):
     __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "connectivity_mode", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "permute_param", "norm_param", "interp_param", "shuffle_channel_param", "upsample_param", "relu6_param")

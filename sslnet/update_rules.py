@@ -89,7 +89,7 @@ class Update(ABC):
         self.bias: Update | None = None
         """That of the bias which the groups of this parameter take along."""
         self.led = False
-        """Whether this is such a bias: then it is updated with the weights that take it along."""
+        """Whether it is updated together with others: a bias with the weights that take it along, all of a coupled group."""
 
     @property
     def prox(self) -> Penalty | None:
@@ -174,6 +174,18 @@ class Update(ABC):
     def _step(self, iteration: int, rate: float, terms: Terms) -> None:
         """The rule's own formula as far as the proximal step."""
 
+    def step(self, iteration: int, learning_rate: float, scale: float) -> None:
+        """All of ``__call__`` but the proximal step, for those who take it over several parameters at once."""
+        rate = learning_rate * self.param.lr_mult
+        self._step(iteration, rate, self._prepare(rate, scale))
+
+    @abstractmethod
+    def step_size(self, learning_rate: float) -> float | np.ndarray:
+        """That of the ``step`` just made: the metric of the proximal step which follows. One, or one for each value."""
+
+    def after_prox(self, before: np.ndarray) -> None:  # noqa: B027 - adaptive rules have no momentum of the weights
+        """To be told when the proximal step has been taken from ``before``, for the rule's momentum."""
+
     def _run(self, kernel: Callable[..., None], *args: Any) -> None:
         """Runs a kernel over the elements of the parameter."""
         spread(kernel, self.param.blob.count, 1, *args)
@@ -202,11 +214,10 @@ class _Momentum(Update):
         else:
             self._step(iteration, rate, terms)
             w, h, bias = self.param.blob.data, self.history[0], self.bias
-            if isinstance(bias, _Momentum):
+            if bias is not None:
                 before = bias.param.blob.data.copy()
                 prox.prox(w, rate, h, bias.param.blob.data, rate * bias.param.lr_mult / self.param.lr_mult)
-                bias.history[0] += before - bias.param.blob.data
-                bias._look_ahead()
+                bias.after_prox(before)
             else:
                 prox.prox(w, rate, h)
             self._look_ahead()
@@ -235,6 +246,13 @@ class _Momentum(Update):
     def _settings(self, rate: float, terms: Terms) -> tuple[Any, ...]:
         return (*terms, rate, self.solver.momentum, self.NESTEROV)
 
+    def step_size(self, learning_rate: float) -> float:
+        return learning_rate * self.param.lr_mult
+
+    def after_prox(self, before: np.ndarray) -> None:
+        self.history[0] += before - self.param.blob.data
+        self._look_ahead()
+
     def _look_ahead(self) -> None:
         if self.NESTEROV:
             w, _, h = self._flat_arrays()
@@ -262,6 +280,9 @@ class _Adaptive(Update):
 
     def _step(self, iteration: int, rate: float, terms: Terms) -> None:
         self._update(iteration, rate, terms, keep_steps=True)
+
+    def step_size(self, learning_rate: float) -> np.ndarray:
+        return self.param.blob.diff  # where the kernel left them
 
     @abstractmethod
     def _update(self, iteration: int, rate: float, terms: Terms, keep_steps: bool) -> None:
