@@ -274,6 +274,7 @@ def weigh(i0, i1, thread, x, y, dy, dx, backward, kh, kw, sh, sw):
                 if not backward:
                     y[i, r, q] = value
                 elif total > 0:
+                    slope = dy[i, r, q] / total
                     for h in range(r * sh, min(r * sh + kh, height)):
                         for w in range(q * sw, min(q * sw + kw, width)):
-                            dx[i, h, w] += dy[i, r, q] * (2 * x[i, h, w] - value) / total
+                            dx[i, h, w] += slope * (2 * x[i, h, w] - value)

@@ -18,6 +18,18 @@ from sslnet.layers.base import Blobs, Layer
 
 
 @kernel
+def _whole_sum(a, b):
+    """The sum of a b; in the arrays' own precision over a few values at a time, then in float64."""
+    total = 0.0
+    for first in range(0, a.size, 4096):
+        left, right, part = a[first : first + 4096], b[first : first + 4096], a.dtype.type(0)
+        for q in range(left.size):
+            part += left[q] * right[q]
+        total += part
+    return total
+
+
+@kernel
 def _pixel_sums(a, b, sums):
     """sums = sum of a b over the channels of one image (C, pixels), for each pixel."""
     sums[:] = 0
@@ -33,9 +45,10 @@ def _forward(n0, n1, thread, x, y, inverse, scale, across, eps):
     one = x.dtype.type(1)
     for n in range(n0, n1):
         inv = inverse[n]
-        _pixel_sums(x[n], x[n], inv)
         if across:
-            inv[:] = inv.sum()
+            inv[:] = _whole_sum(x[n].reshape(-1), x[n].reshape(-1))
+        else:
+            _pixel_sums(x[n], x[n], inv)
         for q in range(inv.size):
             inv[q] = one / np.sqrt(inv[q] + eps)
         for c in range(x.shape[1]):
@@ -53,9 +66,10 @@ def _gradient(n0, n1, thread, x, dy, dx, inverse, scale, across):
             for q in range(inv.size):
                 bc[q] = s * dc[q]
         dot = np.empty(inv.size, x.dtype)
-        _pixel_sums(below, x[n], dot)
         if across:
-            dot[:] = dot.sum()
+            dot[:] = _whole_sum(below.reshape(-1), x[n].reshape(-1))
+        else:
+            _pixel_sums(below, x[n], dot)
         for q in range(inv.size):
             dot[q] *= inv[q] * inv[q]
         for c in range(x.shape[1]):
