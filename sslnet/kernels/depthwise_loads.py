@@ -121,11 +121,15 @@ class FoldedLoads:
         return vec.masked_load(b, lanes, vec.offset(b, tile, 4 * down * self.width), mask)
 
     def _lanes(self, displacement: int) -> list[int]:
-        """For the lanes of a vector, the lane of the dense rows that each shows; a lane of zeros beside a row."""
+        """For the lanes of a vector, the lane of the dense rows that each shows; a lane of zeros beside a row.
+
+        Behind the rows there are zeros, too, and to order the lanes of one vector is faster than those of two.
+        """
+        zero = self.folds * self.width
         each = self.lanes // self.folds
         columns = [column + displacement for column in range(each)]
         inside = [fold * self.width + c if 0 <= c < self.width else None for fold in range(self.folds) for c in columns]
-        return [self.lanes if lane is None or lane >= self.lanes else lane for lane in inside]
+        return [zero if lane is None else lane for lane in inside]
 
 
 def folded_lanes(lanes: int, folds: int, width: int) -> list[int]:

@@ -225,6 +225,10 @@ class _StencilCode(_TileCode):
             down = row * self.step_h + phase
             place = b.add(y, b.mul(self.row_bytes, I64(down)))
             lines.append((down, place, _in_turn(b, [sums[row, i] for i in range(self.step_w)])))
+        if self.reading.whole and self.step_h == self.step_w == 1:
+            for row, place, (value,) in lines:
+                self._store_below(value, place, row, self.out_width, vec.first_lanes(b, lanes, I64(self.out_width)))
+            return
         whole = b.and_(
             b.icmp_signed(">=", left, I64(self.band_rows)), b.icmp_signed(">=", columns, I64(lanes * self.step_w))
         )
@@ -247,7 +251,16 @@ class _StencilCode(_TileCode):
         order = folded_lanes(self.lanes, self.folds, self.out_width)
         for row in range(self.rows):
             dense = shuffled(b, sums[row, 0], sums[row, 0], order + [0] * (self.lanes - size))
-            vec.masked_store(b, dense, vec.offset(b, y, 4 * row * size), self.folded_mask(left, row))
+            self._store_below(dense, vec.offset(b, y, 4 * row * size), row, size, self.folded_mask(left, row))
+
+    def _store_below(self, value, place, row, size, mask):
+        """One vector of a plane in one tile, ``size`` outputs; whole where what comes next is written over the rest of it,
+        for storing parts is slow."""
+        following = self.reading.out_h * self.out_width - (row + 1) * size
+        if following >= self.lanes - size:
+            vec.store(self.b, value, place)
+        else:
+            vec.masked_store(self.b, value, place, mask)
 
 
 def _in_turn(builder, parts):
