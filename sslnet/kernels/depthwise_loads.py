@@ -114,10 +114,11 @@ class FoldedLoads:
             yield (down, right), shuffled(b, made[down], vec.zeros(self.lanes), self._lanes(right - self.pads[1]))
 
     def _rows(self, tile: Value, down: int, row: int) -> Value:
-        """Rows from one of the plane's on, one behind the other, without gaps; 0 for those outside the plane."""
+        """Rows from one of the plane's on, one behind the other, without gaps; 0 for those outside the plane, and behind."""
         b, lanes = self.builder, self.lanes
         before = vec.first_lanes(b, lanes, I64(-row * self.width))
-        mask = b.and_(b.not_(before), vec.first_lanes(b, lanes, I64((self.height - row) * self.width)))
+        inside = min(self.folds, self.height - row) * self.width
+        mask = b.and_(b.not_(before), vec.first_lanes(b, lanes, I64(inside)))
         return vec.masked_load(b, lanes, vec.offset(b, tile, 4 * down * self.width), mask)
 
     def _lanes(self, displacement: int) -> list[int]:
