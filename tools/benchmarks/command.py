@@ -25,6 +25,9 @@ and our time divided by that of the fastest other contestant: below 1 we are fas
 shortest times of both, which a busy machine disturbs least. Times of one thread are those of its own clock.
 Ctrl-C ends a run; what was measured until then is kept."""
 
+BUSY = 0.7
+"""Programs that compute at the same time, from which on the user is warned."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
@@ -33,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     old = load(options.compare) if options.compare else {}
     found = machine()
     print(describe(found), flush=True)
+    others = os.getloadavg()[0]
+    if others > BUSY and max(options.threads) > 1:
+        print(f"the machine is busy (load {others:.1f}): figures of several threads will mean little", file=sys.stderr)
     record = Record(options.json, found)
     names = options.only if options.command == "goals" else [options.command]
     try:
@@ -68,7 +74,8 @@ def measure(name: str, options: argparse.Namespace, record: Record) -> None:
     for row in section.measure(settings):
         record.add(row)
         print(line(section.COLUMNS, row), flush=True)
-    print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    closing = section.closing(record.rows(name)) if hasattr(section, "closing") else ""
+    print(*filter(None, [closing, f"{name}: {time.perf_counter() - start:.0f} s"]), sep="\n", flush=True)
 
 
 def section_defaults(name: str) -> dict[str, object]:

@@ -15,6 +15,9 @@ from benchmarks.tables import Row
 from benchmarks.turns import OURS, summary
 from sslnet.solver import Solver
 
+MOST = 12
+"""Layers told of at the end."""
+
 Samples = dict[tuple[str, str], list[float]]
 """(name of a layer, direction) -> seconds, one a round."""
 
@@ -45,6 +48,25 @@ def measure(solver: Solver, trainers: dict[str, Any], threads: int, rounds: int)
         name: samples[("update", "update")] for name, samples in theirs.items()
     }
     yield {"part": "update"} | _row(times, total)
+
+
+def losses(rows: list[Row]) -> str:
+    """For each net the layers that cost most beside the faster of torch's layouts, in milliseconds lost; empty without torch."""
+    lines: list[str] = []
+    for key in dict.fromkeys((row["what"], row["threads"]) for row in rows):
+        found = []
+        for row in rows:
+            if (row["what"], row["threads"]) == key and "layer" in row and "against" in row:
+                ours, theirs = (row["times"][name]["median"] for name in (OURS, row["against"]))
+                found.append((ours - theirs, ours, theirs, row))
+        lost = sorted((item for item in found if item[0] > 0), key=lambda item: -item[0])[:MOST]
+        if lost:
+            lines.append(f"\n{key[0]}, threads: {key[1]}; slower than torch's faster layout by")
+        for gap, ours, theirs, row in lost:
+            lines.append(
+                f"{gap:10.3f} ms  {row['part']:60} {ours:8.3f} beside {theirs:8.3f}, {row['share']:.1%} of ours"
+            )
+    return "\n".join(lines)
 
 
 def _row(times: dict[str, list[float]], total: float) -> Row:

@@ -44,6 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", action="store_true", help="also each layer, forward and backward, beside torch's")
 
 
+def closing(rows: list[Row]) -> str:
+    """What is to be said of all rows together."""
+    return layerwise.losses(rows)
+
+
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     torch = None if options.alone else import_peer("torch")
     for name in options.nets:
