@@ -26,6 +26,8 @@ SMALL = 1 << 19
 """Multiply-adds below which BLAS is faster, for it begins sooner."""
 FEW_ROWS = 24
 """Rows of w below which bringing sums in and out takes longer than what is added to them."""
+FEW_IMAGES = 2
+"""Images below which y = a w is a matrix and a vector, which BLAS brings together at the speed of memory."""
 
 
 class ProductPlan:
@@ -84,7 +86,7 @@ def plan_dot(images: int, rows: int, columns: int, *, unit: VectorUnit | None = 
 def plan_sum(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
     """y (images, columns) = a (images, rows) w + bias; unit as in plan_dot."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
-    blas = _suits_blas(shape, unit) or rows < FEW_ROWS
+    blas = _suits_blas(shape, unit) or rows < FEW_ROWS or images < FEW_IMAGES
     return ProductPlan(shape, BlasProduct(dot=False) if blas else SumEngine(shape, unit), dot=False)
 
 

@@ -82,20 +82,19 @@ class SumEngine:
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
         self.shape = shape
-        most_rows, vectors, most_images = _sum_sizes(unit)
-        rows, images = _even(shape.rows, most_rows), min(most_images, shape.images)
-        padded = -(-shape.images // images) * images
+        most_rows, vectors = _sum_sizes(unit)
+        rows = _even(shape.rows, most_rows)
         width = vectors * unit.lanes
         blocks = -(-shape.rows // rows)
         self.kernel = f"sum {rows}x{vectors}"
         self.units = -(-shape.columns // width)
-        chunk = min(max(BLOCK_BYTES // (padded * width * 4), 1), self.units)
-        self.sums_size = chunk * padded * width
-        self.packed_size = blocks * padded * rows
-        self.tiles = np.array([copy_blocks(unit), sum_tile(unit, rows, vectors, images), put_vectors(unit)], np.int64)
+        chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
+        self.sums_size = chunk * shape.images * width
+        self.packed_size = blocks * shape.images * rows
+        self.tiles = np.array([copy_blocks(unit), sum_tile(unit, rows, vectors), put_vectors(unit)], np.int64)
         self.numbers = record(
-            images=shape.images, rows=shape.rows, columns=shape.columns, padded=padded, tile_rows=rows, width=width,
-            groups=padded // images, blocks=blocks, chunk=chunk,
+            images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows, width=width,
+            blocks=blocks, chunk=chunk,
         )  # fmt: skip
 
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
@@ -126,7 +125,7 @@ class OuterEngine:
         self.packed_size = blocks * shape.images * rows
         self.tiles = np.array([copy_blocks(unit), outer_tile(unit, rows, vectors), copy_vectors(unit)], np.int64)
         self.numbers = record(
-            images=shape.images, rows=shape.rows, columns=shape.columns, padded=shape.images, tile_rows=rows,
+            images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows,
             width=width, blocks=blocks, chunk=chunk, lanes=unit.lanes,
         )  # fmt: skip
 
@@ -153,9 +152,10 @@ def _dot_sizes(unit: VectorUnit, images: int) -> tuple[int, int]:
     return (6, 4) if unit.lanes >= 6 else (4, 6)
 
 
-def _sum_sizes(unit: VectorUnit) -> tuple[int, int, int]:
-    """Rows, vectors and images of a sum_tile."""
-    return (4, 2, 2) if unit.registers < 32 else (12, 2, 2)
+def _sum_sizes(unit: VectorUnit) -> tuple[int, int]:
+    """Rows and vectors of a sum_tile. More than eight rows a power of two apart would not fit beside each other into the
+    first-level cache."""
+    return (4, 3) if unit.registers < 32 else (8, 3)
 
 
 def _outer_sizes(unit: VectorUnit) -> tuple[int, int]:
@@ -165,9 +165,9 @@ def _outer_sizes(unit: VectorUnit) -> tuple[int, int]:
 
 @njit(nogil=True, cache=True)
 def _pack_factors(numbers, copy, a, packed):
-    """a (images, rows) as (blocks, padded images, rows of a tile)."""
+    """a (images, rows) as (blocks, images, rows of a tile)."""
     n = numbers[0]
-    call_tile(copy, (a, n.rows * 4, n.images, n.rows, packed, n.padded, n.tile_rows, n.blocks))
+    call_tile(copy, (a, n.rows * 4, n.images, n.rows, packed, n.tile_rows, n.blocks))
 
 
 @njit(nogil=True, cache=True)
@@ -214,12 +214,12 @@ def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
     """Columns of the units u0 .. u1; a unit is a tile's columns."""
     n = numbers[0]
     w_step, tile_bytes = n.columns * 4, n.width * 4
-    block_bytes, sums_bytes = n.padded * n.tile_rows * 4, n.padded * tile_bytes
+    block_bytes, sums_bytes = n.images * n.tile_rows * 4, n.images * tile_bytes
     own = np.int64(sums.ctypes.data)
     chunks = (u1 - u0 + n.chunk - 1) // n.chunk
     for c in range(chunks):
         start, end = u0 + (u1 - u0) * c // chunks, u0 + (u1 - u0) * (c + 1) // chunks
-        sums[: (end - start) * n.padded * n.width] = 0
+        sums[: (end - start) * n.images * n.width] = 0
         for block in range(n.blocks):
             row = block * n.tile_rows
             for u in range(start, end):
@@ -230,7 +230,7 @@ def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
                     tiles[1],
                     (
                         w + row * w_step + u * tile_bytes, w_step, n.rows - row, n.columns - u * n.width,
-                        packed + block * block_bytes, own + (u - start) * sums_bytes, n.groups, ahead,
+                        packed + block * block_bytes, own + (u - start) * sums_bytes, n.images, ahead,
                     ),
                 )  # fmt: skip
         for u in range(start, end):

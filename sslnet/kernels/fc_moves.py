@@ -41,17 +41,17 @@ def copy_vectors(unit: VectorUnit) -> int:
 def copy_blocks(unit: VectorUnit) -> int:
     """target[block, row, i] = source[row, block * width + i], zero where there is nothing in source.
 
-    (source, source_step, rows, columns, target, target_rows, width, blocks)
+    (source, source_step, rows, columns, target, width, blocks)
     """
     lanes, revision = unit.lanes, REVISION
 
-    @compiled(8)
-    def copy(source, source_step, rows, columns, target, target_rows, width, blocks):
+    @compiled(7)
+    def copy(source, source_step, rows, columns, target, width, blocks):
         place = target
         for block in range(blocks):
-            for row in range(target_rows):
+            there = columns - block * width
+            for row in range(rows):
                 line = source + row * source_step + block * width * 4
-                there = columns - block * width if row < rows else 0
                 for i in range(0, width, lanes):
                     _copy_first(lanes, revision, place + i * 4, line + i * 4, min(there, width) - i, width - i)
                 place += width * 4

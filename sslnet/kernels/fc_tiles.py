@@ -113,36 +113,36 @@ def _dot_tile(
 
 
 @cache
-def sum_tile(unit: VectorUnit, rows: int, vectors: int, images: int) -> int:
+def sum_tile(unit: VectorUnit, rows: int, vectors: int) -> int:
     """y[image, column] += sum over rows of a[image, row] * w[row, column].
 
-    (w, w_step, left, columns, a, y, groups, ahead)
+    (w, w_step, left, columns, a, y, images, ahead)
     w, w_step   the block's first row, and from one row to the next
     left        how many of the tile's rows there are
     columns     how many of its vectors * lanes columns there are
-    a           (groups * images, rows), zero for the rows that there are not
-    y           (groups * images, vectors * lanes), aligned
+    a           (images, rows), zero for the rows that there are not
+    y           (images, vectors * lanes), aligned
     ahead       from the block to what will be wanted next
     """
     lanes, revision = unit.lanes, REVISION
 
     @compiled(8)
-    def tile(w, w_step, left, columns, a, y, groups, ahead):
-        _sum_tile(lanes, rows, vectors, images, revision, w, w_step, left, columns, a, y, groups, ahead)
+    def tile(w, w_step, left, columns, a, y, images, ahead):
+        _sum_tile(lanes, rows, vectors, revision, w, w_step, left, columns, a, y, images, ahead)
 
     return tile
 
 
 @intrinsic(prefer_literal=True)
-def _sum_tile(typingctx, lanes, rows, vectors, images, revision, w, w_step, left, columns, a, y, groups, ahead):
-    numbers = literal_values(lanes, rows, vectors, images, revision)
+def _sum_tile(typingctx, lanes, rows, vectors, revision, w, w_step, left, columns, a, y, images, ahead):
+    numbers = literal_values(lanes, rows, vectors, revision)
     if numbers is None:
         return None
-    width, nr, nv, ni, _ = numbers
+    width, nr, nv, _ = numbers
     size = 4 * width
 
     def codegen(context, builder, signature, args):
-        w, w_step, left, columns, a, y, groups, ahead = args[5:]
+        w, w_step, left, columns, a, y, images, ahead = args[4:]
         lines = [_line(builder, w, w_step, r) for r in range(nr)]
 
         def whole():
@@ -164,22 +164,20 @@ def _sum_tile(typingctx, lanes, rows, vectors, images, revision, w, w_step, left
             for byte in range(0, nv * size, LINE):
                 _prefetch(builder, vec.offset(builder, builder.add(line, ahead), byte), write=False)
 
-        def group(state):
-            values, targets = state
-            sums = [vec.load(builder, width, vec.offset(builder, targets, i * size), size) for i in range(ni * nv)]
+        def image(state):
+            factors, targets = state
+            sums = [vec.load(builder, width, vec.offset(builder, targets, v * size), size) for v in range(nv)]
             for r in range(nr):
-                for i in range(ni):
-                    value = vec.broadcast(builder, width, vec.offset(builder, values, 4 * (i * nr + r)))
-                    for v in range(nv):
-                        sums[i * nv + v] = vec.multiply_add(builder, value, held[r * nv + v], sums[i * nv + v])
-            for i, total in enumerate(sums):
-                vec.store(builder, total, vec.offset(builder, targets, i * size), size)
-            return [vec.offset(builder, values, 4 * ni * nr), vec.offset(builder, targets, ni * nv * size)]
+                factor = vec.broadcast(builder, width, vec.offset(builder, factors, 4 * r))
+                sums = [vec.multiply_add(builder, factor, held[r * nv + v], sums[v]) for v in range(nv)]
+            for v, total in enumerate(sums):
+                vec.store(builder, total, vec.offset(builder, targets, v * size), size)
+            return [vec.offset(builder, factors, 4 * nr), vec.offset(builder, targets, nv * size)]
 
-        vec.counted_loop(builder, groups, [a, y], group)
+        vec.counted_loop(builder, images, [a, y], image)
         return context.get_dummy_value()
 
-    return types.void(lanes, rows, vectors, images, revision, *[types.int64] * 8), codegen
+    return types.void(lanes, rows, vectors, revision, *[types.int64] * 8), codegen
 
 
 @cache

@@ -25,6 +25,7 @@ def three_threads_and_no_blas(monkeypatch):
     for module, name, value in (
         (fc, "_suits_blas", lambda shape, unit: False),
         (fc, "FEW_ROWS", 0),
+        (fc, "FEW_IMAGES", 0),
         (fc_engines, "threads_for", lambda multiply_adds: 3),
         (fc_engines, "BLOCK_BYTES", 8192),
         (fc_engines, "ROW_BYTES", 512),
@@ -152,6 +153,7 @@ def test_large_products_run_through_the_vector_kernels_and_small_ones_through_bl
     assert plans == ["dot", "sum", "outer"]
     assert plan_dot(1, 10, 500, unit=unit).kernel == "blas"
     assert plan_sum(200, 10, 5000, unit=unit).kernel == "blas"
+    assert plan_sum(1, 4096, 1000, unit=unit).kernel == "blas"
     assert plan_outer(64, 512, 512, unit=GENERIC).kernel == "blas"
 
 

@@ -24,6 +24,7 @@ RELU = 'layer { name: "relu" type: "ReLU" bottom: "ip" top: "ip" }'
 def no_blas(monkeypatch):
     monkeypatch.setattr(fc, "_suits_blas", lambda shape, unit: False)
     monkeypatch.setattr(fc, "FEW_ROWS", 0)
+    monkeypatch.setattr(fc, "FEW_IMAGES", 0)
 
 
 def nets(shape, outputs, *, bias=True, transpose=False, axis=1, relu=False, params="", force=True):
