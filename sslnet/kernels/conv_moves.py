@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -51,6 +52,40 @@ def fill_plane(unit: VectorUnit) -> int:
                 plane += columns * 4
 
     return fill
+
+
+@cache
+def fetch_ahead(unit: VectorUnit) -> int:
+    """Asks for the cache lines of a piece of memory, so that they come while something else is computed.
+
+    (start, size): any piece; what is not there is not asked for
+    """
+    revision = REVISION
+
+    @compiled(2)
+    def fetch(start, size):
+        for line in range(0, size, 64):
+            _fetch(revision, start + line)
+
+    return fetch
+
+
+@intrinsic(prefer_literal=True)
+def _fetch(typingctx, revision, where):
+    """The cache line at an address, into the second-level cache."""
+    if literal_values(revision) is None:
+        return None
+
+    def codegen(context, builder, signature, args):
+        pointer = vec.at(builder, args[1], ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, vec.I32, vec.I32, vec.I32])
+        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            builder.module, kind, "llvm.prefetch.p0"
+        )
+        builder.call(function, [pointer, vec.I32(0), vec.I32(2), vec.I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(revision, types.int64), codegen
 
 
 @cache

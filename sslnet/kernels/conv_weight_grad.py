@@ -16,7 +16,7 @@ from sslnet.kernels.conv_engine import SMALL_PACK, Blocks, address, record, thre
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_grad_tiles import edge_columns, weight_grad_tile
 from sslnet.kernels.conv_lowering import Pass, lower_forward
-from sslnet.kernels.conv_moves import fill_plane
+from sslnet.kernels.conv_moves import fetch_ahead, fill_plane
 from sslnet.kernels.conv_transposes import add_rows, add_transposed, load_transposed
 from sslnet.kernels.memory import scratch
 from sslnet.kernels.threads import parallel
@@ -92,6 +92,7 @@ class WeightGradEngine:
                     unit, tile.vectors, tile.lines, g.kernel_w, g.stride_w, g.dilation_w, over.left, over.right
                 ),
                 add_transposed(unit),
+                fetch_ahead(unit),
             ],
             np.int64,
         )
@@ -197,8 +198,14 @@ def _run_images(
     n = numbers[0]
     pixels = n.out_h * n.out_w
     row_bytes = n.out_w * n.block_width * 4
+    calls = (n.padded // n.block_width) * ((n.out_h + n.block_rows - 1) // n.block_rows) * (t1 - t0) * n.groups
+    x_bytes, dy_bytes = n.channels * n.groups * n.height * n.width * 4, n.groups * n.filters * pixels * 4
     for image in range(i0, i1, n.images):
         images = min(n.images, i1 - image)
+        # While these images are summed the next ones come closer, a slice with every tile.
+        ahead = max(0, min(n.images, i1 - image - images))
+        next_x, next_dy = x + (image + images) * x_bytes, dy + (image + images) * dy_bytes
+        x_slice, dy_slice = ahead * x_bytes // calls, ahead * dy_bytes // calls
         for top in range(0, n.out_h, n.chunk):
             rows = min(n.chunk, n.out_h - top)
             for group in range(n.groups):
@@ -241,6 +248,10 @@ def _run_images(
                         for t in range(t0, t1):
                             first = max(row, line_rows[t, 0] - top)
                             last = min(row + n.block_rows, rows, line_rows[t, 1] - top)
+                            call_tile(tiles[5], (next_x, x_slice))
+                            call_tile(tiles[5], (next_dy, dy_slice))
+                            next_x += x_slice
+                            next_dy += dy_slice
                             if first < last:
                                 call_tile(
                                     tiles[3],
