@@ -1,6 +1,6 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 0a7c00d19d1871c82d51f516687d72bf046742692bedbc18e96193ecd9a51625
+# schema: sha256 fd65a3ceef761ce41dc2b44d6e90a367ab71414b175b8354cb7fb0116783b278
 # text below: sha256 7e241eff4754285fdf8868e721aee1968ecb2a679de32940883ca208da7d9341
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
