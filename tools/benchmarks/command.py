@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks import goals, page
+from benchmarks.arguments import positive
 from benchmarks.isa import ISAS, run_again
 from benchmarks.machine import describe, machine
 from benchmarks.record import Record, compare, load
@@ -116,10 +117,10 @@ def _command(commands: argparse._SubParsersAction, name: str, help: str, descrip
         name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_argument(
-        "--threads", nargs="+", type=_positive, default=default_threads(), metavar="N",
+        "--threads", nargs="+", type=positive, default=default_threads(), metavar="N",
         help="threads of all contestants, one measurement each; default 1 and one a core",
     )  # fmt: skip
-    command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="at least so many; default 5")
+    command.add_argument("--rounds", type=positive, default=5, metavar="N", help="at least so many; default 5")
     command.add_argument("--alone", action="store_true", help="without torch and onnxruntime")
     command.add_argument("--compare", type=Path, metavar="OLD", help="then tell what changed since that JSON file")
     command.add_argument(
@@ -130,10 +131,3 @@ def _command(commands: argparse._SubParsersAction, name: str, help: str, descrip
 
 def default_threads() -> list[int]:
     return sorted({1, num_threads()})
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value

@@ -161,13 +161,17 @@ def _optimiser(rows: list[Row]) -> Iterator[Goal]:
 def _sparse(rows: list[Row]) -> Iterator[Goal]:
     for name in LAYERS:
         for batch in (1, 16):
-            goal = Goal(f"AlexNet {name}, structure, {batch} images: speedup by limit", 0.75, 0.9, higher=True)
+            goal = Goal(f"AlexNet {name}, structure, {_images(batch)}: speedup by limit", 0.75, 0.9, higher=True)
             for row in rows:
                 if row["what"] == name and row["part"] == f"structure batch {batch}":
                     speedup = row["times"]["product"]["median"] / row["times"][OURS]["median"]
                     goal.figures[row["threads"]] = speedup / row["limit"]
                     goal.notes[row["threads"]] = f"{speedup:.2f} of {row['limit']:.2f}; paper {row['paper']:.2f}"
             yield goal
+
+
+def _images(batch: int) -> str:
+    return "1 image" if batch == 1 else f"{batch} images"
 
 
 def _memory(rows: list[Row]) -> Iterator[Goal]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import positive
 from benchmarks.machine import import_peer, use_threads
 from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_of
 from benchmarks.turns import OURS, compare
@@ -41,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help=", ".join(MODELS)
     )
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16], metavar="N", help="default 1 16")
+    parser.add_argument("--batches", nargs="+", type=positive, default=[1, 16], metavar="N", help="default 1 16")
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import positive
 from benchmarks.convs import filled, geometry_of
 from benchmarks.machine import use_threads
 from benchmarks.tables import Column, Row, own_times, times_of
@@ -75,7 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--convs", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="LAYER", help=", ".join(LAYERS)
     )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=", ".join(WAYS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16], metavar="N", help="default 1 16")
+    parser.add_argument("--batches", nargs="+", type=positive, default=[1, 16], metavar="N", help="default 1 16")
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
