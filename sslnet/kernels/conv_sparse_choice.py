@@ -34,12 +34,13 @@ from sslnet.kernels.winograd_choice import allowed, winograd_tiles
 WAYS = ("dense", "kept", "lowered", "direct", "estimate", "measure")
 SHRUNK = 0.9
 """A plan is made anew when no more than this part of what it takes is left."""
-FEW_ZEROS = 0.25
+FEW_ZEROS = 0.4
 """With fewer zeros than this part of the weights there are too few zero rows and columns to make use of."""
 SAMPLE = 4096
 """Weights looked at to tell whether there are so few."""
-CLEARLY = 0.8
-"""Estimates are rough: zeros are made use of where that takes no more than this part of the dense cycles."""
+CLEARLY = 0.5
+"""Estimates are rough, of transformed products above all: zeros are made use of where that takes no more than this part of
+the dense cycles."""
 MANY_ZEROS = 0.6
 """Single weights are tried when at least this part of them is zero."""
 TRIALS = 4

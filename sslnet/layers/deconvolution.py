@@ -37,6 +37,8 @@ class Deconvolution(Layer):
         self.axis = axis_of(self, bottom[0], param.axis, "convolution_param", "axis")
         self.num_spatial = bottom[0].num_axes - self.axis - 1
         self.window = read_window(self, param, "convolution_param", self.num_spatial)
+        if len(param.kept_column):
+            raise self.error("kept_column is for Convolution", "convolution_param", "kept_column")
         self.num_output: int = param.num_output
         self.group: int = param.group
         self.channels = bottom[0].shape[self.axis]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -22,12 +20,16 @@ from sslnet.kernels.conv_sparse import (
 )
 from sslnet.kernels.im2col import output_extent
 from sslnet.kernels.threads import set_num_threads
-from sslnet.kernels.vector import GENERIC, UNITS, vector_unit
 
-CANARY = 12345.5
-GUARD = 61
-NARROWER = [unit for unit in (UNITS["avx2"], UNITS["neon"], GENERIC) if unit.lanes <= vector_unit().lanes]
-ALL_UNITS = [vector_unit(), *NARROWER]
+from .conv_oracle import (
+    ALL_UNITS,
+    assert_close,
+    assert_guards_untouched,
+    guarded,
+    inside_guards,
+    naive_forward,
+    naive_gradients,
+)
 
 
 @pytest.fixture(autouse=True, params=[1, 3])
@@ -37,65 +39,12 @@ def threads(request):
     set_num_threads(None)
 
 
-def guarded(shape, value=CANARY):
-    """An array between two canaries, and the whole of it; not aligned."""
-    size = int(np.prod(shape))
-    whole = np.full(size + 2 * GUARD, CANARY, np.float32)
-    inner = whole[GUARD : GUARD + size].reshape(shape)
-    inner[:] = value
-    return inner, whole
-
-
-def inside_guards(values):
-    """A copy whose neighbours are NaN: one read outside shows up in the result."""
-    whole = np.full(values.size + 2 * GUARD, np.nan, np.float32)
-    inner = whole[GUARD : GUARD + values.size].reshape(values.shape)
-    inner[:] = values
-    return inner
-
-
-def assert_guards_untouched(*wholes):
-    for whole in wholes:
-        assert (whole[:GUARD] == CANARY).all()
-        assert (whole[-GUARD:] == CANARY).all()
-
-
-def assert_close(actual, expected):
-    scale = max(1.0, np.abs(expected).max(initial=0))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
-
-
-def lowered(g, x):
-    """x in float64 as (batch, groups, columns, out_h * out_w), pixel by pixel."""
-    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (g.pad_h, g.pad_h), (g.pad_w, g.pad_w)])
-    rows = np.arange(g.out_h)[:, None] * g.stride_h + np.arange(g.kernel_h) * g.dilation_h
-    columns = np.arange(g.out_w)[:, None] * g.stride_w + np.arange(g.kernel_w) * g.dilation_w
-    pixels = padded[:, :, rows[:, None, :, None], columns[None, :, None, :]]  # n, c, h, w, i, j
-    pixels = pixels.transpose(0, 1, 4, 5, 2, 3)
-    return pixels.reshape(g.batch, g.groups, g.columns, g.out_h * g.out_w)
-
-
-def naive_forward(g, x, weights, bias):
-    matrices = weights.astype(np.float64).reshape(g.groups, g.group_filters, g.columns)
-    return np.matmul(matrices, lowered(g, x)).reshape(g.output_shape) + bias.astype(np.float64)[:, None, None]
-
-
 def naive_weight_grad(g, x, dy):
-    above = dy.astype(np.float64).reshape(g.batch, g.groups, g.group_filters, -1)
-    return np.einsum("ngfp,ngkp->gfk", above, lowered(g, x)).reshape(g.weight_shape)
+    return naive_gradients(g, x, np.zeros(g.weight_shape), dy)[1]
 
 
 def naive_input_grad(g, weights, dy):
-    """Rows of the lowered matrix added back: the lowered matrix of the pixels' own numbers says where each one goes."""
-    above = dy.astype(np.float64).reshape(g.batch, g.groups, g.group_filters, -1)
-    matrices = weights.astype(np.float64).reshape(g.groups, g.group_filters, g.columns)
-    col = np.einsum("gfk,ngfp->ngkp", matrices, above)
-    places = np.arange(1, np.prod(g.input_shape[1:]) + 1, dtype=np.float64).reshape(1, *g.input_shape[1:])
-    where = lowered(replace(g, batch=1), places)[0].astype(int)
-    dx = np.zeros((g.batch, int(np.prod(g.input_shape[1:])) + 1))
-    for image, values in zip(dx, col, strict=True):
-        np.add.at(image, where, values)
-    return dx[:, 1:].reshape(g.input_shape)
+    return naive_gradients(g, np.zeros(g.input_shape), weights, dy)[0]
 
 
 @st.composite
