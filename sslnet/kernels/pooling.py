@@ -26,7 +26,10 @@ _VECTOR = 16
 @kernel
 def _starts(out, stride, pad, size):
     """Where each window starts along one axis of the padded plane; behind the image one place is as good as another."""
-    return np.minimum(np.arange(out) * stride, pad + size).astype(np.uint64)
+    result = np.empty(out, np.uint64)
+    for r in range(out):
+        result[r] = min(r * stride, pad + size)
+    return result
 
 
 @kernel
@@ -98,9 +101,11 @@ def max_forward(i0, i1, thread, x, y, place, kh, kw, sh, sw, ph, pw):
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
     rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
     lines, line = _sizes(rows, columns, kw)
-    plane, place_of = np.full(lines + kw, _LOWEST, x.dtype), np.full(rows * columns, -1, np.int32)
-    places = place_of.reshape(rows, columns)
-    places[ph : ph + height, pw : pw + width] = np.arange(height * width).astype(np.int32).reshape(height, width)
+    plane, place_of = np.empty(lines + kw, x.dtype), np.empty(rows * columns, np.int32)
+    plane[:] = _LOWEST
+    place_of[:] = -1
+    for q in range(height * width):
+        place_of[(ph + q // width) * columns + pw + q % width] = q
     along, along_which = np.empty(lines, x.dtype), np.empty(lines, np.int32)
     none = np.zeros(plane.size, np.int32)
     best, which = np.empty(line, x.dtype), np.empty(line, np.int32)
@@ -144,7 +149,7 @@ def scatter(i0, i1, thread, dy, place, dx):
 
 
 @kernel
-def _shares(out, kernel_size, stride, pad, size):
+def _share(out, kernel_size, stride, pad, size):
     """1 / the number of pixels, padding included, that each window has along one axis; 0 for a window without."""
     result = np.zeros(out, np.float64)
     for r in range(out):
@@ -153,6 +158,15 @@ def _shares(out, kernel_size, stride, pad, size):
         if pixels > 0:
             result[r] = 1.0 / pixels
     return result
+
+
+@kernel
+def _shares(down, along, shares):
+    """The same for all windows of a plane: the products."""
+    for r in range(down.size):
+        for q in range(along.size):
+            shares[r * along.size + q] = down[r] * along[q]
+    return shares
 
 
 @njit(inline="always")
@@ -179,7 +193,9 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
     """Over planes."""
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
-    share = np.outer(_shares(out_h, kh, sh, ph, height), _shares(out_w, kw, sw, pw, width)).astype(x.dtype)
+    shares = _shares(
+        _share(out_h, kh, sh, ph, height), _share(out_w, kw, sw, pw, width), np.empty(out_h * out_w, x.dtype)
+    )
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
     rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
     if rows == kh == height and columns == kw == width:
@@ -188,11 +204,11 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
             whole = x.dtype.type(0)
             for q in range(size):
                 whole += flat[i * size + q]
-            y[i, 0, 0] = whole * share[0, 0]
+            y[i, 0, 0] = whole * shares[0]
         return
     lines, line = _sizes(rows, columns, kw)
     plane, along, total = np.zeros(lines + kw, x.dtype), np.empty(lines, x.dtype), np.empty(line, x.dtype)
-    out, shares = y.reshape(-1), share.reshape(-1)
+    out = y.reshape(-1)
     for i in range(i0, i1):
         _place(x[i], plane, columns, ph * columns + pw)
         _sum(plane, 0, kw, 1, along)
@@ -209,18 +225,20 @@ def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw):
     """Over planes; the adjoint, step by step from the last."""
     height, width = dx.shape[1], dx.shape[2]
     out_h, out_w = dy.shape[1], dy.shape[2]
-    share = np.outer(_shares(out_h, kh, sh, ph, height), _shares(out_w, kw, sw, pw, width)).astype(dx.dtype)
+    shares = _shares(
+        _share(out_h, kh, sh, ph, height), _share(out_w, kw, sw, pw, width), np.empty(out_h * out_w, dx.dtype)
+    )
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
     rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
     if rows == kh == height and columns == kw == width:
         for i in range(i0, i1):
-            dx[i] = dy[i, 0, 0] * share[0, 0]
+            dx[i] = dy[i, 0, 0] * shares[0]
         return
     size = -(-rows * columns // _VECTOR) * _VECTOR
     # With zeros in front of both, so that the sums of the values before a pixel can be taken everywhere.
     spread_down, spread_along = np.zeros((kh - 1) * columns + size, dx.dtype), np.zeros(kw - 1 + size, dx.dtype)
     windows, total, plane = spread_down[(kh - 1) * columns :], spread_along[kw - 1 :], np.empty(size, dx.dtype)
-    above, shares = dy.reshape(-1), share.reshape(-1)
+    above = dy.reshape(-1)
     for i in range(i0, i1):
         for r in range(out_h):
             a = np.uint64(r * out_w)
