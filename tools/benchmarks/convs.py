@@ -24,7 +24,7 @@ from sslnet.kernels.threads import num_threads, parallel
 from sslnet.kernels.vector import call_tile, vector_unit
 
 HELP = "Convolutions: forward, gradients of input and weights."
-SECONDS = 0.5
+SECONDS = 0.4
 
 SHAPES = {
     # batch, channels, height = width, filters, kernel, stride, pad, groups

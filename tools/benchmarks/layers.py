@@ -21,7 +21,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.net import Net
 
 HELP = "Pooling, normalisation, activations, losses, fully connected and other layers."
-SECONDS = 0.4
+SECONDS = 0.3
 TOLERANCE = 1e-3
 
 COLUMNS = [

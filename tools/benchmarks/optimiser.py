@@ -26,7 +26,7 @@ from sslnet.prototxt import Definition
 from sslnet.updates import make_updates
 
 HELP = "SGD with and without prox, and Adam, on the 61 million parameters of AlexNet."
-SECONDS = 4.0
+SECONDS = 2.0
 RATE, MOMENTUM, DECAY, STRENGTH = 1e-4, 0.9, 5e-4, 1e-4
 BLOCK = 32
 

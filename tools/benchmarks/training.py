@@ -21,7 +21,7 @@ from sslnet.net import Net
 from sslnet.solver import Solver
 
 HELP = "A training iteration of whole nets: forward, backward, update."
-SECONDS = 4.0
+SECONDS = 3.0
 COLUMNS: list[Column] = COMMON
 DEFAULT = [name for name in WORKLOADS if name != "caffenet-b32"]
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 1e-5
