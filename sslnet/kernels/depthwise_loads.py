@@ -146,3 +146,12 @@ def odd_lanes(builder: Builder, a: Value, b: Value) -> Value:
 def shuffled(builder: Builder, a: Value, b: Value, lanes: list[int]) -> Value:
     """The lanes of both vectors (those of b counted behind those of a) in this order."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+
+
+def prefetch(builder: Builder, address: Value, *, write: bool = False) -> None:
+    """Asks for the line at an address, which may lie anywhere, to be read or to be written."""
+    pointer = vec.at(builder, address, ir.IntType(8))
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    name = "llvm.prefetch.p0"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    builder.call(function, [pointer, I32(int(write)), I32(3), I32(1)])

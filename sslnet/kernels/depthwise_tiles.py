@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from sslnet.kernels import vector as vec
-from sslnet.kernels.depthwise_loads import FoldedLoads, PlaneLoads, WindowLoads, folded_lanes, shuffled
+from sslnet.kernels.depthwise_loads import FoldedLoads, PlaneLoads, WindowLoads, folded_lanes, prefetch, shuffled
 from sslnet.kernels.depthwise_stencil import Reading, Stencil
 from sslnet.kernels.vector import I64, VectorUnit, compiled, literal_values
 
@@ -157,6 +157,25 @@ class _TileCode:
         first = [loads.start(plane), self.where.first_row, out, count, *carried]
         return vec.counted_loop(b, self.bands(count), first, band)[4:]
 
+    def fetch_below(self, tile: Any, out: Any, row_bytes: Any, *, write: bool) -> None:
+        """Asks for the lines that the tile below this one reads, and those of its outputs: the rows of a tile are too many
+        streams for the machine to see them coming.
+
+        write   whether outputs will be written
+        """
+        b, size = self.b, 4 * self.lanes
+        if self.reading.folds != 1 or self.reading.whole:
+            return
+        below = b.add(tile, self.loads.down(self.rows))
+        for row in range(self.rows * self.shape.split[0]):
+            place = b.add(below, b.mul(self.where.pitch, I64(row + self.shape.reach[0])))
+            for part in range(self.shape.split[1]):
+                prefetch(b, vec.offset(b, place, size * part))
+        for row in range(self.band_rows):
+            place = b.add(out, b.mul(row_bytes, I64(self.band_rows + row)))
+            for part in range(self.step_w):
+                prefetch(b, vec.offset(b, place, size * part), write=write)
+
     def folded_mask(self, left: Any, row: int) -> Any:
         """The lanes of vector ``row`` that are outputs, once their rows stand one behind the other."""
         b = self.b
@@ -180,6 +199,7 @@ class _StencilCode(_TileCode):
             start = vec.broadcast(b, self.lanes, bias)
 
             def vector(tile, top, at, y, left, columns, carried):
+                self.fetch_below(tile, y, self.row_bytes, write=True)
                 for phase in range(self.step_h):
                     self._outputs(values, start, tile, top, at, y, left, columns, phase)
                 return []
@@ -339,6 +359,7 @@ class _SumsCode(_TileCode):
         meetings = self.shape.meetings(self.rows, self.folds)
 
         def vector(tile, top, at, dy, left, columns, totals):
+            self.fetch_below(tile, dy, self.row_bytes, write=False)
             grads, totals = self._grads(dy, left, columns), list(totals)
             for place, value in self.loads.all(tile, top, at, meetings):
                 for row, _, t in meetings[place]:
