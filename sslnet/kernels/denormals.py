@@ -53,16 +53,11 @@ def flushed(fn: Callable[..., object], *args: Any) -> None:
         flush_denormals()
         fn(*args)
     finally:
-        undo(lambda: restore_denormals(setting))
-
-
-def undo(action: Callable[[], object]) -> None:
-    """Calls an action that may be repeated so that it is done in the end, even if a KeyboardInterrupt cuts it short."""
-    try:
-        action()
-    except KeyboardInterrupt:
-        action()
-        raise
+        try:
+            restore_denormals(setting)
+        except KeyboardInterrupt:  # it may have come first
+            restore_denormals(setting)
+            raise
 
 
 def denormal_setting() -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from sslnet.kernels.memory import scratch
 from sslnet.kernels.threads import parallel
 
-SMALL = 1 << 18
+SMALL = 1 << 21
 """Multiply-adds below which waking another thread costs more than it saves."""
 BLOCK_BYTES = 1 << 18
 """Of a product that is to be added: it stays in the cache until it is."""

@@ -21,7 +21,7 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 
 
-SMALL = 1 << 15
+SMALL = 1 << 17
 """Elements of work up to which one thread is done before another one has woken."""
 
 

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from sslnet.errors import UsageError
 from sslnet.kernels.cores import usable_cores
-from sslnet.kernels.denormals import denormal_setting, flush_denormals, restore_denormals, undo
+from sslnet.kernels.denormals import denormal_setting, flush_denormals, flushed, restore_denormals
 
 VARIABLE = "SSLNET_NUM_THREADS"
 DETERMINISTIC_VARIABLE = "SSLNET_DETERMINISTIC"
@@ -87,9 +87,12 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
     if n <= 0:
         return
     parts = min(num_parts(), n, most or n)
+    pool = _current_pool()
+    if parts == 1:
+        flushed(fn, 0, n, 0, *args)
+        return
     bounds = [(n * part // parts, n * (part + 1) // parts, part) for part in range(parts)]
     threads = min(num_threads(), parts)
-    pool = _current_pool()
     token = object()
     setting = denormal_setting()
     # The dictionary is the lock: its owner is known even when an interrupt falls between taking it and the next line.
@@ -101,7 +104,11 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
             for i0, i1, part in bounds:
                 fn(i0, i1, part, *args)
     finally:
-        undo(lambda: _end(pool, token, setting))
+        try:
+            _end(pool, token, setting)
+        except KeyboardInterrupt:  # it may have come first
+            _end(pool, token, setting)
+            raise
 
 
 def limit_blas(count: int) -> None:

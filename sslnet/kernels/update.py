@@ -27,8 +27,8 @@ from numba import njit
 SUM_BLOCK = 1 << 14
 """Sums over a whole array are made of sums over blocks of this size, so that they do not depend on the threads."""
 
-CHUNK = 1 << 11
-"""Elements that several loops in turn go over while they are in the first-level cache."""
+CHUNK = 1 << 13
+"""Elements that several loops in turn go over while they are in a core's own cache."""
 
 _OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 

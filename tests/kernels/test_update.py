@@ -10,7 +10,7 @@ from sslnet.kernels.denormals import flush_denormals, restore_denormals
 from sslnet.kernels.jit import spread
 from sslnet.kernels.threads import set_num_threads
 
-COUNT = 70_001
+COUNT = 300_001
 NO_MEAN = (np.empty(0), 0.0)
 NOTHING = (*NO_MEAN, 1.0, 0.0, 0.0)
 """mean, memory, scale, l2, l1 of a gradient that is taken as it is."""

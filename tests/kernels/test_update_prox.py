@@ -138,3 +138,15 @@ def test_deterministic_parts_do_not_matter_either() -> None:
         test_partition_changes_no_bit("blocks", (64, 1))
     finally:
         set_deterministic(None)
+
+
+@pytest.mark.parametrize("tile", [(1, 20_000), (1, 10_000), (2, 1), (2, 500)])
+@pytest.mark.parametrize("way", ["bands", "blocks"])
+def test_rows_of_several_chunks_are_done_whole(way: str, tile: tuple[int, int]) -> None:
+    random, shape = np.random.default_rng(0), (4, 20_000)
+    arrays = [random.standard_normal(shape) for _ in range(4)]
+    wanted = expected(*arrays, tile, True, 0.5 * (tile[0] * tile[1]) ** 0.5)
+    flat = [array.reshape(-1) for array in arrays]
+    run(way, flat, shape[1], tile, True, 0.5 * (tile[0] * tile[1]) ** 0.5)
+    for array, values in zip((flat[0], flat[2], flat[3]), wanted):
+        np.testing.assert_allclose(array, values.reshape(-1), rtol=1e-10, atol=1e-12)
