@@ -20,7 +20,7 @@ def place(lives: Sequence[Life]) -> int:
     Ref: Pisarchyk, Lee 2020, "Efficient memory management for deep neural net inference", algorithm 3 (greedy by size)
     """
     placed: list[Life] = []
-    for life in sorted(lives, key=lambda life: -life.blob.nbytes):
+    for life in sorted((life for life in lives if life.inside is None), key=lambda life: -life.blob.nbytes):
         end, best, slack = 0, -1, -1
         for other in placed:
             if not other.overlaps(life):
@@ -32,7 +32,13 @@ def place(lives: Sequence[Life]) -> int:
         life.offset = end if best < 0 else best
         placed.append(life)
         placed.sort(key=lambda life: life.offset)
+    for life in lives:
+        life.offset = _offset(life)
     return max((_aligned(life.end) for life in lives), default=0)
+
+
+def _offset(life: Life) -> int:
+    return life.offset if life.inside is None else _offset(life.inside) + life.at
 
 
 def _aligned(size: int) -> int:

@@ -5,11 +5,12 @@ The steps of a plan are numbered 0 .. n - 1 as they run forward and n .. 2 n - 1
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sslnet.blob import Blob
+from sslnet.layers.concat import Concat
 from sslnet.steps import JoinedStep, Step
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ class Life:
 
     which   "data" or "diff";  blob: the one that they belong to, not one that shows them under another name
     offset  where in the arena they lie, in bytes; -1: nowhere yet
+    inside  the life in whose memory they lie, ``at`` bytes from its beginning (bottoms of a Concat in its top)
+
+    The memory is theirs from step ``since`` to step ``until``: for longer than they live where others lie inside.
     """
 
     blob: Blob
@@ -29,14 +33,27 @@ class Life:
     first: int
     last: int
     offset: int = -1
+    inside: Life | None = None
+    at: int = 0
+
+    def __post_init__(self) -> None:
+        self.since, self.until = self.first, self.last
 
     @property
     def end(self) -> int:
         return self.offset + self.blob.nbytes
 
     def overlaps(self, other: Life) -> bool:
-        """Whether there is a step in which both matter."""
-        return self.first <= other.last and other.first <= self.last
+        """Whether there is a step in which both need their memory."""
+        return self.since <= other.until and other.since <= self.until
+
+    def put_inside(self, other: Life, at: int) -> None:
+        """Lies in the other's memory from now on, ``at`` bytes from its beginning."""
+        self.inside, self.at = other, at
+        outer: Life | None = other
+        while outer is not None:
+            outer.since, outer.until = min(outer.since, self.since), max(outer.until, self.until)
+            outer = outer.inside
 
 
 def lifetimes(net: Net, steps: Sequence[Step], kept: Collection[tuple[Blob, str]]) -> list[Life]:
@@ -63,11 +80,30 @@ def lifetimes(net: Net, steps: Sequence[Step], kept: Collection[tuple[Blob, str]
     for name in net.outputs:
         fixed |= {(net.blobs[name].owner(which), which) for which in ("data", "diff")}
     own = set(net.versions)
-    return [
-        Life(blob, which, first, last)
+    lives = {
+        (blob, which): Life(blob, which, first, last)
         for (blob, which), (first, last) in watch.spans.items()
         if (blob, which) not in fixed and blob in own and blob.count
-    ]
+    }
+    for i, layer in enumerate(net.layers):
+        if isinstance(layer, Concat) and layer.is_joint:
+            _put_inside(net.bottoms[i], net.tops[i][0], lives)
+    return list(lives.values())
+
+
+def _put_inside(bottoms: Sequence[Blob], top: Blob, lives: Mapping[tuple[Blob, str], Life]) -> None:
+    """Bottoms of a Concat which lie in its top one behind the other: where nobody else needs them, they are made there, and
+    there is nothing to copy; their diffs likewise."""
+    data, diff = lives.get((top, "data")), lives.get((top, "diff"))
+    at = 0
+    for bottom in bottoms:
+        part = lives.get((bottom, "data"))
+        if data is not None and part is not None and part.last == data.first:
+            part.put_inside(data, at)
+        part = lives.get((bottom, "diff"))
+        if diff is not None and part is not None and part.first == diff.last:
+            part.put_inside(diff, at)
+        at += bottom.nbytes
 
 
 class _Watch:

@@ -47,7 +47,10 @@ def poisoned(net: Net) -> Net:
         assert lease is not None
         ends: dict[int, list[Life]] = {}
         for life in lease.lives:
-            ends.setdefault(life.last, []).append(life)
+            if life.inside is not None:
+                continue  # its memory is that of another's values from then on
+            assert life.since <= life.first <= life.last <= life.until
+            ends.setdefault(life.until, []).append(life)
         plan.steps = [PoisonedStep(step, ends.get(i, []), ends.get(last - i, [])) for i, step in enumerate(plan.steps)]
     return net
 
@@ -60,7 +63,13 @@ def assert_apart(net: Net) -> None:
         assert 0 <= one.offset <= one.end <= lease.size
         for other in lease.lives[:i]:
             together = one.first <= other.last and other.first <= one.last
-            assert not together or one.end <= other.offset or other.end <= one.offset
+            assert (
+                not together
+                or one.inside is other
+                or other.inside is one
+                or one.end <= other.offset
+                or other.end <= one.offset
+            )
 
 
 def build(text: str, *, phase: int = pb.TRAIN, values: Mapping[str, object] | None = None, **settings: Any) -> Net:

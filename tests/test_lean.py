@@ -45,10 +45,10 @@ TWO_BOTTOMS = {
 @st.composite
 def graphs(draw: st.DrawFn) -> str:
     """A prototxt: each layer reads any of the newest blobs; some end in a loss, some in an output, some nowhere."""
-    text = INPUTS
+    text = INPUTS if draw(st.booleans()) else INPUTS.replace("dim: 2", "dim: 1")
     channels = {"x": 4}
     for number in range(draw(st.integers(1, 12))):
-        kind = draw(st.sampled_from([*ONE_BOTTOM, *TWO_BOTTOMS, "concat", "slice"]))
+        kind = draw(st.sampled_from([*ONE_BOTTOM, *TWO_BOTTOMS, "chain", "concat", "concat", "slice"]))
         names = list(channels)[-4:]
         bottom, top = draw(st.sampled_from(names)), f"b{number}"
         head = f'layer {{ name: "l{number}" bottom: "{bottom}" '
@@ -58,6 +58,11 @@ def graphs(draw: st.DrawFn) -> str:
                 top = bottom
             channels[top] = 6 if kind == "wide" else 4 if kind == "conv" else channels[bottom]
             text += f'{head} top: "{top}" {ONE_BOTTOM[kind]} }}\n'
+        elif kind == "chain":
+            channels[top] = 4
+            text += f'{head} top: "{top}" {ONE_BOTTOM["conv"]} }}\n'
+            for part in ("bn", "scale", "relu"):
+                text += f'layer {{ name: "{part}{number}" bottom: "{top}" top: "{top}" {ONE_BOTTOM[part]} }}\n'
         elif kind in TWO_BOTTOMS:
             channels[top] = channels[bottom]
             text += f'{head} bottom: "{draw(st.sampled_from(same))}" top: "{top}" {TWO_BOTTOMS[kind]} }}\n'
@@ -102,6 +107,37 @@ CHAIN = INPUTS + "".join(
 )
 HEAD = 'layer { name: "s" type: "InnerProduct" bottom: "e" top: "s" inner_product_param { num_output: 3 weight_filler { type: "gaussian" } } }\n'
 LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "label" top: "loss" }\n'
+
+
+def test_bottoms_of_a_concat_are_made_in_its_place():
+    branch = 'layer {{ name: "{0}" bottom: "{1}" top: "{0}" {2} }}\n'.format
+    text = (
+        CHAIN.replace("dim: 2", "dim: 1") + branch("p", "e", ONE_BOTTOM["conv"]) + branch("q", "e", ONE_BOTTOM["max"])
+    )
+    text += 'layer { name: "r" bottom: "p" bottom: "q" top: "r" type: "Concat" }\n' + branch(
+        "s", "r", ONE_BOTTOM["wide"]
+    )
+    lean, kept = (build(text, phase=pb.TEST, lean=lean) for lean in (True, False))
+    np.testing.assert_array_equal(lean.forward()["s"], kept.forward()["s"])
+    lease = lean.plan(fused=True).lease
+    assert lease is not None
+    inside = {life.blob.name: life.offset for life in lease.lives if life.inside is not None}
+    whole = next(life.offset for life in lease.lives if life.blob.name == "r")
+    assert inside == {"p": whole, "q": whole + 4 * 4 * 36}
+    for name in ("p", "r"):
+        np.testing.assert_array_equal(lean.forward(blobs=[name])[name], kept.blobs[name].data)
+        np.testing.assert_array_equal(lean.blobs["s"].data, kept.blobs["s"].data)
+
+
+def test_bottoms_of_a_concat_that_backward_reads_stay_apart_from_it():
+    layers = (
+        ("conv", "x", "a", "conv"), ("relu", "a", "a", "relu"), ("pool", "x", "q", "max"), ("wide", "q", "q2", "wide"),
+    )  # fmt: skip
+    text = INPUTS.replace("dim: 2", "dim: 1")
+    text += "".join(f'layer {{ name: "{n}" bottom: "{b}" top: "{t}" {ONE_BOTTOM[k]} }}\n' for n, b, t, k in layers)
+    text += 'layer { name: "e" bottom: "a" bottom: "q2" top: "e" type: "Concat" }\n'
+    text += f'layer {{ name: "scale" bottom: "e" top: "e" {ONE_BOTTOM["scale"]} }}\n'
+    assert_same_results(text + HEAD + LOSS)
 
 
 def test_what_is_gone_says_so_and_how_to_keep_it():

@@ -52,6 +52,8 @@ class Concat(Layer):
                 )
         self.sizes = [blob.shape[self.axis] for blob in bottom]
         top[0].reshape(*first.shape[: self.axis], sum(self.sizes), *first.shape[self.axis + 1 :])
+        self.is_joint = len(bottom) > 1 and first.count_of(0, self.axis) == 1
+        """Whether each of several bottoms is one piece of the top: all axes before ``axis`` are 1."""
         self._by_channel = self.axis == channel_axis(first)
         if len(bottom) == 1:
             top[0].share_data(bottom[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sslnet.steps.base import EmptyStep, JoinedStep, Step
+from sslnet.steps.concat import ConcatStep
 from sslnet.steps.convolution import ConvolutionStep
 from sslnet.steps.deconvolution import DeconvolutionStep
 from sslnet.steps.inner_product import InnerProductStep
@@ -17,6 +18,7 @@ from sslnet.steps.inner_product import InnerProductStep
 __all__ = ["FAST", "ConvolutionStep", "DeconvolutionStep", "EmptyStep", "InnerProductStep", "JoinedStep", "Step"]
 
 FAST: dict[str, type[Any]] = {
+    "Concat": ConcatStep,
     "Convolution": ConvolutionStep,
     "ConvolutionDepthwise": ConvolutionStep,
     "DepthwiseConvolution": ConvolutionStep,
