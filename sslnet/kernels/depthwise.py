@@ -207,10 +207,10 @@ def _forward_layout(g: ConvGeometry, shape: Stencil, unit: VectorUnit, most_rows
 
 def _most_rows(unit: VectorUnit, taps: int, sums: int) -> tuple[int, int]:
     """Vectors of a tile below each other, when there are several tiles and when there is one: their sums, a pixel and
-    (where they fit) the weights are in registers."""
+    (where they fit) the weights are in registers; of one tile, which saves more, the weights need not be."""
     spare = unit.registers - 2 - (taps if taps <= unit.registers - 6 else 0)
-    most = max(1, min(spare // sums, MOST_PRODUCTS // taps))
-    return min(MOST_ROWS, most), most
+    most = MOST_PRODUCTS // taps
+    return max(1, min(MOST_ROWS, spare // sums, most)), max(1, min((unit.registers - 6) // sums, most))
 
 
 @njit(nogil=True, cache=True)
@@ -264,7 +264,7 @@ class DepthwiseWeightGrad:
         g = self.geometry = geometry
         shape = _forward_shape(g)
         spare = max(1, unit.registers - g.columns - 2)
-        layout = self.layout = _forward_layout(g, shape, unit, min(4, spare), spare)
+        layout = self.layout = _forward_layout(g, shape, unit, min(4, spare), max(spare, unit.registers // 2))
         self.sums_size = layout.planes * g.group_filters * (g.columns + 1) * unit.lanes
         fill = 0 if layout.direct else fill_window(unit, *shape.split)
         self.tiles = np.array([fill, stencil_sums(unit, shape, layout.rows, layout.reading), add_lanes(unit)], np.int64)
