@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import Log
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     load_weights(net, args.weights, log)
     iterations = args.iterations or epoch_batches(net) or 50
     log(f"Running for {iterations} iterations.")
-    outputs, loss = score(net, iterations, log)
+    with Compiling(log):
+        outputs, loss = score(net, iterations, log)
     if args.json:
         print(json.dumps(as_json(args, net, iterations, outputs, loss)))
     else:

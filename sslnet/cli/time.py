@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.compiling import Compiling
+    from sslnet.cli.log import Log
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads
     from sslnet.report import dump_json, print_table
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.model2:
         nets.append(open_net(args.model2, args.weights2, batch=args.batch, **state))
     tell_notes(*(net.definition for net in nets))
-    timing = time_nets(nets, args.iterations, forward_only=args.forward_only)
+    with Compiling(Log()):
+        timing = time_nets(nets, args.iterations, forward_only=args.forward_only)
     if args.json:
         print(dump_json(as_json(timing)))
     else:
