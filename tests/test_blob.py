@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sslnet.blob import Blob
+from sslnet.errors import UsageError
 
 
 def test_blob_allocates_zeros_when_touched():
@@ -59,3 +60,31 @@ def test_blob_counts_and_axes():
     assert Blob(()).count == 1
     with pytest.raises(ValueError, match="negative size"):
         blob.reshape(-1, 3)
+
+
+def test_blob_shows_what_it_is_lent_until_it_is_withdrawn():
+    blob, view = Blob((2, 3), name="x"), Blob((6,))
+    view.share_data(blob)
+    memory = np.arange(6, dtype=np.float32)
+    blob.lend("data", memory.reshape(2, 3))
+    assert blob.holds("data") and view.holds("data")
+    assert np.shares_memory(blob.data, memory) and np.shares_memory(view.data, memory)
+    blob.diff[...] = 1
+    blob.withdraw("data")
+    blob.withdraw("diff")  # its own: stays
+    assert not blob.holds("data") and not view.holds("data")
+    assert (blob.diff == 1).all()
+    for gone in (blob, view):
+        with pytest.raises(UsageError, match='data of blob "x" are gone'):
+            gone.data  # noqa: B018
+    blob.keep("data")
+    np.testing.assert_array_equal(view.data, np.zeros(6))
+
+
+def test_blob_tells_when_any_has_another_shape():
+    blob = Blob((2, 3))
+    before = Blob.reshaped
+    blob.reshape(2, 3)
+    assert Blob.reshaped is before
+    blob.reshape(3, 3)
+    assert Blob.reshaped is not before

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.net import Net
+from sslnet.solver import Solver
 
 from .lean import assert_apart, assert_same_results, build, poisoned, results
 
@@ -299,3 +301,25 @@ def test_a_lean_net_of_one_layer_shares_nothing():
     net = build('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 } } }', phase=pb.TEST, lean=True)
     assert net.forward()["x"].shape == (2,)
     assert isinstance(net, Net)
+
+
+def test_a_solver_trains_lean_nets_to_the_same_bits(tmp_path):
+    text = CHAIN + HEAD + LOSS
+    data = text.replace('type: "Input"', 'type: "DummyData"').replace("input_param { shape", "dummy_data_param { shape")
+    data = data.replace("dim: 6 } }", 'dim: 6 } data_filler { type: "gaussian" } }')
+    solver = f'''net_param {{ {data} }} test_iter: 2 test_interval: 2 base_lr: 0.1 lr_policy: "fixed" momentum: 0.9
+    iter_size: 2 max_iter: 5 random_seed: 3 snapshot_prefix: "{tmp_path}/net" '''
+    nets = []
+    for lean in (True, False):
+        trained = Solver(prototxt.parse(solver, pb.SolverParameter), lean=lean)
+        trained.solve()
+        nets.append(trained)
+        resumed = Solver(prototxt.parse(solver, pb.SolverParameter), lean=not lean, snapshot=trained.last_snapshot)
+        resumed.step(2)
+        trained.step(2)
+        nets.append(resumed)
+    first, *others = nets
+    assert first.memory() < others[1].memory()
+    for other in others:
+        for mine, theirs in zip(first.net.learnable, other.net.learnable):
+            np.testing.assert_array_equal(mine.blob.data, theirs.blob.data)

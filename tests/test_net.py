@@ -394,3 +394,34 @@ def test_another_seed_draws_what_a_net_made_with_it_draws(layer):
     net.reseed(9)
     np.testing.assert_array_equal(net.forward()["y"], other.forward(x=x)["y"])
     assert (net.blobs["y"].data != first).any()
+
+
+def test_a_run_that_ends_early_returns_what_its_last_layer_made():
+    text = chain_of(("Sigmoid", "a", "a", ""), ("Dropout", "a", "a", ""))
+    net = make(text)
+    values = {"x": np.ones((4, 3)), "t": np.zeros((4, 2))}
+    net.forward(**values)
+    assert len(net.versions) == len(net.blobs) + 1
+    ended = net.forward(end="l0", blobs=["a", "x"])
+    assert (ended["a"] > 0).all() and (ended["a"] < 1).all()
+    assert (net.forward(blobs=["a"])["a"] == 0).any()
+
+
+def test_an_input_that_is_written_anew_is_still_filled_from_outside():
+    flat = 'layer { name: "f" type: "Flatten" bottom: "x" top: "f" }\n'
+    net = make(HEAD + flat + 'layer { name: "p" type: "Power" bottom: "f" top: "f" power_param { scale: 3 } }')
+    out = net.forward(x=np.full((4, 3), 2.0))
+    assert (out["f"] == 6).all()
+    assert (net.blobs["x"].data == 2).all()
+
+
+def test_backward_runs_the_steps_that_ran_forward():
+    fused, apart = make(CHAIN), make(CHAIN)
+    values = {"x": np.ones((4, 3)), "t": np.zeros((4, 2))}
+    fused.forward(**values)
+    apart.forward(**values)
+    apart.forward(start="b")
+    for net in (fused, apart):
+        net.backward()
+    for mine, theirs in zip(fused.learnable, apart.learnable):
+        np.testing.assert_allclose(mine.blob.diff, theirs.blob.diff, rtol=1e-6)
