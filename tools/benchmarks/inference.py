@@ -1,6 +1,6 @@
 """Inference: forward passes of whole nets in phase TEST, against onnxruntime and torch.
 
-onnxruntime runs the ONNX model that ``sslnet export`` writes for the same net, with all of its graph optimisations; torch
+Ours packs its weights once. onnxruntime runs the ONNX model that ``sslnet export`` writes for the same net, with all of its graph optimisations; torch
 runs the same net in inference mode. All three must agree before anything is timed.
 """
 
@@ -53,6 +53,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         for model in options.models:
             for batch in options.batches:
                 net = deploy_net(model, batch)
+                net.plan(fused=True).hold_weights(True)
                 ways: dict[str, Callable[[], np.ndarray]] = {OURS: lambda net=net: net.forward()[net.outputs[0]]}
                 if onnxruntime is not None:
                     ways["onnxruntime"] = onnx_way(net, onnxruntime, threads)
