@@ -162,6 +162,13 @@ class CoupledPenalty:
         self.families = list(families)
         self.tolerance = tolerance
         self.sweeps = 0
+        self._strengths: list[np.ndarray] = []
+
+    def scale(self, factor: float) -> None:
+        """Multiplies the strengths that it was made with by ``factor``, > 0."""
+        self._strengths = self._strengths or [family.strengths for family in self.families]
+        for family, strengths in zip(self.families, self._strengths):
+            family.strengths = strengths * factor
 
     def value(self, arrays: Sequence[np.ndarray]) -> float:
         matrices = self._matrices(arrays)

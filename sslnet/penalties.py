@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,7 @@ class Penalty:
         """Sweeps over the duals that the last prox took; 0 when it needed none."""
         self._dtype = np.dtype(dtype)
         self._empty = np.empty((0, 0), self._dtype)
+        self._strengths: list[float] = []
         self._duals: list[np.ndarray] = []
         """One of the matrix's size for each tiling, then that of the biases."""
 
@@ -87,6 +88,11 @@ class Penalty:
     def biases(self) -> int:
         """How many values the groups take along."""
         return sum(math.prod(panels.tiles) for t, panels in zip(self.tilings, self.panels) if t.bias)
+
+    def scale(self, factor: float) -> None:
+        """Multiplies the strengths that it was made with by ``factor``, > 0."""
+        self._strengths = self._strengths or [tiling.strength for tiling in self.tilings]
+        self.tilings = [replace(t, strength=s * factor) for t, s in zip(self.tilings, self._strengths)]
 
     # -- value -------------------------------------------------------------------------------------------------------
 

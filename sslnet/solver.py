@@ -16,7 +16,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,6 +48,19 @@ from sslnet.update_settings import frozen
 from sslnet.updates import make_updates
 from sslnet.weights import Copied, save_weights
 
+
+class Steering(Protocol):
+    """What turns a solver's strengths while it trains; its state is part of a run's."""
+
+    def start(self, solver: Any) -> None: ...
+
+    def after_iteration(self, solver: Any) -> None: ...
+
+    def state(self) -> np.ndarray: ...
+
+    def set_state(self, state: np.ndarray) -> None: ...
+
+
 CUT = 1e-4
 """Below this magnitude the SUBGRADIENT update sets every weight to zero after each iteration, as its authors do."""
 
@@ -63,6 +76,7 @@ class Solver:
     net         a net to train instead of the one the solver names; then ``test_nets`` are taken as given, too
     plain       run the layers' own code only (``Net``);  dtype: numpy.float64 for checks
     lean        nets that share memory between their blobs, and with each other (``Net``)
+    steering    turns the strengths of the penalties while it trains (``sslnet.steering``)
     raises      DefinitionError for what the solver or a net says wrong, WeightsError for files that do not fit
 
     Every random number comes from ``.seed``: random_seed, else drawn from the operating system, so that a run can be
@@ -83,11 +97,13 @@ class Solver:
         plain: bool = False,
         allow_python: bool = False,
         lean: bool = False,
+        steering: Steering | None = None,
     ) -> None:
         self.definition = read_definition(source)
         self.param = self.definition.message
         self.monitor = monitor or Monitor()
         self.measure = measure
+        self.steering = steering
         self.iter = 0
         self.current_step = 0
         self.smoothed_loss = 0.0
@@ -120,6 +136,8 @@ class Solver:
             self._restore(state, snapshot)
         else:
             self.load(*named_weights(self.definition), *weights)
+            if self.steering is not None:
+                self.steering.start(self)
 
     # -- construction ------------------------------------------------------------------------------------------------
 
@@ -182,6 +200,8 @@ class Solver:
                 self.monitor.on_display(self._display(rate))
             self._apply_update(rate)
             self.iter += 1
+            if self.steering is not None:
+                self.steering.after_iteration(self)
             self.monitor.on_iteration(self.iter, self.smoothed_loss)
             if self._is_time(self.param.snapshot) or self._request == "snapshot":
                 self._request = None if self._request == "snapshot" else self._request
@@ -254,6 +274,29 @@ class Solver:
             self._cut()
         for update in self.updates:
             update.keep = frozen(update.param)
+        self._tell_frozen()
+
+    def scale_penalties(self, factor: float) -> None:
+        """Multiplies the strengths of all group lassos, as the definitions have them, by ``factor``, > 0."""
+        for update in self.updates:
+            if update.penalty is not None:
+                update.penalty.scale(factor)
+        for coupled in self.coupled:
+            coupled.penalty.scale(factor)
+
+    def keep_zeros(self) -> None:
+        """Ends the group lassos: weights under one that are zero now stay zero, the others are trained on without it."""
+        penalised = [update for update in self.updates if update.penalty is not None]
+        penalised += [update.bias for update in penalised if update.bias is not None]
+        penalised += [update for coupled in self.coupled for update in coupled.members]
+        self._find_frozen()
+        for update in penalised:
+            alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
+            update.keep = alive if update.keep is None else alive & update.keep
+            for array in update.history:  # momentum would move them once more
+                array.reshape(-1)[update.keep == 0] = 0
+            update.penalty, update.bias, update.mean, update.led = None, None, None, False
+        self.coupled = []
         self._tell_frozen()
 
     def _tell_frozen(self) -> None:
@@ -383,9 +426,13 @@ class Solver:
         self.last_snapshot, self._saved_at = os.fspath(path), self.iter
         put_state(state, self.updates, self._nets(), path)
         put_duals(self.coupled, state.arrays)
+        if self.steering is not None and "steering" in state.arrays:
+            self.steering.set_state(state.arrays["steering"])
         self._losses.clear()
         self._losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
         self._frozen_known = any(update.keep is not None for update in self.updates)
+        if self.steering is not None:
+            self.steering.start(self)
         self._tell_frozen()
         if state.seed is None:
             message = "the snapshot does not say where in the data it was taken: data starts at its first record"
@@ -394,6 +441,8 @@ class Solver:
     def _state(self, weights: str) -> State:
         state = take_state(self.updates, self._nets())
         state.arrays |= take_duals(self.coupled)
+        if self.steering is not None:
+            state.arrays["steering"] = self.steering.state()
         state.iteration, state.current_step = self.iter, self.current_step
         state.learned_net, state.seed = weights, self.seed
         state.arrays["losses"] = np.array(self._losses, np.float64)

@@ -51,6 +51,7 @@ RANKS = [
         "updates",
     ],
     ["classifier", "compress", "pycaffe", "sparsity", "timing"],
+    ["steering"],
     ["exchange", "report"],
     ["cli"],
     ["__main__"],

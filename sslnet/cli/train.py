@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from sslnet.prototxt import Definition
     from sslnet.solver import Solver
     from sslnet.sparsity import LayerSparsity
+    from sslnet.steering import Steering
 
 HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
 EXAMPLE = "sslnet train --solver solvers/digits_ssl.prototxt"
+TARGETS = {"flops": "FLOPs", "params": "parameters"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE[,FILE]", help="start from the weights of these .caffemodel files")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
         help="override a field of the solver; may be given several times")  # fmt: skip
+    for option, what in TARGETS.items():
+        parser.add_argument(f"--target-{option}", type=float, metavar="X",
+            help=f"turn the group lasso's strengths until the compacted net has this part of its {what}, 0 to 1")  # fmt: skip
     parser.add_argument("--certificate", type=int, metavar="N",
         help="at the end, say how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
     parser.add_argument("--level", type=int, metavar="N", help="level that the training net's rules are tried against")
@@ -72,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
             monitor=Monitors(screen, metrics, memo, compiling),
             measure=measure,
             lean=True,
+            steering=(steering := make_steering(args, log)),
         )
+        check_penalised(solver, args)
         check_certificate(solver, args.certificate)
         introduce(solver, args, log)
         with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up):
@@ -80,7 +87,11 @@ def run(args: argparse.Namespace) -> int:
             stopped = solver.iter < solver.param.max_iter
             if not stopped and any(record.iteration < solver.iter for record in memo.tests.values()):
                 solver.test()
-    log.result("\n".join(closing_lines(solver, memo, measure(solver.net), args)))
+    lines = closing_lines(solver, memo, measure(solver.net), args)
+    if steering is not None and not steering.met and not stopped:
+        found = f"{100 * steering.left:.1f} % of the {steering.name} are left, not {100 * steering.target:.1f} %"
+        lines += ["", f"the target was not met: {found}; more iterations, or stronger penalties, may meet it"]
+    log.result("\n".join(lines))
     return 130 if stopped else 0
 
 
@@ -151,6 +162,34 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
         tell_copied(net, path, copied, log)
 
 
+def make_steering(args: argparse.Namespace, log: Log) -> Steering | None:
+    """What --target-flops and --target-params ask for. raises UsageError for one out of range, or both"""
+    from sslnet.steering import Steering
+
+    given = {of: value for of in TARGETS if (value := getattr(args, f"target_{of}")) is not None}
+    if len(given) > 1:
+        raise UsageError("either --target-flops or --target-params, not both")
+    for of, target in given.items():
+        if not 0 < target < 1:
+            raise UsageError(f"--target-{of} must lie between 0 and 1, not {target:g}")
+        return Steering(of, target, log)
+    return None
+
+
+def check_penalised(solver: Solver, args: argparse.Namespace) -> None:
+    """Before the run: that there are strengths to be turned."""
+    if (
+        solver.steering is not None
+        and not solver.coupled
+        and not any(u.prox or u.keep is not None for u in solver.updates)
+    ):
+        option = next(f"--target-{of}" for of in TARGETS if getattr(args, f"target_{of}") is not None)
+        raise UsageError(
+            f"{option}: no parameter of the net has a group lasso with proximal updates",
+            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+        )
+
+
 def check_certificate(solver: Solver, batches: int | None) -> None:
     """Before the run, not after it: whether what --certificate asks for can be had."""
     if batches is not None and batches < 1:
@@ -208,6 +247,9 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
     if solver.iter < solver.param.max_iter:
         state = os.fspath(solver.last_snapshot or "")
         overrides = [word for override in args.overrides for word in ("--set", override)]
+        for of in TARGETS:
+            if (target := getattr(args, f"target_{of}")) is not None:
+                overrides += [f"--target-{of}", f"{target:g}"]
         return [shlex.join(["sslnet", "train", "--solver", args.solver, *overrides, "--snapshot", state])]
     commands = []
     train = net_options(solver.net)

@@ -1,7 +1,7 @@
 """Nets from and to the files of other frameworks.
 
-    export.py     a net as an ONNX model, with the proof     graph.py     the model while it is put together
-    operators.py  what each layer type becomes in ONNX
-    importing.py  an ONNX model as a net, with the proof     source.py    what is known of a model before it runs
-    readers.py    what each operator of ONNX becomes
+export.py     a net as an ONNX model, with the proof     graph.py     the model while it is put together
+operators.py  what each layer type becomes in ONNX
+importing.py  an ONNX model as a net, with the proof     source.py    what is known of a model before it runs
+readers.py    what each operator of ONNX becomes
 """
