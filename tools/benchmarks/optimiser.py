@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.machine import import_peer, use_threads
 from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_of
 from benchmarks.turns import OURS, compare
-from benchmarks.workloads import MODELS
+from benchmarks.workloads import MODELS, fill_parameters
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.inputs import with_inputs
@@ -90,6 +90,7 @@ def open_net(model: str) -> Net:
             del spec.block_group_lasso[:]
             spec.block_group_lasso.add(ydimen=math.gcd(rows, BLOCK), xdimen=math.gcd(columns, BLOCK))
     net = Net(with_inputs(definition.with_message(message), {}), phase=pb.TRAIN, seed=1)
+    fill_parameters(net)
     random = np.random.default_rng(1)
     for param in net.learnable:
         param.blob.diff[...] = 1e-3 * random.standard_normal(param.blob.shape, np.float32)

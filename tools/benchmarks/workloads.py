@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,28 @@ def deploy_net(model: str, batch: int, seed: int = 1) -> Net:
     """The net for inference of a model, with that many images of random numbers."""
     definition = prototxt.read_net(str(MODELS / model / "deploy.prototxt"))
     net = Net(with_inputs(definition, {"data": (batch, *image_shape(model))}), phase=pb.TEST, seed=seed)
+    fill_parameters(net, seed)
     net.blobs["data"].data[...] = np.random.default_rng(seed).standard_normal(net.blobs["data"].shape, np.float32)
     return net
+
+
+def fill_parameters(net: Net, seed: int = 1) -> None:
+    """Random parameters of a usual size, for nets that have no fillers: zeros would be found, and left out."""
+    random = np.random.default_rng(seed)
+    for layer in net.layers:
+        if layer.TYPE == "BatchNorm":  # sums of means and of variances, and how many they are
+            mean, variance, factor = (blob.data for blob in layer.blobs)
+            mean[...] = 0.1 * random.standard_normal(mean.shape, np.float32)
+            variance[...], factor[...] = random.uniform(0.5, 1.5, variance.shape), 1
+            continue
+        for index, blob in enumerate(layer.blobs):
+            noise = random.standard_normal(blob.shape, np.float32)
+            if index > 0:
+                blob.data[...] = 0.1 * noise
+            elif len(blob.shape) == 1:  # a Scale
+                blob.data[...] = 1 + 0.1 * noise
+            else:
+                np.multiply(noise, math.sqrt(2 / math.prod(blob.shape[1:])), out=blob.data)
 
 
 def image_shape(model: str) -> tuple[int, ...]:
