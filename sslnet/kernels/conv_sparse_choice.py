@@ -11,7 +11,8 @@ pattern goes on until weights outside of it are there, or it has become needless
     "lowered"   single weights, from a lowered matrix
     "direct"    single weights, from the padded image
     "estimate"  dense or kept, whichever takes fewer estimated cycles: the same one every time
-    "measure"   the fastest of all, tried out on the spot; other runs may choose, and round, otherwise
+    "measure"   the fastest of all, tried out on the spot; other runs may choose, and round, otherwise. Where results
+                are to be the same in every run (threads.deterministic) it is "estimate"
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_lowering import lower_forward, lower_input_grad
 from sslnet.kernels.conv_sparse import Kept, find_kept, keep_all, plan_kept, plan_kept_input_grad, plan_unstructured
 from sslnet.kernels.memory import aligned_empty, aligned_zeros
+from sslnet.kernels.threads import deterministic
 from sslnet.kernels.vector import VectorUnit, vector_unit
 from sslnet.kernels.winograd_choice import allowed, winograd_tiles
 
@@ -54,7 +56,7 @@ class _Ways:
     def __init__(self, geometry: ConvGeometry, way: str, winograd: bool, unit: VectorUnit | None) -> None:
         assert way in WAYS
         self.geometry = geometry
-        self.way = way
+        self.way = "estimate" if way == "measure" and deterministic() else way
         self.winograd = winograd
         self.unit = unit or vector_unit()
         self.plan: Any = None

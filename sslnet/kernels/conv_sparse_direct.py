@@ -18,7 +18,15 @@ from sslnet.kernels.conv_engine import Window, address, record, threads_for
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_lowering import lower_forward
 from sslnet.kernels.conv_moves import fill_plane
-from sslnet.kernels.conv_sparse_kept import CHUNK_BYTES, Taps, is_same, lower, panels_of, rows_chunks, vector_chunks
+from sslnet.kernels.conv_sparse_kept import (
+    CHUNK_BYTES,
+    Taps,
+    is_same,
+    lower,
+    panels_of,
+    rows_chunks,
+    vector_chunks,
+)
 from sslnet.kernels.conv_sparse_tiles import copy_rows, sparse_tile
 from sslnet.kernels.jit import kernel
 from sslnet.kernels.memory import aligned_zeros, scratch

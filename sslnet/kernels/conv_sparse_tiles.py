@@ -198,8 +198,7 @@ def fill_row(unit: VectorUnit) -> int:
 
     @compiled(4)
     def fill(value, target, count, relu):
-        for i in range(0, count, lanes):
-            _fill_block(lanes, revision, value, target + i * 4, count - i, relu)
+        _fill(lanes, revision, value, target, count // lanes, count % lanes, relu)
 
     return fill
 
@@ -308,7 +307,7 @@ def _lower_same(typingctx, lanes, revision, source, table, taps, vectors, masks,
         return None
     width, _ = numbers
     bits = ir.IntType(max(width, 8))
-    size = 4 * width
+    size, step = 4 * width, max(width, 8) // 8
 
     def codegen(context, builder, signature, args):
         source, table, taps, vectors, masks, col, pitch = args[2:]
@@ -318,18 +317,25 @@ def _lower_same(typingctx, lanes, revision, source, table, taps, vectors, masks,
             line = builder.add(source, builder.load(vec.at(builder, entry, I64)))
             bits_at = builder.add(masks, builder.load(vec.at(builder, vec.offset(builder, entry, 8), I64)))
 
-            def vector(state):
-                line, bits_at, out = state
-                flags = builder.load(vec.at(builder, bits_at, bits))
-                flags = builder.trunc(flags, ir.IntType(width)) if width < 8 else flags
-                mask = builder.bitcast(flags, ir.VectorType(vec.I1, width))
-                vec.store(builder, vec.masked_load(builder, width, line, mask), out, size)
-                steps = ((line, size), (bits_at, bits.width // 8), (out, size))
-                return [vec.offset(builder, place, step) for place, step in steps]
+            def some(count):
+                def block(state):
+                    line, bits_at, out = state
+                    for v in range(count):
+                        flags = builder.load(vec.at(builder, vec.offset(builder, bits_at, step * v), bits))
+                        flags = builder.trunc(flags, ir.IntType(width)) if width < 8 else flags
+                        mask = builder.bitcast(flags, ir.VectorType(vec.I1, width))
+                        values = vec.masked_load(builder, width, vec.offset(builder, line, size * v), mask)
+                        vec.store(builder, values, vec.offset(builder, out, size * v), size)
+                    steps = ((line, size), (bits_at, step), (out, size))
+                    return [vec.offset(builder, place, own * count) for place, own in steps]
 
-            vec.counted_loop(builder, vectors, [line, bits_at, target], vector)
+                return block
+
+            places = vec.counted_loop(builder, fours, [line, bits_at, target], some(4))
+            vec.counted_loop(builder, rest, places, some(1))
             return [vec.offset(builder, entry, 16), builder.add(target, pitch)]
 
+        fours, rest = builder.ashr(vectors, I64(2)), builder.and_(vectors, I64(3))
         vec.counted_loop(builder, taps, [table, col], tap)
         return context.get_dummy_value()
 
@@ -498,19 +504,25 @@ def _copy_block(typingctx, lanes, revision, source, source_step, rows, target, t
 
 
 @intrinsic(prefer_literal=True)
-def _fill_block(typingctx, lanes, revision, value, target, count, relu):
+def _fill(typingctx, lanes, revision, value, target, vectors, rest, relu):
     numbers = literal_values(lanes, revision)
     if numbers is None:
         return None
     width, _ = numbers
 
     def codegen(context, builder, signature, args):
-        value, target, count, relu = args[2:]
+        value, target, vectors, rest, relu = args[2:]
         values = vec.at_least(builder, vec.broadcast(builder, width, value), vec.least_value(builder, width, relu))
-        vec.masked_store(builder, values, target, vec.first_lanes(builder, width, count))
+
+        def whole(state):
+            vec.store(builder, values, state[0])
+            return [vec.offset(builder, state[0], 4 * width)]
+
+        (end,) = vec.counted_loop(builder, vectors, [target], whole)
+        vec.masked_store(builder, values, end, vec.first_lanes(builder, width, rest))
         return context.get_dummy_value()
 
-    return types.void(lanes, revision, *[types.int64] * 4), codegen
+    return types.void(lanes, revision, *[types.int64] * 5), codegen
 
 
 def _store_line(builder, width, values, target, whole, mask):
