@@ -1,7 +1,7 @@
 """What the estimates of cycles in conv_choice and winograd_choice assume of the machine."""
 
-LATENCY = 4
-"""Cycles from one multiply-add to the next on the same register."""
+LATENCY = 4.5
+"""Cycles from one multiply-add to the next on the same register, and what is lost where nothing else fills them."""
 CALL = 15
 """Cycles to enter and leave a tile."""
 FIRST_CACHE, SECOND_CACHE = 32 * 1024, 1024 * 1024

@@ -50,7 +50,7 @@ def winograd_tiles(g: ConvGeometry, unit: VectorUnit, *, backward: bool) -> Iter
             tile_bytes = n * n * 4 * (channels + vectors_in_all * unit.lanes)
             own, block, filled = split_units(g.batch * rows, columns, most, tile_bytes, weights)
             blocks = -(-own // block)
-            per_tap = max(vectors * most / 2, (vectors + most) / 2, LATENCY)
+            per_tap = max(vectors * most / 2, (vectors + most + 2) / 2, LATENCY)
             calls = blocks * filled / most * -(-vectors_in_all // vectors) * g.groups
             product = n * n * calls * (channels * per_tap + CALL + 2 * vectors * most)
             far = weights_cost(weights, blocks * g.batch * rows // own, g.batch)
@@ -76,7 +76,7 @@ def winograd_grad_tiles(g: ConvGeometry, unit: VectorUnit) -> Iterator[tuple[flo
             if channels < 1:
                 break
             calls = -(-g.group_channels // channels) * -(-vectors_in_all // vectors)
-            per_tile = max(vectors * channels / 2, (vectors + channels) / 2, LATENCY)
+            per_tile = max(vectors * channels / 2, (vectors + channels + 2) / 2, LATENCY)
             # Sums are loaded and stored for every block of images.
             block = max(LEAST_TILES * 2, tiles)
             product = n * n * calls * (tiles * per_tile + tiles / block * (CALL + 2 * vectors * channels))
