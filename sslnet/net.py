@@ -15,12 +15,12 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.arena import Arena
 from sslnet.blob import Blob
 from sslnet.debug_info import tell_backward, tell_forward
-from sslnet.errors import DefinitionError, ShapeError, UsageError, suggestion
+from sslnet.errors import DefinitionError, UsageError, suggestion
 from sslnet.footprint import Memory, check_memory, measure
 from sslnet.graph import State, build_graph
 from sslnet.layers.base import Context, Layer
 from sslnet.needs import backward_needs
-from sslnet.parameters import collect_params
+from sslnet.parameters import collect_params, share_params
 from sslnet.plan import Plan
 from sslnet.prototxt import Definition
 from sslnet.steps import Step
@@ -358,22 +358,7 @@ class Net:
 
     def share_with(self, other: Net) -> None:
         """Uses the other net's parameters (data, not diffs) in the layers of the same name from now on."""
-        for name, blobs in self.params.items():
-            others = other.params.get(name, [])
-            if others and len(others) != len(blobs):
-                raise ShapeError(
-                    f"{len(blobs)} parameter blobs cannot be shared with {len(others)}",
-                    path=self.definition.path,
-                    layer=name,
-                )
-            for mine, theirs in zip(blobs, others):
-                if mine.shape != theirs.shape:
-                    raise ShapeError(
-                        f"parameter of shape {mine.shape} cannot be shared with shape {theirs.shape}",
-                        path=self.definition.path,
-                        layer=name,
-                    )
-                mine.share_data(theirs)
+        share_params(self.params, other.params, self.definition.path)
 
     def copy_from(self, source: str | Path | Any) -> weights.Copied:
         """Copies parameters from a .caffemodel (binary or HDF5) or a NetParameter by layer name; says what matched."""

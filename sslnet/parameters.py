@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.errors import Span
+from sslnet.errors import ShapeError, Span
 from sslnet.layers.base import Layer
 
 
@@ -99,3 +99,21 @@ def _check_owner_says_it(param: Param, owner: Param) -> None:
                 field.name,
                 hint=f'what layer "{owner.layer.name}" says counts: it has the parameter first',
             )
+
+
+def share_params(params: Mapping[str, list[Blob]], others: Mapping[str, list[Blob]], path: str | None) -> None:
+    """Lets the parameters of one net show the data of another's, layer by layer of the same name.
+
+    params, others   the parameter blobs of each net by layer; path: of the first net's definition, for errors
+    raises ShapeError where numbers or shapes of blobs differ
+    """
+    for name, blobs in params.items():
+        theirs = others.get(name, [])
+        if theirs and len(theirs) != len(blobs):
+            raise ShapeError(f"{len(blobs)} parameter blobs cannot be shared with {len(theirs)}", path=path, layer=name)
+        for mine, other in zip(blobs, theirs):
+            if mine.shape != other.shape:
+                raise ShapeError(
+                    f"parameter of shape {mine.shape} cannot be shared with shape {other.shape}", path=path, layer=name
+                )
+            mine.share_data(other)
