@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop-constants", action="store_true",
         help="leave out what removed filters still emit (their bias): not the same net any more")  # fmt: skip
     parser.add_argument("--standard-only", action="store_true",
-        help="write nothing that Caffe could not read: convolutions keep all columns of their kernels, zero or not")  # fmt: skip
+        help="write convolutions as Caffe reads them: with all columns of their kernels, zero or not")  # fmt: skip
     parser.add_argument(
         "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase that is compared; default TEST"
     )

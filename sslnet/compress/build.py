@@ -58,7 +58,7 @@ def build_smaller(
 
     views          of the phases; contributions belong to the layers of the first
     weights        what the .caffemodel holds: for layers that run in none of these phases, which stay as they are
-    standard_only  only what Caffe itself can read
+    standard_only  convolutions as Caffe reads them
     """
     shrunk: dict[int, Any] = {}
     maps: dict[int, np.ndarray] = {}

@@ -77,7 +77,7 @@ def compact(
     weights         .caffemodel, or a pb.NetParameter with blobs
     phase           in which the two nets are compared, and in which constants are what they are
     drop_constants  leave out what removed channels still emitted: smaller by a Bias here and there, and not the same net
-    standard_only   write nothing that Caffe could not read: convolutions with all columns of their kernels
+    standard_only   convolutions as Caffe reads them, with all columns of their kernels
 
     raises RunError when a layer would lose every channel, or when the smaller net computes something else
     """

@@ -40,7 +40,7 @@ FEW_ZEROS = 0.4
 """With fewer zeros than this part of the weights there are too few zero rows and columns to make use of."""
 SAMPLE = 4096
 """Weights looked at to tell whether there are so few."""
-CLEARLY = 0.5
+CLEARLY = 0.6
 """Estimates are rough, of transformed products above all: zeros are made use of where that takes no more than this part of
 the dense cycles."""
 MANY_ZEROS = 0.6

@@ -244,7 +244,9 @@ class Convolution(Layer):
             weights = expand_columns(weights, np.array(sub.kept_column).reshape(self.group, -1), self.whole_shape)
             sub.ClearField("kept_column")
         weights = crop_kernel(sub, weights, self.window)
-        if not standard_only:
+        if standard_only:
+            sub.ClearField("conv_mode")
+        else:
             weights = drop_columns(sub, weights)
         return [weights, *blobs[1:]]
 

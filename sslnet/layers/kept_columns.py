@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sslnet import sslnet_pb2 as pb
+
 WORTH_DROPPING = 0.9
 """Columns are stored one by one when no more than this part of them is left: each one listed takes space as well."""
 
@@ -80,7 +82,8 @@ def crop_kernel(param: Any, weights: np.ndarray, window: Any) -> np.ndarray:
 def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
     """The weights as (num_output, kept) and ``kept_column`` in the ConvolutionParameter, where enough columns are zero.
 
-    As many columns stay in each group as in the fullest one, at least one: a group with fewer keeps zero ones.
+    As many columns stay in each group as in the fullest one, at least one: a group with fewer keeps zero ones. Where no
+    conv_mode is given it becomes AUTO, for a layer with few columns is worth a trial of some milliseconds.
     """
     group = param.group
     matrices = weights.reshape(group, len(weights) // group, -1)
@@ -91,4 +94,6 @@ def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
     # A stable sort puts the used columns first, then the lowest of the others.
     kept = np.sort(np.argsort(~used, axis=1, kind="stable")[:, :count], axis=1)
     param.kept_column[:] = kept.ravel().tolist()
+    if not param.HasField("conv_mode"):
+        param.conv_mode = pb.ConvolutionParameter.AUTO
     return np.ascontiguousarray(np.take_along_axis(matrices, kept[:, None], axis=2)).reshape(len(weights), count)

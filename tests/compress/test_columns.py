@@ -52,6 +52,7 @@ def test_zero_columns_and_kernel_borders_go(pruned, outputs_agree) -> None:
     outputs_agree(definition.message, weights, result.message, result.weights)
     conv2 = next(layer for layer in result.message.layer if layer.name == "conv2").convolution_param
     assert list(conv2.kept_column) == [0, 1, *range(30, 36), *range(8)]
+    assert conv2.conv_mode == pb.ConvolutionParameter.AUTO
     sizes = {size.name: size for size in result.layers}
     assert sizes["conv2"].after.flops / sizes["conv2"].before.flops == 8 / 36
     assert result.weights.ByteSize() < 0.7 * weights.ByteSize()
@@ -62,7 +63,9 @@ def test_standard_only_keeps_what_caffe_reads(pruned, outputs_agree) -> None:
     result = compact(definition, weights, standard_only=True)
     assert shapes(result.weights)["conv2"] == (6, 4, 3, 3)
     assert shapes(result.weights)["conv1"] == (8, 4, 3, 3)
-    assert not any(layer.convolution_param.kept_column for layer in result.message.layer)
+    for layer in result.message.layer:
+        assert not layer.convolution_param.kept_column
+        assert not layer.convolution_param.HasField("conv_mode")
     outputs_agree(definition.message, weights, result.message, result.weights)
 
 
