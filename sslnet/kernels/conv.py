@@ -130,13 +130,21 @@ def plan_forward(
 
 
 def plan_input_grad(
-    geometry: ConvGeometry, *, relu: bool = False, unit: VectorUnit | None = None, winograd: bool = True
+    geometry: ConvGeometry,
+    *,
+    relu: bool = False,
+    unit: VectorUnit | None = None,
+    winograd: bool = True,
+    lasting: bool = True,
 ) -> InputGradPlan:
-    """The gradient of a convolution with respect to its input; relu, unit, winograd as in plan_forward."""
+    """The gradient of a convolution with respect to its input; relu, unit, winograd as in plan_forward.
+
+    lasting   False: what is packed is good only until another plan packs; many weights then take their memory once
+    """
     unit = unit or vector_unit()
     if depthwise.takes_input_grad(geometry):
         return InputGradPlan(geometry, depthwise.input_grad_engine(geometry, unit, relu=relu))
-    return InputGradPlan(geometry, choose_input_grad(geometry, unit, winograd, relu=relu))
+    return InputGradPlan(geometry, choose_input_grad(geometry, unit, winograd, relu=relu, lasting=lasting))
 
 
 def plan_weight_grad(

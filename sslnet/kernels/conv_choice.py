@@ -48,7 +48,7 @@ def choose_forward(
 
 
 def choose_input_grad(
-    g: ConvGeometry, unit: VectorUnit, winograd: bool, *, relu: bool = False
+    g: ConvGeometry, unit: VectorUnit, winograd: bool, *, relu: bool = False, lasting: bool = True
 ) -> Engine | WinogradEngine:
     """The engine for the gradient of the input."""
     lowering = lower_input_grad(g)
@@ -56,11 +56,9 @@ def choose_input_grad(
     if winograd and allowed():
         candidates += winograd_tiles(g, unit, backward=True)
     tile = _cheapest(candidates)
-    return (
-        WinogradEngine(g, unit, tile, relu=relu, backward=True)
-        if isinstance(tile, WinogradTile)
-        else engine_of(lowering, unit, tile, relu=relu)
-    )
+    if isinstance(tile, WinogradTile):
+        return WinogradEngine(g, unit, tile, relu=relu, backward=True, lasting=lasting)
+    return engine_of(lowering, unit, tile, relu=relu)
 
 
 def _cheapest(candidates: list[tuple[float, Any]]) -> Any:

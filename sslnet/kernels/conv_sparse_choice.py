@@ -201,7 +201,8 @@ class SparseInputGrad(_Ways):
 
     def _plan(self, way: str, geometry: ConvGeometry) -> Any:
         if way == "dense":
-            return plan_input_grad(geometry, winograd=self.winograd, unit=self.unit)
+            # Packed right before each run.
+            return plan_input_grad(geometry, winograd=self.winograd, unit=self.unit, lasting=False)
         assert self.kept is not None
         return plan_kept_input_grad(geometry, self.kept, unit=self.unit)
 

@@ -13,6 +13,7 @@ Ref: Lavin and Gray 2016, algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numba import njit
@@ -81,7 +82,10 @@ def spread_bytes(floats: int) -> int:
 
 
 class WinogradEngine:
-    """Runs one convolution, or the gradient of its input; pack first."""
+    """Runs one convolution, or the gradient of its input; pack first.
+
+    lasting   False: weights are packed into memory that all such engines share, good until another of them packs
+    """
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class WinogradEngine:
         *,
         relu: bool = False,
         backward: bool = False,
+        lasting: bool = True,
     ) -> None:
         g = self.geometry = geometry
         self.tile = tile
@@ -124,7 +129,9 @@ class WinogradEngine:
         }
         self.offsets = (np.arange(channels) // lanes * most_tiles * lanes + np.arange(channels) % lanes) * 4
         self.weight_position = channels * padded
-        self.weights = aligned_empty((g.groups, positions, channels * padded))
+        self.lasting = lasting
+        self.weights_shape = (g.groups, positions, channels * padded)
+        self.weights = aligned_empty(self.weights_shape if lasting else 0)
         self.bias = aligned_zeros((g.groups, padded))
         self.zeros = aligned_zeros(self.blocks.width)
         counts = [self.blocks.width // lanes, padded % self.blocks.width // lanes]
@@ -147,10 +154,12 @@ class WinogradEngine:
 
     @property
     def multiply_adds(self) -> int:
-        return self.units * self.numbers["columns"][0] * self.weights[0].size * self.geometry.groups
+        return self.units * int(self.numbers["columns"][0]) * prod(self.weights_shape)
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         n = self.numbers[0]
+        if not self.lasting:
+            self.weights = scratch("winograd weights", prod(self.weights_shape))
         size = n["channels"] * n["r"] * n["r"] * n["lanes"] + n["lanes"] ** 2
         parallel(
             self._pack, n["groups"] * n["padded"] // n["lanes"], address(weights), int(size),

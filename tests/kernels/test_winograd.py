@@ -128,6 +128,19 @@ def test_errors_stay_below_their_bound_with_many_channels(g):
         assert np.abs(actual - right).max() < WITHIN / 2 * np.abs(right).max()
 
 
+def test_plans_that_do_not_last_share_the_memory_of_their_weights():
+    geometries = [ConvGeometry(8, 64, 16, 16, filters, 3, 3, pad_h=1, pad_w=1) for filters in (64, 96)]
+    plans = [plan_input_grad(g, lasting=False) for g in geometries]
+    for g, plan in zip(geometries * 2, plans * 2):
+        x, weights, _, dy = operands(g)
+        dx = np.empty(g.input_shape, np.float32)
+        plan.pack(weights)
+        plan.run(dy, dx)
+        assert_close(dx, naive_gradients(g, x, weights, dy)[0], WITHIN)
+    plans[0].pack(operands(geometries[0])[1])
+    assert np.shares_memory(plans[0].engine.weights, plans[1].engine.weights)
+
+
 def test_zero_filters_and_zero_channels_stay_exactly_zero():
     g = ConvGeometry(2, 20, 9, 9, 24, 3, 3, pad_h=1, pad_w=1)
     x, weights, _, dy = operands(g)
