@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sslnet.layers.python import allow_python_layers
     from sslnet.net import Net
     from sslnet.net_spec import NetSpec, params, to_proto
+    from sslnet.predictor import Predictor
     from sslnet.pycaffe import (
         AdaDeltaSolver,
         AdaGradSolver,
@@ -57,6 +58,7 @@ _MODULES = {
     "NesterovSolver": "sslnet.pycaffe",
     "Net": "sslnet.net",
     "NetSpec": "sslnet.net_spec",
+    "Predictor": "sslnet.predictor",
     "RMSPropSolver": "sslnet.pycaffe",
     "SGDSolver": "sslnet.pycaffe",
     "Solver": "sslnet.solver",
@@ -91,6 +93,7 @@ __all__ = [
     "NesterovSolver",
     "Net",
     "NetSpec",
+    "Predictor",
     "RMSPropSolver",
     "SGDSolver",
     "Solver",

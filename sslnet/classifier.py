@@ -76,6 +76,10 @@ class Classifier(Net):
             h, w = self.crop_dims
             crops = np.stack([image[top : top + h, left : left + w] for image in resized])
         name = self.inputs[0]
+        self.plan(fused=True).hold_weights(True)  # for as long as this call lasts
         batch: dict[str, Any] = {name: np.stack([self.transformer.preprocess(name, crop) for crop in crops])}
-        scores = self.forward_all(**batch)[self.outputs[0]].reshape(len(crops), -1)
+        try:
+            scores = self.forward_all(**batch)[self.outputs[0]].reshape(len(crops), -1)
+        finally:
+            self.plan(fused=True).hold_weights(False)
         return scores.reshape(len(inputs), -1, scores.shape[1]).mean(axis=1) if oversample else scores

@@ -31,6 +31,7 @@ class Plan:
 
     def __init__(self, net: Net, *, fused: bool) -> None:
         self.fused = fused
+        self.held = False
         self.steps: list[Step] = []
         for i, layer in enumerate(net.layers):
             fast = None if net.plain else FAST.get(layer.TYPE)
@@ -49,6 +50,7 @@ class Plan:
     def hold_weights(self, held: bool) -> None:
         """Lets steps keep what they make of the weights, which stay what they are at the next run until this is called
         again: after every change, when they are held."""
+        self.held = held
         for step in self.steps:
             step.hold_weights(held)
 

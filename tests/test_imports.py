@@ -51,7 +51,7 @@ RANKS = [
         "updates",
     ],
     ["classifier", "compress", "pycaffe", "sparsity", "timing"],
-    ["steering"],
+    ["predictor", "steering"],
     ["exchange", "report"],
     ["cli"],
     ["__main__"],

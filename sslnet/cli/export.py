@@ -32,14 +32,15 @@ def run(args: argparse.Namespace) -> int:
     need_onnx()
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
-    from sslnet.exchange.export import deploy_net, export, preprocessing
+    from sslnet.compress.deploy import deploy_net
+    from sslnet.exchange.export import export, preprocessing
     from sslnet.files import atomic_write
     from sslnet.report.units import size
 
     target = args.output or args.weights.removesuffix(".h5").removesuffix(".caffemodel") + ".onnx"
     if os.path.exists(target) and not args.force:
         raise UsageError(f"{target} exists", hint="--force overwrites it, --output names another file")
-    net, message = deploy_net(args.model, args.weights, args.level, stages(args.stage))
+    net, message = deploy_net(args.model, args.weights, level=args.level, stages=stages(args.stage))
     tell_notes(net.definition)
     steps = preprocessing(message)
     model, difference = export(net, {"preprocessing": steps, "channel_order": "as in the net's training data"})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
 from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DefinitionError
 from sslnet.graph import State, filter_layers
-from sslnet.inputs import Shapes, input_layer, is_source
+from sslnet.inputs import Shapes, input_layer, is_source, source_shapes, with_inputs
 from sslnet.layers import LAYERS
-from sslnet.prototxt import Definition
+from sslnet.net import Net
+from sslnet.prototxt import Definition, read_net
+from sslnet.weights import copy_all_weights
 
 OUTPUT_OF_LOSS = {
     "SoftmaxWithLoss": ("Softmax", "prob"),
@@ -52,6 +57,27 @@ def deploy_definition(definition: Definition, state: State, shapes: Shapes) -> A
         else:
             result.layer.append(layer)
     return result
+
+
+def deploy_net(
+    path: str | Path, weights: Any, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
+) -> tuple[Net, Any]:
+    """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
+
+    A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
+    raises DefinitionError when it has no inputs, WeightsError when a layer finds no weights
+    """
+    definition = read_net(os.fspath(path))
+    state = State(pb.TEST, level, stages)
+    net = Net(definition, phase=pb.TEST, level=level, stages=stages, lean=lean)
+    deployed = deploy_definition(definition, state, source_shapes(net))
+    if deployed is not None:
+        shapes = {name: (1, *shape[1:]) for name, shape in source_shapes(net).items()}
+        net = Net(with_inputs(definition.with_message(deployed), shapes), phase=pb.TEST, lean=lean)
+    if not net.inputs:
+        raise DefinitionError("the net has no inputs: there is nothing to give it", path=definition.path)
+    copy_all_weights(net, weights)
+    return net, definition.message
 
 
 def _goes(layer: Any) -> bool:

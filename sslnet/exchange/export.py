@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from onnx import helper
 
 import sslnet
 from sslnet.compress.compare import BlobDifference, Difference, blob_difference
-from sslnet.errors import DefinitionError, RunError
+from sslnet.errors import RunError
 from sslnet.exchange.graph import OPSET, Graph, Unsupported, value_info
 from sslnet.exchange.operators import WRITERS
 from sslnet.net import Net
@@ -139,31 +138,6 @@ def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[Any, Di
             path=net.definition.path,
         )
     return model, difference
-
-
-def deploy_net(path: str | Path, weights: Any, level: int = 0, stages: tuple[str, ...] = ()) -> tuple[Net, Any]:
-    """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
-
-    A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
-    """
-    from sslnet import sslnet_pb2 as pb
-    from sslnet.compress.deploy import deploy_definition
-    from sslnet.graph import State
-    from sslnet.inputs import source_shapes, with_inputs
-    from sslnet.prototxt import read_net
-    from sslnet.weights import copy_all_weights
-
-    definition = read_net(path)
-    state = State(pb.TEST, level, stages)
-    net = Net(definition, phase=pb.TEST, level=level, stages=stages)
-    deployed = deploy_definition(definition, state, source_shapes(net))
-    if deployed is not None:
-        shapes = {name: (1, *shape[1:]) for name, shape in source_shapes(net).items()}
-        net = Net(with_inputs(definition.with_message(deployed), shapes), phase=pb.TEST)
-    if not net.inputs:
-        raise DefinitionError("the net has no inputs: there is nothing to give it", path=definition.path)
-    copy_all_weights(net, weights)
-    return net, definition.message
 
 
 def _identifier(name: str) -> str:
