@@ -17,6 +17,7 @@ import numpy as np
 
 from sslnet.kernels.jit import kernel, spread
 from sslnet.kernels.threads import num_parts
+from sslnet.layers.convolution import Convolution
 
 if TYPE_CHECKING:
     from sslnet.blob import Blob
@@ -94,7 +95,10 @@ def measure(net: Net) -> list[LayerSparsity]:
             matrix = nonzero_parts(array.T if transposed else array, groups)
             elements = Kept(matrix.nonzero, array.size)
             filters, columns = _kept(matrix.rows), _kept(matrix.columns)
-            channels = _kept(np.logical_or.reduce(matrix.columns.reshape(groups, -1, per_channel), axis=2))
+            if isinstance(layer, Convolution) and layer.kept is not None:
+                channels = _listed_channels(layer.kept // math.prod(layer.window.kernel), matrix.columns)
+            else:
+                channels = _kept(np.logical_or.reduce(matrix.columns.reshape(groups, -1, per_channel), axis=2))
             flops = Kept(0, 0) if param.index else _flops(flops_of_layer, matrix)
         result.append(
             LayerSparsity(
@@ -149,6 +153,13 @@ def _layout(param: Any, shape: Sequence[int], bottoms: Sequence[Blob]) -> tuple[
 
 def _kept(flags: np.ndarray) -> Kept:
     return Kept(int(np.count_nonzero(flags)), flags.size)
+
+
+def _listed_channels(channels: np.ndarray, columns: np.ndarray) -> Kept:
+    """Channels of a convolution whose weights list their columns, from the channel (groups, columns) of each one."""
+    present = [np.unique(own).size for own in channels]
+    left = [np.unique(own[there]).size for own, there in zip(channels, columns, strict=True)]
+    return Kept(sum(left), sum(present))
 
 
 def _flops(flops: int, matrix: Matrix) -> Kept:

@@ -12,6 +12,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
 from sslnet.net import Net
 from sslnet.solver import Solver
+from sslnet.sparsity import measure
 
 NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 9 dim: 8 } } }
@@ -118,3 +119,15 @@ def test_a_net_with_kept_columns_trains_on(pruned, tmp_path) -> None:
             losses[-1].append(solver.net.loss)
     assert losses[0][-1] < losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_the_sparsity_of_kept_columns_counts_channels_and_flops(pruned) -> None:
+    small = compact(prototxt.parse(NET, pb.NetParameter), pruned.to_proto())
+    net = Net(small.message, small.weights)
+    net.params["conv2"][0].data[:3, :2] = 0
+    sparsity = {one.name: one for one in measure(net)}["conv2[0]"]
+    assert sparsity.shape == (6, 8)
+    assert (sparsity.channels.kept, sparsity.channels.total) == (2, 3)
+    # One of the second group's eight columns was zero from the first: the groups list equally many.
+    assert (sparsity.columns.kept, sparsity.columns.total) == (13, 16)
+    assert sparsity.flops.fraction == pytest.approx(13 / 16)
