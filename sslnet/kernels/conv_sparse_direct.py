@@ -27,7 +27,8 @@ from sslnet.kernels.conv_sparse_kept import (
     rows_chunks,
     vector_chunks,
 )
-from sslnet.kernels.conv_sparse_tiles import copy_rows, sparse_tile
+from sslnet.kernels.conv_sparse_moves import copy_rows
+from sslnet.kernels.conv_sparse_tiles import sparse_tile
 from sslnet.kernels.jit import kernel
 from sslnet.kernels.memory import aligned_zeros, scratch
 from sslnet.kernels.threads import num_parts, parallel

@@ -25,7 +25,8 @@ from sslnet.kernels.conv_sparse_kept import (
     tile_table,
     vector_chunks,
 )
-from sslnet.kernels.conv_sparse_tiles import add_taps, dot_tile, fill_row, lower_same
+from sslnet.kernels.conv_sparse_moves import add_taps, fill_row, lower_same
+from sslnet.kernels.conv_sparse_tiles import dot_tile
 from sslnet.kernels.jit import kernel
 from sslnet.kernels.memory import aligned_zeros, scratch
 from sslnet.kernels.threads import num_parts, parallel

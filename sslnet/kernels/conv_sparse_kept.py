@@ -16,7 +16,8 @@ from numba import njit
 from sslnet.kernels.conv_engine import address, record, threads_for
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_sparse import Kept
-from sslnet.kernels.conv_sparse_tiles import fill_row, integer_at, lower_same, lower_taps, panel_tile
+from sslnet.kernels.conv_sparse_moves import fill_row, integer_at, lower_same, lower_taps
+from sslnet.kernels.conv_sparse_tiles import panel_tile
 from sslnet.kernels.memory import aligned_zeros, scratch
 from sslnet.kernels.threads import num_parts, parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
