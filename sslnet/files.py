@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from sslnet.errors import DataError, RunError, Span, SslnetError
+from sslnet.errors import DataError, RunError, Span, SslnetError, UsageError
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -44,6 +44,33 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _flush(target.parent, os.O_RDONLY)
     except OSError as error:
         raise RunError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Holds a lock while the block runs; ``path`` is its file, there for as long. A killed process leaves no lock behind.
+
+    what   whom the lock is for, for the error's sake
+    raises UsageError when another process, or another part of this one, has it; without locks (Windows) nothing is held
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{what} is in use by another run", hint=f"{os.fspath(path)} is its lock") from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def resolve(

@@ -10,6 +10,7 @@ Ref: Caffe's Solver and SGDSolver
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import secrets
@@ -24,7 +25,7 @@ from sslnet import lr_policies
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import ErrorList, RunError, SslnetError, UsageError, WeightsError
 from sslnet.families import couple, put_duals, take_duals
-from sslnet.files import resolve
+from sslnet.files import resolve, sole_user
 from sslnet.kernels import update as kernels
 from sslnet.kernels.jit import spread
 from sslnet.layers.convolution import Convolution
@@ -171,14 +172,14 @@ class Solver:
         if resume is not None:
             self.restore(resume)
         check_aims(self.definition, self.net)
-        self._check_prefix()
-        self.monitor.on_start(self)
-        self.step(max(0, self.param.max_iter - self.iter))
-        stopped = self._request == "stop"
-        if (self.param.snapshot_after_train or stopped) and self._saved_at != self.iter:
-            self.snapshot()
-        if not stopped:
-            self._last_words()
+        with self._own_prefix():
+            self.monitor.on_start(self)
+            self.step(max(0, self.param.max_iter - self.iter))
+            stopped = self._request == "stop"
+            if (self.param.snapshot_after_train or stopped) and self._saved_at != self.iter:
+                self.snapshot()
+            if not stopped:
+                self._last_words()
         self._request = None
         self.monitor.on_finish(self, stopped)
 
@@ -451,10 +452,12 @@ class Solver:
     def _nets(self) -> dict[str, Net]:
         return {"train": self.net, **{f"test{k}": net for k, net in enumerate(self.test_nets)}}
 
-    def _check_prefix(self) -> None:
-        """Snapshots must have a place before hours are spent."""
-        if self.param.snapshot or self.param.snapshot_after_train:
-            make_folder(self.prefix)
+    def _own_prefix(self) -> contextlib.AbstractContextManager[None]:
+        """Snapshots must have a place before hours are spent, and no other run must write its own between them."""
+        if not (self.param.snapshot or self.param.snapshot_after_train):
+            return contextlib.nullcontext()
+        make_folder(self.prefix)
+        return sole_user(f"{self.prefix}.lock", f"snapshot_prefix {self.prefix}")
 
 
 def _square_sum(array: np.ndarray) -> float:

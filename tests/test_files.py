@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sslnet.errors import DataError, DefinitionError, RunError, Span
-from sslnet.files import atomic_path, atomic_write, resolve
+from sslnet.errors import DataError, DefinitionError, RunError, Span, UsageError
+from sslnet.files import atomic_path, atomic_write, resolve, sole_user
 
 
 def test_atomic_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
@@ -126,3 +126,26 @@ def test_resolve_lists_the_places_it_looked_in(tree):
 def test_resolve_of_what_is_no_name_is_an_error_of_the_kind_asked_for(name):
     with pytest.raises(DefinitionError):
         resolve(name, error=DefinitionError)
+
+
+# -- locks ---------------------------------------------------------------------------------------------------------------
+
+
+def test_lock_has_one_holder_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with sole_user(path, "the run"):
+        assert path.exists()
+        with pytest.raises(UsageError, match="the run is in use by another run"), sole_user(path, "the run"):
+            pass
+    assert not path.exists()
+    with sole_user(path, "the run"):
+        pass
+
+
+def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    code = f"import os, signal; from sslnet.files import sole_user\nwith sole_user({str(path)!r}, 'x'): os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert path.exists()
+    with sole_user(path, "the run"):
+        pass

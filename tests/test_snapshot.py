@@ -17,7 +17,7 @@ import pytest
 
 from sslnet import prototxt, snapshot
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import RunError, WeightsError
+from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.monitor import Monitor
 from sslnet.prototxt import Note
 from sslnet.snapshot import State, find_weights, read_state, snapshot_prefix, write_state
@@ -437,3 +437,16 @@ def test_prefix_is_the_solvers_own_name_unless_given(folder: Path, text: str, pa
 def test_paths_name_the_iteration() -> None:
     assert snapshot.snapshot_paths("a/b", 20, False) == ("a/b_iter_20.caffemodel", "a/b_iter_20.solverstate")
     assert snapshot.snapshot_paths("a/b", 20, True) == ("a/b_iter_20.caffemodel.h5", "a/b_iter_20.solverstate.h5")
+
+
+def test_second_run_with_the_same_prefix_is_refused(folder: Path) -> None:
+    """Else the snapshots of the two would stand side by side, and nobody could tell which state belongs to which weights."""
+
+    class Second(Monitor):
+        def on_start(self, solver: Solver) -> None:
+            with pytest.raises(UsageError, match="is in use by another run"):
+                Solver(definition()).solve()
+
+    Solver(definition(), monitor=Second()).solve()
+    assert not list(folder.rglob("*.lock"))
+    Solver(definition()).solve()
