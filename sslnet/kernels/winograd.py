@@ -18,7 +18,7 @@ from math import prod
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv_engine import SMALL_PACK, Blocks, address, record, threads_for
+from sslnet.kernels.conv_engine import Blocks, address, record, threads_for
 from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_tiles import filter_tile
 from sslnet.kernels.conv_transposes import load_transposed, store_tile
@@ -32,6 +32,8 @@ OUTPUTS = {3: (2, 4), 5: (2, 4)}
 """m of F(m x m, r x r), by r."""
 BLOCK_BYTES = 512 * 1024
 """What V and the products of a block of tiles may take, to stay in the second-level cache."""
+SMALL_TRANSFORM = 1 << 17
+"""Weights times the positions they become below which one thread packs faster."""
 LEAST_TILES = 28
 MANY_WEIGHTS = 4 * 1024 * 1024
 LEAST_TILES_OF_MANY = 64
@@ -163,7 +165,7 @@ class WinogradEngine:
         size = n["channels"] * n["r"] * n["r"] * n["lanes"] + n["lanes"] ** 2
         parallel(
             self._pack, n["groups"] * n["padded"] // n["lanes"], address(weights), int(size),
-            most=1 if weights.size < SMALL_PACK else None,
+            most=1 if weights.size * n["n"] ** 2 < SMALL_TRANSFORM else None,
         )  # fmt: skip
         self.bias[:, : n["filters"]] = 0 if bias is None else bias.reshape(n["groups"], n["filters"])
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from numba import njit
 
 from sslnet.errors import UsageError
+from sslnet.kernels import threads
 from sslnet.kernels.cores import usable_cores
+from sslnet.kernels.spin import spin
 from sslnet.kernels.threads import (
     DETERMINISTIC_PARTS,
     deterministic,
@@ -360,3 +362,50 @@ def test_interrupts_at_any_moment_leave_the_workers_usable():
         counts = np.zeros(1000, np.int64)
         parallel(count_up, 1000, counts)
         assert (counts == 1).all()
+
+
+# -- looking out before going to sleep -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cores", [1, 64])
+def test_regions_in_quick_and_slow_succession_cover_their_ranges_once(cores, monkeypatch):
+    """Workers that look out (as many cores as threads) and workers that sleep at once, with pauses of all lengths between."""
+    monkeypatch.setattr(threads, "usable_cores", lambda: cores)
+    monkeypatch.setattr(threads, "_pool", None)
+    counts = np.zeros(64, np.int64)
+    pauses = [0, 0, 50e-6, 0, 300e-6, 100e-6, 200e-6, 0, 2e-3]
+    for turn in range(300):
+        parallel(count_up, counts.size, counts)
+        assert (counts == turn + 1).all()
+        time.sleep(pauses[turn % len(pauses)])
+
+
+def test_interrupts_while_threads_look_out_leave_the_workers_usable(monkeypatch):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 64)
+    monkeypatch.setattr(threads, "_pool", None)
+    test_interrupts_at_any_moment_leave_the_workers_usable()
+
+
+def test_workers_without_work_use_no_processor_time(monkeypatch):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 64)
+    monkeypatch.setattr(threads, "_pool", None)
+    for _ in range(100):
+        parallel(count_up, 64, np.zeros(64, np.int64))
+    time.sleep(0.05)
+    begin = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - begin < 0.1
+
+
+def test_spin_ends_when_the_number_comes_or_after_its_turns():
+    words = np.zeros(32, np.int64)
+    told, watched = words.ctypes.data, words.ctypes.data + 128
+    assert not spin(told, 7, watched, 1, 10, 0)
+    assert words[0] == 7
+    assert not spin(0, 8, watched, 1, 0, 0)
+    assert words[0] == 7
+    timer = threading.Timer(0.02, words.__setitem__, (16, 3))
+    timer.start()
+    assert spin(told, 9, watched, 3, 1 << 62, 5)
+    timer.join()
+    assert list(words[[0, 16]]) == [9, 3]
