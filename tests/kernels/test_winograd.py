@@ -32,7 +32,7 @@ def small_pieces():
     """Two threads, and blocks of few tiles, for shapes that are small."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv_engine, "SMALL", 0)
-        patch.setattr(winograd, "SMALL_PACK", 0)
+        patch.setattr(winograd, "SMALL_TRANSFORM", 0)
         set_num_threads(2)
         yield patch
         set_num_threads(None)
