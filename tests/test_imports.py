@@ -51,7 +51,7 @@ RANKS = [
         "updates",
     ],
     ["classifier", "compress", "pycaffe", "sparsity", "timing"],
-    ["predictor", "steering"],
+    ["predictor", "procedure", "steering", "tradeoff", "trials"],
     ["exchange", "report"],
     ["cli"],
     ["__main__"],

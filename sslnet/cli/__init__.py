@@ -25,6 +25,7 @@ from sslnet.errors import SslnetError, UsageError, suggestion
 COMMANDS = {
     "train": "sslnet.cli.train",
     "test": "sslnet.cli.test",
+    "path": "sslnet.cli.path",
     "compact": "sslnet.cli.compact",
     "lowrank": "sslnet.cli.lowrank",
     "check": "sslnet.cli.check",

@@ -39,6 +39,7 @@ class Compiling(Monitor):
         self._watching: contextlib.AbstractContextManager[Any] | None = None
         self._nets: list[Net] = []
         self._given_up = False
+        self._over = False
 
     # -- what Numba does ---------------------------------------------------------------------------------------------
 
@@ -83,6 +84,8 @@ class Compiling(Monitor):
 
     def follow(self, train: Net, tests: Iterable[Net] = ()) -> None:
         """Counts the steps of one forward and backward pass of a net, and of one forward pass of others."""
+        if self._over:  # a run before this one has told of its own kernels
+            self.began, self._over = None, False
         self._nets, self.done = [*tests, train], 0
         steps = {(net, i, True) for net in self._nets for i in range(len(net.layers))}
         steps |= {(train, i, False) for i, needed in enumerate(train.layer_need_backward) if needed}
@@ -118,6 +121,7 @@ class Compiling(Monitor):
                 self.show("")
             if self.done == self.total:
                 self.say(f"kernels compiled in {time.monotonic() - self.began:.0f} s")
+        self._over |= bool(self._nets)
         self._nets = []
 
     # -- Ctrl-C ------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.net import Net
+    from sslnet.trials import epoch_batches
 
     use_threads(args.threads, args.deterministic)
     if args.iterations is not None and args.iterations < 1:
@@ -62,16 +63,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         log.result("\n".join([*summary(net, outputs, loss), *error_lines(net, outputs, iterations)]))
     return 0
-
-
-def epoch_batches(net: Net) -> int | None:
-    """Batches that hold all records of the net's data once; None where the data do not tell their number.
-
-    Rounded down when the last batch would run over into the first records: those would count twice.
-    """
-    batches = [layer.epoch_batches() for layer in net.layers if hasattr(layer, "epoch_batches")]
-    known = [number for number in batches if number]
-    return max(known) if known else None
 
 
 def score(net: Net, iterations: int, log: Log) -> tuple[list[tuple[str, float]], float]:

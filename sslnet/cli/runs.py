@@ -1,0 +1,39 @@
+"""What commands that run several solvers, one after the other, show of each, and how they are stopped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sslnet.cli.log import Log
+from sslnet.cli.monitors import LogMonitor, ScreenMonitor
+from sslnet.cli.signals import signal_effects
+
+if TYPE_CHECKING:
+    from sslnet.cli.compiling import Compiling
+    from sslnet.solver import Solver
+
+
+class _Runs(ScreenMonitor):
+    """A bar for each run on a terminal."""
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        """These are the command's own, for it to go on from."""
+
+
+class _LoggedRuns(LogMonitor):
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        """These are the command's own, for it to go on from."""
+
+    def close(self) -> None: ...
+
+
+def solver_monitor(log: Log) -> Any:
+    """A Monitor with ``close``."""
+    return _Runs(log) if log.terminal else _LoggedRuns(log)
+
+
+def watching(log: Log, compiling: Compiling) -> Callable[[Solver], contextlib.AbstractContextManager[None]]:
+    """For each solver: Ctrl-C and SIGTERM stop it where it can go on later."""
+    return lambda solver: signal_effects(solver.request, log, "stop", "none", compiling.give_up)

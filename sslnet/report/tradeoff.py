@@ -1,0 +1,94 @@
+"""The path from weak to strong penalties in words: the table, the lines of a CSV file, and the curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
+
+from sslnet.report.tables import Table
+from sslnet.report.units import count, digits, factor, milliseconds
+
+if TYPE_CHECKING:
+    from sslnet.tradeoff import Path
+
+COSTS = {"flops": "FLOPs an image", "parameters": "parameters", "seconds": "forward ms"}
+"""What a net costs, as a field of Point, and its words."""
+COLUMNS = (
+    "point", "factor", "error", "loss", "flops", "parameters", "forward_ms", "speedup",
+    "best_by_flops", "best_by_parameters", "best_by_time", "weights",
+)  # fmt: skip
+
+
+def score_text(error: float | None, loss: float | None) -> str:
+    """A test error in percent, else the loss."""
+    return f"{100 * error:.2f} %" if error is not None else digits(loss)
+
+
+def tradeoff_table(path: Path) -> Table:
+    """A row a point: factor of the strengths, error, and what the compacted net takes."""
+    table = Table(
+        "Path", "point", "strengths", f"test {path.measure}", "FLOPs\nan image", "parameters", "forward\nms", "speedup",
+        "best",
+    )  # fmt: skip
+    best = {cost: path.best(cost) for cost in COSTS}
+    for k, point in enumerate(path.points):
+        marks = [word for cost, word in zip(COSTS, ("F", "P", "T")) if best[cost][k]]
+        table.add(
+            k,
+            f"x {digits(point.factor)}" if point.factor is not None else "start",
+            score_text(point.error, point.loss),
+            count(point.flops),
+            count(point.parameters),
+            milliseconds(point.seconds),
+            factor(point.speedup),
+            "".join(marks),
+        )
+    table.note(
+        f"best: no other point has both less {path.measure} and fewer FLOPs (F), fewer parameters (P), less time (T)"
+    )
+    table.note("FLOPs, parameters and time are those of the compacted nets; speedup: over the net at the start")
+    if path.ended:
+        table.note(path.ended)
+    return table
+
+
+def tradeoff_csv(path: Path) -> str:
+    """One line a point under a line of heads; what is not known is empty."""
+    best = [path.best(cost) for cost in COSTS]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for k, point in enumerate(path.points):
+        costs = (point.flops, point.parameters, 1e3 * point.seconds, point.speedup)
+        marks = [int(flags[k]) for flags in best]
+        writer.writerow([k, point.factor, point.error, point.loss, *costs, *marks, point.weights])
+    return text.getvalue()
+
+
+def plot_tradeoff(path: Path, file: str | FilePath) -> None:
+    """Error against FLOPs, parameters and time of the compacted nets; points that no other one beats are filled."""
+    from sslnet.report.plots import figure
+
+    scale, unit = (100, "test error (%)") if path.measure == "error" else (1, "test loss")
+    first = 0
+    if len(path.points) > 1 and path.points[0].score > max(point.score for point in path.points[1:]):
+        first = 1  # a net that was not trained yet would leave the others no room
+    points = path.points[first:]
+    with figure(file, 1, len(COSTS)) as axes:
+        for ax, (cost, words) in zip(axes, COSTS.items()):
+            costs = [getattr(point, cost) * (1e3 if cost == "seconds" else 1) for point in points]
+            scores = [scale * point.score for point in points]
+            ax.plot(costs, scores, "o-", color="grey", markerfacecolor="white", linewidth=0.8)
+            best = sorted((x, y) for x, y, good in zip(costs, scores, path.best(cost)[first:]) if good)
+            ax.plot([x for x, _ in best], [y for _, y in best], "o", color="black", label="best")
+            for x, y, point in zip(costs, scores, points):
+                name = digits(point.factor) if point.factor is not None else "start"
+                ax.annotate(name, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
+            ax.set(xlabel=words, ylabel=unit)
+            if cost == "seconds":
+                ax.set_xlim(left=0)
+            else:
+                ax.set_xscale("log")
+            ax.legend()

@@ -1,0 +1,186 @@
+"""What commands share that train a net several times: its schedule in another number of iterations, its score, a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import RunError, UsageError, WeightsError
+from sslnet.files import resolve
+from sslnet.net import Net
+from sslnet.prototxt import Definition
+from sslnet.solver_nets import find_nets, net_state
+from sslnet.weights import copy_all_weights
+
+if TYPE_CHECKING:
+    from sslnet.solver import Solver
+
+STRENGTHS = ("breadth_decay", "kernel_shape_decay", "block_group_decay", "group_lasso_decay")
+"""Fields of a solver that say how strong a group lasso is."""
+BATCHES = 50
+"""Batches of a test where the data do not tell how many records there are."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a net does on its test data.
+
+    error  share of the images that its main Accuracy layer counts as wrong; None where there is none
+    loss   mean over the batches; None where the phase has no loss
+    """
+
+    error: float | None
+    loss: float | None
+
+    @property
+    def value(self) -> float:
+        """What nets are compared by: the error, else the loss. Less is better."""
+        value = self.error if self.error is not None else self.loss
+        assert value is not None
+        return value
+
+    @property
+    def measure(self) -> str:
+        return "error" if self.error is not None else "loss"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Which net is tested, and how: the definition, its state, batches (None: all test data once)."""
+
+    definition: Definition
+    level: int
+    stages: tuple[str, ...]
+    batches: int | None
+    seed: int
+
+    def net(self, weights: Any, definition: Definition | None = None) -> Net:
+        """The net in phase TEST, or another one in its place, its parameters all from ``weights``."""
+        source = definition or self.definition
+        net = Net(source, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
+        copy_all_weights(net, weights)
+        return net
+
+    def check(self) -> None:
+        """Before anything is trained. raises UsageError where there is nothing to test on or nothing to compare by"""
+        net = Net(self.definition, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
+        where = self.definition.path or f'the net "{net.name}"'
+        if net.inputs or not any(layer.IS_SOURCE for layer in net.layers):
+            waits = f": it waits for {', '.join(net.inputs)}" if net.inputs else ""
+            raise UsageError(
+                f"{where} has no test data{waits}",
+                hint="give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt",
+            )
+        if _main_accuracy(net) is None and not net.loss_weights:
+            raise UsageError(
+                f"{where} has neither an Accuracy nor a loss in phase TEST: there is nothing to compare nets by"
+            )
+
+    def score(self, weights: Any, definition: Definition | None = None) -> Score:
+        """The same batches for every net that is compared: all start with the first record."""
+        net = self.net(weights, definition)
+        output = _main_accuracy(net)
+        batches = self.batches or epoch_batches(net) or BATCHES
+        right = loss = 0.0
+        for _ in range(batches):
+            outputs = net.forward()
+            loss += net.loss
+            right += float(outputs[output].reshape(-1)[0]) if output is not None else 0.0
+        return Score(1 - right / batches if output is not None else None, loss / batches if net.loss_weights else None)
+
+
+def find_trial(solver: Definition, seed: int) -> Trial:
+    """The first test net of a solver; the net that it trains, in phase TEST, where it names none."""
+    train, tests = find_nets(solver)
+    param = solver.message
+    said = param.test_state[0] if tests and param.test_state else pb.NetState()
+    state = net_state(tests[0] if tests else train, pb.TEST, said)
+    batches = param.test_iter[0] if tests and param.test_iter else None
+    return Trial(tests[0] if tests else train, state["level"], state["stages"], batches, seed)
+
+
+def epoch_batches(net: Net) -> int | None:
+    """Batches that hold all records of the net's data once; None where the data do not tell their number.
+
+    Rounded down when the last batch would run over into the first records: those would count twice.
+    """
+    batches = [layer.epoch_batches() for layer in net.layers if hasattr(layer, "epoch_batches")]
+    known = [number for number in batches if number]
+    return max(known) if known else None
+
+
+def _main_accuracy(net: Net) -> str | None:
+    """The output of the last Accuracy layer, which heads on the way stand before; of those with top_k 1 if there are any."""
+    found = [
+        (layer.param.accuracy_param.top_k == 1, names[0])
+        for layer, names in zip(net.layers, net.top_names)
+        if layer.TYPE == "Accuracy" and names[0] in net.outputs
+    ]
+    best = [name for first, name in found if first] or [name for _, name in found]
+    return best[-1] if best else None
+
+
+def fit_schedule(param: Any, iterations: int) -> None:
+    """Lets a solver run for so many iterations, its learning rate falling as it did over max_iter before."""
+    ratio = iterations / param.max_iter if param.max_iter else 1.0
+    param.max_iter = iterations
+    if param.HasField("stepsize"):
+        param.stepsize = max(1, round(param.stepsize * ratio))
+    param.stepvalue[:] = [round(value * ratio) for value in param.stepvalue]
+    if param.lr_policy == "exp":
+        param.gamma **= 1 / ratio
+    elif param.lr_policy in ("inv", "sigmoid"):
+        param.gamma /= ratio
+
+
+def quiet(param: Any) -> None:
+    """A solver that has no test nets, ends without a snapshot, and starts from no weights of its own accord."""
+    for name in ("test_iter", "test_interval", "test_initialization", "test_compute_loss", "test_state", "test_net"):
+        param.ClearField(name)
+    param.ClearField("test_net_param")
+    param.ClearField("weights")
+    param.snapshot_after_train = False
+
+
+def check_started(solver: Solver, weights: Sequence[str | os.PathLike[str]]) -> None:
+    """raises WeightsError when a file of weights has nothing for the net"""
+    for path, copied in zip(weights, solver.copied[len(solver.copied) - len(weights) :]):
+        if not copied.copied:
+            raise WeightsError(f'no layer of the net "{solver.net.name}" is in it', path=os.fspath(path))
+
+
+def check_turnable(solver: Solver) -> None:
+    """raises UsageError unless there is a group lasso whose strength can be turned, and which makes weights zero"""
+    if not solver.coupled and not any(update.prox is not None for update in solver.updates):
+        raise UsageError(
+            "no parameter of the net has a group lasso with proximal updates",
+            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+        )
+
+
+def file_mark(path: str | os.PathLike[str], beside: str | None = None) -> str:
+    """A few hexadecimal digits that say whether a file is still the same. raises WeightsError when it cannot be read"""
+    found = resolve(os.fspath(path), beside, error=WeightsError)
+    try:
+        with open(found, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror or error}", path=os.fspath(path)) from error
+
+
+def text_mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_of(prefix: str) -> str:
+    """Makes the folder that files with this prefix go to. raises RunError"""
+    folder = os.path.dirname(prefix) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder: {error.strerror or error}", path=folder) from error
+    return folder
