@@ -17,7 +17,7 @@ from sslnet.kernels.conv_lowering import Lowering, Pass
 from sslnet.kernels.conv_moves import fill_plane, interleave
 from sslnet.kernels.conv_tiles import filter_tile, line_pixels, line_tile
 from sslnet.kernels.conv_transposes import store_tile
-from sslnet.kernels.memory import scratch
+from sslnet.kernels.memory import scratch_address
 from sslnet.kernels.threads import parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
@@ -83,8 +83,8 @@ class FilterEngine:
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_filters(
             u0, u1, self.numbers, self.passes, self.places, self.offsets, self.spans, self.moves, self.tiles,
-            address(self.weights.values), address(self.weights.bias), address(scratch("conv window", self.window.size)),
-            address(scratch("conv sums", self.sums_size)), address(scratch("conv planes", self.planes_size)), source, target,
+            address(self.weights.values), address(self.weights.bias), scratch_address("conv window", self.window.size),
+            scratch_address("conv sums", self.sums_size), scratch_address("conv planes", self.planes_size), source, target,
         )  # fmt: skip
 
     def _tile_table(self, unit: VectorUnit, vectors: int, exact: bool) -> np.ndarray:

@@ -14,7 +14,7 @@ from sslnet.kernels.conv_engine import Blocks, PackedWeights, address, pass_tabl
 from sslnet.kernels.conv_lowering import Lowering
 from sslnet.kernels.conv_moves import fill_plane, interleave
 from sslnet.kernels.conv_tiles import pixel_tile
-from sslnet.kernels.memory import scratch
+from sslnet.kernels.memory import scratch, scratch_address
 from sslnet.kernels.threads import parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
@@ -66,8 +66,8 @@ class PixelEngine:
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_pixels(
             u0, u1, self.numbers, self.passes, self.places, self.offsets, self.tiles, address(self.weights.values),
-            address(self.weights.bias), address(scratch("conv window", self.window.size)),
-            scratch("conv vectors", self.vectors_size, np.int64), address(scratch("conv planes", self.planes_size)), source, target,
+            address(self.weights.bias), scratch_address("conv window", self.window.size),
+            scratch("conv vectors", self.vectors_size, np.int64), scratch_address("conv planes", self.planes_size), source, target,
         )  # fmt: skip
 
 

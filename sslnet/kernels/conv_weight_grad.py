@@ -18,7 +18,7 @@ from sslnet.kernels.conv_grad_tiles import edge_columns, weight_grad_tile
 from sslnet.kernels.conv_lowering import Pass, lower_forward
 from sslnet.kernels.conv_moves import fetch_ahead, fill_plane
 from sslnet.kernels.conv_transposes import add_rows, add_transposed, load_transposed
-from sslnet.kernels.memory import scratch
+from sslnet.kernels.memory import scratch, scratch_address
 from sslnet.kernels.threads import parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
@@ -159,8 +159,8 @@ class WeightGradEngine:
         self, i0: int, i1: int, t0: int, t1: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray
     ) -> None:
         _run_images(
-            i0, i1, t0, t1, self.numbers, self.line_offsets, self.line_places, self.line_rows, self.tiles, address(scratch("conv window", self.window_size)),
-            address(scratch("conv dy", self.dy_size)), address(sums), address(bias_sums), x, dy,
+            i0, i1, t0, t1, self.numbers, self.line_offsets, self.line_places, self.line_rows, self.tiles, scratch_address("conv window", self.window_size),
+            scratch_address("conv dy", self.dy_size), address(sums), address(bias_sums), x, dy,
         )  # fmt: skip
 
     def _lines(self, taps: Pass) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_grad_tiles import pixel_grad_tile
 from sslnet.kernels.conv_lowering import lower_forward
 from sslnet.kernels.conv_moves import fill_plane
-from sslnet.kernels.memory import scratch
+from sslnet.kernels.memory import scratch, scratch_address
 from sslnet.kernels.threads import parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
@@ -82,7 +82,7 @@ class PixelGradEngine:
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         _run_images(
-            i0, i1, self.numbers, self.offsets, self.tiles, address(scratch("conv window", self.window.size)),
+            i0, i1, self.numbers, self.offsets, self.tiles, scratch_address("conv window", self.window.size),
             address(sums[thread]), address(bias_sums[thread]), x, dy,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from numba import njit
 from sslnet.kernels.conv_engine import address, record, threads_for
 from sslnet.kernels.fc_moves import copy_blocks, copy_vectors, put_vectors
 from sslnet.kernels.fc_tiles import dot_tile, outer_tile, sum_tile
-from sslnet.kernels.memory import aligned_zeros, scratch
+from sslnet.kernels.memory import aligned_zeros, scratch, scratch_address
 from sslnet.kernels.threads import parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 
@@ -73,7 +73,7 @@ class DotEngine:
         parallel(self._part, self.units, address(a), address(w), address(y), first, relu, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, a: int, w: int, y: int, first: int, relu: bool) -> None:
-        packed = address(scratch("fc images", self.packed_size))
+        packed = scratch_address("fc images", self.packed_size)
         _run_dot(u0, u1, self.numbers, self.tiles, a, w, y, first, packed, relu)
 
 
@@ -98,7 +98,7 @@ class SumEngine:
         )  # fmt: skip
 
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
-        packed = address(scratch("fc factors", self.packed_size))
+        packed = scratch_address("fc factors", self.packed_size)
         _pack_factors(self.numbers, self.tiles[0], address(a), packed)
         first = 0 if bias is None else address(bias)
         most = threads_for(self.shape.multiply_adds)
@@ -130,12 +130,12 @@ class OuterEngine:
         )  # fmt: skip
 
     def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
-        packed = address(scratch("fc factors", self.packed_size))
+        packed = scratch_address("fc factors", self.packed_size)
         _pack_factors(self.numbers, self.tiles[0], address(a), packed)
         parallel(self._part, self.units, packed, address(b), address(w), most=threads_for(self.shape.multiply_adds))
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, b: int, w: int) -> None:
-        _run_outer(u0, u1, self.numbers, self.tiles, packed, b, w, address(scratch("fc images", self.own_size)))
+        _run_outer(u0, u1, self.numbers, self.tiles, packed, b, w, scratch_address("fc images", self.own_size))
 
 
 def _even(count: int, most: int) -> int:

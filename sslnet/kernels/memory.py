@@ -31,11 +31,22 @@ def scratch(slot: str, size: int, dtype: DTypeLike = np.float32) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     need = size * dtype.itemsize
-    buffers = _local.__dict__
+    return _buffer(slot, need)[0][:need].view(dtype)
+
+
+def scratch_address(slot: str, size: int) -> int:
+    """Where scratch(slot, size) of float32 begins, without making the array."""
+    return _buffer(slot, 4 * size)[1]
+
+
+def _buffer(slot: str, need: int) -> tuple[np.ndarray, int]:
+    """The calling thread's bytes for the slot, at least as many as needed, and their address."""
+    buffers: dict[str, tuple[np.ndarray, int]] = _local.__dict__
     buffer = buffers.get(slot)
-    if buffer is None or buffer.size < need:
-        buffer = buffers[slot] = aligned_empty(need, np.uint8)
-    return buffer[:need].view(dtype)
+    if buffer is None or buffer[0].size < need:
+        array = aligned_empty(need, np.uint8)
+        buffer = buffers[slot] = array, array.ctypes.data
+    return buffer
 
 
 def _aligned(make, shape, dtype) -> np.ndarray:

@@ -22,7 +22,7 @@ from sslnet.kernels.conv_engine import Blocks, address, record, threads_for
 from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_tiles import filter_tile
 from sslnet.kernels.conv_transposes import load_transposed, store_tile
-from sslnet.kernels.memory import aligned_empty, aligned_zeros, scratch
+from sslnet.kernels.memory import aligned_empty, aligned_zeros, scratch, scratch_address
 from sslnet.kernels.threads import num_parts, parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 from sslnet.kernels.winograd_matrices import INPUT, OUTPUT, WEIGHTS
@@ -124,10 +124,10 @@ class WinogradEngine:
         product_position = spread_bytes(most_tiles * padded)
         stage_columns = columns * tile.m + r - 1
         self.sizes = {
-            "stage": ((min(block_units, rows) * tile.m + r - 1) * stage_columns + 2 * lanes) * lanes,
-            "v": positions * v_position // 4,
-            "products": positions * product_position // 4,
-            "band": (tile.m * (out_w + lanes) + tile.m * tile.m + lanes) * lanes,
+            "winograd stage": ((min(block_units, rows) * tile.m + r - 1) * stage_columns + 2 * lanes) * lanes,
+            "winograd v": positions * v_position // 4,
+            "winograd products": positions * product_position // 4,
+            "winograd band": (tile.m * (out_w + lanes) + tile.m * tile.m + lanes) * lanes,
         }
         self.offsets = (np.arange(channels) // lanes * most_tiles * lanes + np.arange(channels) % lanes) * 4
         self.weight_position = channels * padded
@@ -136,6 +136,7 @@ class WinogradEngine:
         self.weights = aligned_empty(self.weights_shape if lasting else 0)
         self.bias = aligned_zeros((g.groups, padded))
         self.zeros = aligned_zeros(self.blocks.width)
+        self.constants = address(self.bias), address(self.zeros)
         counts = [self.blocks.width // lanes, padded % self.blocks.width // lanes]
         products = [filter_tile(unit, count, 1, tile.tiles, lanes) if count else 0 for count in counts]
         self.tiles = np.array(
@@ -174,14 +175,14 @@ class WinogradEngine:
 
     def _pack(self, u0: int, u1: int, thread: int, weights: int, size: int) -> None:
         _pack_units(
-            u0, u1, self.numbers, self.packers, address(scratch("conv window", size)), weights, address(self.weights)
+            u0, u1, self.numbers, self.packers, scratch_address("conv window", size), weights, address(self.weights)
         )
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        stage, v, products, band = (address(scratch(f"winograd {name}", size)) for name, size in self.sizes.items())
+        stage, v, products, band = (scratch_address(slot, size) for slot, size in self.sizes.items())
         _run_units(
-            u0, u1, self.numbers, self.tiles, self.offsets, address(self.weights), address(self.bias),
-            address(self.zeros), stage, v, products, band, source, target,
+            u0, u1, self.numbers, self.tiles, self.offsets, address(self.weights), *self.constants, stage, v,
+            products, band, source, target,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from sslnet.kernels.conv_engine import address, record, threads_for
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_tiles import filter_tile
 from sslnet.kernels.conv_transposes import add_rows, add_transposed
-from sslnet.kernels.memory import scratch
+from sslnet.kernels.memory import scratch, scratch_address
 from sslnet.kernels.threads import parallel
 from sslnet.kernels.vector import VectorUnit, call_tile
 from sslnet.kernels.winograd import spread_bytes
@@ -65,9 +65,9 @@ class WinogradGradEngine:
         x_position, dy_position = (spread_bytes(g.groups * count * tiles) for count in (channels, filters))
         stage_columns = columns * m + r - 1
         self.sizes = {
-            "stage": ((rows * m + r - 1) * stage_columns + 2 * lanes) * lanes,
-            "v": n * n * x_position // 4,
-            "products": n * n * dy_position // 4,
+            "winograd stage": ((rows * m + r - 1) * stage_columns + 2 * lanes) * lanes,
+            "winograd v": n * n * x_position // 4,
+            "winograd products": n * n * dy_position // 4,
         }
         self.bias_size = g.groups * filters
         self.column_size = (g.columns + lanes) * lanes
@@ -119,7 +119,7 @@ class WinogradGradEngine:
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         sums[thread] = 0
-        stage, v, d = (address(scratch(f"winograd {name}", size)) for name, size in self.sizes.items())
+        stage, v, d = (scratch_address(slot, size) for slot, size in self.sizes.items())
         _run_images(
             i0, i1, self.numbers, self.tiles, self.offsets, x, dy, stage, v, d, address(sums[thread]),
             address(bias_sums[thread]),
@@ -127,7 +127,7 @@ class WinogradGradEngine:
 
     def _run_shared(self, threads: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         n = self.numbers[0]
-        v, d = (address(scratch(f"winograd {name}", self.sizes[name])) for name in ("v", "products"))
+        v, d = (scratch_address(slot, self.sizes[slot]) for slot in ("winograd v", "winograd products"))
         parallel(_clear, sums.shape[1], sums[0])
         planes = n["groups"] * (n["padded_channels"] + n["padded"]) // n["lanes"]
         for image in range(0, self.geometry.batch, self.images):
@@ -151,11 +151,11 @@ class WinogradGradEngine:
         d: int,
         bias_sums: np.ndarray,
     ) -> None:
-        stage = address(scratch("winograd stage", self.sizes["stage"]))
+        stage = scratch_address("winograd stage", self.sizes["winograd stage"])
         _enter_planes(p0, p1, self.numbers, self.tiles, image, images, x, dy, stage, v, d, address(bias_sums[thread]))
 
     def _leave(self, u0: int, u1: int, thread: int, sums: np.ndarray, dw: int, overwrite: int) -> None:
-        columns = address(scratch("conv window", self.column_size))
+        columns = scratch_address("conv window", self.column_size)
         _leave_units(u0, u1, self.numbers, self.tiles, address(sums), columns, dw, overwrite)
 
 
