@@ -123,6 +123,50 @@ def max_forward(i0, i1, thread, x, y, place, kh, kw, sh, sw, ph, pw):
                 index[o + q] = place_of[start + p + np.uint64(which[p])]
 
 
+@njit(inline="always")
+def _most(line, start, taps, apart, best):
+    """best = the largest of ``taps`` values, ``apart`` from each other, from line[start:] on."""
+    p0, p1, p2 = np.uint64(start), np.uint64(start + min(1, taps - 1) * apart), np.uint64(start + 2 * apart)
+    if taps <= 2:  # one tap is compared with itself, which changes nothing
+        for q in range(np.uint64(best.size)):
+            most, value = line[p0 + q], line[p1 + q]
+            best[q] = value if value > most else most
+    else:
+        for q in range(np.uint64(best.size)):
+            most, value = line[p0 + q], line[p1 + q]
+            most = value if value > most else most
+            value = line[p2 + q]
+            best[q] = value if value > most else most
+    for tap in range(3, taps):
+        p = np.uint64(start + tap * apart)
+        for q in range(np.uint64(best.size)):
+            value, most = line[p + q], best[q]
+            best[q] = value if value > most else most
+
+
+@kernel
+def max_values(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
+    """max_forward without the places: down first, for the rows of windows alone, then along those."""
+    height, width = x.shape[1], x.shape[2]
+    out_h, out_w = y.shape[1], y.shape[2]
+    down = _starts(out_h, sh, ph, height)
+    rows, columns = max(down[-1] + kh, ph + height), max((out_w - 1) * sw + kw, pw + width)
+    line = -(-columns // _VECTOR) * _VECTOR
+    plane = np.empty(rows * columns + line, x.dtype)
+    best, along = np.empty(line + kw, x.dtype), np.empty(line, x.dtype)
+    plane[:] = _LOWEST
+    best[:] = _LOWEST
+    out, step = y.reshape(-1), np.uint64(sw)
+    for i in range(i0, i1):
+        _place(x[i], plane, columns, ph * columns + pw)
+        for r in range(out_h):
+            _most(plane, down[r] * np.uint64(columns), kh, columns, best[:line])
+            _most(best, 0, kw, 1, along)
+            o = np.uint64((i * out_h + r) * out_w)
+            for q in range(np.uint64(out_w)):
+                out[o + q] = along[q * step]
+
+
 @kernel
 def max_whole(i0, i1, thread, x, y, place):
     """The maximum of each plane and its place.  x (planes, pixels)"""

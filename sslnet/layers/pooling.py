@@ -23,7 +23,16 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.kernels.bits import draw_key
 from sslnet.kernels.jit import spread
-from sslnet.kernels.pooling import ave_backward, ave_forward, draw_forward, max_forward, max_whole, scatter, weigh
+from sslnet.kernels.pooling import (
+    ave_backward,
+    ave_forward,
+    draw_forward,
+    max_forward,
+    max_values,
+    max_whole,
+    scatter,
+    weigh,
+)
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 
@@ -51,6 +60,7 @@ class Pooling(ChannelWise):
         if not param.global_pooling:
             self._check_window()
         self.place = Blob(name=f"{self.name} places", dtype=np.int32)
+        self.keeps_places = self.context.backward or len(top) > 1
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]
@@ -77,11 +87,14 @@ class Pooling(ChannelWise):
         x, y = _planes(bottom[0].data), _planes(top[0].data)
         work = max(x.shape[1] * x.shape[2], y.shape[1] * y.shape[2] * self.reach[0] * self.reach[1] // 4)
         if self.method == pb.PoolingParameter.MAX:
-            place = _planes(self.place.data)
             if y[0].size == 1 and self.reach == x.shape[1:] and self.pad == (0, 0):
-                spread(max_whole, len(x), work, x.reshape(len(x), -1), y.reshape(-1), place.reshape(-1))
-            else:
+                flat = y.reshape(-1), self.place.data.reshape(-1)
+                spread(max_whole, len(x), work, x.reshape(len(x), -1), *flat)
+            elif self.keeps_places:
+                place = _planes(self.place.data)
                 spread(max_forward, len(x), work, x, y, place, *self.reach, *self.stride, *self.pad)
+            else:
+                spread(max_values, len(x), work, x, y, *self.reach, *self.stride, *self.pad)
             if len(top) > 1:
                 top[1].data[...] = self.place.data
         elif self.method == pb.PoolingParameter.AVE:

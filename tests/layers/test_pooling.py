@@ -197,6 +197,11 @@ def test_pooling_reads_and_writes_nothing_outside_its_planes(size, kernel, strid
         if method == "MAX":
             kernels.max_forward(0, 2, 0, source, y, place, *geometry)
             np.testing.assert_array_equal(place, places[0])
+            alone, whole_alone = guarded(y.shape, dtype, -7)
+            kernels.max_values(0, 2, 0, source, alone, *geometry)
+            np.testing.assert_array_equal(alone, y)
+            assert (whole_alone[:67] == -7).all()
+            assert (whole_alone[-67:] == -7).all()
         else:
             kernels.ave_forward(0, 2, 0, source, y, *geometry)
             dy, _ = guarded(y.shape, dtype, math.nan)

@@ -68,9 +68,9 @@ def open_net(model: str, batch: int, phase: int, *, dropout: bool = True, lean: 
 
 
 def deploy_net(model: str, batch: int, seed: int = 1) -> Net:
-    """The net for inference of a model, with that many images of random numbers."""
+    """The net for inference of a model, as ``sslnet.Predictor`` makes it, with that many images of random numbers."""
     definition = prototxt.read_net(str(MODELS / model / "deploy.prototxt"))
-    net = Net(with_inputs(definition, {"data": (batch, *image_shape(model))}), phase=pb.TEST, seed=seed)
+    net = Net(with_inputs(definition, {"data": (batch, *image_shape(model))}), phase=pb.TEST, seed=seed, lean=True)
     fill_parameters(net, seed)
     net.blobs["data"].data[...] = np.random.default_rng(seed).standard_normal(net.blobs["data"].shape, np.float32)
     return net
