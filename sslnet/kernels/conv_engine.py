@@ -19,7 +19,7 @@ from sslnet.kernels.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 384 * 1024
 """What the source rows of a chunk may take: they are to stay in the second-level cache while all filters pass over them."""
-SMALL = 1 << 21
+SMALL = 1 << 22
 """Multiply-adds below which one thread is faster than waking others."""
 SMALL_PACK = 1 << 16
 """Weights below which one thread packs faster."""
@@ -125,8 +125,9 @@ def window_for(
     in_place = not split and not whole_vectors and (inside or exact)
     row_bytes = 4 * lowering.channels * lowering.stride_h * max(lowering.width, lowering.out_w)
     rows = max(4, WINDOW_BYTES // row_bytes)
-    if lowering.batch < num_parts():
-        rows = min(rows, -(-lowering.rows * lowering.batch // num_parts()))
+    parts = threads_for(lowering.multiply_adds)
+    if lowering.batch < parts:
+        rows = min(rows, -(-lowering.rows * lowering.batch // parts))
     rows = min(max(rows // granularity, 1) * granularity, -(-lowering.rows // granularity) * granularity)
     return Window(lowering, rows, split, in_place)
 

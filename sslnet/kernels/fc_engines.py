@@ -42,6 +42,11 @@ class ProductShape:
     def multiply_adds(self) -> int:
         return self.images * self.rows * self.columns
 
+    @property
+    def work(self) -> int:
+        """Multiply-adds that take as long as all of it: to bring in an element of w takes as long as four."""
+        return self.multiply_adds + 4 * self.rows * self.columns
+
 
 class DotEngine:
     """y = a w^T + bias, then ReLU if asked for: a (images, columns), y (images, rows)."""
@@ -69,7 +74,7 @@ class DotEngine:
 
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
         first = address(self.no_bias if bias is None else bias)
-        most = threads_for(self.shape.multiply_adds)
+        most = threads_for(self.shape.work)
         parallel(self._part, self.units, address(a), address(w), address(y), first, relu, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, a: int, w: int, y: int, first: int, relu: bool) -> None:
@@ -101,7 +106,7 @@ class SumEngine:
         packed = scratch_address("fc factors", self.packed_size)
         _pack_factors(self.numbers, self.tiles[0], address(a), packed)
         first = 0 if bias is None else address(bias)
-        most = threads_for(self.shape.multiply_adds)
+        most = threads_for(self.shape.work)
         parallel(self._part, self.units, packed, address(w), address(y), first, relu, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, w: int, y: int, first: int, relu: bool) -> None:
@@ -132,7 +137,7 @@ class OuterEngine:
     def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
         packed = scratch_address("fc factors", self.packed_size)
         _pack_factors(self.numbers, self.tiles[0], address(a), packed)
-        parallel(self._part, self.units, packed, address(b), address(w), most=threads_for(self.shape.multiply_adds))
+        parallel(self._part, self.units, packed, address(b), address(w), most=threads_for(self.shape.work))
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, b: int, w: int) -> None:
         _run_outer(u0, u1, self.numbers, self.tiles, packed, b, w, scratch_address("fc images", self.own_size))

@@ -108,9 +108,8 @@ class WinogradGradEngine:
             self._run_shared(threads, *where)
         else:
             parallel(self._images, g.batch, *where, most=own)
-            parallel(_add_sums, self.sums_size, sums, most=threads)
         vectors = self.numbers["padded"][0] // self.numbers["lanes"][0]
-        parallel(self._leave, g.groups * vectors, sums[0], address(dw), int(not accumulate), most=threads)
+        parallel(self._leave, g.groups * vectors, sums, address(dw), int(not accumulate), most=threads)
         if db is not None:
             if not accumulate:
                 db[:] = 0
@@ -156,7 +155,7 @@ class WinogradGradEngine:
 
     def _leave(self, u0: int, u1: int, thread: int, sums: np.ndarray, dw: int, overwrite: int) -> None:
         columns = scratch_address("conv window", self.column_size)
-        _leave_units(u0, u1, self.numbers, self.tiles, address(sums), columns, dw, overwrite)
+        _leave_units(u0, u1, self.numbers, self.tiles, sums, columns, dw, overwrite)
 
 
 @njit(nogil=True, cache=True)
@@ -252,7 +251,7 @@ def _multiply(p0, p1, thread, numbers, count, tiles, offsets, v, d, sums):
 
 @njit(nogil=True, cache=True)
 def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
-    """dw of the units u0 .. u1, lanes filters each."""
+    """dw of the units u0 .. u1, lanes filters each; sums[0] += sums[1] + ..., in their order."""
     n = numbers[0]
     vectors = n.padded // n.lanes
     size = n.lanes * 4
@@ -261,11 +260,18 @@ def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
         group, f = u // vectors, u % vectors * n.lanes
         block = f // n.block_width * n.block_width
         width = min(n.block_width, n.padded - block)
-        first = sums + (group * n.padded_channels * n.padded + block * n.padded_channels + f - block) * 4
+        first = group * n.padded_channels * n.padded + block * n.padded_channels + f - block
+        for part in range(1, len(sums)):
+            for position in range(n.n * n.n):
+                for c in range(n.channels):
+                    start = first + position * n.position_sums + c * width
+                    total, more = sums[0, start : start + n.lanes], sums[part, start : start + n.lanes]
+                    for i in range(n.lanes):
+                        total[i] += more[i]
         call_tile(
             tiles[6],
             (
-                first, n.n * n.position_sums * 4, n.position_sums * 4, columns, n.r * size, size, n.channels, width * 4,
+                np.int64(sums.ctypes.data) + first * 4, n.n * n.position_sums * 4, n.position_sums * 4, columns, n.r * size, size, n.channels, width * 4,
                 taps * size, np.int64(0),
             ),
         )  # fmt: skip
@@ -274,15 +280,6 @@ def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
             tiles[7],
             (columns, np.int64(0), np.int64(1), size, target, n.filters - f, n.channels * taps, np.int64(overwrite)),
         )  # fmt: skip
-
-
-@njit(nogil=True, cache=True)
-def _add_sums(i0, i1, thread, sums):
-    """sums[0] += sums[1] + ..., in their order."""
-    for part in range(1, len(sums)):
-        total, more = sums[0, i0:i1], sums[part, i0:i1]
-        for i in range(i1 - i0):
-            total[i] += more[i]
 
 
 @njit(nogil=True, cache=True)
