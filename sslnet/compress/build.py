@@ -12,7 +12,9 @@ import numpy as np
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.channels import NetChannels
+from sslnet.compress.compare import compared_blobs
 from sslnet.compress.constants import Contribution
+from sslnet.compress.copies import copy_layer, remove_copies, silence_unread
 from sslnet.prototxt import Definition
 from sslnet.weights import Arrays, blob_proto
 
@@ -29,6 +31,15 @@ class Smaller:
     message: Any
     arrays: Arrays
     origin: list[int]
+
+    def shared_differ(self) -> bool:
+        """Whether layers that share a parameter by its name are not left with the same one."""
+        found: dict[str, np.ndarray] = {}
+        for layer in self.message.layer:
+            for spec, array in zip(layer.param, self.arrays.get(layer.name, ())):
+                if spec.name and not np.array_equal(found.setdefault(spec.name, array), array):
+                    return True
+        return False
 
     def definition(self, path: str | None) -> Definition:
         """The message as a Definition that finds its files where one beside ``path`` would."""
@@ -60,23 +71,61 @@ def build_smaller(
     weights        what the .caffemodel holds: for layers that run in none of these phases, which stay as they are
     standard_only  convolutions as Caffe reads them
     """
-    shrunk: dict[int, Any] = {}
-    maps: dict[int, np.ndarray] = {}
+    pieces: dict[int, _Piece] = {}
     arrays: Arrays = {}
     for view in views:
         added = contributions if view is views[0] else {}
         for i, layer in enumerate(view.net.layers):
             place, contribution = layer.definition.index, added.get(i, Contribution())
-            if place in shrunk:
+            if place in pieces:
+                continue
+            if not view.is_alive(i):
+                pieces[place] = _Piece(None)
                 continue
             param, blobs = _shrink(view, i, contribution, standard_only)
             if blobs:
                 arrays.setdefault(layer.name, blobs)
-            if param is not None and place >= 0:
-                shrunk[place] = param
-            if contribution.map is not None:
-                maps[place] = contribution.map
-    return _assemble(definition.message, shrunk, maps, arrays, weights)
+            if place >= 0:
+                pieces[place] = _piece(view, i, definition.message.layer[place], param, contribution.map)
+    smaller = _assemble(definition.message, pieces, arrays, weights)
+    remove_copies(smaller.message, smaller.origin, [p for p, piece in pieces.items() if piece.copies], _watched(views))
+    silence_unread(definition, smaller.message, smaller.origin, [view.net.state for view in views])
+    return smaller
+
+
+@dataclass
+class _Piece:
+    """What becomes of a layer of the file.
+
+    param   None when it goes
+    map     of the Bias layer behind it
+    copies  it does nothing any more but give its bottom another name
+    """
+
+    param: Any
+    map: np.ndarray | None = None
+    copies: bool = False
+
+
+def _piece(view: NetChannels, i: int, original: Any, param: Any, added: np.ndarray | None) -> _Piece:
+    """The layer with the wiring that the file has, without the bottoms and tops that went."""
+    lost, lost_tops = view.lost_bottoms(i), view.lost_tops(i)
+    param = _with_wiring_of(original, original if param is None else param)
+    for name, gone in (("bottom", lost), ("propagate_down", lost), ("top", lost_tops), ("loss_weight", lost_tops)):
+        values = list(getattr(param, name))
+        del getattr(param, name)[:]
+        getattr(param, name).extend(value for value, out in zip(values, gone) if not out)
+    single = any(lost) and len(param.bottom) == len(param.top) == 1
+    if not single:
+        return _Piece(param, added)
+    factor = next((f for f, gone in zip(view.net.layers[i].coefficients(), lost) if not gone), 1.0)
+    return _Piece(copy_layer(param, factor), added, copies=factor == 1)
+
+
+def _watched(views: Sequence[NetChannels]) -> set[str]:
+    """Blobs whose names must stay: outputs, losses, what two nets are compared by."""
+    nets = [view.net for view in views]
+    return {name for net in nets for name in (*net.outputs, *net.loss_weights, *compared_blobs(net))}
 
 
 def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only: bool) -> tuple[Any, list[np.ndarray]]:
@@ -98,11 +147,7 @@ def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only
 
 
 def _assemble(
-    original: Any,
-    shrunk: Mapping[int, Any],
-    maps: Mapping[int, np.ndarray],
-    arrays: Arrays,
-    weights: Mapping[str, Sequence[np.ndarray]],
+    original: Any, pieces: Mapping[int, _Piece], arrays: Arrays, weights: Mapping[str, Sequence[np.ndarray]]
 ) -> Smaller:
     message = pb.NetParameter()
     message.CopyFrom(original)
@@ -110,15 +155,18 @@ def _assemble(
     origin = []
     names = {layer.name for layer in original.layer}
     for place, layer in enumerate(original.layer):
-        message.layer.add().CopyFrom(_with_wiring_of(layer, shrunk.get(place, layer)))
+        piece = pieces.get(place, _Piece(layer))
+        if piece.param is None:
+            continue
+        message.layer.add().CopyFrom(piece.param)
         origin.append(place)
-        if place not in shrunk and layer.name in weights and layer.name not in arrays:
+        if place not in pieces and layer.name in weights and layer.name not in arrays:
             arrays[layer.name] = list(weights[layer.name])
-        if place in maps:
-            carrier = _constant_layer(layer, names)
+        if piece.map is not None:
+            carrier = _constant_layer(piece.param, _free_name(f"{layer.name}_constant", names), piece.map)
             message.layer.add().CopyFrom(carrier)
             origin.append(-1)
-            arrays[carrier.name] = [maps[place].astype(arrays[layer.name][0].dtype)]
+            arrays[carrier.name] = [piece.map.astype(np.float32)]
     return Smaller(message, arrays, origin)
 
 
@@ -133,16 +181,19 @@ def _with_wiring_of(original: Any, layer: Any) -> Any:
     return result
 
 
-def _constant_layer(layer: Any, names: set[str]) -> Any:
-    """A Bias behind a layer, one number for each value of its top, held fixed in training."""
-    name = f"{layer.name}_constant"
+def _free_name(name: str, names: set[str]) -> str:
     while name in names:
         name += "_"
     names.add(name)
+    return name
+
+
+def _constant_layer(layer: Any, name: str, added: np.ndarray) -> Any:
+    """A Bias behind a layer, one number for each value of its top, or for each channel, held fixed in training."""
     carrier = pb.LayerParameter(name=name, type="Bias", bottom=[layer.top[0]], top=[layer.top[0]])
     carrier.include.extend(layer.include)
     carrier.exclude.extend(layer.exclude)
     carrier.param.add(lr_mult=0, decay_mult=0)
     carrier.bias_param.axis = 1
-    carrier.bias_param.num_axes = -1
+    carrier.bias_param.num_axes = 1 if added.ndim == 1 else -1
     return carrier

@@ -7,6 +7,8 @@ affine in its bottom, so its contribution is f(constants, zeros elsewhere) - f(z
 * near padding it is not: a map of C x H x W for a Bias layer behind it;
 * where that map would be larger than another channel: one of the constant channels stays, the carrier, and the layer's
   weights on it count for all the others too.
+
+What a dropped term of a sum added goes into a Bias layer behind the sum, one number a channel or a map.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ CARRIER_COST = 2
 """A carrier costs its weights in the layer that reads it, and about as much in the layer that makes it."""
 
 Values = dict[int, np.ndarray]
-"""For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant."""
+"""For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant. For
+each sum that drops terms: the terms' first images (bottoms, channels, ...), likewise."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Contribution:
     """Where a contribution went.
 
     shift  (kept top channels) float64
-    map    (kept top channels, ...) float64
+    map    (kept top channels) or (kept top channels, ...) float64, for a Bias layer
     layer  the layer with the weights on its carrier changed, to be shrunk in its place
     """
 
@@ -56,8 +59,12 @@ def constant_values(view: NetChannels) -> Values:
     """
     result = {}
     for i, layer in enumerate(view.net.layers):
-        if view.absorbs[i] and not view.refuses[i] and view.bottoms[i][0].absorbed.size:
+        if not view.is_alive(i) or view.refuses[i]:
+            pass
+        elif view.absorbs[i] and view.bottoms[i][0].absorbed.size:
             result[i] = _values(layer, view.net.bottoms[i][0].data, view.bottoms[i][0].constant)
+        elif any(view.dropped[i]):
+            result[i] = _terms(view, i)
         layer.forward(view.net.bottoms[i], view.net.tops[i])
     return result
 
@@ -66,6 +73,8 @@ def choose_carriers(view: NetChannels, values: Values) -> dict[int, int]:
     """For each layer that is better off with one: the constant channel to keep, its index. ``view`` stays as it is."""
     result = {}
     for i in values:
+        if not view.absorbs[i]:
+            continue
         layer, removed = view.net.layers[i], view.bottoms[i][0].absorbed
         contribution = _Response(view, i).to(values[i], removed)
         if _is_uniform(contribution):
@@ -82,6 +91,12 @@ def find_contributions(view: NetChannels, values: Values, carriers: Mapping[int,
     """What each layer that absorbs something but zeros gets, by its index. ``view`` keeps the carriers by now."""
     result = {}
     for i in values:
+        if not view.absorbs[i]:
+            added = values[i][view.dropped[i]].sum(axis=0)[view.tops[i][0].keep]
+            if added.any():
+                uniform = added.ndim < 2 or _is_uniform(added)
+                result[i] = Contribution(map=added.reshape(len(added), -1).mean(axis=1) if uniform else added)
+            continue
         removed = view.bottoms[i][0].absorbed
         if not values[i][removed].any():
             continue
@@ -108,6 +123,17 @@ def _values(layer: Layer, data: np.ndarray, constant: np.ndarray) -> np.ndarray:
         )
     result = np.zeros(data.shape[1:])
     result[constant] = values[0]
+    return result
+
+
+def _terms(view: NetChannels, i: int) -> np.ndarray:
+    """(bottoms, channels, ...): what each dropped bottom of a sum adds to it, zero elsewhere."""
+    layer = view.net.layers[i]
+    blobs, bottoms = view.net.bottoms[i], view.bottoms[i]
+    result = np.zeros((len(blobs), *blobs[0].shape[1:]))
+    for j, factor in enumerate(layer.coefficients()):
+        if view.dropped[i][j] and factor:
+            result[j] = factor * _values(layer, blobs[j].data, bottoms[j].constant)
     return result
 
 

@@ -86,10 +86,13 @@ def compact(
     notes: list[str] = []
     pruned = _pruned_net(definition, weights, state, seed)
     nets = [pruned, *_other_phase(definition, pruned, weights, state, notes)]
-    views = find_channels(nets)
     inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
-    contributions = {} if drop_constants else _absorb(views)
-    smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
+    for absorb_shared in (True, False):
+        views = find_channels(nets, absorb_shared=absorb_shared)
+        contributions = {} if drop_constants else _absorb(views)
+        smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
+        if not smaller.shared_differ():
+            break
     after = _smaller_net(smaller, definition, pruned)
     difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:

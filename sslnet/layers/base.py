@@ -216,6 +216,20 @@ class Layer(ABC):
     ABSORBS: ClassVar[bool] = False
     """Linear in its bottom: what a left-out *constant* channel contributed can be added to the output as a constant."""
 
+    LOSES_BOTTOMS: ClassVar[bool] = False
+    """Does without a bottom that has no channels left."""
+    LOSES_TOPS: ClassVar[bool] = False
+    """Does without a top that has no channels left."""
+
+    def coefficients(self) -> list[float]:
+        """The factors of the bottoms in the sum, value by value, that the top is; empty when it is no such sum. A bottom
+        that is constant in all channels that stay goes, and what it added with it."""
+        return []
+
+    def reads_any_channel(self) -> bool:
+        """Whether it takes nothing but the shape from its bottom: any number of channels will do."""
+        return False
+
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         """For each top: True where the channel cannot depend on the net's input, given the bottoms'. The sizes of the
         result are those of the tops' channel axes. Default: none is constant."""
@@ -234,7 +248,7 @@ class Layer(ABC):
     ) -> tuple[Any, list[np.ndarray]]:
         """The smaller layer: its LayerParameter (a changed copy) and the arrays of its parameter blobs.
 
-        bottom_keep, top_keep  sorted indices of the channels that stay, one array a bottom / top
+        bottom_keep, top_keep  sorted indices of the channels that stay, one array a bottom / top; none of one that goes
         shift                  (kept top channels) to add to the output, from absorbed constants; None for none
         """
         copy = pb.LayerParameter()

@@ -81,6 +81,7 @@ class Concat(Layer):
     # -- compaction: along the channels each bottom has its own; along another axis a channel goes from all --------------
 
     SHRINKS: ClassVar[bool] = True
+    LOSES_BOTTOMS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.concatenate(bottom) if self._by_channel else np.logical_and.reduce(bottom)]

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from sslnet.kernels.im2col import col2im, im2col
 from sslnet.kernels.memory import scratch
 from sslnet.kernels.threads import num_parts, parallel
+from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 @final
@@ -80,6 +81,7 @@ class Deconvolution(Layer):
             raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {out}", "convolution_param")
         for blob in top:
             blob.reshape(*first.shape[: self.axis], self.num_output, *out)
+        self._top_channels = top[0].shape[1]
         self.pixels = prod(sizes)
         columns = self.num_output // self.group * prod(w.kernel)
         self._matrix_shape = (self.group, self.channels // self.group, columns)
@@ -150,3 +152,56 @@ class Deconvolution(Layer):
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.blobs[0].count // self.channels * sum(blob.count for blob in bottom)
+
+    # -- compaction: as of a convolution, with bottom and top the other way round in the weights -----------------------------
+
+    SHRINKS: ClassVar[bool] = True
+    ABSORBS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        """Those to which no channel that varies gives anything."""
+        if self._refuses:
+            return []
+        varies = ~bottom[0].reshape(self.group, -1, 1)
+        return [~(self._uses() & varies).any(axis=1).reshape(-1)]
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        """Channels that vary and give something to a kept one; of a group with a kept one, all channels."""
+        if self._refuses:
+            return []
+        if self.group > 1:
+            return [self._whole_groups(top[0], self.channels)]
+        return [self._uses()[0][:, top[0]].any(axis=1) & ~bottom_constant[0]]
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        if self._refuses:
+            return [np.ones(self._top_channels, bool) for _ in self.param.top]
+        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        if self._refuses:
+            return param, blobs
+        outputs, weights, each = top_keep[0], blobs[0][bottom_keep[0]], self.num_output // self.group
+        if self.group > 1:
+            param.convolution_param.group = len(outputs) // each
+        else:
+            weights = weights[:, outputs]
+        param.convolution_param.num_output = len(outputs)
+        bias = fold_shift(param, param.convolution_param, blobs[1][outputs] if len(blobs) > 1 else None, shift)
+        return param, [weights] if bias is None else [weights, bias]
+
+    @property
+    def _refuses(self) -> bool:
+        return self.axis != 1 or len(self.param.bottom) > 1
+
+    def _uses(self) -> np.ndarray:
+        """(group, channels of a group, outputs of a group) bool: whether the output has a weight on the channel."""
+        weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)
+        return (weights != 0).any(axis=3)
+
+    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
+        """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
+        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)

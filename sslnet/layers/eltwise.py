@@ -9,7 +9,7 @@ MAX    y = largest x_i                   dx_i = dy where x_i was taken: on a tie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -102,3 +102,14 @@ class Eltwise(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)]
+
+    def coefficients(self) -> list[float]:
+        return self.coeffs.tolist() if self.operation == pb.EltwiseParameter.SUM else []
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        left = [c for c, keep in zip(param.eltwise_param.coeff, bottom_keep) if len(keep)]
+        param.eltwise_param.coeff[:] = left
+        return param, blobs

@@ -8,12 +8,12 @@ weights  (input_dim, num_output); bias (num_output)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from sslnet.kernels.jit import kernel, spread
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 @kernel
@@ -47,6 +47,8 @@ class Embed(Layer):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(*bottom[0].shape, self.param.embed_param.num_output)
         self._index = np.zeros(bottom[0].count, np.int64)
+        self._by_channel = bottom[0].num_axes == 1
+        self._top_channels = top[0].shape[min(1, top[0].num_axes - 1)]
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         values, rows = bottom[0].data.reshape(-1), self.param.embed_param.input_dim
@@ -77,3 +79,24 @@ class Embed(Layer):
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             bias = self.blobs[1].diff
             bias += dy.sum(axis=0)
+
+    # -- compaction: the columns of the table are channels where the inputs lie along one axis -------------------------------
+
+    SHRINKS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        table = self.blobs[0].data
+        return [(table == table[0]).all(axis=0)] if self._by_channel else []
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        """None; with inputs along several axes nothing is left out."""
+        return [] if self._by_channel else [np.ones(self._top_channels, bool)]
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        if self._by_channel:
+            param.embed_param.num_output = len(top_keep[0])
+            blobs = [blob[..., top_keep[0]] for blob in blobs]
+        return param, blobs

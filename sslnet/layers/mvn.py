@@ -13,7 +13,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.kernels.jit import kernel, spread
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.channelwise import ChannelWise
 
 
 @kernel
@@ -50,7 +51,7 @@ def _gradient(r0, r1, thread, x, dy, dx, mean, factor, normalize):
 
 
 @final
-class MVN(Layer):
+class MVN(ChannelWise):
     TYPE: ClassVar[str] = "MVN"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -72,3 +73,14 @@ class MVN(Layer):
             x, dy, dx = (a.reshape(self.rows) for a in (bottom[0].data, top[0].diff, bottom[0].diff))
             normalize = self.param.mvn_param.normalize_variance
             spread(_gradient, *self.rows, x, dy, dx, self._mean, self._factor, normalize)
+
+    # -- compaction: channel by channel; across channels every one has a part in the mean, and all stay ----------------------
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [] if self.param.mvn_param.across_channels else super().constant_channels(bottom)
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [] if self.param.mvn_param.across_channels else super().needed_channels(top, bottom_constant)
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.ones_like(bottom[0])] if self.param.mvn_param.across_channels else super().followed_channels(bottom)

@@ -6,11 +6,15 @@ not whole gives NaN.
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
+
+import numpy as np
 
 from sslnet.kernels.elementary import power as power_of
 from sslnet.kernels.jit import kernel
+from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.kept_columns import drop_columns
 
 
 @kernel
@@ -57,8 +61,59 @@ class Power(Elementwise):
         param = self.param.power_param
         return param.power, param.scale, param.shift
 
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        super().reshape(bottom, top)
+        self._pixel_axes = 0 if top[0] is bottom[0] else max(0, bottom[0].num_axes - 2)
+
     def reads_input(self) -> bool:
         return self.param.power_param.power != 1
 
     def reads_top(self, in_place: bool) -> bool:
         return False
+
+    # -- compaction --------------------------------------------------------------------------------------------------------
+    #
+    # With scale or power 0 every value is the same number, and the bottom says no more than how many images and pixels there
+    # are (the zeros beside the pixels of a ResNet's shortcut). Its channels go by themselves: where another number of them
+    # is left in the top, a convolution of 1 x 1 without weights stands in.
+
+    def reads_any_channel(self) -> bool:
+        return self._is_constant() and self._pixel_axes > 0
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.ones_like(bottom[0])] if self._is_constant() else super().constant_channels(bottom)
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        if self.reads_any_channel():
+            return [np.zeros_like(bottom_constant[0])]
+        return super().needed_channels(top, bottom_constant)
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [] if self.reads_any_channel() else super().followed_channels(bottom)
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        channels, filters = len(bottom_keep[0]), len(top_keep[0])
+        if not self.reads_any_channel() or channels == filters:
+            return param, blobs
+        param.ClearField("power_param")
+        param.type = "Convolution"
+        value = float(self.param.power_param.shift**self.param.power_param.power)
+        param.convolution_param.num_output = filters
+        param.convolution_param.kernel_size[:] = [1]
+        param.convolution_param.bias_term = value != 0
+        weights = [np.zeros((filters, channels, *(1,) * self._pixel_axes)), np.full(filters, value)]
+        for _ in weights[: 1 + (value != 0)]:
+            param.param.add(lr_mult=0, decay_mult=0)
+        return param, weights[: len(param.param)]
+
+    def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
+        if not blobs or standard_only:
+            return blobs
+        return [drop_columns(param.convolution_param, blobs[0]), *blobs[1:]]
+
+    def _is_constant(self) -> bool:
+        param = self.param.power_param
+        return param.power == 0 or (param.scale == 0 and param.shift >= 0 and param.power > 0)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sslnet.kernels.gemm import add_product, multiply
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 class Recurrent(Layer, ABC):
@@ -103,6 +103,8 @@ class Recurrent(Layer, ABC):
                 raise self.shape_error(
                     f'"{blob.name}" must have the shape of a hidden state, {hidden}, not {blob.shape}'
                 )
+        if self.static:
+            self._static_channels = bottom[2].shape[1] if bottom[2].num_axes > 1 else 1
         top[0].reshape(steps, images, self.size)
         for blob in top[1:]:
             blob.reshape(hidden)
@@ -192,3 +194,31 @@ class Recurrent(Layer, ABC):
                 f"the saved state has {len(state)} bytes, that of {last.shape[1]} sequences has {last.nbytes}"
             )
         last[...] = np.frombuffer(state, self.dtype).reshape(last.shape) if state else 0
+
+    # -- compaction ----------------------------------------------------------------------------------------------------------
+    #
+    # Channels of the static input without a weight go. Axis 1 of everything else counts sequences, and stays.
+
+    SHRINKS: ClassVar[bool] = True
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        needed = [np.ones_like(channels) for channels in bottom_constant]
+        if self.static:
+            needed[2] = (self._by_channel() != 0).any(axis=(0, 2))
+            needed[2][0] |= not needed[2].any()
+        return needed
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.ones_like(bottom[0]) for _ in self.param.top]
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        if self.static:
+            blobs[2] = self._by_channel()[:, bottom_keep[2]].reshape(len(blobs[2]), -1)
+        return param, blobs
+
+    def _by_channel(self) -> np.ndarray:
+        """The weights of the static input as (rows, channels, values of a channel)."""
+        return self.blobs[2].data.reshape(len(self.blobs[2].data), self._static_channels, -1)

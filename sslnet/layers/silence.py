@@ -16,6 +16,7 @@ class Silence(Layer):
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
     SHRINKS: ClassVar[bool] = True
+    LOSES_BOTTOMS: ClassVar[bool] = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass

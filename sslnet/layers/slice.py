@@ -76,6 +76,7 @@ class Slice(Layer):
     # -- compaction: along the channels each top has its own; along another axis a channel goes from all -----------------
 
     SHRINKS: ClassVar[bool] = True
+    LOSES_TOPS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return self._cut(bottom[0])
@@ -94,6 +95,6 @@ class Slice(Layer):
     ) -> tuple[Any, list[np.ndarray]]:
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         if self._by_channel:
-            points = np.cumsum([len(keep) for keep in top_keep])[:-1]
+            points = np.cumsum([len(keep) for keep in top_keep if len(keep)])[:-1]
             param.slice_param.slice_point[:] = [int(point) for point in points]
         return param, blobs

@@ -73,7 +73,13 @@ class Graph:
     def grow(self) -> None:
         bottom = self.choose(*self.blobs) if self.number(0, 5) == 0 else self.blobs[-1]
         step = self.choose(
-            *[self.convolution] * 5, *[self.simple] * 4, self.normalise, self.shortcut, self.join, self.cut
+            *[self.convolution] * 5,
+            *[self.simple] * 4,
+            self.normalise,
+            *[self.shortcut] * 2,
+            self.join,
+            self.cut,
+            self.deconvolution,
         )
         top = step(bottom)
         if top not in self.blobs:
@@ -107,8 +113,23 @@ class Graph:
         inside = self.convolution(bottom, self.number(2, 4), kernel=3, pad=1, stride=1)
         inside = self.add("ReLU", inside)[0]
         inside = self.convolution(inside, self.shapes[bottom][1], kernel=3, pad=1, stride=1)
-        operation = self.choose(pb.EltwiseParameter.SUM, pb.EltwiseParameter.MAX, pb.EltwiseParameter.PROD)
-        return self.add("Eltwise", bottom, inside, eltwise_param=pb.EltwiseParameter(operation=operation))[0]
+        sums, others = [pb.EltwiseParameter.SUM] * 4, [pb.EltwiseParameter.MAX, pb.EltwiseParameter.PROD]
+        param = pb.EltwiseParameter(operation=self.choose(*sums, *others))
+        if param.operation == pb.EltwiseParameter.SUM:
+            param.coeff.extend(self.choose([], [], [1, -2], [0.5, 1]))
+        return self.add("Eltwise", bottom, inside, eltwise_param=param)[0]
+
+    def deconvolution(self, bottom: str) -> str:
+        group = self.choose(1, 1, self.shapes[bottom][1])
+        param = pb.ConvolutionParameter(
+            num_output=group * self.number(1, 3),
+            group=group,
+            kernel_size=[self.number(1, 3)],
+            pad=[self.number(0, 1)],
+            stride=[self.number(1, 2)],
+            bias_term=self.number(0, 3) > 0,
+        )
+        return self.add("Deconvolution", bottom, convolution_param=param)[0]
 
     def join(self, bottom: str) -> str:
         """Two convolutions of x, one behind the other in the channels."""
@@ -145,6 +166,7 @@ def graphs(draw: Any) -> Any:
 def prune(net: Net, random: np.random.Generator) -> None:
     """Normal numbers everywhere, then zero rows and columns, never all; the biases of some convolutions are zero.
 
+    Now and then a convolution is zero altogether: a branch that carries nothing.
     Inner products keep theirs, so that no output is a small difference of large numbers, which rounding alone changes.
     """
     for param in net.learnable:
@@ -157,6 +179,8 @@ def prune(net: Net, random: np.random.Generator) -> None:
             for axis in (0, 1):
                 gone = random.permutation(blob.shape[axis])[: int(random.uniform(0, 0.7) * blob.shape[axis])]
                 blob[gone if axis == 0 else (slice(None), gone)] = 0
+            if param.layer.TYPE != "InnerProduct" and random.random() < 0.2:
+                blob[...] = 0
         elif param.layer.TYPE == "Convolution" and random.random() < 0.3:
             blob[...] = 0
 

@@ -99,7 +99,7 @@ def test_channels_go_through_other_forms_of_a_layer(middle):
 @pytest.mark.parametrize(
     "middle",
     [
-        after("MVN"),
+        after("MVN", "mvn_param { across_channels: true }"),
         after("Scale", "scale_param { axis: 0 num_axes: -1 bias_term: true }"),
         after("Bias", "bias_param { axis: 0 num_axes: -1 }"),
         after("Normalize", "norm_param { }"),
