@@ -229,6 +229,17 @@ def record(**numbers: int) -> np.ndarray:
     return np.array([tuple(int(n) for n in numbers.values())], np.dtype([(name, np.int64) for name in numbers]))
 
 
+@njit(nogil=True, cache=True)
+def add_bias_sums(sums, filters, db, overwrite):
+    """db (groups * filters) += the sums (parts, groups, padded filters) over the parts, in their order."""
+    if overwrite:
+        db[:] = 0
+    for part in range(sums.shape[0]):
+        for group in range(sums.shape[1]):
+            for f in range(filters):
+                db[group * filters + f] += sums[part, group, f]
+
+
 @intrinsic
 def _float_at(typingctx, where):
     """The float32 at an address: an array argument would be another compiled function when it is read-only."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv_engine import SMALL_PACK, Blocks, address, record, threads_for, window_for
+from sslnet.kernels.conv_engine import SMALL_PACK, Blocks, add_bias_sums, address, record, threads_for, window_for
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_grad_tiles import edge_columns, weight_grad_tile
 from sslnet.kernels.conv_lowering import Pass, lower_forward
@@ -141,10 +141,7 @@ class WeightGradEngine:
         )
         if db is not None:
             check_array("db", db, (g.filters,))
-            if not accumulate:
-                db[:] = 0
-            for part in bias_sums:
-                db += part[:, : g.group_filters].reshape(-1)
+            add_bias_sums(bias_sums, g.group_filters, db, not accumulate)
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         sums[thread] = 0

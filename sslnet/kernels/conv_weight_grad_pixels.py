@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv_engine import address, record, threads_for, window_for
+from sslnet.kernels.conv_engine import add_bias_sums, address, record, threads_for, window_for
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_grad_tiles import pixel_grad_tile
 from sslnet.kernels.conv_lowering import lower_forward
@@ -68,23 +68,27 @@ class PixelGradEngine:
         sums[:] = 0
         bias_sums[:] = 0
         parallel(self._images, g.batch, address(x), address(dy), sums, bias_sums, most=parts)
-        if not accumulate:
-            dw[:] = 0
-        columns = dw.reshape(g.filters, g.columns)
-        for part in sums:
-            columns[:, self.order] += part[:, : g.columns]
+        _add_sums(sums, self.order, dw.reshape(g.filters, g.columns), not accumulate)
         if db is not None:
             check_array("db", db, (g.filters,))
-            if not accumulate:
-                db[:] = 0
-            for part in bias_sums:
-                db += part[: g.filters]
+            add_bias_sums(bias_sums.reshape(parts, 1, -1), g.filters, db, not accumulate)
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         _run_images(
             i0, i1, self.numbers, self.offsets, self.tiles, scratch_address("conv window", self.window.size),
             address(sums[thread]), address(bias_sums[thread]), x, dy,
         )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _add_sums(sums, order, columns, overwrite):
+    """columns[filter, order[tap]] += the sums (parts, filters, taps) over the parts, in their order."""
+    if overwrite:
+        columns[:] = 0
+    for part in range(sums.shape[0]):
+        for f in range(columns.shape[0]):
+            for tap in range(len(order)):
+                columns[f, order[tap]] += sums[part, f, tap]
 
 
 @njit(nogil=True, cache=True)

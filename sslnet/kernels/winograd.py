@@ -33,7 +33,7 @@ OUTPUTS = {3: (2, 4), 5: (2, 4)}
 BLOCK_BYTES = 512 * 1024
 """What V and the products of a block of tiles may take, to stay in the second-level cache."""
 SMALL_TRANSFORM = 1 << 17
-"""Weights times the positions they become below which one thread packs faster."""
+"""Floats of transformed weights below which one thread packs faster."""
 LEAST_TILES = 28
 MANY_WEIGHTS = 4 * 1024 * 1024
 LEAST_TILES_OF_MANY = 64
@@ -134,6 +134,10 @@ class WinogradEngine:
         self.lasting = lasting
         self.weights_shape = (g.groups, positions, channels * padded)
         self.weights = aligned_empty(self.weights_shape if lasting else 0)
+        self.packed_size = prod(self.weights_shape)
+        self.pack_units = g.groups * padded // lanes
+        self.transposed_size = channels * r * r * lanes + lanes**2
+        self.filters = filters
         self.bias = aligned_zeros((g.groups, padded))
         self.zeros = aligned_zeros(self.blocks.width)
         self.constants = address(self.bias), address(self.zeros)
@@ -160,15 +164,11 @@ class WinogradEngine:
         return self.units * int(self.numbers["columns"][0]) * prod(self.weights_shape)
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        n = self.numbers[0]
         if not self.lasting:
-            self.weights = scratch("winograd weights", prod(self.weights_shape))
-        size = n["channels"] * n["r"] * n["r"] * n["lanes"] + n["lanes"] ** 2
-        parallel(
-            self._pack, n["groups"] * n["padded"] // n["lanes"], address(weights), int(size),
-            most=1 if weights.size * n["n"] ** 2 < SMALL_TRANSFORM else None,
-        )  # fmt: skip
-        self.bias[:, : n["filters"]] = 0 if bias is None else bias.reshape(n["groups"], n["filters"])
+            self.weights = scratch("winograd weights", self.packed_size)
+        most = 1 if self.packed_size < SMALL_TRANSFORM else None
+        parallel(self._pack, self.pack_units, address(weights), self.transposed_size, most=most)
+        self.bias[:, : self.filters] = 0 if bias is None else bias.reshape(-1, self.filters)
 
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
         parallel(self._part, self.units, address(source), address(target), most=threads_for(self.multiply_adds))

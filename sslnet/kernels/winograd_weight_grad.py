@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv_engine import address, record, threads_for
+from sslnet.kernels.conv_engine import add_bias_sums, address, record, threads_for
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_tiles import filter_tile
 from sslnet.kernels.conv_transposes import add_rows, add_transposed
@@ -111,10 +111,7 @@ class WinogradGradEngine:
         vectors = self.numbers["padded"][0] // self.numbers["lanes"][0]
         parallel(self._leave, g.groups * vectors, sums, address(dw), int(not accumulate), most=threads)
         if db is not None:
-            if not accumulate:
-                db[:] = 0
-            for part in bias_sums:
-                db += part.reshape(g.groups, -1)[:, : g.group_filters].reshape(-1)
+            add_bias_sums(bias_sums.reshape(threads, g.groups, -1), g.group_filters, db, not accumulate)
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         sums[thread] = 0
