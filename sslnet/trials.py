@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.files import resolve
+from sslnet.graph import State, filter_layers
+from sslnet.inputs import is_source
 from sslnet.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver_nets import find_nets, net_state
@@ -67,14 +69,15 @@ class Trial:
 
     def check(self) -> None:
         """Before anything is trained. raises UsageError where there is nothing to test on or nothing to compare by"""
+        where = self.definition.path or f'the net "{self.definition.message.name}"'
+        hint = "give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt"
+        state = State(pb.TEST, self.level, self.stages)
+        made_by_layers = any(is_source(layer.param) for layer in filter_layers(self.definition, state))
+        if not made_by_layers and not self.definition.message.input:
+            raise UsageError(f"{where} has no test data", hint=hint)
         net = Net(self.definition, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
-        where = self.definition.path or f'the net "{net.name}"'
-        if net.inputs or not any(layer.IS_SOURCE for layer in net.layers):
-            waits = f": it waits for {', '.join(net.inputs)}" if net.inputs else ""
-            raise UsageError(
-                f"{where} has no test data{waits}",
-                hint="give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt",
-            )
+        if net.inputs:
+            raise UsageError(f"{where} has no test data: it waits for {', '.join(net.inputs)}", hint=hint)
         if _main_accuracy(net) is None and not net.loss_weights:
             raise UsageError(
                 f"{where} has neither an Accuracy nor a loss in phase TEST: there is nothing to compare nets by"

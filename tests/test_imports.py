@@ -51,7 +51,7 @@ RANKS = [
         "updates",
     ],
     ["classifier", "compress", "pycaffe", "sparsity", "timing"],
-    ["predictor", "procedure", "steering", "tradeoff", "trials"],
+    ["predictor", "procedure", "procedure_groups", "steering", "tradeoff", "trials"],
     ["exchange", "report"],
     ["cli"],
     ["__main__"],

@@ -25,6 +25,7 @@ from sslnet.errors import SslnetError, UsageError, suggestion
 COMMANDS = {
     "train": "sslnet.cli.train",
     "test": "sslnet.cli.test",
+    "compress": "sslnet.cli.compress",
     "path": "sslnet.cli.path",
     "compact": "sslnet.cli.compact",
     "lowrank": "sslnet.cli.lowrank",

@@ -1,0 +1,166 @@
+"""``sslnet compress``: the whole procedure in one command, from a net to a small one, its files in one folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslnet.cli.options import add_deterministic_option
+from sslnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from sslnet.procedure import Procedure, Task
+
+HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
+EXAMPLE = "sslnet compress --model models/digits/train_test.prototxt --target-flops 0.3"
+TARGETS = {"flops": "FLOPs", "params": "parameters"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="FILE", help="the net with the data of both phases (train_test.prototxt)")
+    parser.add_argument("--weights", metavar="FILE", help="its trained weights; default: it is trained first")
+    parser.add_argument("--solver", metavar="FILE", help="how to train; default: SGD with momentum, see docs/cli.md")
+    for option, what in TARGETS.items():
+        parser.add_argument(f"--target-{option}", type=float, metavar="X",
+            help=f"the part of its {what} that the small net may have, 0 to 1")  # fmt: skip
+    parser.add_argument("--output", metavar="DIR", help="folder of all files; default: NAME_compress")
+    parser.add_argument("--iterations", type=int, metavar="N",
+        help="in which it becomes sparse; default: the solver's max_iter, else 10 epochs")  # fmt: skip
+    parser.add_argument("--finetune", type=int, metavar="N",
+        help="of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
+    parser.add_argument("--baseline-iterations", type=int, metavar="N",
+        help="without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
+    parser.add_argument("--base-lr", type=float, metavar="X", help="rate to begin with, without --solver; default 0.01")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
+        help="override a field of the solver; may be given several times")  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random; default: the solver's, else 1")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    add_deterministic_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet.cli.compiling import Compiling
+    from sslnet.cli.log import Log
+    from sslnet.cli.monitors import Monitors
+    from sslnet.cli.options import use_threads
+    from sslnet.cli.runs import solver_monitor, watching
+    from sslnet.files import atomic_write
+    from sslnet.procedure import Procedure
+    from sslnet.report import dump_json, print_table
+    from sslnet.report.procedure import procedure_table
+    from sslnet.tradeoff import Stopped
+
+    use_threads(args.threads, args.deterministic)
+    task = make_task(args)
+    log = Log()
+    with contextlib.closing(solver_monitor(log)) as shown, Compiling(log) as compiling:
+        procedure = Procedure(task, Monitors(shown, compiling), watching(log, compiling), log)
+        try:
+            results = procedure.run()
+        except Stopped:
+            log("stopped: the same command goes on from here")
+            return 130
+    result = as_json(procedure, results)
+    table = procedure_table(results, task.of, task.target)
+    atomic_write(os.path.join(task.folder, "report.json"), dump_json(result).encode())
+    atomic_write(os.path.join(task.folder, "report.txt"), table.text().encode())
+    if args.json:
+        print(dump_json(result))
+        return 0
+    print_table(table)
+    print("\n".join(["", *closing_lines(result)]))
+    return 0
+
+
+def make_task(args: argparse.Namespace) -> Task:
+    """raises UsageError for options out of range, or that do not belong together"""
+    from sslnet.procedure import Task
+
+    given = [(of, value) for of in TARGETS if (value := getattr(args, f"target_{of}")) is not None]
+    if len(given) != 1:
+        raise UsageError("say how small: either --target-flops or --target-params", hint="as --target-flops 0.3")
+    of, target = given[0]
+    if not 0 < target < 1:
+        raise UsageError(f"--target-{of} must lie between 0 and 1, not {target:g}")
+    named = args.model or args.solver
+    if not named:
+        raise UsageError("say which net: --model or --solver", hint=f"as {EXAMPLE}")
+    if args.solver and args.base_lr is not None:
+        raise UsageError("--base-lr is for runs without --solver", hint=f"use --set base_lr={args.base_lr:g}")
+    if args.weights and args.baseline_iterations is not None:
+        raise UsageError("--baseline-iterations is for runs without --weights: those are the baseline")
+    for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
+    return Task(
+        of,
+        target,
+        args.output or default_folder(named),
+        args.model,
+        args.solver,
+        args.weights,
+        tuple(args.overrides),
+        args.iterations,
+        args.finetune,
+        args.baseline_iterations,
+        args.base_lr,
+        args.seed,
+    )
+
+
+def default_folder(path: str) -> str:
+    """NAME_compress in the working directory; the name of a train_test.prototxt is that of its folder."""
+    place = Path(os.path.abspath(path))
+    return f"{place.parent.name if place.stem in ('train_test', 'train_val') else place.stem}_compress"
+
+
+def as_json(procedure: Procedure, results: dict[str, Any]) -> dict[str, Any]:
+    task, time = procedure.task, results["time"]
+    deploy = procedure.name("compact", "_deploy.prototxt") if results["compact"]["deploy"] else None
+    files: dict[str, dict[str, Any]] = {
+        "baseline": {"model": procedure.name("baseline", ".prototxt"), "weights": procedure.weights("baseline")},
+        "small": {
+            "model": procedure.name("compact", ".prototxt"),
+            "deploy": deploy,
+            "weights": procedure.weights("finetune"),
+        },
+    }
+    outcome: dict[str, Any] = {}
+    for side, (name, score) in enumerate((("baseline", "baseline"), ("small", "test"))):
+        outcome[name] = {
+            **files[name],
+            "error": results[score]["error"],
+            "loss": results[score]["loss"],
+            "parameters": results["compact"]["parameters"][side],
+            "flops": results["compact"]["flops"][side],
+            "weights_bytes": time["bytes"][side],
+            "forward_ms": 1e3 * time["forward"][side],
+            "backward_ms": None if time["backward"][side] is None else 1e3 * time["backward"][side],
+        }
+    sparse = results["sparsify"]
+    return {
+        "target": {"of": task.of, "value": task.target, "met": sparse["met"], "left": sparse["left"]},
+        "before_finetuning": {"error": sparse["error"], "loss": sparse["loss"]},
+        **outcome,
+        "batch": time["batch"],
+        "threads": time["threads"],
+        "notes": results["compact"]["notes"],
+    }
+
+
+def closing_lines(result: dict[str, Any]) -> list[str]:
+    """Where the small net is, and what to type next."""
+    small = result["small"]
+    names = [name for name in (small["model"], small["deploy"], small["weights"]) if name]
+    lines = ["the small net:", *(f"  {name}" for name in names), "", "next:"]
+    model = small["deploy"] or small["model"]
+    lines.append("  " + shlex.join(["sslnet", "export", "--model", model, "--weights", small["weights"]]))
+    if small["deploy"]:
+        lines.append("  " + shlex.join(["sslnet", "classify", model, small["weights"]]) + " IMAGE")
+    return lines

@@ -1,0 +1,425 @@
+"""The whole procedure as stages in one folder: train, make sparse, take out, fine-tune, test, time.
+
+    baseline   trains the net without penalties, or takes trained weights; tests it
+    sparsify   group lasso, steered to what is to be left (``sslnet.steering``)
+    compact    the net without what became zero
+    finetune   trains the small net
+    test       scores it
+    time       times both nets in turns
+
+``state.json`` says which stages are done, with which options, and what they gave. Inside a stage that trains, the last
+snapshot is where an interrupted run goes on, bit for bit.
+
+Ref: Wen et al. 2016, section 3 and 4: learn the structure from a trained net, then fine-tune what is left
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import glob
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress import compact
+from sslnet.compress.relocate import relocate
+from sslnet.compress.sizes import total_size
+from sslnet.errors import DefinitionError, UsageError, WeightsError
+from sslnet.files import atomic_write, resolve
+from sslnet.monitor import Monitor
+from sslnet.net import Net
+from sslnet.procedure_groups import add_groups, declared, set_strengths
+from sslnet.prototxt import Definition
+from sslnet.solver import Solver
+from sslnet.solver_nets import check_aims, find_nets, named_weights, net_state
+from sslnet.steering import Steering
+from sslnet.timing import open_net, time_nets
+from sslnet.tradeoff import Stopped, Watch
+from sslnet.trials import (
+    STRENGTHS,
+    check_started,
+    check_turnable,
+    epoch_batches,
+    file_mark,
+    find_trial,
+    fit_schedule,
+    quiet,
+)
+from sslnet.weights import save_weights
+
+STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
+FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
+"""What the names of each stage's files start with."""
+STATE = "state.json"
+EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
+"""Of a stage that trains, where no solver says how long."""
+EPOCH = 200
+"""Iterations taken for an epoch at least, also where data do not tell how many records there are: to find a strength
+takes iterations, however few the data are; within a few hundred it would be so strong that it harms what stays."""
+SNAPSHOTS = 10
+"""In a stage, where the solver does not say how often."""
+RUNS = 30
+"""Of the timing."""
+SOLVER = """# Made by sslnet compress: momentum, a rate that drops twice.
+net: {net}
+base_lr: {base_lr:g}
+lr_policy: "multistep"
+gamma: 0.1
+stepvalue: {first}
+stepvalue: {second}
+momentum: 0.9
+weight_decay: 0.0005
+average_loss: 20
+max_iter: {max_iter}
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for.
+
+    of, target           "flops" or "params", and the part of them that may be left, 0 to 1
+    model, solver        paths; one of them is needed. A model takes the place of the net that the solver names
+    weights              of the trained net; None: it is trained first
+    iterations, finetune, baseline_iterations   None: as the solver says (half of it to fine-tune), else in epochs
+    base_lr              of the solver made where none is given
+    """
+
+    of: str
+    target: float
+    folder: str
+    model: str | None = None
+    solver: str | None = None
+    weights: str | None = None
+    overrides: tuple[str, ...] = ()
+    iterations: int | None = None
+    finetune: int | None = None
+    baseline_iterations: int | None = None
+    base_lr: float | None = None
+    seed: int | None = None
+
+    def options(self) -> dict[str, str]:
+        """What must be the same for a folder to be gone on with; of files a mark of their content."""
+        files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
+        marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
+        others = {
+            f"--target-{self.of}": self.target,
+            "--set": " ".join(self.overrides) or None,
+            "--iterations": self.iterations,
+            "--finetune": self.finetune,
+            "--baseline-iterations": self.baseline_iterations,
+            "--base-lr": self.base_lr,
+            "--seed": self.seed,
+        }
+        return {name: str(value) for name, value in (marked | others).items() if value is not None}
+
+
+class Procedure:
+    """Runs the stages of a task that are not done yet.
+
+    monitor  is told what each solver does
+    watch    gives the context in which a solver runs: signals that stop it
+    tell     called with a line when a stage begins
+    raises   UsageError for a folder that belongs to another task, or a net that cannot be tested or made sparse
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        monitor: Monitor | None = None,
+        watch: Watch = lambda solver: contextlib.nullcontext(),
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.task, self.monitor, self.watch, self.tell = task, monitor or Monitor(), watch, tell
+        self.solver = self._solver_definition()
+        said = self.solver.message.random_seed
+        self.seed = task.seed if task.seed is not None else said if said >= 0 else 1
+        self.definition = self._net_definition()
+        param = self.solver.message
+        self.state = net_state(self.definition, pb.TRAIN, param.train_state)
+        self.trial = find_trial(self.solver, self.seed)
+        self.trial.check()
+        self.results = self._open()
+        """{stage: what it gave} of those that are done."""
+
+    # -- what there is to run ----------------------------------------------------------------------------------------
+
+    def _solver_definition(self) -> Definition:
+        task = self.task
+        if task.solver is not None:
+            solver = prototxt.apply_overrides(prototxt.read_solver(task.solver), task.overrides)
+            if task.model is not None:
+                for name in ("net_param", "train_net", "train_net_param", "test_net", "test_net_param"):
+                    solver.message.ClearField(name)
+                solver.message.net = task.model
+            return solver
+        assert task.model is not None
+        train = Net(prototxt.read_net(task.model), phase=pb.TRAIN, lean=True)
+        iterations = EPOCHS["sparsify"] * max(EPOCH, epoch_batches(train) or 0)
+        text = SOLVER.format(
+            net=json.dumps(task.model),
+            base_lr=0.01 if task.base_lr is None else task.base_lr,
+            max_iter=iterations,
+            first=iterations * 7 // 10,
+            second=iterations * 9 // 10,
+        )
+        made = prototxt.parse(text, pb.SolverParameter, os.path.join(task.folder, "solver.prototxt"))
+        return prototxt.apply_overrides(made, task.overrides)
+
+    def _net_definition(self) -> Definition:
+        param = self.solver.message
+        if param.HasField("train_net") or param.HasField("train_net_param") or param.test_net or param.test_net_param:
+            raise DefinitionError(
+                "nets for training and testing that are two definitions cannot be made small together",
+                path=self.solver.path,
+                hint="name one file with both phases as net",
+            )
+        return prototxt.upgrade_net(find_nets(self.solver)[0])
+
+    def iterations(self, stage: str) -> int:
+        """Of a stage that trains."""
+        task, most = self.task, self.solver.message.max_iter
+        given = {
+            "baseline": task.baseline_iterations,
+            "sparsify": task.iterations,
+            "finetune": task.finetune,
+        }[stage]
+        if given is not None:
+            return given
+        if task.solver is not None:
+            return -(-most // 2) if stage == "finetune" else most
+        return most * EPOCHS[stage] // EPOCHS["sparsify"]
+
+    # -- the folder --------------------------------------------------------------------------------------------------
+
+    def name(self, stage: str, suffix: str) -> str:
+        return os.path.join(self.task.folder, FILES[stage] + suffix)
+
+    def weights(self, stage: str) -> str:
+        """The file of the weights that a stage ends with."""
+        if stage == "baseline" and self.task.weights is not None:
+            return self.task.weights
+        if stage == "finetune" and not self.iterations("finetune"):
+            stage = "compact"
+        return self.name(stage, ".caffemodel")
+
+    def _open(self) -> dict[str, Any]:
+        """What the state file says is done. raises UsageError for the folder of another task"""
+        folder, path, options = self.task.folder, os.path.join(self.task.folder, STATE), self.task.options()
+        if not os.path.exists(path):
+            if os.path.isdir(folder) and os.listdir(folder):
+                raise UsageError(
+                    f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output"
+                )
+            return {}
+        try:
+            with open(path, encoding="utf-8") as file:
+                state = json.load(file)
+            before, results = dict(state["options"]), dict(state["stages"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} cannot be read: {error}", hint="choose another --output") from error
+        changed = [name for name in {**before, **options} if before.get(name) != options.get(name)]
+        if changed:
+            words = [
+                f"{name} was {before.get(name, 'not given')} and is {options.get(name, 'not given')}"
+                for name in changed
+            ]
+            raise UsageError(
+                f"{folder} was begun with other options: {'; '.join(words)}",
+                hint="the same options continue it; another --output starts anew",
+            )
+        return results
+
+    def _save(self) -> None:
+        state = {"version": 1, "options": self.task.options(), "stages": self.results}
+        atomic_write(os.path.join(self.task.folder, STATE), json.dumps(state, indent=2).encode())
+
+    # -- the stages --------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """The results of all stages, by name. raises Stopped when a solver was asked to stop"""
+        if "sparsify" not in self.results:
+            self._check_sparsity()
+        os.makedirs(self.task.folder, exist_ok=True)
+        self._save()
+        for number, stage in enumerate(STAGES, 1):
+            if stage in self.results:
+                continue
+            self.tell(f"stage {number} of {len(STAGES)}: {stage}")
+            self.results[stage] = getattr(self, f"_{stage}")()
+            self._save()
+            if stage in FILES:
+                for path in self._snapshots(stage):
+                    _remove_snapshot(path)
+        return self.results
+
+    def _baseline(self) -> dict[str, Any]:
+        self._write_net("baseline", self.definition.message)
+        if self.task.weights is None:
+            named = [str(resolve(w, self.solver.path, error=WeightsError)) for w in named_weights(self.solver)]
+            self._train("baseline", "baseline", named)
+        return asdict(self.trial.score(self.weights("baseline")))
+
+    def _sparsify(self) -> dict[str, Any]:
+        added = self._write_net("sparsify", self._sparse_definition().message)
+        steering = Steering(self.task.of, self.task.target, self.tell)
+        self._train("sparsify", "sparsify", [self.weights("baseline")], steering)
+        score = self.trial.score(self.weights("sparsify"), added)
+        return {"met": steering.met, "left": steering.left, **asdict(score)}
+
+    def _compact(self) -> dict[str, Any]:
+        compaction = compact(
+            self.definition,
+            self.weights("sparsify"),
+            level=self.trial.level,
+            stages=self.trial.stages,
+            seed=self.seed,
+        )
+        atomic_write(self.weights("compact"), compaction.weights.SerializeToString())
+        if compaction.deploy is not None:
+            self._write_net("compact", compaction.deploy, "_deploy.prototxt")
+        self._write_net("compact", compaction.message)
+        sizes = {
+            side: total_size([getattr(layer, side) for layer in compaction.layers]) for side in ("before", "after")
+        }
+        return {
+            "deploy": compaction.deploy is not None,
+            "difference": compaction.difference.relative,
+            "notes": compaction.notes,
+            "parameters": [sizes["before"].parameters, sizes["after"].parameters],
+            "flops": [sizes["before"].flops / compaction.batch, sizes["after"].flops / compaction.batch],
+        }
+
+    def _finetune(self) -> dict[str, Any]:
+        if self.iterations("finetune"):
+            self._train("finetune", "compact", [self.weights("compact")])
+        return {"iterations": self.iterations("finetune")}
+
+    def _test(self) -> dict[str, Any]:
+        small = prototxt.read_net(self.name("compact", ".prototxt"))
+        return asdict(self.trial.score(self.weights("finetune"), small))
+
+    def _time(self) -> dict[str, Any]:
+        pairs = [("baseline", self.weights("baseline")), ("compact", self.weights("finetune"))]
+        settings = {"level": self.state["level"], "stages": self.state["stages"], "lean": True}
+        nets = [open_net(self.name(stage, ".prototxt"), weights, **settings) for stage, weights in pairs]
+        timing = time_nets(nets, RUNS)
+        return {
+            "batch": timing.nets[0].batch,
+            "threads": timing.threads,
+            "forward": [net.forward.median for net in timing.nets],
+            "backward": [net.backward.median if net.backward else None for net in timing.nets],
+            "bytes": [os.path.getsize(weights) for _, weights in pairs],
+        }
+
+    # -- definitions -------------------------------------------------------------------------------------------------
+
+    def _sparse_definition(self) -> Definition:
+        """A copy of the net with groups to be made zero; its own where it declares some."""
+        message = copy.deepcopy(self.definition.message)
+        if not declared(message) and not add_groups(self.definition.with_message(message), self.state):
+            raise UsageError(
+                f"{self.definition.path}: only the last layer has weights, there is nothing to take out",
+                hint="filters and neurons of Convolution and InnerProduct layers before it are what is made zero",
+            )
+        return self.definition.with_message(message)
+
+    def _write_net(self, stage: str, message: Any, suffix: str = ".prototxt") -> Definition:
+        """Writes a definition; the files that it names stay findable."""
+        message, path = copy.deepcopy(message), self.name(stage, suffix)
+        relocate(message, self.definition.path or os.curdir, path)
+        prototxt.save(message, path)
+        return prototxt.read_net(path)
+
+    def _stage_solver(self, stage: str, net: Any) -> Any:
+        """The solver's message for a stage, without the net."""
+        param = copy.deepcopy(self.solver.message)
+        quiet(param)
+        for name in ("net", "net_param"):
+            param.ClearField(name)
+        fit_schedule(param, self.iterations(stage))
+        if stage == "sparsify":
+            set_strengths(param, net)
+        else:
+            for name in STRENGTHS:  # zeros that are written are meant
+                setattr(param, name, 0.0)
+            param.ClearField("group_lasso_scale_by_size")
+        param.random_seed, param.snapshot_format = self.seed, pb.SolverParameter.BINARYPROTO
+        param.snapshot = param.snapshot or max(1, param.max_iter // SNAPSHOTS)
+        param.display = param.display or max(1, param.max_iter // 20)
+        return param
+
+    def _check_sparsity(self) -> None:
+        """Before anything is trained: that there is something to be made zero."""
+        definition = self._sparse_definition()
+        param = self._stage_solver("sparsify", definition.message)
+        net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)
+        check_aims(self.solver, net)
+        param.net_param.CopyFrom(definition.message)
+        check_turnable(Solver(self.solver.with_message(param), net=net))
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def _train(self, stage: str, net: str, weights: list[str], steering: Steering | None = None) -> None:
+        """Trains the net that stage ``net`` wrote, or goes on from the last snapshot, and writes its weights."""
+        path = self.name(net, ".prototxt")
+        param = self._stage_solver(stage, prototxt.read_net(path).message)
+        param.net, param.snapshot_prefix = path, self.name(stage, "")
+        written = self.name(stage, "_solver.prototxt")
+        prototxt.save(param, written)
+        last = max(self._snapshots(stage), key=_iteration, default=None)
+        if last is not None:
+            self.tell(f"going on from {last}")
+        solver = Solver(
+            written,
+            weights=[] if last else weights,
+            snapshot=last,
+            monitor=OneSnapshot(self.monitor, last),
+            lean=True,
+            steering=steering,
+        )
+        if last is None:
+            check_started(solver, weights)
+        with self.watch(solver):
+            solver.solve()
+        if solver.iter < param.max_iter:
+            raise Stopped
+        save_weights(solver.net, self.name(stage, ".caffemodel"))
+
+    def _snapshots(self, stage: str) -> list[str]:
+        """The states that a stage has left."""
+        return glob.glob(glob.escape(self.name(stage, "_iter_")) + "*.solverstate")
+
+
+class OneSnapshot(Monitor):
+    """Passes on what a solver tells, and removes each snapshot when the next one is there."""
+
+    PASSED_ON = ("on_warning", "on_start", "on_iteration", "on_display", "on_test", "on_debug", "on_finish")
+
+    def __init__(self, monitor: Monitor, last: str | None) -> None:
+        self.monitor, self.last = monitor, last
+        for name in self.PASSED_ON:
+            setattr(self, name, getattr(monitor, name))
+
+    def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
+        if self.last is not None and self.last != state:
+            _remove_snapshot(self.last)
+        self.last = state
+        self.monitor.on_snapshot(iteration, weights, state)
+
+
+def _iteration(path: str) -> int:
+    found = re.search(r"_iter_(\d+)\.solverstate$", path)
+    return int(found[1]) if found else -1
+
+
+def _remove_snapshot(state: str) -> None:
+    for path in (state, state.replace(".solverstate", ".caffemodel")):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)

@@ -1,0 +1,47 @@
+"""The outcome of the whole procedure: the net that was, and the small one, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sslnet.report.tables import Table
+from sslnet.report.tradeoff import score_text
+from sslnet.report.units import count, factor, milliseconds, percent, size
+
+
+def procedure_table(results: dict[str, Any], of: str, target: float) -> Table:
+    """A row for each thing that is compared.
+
+    results   of all stages, as ``sslnet.procedure.Procedure.run`` gives them
+    of        "flops" or "params": what the target is about
+    """
+    sparse, compact, time = results["sparsify"], results["compact"], results["time"]
+    before, after = results["baseline"], results["test"]
+    table = Table("Compressed", "", "baseline", "small net", "ratio")
+    measure = "error" if before["error"] is not None else "loss"
+    difference = after[measure] - before[measure]
+    change = f"{100 * difference:+.2f} %" if measure == "error" else f"{difference:+.3g}"
+    scores = [score_text(score["error"], score["loss"]) for score in (before, after)]
+    table.add(f"test {measure}", *scores, change)
+    rows: list[tuple[str, list[Any], Callable[[Any], str]]] = [
+        ("parameters", compact["parameters"], count),
+        ("FLOPs an image", compact["flops"], count),
+        ("weights on disk", time["bytes"], size),
+        (f"forward ms, batch {time['batch']}", time["forward"], milliseconds),
+        (f"backward ms, batch {time['batch']}", time["backward"], milliseconds),
+    ]
+    for name, (ours, small), words in rows:
+        table.add(name, words(ours), words(small), factor(ours / small) if ours and small else None)
+    table.note(f"before fine-tuning: test {measure} {score_text(sparse['error'], sparse['loss'])}")
+    threads = "1 thread" if time["threads"] == 1 else f"{time['threads']} threads"
+    table.note(f"times are medians of runs in turns, {threads}, phase TRAIN")
+    if not sparse["met"]:
+        name = {"flops": "FLOPs", "params": "parameters"}[of]
+        table.note(
+            f"the target was not met: {percent(sparse['left'])} of the {name} were left, not {percent(target)}; "
+            "more --iterations may meet it"
+        )
+    for note in compact["notes"]:
+        table.note(note)
+    return table
