@@ -3,6 +3,7 @@
     channels.py    which channels of every blob may go, over the whole graph
     constants.py   what removed channels still emitted, as a shift of the layers that read them
     build.py       the smaller definition and its weights
+    copies.py      the wires around layers that went
     deploy.py      a definition for deployment from one for training and testing
     compare.py     the two nets on the same data
     sizes.py       filters, parameters, FLOPs, bytes of each layer before and after
