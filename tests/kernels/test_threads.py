@@ -1,5 +1,6 @@
 """threads.parallel: the partition, its failures, and the ways in which others can get in between."""
 
+import gc
 import multiprocessing
 import os
 import platform
@@ -34,7 +35,9 @@ from sslnet.kernels.threads import (
 def ctrl_c_interrupts():
     """As in a shell's foreground: a process that was started in the background ignores SIGINT from its birth."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # what others have hung into collections would swallow an interrupt
     yield
+    gc.enable()
     signal.signal(signal.SIGINT, before)
 
 
