@@ -18,6 +18,7 @@ from sslnet.debug_info import tell_backward, tell_forward
 from sslnet.errors import DefinitionError, UsageError, suggestion
 from sslnet.footprint import Memory, check_memory, measure
 from sslnet.graph import State, build_graph
+from sslnet.kernels.clear import clear
 from sslnet.layers.base import Context, Layer
 from sslnet.needs import backward_needs
 from sslnet.parameters import collect_params, share_params
@@ -295,7 +296,7 @@ class Net:
     def clear_param_diffs(self) -> None:
         for param in self.learnable:
             if param.lr_mult or param.blob.has_diff:
-                param.blob.diff[...] = 0
+                clear(param.blob.diff)
 
     def plan(self, fused: bool) -> Plan:
         """The steps to run, compiled for the shapes of the blobs; those of the last few shapes are kept."""
