@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.jit import kernel
+from sslnet.kernels.threads import parallel
+
+LARGE = 1 << 20
+"""Elements from which on the memory, not a core, is what there is to wait for."""
 
 
 def clear(array: np.ndarray) -> None:
     """array = 0, of any shape; one that does not lie in one piece on this thread alone.  [overwrites array]"""
     if array.flags.c_contiguous:
-        spread(_clear, array.size, 1, array.reshape(-1))
+        parallel(_clear, array.size, array.reshape(-1), most=None if array.size >= LARGE else 1)
     else:
         array[...] = 0
 
