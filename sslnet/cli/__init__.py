@@ -29,6 +29,7 @@ COMMANDS = {
     "path": "sslnet.cli.path",
     "compact": "sslnet.cli.compact",
     "lowrank": "sslnet.cli.lowrank",
+    "prune": "sslnet.cli.prune",
     "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",
     "export": "sslnet.cli.export",

@@ -1,0 +1,96 @@
+"""``sslnet prune``: the smallest weights set to zero, ready to be trained on with the zeros kept."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+
+from sslnet.cli.options import add_rule_options
+from sslnet.errors import UsageError
+
+HELP = "Sets the smallest weights, or groups of them, to zero by magnitude: the baseline to compare with."
+EXAMPLE = "sslnet prune --model models/lenet/train_test.prototxt --weights lenet.caffemodel --sparsity 0.9"
+GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="FILE", help="the net")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
+    parser.add_argument("--sparsity", type=float, metavar="X", help="part of the groups that are to be zero, 0 to 1")
+    parser.add_argument("--quality", type=float, metavar="Q",
+        help="instead: groups go that are below Q standard deviations of their layer's weights")  # fmt: skip
+    parser.add_argument(
+        "--group", choices=GROUPS, default="ELEMENT", help="what goes as one; default ELEMENT, a weight"
+    )
+    parser.add_argument("--whole-net", action="store_true",
+        help="--sparsity of all layers together, the smallest of the net; default: of each layer")  # fmt: skip
+    parser.add_argument("--layers", default="", metavar="A,B",
+        help="layers to prune; default: all but the last with weights")  # fmt: skip
+    parser.add_argument(
+        "--output", metavar="PREFIX", help="where to write PREFIX.prototxt and PREFIX.caffemodel; a folder takes the "
+        "weights' name; default: beside the weights, with _pruned",
+    )  # fmt: skip
+    add_rule_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet import prototxt
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.compact import output_paths
+    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.options import stages
+    from sslnet.compress.prune import keep_zeros, prune
+    from sslnet.compress.relocate import relocate
+    from sslnet.net import Net
+    from sslnet.prototxt import read_net
+    from sslnet.report import dump_json, print_table, sparsity_table
+    from sslnet.sparsity import measure
+    from sslnet.weights import copy_all_weights, save_weights
+
+    check(args)
+    paths = output_paths(args.model, args.weights, args.output, "_pruned")
+    definition = read_net(args.model)
+    net = Net(definition, phase=pb.TEST, level=args.level, stages=stages(args.stage))
+    tell_notes(definition)
+    copy_all_weights(net, args.weights)
+    pruned = prune(
+        net,
+        sparsity=args.sparsity,
+        quality=args.quality,
+        group=args.group,
+        layers=stages(args.layers),
+        whole_net=args.whole_net,
+    )
+    message = pb.NetParameter()
+    message.CopyFrom(definition.message)
+    keep_zeros(message, [layer.name for layer in pruned])
+    os.makedirs(os.path.dirname(paths["model"]) or ".", exist_ok=True)
+    save_weights(net, paths["weights"])
+    relocate(message, args.model, paths["model"])
+    prototxt.save(message, paths["model"])
+    if args.json:
+        record = {"model": paths["model"], "weights": paths["weights"], "group": args.group, "layers": pruned}
+        print(dump_json({**record, "sparsity": measure(net)}))
+        return 0
+    print_table(sparsity_table(measure(net)))
+    prefix = paths["model"].removesuffix(".prototxt")
+    tuning = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={prefix}", "--weights", paths["weights"]]
+    print(
+        f"\nwrote\n  {paths['model']}\n  {paths['weights']}\n\nto train it on with the zeros kept, with a solver of your choice:"
+    )
+    print("  sslnet train --solver SOLVER " + shlex.join(tuning))
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """raises UsageError for options out of range"""
+    if (args.sparsity is None) == (args.quality is None):
+        raise UsageError("say how much: --sparsity X, or --quality Q")
+    if args.sparsity is not None and not 0 < args.sparsity < 1:
+        raise UsageError(f"--sparsity must lie between 0 and 1, not {args.sparsity:g}")
+    if args.quality is not None and not 0 < args.quality < float("inf"):
+        raise UsageError(f"--quality must be a finite number above 0, not {args.quality:g}")
+    if args.whole_net and args.quality is not None:
+        raise UsageError("--whole-net belongs to --sparsity")
