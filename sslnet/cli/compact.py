@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the net (train_test.prototxt, train_val.prototxt or deploy.prototxt)",
     )
-    parser.add_argument("--weights", required=True, metavar="FILE", help="its pruned weights (.caffemodel)")
+    parser.add_argument("--weights", metavar="FILE", help="its pruned weights (.caffemodel); default: the snapshot's")
+    parser.add_argument("--snapshot", metavar="FILE",
+        help="the state of the run they are from (.solverstate): cut as well, to train on with the smaller net")  # fmt: skip
     parser.add_argument(
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt, PREFIX_deploy.prototxt, PREFIX.caffemodel; "
         "a folder takes the weights' name; default: beside the weights, with _compact",
@@ -53,7 +55,14 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.report.compaction import compaction_table
 
     use_threads(args.threads)
+    args.weights = weights_of(args)
     paths = output_paths(args.model, args.weights, args.output)
+    if args.snapshot:
+        paths["state"] = paths["model"].removesuffix("prototxt") + "solverstate"
+        if os.path.realpath(paths["state"]) == os.path.realpath(args.snapshot):
+            raise UsageError(
+                f"{paths['state']} would be overwritten, and it is what is read", hint="choose another --output"
+            )
     definition = read_net(args.model)
     tell_notes(definition)
     compaction = compact(
@@ -64,16 +73,33 @@ def run(args: argparse.Namespace) -> int:
         stages=stages(args.stage),
         drop_constants=args.drop_constants,
         standard_only=args.standard_only,
+        snapshot=args.snapshot,
     )
     if compaction.deploy is None:
         del paths["deploy"]
     write_files(compaction, paths, args.model)
+    if compaction.state is not None:
+        from sslnet.snapshot import write_state
+
+        compaction.state.learned_net = paths["weights"]
+        write_state(paths["state"], compaction.state)
     if args.json:
         print(dump_json(as_json(args, compaction, paths)))
         return 0
     print_table(compaction_table(compaction))
     print("\n".join(["", file_size_line(args.weights, paths["weights"]), "", *closing_lines(args, paths)]))
     return 0
+
+
+def weights_of(args: argparse.Namespace) -> str:
+    """The weights given, or those that belong to the snapshot. raises UsageError when there is neither"""
+    if args.weights:
+        return str(args.weights)
+    if not args.snapshot:
+        raise UsageError("--weights FILE is needed, or --snapshot FILE with weights beside it")
+    from sslnet.snapshot import find_weights, read_state
+
+    return str(find_weights(read_state(args.snapshot), args.snapshot))
 
 
 def output_paths(model: str, weights: str, output: str | None, suffix: str = "_compact") -> dict[str, str]:
@@ -145,9 +171,10 @@ def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
         prefix = paths["model"].removesuffix(".prototxt")
         fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={prefix}"]
         lines.append("  " + shlex.join(["sslnet", "test", "--model", paths["model"], *small]))
+        goes_on = ["--snapshot", paths["state"]] if "state" in paths else small
         lines += [
             "to train it on, with a solver of your choice:",
-            "  sslnet train --solver SOLVER " + shlex.join([*fields, *small]),
+            "  sslnet train --solver SOLVER " + shlex.join([*fields, *goes_on]),
         ]
     return lines
 

@@ -7,6 +7,7 @@
     deploy.py      a definition for deployment from one for training and testing
     compare.py     the two nets on the same data
     sizes.py       filters, parameters, FLOPs, bytes of each layer before and after
+    state.py       a solver's state, cut as the weights were
     recipe.py      all of it in order: ``compact``
     check.py       two nets on the same data, batch by batch
     factors.py, low_rank.py   weights as products of smaller ones

@@ -15,6 +15,7 @@ from sslnet.compress.channels import NetChannels
 from sslnet.compress.compare import compared_blobs
 from sslnet.compress.constants import Contribution
 from sslnet.compress.copies import copy_layer, remove_copies, silence_unread
+from sslnet.layers.base import Layer
 from sslnet.prototxt import Definition
 from sslnet.weights import Arrays, blob_proto
 
@@ -133,17 +134,21 @@ def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only
     layer = view.net.layers[i]
     if view.refuses[i]:
         return None, [np.array(blob.data) for blob in layer.blobs]
-    whole = all(c.needed.all() for c in (*view.bottoms[i], *view.tops[i]))
-    if whole and contribution.shift is None:
-        before, param, blobs = layer.param, pb.LayerParameter(), [np.array(blob.data) for blob in layer.blobs]
-        param.CopyFrom(before)
-    else:
-        bottoms, tops = [c.keep for c in view.bottoms[i]], [c.keep for c in view.tops[i]]
-        before = None
-        param, blobs = (contribution.layer or layer).shrink(bottoms, tops, contribution.shift)
+    param, blobs = shrink_layer(view, i, contribution, contribution.layer or layer)
     blobs = layer.shrink_columns(param, blobs, standard_only=standard_only)
     blobs = [np.ascontiguousarray(blob, dtype=layer.dtype) for blob in blobs]
-    return None if param == before else param, blobs
+    return None if param == layer.param else param, blobs
+
+
+def shrink_layer(view: NetChannels, i: int, contribution: Contribution, layer: Layer) -> tuple[Any, list[np.ndarray]]:
+    """What ``shrink`` of layer i, or of one in its place, makes of it: its definition and its parameters."""
+    bottoms = [np.flatnonzero(c.needed & (not gone)) for c, gone in zip(view.bottoms[i], view.dropped[i])]
+    whole = all(c.needed.all() for c in (*view.bottoms[i], *view.tops[i])) and not any(view.dropped[i])
+    if not whole or contribution.shift is not None:
+        return layer.shrink(bottoms, [c.keep for c in view.tops[i]], contribution.shift)
+    param = pb.LayerParameter()
+    param.CopyFrom(layer.param)
+    return param, [np.array(blob.data) for blob in layer.blobs]
 
 
 def _assemble(

@@ -16,11 +16,14 @@ from sslnet.compress.compare import Difference, compare
 from sslnet.compress.constants import Contribution, choose_carriers, constant_values, find_contributions
 from sslnet.compress.deploy import deploy_definition
 from sslnet.compress.sizes import LayerSize, layer_sizes
+from sslnet.compress.state import cut_state, train_view, weight_places
 from sslnet.errors import RunError, SslnetError
 from sslnet.graph import State, filter_layers
 from sslnet.inputs import fill_inputs, source_shapes, with_inputs
 from sslnet.net import Net
 from sslnet.prototxt import Definition, upgrade_net
+from sslnet.snapshot import State as SolverState
+from sslnet.snapshot import read_state
 from sslnet.weights import copy_all_weights, read_weights
 
 TOLERANCE = 1e-4
@@ -41,6 +44,7 @@ class Compaction:
     carriers    for which one constant channel was kept to carry it
     difference  between the pruned net and the smaller one
     notes       sentences on what could not be done
+    state       with which a solver goes on with the smaller net; None where none was given
     """
 
     message: Any
@@ -53,6 +57,7 @@ class Compaction:
     maps: list[str] = field(default_factory=list)
     carriers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    state: SolverState | None = None
 
     @property
     def removed(self) -> int:
@@ -69,6 +74,7 @@ def compact(
     stages: Sequence[str] = (),
     drop_constants: bool = False,
     standard_only: bool = False,
+    snapshot: str | Path | None = None,
     seed: int = 0,
 ) -> Compaction:
     """The net without the channels that do nothing. Nothing is written.
@@ -93,11 +99,17 @@ def compact(
         smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
         if not smaller.shared_differ():
             break
-    after = _smaller_net(smaller, definition, pruned)
+    after = _smaller_net(smaller, definition, pruned, state)
     difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:
         raise _differs(difference, definition, phase)
     _note_unseen(definition, nets, notes)
+    cut = None
+    if snapshot is not None:
+        before = train_view(views, os.fspath(snapshot)).net
+        trained = _smaller_net(smaller, definition, pruned, before.state)
+        places = weight_places(views, contributions, standard_only)
+        cut = cut_state(read_state(snapshot), before, trained, places, os.fspath(snapshot))
     return Compaction(
         message=smaller.message,
         deploy=deploy_definition(smaller.definition(definition.path), state, source_shapes(pruned)),
@@ -109,6 +121,7 @@ def compact(
         maps=_names(pruned, contributions, "map"),
         carriers=_names(pruned, contributions, "layer"),
         notes=notes,
+        state=cut,
     )
 
 
@@ -147,9 +160,8 @@ def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[
     return [net.layer_names[i] for i, found in contributions.items() if getattr(found, kind) is not None]
 
 
-def _smaller_net(smaller: Smaller, definition: Definition, pruned: Net) -> Net:
+def _smaller_net(smaller: Smaller, definition: Definition, pruned: Net, state: State) -> Net:
     by_hand = with_inputs(smaller.definition(definition.path), source_shapes(pruned))
-    state = pruned.state
     return Net(by_hand, smaller.weights(), state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
 
 
