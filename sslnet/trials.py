@@ -38,17 +38,6 @@ class Score:
     error: float | None
     loss: float | None
 
-    @property
-    def value(self) -> float:
-        """What nets are compared by: the error, else the loss. Less is better."""
-        value = self.error if self.error is not None else self.loss
-        assert value is not None
-        return value
-
-    @property
-    def measure(self) -> str:
-        return "error" if self.error is not None else "loss"
-
 
 @dataclass(frozen=True)
 class Trial:
