@@ -176,7 +176,8 @@ class Blob:
     def _array(self, which: str) -> np.ndarray:
         source = self._sharing.get(which)
         if source is not None:
-            return source._array(which).reshape(self._shape)
+            array = source._array(which)
+            return array if array.shape == self._shape else array.reshape(self._shape)
         view = self._views.get(which)
         if view is None:
             if which in self._lent:

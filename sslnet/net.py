@@ -110,6 +110,8 @@ class Net:
             [(top, weight) for top, weight in zip(tops, row) if weight]
             for tops, row in zip(self.tops, self.layer_loss_weights)
         ]
+        self._only_runs = not any(self._weighted) and not any(layer.DYNAMIC for layer in self.layers)
+        """Whether a forward pass does nothing but run the steps: no loss is summed, no shape changes."""
         self.arena: Arena = share.arena if share is not None and share.lean else Arena()
         self.kept: set[tuple[Blob, str]] = set()
         """(blob, "data" or "diff") that a lean net has been asked for: they have memory of their own."""
@@ -198,6 +200,11 @@ class Net:
         if not plan.fused:
             for step in self._ran:
                 step.stand_alone()
+        elif self._only_runs and self.on_step is None:
+            for run in plan.runs:
+                run()
+            self._ran = list(plan.steps)
+            return 0.0
         for i in range(first, last + 1):
             step = plan.steps[i]
             if self.on_step is not None:

@@ -45,6 +45,8 @@ class Plan:
             if not net.plain:
                 batch_norm.join(self.steps, net.layer_need_backward)
             self._join_relu()
+        self.runs = [step.forward for step in self.steps if not step.IDLE]
+        """What runs a forward pass, in order."""
         self.lease = Lease(net.arena, lifetimes(net, self.steps, net.kept)) if net.lean else None
 
     def hold_weights(self, held: bool) -> None:

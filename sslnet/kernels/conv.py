@@ -20,6 +20,7 @@ import numpy as np
 
 from sslnet.kernels import depthwise
 from sslnet.kernels.conv_choice import choose_forward, choose_input_grad, choose_weight_grad
+from sslnet.kernels.conv_engine import address
 from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_reference import ReferenceWeightGrad
 from sslnet.kernels.vector import VectorUnit, vector_unit
@@ -42,7 +43,7 @@ class Engine(Protocol):
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None: ...
 
-    def run(self, source: np.ndarray, target: np.ndarray) -> None: ...
+    def run_at(self, source: int, target: int) -> None: ...
 
 
 class WeightGradPlan(Protocol):
@@ -79,7 +80,11 @@ class ForwardPlan:
         """The convolution with the weights last packed.  [overwrites y]"""
         check_array("x", x, self.geometry.input_shape)
         check_array("y", y, self.geometry.output_shape)
-        self.engine.run(x, y)
+        self.run_at(address(x), address(y))
+
+    def run_at(self, x: int, y: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        self.engine.run_at(x, y)
 
 
 class InputGradPlan:
@@ -105,7 +110,7 @@ class InputGradPlan:
         """The adjoint of the convolution with the weights last packed, plus the bias.  [overwrites dx]"""
         check_array("dy", dy, self.geometry.output_shape)
         check_array("dx", dx, self.geometry.input_shape)
-        self.engine.run(dy, dx)
+        self.engine.run_at(address(dy), address(dx))
 
 
 def plan_forward(

@@ -155,6 +155,7 @@ class PackedWeights:
         self.starts = np.cumsum([0, *sizes])
         self.values = aligned_zeros(int(self.starts[-1]) + unit.lanes)
         self.bias = aligned_zeros((lowering.groups, blocks.padded))
+        self.places = address(self.values), address(self.bias)
         self.in_vectors = blocks.width % unit.lanes == 0
         self.runs = [Runs(p.weights, unit.lanes) for p in lowering.passes] if self.in_vectors else []
         self.scatter = scatter_transposed(unit) if self.in_vectors else 0

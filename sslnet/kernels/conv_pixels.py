@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv_engine import Blocks, PackedWeights, address, pass_table, record, threads_for, window_for
+from sslnet.kernels.conv_engine import Blocks, PackedWeights, pass_table, record, threads_for, window_for
 from sslnet.kernels.conv_lowering import Lowering
 from sslnet.kernels.conv_moves import fill_plane, interleave
 from sslnet.kernels.conv_tiles import pixel_tile
@@ -59,14 +59,14 @@ class PixelEngine:
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         self.weights.pack(weights, bias)
 
-    def run(self, source: np.ndarray, target: np.ndarray) -> None:
+    def run_at(self, source: int, target: int) -> None:
         most = threads_for(self.lowering.multiply_adds)
-        parallel(self._part, self.lowering.batch * self.lowering.rows, address(source), address(target), most=most)
+        parallel(self._part, self.lowering.batch * self.lowering.rows, source, target, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_pixels(
-            u0, u1, self.numbers, self.passes, self.places, self.offsets, self.tiles, address(self.weights.values),
-            address(self.weights.bias), scratch_address("conv window", self.window.size),
+            u0, u1, self.numbers, self.passes, self.places, self.offsets, self.tiles, *self.weights.places,
+            scratch_address("conv window", self.window.size),
             scratch("conv vectors", self.vectors_size, np.int64), scratch_address("conv planes", self.planes_size), source, target,
         )  # fmt: skip
 

@@ -156,6 +156,10 @@ class SparseForward(_Ways):
         """The convolution with the weights last packed.  [overwrites y]"""
         self.plan.run(x, y)
 
+    def run_at(self, x: int, y: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        self.plan.run_at(x, y)
+
     def _candidates(self) -> list[str]:
         g = self.geometry
         sparse = self.count <= (1 - MANY_ZEROS) * g.filters * g.columns

@@ -85,7 +85,11 @@ class _Lists(ABC):
         g = self.geometry
         check_array("x", x, g.input_shape)
         check_array("y", y, g.output_shape)
-        parallel(self._part, self.units, address(x), address(y), most=threads_for(self.multiply_adds))
+        self.run_at(address(x), address(y))
+
+    def run_at(self, x: int, y: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        parallel(self._part, self.units, x, y, most=threads_for(self.multiply_adds))
 
 
 class LoweredForward(_Lists):

@@ -259,8 +259,12 @@ class KeptForward:
         g = self.geometry
         check_array("x", x, g.input_shape)
         check_array("y", y, g.output_shape)
-        units = g.batch * g.groups * len(self.chunks)
-        parallel(self._part, units, address(x), address(y), most=threads_for(self.multiply_adds))
+        self.run_at(address(x), address(y))
+
+    def run_at(self, x: int, y: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        units = self.geometry.batch * self.geometry.groups * len(self.chunks)
+        parallel(self._part, units, x, y, most=threads_for(self.multiply_adds))
 
     def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
         col = address(scratch("conv col", self.col_size))

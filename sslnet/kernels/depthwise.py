@@ -148,6 +148,7 @@ class DepthwiseEngine:
         self.multiply_adds = g.flops // 2
         self.weights = aligned_zeros(g.filters * g.columns)
         self.bias = aligned_zeros(g.channels * filters)
+        self.places = address(self.weights), address(self.bias)
         fill = 0 if layout.direct else fill_window(unit, *shape.split)
         self.tiles = np.array([fill, stencil(unit, shape, layout.rows, layout.reading)], np.int64)
         self.numbers = record(
@@ -161,13 +162,12 @@ class DepthwiseEngine:
         self.weights[:] = weights.reshape(-1)
         self.bias[:] = 0 if bias is None else bias
 
-    def run(self, source: np.ndarray, target: np.ndarray) -> None:
-        most = threads_for(self.multiply_adds)
-        parallel(self._part, self.units, address(source), address(target), most=most)
+    def run_at(self, source: int, target: int) -> None:
+        parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         window = address(self.layout.window())
-        _run(u0, u1, self.numbers, self.tiles, address(self.weights), address(self.bias), window, source, target)
+        _run(u0, u1, self.numbers, self.tiles, *self.places, window, source, target)
 
 
 def forward_engine(g: ConvGeometry, unit: VectorUnit, *, relu: bool = False) -> DepthwiseEngine:

@@ -12,8 +12,11 @@ _BLOCK = 1024
 
 
 @kernel
-def weighted_sum(i0, i1, thread, xs, coeffs, y):
-    """y = sum of coeffs[k] xs[k].  [overwrites y]   coeffs (len(xs)), of the arrays' type"""
+def weighted_sum(i0, i1, thread, xs, coeffs, y, relu):
+    """y = sum of coeffs[k] xs[k], 0 in the place of what is negative if relu.  [overwrites y]
+
+    coeffs   (len(xs)), of the arrays' type
+    """
     for first in range(i0, i1, _BLOCK):
         end = min(first + _BLOCK, i1)
         a, out, factor = xs[0][first:end], y[first:end], coeffs[0]
@@ -28,6 +31,10 @@ def weighted_sum(i0, i1, thread, xs, coeffs, y):
             c, factor = xs[k][first:end], coeffs[k]
             for i in range(out.size):
                 out[i] += factor * c[i]
+        if relu:
+            zero = y.dtype.type(0)
+            for i in range(out.size):
+                out[i] = zero if out[i] < zero else out[i]
 
 
 @kernel

@@ -13,6 +13,7 @@ Ref: Lavin and Gray 2016, algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -159,7 +160,7 @@ class WinogradEngine:
             weight_position=self.weight_position, stage_columns=stage_columns, relu=relu, backward=backward,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         return self.units * int(self.numbers["columns"][0]) * prod(self.weights_shape)
 
@@ -170,8 +171,8 @@ class WinogradEngine:
         parallel(self._pack, self.pack_units, address(weights), self.transposed_size, most=most)
         self.bias[:, : self.filters] = 0 if bias is None else bias.reshape(-1, self.filters)
 
-    def run(self, source: np.ndarray, target: np.ndarray) -> None:
-        parallel(self._part, self.units, address(source), address(target), most=threads_for(self.multiply_adds))
+    def run_at(self, source: int, target: int) -> None:
+        parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
 
     def _pack(self, u0: int, u1: int, thread: int, weights: int, size: int) -> None:
         _pack_units(

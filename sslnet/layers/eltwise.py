@@ -55,7 +55,7 @@ class Eltwise(Layer):
         xs = tuple(blob.data.reshape(-1) for blob in bottom)
         y, cost = top[0].data.reshape(-1), len(xs)
         if self.operation == pb.EltwiseParameter.SUM:
-            spread(weighted_sum, y.size, cost, xs, self.coeffs, y)
+            spread(weighted_sum, y.size, cost, xs, self.coeffs, y, False)
         elif self.operation == pb.EltwiseParameter.PROD:
             spread(product, y.size, cost, xs, y)
         else:

@@ -36,4 +36,4 @@ class Split(ChannelWise):
         if not propagate_down[0]:
             return
         dx, diffs = bottom[0].diff.reshape(-1), tuple(blob.diff.reshape(-1) for blob in top)
-        spread(weighted_sum, dx.size, len(diffs), diffs, np.ones(len(diffs), dx.dtype), dx)
+        spread(weighted_sum, dx.size, len(diffs), diffs, np.ones(len(diffs), dx.dtype), dx, False)

@@ -13,9 +13,19 @@ from sslnet.steps.base import EmptyStep, JoinedStep, Step
 from sslnet.steps.concat import ConcatStep
 from sslnet.steps.convolution import ConvolutionStep
 from sslnet.steps.deconvolution import DeconvolutionStep
+from sslnet.steps.eltwise import EltwiseStep
 from sslnet.steps.inner_product import InnerProductStep
 
-__all__ = ["FAST", "ConvolutionStep", "DeconvolutionStep", "EmptyStep", "InnerProductStep", "JoinedStep", "Step"]
+__all__ = [
+    "FAST",
+    "ConvolutionStep",
+    "DeconvolutionStep",
+    "EltwiseStep",
+    "EmptyStep",
+    "InnerProductStep",
+    "JoinedStep",
+    "Step",
+]
 
 FAST: dict[str, type[Any]] = {
     "Concat": ConcatStep,
@@ -23,6 +33,7 @@ FAST: dict[str, type[Any]] = {
     "ConvolutionDepthwise": ConvolutionStep,
     "DepthwiseConvolution": ConvolutionStep,
     "Deconvolution": DeconvolutionStep,
+    "Eltwise": EltwiseStep,
     "InnerProduct": InnerProductStep,
 }
 """Layer type -> the faster step."""

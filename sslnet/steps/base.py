@@ -17,6 +17,9 @@ class Step:
     JOINS_RELU: ClassVar[bool] = False
     """Whether it can apply a ReLU behind it in place itself: it then has ``join_relu()``."""
 
+    IDLE: ClassVar[bool] = False
+    """Whether its forward pass never does anything."""
+
     def __init__(self, layer: Layer, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         self.layer = layer
         self.bottom = bottom
@@ -59,6 +62,8 @@ class Step:
 class EmptyStep(Step):
     """A layer whose blobs hold no value (a Filter let no image through): nothing to compute, and no gradient."""
 
+    IDLE = True
+
     def forward(self) -> None:
         pass
 
@@ -72,6 +77,8 @@ class EmptyStep(Step):
 
 class JoinedStep(Step):
     """A layer whose forward pass the step before it has taken over."""
+
+    IDLE = True
 
     def forward(self) -> None:
         pass

@@ -24,6 +24,7 @@ from sslnet.layers.relu import ReLU
 from sslnet.layers.scale import Scale
 from sslnet.steps.base import JoinedStep, Step
 from sslnet.steps.convolution import ConvolutionStep
+from sslnet.steps.eltwise import EltwiseStep
 
 FEWEST = 8
 """Values of a channel and image below which vectors along them do not pay."""
@@ -207,7 +208,7 @@ def _can_be_diverted(maker: Step, blob: Blob) -> bool:
     """Whether the step may write its one top into another blob: nobody else has it, and it does not read it itself."""
     layer = maker.layer
     return (
-        type(maker) in (Step, ConvolutionStep)
+        type(maker) in (Step, ConvolutionStep, EltwiseStep)
         and len(maker.top) == 1
         and all(bottom is not blob for bottom in maker.bottom)
         and not (layer.IS_SOURCE or layer.DYNAMIC or layer.reads_top(in_place=False))

@@ -14,6 +14,7 @@ from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_sparse_choice import SparseForward, SparseInputGrad
 from sslnet.kernels.same_bits import SameBits
 from sslnet.layers.convolution import Convolution
+from sslnet.steps.addresses import Addresses
 from sslnet.steps.base import Step
 from sslnet.steps.sparse_convolution import SparseWeightGrad, way_of, whole_weights
 
@@ -38,6 +39,7 @@ class ConvolutionStep(Step):
         # Caffe's own engine: plain sums of products.
         self.winograd = layer.param.convolution_param.engine != pb.ConvolutionParameter.CAFFE
         self._forward: Any = None
+        self._pairs: list[Addresses] = []
         self._input_grad: Any = None
         self._weight_grad: Any = None
         self._packed = SameBits()
@@ -64,9 +66,11 @@ class ConvolutionStep(Step):
         g = self.geometry
         if self._forward is None:
             self._forward = SparseForward(g, self.way, relu=self.relu, winograd=self.winograd)
+            self._pairs = [Addresses(*blobs) for blobs in zip(self.bottom, self.top)]
         self._pack()
-        for source, target in zip(self.bottom, self.top):
-            self._forward.run(source.data.reshape(g.input_shape), target.data.reshape(g.output_shape))
+        run_at = self._forward.run_at
+        for pair in self._pairs:
+            run_at(*pair.find())
 
     def _pack(self) -> None:
         """The weights for the forward pass, unless they are packed as they are now."""

@@ -9,6 +9,7 @@ from sslnet.errors import ShapeError
 from sslnet.kernels import conv_engine, conv_weight_grad
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
 from sslnet.kernels.conv_choice import costed_grad_tiles, costed_tiles, engine_of, grad_engine_of
+from sslnet.kernels.conv_engine import address
 from sslnet.kernels.conv_filters import FilterEngine, FilterTile
 from sslnet.kernels.conv_lowering import lower_forward
 from sslnet.kernels.conv_reference import ReferenceForward, ReferenceInputGrad, ReferenceWeightGrad
@@ -118,7 +119,7 @@ def test_every_tile_equals_naive_loops(geometry, seed, data):
         engine = FilterEngine(lowering, unit, tile, tap_block=data.draw(st.integers(1, 20)))
     engine.pack(weights, bias)
     y, whole = guarded(geometry.output_shape)
-    engine.run(x, y)
+    engine.run_at(address(x), address(y))
     assert_close(y, naive_forward(geometry, x, weights, bias))
     assert_guards_untouched(whole)
 

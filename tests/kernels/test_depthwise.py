@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sslnet.kernels import conv_engine, depthwise
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv_engine import address
 from sslnet.kernels.depthwise_stencil import Stencil
 from sslnet.kernels.im2col import output_extent
 from sslnet.kernels.threads import set_num_threads
@@ -42,7 +43,7 @@ def check(g, unit, seed=0):
             engine = depthwise.forward_engine(g, unit, relu=relu)
             engine.pack(weights, bias)
             y, whole = guarded(g.output_shape)
-            engine.run(x, y)
+            engine.run_at(address(x), address(y))
             expected = naive_forward(g, x, weights, bias)
             assert_close(y, np.maximum(expected, 0) if relu else expected)
             assert_guards_untouched(whole)
@@ -52,7 +53,7 @@ def check(g, unit, seed=0):
         engine = depthwise.input_grad_engine(g, unit)
         engine.pack(weights, None)
         dx, whole = guarded(g.input_shape)
-        engine.run(dy, dx)
+        engine.run_at(address(dy), address(dx))
         assert_close(dx, expected_dx)
         assert_guards_untouched(whole)
     if depthwise.takes_weight_grad(g, unit):

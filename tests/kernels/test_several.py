@@ -47,8 +47,11 @@ def test_weighted_sum_and_its_gradients(size, count, dtype, part, seed):
     coeffs = random.integers(-2, 3, count).astype(dtype)
     for used in range(1, count + 1):
         out = outs[0].copy()
-        weighted_sum(i0, i1, 0, xs[:used], coeffs[:used], out)
-        assert_part(out, sum(c * x for c, x in zip(coeffs[:used], xs)), i0, i1)
+        weighted_sum(i0, i1, 0, xs[:used], coeffs[:used], out, False)
+        expected = sum(c * x for c, x in zip(coeffs[:used], xs))
+        assert_part(out, expected, i0, i1)
+        weighted_sum(i0, i1, 0, xs[:used], coeffs[:used], out, True)
+        assert_part(out, np.maximum(expected, 0), i0, i1)
     scaled_copies(i0, i1, 0, xs[0], coeffs, outs)
     for out, coeff in zip(outs, coeffs):
         assert_part(out, coeff * xs[0], i0, i1)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sslnet.errors import UsageError
 from sslnet.kernels import conv_engine, winograd, winograd_weight_grad
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv_engine import address
 from sslnet.kernels.threads import set_num_threads
 from sslnet.kernels.winograd import OUTPUTS, WinogradEngine, fits
 from sslnet.kernels.winograd_choice import VARIABLE, winograd_grad_tiles, winograd_tiles
@@ -76,7 +77,7 @@ def test_every_tile_equals_naive_loops(g, seed, data):
     engine = WinogradEngine(g, unit, tile, relu=relu, backward=backward)
     engine.pack(weights, None if backward else bias)
     target, whole = guarded(expected.shape)
-    engine.run(dy if backward else x, target)
+    engine.run_at(address(dy if backward else x), address(target))
     assert_close(target, np.maximum(expected, 0) if relu else expected, WITHIN)
     assert_guards_untouched(whole)
 
@@ -151,9 +152,9 @@ def test_zero_filters_and_zero_channels_stay_exactly_zero():
     forward, input_grad = WinogradEngine(g, ALL_UNITS[0], tile), WinogradEngine(g, ALL_UNITS[0], back, backward=True)
     y, dx, dw = (np.ones(shape, np.float32) for shape in (g.output_shape, g.input_shape, g.weight_shape))
     forward.pack(weights, None)
-    forward.run(x, y)
+    forward.run_at(address(x), address(y))
     input_grad.pack(weights, None)
-    input_grad.run(dy, dx)
+    input_grad.run_at(address(dy), address(dx))
     WinogradGradEngine(g, ALL_UNITS[0], grad).run(x, dy, dw, accumulate=False)
     assert not y[:, 3].any()
     assert not dx[:, 7].any()
