@@ -60,8 +60,8 @@ def cut_state(state: State, before: Net, after: Net, places: Places, path: str) 
     history = []
     for first in range(0, len(state.history), len(old)):
         for param, source in zip(after.learnable, sources):
-            array = None if source is None else state.history[first + source]
-            history.append(_taken(array, param, _places_of(param, places)))
+            old_array = None if source is None else state.history[first + source]
+            history.append(_taken(old_array, param, _places_of(param, places)))
     arrays = {name: array for name, array in state.arrays.items() if not name.startswith(("mean/", "keep/", "dual/"))}
     for param, source in zip(after.learnable, sources):
         if source is not None:

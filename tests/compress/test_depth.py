@@ -132,6 +132,15 @@ def test_sum_of_three_keeps_its_other_coefficients(compacted: Callable[..., Comp
     assert (list(total.bottom), list(total.eltwise_param.coeff)) == (["stem", "c"], [2, 0.5])
 
 
+def test_term_that_others_read_goes_from_the_sum_alone(compacted: Callable[..., Compaction]) -> None:
+    layers = block("coeff: 2 coeff: 0 coeff: 0.5")
+    layers[7:7] = [conv("c", "stem", 4), layer("norm", "LRN", "b"), product("other", "norm")]
+    layers[10] = layers[10].replace('bottom: "b"', 'bottom: "b" bottom: "c"')
+    result = compacted(layers, lambda params: None)
+    (total,) = (found for found in result.message.layer if found.type == "Eltwise")
+    assert (list(total.bottom), list(total.eltwise_param.coeff)) == (["stem", "c"], [2, 0.5])
+
+
 def test_output_keeps_its_name(compacted: Callable[..., Compaction]) -> None:
     result = compacted(block()[:8], zero("b0", "b1"))
     assert names(result) == ["data", "stem", "sum"]
