@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -20,10 +22,10 @@ def copy_rows(i0: int, i1: int, thread: int, source: np.ndarray, target: np.ndar
 
 def cut(array: np.ndarray, axis: int, sizes: Sequence[int]) -> list[np.ndarray]:
     """The parts of these sizes along the axis, each as a (rows, values) view."""
-    rows = int(np.prod(array.shape[:axis], dtype=np.int64))
+    rows = prod(array.shape[:axis])
     flat = array.reshape(rows, -1)
     inner = flat.shape[1] // max(1, array.shape[axis])
-    ends = np.cumsum(sizes)
+    ends = accumulate(sizes)
     return [flat[:, (end - size) * inner : end * inner] for size, end in zip(sizes, ends)]
 
 
