@@ -290,19 +290,23 @@ class Procedure:
         }
         return {
             "deploy": compaction.deploy is not None,
-            "difference": compaction.difference.relative,
             "notes": compaction.notes,
             "parameters": [sizes["before"].parameters, sizes["after"].parameters],
             "flops": [sizes["before"].flops / compaction.batch, sizes["after"].flops / compaction.batch],
         }
 
     def _finetune(self) -> dict[str, Any]:
+        message = prototxt.read_net(self.name("compact", ".prototxt")).message
+        for layer in message.layer:  # what is tried out by time may round differently in another run
+            if layer.convolution_param.conv_mode == pb.ConvolutionParameter.AUTO:
+                layer.convolution_param.ClearField("conv_mode")
+        prototxt.save(message, self.name("finetune", ".prototxt"))
         if self.iterations("finetune"):
-            self._train("finetune", "compact", [self.weights("compact")])
+            self._train("finetune", "finetune", [self.weights("compact")])
         return {"iterations": self.iterations("finetune")}
 
     def _test(self) -> dict[str, Any]:
-        small = prototxt.read_net(self.name("compact", ".prototxt"))
+        small = prototxt.read_net(self.name("finetune", ".prototxt"))
         return asdict(self.trial.score(self.weights("finetune"), small))
 
     def _time(self) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def test_net_gets_small_and_all_files_are_there(whole: tuple[Path, dict[str, Any
         "3_compact.prototxt",
         "3_compact_deploy.prototxt",
         "4_finetune.caffemodel",
+        "4_finetune.prototxt",
         "4_finetune_solver.prototxt",
         "state.json",
     ]
