@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", action="append", default=[], metavar="FILE",
         help="a solver whose runs shall start at once; may be given several times")  # fmt: skip
     parser.add_argument("--model", action="append", default=[], metavar="FILE",
-        help="a net; may be given several times; default: what the solvers that come with sslnet train")  # fmt: skip
+        help="a net; may be given several times; default: what the solvers in solvers/ train, from a clone of the repository")  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
 
 
@@ -49,17 +49,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def shipped_solvers() -> list[str]:
-    """The solvers beside the package.
+    """The solvers of the repository: in the working directory, or beside the package where it runs from its sources.
 
-    raises UsageError where it is installed without them
+    raises UsageError where there are none
     """
     import sslnet
 
-    folder = Path(sslnet.__file__).parent.parent / "solvers"
-    found = sorted(folder.glob("*.prototxt"))
-    if not found:
-        raise UsageError("sslnet is installed without its solvers", hint="--solver or --model says what to compile for")
-    return [os.path.relpath(path) for path in found]
+    for folder in (Path("solvers"), Path(sslnet.__file__).parent.parent / "solvers"):
+        found = sorted(folder.glob("*.prototxt"))
+        if found:
+            return [os.path.relpath(path) for path in found]
+    raise UsageError("there is no folder solvers here", hint="--solver or --model says what to compile for")
 
 
 def warm_net(path: str, compiling: Any) -> None:

@@ -68,19 +68,26 @@ def test_data_need_not_be_there_where_a_deploy_net_says_the_size(
     assert [line.split()[:2] for line in out] == [["1/2", "train.prototxt"], ["2/2", "solver.prototxt"]]
 
 
-def test_without_arguments_the_shipped_solvers_are_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside_package", [False, True])
+def test_without_arguments_the_solvers_of_the_repository_are_meant(
+    beside_package: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from sslnet.cli import warmup
 
-    assert "digits.prototxt" in {Path(path).name for path in warmup.shipped_solvers()}
+    root = Path(__file__).parents[2]
+    if beside_package:
+        monkeypatch.setattr(sslnet, "__file__", str(root / "sslnet" / "__init__.py"))
+    monkeypatch.chdir(tmp_path if beside_package else root)
     warmed: list[str] = []
     monkeypatch.setattr(warmup, "warm_solver", lambda path, compiling: warmed.append(path))
     assert cli.main(["warmup"]) == 0
-    assert warmed == warmup.shipped_solvers()
+    assert sorted(Path(path).resolve() for path in warmed) == sorted((root / "solvers").glob("*.prototxt"))
 
 
-def test_package_without_its_solvers_says_what_to_do(
+def test_without_solvers_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sslnet, "__file__", str(tmp_path / "sslnet" / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["warmup"]) == 2
     assert "--solver or --model says what to compile for" in capsys.readouterr().err
