@@ -13,6 +13,10 @@ from typing import Any
 OURS = "ours"
 TURN = 3e-3
 """Seconds that a turn is timed at least: short calls are repeated."""
+LEAD = 0.03
+"""Seconds of untimed calls before a turn of several threads: those of torch and onnxruntime wait for work without sleeping,
+for up to 20 ms, and keep a core from whoever comes next; and a thread that has slept comes back beside its caller, until the
+system moves it to another core."""
 LONG = 0.1
 """Calls of more seconds than this need no untimed one before them."""
 VERY_LONG = 2.0
@@ -45,8 +49,7 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Seconds a call of every contestant, round by round, for about so many seconds and at least so many rounds.
 
-    A turn is an untimed call, in which the threads of whoever had the turn before come to rest, and at least TURN of timed
-    ones. One thread is timed by its own clock, which stops when it has to wait: other programs disturb it less.
+    A turn is an untimed call, or LEAD of them, and at least TURN of timed ones. One thread is timed by its own clock, which stops when it has to wait: other programs disturb it less.
     """
     clock = time.thread_time if threads == 1 else time.perf_counter
     lengths = {name: _length(call) for name, call in contestants.items()}
@@ -61,8 +64,9 @@ def take_turns(
             if _asked.is_set():
                 raise KeyboardInterrupt
             call, repeats = contestants[name], max(1, round(TURN / lengths[name]))
-            if lengths[name] < LONG:
-                call()
+            for _ in range(max(1, round(LEAD / lengths[name])) if threads > 1 else 1):
+                if lengths[name] < LONG:
+                    call()
             start = clock()
             for _ in range(repeats):
                 call()
