@@ -21,6 +21,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.footprint import Memory
 from sslnet.inputs import copy_sources, fill_inputs, source_shapes, with_inputs
+from sslnet.kernels.peak import peak_flops
 from sslnet.kernels.threads import num_threads
 from sslnet.net import Net
 from sslnet.sparsity import Kept, measure
@@ -110,6 +111,8 @@ class Timing:
     nets: list[NetTime]
     iterations: int
     threads: int
+    peak: float
+    """FLOP/s that the threads can do at most."""
 
 
 def open_net(
@@ -164,7 +167,7 @@ def time_nets(nets: Sequence[Net], iterations: int = 50, *, forward_only: bool =
     for run in range(iterations):
         for watch in watches if run % 2 == 0 else watches[::-1]:
             watch.run_whole()
-    return Timing([watch.result() for watch in watches], iterations, num_threads())
+    return Timing([watch.result() for watch in watches], iterations, num_threads(), peak_flops())
 
 
 class _Watch:

@@ -68,6 +68,7 @@ def as_json(timing: Timing) -> dict[str, Any]:
     result: dict[str, Any] = {
         "iterations": timing.iterations,
         "threads": timing.threads,
+        "peak_gflops_per_second": timing.peak / 1e9,
         "nets": [
             {
                 "name": net.name,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def timing_table(timing: Timing) -> Table:
     """The table of one net, or of the first two."""
-    table = _one(timing.nets[0]) if len(timing.nets) == 1 else _two(timing.nets[0], timing.nets[1])
+    table = _one(timing.nets[0], timing.peak) if len(timing.nets) == 1 else _two(timing.nets[0], timing.nets[1])
     threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
     table.note(f"medians of {timing.iterations} runs, {threads}; FLOPs of a forward pass, a multiply-add is two")
     table.note(_spread_note(timing))
@@ -22,7 +22,7 @@ def timing_table(timing: Timing) -> Table:
     return table
 
 
-def _one(net: NetTime) -> Table:
+def _one(net: NetTime, peak: float) -> Table:
     heads = [
         "layer",
         "type",
@@ -32,10 +32,11 @@ def _one(net: NetTime) -> Table:
         "share",
         "FLOPs",
         "GFLOP/s",
+        "of peak",
         "filters left",
         "columns left",
     ]
-    table = Table(_title(net), *heads, left=(0, 1, 2), drop=[1, 9, 2, 6, 8, 7])
+    table = Table(_title(net), *heads, left=(0, 1, 2), drop=[1, 10, 2, 6, 9, 8, 7])
     layers_seconds = sum(layer.seconds for layer in net.layers)
     for layer in net.layers:
         table.add(
@@ -47,16 +48,17 @@ def _one(net: NetTime) -> Table:
             None if layer.source else percent(layer.seconds / layers_seconds if layers_seconds else None),
             count(layer.flops) if layer.flops else None,
             digits(layer.rate / 1e9) if layer.rate else None,
+            percent(layer.rate / peak) if layer.rate else None,
             left(layer.filters.kept, layer.filters.total) if layer.filters else None,
             left(layer.columns.kept, layer.columns.total) if layer.columns else None,
         )
     table.foot(
         "sum of layers", "", "", milliseconds(_sum(net, "forward")), milliseconds(_sum(net, "backward")),
-        "", count(net.flops), "", "", "",
+        "", count(net.flops), "", "", "", "",
     )  # fmt: skip
     table.foot(
         "whole net", "", "", _milliseconds(net.forward), _milliseconds(net.backward),
-        "", "", digits(net.flops / net.forward.median / 1e9), "", "",
+        "", "", digits(net.flops / net.forward.median / 1e9), percent(net.flops / net.forward.median / peak), "", "",
     )  # fmt: skip
     return table
 

@@ -7,7 +7,6 @@ measured by a tile that runs on data in the first-level cache.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,11 +16,8 @@ from benchmarks.machine import import_peer, use_threads
 from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_of
 from benchmarks.turns import OURS, compare
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.conv_engine import address
-from sslnet.kernels.conv_tiles import filter_tile
 from sslnet.kernels.memory import aligned_empty, aligned_zeros
-from sslnet.kernels.threads import num_threads, parallel
-from sslnet.kernels.vector import call_tile, vector_unit
+from sslnet.kernels.peak import peak_flops
 
 HELP = "Convolutions: forward, gradients of input and weights."
 SECONDS = 0.4
@@ -77,7 +73,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     torch = None if options.alone else import_peer("torch")
     for threads in options.threads:
         use_threads(threads, torch)
-        peak = peak_gflops()
+        peak = peak_flops() / 1e9
         for name in options.shapes:
             for what in options.passes:
                 if what != "input" or SHAPES[name][1] > 3:  # the first layer of a net needs no gradient of its input
@@ -142,31 +138,6 @@ def torch_way(torch: Any, what: str, g: ConvGeometry, layout: Any) -> Callable[[
         )
 
     return forward if what == "forward" else backward
-
-
-def peak_gflops() -> float:
-    """The best of some runs of a tile on data in the first-level cache, in all threads at once."""
-    from numba import njit
-
-    unit = vector_unit()
-    pixels = (unit.registers - 1) // 2 - 1
-    tile, taps, repeats = filter_tile(unit, 2, 1, pixels, 1), 64, 5_000
-    weights, offsets = aligned_zeros(taps * 2 * unit.lanes), np.zeros(taps, np.int64)
-    source = aligned_zeros(pixels)
-
-    @njit(nogil=True)
-    def run(i0, i1, thread, sums, weights, offsets, source):
-        for _ in range(repeats):
-            call_tile(tile, (weights, offsets, taps, source, 0, sums + thread * 8192, weights))
-
-    sums, best = aligned_zeros(2048 * num_threads()), 0.0
-    clock = time.thread_time if num_threads() == 1 else time.perf_counter
-    for _ in range(20):
-        start = clock()
-        parallel(run, num_threads(), *map(address, (sums, weights, offsets, source)))
-        flops = 2 * taps * pixels * 2 * unit.lanes * repeats * num_threads()
-        best = max(best, flops / (clock() - start) / 1e9)
-    return best
 
 
 def filled(shape: tuple[int, ...]) -> np.ndarray:
