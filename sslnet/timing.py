@@ -21,9 +21,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.footprint import Memory
 from sslnet.inputs import copy_sources, fill_inputs, source_shapes, with_inputs
-from sslnet.kernels.peak import peak_flops
 from sslnet.kernels.threads import num_threads
 from sslnet.net import Net
+from sslnet.peak import peak_flops
 from sslnet.sparsity import Kept, measure
 from sslnet.steps import Step
 

@@ -17,7 +17,7 @@ PACKAGE = Path(sslnet.__file__).parent
 RANKS = [
     ["errors", "files", "kernel_cache", "sslnet_pb2"],
     ["prototxt", "kernels"],
-    ["blob", "fillers", "io", "net_spec", "sources"],
+    ["blob", "fillers", "io", "net_spec", "peak", "sources"],
     ["transformer"],
     ["groups", "layers", "penalties"],
     ["steps"],

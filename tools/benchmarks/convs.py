@@ -17,7 +17,7 @@ from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_o
 from benchmarks.turns import OURS, compare
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
 from sslnet.kernels.memory import aligned_empty, aligned_zeros
-from sslnet.kernels.peak import peak_flops
+from sslnet.peak import peak_flops
 
 HELP = "Convolutions: forward, gradients of input and weights."
 SECONDS = 0.4
