@@ -20,6 +20,7 @@ from sslnet.compress.compare import BlobDifference, Difference, blob_difference
 from sslnet.errors import RunError
 from sslnet.exchange.graph import OPSET, Graph, Unsupported, value_info
 from sslnet.exchange.operators import WRITERS
+from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.net import Net
 
 IR_VERSION = 8
@@ -93,18 +94,13 @@ def preprocessing(message: Any) -> dict[str, Any]:
 
 def compare_with_onnxruntime(model: Any, net: Net, seed: int = 0) -> Difference | None:
     """The net and the model on the same random inputs; None when onnxruntime is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(seed)
     inputs: dict[str, Any] = {name: _random_input(net, name, random) for name in net.inputs}
+    theirs = run_in_onnxruntime(model.SerializeToString(), inputs, net.outputs)
+    if theirs is None:
+        return None
     ours = net.forward(**inputs)
-    theirs = session.run(list(net.outputs), inputs)
-    found: list[BlobDifference] = [blob_difference(name, ours[name], other) for name, other in zip(net.outputs, theirs)]
+    found: list[BlobDifference] = [blob_difference(name, ours[name], theirs[name]) for name in net.outputs]
     return Difference("random numbers", found)
 
 

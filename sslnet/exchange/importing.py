@@ -17,6 +17,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compare import Difference, blob_difference
 from sslnet.errors import DefinitionError, ErrorList, RunError, SslnetError
 from sslnet.exchange.readers import READERS
+from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.exchange.source import Node, Source, load
 from sslnet.net import Net
 from sslnet.prototxt import Definition
@@ -335,16 +336,11 @@ def from_onnx(path: str | Path, batch: int = 1) -> Imported:
 
 
 def _compare(path: str | Path, net: Net, builder: Builder, source: Source) -> Difference | None:
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     inputs: dict[str, Any] = {name: random.standard_normal(shape).astype("f4") for name, shape in source.inputs.items()}
-    theirs = dict(zip(source.outputs, session.run(source.outputs, inputs)))
+    theirs = run_in_onnxruntime(str(path), inputs, source.outputs)
+    if theirs is None:
+        return None
     blobs = {value: builder._blobs[value] for value in source.outputs if value in builder._blobs}
     ours = net.forward(list(blobs.values()), **{builder._blobs[name]: array for name, array in inputs.items()})
     difference = Difference(
