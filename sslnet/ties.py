@@ -15,6 +15,7 @@ import numpy as np
 
 from sslnet.groups import WEIGHTS
 from sslnet.layers.base import Layer
+from sslnet.layers.channels import channel_count
 from sslnet.net import Net
 
 
@@ -34,7 +35,7 @@ def find_ties(net: Net) -> Ties:
     tops: list[list[np.ndarray]] = []
     for i, layer in enumerate(net.layers):
         bottoms.append([current[name] for name in net.bottom_names[i]])
-        tops.append([joined.new(_channel_count(blob.shape)) for blob in net.tops[i]])
+        tops.append([joined.new(channel_count(blob.shape)) for blob in net.tops[i]])
         current.update(zip(net.top_names[i], tops[i]))
         for j, below in enumerate(bottoms[i]):
             for above, sources in zip(
@@ -100,10 +101,6 @@ def _followed(layer: Layer, sizes: list[int], index: int, flags: np.ndarray, top
     return (
         [np.asarray(found, np.bool_) for found in answer] if len(answer) else [np.zeros(top, np.bool_) for top in tops]
     )
-
-
-def _channel_count(shape: tuple[int, ...]) -> int:
-    return shape[1] if len(shape) > 1 else shape[0] if shape else 1
 
 
 class _Classes:

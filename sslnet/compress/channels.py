@@ -22,6 +22,7 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.errors import RunError
 from sslnet.layers.base import Layer
+from sslnet.layers.channels import channel_count
 from sslnet.net import Net
 
 
@@ -96,11 +97,6 @@ class NetChannels:
 
     def lost_tops(self, i: int) -> list[bool]:
         return [self.net.layers[i].LOSES_TOPS and not c.is_alive for c in self.tops[i]]
-
-
-def channel_count(shape: Sequence[int]) -> int:
-    """Channels of a blob: the size of axis 1, of axis 0 where there is no other, 1 for a scalar."""
-    return shape[1] if len(shape) > 1 else shape[0] if shape else 1
 
 
 def find_channels(nets: Sequence[Net], *, absorb_shared: bool = True) -> list[NetChannels]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from sslnet.compress.channels import channel_count
+from sslnet.layers.channels import channel_count
 from sslnet.net import Net
 
 
