@@ -76,11 +76,13 @@ class Family:
     name       for reports
     parts      what they hold
     strengths  (groups) float64
+    own        whether they lie in one parameter, or it and its bias, and are here because coupled groups reach into it
     """
 
     name: str
     parts: list[Part]
     strengths: np.ndarray
+    own: bool = False
     duals: list[np.ndarray] = field(default_factory=list)
     """One matrix a part, while the penalty has several families."""
 

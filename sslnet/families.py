@@ -18,13 +18,11 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.coupled import CoupledPenalty, Family, Part
 from sslnet.errors import DefinitionError
-from sslnet.groups import is_coupled, matrix_shape, tiles_of
+from sslnet.groups import ROWS, is_coupled, matrix_shape, tiles_of
 from sslnet.net import Net
 from sslnet.prototxt import Definition
 from sslnet.ties import Ties, find_ties, mixes
 from sslnet.update_rules import Update
-
-ROWS = ("FILTER", "OUTPUT_NEURON")
 
 
 class CoupledUpdate:
@@ -52,6 +50,10 @@ class CoupledUpdate:
     def penalty_value(self) -> float:
         """The penalty's part of the objective now."""
         return self.penalty.value(self.arrays)
+
+    def norms(self) -> list[np.ndarray]:
+        """Of each family the norms of its groups now."""
+        return [self.penalty.norms(self.arrays, k) for k in range(len(self.penalty.families))]
 
     @property
     def arrays(self) -> list[np.ndarray]:
@@ -238,6 +240,7 @@ def _components(families: Sequence[_Found], updates: Sequence[Update]) -> Iterat
                         family.name,
                         [Part(index[id(u)], h, w, groups) for u, h, w, groups in family.parts],
                         family.strengths,
+                        own=id(family) not in coupled,
                     )
                     for family in sorted(taken, key=lambda family: id(family) not in coupled)
                 ],

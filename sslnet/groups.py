@@ -32,6 +32,9 @@ from sslnet.prototxt import Definition
 Tile = tuple[int, int]
 """Rows and columns."""
 
+ROWS = ("FILTER", "OUTPUT_NEURON")
+"""The groups that make one output channel each."""
+
 
 def penalty_of(param: Any, solver: Definition) -> Penalty | None:
     """The penalty that a param's spec and the solver's decays ask for together; None when there is none.
@@ -187,6 +190,18 @@ def _filter_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
 
 def _neuron_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
     return {"OUTPUT_NEURON": (1, 1)}
+
+
+def block_tiles(param: Any) -> list[Tile]:
+    """The tiles which the parameter's spec declares beside whole rows, columns and channels, each once: those of BLOCK,
+    FILTER_2D and block_group_lasso, whatever their strength. What does not cover the matrix, as in a net that has been
+    cut since, is left out."""
+    rows, columns = matrix_shape(param.blob.shape)
+    named = [spec for spec in param.spec.group_lasso if spec.group == pb.GroupLassoSpec.BLOCK]
+    tiles = [(block.ydimen, block.xdimen) for block in (*param.spec.block_group_lasso, *named)]
+    if any(spec.group == pb.GroupLassoSpec.FILTER_2D for spec in param.spec.group_lasso):
+        tiles.append(tiles_of(param).get("FILTER_2D", (0, 0)))
+    return [(h, w) for h, w in dict.fromkeys(tiles) if h and w and rows % h == 0 and columns % w == 0]
 
 
 TilesOf = Callable[[Any, int, int], dict[str, Tile]]

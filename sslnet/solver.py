@@ -24,7 +24,7 @@ import numpy as np
 from sslnet import lr_policies
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import ErrorList, RunError, SslnetError, UsageError, WeightsError
-from sslnet.families import couple, put_duals, take_duals
+from sslnet.families import CoupledUpdate, couple, put_duals, take_duals
 from sslnet.files import resolve, sole_user
 from sslnet.kernels import update as kernels
 from sslnet.kernels.jit import spread
@@ -73,7 +73,7 @@ class Solver:
     weights     .caffemodel files to start from, beside those the solver itself names
     snapshot    .solverstate to go on from
     monitor     is told what happens
-    measure     called with the net for ``Display.sparsity``
+    measure     called with the solver for ``Display.sparsity``
     net         a net to train instead of the one the solver names; then ``test_nets`` are taken as given, too
     plain       run the layers' own code only (``Net``);  dtype: numpy.float64 for checks
     lean        nets that share memory between their blobs, and with each other (``Net``)
@@ -91,7 +91,7 @@ class Solver:
         weights: Sequence[str | os.PathLike[str]] = (),
         snapshot: str | os.PathLike[str] | None = None,
         monitor: Monitor | None = None,
-        measure: Callable[[Net], Any] | None = None,
+        measure: Callable[[Solver], Any] | None = None,
         net: Net | None = None,
         test_nets: Sequence[Net] = (),
         dtype: Any = np.float32,
@@ -133,6 +133,8 @@ class Solver:
         self.updates = make_updates(self.net.learnable, self.definition)
         self.coupled = couple(self.net, self.updates, self.definition)
         """The updates of parameters that share groups with others."""
+        self.ended: list[CoupledUpdate] = []
+        """Those whose penalty has ended (``keep_zeros``)."""
         if snapshot is not None and state is not None:
             self._restore(state, snapshot)
         else:
@@ -297,7 +299,7 @@ class Solver:
             for array in update.history:  # momentum would move them once more
                 array.reshape(-1)[update.keep == 0] = 0
             update.penalty, update.bias, update.mean, update.led = None, None, None, False
-        self.coupled = []
+        self.ended, self.coupled = self.coupled or self.ended, []
         self._tell_frozen()
 
     def _tell_frozen(self) -> None:
@@ -339,7 +341,7 @@ class Solver:
             self.penalty(),
             self.iter - before,
             now - since,
-            self.measure(self.net) if self.measure else None,
+            self.measure(self) if self.measure else None,
         )
 
     def _debug(self, display: bool) -> None:

@@ -1,27 +1,34 @@
-"""How sparse a net's parameters are: per blob the elements, filters, channels, columns that are not all zero, and the FLOPs left.
+"""How sparse a net's parameters are: per blob the elements, filters, channels, columns, blocks that are not all zero, and
+what is left of its parameters and FLOPs; of a net that trains also what regularisation adds to the loss, and coupled groups.
 
 A weight blob is a matrix of shape[0] rows and the product of its other sizes as columns, in a convolution with groups
 one such matrix for each group. A filter is a row, a column is one place of a group's filters, a channel is all columns
-that read one input channel (kernel_h * kernel_w of them; H * W behind a convolution for InnerProduct). Zero means
-exactly zero. FLOPs left are those of the non-zero rows times the non-zero columns: what a product without the zero ones takes.
+that read one input channel (kernel_h * kernel_w of them; H * W behind a convolution for InnerProduct), a block is a tile
+that the net declares. Zero means exactly zero. Parameters and FLOPs left are those of the non-zero rows times the non-zero
+columns: what a product without the zero ones takes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslnet.groups import ROWS, block_tiles, matrix_shape, tiles_of
 from sslnet.kernels.jit import kernel, spread
 from sslnet.kernels.threads import num_parts
 from sslnet.layers.convolution import Convolution
 
 if TYPE_CHECKING:
     from sslnet.blob import Blob
+    from sslnet.coupled import Family
+    from sslnet.layers.base import Layer
     from sslnet.net import Net
+    from sslnet.parameters import Param
+    from sslnet.solver import Solver
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,14 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Blocks(Kept):
+    """Tiles of height x width, as BLOCK, FILTER_2D or block_group_lasso declare them."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class LayerSparsity:
     """One learnable blob. ``filters``, ``channels``, ``columns`` are None for what is no weight matrix: biases, statistics."""
 
@@ -61,6 +76,48 @@ class LayerSparsity:
     columns: Kept | None
     flops: Kept
     """Of one forward pass of the layer over the net's batch; 0 of 0 for all blobs but the layer's first."""
+    parameters: Kept
+    """Weights in non-zero rows and columns; biases of non-zero rows; all of any other blob."""
+    blocks: tuple[Blocks, ...] = ()
+    """For each kind of tile that the net declares for the blob."""
+    group_lasso: float | None = None
+    """What its group lasso adds to the loss, coupled groups aside; None where it has none, or no solver tells."""
+    weight_decay: float | None = None
+    """What its weight decay adds to the loss; None where no solver tells."""
+
+    @property
+    def regularisation(self) -> float | None:
+        """Both together; None where no solver tells."""
+        return None if self.weight_decay is None else self.weight_decay + (self.group_lasso or 0.0)
+
+
+@dataclass(frozen=True)
+class CoupledSparsity:
+    """The groups that lie in several layers, one for each channel of those that the net ties together.
+
+    name     the layer that asked for them
+    groups   how many are not zero
+    makers   the layers in which they hold filters, biases, values of Scale and Bias
+    readers  those in which they hold what reads the channels (NEURON)
+    """
+
+    name: str
+    groups: Kept
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+    group_lasso: float
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Of a net that trains: each learnable blob, and the coupled groups.
+
+    sought  whether the run makes anything zero or keeps it so, by a group lasso or frozen weights
+    """
+
+    layers: list[LayerSparsity]
+    coupled: list[CoupledSparsity]
+    sought: bool
 
 
 @dataclass(frozen=True)
@@ -80,33 +137,77 @@ class Matrix:
 def measure(net: Net) -> list[LayerSparsity]:
     """The sparsity of each learnable blob of a net, in the net's order. Reads the parameters once, changes nothing."""
     places = {id(layer): i for i, layer in enumerate(net.layers)}
-    result = []
-    for param in net.learnable:
-        layer, array = param.layer, param.blob.data
-        i = places[id(layer)]
-        flops_of_layer = layer.flops(net.bottoms[i], net.tops[i])
-        if array.ndim < 2 or not flops_of_layer:
-            elements = Kept(int(np.count_nonzero(array)), array.size)
-            filters = channels = columns = None
-            flops = Kept(0, 0)
-        else:
-            groups, per_channel = _layout(layer.param, array.shape, net.bottoms[i])
-            transposed = layer.param.inner_product_param.transpose
-            matrix = nonzero_parts(array.T if transposed else array, groups)
-            elements = Kept(matrix.nonzero, array.size)
-            filters, columns = _kept(matrix.rows), _kept(matrix.columns)
-            if isinstance(layer, Convolution) and layer.kept is not None:
-                channels = _listed_channels(layer.kept // math.prod(layer.window.kernel), matrix.columns)
+    matrices: dict[int, Matrix] = {}
+    return [_measured(net, param, places[id(param.layer)], matrices) for param in net.learnable]
+
+
+def measure_training(solver: Solver) -> Sparsity:
+    """The sparsity of the net that a solver trains, with what regularisation adds to the loss now."""
+    penalties = {update.param.name: update.penalty_value() for update in solver.updates if update.penalty is not None}
+    decays = {update.param.name: update.decay_value() for update in solver.updates}
+    coupled = []
+    for update in (*solver.coupled, *solver.ended):
+        members = [member.param for member in update.members]
+        for family, norms in zip(update.penalty.families, update.norms()):
+            value = 0.0 if update in solver.ended else float(family.strengths @ norms)
+            if family.own:
+                name = members[family.parts[0].index].name
+                penalties[name] = penalties.get(name, 0.0) + value
             else:
-                channels = _kept(np.logical_or.reduce(matrix.columns.reshape(groups, -1, per_channel), axis=2))
-            flops = Kept(0, 0) if param.index else _flops(flops_of_layer, matrix)
-        result.append(
-            LayerSparsity(
-                param.name, layer.name, param.index, layer.TYPE, param.blob.shape,
-                elements, filters, channels, columns, flops,
-            )
-        )  # fmt: skip
-    return result
+                groups = Kept(int(np.count_nonzero(norms)), norms.size)
+                coupled.append(CoupledSparsity(family.name, groups, *_tied(family, members), value))
+    layers = [
+        replace(layer, group_lasso=penalties.get(layer.name), weight_decay=decays[layer.name])
+        for layer in measure(solver.net)
+    ]
+    return Sparsity(layers, coupled, bool(penalties or coupled) or any(u.keep is not None for u in solver.updates))
+
+
+def _tied(family: Family, members: Sequence[Param]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The layers that make a family's channels, and those that read them."""
+    makers: dict[str, None] = {}
+    readers: dict[str, None] = {}
+    for part in family.parts:
+        param, tiles = members[part.index], tiles_of(members[part.index])
+        rows = [tiles[name] for name in ROWS if name in tiles] or [(1, 1)]
+        (makers if (part.height, part.width) in rows else readers)[param.layer.name] = None
+    return tuple(makers), tuple(readers)
+
+
+def _measured(net: Net, param: Param, i: int, matrices: dict[int, Matrix]) -> LayerSparsity:
+    """One blob, of layer i. matrices: of the layers' weights, as far as they are known.  [adds to matrices]"""
+    layer, array = param.layer, param.blob.data
+    flops_of_layer = layer.flops(net.bottoms[i], net.tops[i])
+    filters = channels = columns = None
+    flops = Kept(0, 0)
+    if array.ndim < 2 or not flops_of_layer:
+        elements = Kept(int(np.count_nonzero(array)), array.size)
+        rows = matrices[i].rows if i in matrices and param.index == 1 else None
+        parameters = _kept(rows) if rows is not None and rows.size == array.size else Kept(array.size, array.size)
+    else:
+        groups, per_channel = _layout(layer.param, array.shape, net.bottoms[i])
+        matrix = nonzero_parts(_outputs_first(layer, array, groups), groups)
+        elements = Kept(matrix.nonzero, array.size)
+        parameters = Kept(int((matrix.rows.sum(axis=1) * matrix.columns.sum(axis=1)).sum()), array.size)
+        filters, columns = _kept(matrix.rows), _kept(matrix.columns)
+        if isinstance(layer, Convolution) and layer.kept is not None:
+            channels = _listed_channels(layer.kept // math.prod(layer.window.kernel), matrix.columns)
+        else:
+            channels = _kept(np.logical_or.reduce(matrix.columns.reshape(groups, -1, per_channel), axis=2))
+        if param.index == 0:
+            matrices[i] = matrix
+            flops = Kept(flops_of_layer * parameters.kept // parameters.total, flops_of_layer)
+    blocks = tuple(_blocks(array, *tile) for tile in block_tiles(param))
+    return LayerSparsity(
+        param.name, layer.name, param.index, layer.TYPE, param.blob.shape,
+        elements, filters, channels, columns, flops, parameters, blocks,
+    )  # fmt: skip
+
+
+def _blocks(array: np.ndarray, height: int, width: int) -> Blocks:
+    rows, columns = matrix_shape(array.shape)
+    there = (array != 0).reshape(rows // height, height, columns // width, width).any(axis=3).any(axis=1)
+    return Blocks(int(np.count_nonzero(there)), there.size, height, width)
 
 
 def nonzero_parts(weights: np.ndarray, groups: int = 1) -> Matrix:
@@ -141,6 +242,14 @@ def _scan(i0, i1, thread, matrix, rows_per_group, row_kept, column_kept, nonzero
     nonzero[thread] = total
 
 
+def _outputs_first(layer: Layer, array: np.ndarray, groups: int) -> np.ndarray:
+    """The weights with the outputs along the first axis, where they lie the other way round."""
+    if layer.TYPE == "Deconvolution":
+        ins, outs, *kernel = array.shape
+        return array.reshape(groups, ins // groups, outs, -1).swapaxes(1, 2).reshape(groups * outs, -1, *kernel)
+    return array.T if layer.param.inner_product_param.transpose else array
+
+
 def _layout(param: Any, shape: Sequence[int], bottoms: Sequence[Blob]) -> tuple[int, int]:
     """(groups, columns of one input channel) of a weight blob."""
     if param.HasField("convolution_param"):
@@ -160,9 +269,3 @@ def _listed_channels(channels: np.ndarray, columns: np.ndarray) -> Kept:
     present = [np.unique(own).size for own in channels]
     left = [np.unique(own[there]).size for own, there in zip(channels, columns, strict=True)]
     return Kept(sum(left), sum(present))
-
-
-def _flops(flops: int, matrix: Matrix) -> Kept:
-    """FLOPs of the kept rows times the kept columns, group by group, as a part of those of the whole layer."""
-    kept = int((matrix.rows.sum(axis=1) * matrix.columns.sum(axis=1)).sum())
-    return Kept(flops * kept // (matrix.rows.size * matrix.columns.shape[1]), flops)

@@ -107,6 +107,15 @@ class Update(ABC):
         bias = self.bias.param.blob.data if self.bias else None
         return self.penalty.value(self.param.blob.data, bias) if self.penalty else 0.0
 
+    def decay_value(self) -> float:
+        """Weight decay's part of the objective now; 0 where it acts on the weights themselves."""
+        if not self.decay or self.DECOUPLED:
+            return 0.0
+        w = self._flat(self.param.blob.data)
+        terms = np.abs(w) if self.l1 else w * w / 2
+        total = terms.sum(dtype=np.float64) if self.multipliers is None else np.dot(terms, self.multipliers)
+        return float(self.decay * total)
+
     def smooth_gradient(self, batches: int) -> np.ndarray:
         """The gradient of all but the penalty, float64, where diff is the sum over batches; 0 for frozen weights."""
         w = self.param.blob.data.astype(np.float64)

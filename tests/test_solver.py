@@ -403,7 +403,7 @@ def test_test_averages_the_outputs_of_its_batches(folder: Path) -> None:
 
 def test_display_carries_the_penalty_and_what_is_measured(folder: Path) -> None:
     solver, heard = run(
-        folder, "max_iter: 1 display: 1 base_lr: 0 breadth_decay: 0.5", measure=lambda net: sorted(net.params)
+        folder, "max_iter: 1 display: 1 base_lr: 0 breadth_decay: 0.5", measure=lambda solver: sorted(solver.net.params)
     )
     rows = np.linalg.norm(solver.net.params["ip"][0].data, axis=1)
     assert heard.of("display")[0].penalty == pytest.approx(0.5 * rows.sum(), rel=1e-5)

@@ -14,12 +14,14 @@ from sslnet.cli import metrics
 from sslnet.cli.live import Live
 from sslnet.cli.log import Log, loss_part, number
 from sslnet.monitor import Display, Monitor, Test
-from sslnet.report import sparsity_summary
+from sslnet.report import coupled_table, sparsity_summary, sparsity_table, tied
+from sslnet.sparsity import measure_training
 
 if TYPE_CHECKING:
     from sslnet.net import Net
     from sslnet.prototxt import Note
     from sslnet.solver import Solver
+    from sslnet.sparsity import LayerSparsity, Sparsity
 
 
 class Monitors(Monitor):
@@ -62,20 +64,24 @@ class Monitors(Monitor):
 
 
 class LogMonitor(Monitor):
-    """Caffe's log lines: what its parse_log looks for, word for word."""
+    """Caffe's log lines: what its parse_log looks for, word for word; between them the tables of what is left."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.interval = 0
         self.last = 0
+        self.solver: Solver | None = None
 
     def on_warning(self, note: Note) -> None:
         self.log(str(note))
 
     def on_start(self, solver: Solver) -> None:
+        self.solver = solver
         self.interval, self.last = solver.param.display, solver.param.max_iter
         self.log(f"Solving {solver.net.name}")
         self.log(f"Learning Rate Policy: {solver.param.lr_policy}")
+        for line in lines_at_start(solver):
+            self.log(line)
 
     def on_display(self, record: Display) -> None:
         if record.iteration >= self.last:
@@ -89,7 +95,8 @@ class LogMonitor(Monitor):
         if record.penalty:
             self.log(f"    Group lasso: {number(record.penalty)}")
         if record.sparsity is not None:
-            self.log(f"    Filters left: {sparsity_summary(record.sparsity)}")
+            for line in sparsity_lines(record.sparsity):
+                self.log(f"    {line}")
         self.log(f"Iteration {record.iteration}, lr = {number(record.rate)}")
 
     def on_test(self, record: Test) -> None:
@@ -102,6 +109,8 @@ class LogMonitor(Monitor):
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
         self.log(f"Snapshotting to {weights}")
         self.log(f"Snapshotting solver state to {state}")
+        for line in lines_at_snapshot(self.solver):
+            self.log(f"    {line}")
 
     def on_debug(self, line: str) -> None:
         self.log(line)
@@ -119,6 +128,7 @@ class ScreenMonitor(Monitor):
     def __init__(self, log: Log) -> None:
         self.log = log
         self.live: Live | None = None
+        self.solver: Solver | None = None
         self.errors: list[dict[str, str]] = []
         self.moved = 0.0
 
@@ -131,7 +141,10 @@ class ScreenMonitor(Monitor):
         self.log(str(note))
 
     def on_start(self, solver: Solver) -> None:
+        self.solver = solver
         self.errors = [accuracies(net) for net in solver.test_nets]
+        for line in lines_at_start(solver):
+            self.log(line)
         self.live = Live(self.log, solver.net.name, solver.iter, solver.param.max_iter)
         self.live.open()
 
@@ -143,8 +156,8 @@ class ScreenMonitor(Monitor):
 
     def on_display(self, record: Display) -> None:
         values = {"loss": f"{record.loss:.4g}", "lr": number(record.rate)}
-        if record.sparsity is not None and record.penalty:
-            values["filters"] = sparsity_summary(record.sparsity)
+        if record.sparsity is not None and record.sparsity.sought:
+            values["filters"] = sparsity_summary(record.sparsity.layers)
         if self.live is not None:
             self.live.show(record.iteration, **values)
 
@@ -158,6 +171,8 @@ class ScreenMonitor(Monitor):
 
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
         self.log(f"Iteration {iteration}, snapshot: {weights}")
+        for line in lines_at_snapshot(self.solver):
+            self.log(line)
 
     def on_debug(self, line: str) -> None:
         self.log(line)
@@ -177,9 +192,11 @@ class MetricsMonitor(Monitor):
     def __init__(self, resumed: bool) -> None:
         self.resumed = resumed
         self.file: metrics.Metrics | None = None
+        self.solver: Solver | None = None
         self.started = 0.0
 
     def on_start(self, solver: Solver) -> None:
+        self.solver = solver
         path = Path(solver.prefix).parent / metrics.NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         header = metrics.header(prototxt.write(solver.param), solver.prefix, solver.seed)
@@ -187,7 +204,6 @@ class MetricsMonitor(Monitor):
         self.started = time.monotonic()
 
     def on_display(self, record: Display) -> None:
-        sparsity = {layer.name: parts(layer) for layer in record.sparsity or ()}
         self._write(
             "train",
             iteration=record.iteration,
@@ -195,7 +211,7 @@ class MetricsMonitor(Monitor):
             lr=record.rate,
             outputs=by_name(record.outputs),
             penalty=record.penalty,
-            sparsity=sparsity,
+            **fields_of(record.sparsity),
         )
 
     def on_test(self, record: Test) -> None:
@@ -203,7 +219,8 @@ class MetricsMonitor(Monitor):
         self._write("test", iteration=record.iteration, net=record.net, outputs=by_name(record.outputs), **loss)
 
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
-        self._write("snapshot", iteration=iteration, weights=weights, state=state)
+        sparsity = measure_training(self.solver) if self.solver is not None else None
+        self._write("snapshot", iteration=iteration, weights=weights, state=state, **fields_of(sparsity))
 
     def close(self) -> None:
         if self.file is not None:
@@ -236,10 +253,55 @@ def by_name(outputs: list[tuple[str, float, float]]) -> dict[str, Any]:
     return {name: items[0] if len(items) == 1 else items for name, items in values.items()}
 
 
-def parts(layer: Any) -> dict[str, Any]:
-    """What of a blob is not zero: elements, filters, channels, columns as {"kept", "total"}."""
-    kept = {name: getattr(layer, name) for name in ("elements", "filters", "channels", "columns")}
-    return {name: value for name, value in kept.items() if value is not None}
+def fields_of(sparsity: Sparsity | None) -> dict[str, Any]:
+    """``sparsity`` by blob, ``coupled`` by the layer that asked for coupled groups; see docs/cli.md."""
+    if sparsity is None:
+        return {}
+    coupled = {
+        family.name: {name: getattr(family, name) for name in ("groups", "makers", "readers", "group_lasso")}
+        for family in sparsity.coupled
+    }
+    blobs = {layer.name: parts(layer) for layer in sparsity.layers}
+    return {"sparsity": blobs, "coupled": coupled} if coupled else {"sparsity": blobs}
+
+
+KINDS = ("elements", "filters", "channels", "columns", "blocks", "parameters", "flops", "group_lasso", "weight_decay")
+
+
+def parts(layer: LayerSparsity) -> dict[str, Any]:
+    """What of a blob is not zero, as {"kept", "total"}, and its regularisation; without what it does not have."""
+    found = {name: getattr(layer, name) for name in KINDS}
+    if not layer.flops.total:
+        del found["flops"]
+    return {name: value for name, value in found.items() if value is not None and value != ()}
+
+
+def sparsity_lines(sparsity: Sparsity) -> list[str]:
+    """The tables of what is left, where a run seeks sparsity; otherwise one line of filters."""
+    if not sparsity.sought:
+        return [f"Filters left: {sparsity_summary(sparsity.layers)}"]
+    text = sparsity_table(sparsity.layers).text()
+    if sparsity.coupled:
+        text += coupled_table(sparsity.coupled, explained=False).text()
+    return text.splitlines()
+
+
+def lines_at_start(solver: Solver) -> list[str]:
+    """Which layers the net ties together, where groups are coupled."""
+    coupled = measure_training(solver).coupled if solver.coupled else []
+    return (
+        ["Coupled groups, channel by channel:", *(line for c in coupled for line in tied(c).splitlines())]
+        if coupled
+        else []
+    )
+
+
+def lines_at_snapshot(solver: Solver | None) -> list[str]:
+    """The tables, where a run seeks sparsity and goes on: those at the end come with the outcome."""
+    if solver is None or solver.iter >= solver.param.max_iter:
+        return []
+    sparsity = measure_training(solver)
+    return sparsity_lines(sparsity) if sparsity.sought else []
 
 
 def accuracies(net: Net) -> dict[str, str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sslnet.net import Net
     from sslnet.prototxt import Definition
     from sslnet.solver import Solver
-    from sslnet.sparsity import LayerSparsity
+    from sslnet.sparsity import LayerSparsity, Sparsity
     from sslnet.steering import Steering
 
 HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.options import use_threads
     from sslnet.cli.signals import signal_effects
     from sslnet.solver import Solver
-    from sslnet.sparsity import measure
+    from sslnet.sparsity import measure_training
 
     if args.snapshot and args.weights:
         raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             weights=weights,
             snapshot=args.snapshot,
             monitor=Monitors(screen, metrics, memo, compiling),
-            measure=measure,
+            measure=measure_training,
             lean=True,
             steering=(steering := make_steering(args, log)),
         )
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             stopped = solver.iter < solver.param.max_iter
             if not stopped and any(record.iteration < solver.iter for record in memo.tests.values()):
                 solver.test()
-    lines = closing_lines(solver, memo, measure(solver.net), args)
+    lines = closing_lines(solver, memo, measure_training(solver), args)
     if steering is not None and not steering.met and not stopped:
         found = f"{100 * steering.left:.1f} % of the {steering.name} are left, not {100 * steering.target:.1f} %"
         lines += ["", f"the target was not met: {found}; more iterations, or stronger penalties, may meet it"]
@@ -201,13 +201,15 @@ def check_certificate(solver: Solver, batches: int | None) -> None:
 # -- after -------------------------------------------------------------------------------------------------------------
 
 
-def closing_lines(solver: Solver, memo: Memo, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
+def closing_lines(solver: Solver, memo: Memo, sparsity: Sparsity, args: argparse.Namespace) -> list[str]:
     """The outcome: test error, what is left of each layer, the snapshot, the commands to go on with."""
     from sslnet.certificate import certify
-    from sslnet.report import certificate_table, sparsity_table
+    from sslnet.report import certificate_table, coupled_table, sparsity_table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    lines = [*test_lines(solver, memo), "", sparsity_table(layers).text(width).rstrip("\n"), ""]
+    lines = [*test_lines(solver, memo), "", sparsity_table(sparsity.layers).text(width).rstrip("\n"), ""]
+    if sparsity.coupled:
+        lines += [coupled_table(sparsity.coupled).text(width).rstrip("\n"), ""]
     if args.certificate is not None and solver.iter >= solver.param.max_iter:  # who stops a run does not want to wait
         lines += [certificate_table(certify(solver, args.certificate), args.certificate).text(width).rstrip("\n"), ""]
     weights = memo.weights
@@ -216,7 +218,7 @@ def closing_lines(solver: Solver, memo: Memo, layers: list[LayerSparsity], args:
     if weights is None:
         return [*lines, "no snapshot was written: the solver says snapshot_after_train: false"]
     lines += [f"snapshot: {weights}"]
-    following = next_commands(solver, weights, layers, args)
+    following = next_commands(solver, weights, sparsity.layers, args)
     return [*lines, "", "next:", *(f"  {command}" for command in following)] if following else lines
 
 
@@ -256,7 +258,7 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
     if train:
         small = weights.removesuffix(".h5").removesuffix(".caffemodel") + "_compact"
         second = ["--model2", f"{small}.prototxt", "--weights2", f"{small}.caffemodel"]
-        if any(layer.filters is not None and layer.filters.zero for layer in layers):
+        if any(kind is not None and kind.zero for layer in layers for kind in (layer.filters, layer.columns)):
             commands.append(["compact", *train, "--weights", weights])
             commands.append(["time", *train, "--weights", weights, *second])
         else:

@@ -12,8 +12,9 @@ import pytest
 
 import sslnet
 from sslnet.cli.log import Log
-from sslnet.cli.monitors import LogMonitor, Monitors, by_name
+from sslnet.cli.monitors import LogMonitor, Monitors, by_name, fields_of
 from sslnet.monitor import Display, Monitor
+from sslnet.sparsity import CoupledSparsity, Kept, LayerSparsity, Sparsity
 
 EVENTS = [name for name in vars(Monitor) if name.startswith("on_")]
 
@@ -70,6 +71,41 @@ def test_last_display_tells_the_loss_alone_as_in_caffes_log(capsys: pytest.Captu
 
 def test_outputs_of_several_values_become_lists() -> None:
     assert by_name([("loss", 0.5, 1.0), ("p", 0.1, 0.0), ("p", 0.9, 0.0)]) == {"loss": 0.5, "p": [0.1, 0.9]}
+
+
+def sparsity(sought: bool = True) -> Sparsity:
+    layer = LayerSparsity(
+        "conv1[0]", "conv1", 0, "Convolution", (20, 1, 5, 5), Kept(110, 500), Kept(5, 20), Kept(1, 1), Kept(24, 25),
+        Kept(240, 1000), Kept(120, 500), (), 0.5, 0.25,
+    )  # fmt: skip
+    return Sparsity([layer], [CoupledSparsity("conv1", Kept(5, 20), ("conv1", "scale1"), (), 0.5)], sought)
+
+
+def test_display_shows_tables_of_what_is_left_to_runs_that_seek_sparsity(capsys: pytest.CaptureFixture[str]) -> None:
+    monitor = LogMonitor(Log())
+    monitor.interval, monitor.last = 100, 1000
+    monitor.on_display(display(sparsity=sparsity()))
+    lines = logged(capsys)
+    assert re.match(r"    conv1 +20 x 1 x 5 x 5  5 of 20 .* 0\.75$", lines[5])
+    assert "    Coupled groups" in lines
+    monitor.on_display(display(sparsity=sparsity(sought=False)))
+    assert "    Filters left: conv1 5/20" in logged(capsys)
+
+
+def test_metrics_have_everything_that_the_tables_show() -> None:
+    found = fields_of(sparsity())
+    assert found["sparsity"]["conv1[0]"] == {
+        "elements": Kept(110, 500),
+        "filters": Kept(5, 20),
+        "channels": Kept(1, 1),
+        "columns": Kept(24, 25),
+        "parameters": Kept(120, 500),
+        "flops": Kept(240, 1000),
+        "group_lasso": 0.5,
+        "weight_decay": 0.25,
+    }
+    assert found["coupled"]["conv1"]["makers"] == ("conv1", "scale1")
+    assert fields_of(None) == {}
 
 
 NET = """\

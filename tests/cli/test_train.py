@@ -163,10 +163,61 @@ def test_metrics_tell_what_the_log_tells(folder: Path, capsys: pytest.CaptureFix
         [row["accuracy"] for row in tests], rel=1e-5
     )
     assert {"conv[0]", "ip[0]"} <= set(records[0]["sparsity"])
-    assert records[0]["penalty"] > 0
+    assert records[0]["penalty"] == pytest.approx(records[0]["sparsity"]["conv[0]"]["group_lasso"])
+    assert records[0]["sparsity"]["conv[0]"]["filters"] == {"kept": 6, "total": 6}
+    assert [record["sparsity"].keys() for record in metrics(folder, "snapshot")] == [records[0]["sparsity"].keys()] * 2
     (header,) = metrics(folder, "run")
     assert header["seed"] == 3
     assert "base_lr: 0.05" in header["solver"]
+
+
+def test_log_has_tables_at_displays_and_snapshots(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train() == 0
+    captured = capsys.readouterr()
+    titles = [line for line in captured.err.splitlines() if line.endswith("     Sparsity")]
+    assert len(titles) == len([0, 5, 10, 15]) + len([10]), "each display but the last, each snapshot but the last"
+    assert len(re.findall(r"^Sparsity$", captured.out, flags=re.MULTILINE)) == 1
+
+
+def test_zero_columns_alone_can_be_removed_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = NET.replace("param { breadth_decay_mult: 1 }", "param { group_lasso { group: SHAPE } }")
+    (folder / "net.prototxt").write_text(net)
+    assert train("--set", "breadth_decay=0", "--set", "group_lasso_decay=0.3", "--set", "max_iter=60") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^conv +6 x 1 x 3 x 3 +6 of 6 +1 of 1 +[0-8] of 9", out, flags=re.MULTILINE)
+    assert [command[0] for command in next_commands(out)] == ["compact", "time", "test"]
+
+
+COUPLED = """\
+name: "coupled"
+layer { name: "digits" type: "Data" top: "data" top: "label"
+  transform_param { scale: 0.0625 } data_param { source: "digits/train" backend: BUILTIN batch_size: 32 } }
+layer { name: "one" type: "Convolution" bottom: "data" top: "one" param { group_lasso { group: FILTER couple: true } }
+  convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "two" type: "Convolution" bottom: "data" top: "two"
+  convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "sum" type: "Eltwise" bottom: "one" bottom: "two" top: "sum" }
+layer { name: "ip" type: "InnerProduct" bottom: "sum" top: "ip"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def test_coupled_groups_are_told_of_by_layer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "net.prototxt").write_text(COUPLED)
+    (folder / "solver.prototxt").write_text(
+        SOLVER.replace("breadth_decay: 0.001", "group_lasso_decay: 0.001").replace(
+            "test_iter: 1\ntest_interval: 10\n", ""
+        )
+    )
+    assert train() == 0
+    captured = capsys.readouterr()
+    assert "Coupled groups, channel by channel:\n" in captured.err and "] one: one with two\n" in captured.err
+    assert re.search(r"^one +6 of 6 +0\.\d+$", captured.out, flags=re.MULTILINE)
+    assert "one: one with two" in captured.out
+    (*_, record) = metrics(folder, "train")
+    assert record["coupled"]["one"]["groups"] == {"kept": 6, "total": 6}
+    assert record["coupled"]["one"]["group_lasso"] == pytest.approx(record["penalty"])
 
 
 def test_set_overrides_the_solver(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,23 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sslnet.report import Table, dump_json, print_table, sparsity_summary, sparsity_table, to_plain, units
-from sslnet.sparsity import Kept, LayerSparsity
+from sslnet.report import (
+    Table,
+    coupled_table,
+    dump_json,
+    print_table,
+    sparsity_summary,
+    sparsity_table,
+    tied,
+    to_plain,
+    units,
+)
+from sslnet.sparsity import Blocks, CoupledSparsity, Kept, LayerSparsity
 
 
 class Terminal(io.StringIO):
@@ -169,12 +180,15 @@ def test_json_refuses_what_it_does_not_know() -> None:
         to_plain([object()])
 
 
-def layer(name: str, blob: int = 0) -> LayerSparsity:
+def layer(name: str, blob: int = 0, **more: Any) -> LayerSparsity:
     if blob:
-        return LayerSparsity(f"{name}[1]", name, 1, "Convolution", (20,), Kept(20, 20), None, None, None, Kept(0, 0))
+        none = Kept(0, 0)
+        return LayerSparsity(
+            f"{name}[1]", name, 1, "Convolution", (20,), Kept(20, 20), None, None, None, none, Kept(5, 20), **more
+        )
     return LayerSparsity(
         f"{name}[0]", name, 0, "Convolution", (20, 1, 5, 5),
-        Kept(110, 500), Kept(5, 20), Kept(1, 1), Kept(24, 25), Kept(240, 1000),
+        Kept(110, 500), Kept(5, 20), Kept(1, 1), Kept(24, 25), Kept(240, 1000), Kept(120, 500), **more,
     )  # fmt: skip
 
 
@@ -182,12 +196,57 @@ def test_sparsity_table_names_the_layers_and_counts_biases_in_the_total() -> Non
     text = sparsity_table([layer("conv1"), layer("conv1", 1)]).text()
     assert text == (
         "Sparsity\n"
-        "layer          weights  filters left  channels left  columns left  non-zero  FLOPs left\n"
-        "---------------------------------------------------------------------------------------\n"
-        "conv1   20 x 1 x 5 x 5       5 of 20         1 of 1      24 of 25    22.0 %      24.0 %\n"
-        "---------------------------------------------------------------------------------------\n"
-        "total  520 with biases                                               25.0 %      24.0 %\n"
+        "                        filters  channels   columns  non-zero  parameters   FLOPs\n"
+        "layer          weights     left      left      left   weights        left    left\n"
+        "---------------------------------------------------------------------------------\n"
+        "conv1   20 x 1 x 5 x 5  5 of 20    1 of 1  24 of 25    22.0 %      24.0 %  24.0 %\n"
+        "---------------------------------------------------------------------------------\n"
+        "total  520 with biases                                 25.0 %      24.0 %  24.0 %\n"
     )
+
+
+def test_sparsity_table_has_columns_for_blocks_and_regularisation_where_there_are_any() -> None:
+    blocks = (Blocks(3, 20, 1, 25), Blocks(91, 100, 1, 5))
+    layers = [
+        layer("conv1", blocks=blocks, group_lasso=0.25, weight_decay=0.5),
+        layer("conv2", group_lasso=None, weight_decay=0.0),
+        layer("conv2", 1, group_lasso=0.125, weight_decay=0.0),
+    ]
+    lines = sparsity_table(layers).text().splitlines()
+    assert lines[1].split() == ["filters", "channels", "columns", "non-zero", "parameters", "FLOPs", "regulari-"]
+    assert "3 of 20 (1 x 25), 91 of 100 (1 x 5)" in lines[4]
+    assert [line.split()[-1] for line in lines[4:7]] == ["0.75", "0", "0.125"]
+    assert lines[6].split()[0] == "conv2[1]"
+    assert " - " in lines[5] and " - " not in lines[4], "a dash where no tile is declared"
+    assert lines[-1].split()[-1] == "0.875"
+
+
+def test_sparsity_table_of_nothing_has_a_total() -> None:
+    assert sparsity_table([]).text().splitlines()[-1].startswith("total  0 with biases")
+
+
+def test_coupled_table_says_which_layers_are_tied() -> None:
+    families = [
+        CoupledSparsity("conv1", Kept(12, 16), ("conv1", "res1", "scale1"), ("res2", "ip"), 0.25),
+        CoupledSparsity("alone", Kept(0, 4), ("alone",), (), 0.0),
+    ]
+    assert coupled_table(families).text() == (
+        "Coupled groups\n"
+        "channels of      left  group lasso\n"
+        "----------------------------------\n"
+        "conv1        12 of 16         0.25\n"
+        "alone          0 of 4            0\n"
+        "conv1: one with res1, scale1; read by res2, ip\n"
+        "alone: in no other layer\n"
+    )
+    assert "one with" not in coupled_table(families, explained=False).text()
+
+
+def test_long_lists_of_tied_layers_are_folded() -> None:
+    names = tuple(f"res{i}-branch" for i in range(30))
+    lines = tied(CoupledSparsity("conv1", Kept(12, 16), names, (), 0.25)).splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 100
+    assert all(any(name in line for line in lines) for name in names)
 
 
 def test_sparsity_summary_is_one_line() -> None:
