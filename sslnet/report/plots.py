@@ -11,6 +11,11 @@ from sslnet.errors import UsageError
 from sslnet.files import atomic_path
 
 FORMATS = (".png", ".pdf", ".svg")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C8C8C")
+"""Of lines and bars, one after the other: people who do not see red and green apart tell them apart.
+
+Ref: Okabe, Ito 2008, "Color universal design", without its yellow, with a grey
+"""
 
 
 def check_plot(path: str | Path) -> None:

@@ -1,0 +1,122 @@
+"""The command line of the tables of trained nets: ``tools/table1``, ``table2``, ``table3``, ``figure4``.
+
+Prints the table from what is recorded; with ``--work`` it first runs what is not done yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from paper.figures import figures_of
+from paper.page import show
+from paper.published import TABLES
+from paper.recipes import DATA, RECIPES, ROWS
+from paper.record import Record
+from paper.runner import Runner, Stopped
+from paper.steps import Step, Steps
+from paper.tables import trained_table
+from sslnet.errors import SslnetError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "docs" / "paper.json"
+
+
+def main(name: str, arguments: list[str] | None = None) -> int:
+    """Runs one table's command; errors of sslnet in their own words."""
+    options = parse(name, arguments)
+    try:
+        return run(name, options)
+    except Stopped:
+        print("stopped: the same command goes on where it was", file=sys.stderr)
+        return 130
+    except SslnetError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def run(name: str, options: argparse.Namespace) -> int:
+    steps = Steps(ROOT, dense_weights(name, options))
+    if options.commands:
+        print(*command_lines(steps, options.rows), sep="\n")
+        return 0
+    record = Record(options.json or (options.work / "paper.json" if options.work else RECORD))
+    if options.work and not options.print:
+        make(options, steps, record)
+    show(trained_table(name, record.nets), name, options.write)
+    return 0
+
+
+def make(options: argparse.Namespace, steps: Steps, record: Record) -> None:
+    """Runs the steps of each row, then records its figures."""
+    data = data_folder(options)
+    runner = Runner(ROOT, options.work, data)
+    done: set[str] = set()
+    for row in options.rows:
+        for recipe in steps.needed(row):
+            if recipe in done:
+                continue
+            runner.run(chosen(steps.of(recipe), options))
+            done.add(recipe)
+            if recipe in options.rows:
+                record.add("nets", recipe, figures_of(recipe, steps, options.work))
+
+
+def chosen(steps: list[Step], options: argparse.Namespace) -> list[Step]:
+    return [step for step in steps if not (options.no_time and step.name == "5_time")]
+
+
+def command_lines(steps: Steps, rows: list[str]) -> list[str]:
+    """What a user would type for these rows, in the working folder."""
+    lines, told = [], set()
+    for row in rows:
+        for recipe in steps.needed(row):
+            if recipe not in told:
+                told.add(recipe)
+                folders = " ".join(step.folder for step in steps.of(recipe))
+                lines += [f"# {recipe}", f"mkdir -p {folders}", *map(str, steps.of(recipe)), ""]
+    return lines[:-1]
+
+
+def data_folder(options: argparse.Namespace) -> Path:
+    """The folder with the data sets. raises UsageError when one is missing"""
+    folder: Path = options.data or ROOT / "data"
+    for name in sorted({DATA[RECIPES[row].model] for row in options.rows}):
+        if not (folder / name / f"{name}_train_lmdb").exists():
+            raise UsageError(
+                f"there is no {folder / name / f'{name}_train_lmdb'}",
+                hint=f"sslnet data {name} --to {folder / name} makes it; --data DIR names the folder that {name} is in",
+            )
+    return folder
+
+
+def dense_weights(name: str, options: argparse.Namespace) -> dict[str, str]:
+    """``--dense FILE``: weights of the row that is dense."""
+    if options.dense is None:
+        return {}
+    if not options.dense.exists():
+        raise UsageError(f"there is no {options.dense}")
+    return {row: str(options.dense.absolute()) for row in ROWS[name] if not RECIPES[row].baseline}
+
+
+def parse(name: str, arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"tools/{name}",
+        description=f"{TABLES[name].title}: the paper's figures, and ours beside them. Without --work those that are recorded.",
+    )
+    rows = ROWS[name]
+    parser.add_argument("--work", type=Path, metavar="DIR", help="train, test and time there what is not done yet")
+    parser.add_argument("--data", type=Path, metavar="DIR",
+        help="folder with mnist and cifar10, as `sslnet data` makes them; default: data")  # fmt: skip
+    parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows), metavar="ROW", help=", ".join(rows))
+    parser.add_argument(
+        "--dense", type=Path, metavar="FILE", help="weights of the dense net, which is then not trained"
+    )
+    parser.add_argument("--no-time", action="store_true", help="time nothing: for a machine that is busy")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+        help="where figures are kept; default: paper.json in the working folder, without one docs/paper.json")  # fmt: skip
+    parser.add_argument("--print", action="store_true", help="run nothing, only print")
+    parser.add_argument("--commands", action="store_true", help="print the commands that would be run, and end")
+    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table into that page, between its marks")
+    return parser.parse_args(arguments)

@@ -1,0 +1,83 @@
+"""What came out of a recipe: its test error, what is left of each layer, how many times as fast it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+
+from paper.recipes import RECIPES
+from paper.steps import Nets, Steps
+from sslnet import sslnet_pb2 as pb
+from sslnet.net import Net
+from sslnet.sparsity import LayerSparsity, measure
+from sslnet.weights import copy_all_weights
+
+Figures = dict[str, Any]
+
+
+def figures_of(name: str, steps: Steps, work: Path) -> Figures:
+    """The figures of a recipe whose steps are done; without those of time where it was not measured.
+
+    error       share of the test images that went wrong
+    layers      {layer: {what: kept}} of filters, columns, channels that are not zero, and the FLOPs left by those of the dense net
+    parameters  numbers that the final net stores; nonzero: how many of them are not zero; bytes: of the file of weights
+    speedup     {layer: times as fast as in the dense net}, "net" the whole forward pass; one thread, median of all runs
+    """
+    recipe = RECIPES[name]
+    dense = steps.final(recipe.baseline or name)
+    final = steps.final(name)
+    test = json.loads((work / f"{name}/4_test/test.json").read_text())
+    before, after = sizes(dense, work), sizes(final, work)
+    found: Figures = {
+        "error": round(1 - test["outputs"]["accuracy"], 6),
+        "layers": {layer: left(before[layer], after[layer]) for layer in before},
+        "parameters": sum(layer.elements.total for layer in measure_net(final, work)),
+        "nonzero": sum(layer.elements.kept for layer in measure_net(final, work)),
+        "bytes": os.path.getsize(work / final.weights),
+    }
+    timed = work / f"{name}/5_time/time.json"
+    if recipe.baseline and timed.exists():
+        found |= speedups(json.loads(timed.read_text()), list(before))
+    here = machine()
+    found["machine"] = f"{here['cpu']}, {here['vector']}"
+    found["date"] = date.today().isoformat()
+    return found
+
+
+def sizes(nets: Nets, work: Path) -> dict[str, LayerSparsity]:
+    """The weight blob of each layer that has a weight matrix."""
+    return {layer.layer: layer for layer in measure_net(nets, work) if layer.filters is not None}
+
+
+def measure_net(nets: Nets, work: Path) -> list[LayerSparsity]:
+    net = Net(os.fspath(work / nets.deploy), phase=pb.TEST)
+    copy_all_weights(net, work / nets.weights)
+    return measure(net)
+
+
+def left(before: LayerSparsity, after: LayerSparsity) -> dict[str, Any]:
+    """What of the dense layer is left: [kept, of so many]; rows times columns as the FLOPs."""
+    found: dict[str, Any] = {}
+    for what in ("filters", "columns", "channels"):
+        found[what] = [getattr(after, what).kept, getattr(before, what).total]
+    rows, columns = found["filters"], found["columns"]
+    found["flops"] = round(rows[0] * columns[0] / (rows[1] * columns[1]), 6)
+    return found
+
+
+def speedups(timing: dict[str, Any], layers: list[str]) -> Figures:
+    """The part that `sslnet time --json` of the dense net and the final one tells."""
+    found = {layer: timing["speedup"]["layers"][layer]["time"] for layer in layers}
+    found["net"] = timing["speedup"]["whole"]["time"]
+    small = timing["nets"][1]
+    return {
+        "speedup": {name: round(value, 3) for name, value in found.items()},
+        "milliseconds": [round(net["forward_ms"]["median"], 4) for net in timing["nets"]],
+        "batch": small["batch"],
+        "threads": timing["threads"],
+    }

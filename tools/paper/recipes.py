@@ -1,0 +1,84 @@
+"""How our nets for each row of the paper's tables are trained: data, nothing else.
+
+To change one, change its solver in ``solvers/paper/`` or its net in ``models/paper/``; to add one, add a line to ``RECIPES`` and,
+where the paper has a row for it, its name to ``ROWS``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the small net is trained on after what is zero has been taken out.
+
+    solver     its net is a placeholder: the small net takes its place
+    overrides  fields of it that differ: "max_iter=20000"
+    """
+
+    solver: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A net, from its solver to its figures.
+
+    model      folder with the dense net: train_test.prototxt, deploy.prototxt
+    solver     what trains it: densely, or with group lasso
+    overrides  fields of the solver that differ
+    weights    name of the recipe whose net training begins with; "": the fillers
+    baseline   name of the recipe whose net it is compared with; "": this is the dense net itself
+    tuning     None: the small net is taken as it is
+    batch      images of a forward pass that is timed
+    """
+
+    model: str
+    solver: str
+    overrides: tuple[str, ...] = ()
+    weights: str = ""
+    baseline: str = ""
+    tuning: Tuning | None = None
+    batch: int = 64
+
+
+LENET_TUNING = Tuning("solvers/paper/lenet_tuning.prototxt")
+MLP_TUNING = Tuning("solvers/paper/mlp_tuning.prototxt")
+
+RECIPES = {
+    "lenet1": Recipe("models/lenet", "solvers/lenet.prototxt"),
+    "lenet2": Recipe("models/lenet", "solvers/paper/lenet2.prototxt", baseline="lenet1", tuning=LENET_TUNING),
+    "lenet3": Recipe("models/lenet", "solvers/paper/lenet3.prototxt", baseline="lenet1", tuning=LENET_TUNING),
+    "lenet4": Recipe("models/lenet", "solvers/paper/lenet4.prototxt", baseline="lenet1", tuning=LENET_TUNING),
+    "lenet5": Recipe("models/lenet", "solvers/paper/lenet5.prototxt", baseline="lenet1", tuning=LENET_TUNING),
+    "mlp1": Recipe("models/mlp", "solvers/mlp.prototxt"),
+    "mlp2": Recipe("models/mlp", "solvers/paper/mlp2.prototxt", baseline="mlp1", tuning=MLP_TUNING),
+    "mlp3": Recipe("models/mlp", "solvers/paper/mlp3.prototxt", baseline="mlp1", tuning=MLP_TUNING),
+    "convnet1": Recipe("models/cifar10_full", "solvers/cifar10_full.prototxt", batch=100),
+    "convnet2": Recipe(
+        "models/cifar10_full",
+        "solvers/paper/convnet2.prototxt",
+        weights="convnet1",
+        baseline="convnet1",
+        batch=100,
+    ),
+    "convnet3": Recipe(
+        "models/cifar10_full",
+        "solvers/paper/convnet3.prototxt",
+        weights="convnet1",
+        baseline="convnet1",
+        batch=100,
+    ),
+}
+
+ROWS = {
+    "table1": ("lenet1", "lenet2", "lenet3"),
+    "table2": ("lenet1", "lenet4", "lenet5"),
+    "table3": ("convnet1", "convnet2", "convnet3"),
+    "figure4": ("mlp1", "mlp2", "mlp3"),
+}
+"""The recipe of each row that the paper has, in its order (``published.TABLES``)."""
+
+DATA = {"models/lenet": "mnist", "models/mlp": "mnist", "models/cifar10_full": "cifar10"}
+"""The data set of each model: the folder that `sslnet data NAME` makes."""
