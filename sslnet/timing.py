@@ -3,14 +3,14 @@
 Every layer that computes is timed by itself, in the order of the net, on one batch that the data layers fetch once (they
 are listed, not timed). The whole net is timed besides, as it runs when nobody looks at single layers: steps that do the
 work of several layers at once make it faster than the sum. Two nets take turns, A B B A, so that what the machine does
-meanwhile falls on both alike.
+meanwhile falls on both alike. ``sslnet.forms`` times the ways in which one layer with zeros can run.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,13 +106,16 @@ class NetTime:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured, and how: one net, or two in turns."""
+    """What was measured, and how: one net, or two in turns.
+
+    iterations  runs that count: fewer than asked for when they were interrupted
+    peak        FLOP/s that the threads can do at most; None when it was not asked for
+    """
 
     nets: list[NetTime]
     iterations: int
     threads: int
-    peak: float
-    """FLOP/s that the threads can do at most."""
+    peak: float | None
 
 
 def open_net(
@@ -148,26 +151,87 @@ def open_net(
     return changed
 
 
-def time_nets(nets: Sequence[Net], iterations: int = 50, *, forward_only: bool = False) -> Timing:
+def time_nets(
+    nets: Sequence[Net],
+    iterations: int = 50,
+    *,
+    forward_only: bool = False,
+    peak: bool = False,
+    partial: bool = False,
+    on_run: Callable[[int], object] = lambda done: None,
+) -> Timing:
     """Times one net, or several in turns, on the data that their inputs hold.
 
-    iterations  runs of each layer, and of each net as a whole, that count
+    iterations       runs of each layer, and of each net as a whole, that count
+    peak             measures what the threads can do at most as well
+    partial, on_run  as of ``repeat``
+    """
+    watches = [_Watch(net, forward_only) for net in nets]
+
+    def turn(run: int) -> None:
+        for watch in watches if run % 2 == 0 else watches[::-1]:
+            watch.run_layers()
+            watch.run_whole()
+
+    def forget() -> None:
+        for watch in watches:
+            watch.forget()
+
+    done = repeat(turn, forget, iterations, partial=partial, on_run=on_run)
+    return Timing([watch.result() for watch in watches], done, num_threads(), peak_flops() if peak else None)
+
+
+def repeat(
+    turn: Callable[[int], object],
+    forget: Callable[[], object],
+    iterations: int,
+    *,
+    partial: bool = False,
+    on_run: Callable[[int], object] = lambda done: None,
+) -> int:
+    """Calls turn(0), turn(1) ... after some turns that do not count; returns how many counted.
+
+    forget   drops the samples of turns that do not count
+    partial  an interrupt (Ctrl-C) after the first turn that counts ends the turns, and is not raised
+    on_run   called after each turn with how many there were: WARM_UP + iterations in the end
+
+    raises UsageError for less than one iteration
     """
     if iterations < 1:
         raise UsageError(f"iterations must be at least 1, not {iterations}")
-    watches = [_Watch(net, forward_only) for net in nets]
-    for watch in watches:
-        for _ in range(WARM_UP):
-            watch.run_layers()
-            watch.run_whole()
-        watch.forget()
-    for run in range(iterations):
-        for watch in watches if run % 2 == 0 else watches[::-1]:
-            watch.run_layers()
-    for run in range(iterations):
-        for watch in watches if run % 2 == 0 else watches[::-1]:
-            watch.run_whole()
-    return Timing([watch.result() for watch in watches], iterations, num_threads(), peak_flops())
+    for run in range(-WARM_UP, iterations):
+        if run == 0:
+            forget()
+        try:
+            turn(run)
+            on_run(WARM_UP + run + 1)
+        except KeyboardInterrupt:
+            if not partial or run < 1:
+                raise
+            return run
+    return iterations
+
+
+class Passes:
+    """What of a net is run to be timed.
+
+    forward   indices of the layers that compute
+    backward  those that run backward, the last first; none with forward_only
+    last      the last step of a run, as lifetimes count them
+    """
+
+    def __init__(self, net: Net, forward_only: bool) -> None:
+        self.net = net
+        self.forward = [i for i, layer in enumerate(net.layers) if not layer.IS_SOURCE]
+        self.backward = [] if forward_only else [i for i in self.forward[::-1] if net.layer_need_backward[i]]
+        self.last = (2 if self.backward else 1) * len(net.layers) - 1
+
+    def set_loss_diffs(self) -> None:
+        """What a backward pass starts from: the loss weights, in the diffs of the losses."""
+        for i in self.backward:
+            for top, weight in zip(self.net.tops[i], self.net.layer_loss_weights[i]):
+                if weight:
+                    top.diff[...] = weight
 
 
 class _Watch:
@@ -175,54 +239,40 @@ class _Watch:
 
     def __init__(self, net: Net, forward_only: bool) -> None:
         self.net = net
+        self.passes = Passes(net, forward_only)
         self.single, self.fused = net.plan(fused=False), net.plan(fused=True)
-        self.computing = [i for i, layer in enumerate(net.layers) if not layer.IS_SOURCE]
-        backward = [] if forward_only else [i for i in self.computing if net.layer_need_backward[i]]
-        self.reversed = backward[::-1]
         self.forget()
 
     def forget(self) -> None:
-        self.forward: dict[int, list[float]] = {i: [] for i in self.computing}
-        self.backward: dict[int, list[float]] = {i: [] for i in self.reversed}
+        self.forward: dict[int, list[float]] = {i: [] for i in self.passes.forward}
+        self.backward: dict[int, list[float]] = {i: [] for i in self.passes.backward}
         self.whole_forward: list[float] = []
         self.whole_backward: list[float] = []
 
     def run_layers(self) -> None:
         steps = self.single.steps
-        with self.single.running(self._last):
-            for i in self.computing:
-                self.forward[i].append(_seconds(steps[i : i + 1]))
-            self._set_loss_diffs()
-            for i in self.reversed:
-                self.backward[i].append(_seconds(steps[i : i + 1], backward=True))
+        with self.single.running(self.passes.last):
+            for i in self.passes.forward:
+                self.forward[i].append(seconds_of(steps[i : i + 1]))
+            self.passes.set_loss_diffs()
+            for i in self.passes.backward:
+                self.backward[i].append(seconds_of(steps[i : i + 1], backward=True))
 
     def run_whole(self) -> None:
         steps = self.fused.steps
-        with self.fused.running(self._last):
-            self.whole_forward.append(_seconds([steps[i] for i in self.computing]))
-            if self.reversed:
-                self._set_loss_diffs()
-                self.whole_backward.append(_seconds([steps[i] for i in self.reversed], backward=True))
-
-    @property
-    def _last(self) -> int:
-        """The number of the last step, as lifetimes count them."""
-        return (2 if self.reversed else 1) * len(self.net.layers) - 1
-
-    def _set_loss_diffs(self) -> None:
-        for i in self.reversed:
-            for top, weight in zip(self.net.tops[i], self.net.layer_loss_weights[i]):
-                if weight:
-                    top.diff[...] = weight
+        with self.fused.running(self.passes.last):
+            self.whole_forward.append(seconds_of([steps[i] for i in self.passes.forward]))
+            if self.passes.backward:
+                self.passes.set_loss_diffs()
+                self.whole_backward.append(seconds_of([steps[i] for i in self.passes.backward], backward=True))
 
     def result(self) -> NetTime:
         net = self.net
-        shapes = list(source_shapes(net).values())
         return NetTime(
             name=net.name,
             model=net.definition.path or "",
             phase=pb.Phase.Name(net.phase),
-            batch=shapes[0][0] if shapes and shapes[0] else 1,
+            batch=batch_of(net),
             layers=self._layers(),
             forward=Spread.of(self.whole_forward),
             backward=Spread.of(self.whole_backward) if self.whole_backward else None,
@@ -254,12 +304,25 @@ class _Watch:
         return rows
 
 
-def _seconds(steps: Sequence[Step], backward: bool = False) -> float:
+def batch_of(net: Net) -> int:
+    """Images in the first blob that its data layers make."""
+    shapes = list(source_shapes(net).values())
+    return shapes[0][0] if shapes and shapes[0] else 1
+
+
+def seconds_of(steps: Sequence[Step], backward: bool = False) -> float:
     """How long the steps take, one after the other in the order given."""
-    start = time.perf_counter()
+    now = clock()
+    start = now()
     for step in steps:
         if backward:
             step.backward()
         else:
             step.forward()
-    return time.perf_counter() - start
+    return now() - start
+
+
+def clock() -> Callable[[], float]:
+    """The clock to time computing with: of one thread its own, which stands still while others have the core."""
+    own = num_threads() == 1 and os.name == "posix"  # elsewhere it is too coarse
+    return time.thread_time if own else time.perf_counter

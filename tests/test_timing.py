@@ -45,7 +45,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(" ".join(names))
         return float(len(steps))
 
-    monkeypatch.setattr(timing, "_seconds", fake)
+    monkeypatch.setattr(timing, "seconds_of", fake)
     monkeypatch.setattr(timing, "WARM_UP", 0)
     return seen
 
@@ -148,3 +148,33 @@ def test_plain_net_can_be_timed() -> None:
     net = Net(prototxt.parse(NET, pb.NetParameter), phase=pb.TRAIN, seed=0, plain=True)
     net.forward()
     assert [layer.kernel for layer in time_nets([net], iterations=1).nets[0].layers] == ["", *["plain"] * 4]
+
+
+def test_interrupt_leaves_what_was_measured(model: Path, runs: list[str]) -> None:
+    def stop(done: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    result = time_nets([open_net(model)], iterations=50, partial=True, on_run=stop)
+    assert result.iterations == 2 and result.nets[0].backward is not None
+
+
+def test_interrupt_is_raised_unless_it_is_waited_for(model: Path, runs: list[str]) -> None:
+    def stop(done: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        time_nets([open_net(model)], iterations=50, on_run=stop)
+
+
+def test_runs_are_told_with_those_that_do_not_count(model: Path) -> None:
+    told: list[int] = []
+    time_nets([open_net(model)], iterations=2, on_run=told.append)
+    assert told == list(range(1, timing.WARM_UP + 3))
+
+
+def test_peak_is_measured_when_asked_for(model: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "peak_flops", lambda: 5e9)
+    assert time_nets([open_net(model)], iterations=1).peak is None
+    assert time_nets([open_net(model)], iterations=1, peak=True).peak == 5e9

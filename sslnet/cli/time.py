@@ -1,18 +1,24 @@
-"""``sslnet time``: milliseconds of each layer, of one net or of two side by side."""
+"""``sslnet time``: milliseconds of each layer, of one net, of two side by side, or of the ways to leave zeros out."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_deterministic_option, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
+    from sslnet.cli.log import Log
+    from sslnet.forms import FormTiming
+    from sslnet.net import Net
     from sslnet.timing import Timing
 
-HELP = "Times each layer of a net, forward and backward; of two nets, how much faster the second is."
-EXAMPLE = "sslnet time --model models/lenet/train_test.prototxt --model2 small.prototxt --weights2 small.caffemodel"
+HELP = "Times each layer of a net, forward and backward, beside a second net, or in the ways to leave its zeros out."
+EXAMPLE = "sslnet time --model models/lenet/train_test.prototxt --weights sparse.caffemodel --forms"
+FORMS = ("kept", "csr", "direct")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,106 +31,131 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="its weights; default: what its fillers give")
     parser.add_argument("--model2", "--compare", metavar="FILE", help="a second net, timed in turns with the first")
     parser.add_argument("--weights2", metavar="FILE", help="the second net's weights")
+    parser.add_argument("--forms", nargs="*", choices=FORMS, metavar="FORM",
+        help="of layers with zeros: time them dense, with the kept rows and columns alone (kept), with single weights "
+        "from a lowered matrix (csr) and from the image (direct); default: all of these")  # fmt: skip
     parser.add_argument("--iterations", type=int, default=50, metavar="N", help="runs that count; default 50")
-    parser.add_argument("--batch", type=int, metavar="N", help="images a run; default: what the net says")
+    parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N",
+        help="images a run; several numbers: one after the other; default: what the net says")  # fmt: skip
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TRAIN", help="phase of the net; default TRAIN")
     parser.add_argument("--forward-only", action="store_true", help="leave backward out")
     add_rule_options(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, nargs="+", default=[], metavar="N",
+        help="threads to compute with; several numbers: one after the other; default: one a core")  # fmt: skip
     add_deterministic_option(parser)
+    parser.add_argument("--plot", metavar="FILE", help="draw bars, layer by layer (.png, .pdf, .svg)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.options import use_threads
+    from sslnet.report import dump_json
+
+    check(args)
+    results: list[Any] = []
+    interrupted = False
+    for threads, batch in [(threads, batch) for threads in args.threads or [None] for batch in args.batch or [None]]:
+        use_threads(threads, args.deterministic)
+        try:
+            result = measure(args, batch, first=not results)
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            interrupted = True
+            break
+        results.append(result)
+        if not args.json:
+            show(result, first=len(results) == 1)
+        interrupted = result.iterations < args.iterations
+        if interrupted:
+            break
+    if args.json:
+        found = [as_json(result) for result in results]
+        print(dump_json(found[0] if len(args.threads) < 2 and len(args.batch) < 2 else {"timings": found}))
+    if args.plot:
+        plot(results, args.plot)
+    if interrupted:
+        print(f"interrupted: these are {results[-1].iterations} of {args.iterations} runs", file=sys.stderr)
+    return 130 if interrupted else 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """raises UsageError for options that are out of range or do not go together"""
+    if args.weights2 and not args.model2:
+        raise UsageError("--weights2 belongs to --model2", hint="name the second net with --model2")
+    if args.forms is not None and args.model2:
+        raise UsageError("--forms is of one net, --model2 names a second", hint="leave one of them out")
+    for name, values in (("--iterations", [args.iterations]), ("--batch", args.batch), ("--threads", args.threads)):
+        for value in values:
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+    if args.plot:
+        from sslnet.report.plots import check_plot
+
+        check_plot(args.plot)
+        if not Path(args.plot).absolute().parent.is_dir():
+            raise UsageError(f"--plot: there is no folder {Path(args.plot).parent}")
+
+
+def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timing | FormTiming:
+    """Times with the threads as they are set. first: nothing has been said of the files yet"""
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import Log
     from sslnet.cli.notes import tell_notes
-    from sslnet.cli.options import stages, use_threads
-    from sslnet.report import dump_json, print_table
-    from sslnet.report.timing import timing_table
-    from sslnet.timing import open_net, time_nets
+    from sslnet.cli.progress import progress
+    from sslnet.forms import time_forms
+    from sslnet.timing import WARM_UP, time_nets
 
-    use_threads(args.threads, args.deterministic)
-    if args.weights2 and not args.model2:
-        raise UsageError("--weights2 belongs to --model2", hint="name the second net with --model2")
-    state = {"phase": pb.Phase.Value(args.phase), "level": args.level, "stages": stages(args.stage)}
-    state["lean"] = args.phase == "TRAIN" or args.forward_only
-    nets = [open_net(args.model, args.weights, batch=args.batch, **state)]
+    log = Log()
+    nets = [open_with(args, args.model, args.weights, batch, log if first else None)]
     if args.model2:
-        nets.append(open_net(args.model2, args.weights2, batch=args.batch, **state))
-    tell_notes(*(net.definition for net in nets))
-    with Compiling(Log()):
-        timing = time_nets(nets, args.iterations, forward_only=args.forward_only)
-    if args.json:
-        print(dump_json(as_json(timing)))
-    else:
-        print_table(timing_table(timing))
-    return 0
+        nets.append(open_with(args, args.model2, args.weights2, batch, log if first else None))
+    if first:
+        tell_notes(*(net.definition for net in nets))
+    settings: dict[str, Any] = {"forward_only": args.forward_only, "partial": True}
+    with Compiling(log), progress("runs", WARM_UP + args.iterations) as report:
+        if args.forms is not None:
+            return time_forms(nets[0], args.iterations, forms=args.forms or FORMS, on_run=report, **settings)
+        peak = len(nets) == 1 or args.json  # the table of two nets has no share of it
+        return time_nets(nets, args.iterations, peak=peak, on_run=report, **settings)
 
 
-def as_json(timing: Timing) -> dict[str, Any]:
-    """The timing with times in milliseconds, and with two nets the speedups by layer name."""
-    result: dict[str, Any] = {
-        "iterations": timing.iterations,
-        "threads": timing.threads,
-        "peak_gflops_per_second": timing.peak / 1e9,
-        "nets": [
-            {
-                "name": net.name,
-                "model": net.model,
-                "phase": net.phase,
-                "batch": net.batch,
-                "flops": net.flops,
-                "forward_ms": _ms(net.forward),
-                "backward_ms": _ms(net.backward),
-                "memory_bytes": {
-                    "blobs": net.memory.blobs,
-                    "layers": net.memory.layers,
-                    "params": net.memory.params,
-                },
-                "layers": [
-                    {
-                        "name": layer.name,
-                        "type": layer.type,
-                        "kernel": layer.kernel,
-                        "timed": not layer.source,
-                        "forward_ms": _ms(layer.forward),
-                        "backward_ms": _ms(layer.backward),
-                        "flops": layer.flops,
-                        "flops_left": layer.flops_left,
-                        "gflops_per_second": layer.rate / 1e9 if layer.rate else None,
-                        "filters": layer.filters,
-                        "columns": layer.columns,
-                    }
-                    for layer in net.layers
-                ],
-            }
-            for net in timing.nets
-        ],
-    }
-    if len(timing.nets) > 1:
-        result["speedup"] = _speedups(timing)
-    return result
+def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: int | None, log: Log | None) -> Net:
+    """The net with its weights; the log is told which layers they left out. raises WeightsError when these are all"""
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.options import stages, tell_copied
+    from sslnet.timing import open_net
+
+    state = {"phase": pb.Phase.Value(args.phase), "level": args.level, "stages": stages(args.stage)}
+    lean = args.phase == "TRAIN" or args.forward_only
+    net = open_net(model, weights, batch=batch, lean=lean, **state)
+    if log is not None and weights and net.copied is not None:
+        tell_copied(net, weights, net.copied, log)
+    return net
 
 
-def _ms(spread: Any) -> dict[str, float] | None:
-    if spread is None:
-        return None
-    return {"median": 1e3 * spread.median, "low": 1e3 * spread.low, "high": 1e3 * spread.high}
+def show(result: Timing | FormTiming, *, first: bool) -> None:
+    from sslnet.forms import FormTiming
+    from sslnet.report import print_table
+    from sslnet.report.forms import form_tables
+    from sslnet.report.timing import timing_table
+
+    for k, table in enumerate(form_tables(result) if isinstance(result, FormTiming) else [timing_table(result)]):
+        if k or not first:
+            print()
+        print_table(table)
 
 
-def _speedups(timing: Timing) -> dict[str, Any]:
-    """First over second: of each layer that both have, forward and backward together, and of the whole net."""
-    first, second = timing.nets[0], timing.nets[1]
-    theirs = {layer.name: layer for layer in second.layers}
-    layers = {
-        layer.name: {
-            "time": layer.seconds / theirs[layer.name].seconds,
-            "flops": layer.flops / theirs[layer.name].flops if theirs[layer.name].flops else None,
-        }
-        for layer in first.layers
-        if layer.name in theirs and not layer.source and theirs[layer.name].seconds
-    }
-    whole = {"time": first.seconds / second.seconds, "flops": first.flops / second.flops if second.flops else None}
-    return {"layers": layers, "whole": whole}
+def as_json(result: Timing | FormTiming) -> dict[str, Any]:
+    from sslnet.forms import FormTiming
+    from sslnet.report.timing_json import forms_json, timing_json
+
+    return forms_json(result) if isinstance(result, FormTiming) else timing_json(result)
+
+
+def plot(results: list[Any], file: str) -> None:
+    from sslnet.forms import FormTiming
+    from sslnet.report.forms import plot_forms
+    from sslnet.report.timing import plot_timings
+
+    (plot_forms if isinstance(results[0], FormTiming) else plot_timings)(results, file)

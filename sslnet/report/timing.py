@@ -1,9 +1,10 @@
-"""The tables of layer-wise time: one net, or two nets side by side."""
+"""Layer-wise time: the tables of one net, or of two nets side by side, and bars."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 def timing_table(timing: Timing) -> Table:
     """The table of one net, or of the first two."""
     table = _one(timing.nets[0], timing.peak) if len(timing.nets) == 1 else _two(timing.nets[0], timing.nets[1])
-    threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
+    threads = _threads(timing)
     table.note(f"medians of {timing.iterations} runs, {threads}; FLOPs of a forward pass, a multiply-add is two")
     table.note(_spread_note(timing))
     table.note(_memory_note(timing.nets))
     return table
 
 
-def _one(net: NetTime, peak: float) -> Table:
+def _one(net: NetTime, peak: float | None) -> Table:
     heads = [
         "layer",
         "type",
@@ -48,7 +49,7 @@ def _one(net: NetTime, peak: float) -> Table:
             None if layer.source else percent(layer.seconds / layers_seconds if layers_seconds else None),
             count(layer.flops) if layer.flops else None,
             digits(layer.rate / 1e9) if layer.rate else None,
-            percent(layer.rate / peak) if layer.rate else None,
+            percent(layer.rate / peak) if layer.rate and peak else None,
             left(layer.filters.kept, layer.filters.total) if layer.filters else None,
             left(layer.columns.kept, layer.columns.total) if layer.columns else None,
         )
@@ -56,9 +57,10 @@ def _one(net: NetTime, peak: float) -> Table:
         "sum of layers", "", "", milliseconds(_sum(net, "forward")), milliseconds(_sum(net, "backward")),
         "", count(net.flops), "", "", "", "",
     )  # fmt: skip
+    rate = net.flops / net.forward.median
     table.foot(
         "whole net", "", "", _milliseconds(net.forward), _milliseconds(net.backward),
-        "", "", digits(net.flops / net.forward.median / 1e9), percent(net.flops / net.forward.median / peak), "", "",
+        "", "", digits(rate / 1e9), percent(rate / peak) if peak else "", "", "",
     )  # fmt: skip
     return table
 
@@ -150,3 +152,68 @@ def _whole(net: NetTime, direction: str) -> float | None:
 def _total(spreads: Iterable[Spread | None]) -> float | None:
     medians = [spread.median for spread in spreads if spread is not None]
     return sum(medians) if medians else None
+
+
+def _threads(timing: Timing) -> str:
+    return "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
+
+
+def plot_timings(timings: Sequence[Timing], file: str | Path) -> None:
+    """Bars layer by layer: milliseconds of one net, or speedups of the second of two, with marks at the FLOP ratio."""
+    from sslnet.report.plots import figure
+
+    names = [_timed(timing) for timing in timings]
+    size = (min(max(4.5, 1.5 + 0.5 * max(map(len, names))), 40.0), 3.4)
+    with figure(file, len(timings), 1, size) as axes:
+        for ax, timing, layers in zip(axes, timings, names):
+            (_draw_one if len(timing.nets) == 1 else _draw_two)(ax, timing, layers)
+            ax.set_title(f"batch {timing.nets[0].batch}, {_threads(timing)}")
+            ticks = [*layers, "whole net"] if len(timing.nets) > 1 else layers
+            ax.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+            ax.legend(fontsize=7)
+
+
+def _timed(timing: Timing) -> list[str]:
+    """Layers that were timed, in all nets."""
+    per_net = [[layer.name for layer in net.layers if not layer.source] for net in timing.nets]
+    return [name for name in per_net[0] if all(name in names for names in per_net)]
+
+
+def _draw_one(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
+    by_name = {layer.name: layer for layer in timing.nets[0].layers}
+    for place, name in enumerate(layers):
+        for direction, shift, colour in _bars(timing):
+            spread: Spread | None = getattr(by_name[name], direction)
+            if spread is not None:
+                low, high = 1e3 * (spread.median - spread.low), 1e3 * (spread.high - spread.median)
+                label = direction if not place else ""
+                ax.bar(place + shift, 1e3 * spread.median, 0.4, color=colour, label=label)
+                ax.errorbar(place + shift, 1e3 * spread.median, [[low], [high]], color="black", linewidth=0.8)
+    ax.set_ylabel("ms, median and quartiles")
+
+
+def _draw_two(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
+    first, second = timing.nets
+    ours, theirs = ({layer.name: layer for layer in net.layers} for net in timing.nets)
+    pairs: list[tuple[Any, Any]] = [(ours[name], theirs[name]) for name in layers]
+    pairs.append((first, second))
+    for place, (a, b) in enumerate(pairs):
+        for direction, shift, colour in _bars(timing):
+            before, after = getattr(a, direction), getattr(b, direction)
+            if before is not None and after is not None and after.median:
+                ax.bar(
+                    place + shift, before.median / after.median, 0.4, color=colour, label=direction if not place else ""
+                )
+        if a.flops and b.flops:
+            ratio = a.flops / b.flops
+            label = "FLOP ratio" if "FLOP ratio" not in ax.get_legend_handles_labels()[1] else ""
+            ax.plot([place - 0.42, place + 0.42], [ratio, ratio], color="black", linewidth=1.5, label=label)
+    ax.axhline(1, color="grey", linewidth=0.8, linestyle=":")
+    ax.set_ylabel("speedup, time of A by time of B")
+
+
+def _bars(timing: Timing) -> list[tuple[str, float, str]]:
+    """Direction, shift and colour of the bars of a layer."""
+    if all(net.backward is None for net in timing.nets):
+        return [("forward", 0.0, "#0072b2")]
+    return [("forward", -0.2, "#0072b2"), ("backward", 0.2, "#e69f00")]
