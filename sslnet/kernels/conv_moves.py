@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -77,12 +76,7 @@ def _fetch(typingctx, revision, where):
         return None
 
     def codegen(context, builder, signature, args):
-        pointer = vec.at(builder, args[1], ir.IntType(8))
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, vec.I32, vec.I32, vec.I32])
-        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-            builder.module, kind, "llvm.prefetch.p0"
-        )
-        builder.call(function, [pointer, vec.I32(0), vec.I32(2), vec.I32(1)])
+        vec.prefetch(builder, args[1])
         return context.get_dummy_value()
 
     return types.void(revision, types.int64), codegen

@@ -30,7 +30,7 @@ from sslnet.kernels.vector import VectorUnit, vector_unit
 if TYPE_CHECKING:
     from sslnet.kernels.conv_sparse_direct import DirectForward, LoweredForward
     from sslnet.kernels.conv_sparse_grad import KeptInputGrad, KeptWeightGrad
-    from sslnet.kernels.conv_sparse_kept import KeptForward
+    from sslnet.kernels.conv_sparse_weights import KeptForward
 
 __all__ = [
     "Kept",
@@ -102,10 +102,16 @@ def plan_kept(geometry: ConvGeometry, kept: Kept, *, relu: bool = False, unit: V
 
     relu   fused: negative outputs become 0
     """
-    from sslnet.kernels.conv_sparse_kept import KeptForward
+    from sslnet.kernels.conv_sparse_filters import FilterForward, choose_blocks, takes
+    from sslnet.kernels.conv_sparse_kept import PixelForward, choose_panels
 
     kept.check(geometry)
-    return KeptForward(geometry, kept, unit or vector_unit(), relu=relu)
+    unit = unit or vector_unit()
+    if takes(geometry):
+        blocks = choose_blocks(geometry, kept, unit)
+        if blocks.cycles <= choose_panels(geometry, kept, unit)[2]:
+            return FilterForward(geometry, kept, unit, relu=relu, blocks=blocks)
+    return PixelForward(geometry, kept, unit, relu=relu)
 
 
 def plan_kept_input_grad(geometry: ConvGeometry, kept: Kept, *, unit: VectorUnit | None = None) -> KeptInputGrad:

@@ -14,12 +14,10 @@ from sslnet.kernels.conv_geometry import ConvGeometry, check_array
 from sslnet.kernels.conv_sparse import Kept
 from sslnet.kernels.conv_sparse_kept import (
     CHUNK_BYTES,
-    GROUP,
     Taps,
     choose_tile,
     is_same,
     lower,
-    pack_kept,
     rows_chunks,
     tap_numbers,
     tile_table,
@@ -27,6 +25,7 @@ from sslnet.kernels.conv_sparse_kept import (
 )
 from sslnet.kernels.conv_sparse_moves import add_taps, fill_row, lower_same
 from sslnet.kernels.conv_sparse_tiles import dot_tile
+from sslnet.kernels.conv_sparse_weights import GROUP, pack_kept
 from sslnet.kernels.jit import kernel
 from sslnet.kernels.memory import aligned_zeros, scratch
 from sslnet.kernels.threads import num_parts, parallel

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv_engine import address, record, threads_for
-from sslnet.kernels.conv_geometry import ConvGeometry, check_array
+from sslnet.kernels.conv_engine import address, record
+from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_sparse import Kept
 from sslnet.kernels.conv_sparse_moves import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv_sparse_tiles import panel_tile
-from sslnet.kernels.memory import aligned_zeros, scratch
-from sslnet.kernels.threads import num_parts, parallel
+from sslnet.kernels.conv_sparse_weights import KeptForward
+from sslnet.kernels.memory import scratch
+from sslnet.kernels.threads import num_parts
 from sslnet.kernels.vector import VectorUnit, call_tile
 
 CHUNK_BYTES = 448 * 1024
@@ -30,13 +31,6 @@ LOWER = 12, 4
 """Cycles to lower a tap: for a chunk, and for each of its vectors."""
 LINE = 2.2
 """Cycles for a vector from the second-level cache, where the lowered pixels are."""
-
-GROUP = np.dtype(
-    [
-        (name, np.int64)
-        for name in ("taps", "first_tap", "filters", "first_filter", "weights", "dropped", "first_dropped")
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -99,6 +93,13 @@ def choose_tile(
             best = cycles, tile, chunks
     assert best is not None
     return best[1], best[2], best[0]
+
+
+def choose_panels(geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> tuple[PanelTile, np.ndarray, float]:
+    """Tile, chunks and estimated cycles of PixelForward."""
+    products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
+    most = max(len(c) for c in kept.columns)
+    return choose_tile(unit, products, lambda tile: cut_chunks(unit, geometry, tile, most))
 
 
 def is_same(geometry: ConvGeometry) -> bool:
@@ -193,78 +194,29 @@ def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
     return np.packbits(whole_bytes, axis=2, bitorder="little").reshape(len(flags), -1)
 
 
-class KeptForward:
-    """y = x * w + b over the kept filters and columns, then ReLU if planned with it; pack first."""
+class PixelForward(KeptForward):
+    """With vectors over output pixels."""
 
     def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit, *, relu: bool = False) -> None:
-        g = self.geometry = geometry
-        self.kept = kept
-        products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
+        g = geometry
         most = max(len(c) for c in kept.columns)
-        self.tile, self.chunks, self.cycles = choose_tile(unit, products, lambda tile: cut_chunks(unit, g, tile, most))
-        pixels = 4 * g.out_h * g.out_w
-        groups = np.zeros(g.groups, GROUP)
-        targets, dropped, order = [], [], []
-        tap = filter_ = weight = drop = 0
-        for group, (f, c) in enumerate(zip(kept.filters, kept.columns, strict=True)):
-            padded = -(-len(f) // self.tile.filters) * self.tile.filters
-            without = np.setdiff1d(np.arange(g.group_filters), f)
-            groups[group] = (len(c), tap, len(f), filter_, weight, len(without), drop)
-            targets.append(np.pad((f + group * g.group_filters) * pixels, (0, padded - len(f))))
-            order.append(np.pad(f + group * g.group_filters, (0, padded - len(f)), constant_values=-1))
-            dropped.append((without + group * g.group_filters) * pixels)
-            tap, filter_, weight, drop = tap + len(c), filter_ + padded, weight + padded * len(c), drop + len(without)
-        self.groups = groups
+        self.tile, self.chunks, self.cycles = choose_panels(g, kept, unit)
+        super().__init__(g, kept, kept.columns, self.tile.filters, unit)
         self.taps = Taps(unit, g, kept.columns)
-        self.targets, self.dropped, self.order = (np.concatenate(v).astype(np.int64) for v in (targets, dropped, order))
-        self.columns = np.concatenate(kept.columns).astype(np.int64)
-        self.values = aligned_zeros(weight + unit.lanes)
-        self.bias = aligned_zeros(len(self.order) + unit.lanes)
-        self.dropped_bias = aligned_zeros(drop + unit.lanes)
         self.col_size = (most * int(self.chunks["vectors"].max()) + 2) * unit.lanes
         self.tiles = tile_table(unit, self.tile, self.chunks)
+        self.units = g.batch * g.groups * len(self.chunks)
         self.numbers = record(
             groups=g.groups, channels=g.channels, height=g.height, width=g.width, filters=g.filters, out_h=g.out_h,
             out_w=g.out_w, stride_h=g.stride_h, lanes=unit.lanes, mask_bytes=max(unit.lanes, 8) // 8,
-            tile_filters=self.tile.filters, tile_vectors=self.tile.vectors, relu=relu, same=is_same(g), move=self.taps.move, fill=fill_row(unit),
-            taps=address(self.taps.table), masks=address(self.taps.masks), targets=address(self.targets),
-            dropped=address(self.dropped), values=address(self.values), bias=address(self.bias),
-            dropped_bias=address(self.dropped_bias),
+            tile_filters=self.tile.filters, tile_vectors=self.tile.vectors, relu=relu, same=is_same(g),
+            move=self.taps.move, fill=fill_row(unit), taps=address(self.taps.table), masks=address(self.taps.masks),
+            **self._places(),
         )  # fmt: skip
-        self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
     @property
     def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return f"kept {self.tile.filters}x{self.tile.vectors}"
-
-    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Copies the kept of weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,)."""
-        g = self.geometry
-        check_array("weights", weights, g.weight_shape)
-        pack_kept(
-            weights.reshape(g.filters, -1), self.groups, self.columns, self.order, self.tile.filters, self.values, False
-        )
-        if bias is None:
-            self.bias[:] = 0
-            self.dropped_bias[:] = 0
-            return
-        check_array("bias", bias, (g.filters,))
-        there = self.order >= 0
-        self.bias[: len(there)][there] = bias[self.order[there]]
-        self.dropped_bias[: len(self.dropped)] = bias[self.dropped // (4 * g.out_h * g.out_w)]
-
-    def run(self, x: np.ndarray, y: np.ndarray) -> None:
-        """The convolution with the weights last packed.  [overwrites y]"""
-        g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("y", y, g.output_shape)
-        self.run_at(address(x), address(y))
-
-    def run_at(self, x: int, y: int) -> None:
-        """``run`` of arrays that begin at these addresses, not checked again."""
-        units = self.geometry.batch * self.geometry.groups * len(self.chunks)
-        parallel(self._part, units, x, y, most=threads_for(self.multiply_adds))
+        return f"kept pixels {self.tile.filters}x{self.tile.vectors}"
 
     def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
         col = address(scratch("conv col", self.col_size))
@@ -315,30 +267,3 @@ def lower(n, image, first, taps, chunk, col, pitch):
                 pitch,
             ),
         )  # fmt: skip
-
-
-@njit(nogil=True, cache=True)
-def pack_kept(weights, groups, columns, order, width, packed, transposed):
-    """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for a filter -1 that only fills up.
-
-    transposed   the blocks are of taps instead: packed[group][block of columns][filter][column], by groups' numbers
-    """
-    for g in range(groups.size):
-        one = groups[g]
-        at = one.weights
-        if transposed:
-            for k in range(0, one.filters, width):
-                for f in range(one.taps):
-                    line = weights[order[one.first_tap + f]]
-                    for i in range(width):
-                        column = columns[one.first_filter + k + i]
-                        packed[at + i] = line[column] if column >= 0 else 0
-                    at += width
-        else:
-            for f in range(0, one.filters, width):
-                for k in range(one.taps):
-                    column = columns[one.first_tap + k]
-                    for i in range(width):
-                        row = order[one.first_filter + f + i]
-                        packed[at + i] = weights[row, column] if row >= 0 else 0
-                    at += width

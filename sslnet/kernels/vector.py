@@ -153,6 +153,14 @@ def masked_store(builder: Builder, vector: Value, address: Value, mask: Value) -
     builder.call(call, [vector, at(builder, address, kind), I32(4), mask])
 
 
+def prefetch(builder: Builder, address: Value, *, to_write: bool = False) -> None:
+    """Asks for the cache line at an address, if there is one: into the second level, or, to be written, the first."""
+    pointer = at(builder, address, ir.IntType(8))
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    numbers = (1, 3, 1) if to_write else (0, 2, 1)
+    builder.call(_declared(builder, "llvm.prefetch.p0", kind), [pointer, *map(I32, numbers)])
+
+
 def transpose(builder: Builder, rows: list[Value]) -> list[Value]:
     """A square of vectors, transposed: log2(lanes) rounds that swap blocks of 1, 2, 4 ... lanes."""
     lanes = len(rows)

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sslnet.errors import ShapeError
+from sslnet.kernels import conv_sparse_filters
 from sslnet.kernels.conv import ConvGeometry
 from sslnet.kernels.conv_sparse import (
     Kept,
@@ -18,8 +19,11 @@ from sslnet.kernels.conv_sparse import (
     plan_kept_weight_grad,
     plan_unstructured,
 )
+from sslnet.kernels.conv_sparse_filters import FilterForward, takes
+from sslnet.kernels.conv_sparse_kept import PixelForward
 from sslnet.kernels.im2col import output_extent
 from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.vector import vector_unit
 
 from .conv_oracle import (
     ALL_UNITS,
@@ -81,13 +85,15 @@ def operands(g, seed, zero_rows=0.3, zero_columns=0.5, zero_weights=0.0):
 PATTERNS = st.sampled_from([(0, 0), (0.3, 0.5), (0.9, 0.9), (1, 1), (0, 1), (0.5, 0)])
 
 
+@pytest.mark.parametrize("way", [FilterForward, PixelForward])
 @settings(max_examples=60, deadline=None)
 @given(geometries(), st.integers(0, 99), PATTERNS, st.sampled_from(ALL_UNITS))
-def test_kept_forward_equals_dense(g, seed, zeros, unit):
+def test_kept_forward_equals_dense(way, g, seed, zeros, unit):
+    assume(way is PixelForward or takes(g))
     x, weights, bias, _ = operands(g, seed, *zeros)
     expected = naive_forward(g, x, weights, bias)
     for relu in (False, True):
-        plan = plan_kept(g, find_kept(weights, g.groups), relu=relu, unit=unit)
+        plan = way(g, find_kept(weights, g.groups), unit, relu=relu)
         y, whole = guarded(g.output_shape)
         plan.pack(weights, bias)
         plan.run(x, y)
@@ -168,14 +174,16 @@ def test_a_pattern_of_other_weights_is_an_error():
             plan(g, pattern)
 
 
-def test_a_layer_larger_than_a_chunk_is_computed_whole():
+def test_a_layer_larger_than_a_chunk_is_computed_whole(monkeypatch):
+    monkeypatch.setattr(conv_sparse_filters, "WINDOW_BYTES", 1 << 16)
     g = ConvGeometry(2, 40, 40, 40, 24, 3, 3, pad_h=1, pad_w=1)
     strided = ConvGeometry(2, 40, 40, 40, 24, 3, 3, 2, 2)
     for geometry in (g, strided):
         x, weights, bias, dy = operands(geometry, 3, 0.2, 0.2, 0.8)
         kept = find_kept(weights)
         expected = naive_forward(geometry, x, weights, bias)
-        for plan in (plan_kept(geometry, kept), *(plan_unstructured(geometry, direct=d) for d in (False, True))):
+        kept_plans = [way(geometry, kept, vector_unit()) for way in (FilterForward, PixelForward)]
+        for plan in (*kept_plans, *(plan_unstructured(geometry, direct=d) for d in (False, True))):
             y, whole = guarded(geometry.output_shape)
             plan.pack(weights, bias)
             plan.run(x, y)
@@ -189,6 +197,19 @@ def test_a_layer_larger_than_a_chunk_is_computed_whole():
         plan_kept_weight_grad(geometry, kept).run(x, dy, dw)
         alive = np.abs(weights) > 0
         assert_close(dw[alive], naive_weight_grad(geometry, x, dy)[alive])
+
+
+def test_a_kernel_of_many_columns_that_reaches_into_padding_is_computed_whichever_way():
+    for pad in (0, 9):
+        g = ConvGeometry(2, 3, 5, 40, 20, 2, 20, pad_h=1, pad_w=pad)
+        assert takes(g) == (pad == 0)
+        x, weights, bias, _ = operands(g, 8)
+        plan = plan_kept(g, find_kept(weights))
+        plan.pack(weights, bias)
+        y, whole = guarded(g.output_shape)
+        plan.run(x, y)
+        assert_close(y, naive_forward(g, x, weights, bias))
+        assert_guards_untouched(whole)
 
 
 def test_weights_are_read_when_they_are_packed():
