@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from sslnet.blob import Blob
 from sslnet.kernels.conv_sparse import Kept
-from sslnet.kernels.gemm import multiply
+from sslnet.kernels.gemm import SMALL, multiply
 from sslnet.kernels.im2col import im2col
 from sslnet.kernels.memory import scratch
 from sslnet.kernels.threads import num_threads, parallel
@@ -135,12 +135,14 @@ class Products:
             for triple in triples:
                 multiply(*triple)
 
-        return one_by_one if len(triples) < num_threads() else lambda: parallel(some, len(triples))
+        threads = self._threads(sum(a.size for a in weights))
+        return one_by_one if len(triples) < threads else lambda: parallel(some, len(triples), most=threads)
 
     def _sparse(self) -> Callable[[], None]:
         """SciPy multiplies on one thread: rows are shared out where there are fewer products than threads."""
         right = self.right["csr"]
-        parts = -(-num_threads() // (len(right) * self.shape[0]))
+        threads = self._threads(sum(matrix.nnz for matrix in self.csr))
+        parts = -(-threads // (len(right) * self.shape[0]))
         pieces = [[matrix[rows] for rows in _parts(matrix.shape[0], parts)] for matrix in self.csr]
         pairs = [(rows, b) for image in right for matrix, b in zip(pieces, image) for rows in matrix]
         self.results = [np.empty(0)] * len(pairs)
@@ -150,7 +152,11 @@ class Products:
                 rows, b = pairs[i]
                 self.results[i] = rows @ b
 
-        return lambda: parallel(some, len(pairs))
+        return lambda: parallel(some, len(pairs), most=threads)
+
+    def _threads(self, weights: int) -> int:
+        """One for products so small that waking another would cost more than it saves."""
+        return num_threads() if weights * self.lowering.images * self.lowering.pixels >= SMALL else 1
 
 
 def _parts(rows: int, parts: int) -> list[slice]:

@@ -93,6 +93,7 @@ def test_blas_and_scipy_are_given_the_same_product_on_any_threads(
     form: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "num_threads", lambda: threads)
+    monkeypatch.setattr(products, "SMALL", 0)
     net = convolution(CONVOLUTIONS["groups"])
     layer = net.layers[1]
     own = products_of(layer, net, form)
