@@ -242,3 +242,40 @@ def test_totals_take_layers_without_the_form_dense() -> None:
     assert result.limit("kept") == 200 / 120 and result.limit("fastest") is None
     assert layers[0].speedup("kept", "forward") == 3 and layers[1].speedup("kept", "forward") is None
     assert layers[0].forms["kept"].rate("forward") == 10
+
+
+def test_whole_net_computes_the_same_in_every_form(no_warm_up: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a convolution that has taken the normalisation and the ReLU behind it into its weights."""
+    text = """
+    layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 6 dim: 6 } } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {
+            num_output: 8 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+    layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
+    layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+    layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+    layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param {
+            num_output: 3 weight_filler { type: "xavier" } } }
+    """
+    plain, net = (Net(prototxt.parse(text, pb.NetParameter), seed=0, plain=plain) for plain in (True, False))
+    for own in (plain, net):
+        own.params["conv"][0].data[:, ::2] = 0
+        own.params["norm"][1].data[...] = 2.0
+        own.params["norm"][2].data[...] = 1.0
+        own.params["scale"][1].data[...] = 0.5
+        own.blobs["data"].data[...] = np.random.default_rng(0).standard_normal((2, 4, 6, 6))
+    expected = plain.forward()["ip"].copy()
+    outputs: list[np.ndarray] = []
+
+    def run(steps: Sequence[Step], backward: bool = False) -> float:
+        for step in steps:
+            step.forward()
+        if len(steps) > 1:
+            outputs.append(net.blobs["ip"].data.copy())
+            net.blobs["ip"].data[...] = 0
+        return 1.0
+
+    monkeypatch.setattr(forms, "seconds_of", run)
+    time_forms(net, 1)
+    assert len(outputs) == 4
+    for output in outputs:
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
