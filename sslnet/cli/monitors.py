@@ -18,6 +18,9 @@ from sslnet.report import coupled_table, sparsity_summary, sparsity_table, tied
 from sslnet.sparsity import measure_training
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sslnet.certificate import Certificate
     from sslnet.net import Net
     from sslnet.prototxt import Note
     from sslnet.solver import Solver
@@ -221,6 +224,12 @@ class MetricsMonitor(Monitor):
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
         sparsity = measure_training(self.solver) if self.solver is not None else None
         self._write("snapshot", iteration=iteration, weights=weights, state=state, **fields_of(sparsity))
+
+    def write_certificates(self, certificates: Sequence[Certificate], batches: int) -> None:
+        """A line with the residual of each group."""
+        found = [{"lambda_max": found.lambda_max, "groups": found.groups} for found in certificates]
+        iteration = self.solver.iter if self.solver is not None else 0
+        self._write("certificate", iteration=iteration, batches=batches, penalties=found)
 
     def close(self) -> None:
         if self.file is not None:

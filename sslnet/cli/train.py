@@ -16,6 +16,7 @@ from sslnet.cli.signals import EFFECTS
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
+    from sslnet.certificate import Certificate
     from sslnet.cli.log import Log
     from sslnet.cli.monitors import Memo
     from sslnet.net import Net
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sslnet.certificate import certify
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import Log
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
@@ -80,14 +82,18 @@ def run(args: argparse.Namespace) -> int:
             steering=(steering := make_steering(args, log)),
         )
         check_penalised(solver, args)
-        check_certificate(solver, args.certificate)
+        check_certificate(solver, args)
         introduce(solver, args, log)
         with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up):
             solver.solve()
             stopped = solver.iter < solver.param.max_iter
             if not stopped and any(record.iteration < solver.iter for record in memo.tests.values()):
                 solver.test()
-    lines = closing_lines(solver, memo, measure_training(solver), args)
+        certificates = None
+        if args.certificate is not None and not stopped:  # who stops a run does not want to wait
+            log(f"Certificate: the gradients of {args.certificate} batches at several points")
+            metrics.write_certificates(certificates := certify(solver, args.certificate), args.certificate)
+    lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
         found = f"{100 * steering.left:.1f} % of the {steering.name} are left, not {100 * steering.target:.1f} %"
         lines += ["", f"the target was not met: {found}; more iterations, or stronger penalties, may meet it"]
@@ -190,28 +196,48 @@ def check_penalised(solver: Solver, args: argparse.Namespace) -> None:
         )
 
 
-def check_certificate(solver: Solver, batches: int | None) -> None:
+def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
     """Before the run, not after it: whether what --certificate asks for can be had."""
-    if batches is not None and batches < 1:
-        raise UsageError(f"--certificate must be at least 1 batch, not {batches}")
-    if batches is not None and not any(update.penalty for update in solver.updates):
-        raise UsageError("--certificate: no parameter of the net has a group lasso", hint="see docs/prototxt.md")
+    from sslnet.certificate import is_certifiable
+
+    if args.certificate is None:
+        return
+    if args.certificate < 1:
+        raise UsageError(f"--certificate must be at least 1 batch, not {args.certificate}")
+    if solver.steering is not None:
+        option = next(f"--target-{of}" for of in TARGETS if getattr(args, f"target_{of}") is not None)
+        raise UsageError(
+            f"--certificate and {option} exclude each other",
+            hint="once the target is met the group lasso ends, and there is nothing left to certify",
+        )
+    if not is_certifiable(solver):
+        raise UsageError(
+            "--certificate: no parameter of the net that is trained has a group lasso",
+            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+        )
 
 
 # -- after -------------------------------------------------------------------------------------------------------------
 
 
-def closing_lines(solver: Solver, memo: Memo, sparsity: Sparsity, args: argparse.Namespace) -> list[str]:
+def closing_lines(
+    solver: Solver,
+    memo: Memo,
+    sparsity: Sparsity,
+    certificates: list[Certificate] | None,
+    args: argparse.Namespace,
+) -> list[str]:
     """The outcome: test error, what is left of each layer, the snapshot, the commands to go on with."""
-    from sslnet.certificate import certify
+    from sslnet.certificate import caveats
     from sslnet.report import certificate_table, coupled_table, sparsity_table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = [*test_lines(solver, memo), "", sparsity_table(sparsity.layers).text(width).rstrip("\n"), ""]
     if sparsity.coupled:
         lines += [coupled_table(sparsity.coupled).text(width).rstrip("\n"), ""]
-    if args.certificate is not None and solver.iter >= solver.param.max_iter:  # who stops a run does not want to wait
-        lines += [certificate_table(certify(solver, args.certificate), args.certificate).text(width).rstrip("\n"), ""]
+    if certificates is not None:
+        table = certificate_table(certificates, args.certificate, caveats(solver))
+        lines += [table.text(width).rstrip("\n"), ""]
     weights = memo.weights
     if weights is None and solver.last_snapshot is not None:  # a run resumed where it had ended
         weights = solver.last_snapshot.replace(".solverstate", ".caffemodel")

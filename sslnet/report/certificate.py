@@ -1,4 +1,4 @@
-"""The table of ``sslnet train --certificate``: how close each penalised parameter is to a stationary point."""
+"""The table of ``sslnet train --certificate``: how close the groups of each penalty are to a stationary point."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from sslnet.certificate import Certificate
 
 
-def certificate_table(certificates: Sequence[Certificate], batches: int) -> Table:
-    """A row for each parameter: groups left, KKT residual by the strength, the strength that leaves nothing."""
-    table = Table(
-        f"Certificate ({batches} batches)", "parameter", "groups left", "KKT residual", "all zero at strength"
-    )
-    for found in certificates:
-        table.add(
-            found.name,
-            left(found.groups - found.zero, found.groups),
-            percent(found.residual),
-            f"{factor(found.lambda_max)} of now" if found.lambda_max else None,
-        )
+def certificate_table(certificates: Sequence[Certificate], batches: int, caveats: Sequence[str] = ()) -> Table:
+    """A row for each kind of groups: groups left, KKT residual by the strength, the strength that leaves nothing.
+
+    caveats  sentences for below the table
+    """
+    heads = ("of", "groups", "left", "KKT residual", "all zero at strength")
+    table = Table(f"Certificate ({batches} batches)", *heads, left={0, 1})
+    for certificate in certificates:
+        largest = f"{factor(certificate.lambda_max)} of now" if certificate.lambda_max else None
+        for groups in certificate.groups:
+            kept = left(groups.residuals.size - groups.zero, groups.residuals.size)
+            table.add(groups.name, groups.kind, kept, percent(groups.residual), largest)
     table.note("KKT residual: the largest of a group, by its strength; 0 at a stationary point")
+    if any(len(certificate.groups) > 1 for certificate in certificates):
+        table.note("all zero at strength: groups that overlap together")
+    for sentence in caveats:
+        table.note(sentence)
     return table

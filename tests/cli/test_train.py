@@ -331,9 +331,25 @@ def test_certificate_tells_of_each_penalised_parameter(folder: Path, capsys: pyt
     assert train("--certificate", "3") == 0
     out = capsys.readouterr().out
     table = out[out.index("Certificate (3 batches)") :].splitlines()
-    assert table[1].split("  ")[0] == "parameter"
-    assert re.match(r"conv\[0\] +\d of 6 +[\d.]+ % +[\d.]+x of now$", table[3])
+    assert table[1].split()[:3] == ["of", "groups", "left"]
+    assert re.match(r"conv\[0\] +FILTER +\d of 6 +[\d.]+ % +[\d.]+x of now$", table[3])
     assert "KKT residual" in table[4]
+    (record,) = metrics(folder, "certificate")
+    (penalty,) = record["penalties"]
+    (groups,) = penalty["groups"]
+    assert (record["iteration"], record["batches"], groups["name"], len(groups["residuals"])) == (20, 3, "conv[0]", 6)
+    assert penalty["lambda_max"] > 0
+
+
+def test_certificate_of_coupled_groups_and_its_caveats(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "net.prototxt").write_text(COUPLED)
+    more = 'regularization_type: "L1" weight_decay: 1e-5'
+    settings = SOLVER.replace("breadth_decay: 0.001", f"group_lasso_decay: 0.001 {more}")
+    (folder / "solver.prototxt").write_text(settings.replace("test_iter: 1\ntest_interval: 10\n", ""))
+    assert train("--certificate", "2") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^one +coupled +6 of 6 +[\d.]+ % +[\d.,]+x of now$", out, flags=re.MULTILINE)
+    assert "L1 weight decay counts as 0" in out
 
 
 @pytest.mark.parametrize(
@@ -342,8 +358,9 @@ def test_certificate_tells_of_each_penalised_parameter(folder: Path, capsys: pyt
         (["--certificate", "0"], "--certificate must be at least 1 batch, not 0"),
         (
             ["--certificate", "1", "--set", "breadth_decay=0"],
-            "--certificate: no parameter of the net has a group lasso",
+            "--certificate: no parameter of the net that is trained has a group lasso",
         ),
+        (["--certificate", "1", "--target-flops", "0.5"], "--certificate and --target-flops exclude each other"),
     ],
 )
 def test_certificate_that_cannot_be_had_is_said_before_the_run(
