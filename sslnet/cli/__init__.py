@@ -39,6 +39,7 @@ COMMANDS = {
     "data": "sslnet.cli.data",
     "upgrade": "sslnet.cli.upgrade",
     "draw": "sslnet.cli.draw",
+    "plot": "sslnet.cli.plot",
     "convert-imageset": "sslnet.cli.convert_imageset",
     "mean": "sslnet.cli.mean",
     "info": "sslnet.cli.info",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 
 Ref: Okabe, Ito 2008, "Color universal design", without its yellow, with a grey
 """
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLES = ("-", "--", ":", "-.")
 
 
 def check_plot(path: str | Path) -> None:
@@ -49,3 +51,13 @@ def figure(
             ax.set_visible(False)
     with atomic_path(path) as temporary:
         drawing.savefig(temporary, format=Path(path).suffix[1:], dpi=120)
+
+
+def plain_log_axis(axis: Any, words: Callable[[float], str]) -> None:
+    """An axis on a log scale with ticks at 1, 2, 5, 10, 20, ..., in words of ours instead of powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="major", labelsize=8)

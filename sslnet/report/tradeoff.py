@@ -69,26 +69,13 @@ def tradeoff_csv(path: Path) -> str:
 
 def plot_tradeoff(path: Path, file: str | FilePath) -> None:
     """Error against FLOPs, parameters and time of the compacted nets; points that no other one beats are filled."""
-    from sslnet.report.plots import figure
+    from sslnet.report.error_pictures import START, Result, Results, plot_errors
 
-    scale, unit = (100, "test error (%)") if path.measure == "error" else (1, "test loss")
-    first = 0
-    if len(path.points) > 1 and path.points[0].score > max(point.score for point in path.points[1:]):
-        first = 1  # a net that was not trained yet would leave the others no room
-    points = path.points[first:]
-    with figure(file, 1, len(COSTS)) as axes:
-        for ax, (cost, words) in zip(axes, COSTS.items()):
-            costs = [getattr(point, cost) * (1e3 if cost == "seconds" else 1) for point in points]
-            scores = [scale * point.score for point in points]
-            ax.plot(costs, scores, "o-", color="grey", markerfacecolor="white", linewidth=0.8)
-            best = sorted((x, y) for x, y, good in zip(costs, scores, path.best(cost)[first:]) if good)
-            ax.plot([x for x, _ in best], [y for _, y in best], "o", color="black", label="best")
-            for x, y, point in zip(costs, scores, points):
-                name = digits(point.factor) if point.factor is not None else "start"
-                ax.annotate(name, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
-            ax.set(xlabel=words, ylabel=unit)
-            if cost == "seconds":
-                ax.set_xlim(left=0)
-            else:
-                ax.set_xscale("log")
-            ax.legend()
+    best = {cost: path.best(cost) for cost in COSTS}
+    nets = []
+    for k, point in enumerate(path.points):
+        label = START if point.factor is None else digits(point.factor)
+        costs = {"flops": point.flops, "parameters": point.parameters, "forward_ms": 1e3 * point.seconds}
+        marks = frozenset(name for name, cost in zip(costs, COSTS) if best[cost][k])
+        nets.append(Result(label, point.score, costs, marks))
+    plot_errors([Results("", path.measure, nets)], ["flops", "parameters", "forward_ms"], file)

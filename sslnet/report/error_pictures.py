@@ -1,0 +1,279 @@
+"""Error against what nets cost: FLOPs, parameters, time, layers; from what sslnet's commands wrote, and from tables of others.
+
+    PATH.json, PATH.csv   of sslnet path
+    report.json           of sslnet compress: the baseline and the small net
+    metrics.jsonl         of sslnet train: the net at the last test, its layers and parameters that are not zero
+    FILE.csv, FILE.json   one line, or one object of a list, a net: error (a fraction) or loss; flops, parameters, forward_ms, layers
+
+Ref: Wen et al. 2016, figure 6 (error against layers of a ResNet)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sslnet.errors import UsageError
+from sslnet.report.metrics_file import accuracy_errors, layers_left, parameters_left, read_metrics
+from sslnet.report.plots import COLOURS, MARKERS, figure, plain_log_axis
+from sslnet.report.units import count, digits
+
+COSTS = {
+    "flops": "FLOPs an image",
+    "parameters": "parameters",
+    "forward_ms": "forward ms",
+    "layers": "layers with weights",
+}
+"""What a net costs: the field of a result, and its words."""
+PANEL = (3.6, 2.8)
+"""Inches."""
+SMALL: dict[str, Any] = {"fontsize": 7, "color": "#555555"}
+START = "start"
+"""The label of the net that a path begins with."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One net.
+
+    label  written beside its point; "" for none
+    score  test error as a fraction, or loss
+    costs  by the names of COSTS; those that are known
+    best   the costs by which no other net beats it; None where nobody has looked
+    """
+
+    label: str
+    score: float
+    costs: dict[str, float]
+    best: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The nets of one file, in its order, and what they are compared by: "error" or "loss".
+
+    joined    whether they follow one another on a path, and not stand each for itself
+    baseline  the score of the net to measure by, where the file names one
+    """
+
+    title: str
+    measure: str
+    nets: list[Result]
+    joined: bool = True
+    baseline: float | None = None
+
+    @property
+    def shown(self) -> list[Result]:
+        """All but a net at the start of a path that was not trained yet: it would leave the others no room."""
+        first, *others = self.nets
+        untrained = first.label == START and others and first.score > max(net.score for net in others)
+        return others if untrained else self.nets
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_results(path: str, title: str, accuracy: str | None = None) -> Results:
+    """The nets that a file tells of.
+
+    accuracy  of metrics.jsonl: the output that is an accuracy; None: those with "acc" in their name
+    raises UsageError for a file that tells of none
+    """
+    if path.endswith(".jsonl"):
+        return _of_metrics(path, title, accuracy)
+    rows, baseline = _csv_rows(path) if path.endswith(".csv") else _json_rows(path)
+    measure = "error" if all(_number(row.get("error")) is not None for row in rows) else "loss"
+    nets = []
+    for row in rows:
+        score = _number(row.get(measure))
+        costs = {name: value for name in COSTS if (value := _number(row.get(name))) is not None}
+        if score is not None and costs:
+            nets.append(Result(_label(row), score, costs, _best(row)))
+    if not nets:
+        raise UsageError(
+            f"{path} has no nets with error or loss and one of {', '.join(COSTS)}",
+            hint="files of sslnet path, sslnet compress, sslnet train (metrics.jsonl), or a CSV with such columns",
+        )
+    return Results(title, measure, nets, not any(row.get("name") for row in rows), baseline)
+
+
+def _of_metrics(path: str, title: str, accuracy: str | None) -> Results:
+    run = read_metrics(path)
+    if not run.tests or not run.displays:
+        raise UsageError(f"{path}: the run has not been tested, or not displayed, yet")
+    last = run.tests[-1]
+    errors = accuracy_errors(last, accuracy, path)
+    score = next(iter(errors.values())) if errors else _number(last.get("loss"))
+    if score is None:
+        raise UsageError(f"{path}: the run has no accuracy and no test loss", hint="--accuracy NAME names the output")
+    sparsity = run.displays[-1].get("sparsity", {})
+    costs = {"layers": float(layers_left(sparsity)), "parameters": float(parameters_left(sparsity))}
+    return Results(title, "error" if errors else "loss", [Result("", score, costs)])
+
+
+def _csv_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file)), None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _json_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
+    """The nets of a JSON file, and the error of the net that they are to be measured by where it names one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from None
+    baseline = None
+    if isinstance(content, dict) and isinstance(content.get("small"), dict):
+        baseline = _number(content.get("baseline", {}).get("error"))
+        content = [{"name": name, **content[name]} for name in ("baseline", "small") if name in content]
+    elif isinstance(content, dict) and content.get("weights") and content.get("points"):
+        baseline = _number(content["points"][0].get("error"))  # the trained net that the path begins with
+        content = content["points"]
+    rows = content.get("points", []) if isinstance(content, dict) else content
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [], baseline
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _label(row: dict[str, Any]) -> str:
+    if row.get("name"):
+        return str(row["name"])
+    if "factor" not in row:
+        return ""
+    factor = _number(row["factor"])
+    return START if factor is None else digits(factor)
+
+
+def _best(row: dict[str, Any]) -> frozenset[str] | None:
+    """The marks of sslnet path: an object in its JSON, columns in its CSV."""
+    names = {"flops": "flops", "parameters": "parameters", "time": "forward_ms"}
+    marks = row["best"] if isinstance(row.get("best"), dict) else None
+    if marks is None and "best_by_flops" in row:
+        marks = {name: row.get(f"best_by_{name}") == "1" for name in names}
+    return None if marks is None else frozenset(cost for name, cost in names.items() if marks.get(name))
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def known_costs(files: Sequence[Results]) -> list[str]:
+    """Those that every net of every file has."""
+    return [cost for cost in COSTS if all(cost in net.costs for results in files for net in results.nets)]
+
+
+def plot_errors(
+    files: Sequence[Results], costs: Sequence[str], file: str | Path, baseline: float | None = None
+) -> None:
+    """A panel for each cost, in it a line for each file; filled points are those that no other net of their file beats.
+
+    baseline  score of the net to measure by, a dashed line; None: what the first file has
+    """
+    if baseline is None:
+        baseline = files[0].baseline
+    scale, unit = (100, "test error (%)") if files[0].measure == "error" else (1, "test loss")
+    if len(files) > 1 and all(len(results.nets) == 1 for results in files):
+        files = [_together(files)]
+    with figure(file, 1, len(costs), PANEL) as axes:
+        for ax, cost in zip(axes, costs):
+            if baseline is not None:
+                ax.axhline(scale * baseline, color="#555555", linewidth=0.9, linestyle="--")
+                ax.text(0.02, scale * baseline, "baseline", transform=ax.get_yaxis_transform(), va="bottom", **SMALL)
+            ax.margins(x=0.15, y=0.12)
+            for i, results in enumerate(files):
+                _draw(ax, results, cost, scale, i, results.title if len(files) > 1 else None)
+            ax.set(xlabel=COSTS[cost], ylabel=unit)
+            _scale(ax, cost, [net.costs[cost] for results in files for net in results.shown])
+            labels = _Labels(ax, [(net.costs[cost], scale * net.score) for results in files for net in results.shown])
+            for i, results in enumerate(files):
+                for net in results.shown:
+                    labels.add(net.label, net.costs[cost], scale * net.score, COLOURS[i % len(COLOURS)])
+            ax.grid(alpha=0.25, linewidth=0.6)
+            if ax.get_legend_handles_labels()[0]:
+                ax.legend(fontsize=7)
+
+
+def _together(files: Sequence[Results]) -> Results:
+    """Files of one net each as one, its nets named by them."""
+    nets = [replace(results.nets[0], label=results.title) for results in files]
+    return Results("", files[0].measure, nets, joined=False)
+
+
+def _draw(ax: Any, results: Results, cost: str, scale: float, i: int, name: str | None) -> None:
+    """Points that others beat are open; the legend says so where it has nothing else to say."""
+    colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    points = [(net.costs[cost], scale * net.score) for net in results.shown]
+    look = {"color": colour, "markersize": 5, "markerfacecolor": "white", "linewidth": 0.9}
+    ax.plot(*zip(*points), marker, linestyle="-" if results.joined else "none", label=name, **look)
+    best = [point for point, net in zip(points, results.shown) if net.best is None or cost in net.best]
+    marked = any(net.best is not None for net in results.shown) and name is None
+    if best:
+        ax.plot(*zip(*best), marker, color=colour, markersize=5, label="best" if marked else None)
+
+
+def _scale(ax: Any, cost: str, values: Sequence[float]) -> None:
+    """Numbers that span orders of magnitude on a log scale; whole numbers of layers."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if cost in ("flops", "parameters"):
+        if max(values) > 4 * min(values) > 0:
+            ax.set_xscale("log")
+            plain_log_axis(ax.xaxis, count)
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(5))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    elif cost == "layers":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
+        ax.set_xlim(left=0)
+
+
+class _Labels:
+    """Words beside points, where they cover neither other words nor points. Lengths are in printer's points, roughly."""
+
+    def __init__(self, ax: Any, points: Sequence[tuple[float, float]]) -> None:
+        self.ax = ax
+        ax.autoscale_view()  # limits are found when they are first needed, which would be too late
+        self.taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in map(self._place, points)]
+
+    def add(self, text: str, x: float, y: float, colour: str) -> None:
+        if not text:
+            return
+        width, height, (left, bottom) = 4.2 * len(text), 8, self._place((x, y))
+        boxes = {}
+        for side in (1, -1):
+            for rise in (4, -12):
+                start = left + 4 if side > 0 else left - 4 - width
+                boxes[side, rise] = (start, bottom + rise, start + width, bottom + rise + height)
+        (side, rise), box = min(boxes.items(), key=lambda item: self._cost(item[1]))
+        self.taken.append(box)
+        self.ax.annotate(
+            text, (x, y), xytext=(4 * side, rise), textcoords="offset points",
+            fontsize=7, color=colour, ha="left" if side > 0 else "right",
+        )  # fmt: skip
+
+    def _place(self, point: tuple[float, float]) -> tuple[float, float]:
+        """Where a point of the data lies."""
+        x, y = self.ax.transAxes.inverted().transform(self.ax.transData.transform(point))
+        return float(x) * 72 * 0.8 * PANEL[0], float(y) * 72 * 0.8 * PANEL[1]
+
+    def _cost(self, box: tuple[float, float, float, float]) -> int:
+        """How many things a box covers; leaving the panel is worst."""
+        covered = sum(
+            box[0] < right and left < box[2] and box[1] < top and bottom < box[3]
+            for left, bottom, right, top in self.taken
+        )
+        return covered + 10 * (box[0] < 0 or box[2] > 72 * 0.8 * PANEL[0])

@@ -1,0 +1,120 @@
+"""How training went: loss, test error, and what is left of each layer, against iterations; from ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslnet.report.metrics_file import Run, accuracy_errors, weight_blobs
+from sslnet.report.plots import COLOURS, STYLES, figure, plain_log_axis
+
+PARTS = ("filters", "columns", "channels", "elements")
+"""What can be left of a layer."""
+
+
+@dataclass(frozen=True)
+class Training:
+    title: str
+    path: str
+    run: Run
+
+
+def plot_training(
+    runs: Sequence[Training], file: str | Path, *, of: str = "filters", accuracy: str | None = None
+) -> None:
+    """Three panels: loss, test error, share of each layer that is left. Runs differ by colour, in the last panel by the line.
+
+    of        one of PARTS
+    accuracy  the output that is an accuracy; None: those with "acc" in their name
+    """
+    with figure(file, 1, 3, (3.8, 3.2)) as (losses, errors, left):
+        for i, training in enumerate(runs):
+            name = training.title if len(runs) > 1 else ""
+            _draw_losses(losses, training, name, COLOURS[i % len(COLOURS)])
+            _draw_errors(errors, training, name, COLOURS[i % len(COLOURS)], accuracy)
+            _draw_left(left, training, of, STYLES[i % len(STYLES)], with_labels=i == 0)
+            if name:
+                left.plot([], [], STYLES[i % len(STYLES)], color="#555555", label=name)
+        losses.set(ylabel="loss", yscale="log")
+        plain_log_axis(losses.yaxis, lambda value: f"{value:g}")
+        errors.set(ylabel="test error (%)")
+        left.set(ylabel=f"{of} left (%)", ylim=(-3, 103))
+        for ax in (losses, errors, left):
+            ax.set_xlabel("iteration")
+            ax.grid(alpha=0.25, linewidth=0.6)
+            handles, labels = ax.get_legend_handles_labels()
+            if any(labels):
+                ax.legend(handles, labels, fontsize=7)
+
+
+def _draw_losses(ax: Any, training: Training, name: str, colour: str) -> None:
+    points = _points(training.run.displays, lambda record: record.get("loss"))
+    tests = _points(training.run.tests, _test_loss)
+    ax.plot(*points, color=colour, linewidth=0.9, alpha=0.6, label=_words(name, "training"))
+    if tests[0]:
+        ax.plot(
+            *tests, "o-", color=colour if name else COLOURS[1], linewidth=1.2, markersize=3, label=_words(name, "test")
+        )
+
+
+def _test_loss(record: dict[str, Any]) -> float | None:
+    """The weighted loss where it was measured, else the output of that name."""
+    value = record.get("loss", record.get("outputs", {}).get("loss"))
+    return value if isinstance(value, int | float) else None
+
+
+def _draw_errors(ax: Any, training: Training, name: str, colour: str, accuracy: str | None) -> None:
+    """A line for each output that is an accuracy; the test before the first iteration would leave the others no room."""
+    tests = [test for test in training.run.tests if test["iteration"]] or training.run.tests
+    errors = [accuracy_errors(test, accuracy, training.path) for test in tests]
+    outputs = list(dict.fromkeys(output for found in errors for output in found))
+    for j, output in enumerate(outputs):
+        points = [(test["iteration"], 100 * found[output]) for test, found in zip(tests, errors) if output in found]
+        words = _words(name, output if len(outputs) > 1 else "")
+        label = f"{words}: {points[-1][1]:.2f} %" if words else f"at the end {points[-1][1]:.2f} %"
+        style = STYLES[j % len(STYLES)] if name else "-"
+        own = colour if name else COLOURS[j % len(COLOURS)]
+        ax.plot(*zip(*points), style, marker="o", color=own, linewidth=1.2, markersize=3, label=label)
+
+
+def _draw_left(ax: Any, training: Training, of: str, style: str, with_labels: bool) -> None:
+    """A line a layer; layers are told by their colour, many of them by one that goes from the first to the last."""
+    found = [(record["iteration"], weight_blobs(record.get("sparsity", {}))) for record in training.run.displays]
+    layers = list(dict.fromkeys(name for _, blobs in found for name in blobs))
+    few = len(layers) <= len(COLOURS)
+    for i, layer in enumerate(layers):
+        points = [(iteration, _percent(blobs[layer][of])) for iteration, blobs in found if of in blobs.get(layer, {})]
+        label = layer if with_labels and few else None
+        if points:
+            ax.plot(*zip(*points), style, color=_layer_colour(i, len(layers)), linewidth=1.2, label=label)
+    if with_labels and not few:
+        from matplotlib import colormaps
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        bar = ax.figure.colorbar(ScalarMappable(Normalize(1, len(layers)), colormaps["viridis"]), ax=ax)
+        bar.set_ticks([1, len(layers)], labels=[layers[0], layers[-1]], fontsize=7)
+
+
+def _percent(part: dict[str, int]) -> float:
+    return 100 * part["kept"] / part["total"] if part["total"] else 100.0
+
+
+def _layer_colour(i: int, count: int) -> Any:
+    if count <= len(COLOURS):
+        return COLOURS[i]
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](i / (count - 1))
+
+
+def _points(records: list[dict[str, Any]], value: Any) -> tuple[list[int], list[float]]:
+    """Iterations and values, without records that lack one (NaN is null in the file)."""
+    found = [(record["iteration"], number) for record in records if (number := value(record)) is not None]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _words(*parts: str) -> str | None:
+    return ", ".join(part for part in parts if part) or None
