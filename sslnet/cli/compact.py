@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop-constants", action="store_true",
         help="leave out what removed filters still emit (their bias): not the same net any more")  # fmt: skip
     parser.add_argument("--standard-only", action="store_true",
-        help="write convolutions as Caffe reads them: with all columns of their kernels, zero or not")  # fmt: skip
+        help="write what Caffe 1.0 and OpenCV know: all columns of the kernels, zero or not, and no fields of sslnet's own")  # fmt: skip
     parser.add_argument(
         "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase that is compared; default TEST"
     )

@@ -5,8 +5,9 @@ affine in its bottom, so its contribution is f(constants, zeros elsewhere) - f(z
 
 * it is the same at all positions of a top: a shift, which the layer's own bias takes;
 * near padding it is not: a map of C x H x W for a Bias layer behind it;
-* where that map would be larger than another channel: one of the constant channels stays, the carrier, and the layer's
-  weights on it count for all the others too.
+* where that map would be larger than some more channels: as many of the constant channels stay as are linearly
+  independent, the carriers, and the layer's weights on them count for the others too. Where every channel is the same at
+  all its positions, that is one.
 
 What a dropped term of a sum added goes into a Bias layer behind the sum, one number a channel or a map.
 """
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from sslnet.blob import Blob
 from sslnet.compress.channels import NetChannels
@@ -28,10 +30,12 @@ UNIFORM = 1e-6
 computed in float32, and not in the same order at every position."""
 VARIES = 1e-4
 """Images of a batch whose constant channels differ by more than this part of their largest value: not constant."""
-EXACT = 1e-9
-"""Two responses in float64 that differ by less than this part of the larger are the same."""
+SAME = 1e-5
+"""Two responses that differ by less than this part of the larger are the same: ``UNIFORM``, summed over channels."""
 CARRIER_COST = 2
 """A carrier costs its weights in the layer that reads it, and about as much in the layer that makes it."""
+LARGEST_FACTOR = 16
+"""By which a carrier's values are multiplied in the place of others': more would make its rounding errors theirs."""
 
 Values = dict[int, np.ndarray]
 """For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant. For
@@ -69,8 +73,11 @@ def constant_values(view: NetChannels) -> Values:
     return result
 
 
-def choose_carriers(view: NetChannels, values: Values) -> dict[int, int]:
-    """For each layer that is better off with one: the constant channel to keep, its index. ``view`` stays as it is."""
+def choose_carriers(view: NetChannels, values: Values, *, maps: bool = True) -> dict[int, np.ndarray]:
+    """For each layer that is better off with some: the constant channels to keep. ``view`` stays as it is.
+
+    maps   whether a map may be the better way; else carriers are, wherever there are any
+    """
     result = {}
     for i in values:
         if not view.absorbs[i]:
@@ -79,15 +86,17 @@ def choose_carriers(view: NetChannels, values: Values) -> dict[int, int]:
         contribution = _Response(view, i).to(values[i], removed)
         if _is_uniform(contribution):
             continue
-        carrier = _strongest(values[i], removed)
+        carriers = _independent(values[i], removed)
         weights = layer.blobs[0].count * len(contribution) // (view.bottoms[i][0].size * view.tops[i][0].size)
-        cheaper = CARRIER_COST * weights < contribution.size
-        if cheaper and _merged(view, i, values[i], removed, carrier) is not None:
-            result[i] = carrier
+        cheaper = not maps or CARRIER_COST * weights * len(carriers) < contribution.size
+        if cheaper and _merged(view, i, values[i], removed, carriers) is not None:
+            result[i] = carriers
     return result
 
 
-def find_contributions(view: NetChannels, values: Values, carriers: Mapping[int, int]) -> dict[int, Contribution]:
+def find_contributions(
+    view: NetChannels, values: Values, carriers: Mapping[int, np.ndarray]
+) -> dict[int, Contribution]:
     """What each layer that absorbs something but zeros gets, by its index. ``view`` keeps the carriers by now."""
     result = {}
     for i in values:
@@ -98,16 +107,14 @@ def find_contributions(view: NetChannels, values: Values, carriers: Mapping[int,
                 result[i] = Contribution(map=added.reshape(len(added), -1).mean(axis=1) if uniform else added)
             continue
         removed = view.bottoms[i][0].absorbed
-        if not values[i][removed].any():
-            continue
-        contribution = _Response(view, i).to(values[i], removed)
-        merged = None
-        if _is_uniform(contribution):
-            result[i] = Contribution(shift=contribution.reshape(len(contribution), -1).mean(axis=1))
-            continue
-        if i in carriers:
-            merged = _merged(view, i, values[i], removed, carriers[i])
-        result[i] = Contribution(layer=merged) if merged is not None else Contribution(map=contribution)
+        merged = _merged(view, i, values[i], removed, carriers[i]) if i in carriers else None
+        if merged is not None:
+            result[i] = Contribution(layer=merged)
+        elif values[i][removed].any():
+            contribution = _Response(view, i).to(values[i], removed)
+            uniform = _is_uniform(contribution)
+            shift = contribution.reshape(len(contribution), -1).mean(axis=1)
+            result[i] = Contribution(shift=shift) if uniform else Contribution(map=contribution)
     return result
 
 
@@ -137,21 +144,26 @@ def _terms(view: NetChannels, i: int) -> np.ndarray:
     return result
 
 
-def _strongest(values: np.ndarray, removed: np.ndarray) -> int:
-    """The removed channel of the largest magnitude: the others are its multiples by no more than 1."""
-    return int(removed[np.abs(values[removed].reshape(len(removed), -1)).max(axis=1).argmax()])
+def _independent(values: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """Those of the channels that the others are sums of, the strongest first.
+
+    By a QR decomposition with pivots; what it leaves of a channel below ``UNIFORM`` of the strongest is rounding.
+    """
+    r, order = scipy.linalg.qr(values[channels].reshape(len(channels), -1).T, mode="r", pivoting=True)
+    size = np.abs(np.diagonal(r))
+    return channels[order[: int(np.count_nonzero(size > UNIFORM * size[0]))]]
 
 
-def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, carrier: int) -> Layer | None:
-    """The layer whose weights on the carrier count for all removed channels; None where that is not the same.
+def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, carriers: np.ndarray) -> Layer | None:
+    """The layer whose weights on the carriers count for all removed channels; None where that is not the same.
 
     The channels lie along axis 1 of the weights, or along axis 0: whichever gives the right response.
     """
-    if not _is_uniform(values[removed]) or not _is_uniform(values[[carrier]]):
+    others, every = np.setdiff1d(removed, carriers), np.union1d(removed, carriers)
+    flat = values.reshape(len(values), -1)
+    factors = np.linalg.lstsq(flat[carriers].T, flat[others].T, rcond=None)[0]
+    if np.abs(factors).max(initial=0) > LARGEST_FACTOR:
         return None
-    levels = values.reshape(len(values), -1).mean(axis=1)
-    others = removed[removed != carrier]
-    every = np.union1d(removed, [carrier])
     wanted = _Response(view, i).to(values, every)
     layer = view.net.layers[i]
     for axis in (1, 0):
@@ -159,8 +171,8 @@ def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, 
             continue
         response = _Response(view, i)
         weights = np.moveaxis(response.layer.blobs[0].data, axis, 0)
-        weights[carrier] += np.tensordot(levels[others] / levels[carrier], weights[others], axes=1)
-        if np.abs(response.to(values, np.array([carrier])) - wanted).max() <= EXACT * np.abs(wanted).max():
+        weights[carriers] += np.tensordot(factors, weights[others], axes=1)
+        if np.abs(response.to(values, carriers) - wanted).max() <= SAME * np.abs(wanted).max():
             return response.layer
     return None
 

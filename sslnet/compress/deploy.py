@@ -106,7 +106,7 @@ def _plain(layer: Any) -> Any:
     """The layer without what only training uses: rules, rates, loss weights, fillers. Names of shared parameters stay."""
     result = pb.LayerParameter()
     result.CopyFrom(layer)
-    for name in ("include", "exclude", "loss_weight", "propagate_down", "phase", "param"):
+    for name in ("include", "exclude", "loss_weight", "propagate_down", "phase", "param", "connectivity_mode"):
         result.ClearField(name)
     if any(spec.name for spec in layer.param):
         for spec in layer.param:

@@ -16,6 +16,7 @@ from sslnet.compress.compare import Difference, compare
 from sslnet.compress.constants import Contribution, choose_carriers, constant_values, find_contributions
 from sslnet.compress.deploy import deploy_definition
 from sslnet.compress.sizes import LayerSize, layer_sizes
+from sslnet.compress.standard import make_readable, make_standard
 from sslnet.compress.state import cut_state, train_view, weight_places
 from sslnet.errors import RunError, SslnetError
 from sslnet.graph import State, filter_layers
@@ -41,7 +42,7 @@ class Compaction:
     batch       images that these sizes are for
     constants   names of layers that took what removed channels still emitted into their bias,
     maps        that have a Bias layer for it behind them,
-    carriers    for which one constant channel was kept to carry it
+    carriers    for which constant channels were kept to carry it
     difference  between the pruned net and the smaller one
     notes       sentences on what could not be done
     state       with which a solver goes on with the smaller net; None where none was given
@@ -83,7 +84,7 @@ def compact(
     weights         .caffemodel, or a pb.NetParameter with blobs
     phase           in which the two nets are compared, and in which constants are what they are
     drop_constants  leave out what removed channels still emitted: smaller by a Bias here and there, and not the same net
-    standard_only   convolutions as Caffe reads them, with all columns of their kernels
+    standard_only   in words that Caffe 1.0 knows, with all columns of the kernels
 
     raises RunError when a layer would lose every channel, or when the smaller net computes something else
     """
@@ -95,10 +96,12 @@ def compact(
     inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
     for absorb_shared in (True, False):
         views = find_channels(nets, absorb_shared=absorb_shared)
-        contributions = {} if drop_constants else _absorb(views)
+        contributions = {} if drop_constants else _absorb(views, maps=not standard_only)
         smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
         if not smaller.shared_differ():
             break
+    if standard_only:
+        notes += make_standard(smaller, views)
     after = _smaller_net(smaller, definition, pruned, state)
     difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:
@@ -110,9 +113,12 @@ def compact(
         trained = _smaller_net(smaller, definition, pruned, before.state)
         places = weight_places(views, contributions, standard_only)
         cut = cut_state(read_state(snapshot), before, trained, places, os.fspath(snapshot))
+    deploy = deploy_definition(smaller.definition(definition.path), state, source_shapes(pruned))
+    if standard_only:
+        make_readable(smaller.message if deploy is None else deploy, smaller.arrays)
     return Compaction(
         message=smaller.message,
-        deploy=deploy_definition(smaller.definition(definition.path), state, source_shapes(pruned)),
+        deploy=deploy,
         weights=smaller.weights(),
         layers=layer_sizes(pruned, after),
         batch=next((shape[0] for shape in source_shapes(pruned).values() if shape), 1),
@@ -146,12 +152,12 @@ def _other_phase(definition: Definition, pruned: Net, weights: Any, state: State
         return []
 
 
-def _absorb(views: Sequence[NetChannels]) -> dict[int, Contribution]:
+def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contribution]:
     """Where the constants of removed channels go; keeps those channels that carry others."""
     values = constant_values(views[0])
-    carriers = choose_carriers(views[0], values)
-    for i, channel in carriers.items():
-        views[0].bottoms[i][0].needed[channel] = True
+    carriers = choose_carriers(views[0], values, maps=maps)
+    for i, channels in carriers.items():
+        views[0].bottoms[i][0].needed[channels] = True
     settle(views)
     return find_contributions(views[0], values, carriers)
 

@@ -73,7 +73,7 @@ class Pooling(ChannelWise):
             raise self.shape_error(f"the padded image is too large: {padded[0]} x {padded[1]}", "pooling_param")
         self.reach = (min(self.kernel[0], padded[0]), min(self.kernel[1], padded[1]))
         """The kernel, without what lies outside the padded image wherever the window is."""
-        extents = [self._extent(axis, size) for axis, size in enumerate((x.height, x.width))]
+        extents = self.extents(x.shape[2:], floor=self.param.pooling_param.round_mode == pb.PoolingParameter.FLOOR)
         if min(extents) < 1:
             raise self.shape_error(
                 f"the window does not fit: {self.kernel[0]} x {self.kernel[1]} on {x.height} x {x.width} "
@@ -146,6 +146,17 @@ class Pooling(ChannelWise):
             raise self.error(f"{name} must be at least {least}, not {min(pair)}", "pooling_param", field)
         return pair
 
+    def extents(self, size: Sequence[int], *, floor: bool) -> list[int]:
+        """Windows along both axes of an image of this size."""
+        result = []
+        for length, kernel_size, stride, pad in zip(size, self.kernel, self.stride, self.pad):
+            room = length + 2 * pad - kernel_size
+            out = (room if floor else room + stride - 1) // stride + 1
+            if any(self.pad) and (out - 1) * stride >= length + pad:
+                out -= 1
+            result.append(out)
+        return result
+
     def _check_window(self) -> None:
         param = self.param.pooling_param
         if not any(param.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
@@ -158,16 +169,6 @@ class Pooling(ChannelWise):
                 f"pad must be less than the kernel: {self.pad[0]}, {self.pad[1]} against {self.kernel[0]}, {self.kernel[1]}",
                 "pooling_param",
             )
-
-    def _extent(self, axis: int, size: int) -> int:
-        """Windows along one axis."""
-        kernel_size, stride, pad = self.kernel[axis], self.stride[axis], self.pad[axis]
-        room = size + 2 * pad - kernel_size
-        floor = self.param.pooling_param.round_mode == pb.PoolingParameter.FLOOR
-        out = (room if floor else room + stride - 1) // stride + 1
-        if any(self.pad) and (out - 1) * stride >= size + pad:
-            out -= 1
-        return out
 
 
 def _planes(array: np.ndarray) -> np.ndarray:

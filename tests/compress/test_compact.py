@@ -196,6 +196,38 @@ def test_carrier_is_one_channel_for_all_that_read_it(make_net: Callable[..., Net
     outputs_agree(define(*layers).message, weights, result.message, result.weights)
 
 
+def test_constants_that_are_not_the_same_everywhere_are_carried_by_some(
+    make_net: Callable[..., Net], outputs_agree: Callable
+) -> None:
+    """Six channels of a map that differs at the border, all sums of two of them."""
+    layers = (
+        *LARGER[:2],
+        conv("conv2", "conv1", 8, "kernel_size: 3 pad: 1"),
+        conv("conv3", "conv2", 5, "kernel_size: 3 pad: 1"),
+    )
+    net = make_net("\n".join(layers))
+    zero_filters(net, "conv1", 0, bias=1.5)
+    w, b = (blob.data for blob in net.params["conv2"])
+    w[:6, 1:] = b[:6] = 0
+    w[2:6, 0] = np.einsum("ab,bhw->ahw", [[1, 1], [0.5, -1], [-1, 0.25], [0, 1]], w[:2, 0])
+    weights = net.to_proto()
+    result = compact(define(*layers), weights)
+    assert (result.constants, result.maps, result.carriers) == ([], [], ["conv2", "conv3"])
+    assert shapes(result.weights)["conv2"][0] == (4, 4, 3, 3)
+    outputs_agree(define(*layers).message, weights, result.message, result.weights)
+
+
+def test_standard_nets_have_carriers_where_a_map_is_smaller(
+    make_net: Callable[..., Net], outputs_agree: Callable
+) -> None:
+    net = make_net("\n".join(PADDED))
+    zero_filters(net, "conv1", 0, bias=2)
+    weights = net.to_proto()
+    result = compact(define(*PADDED), weights, standard_only=True)
+    assert (result.constants, result.maps, result.carriers) == ([], [], ["conv2"])
+    outputs_agree(define(*PADDED).message, weights, result.message, result.weights)
+
+
 def test_constant_that_relu_stops_leaves_no_trace(make_net: Callable[..., Net]) -> None:
     net = make_net("\n".join(PADDED))
     zero_filters(net, "conv1", 0, bias=-2)

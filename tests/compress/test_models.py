@@ -5,80 +5,17 @@ The three large ones run with SSLNET_TEST_SLOW in the environment.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
-from sslnet.inputs import is_source
 from sslnet.net import Net
 
-MODELS = Path(__file__).parents[2] / "models"
-SLOW = {"alexnet", "caffenet", "vgg16"}
-BLOCKS = {"resnet20": "res3b_branch2b", "resnet32": "res2c_branch2b", "resnet56": "res4e_branch2b"}
-"""Where such a net has them: the last convolution of a residual block, to be zero."""
-GONE = 1 / 3
+from .model_nets import BLOCKS, NAMES, deploy_net, ends, light, prune, with_dummy_data
 
 
-def light(name: str) -> object:
-    slow = name in SLOW and not os.environ.get("SSLNET_TEST_SLOW")
-    return pytest.param(name, marks=pytest.mark.skipif(slow, reason="set SSLNET_TEST_SLOW to run it"))
-
-
-def prune(net: Net, whole: set[str]) -> None:
-    """Normal numbers, a third of the rows zero and a third of the columns of the others; layers in ``whole`` keep their rows."""
-    random = np.random.default_rng(0)
-    for param in net.learnable:
-        blob = param.blob.data
-        if param.layer.TYPE == "BatchNorm":
-            blob[...] = 0 if param.index == 0 else 1
-        elif blob.ndim > 1:
-            blob[...] = random.standard_normal(blob.shape, np.float32) * np.float32((2 / blob[0].size) ** 0.5)
-            matrix = blob.reshape(len(blob), -1)
-            if param.layer.name not in whole:
-                matrix[random.permutation(len(matrix))[: int(GONE * len(matrix))]] = 0
-            matrix[:, random.permutation(matrix.shape[1])[: int(GONE * matrix.shape[1])]] = 0
-
-
-NAMES = [light(path.name) for path in sorted(MODELS.iterdir()) if path.is_dir()]
-
-
-def with_dummy_data(name: str) -> prototxt.Definition:
-    """The definition for training, with two random images in the place of what its sources read."""
-    deploy = Net(prototxt.read_net(str(MODELS / name / "deploy.prototxt")))
-    shape = (2, *deploy.blobs[deploy.inputs[0]].shape[1:])
-    (path,) = (path for path in (MODELS / name).glob("train_*.prototxt"))
-    message = prototxt.read_net(str(path)).message
-    for layer in message.layer:
-        if is_source(layer):
-            dummy = pb.LayerParameter(name=layer.name, type="DummyData", top=layer.top)
-            dummy.include.extend(layer.include)
-            for index in range(len(layer.top)):
-                dummy.dummy_data_param.shape.add().dim.extend(shape if index == 0 else shape[:1])
-                dummy.dummy_data_param.data_filler.add(type="uniform" if index == 0 else "constant")
-            layer.CopyFrom(dummy)
-    return prototxt.Definition(message)
-
-
-def ends(net: Net) -> set[str]:
-    """Layers with weights that no layer reads which shrinks: their rows are what the net gives."""
-    readers = {
-        bottom for layer in net.layers if layer.SHRINKS and layer.TYPE != "Split" for bottom in layer.param.bottom
-    }
-    splits = {
-        top
-        for layer in net.layers
-        if layer.TYPE == "Split" and readers & set(layer.param.top)
-        for top in layer.param.bottom
-    }
-    return {layer.name for layer in net.layers if layer.blobs and not (readers | splits) & set(layer.param.top)}
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [light(name) for name in NAMES])
 def test_model_for_training_compacts_in_both_phases(name: str) -> None:
     definition = with_dummy_data(name)
     net = Net(definition, phase=pb.TRAIN, seed=0)
@@ -97,17 +34,10 @@ def test_model_for_training_compacts_in_both_phases(name: str) -> None:
     assert np.isfinite(small.loss)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [light(name) for name in NAMES])
 def test_model_with_a_third_of_its_filters_and_columns_compacts(name: str) -> None:
-    definition = prototxt.read_net(str(MODELS / name / "deploy.prototxt"))
-    for layer in definition.message.layer:
-        if is_source(layer):
-            layer.input_param.shape[0].dim[0] = 1
-    net = Net(definition, seed=0)
-    prune(net, ends(net))
+    definition, net = deploy_net(name, 1)
     block = BLOCKS.get(name)
-    if block:
-        net.params[block][0].data[...] = 0
     weights = net.to_proto()
     result = compact(definition, weights)
     assert result.difference.relative <= 1e-4
