@@ -1,4 +1,4 @@
-"""The nets of the models folder, with weights of which a part is zero."""
+"""The nets of the models folder, with weights of which a part is zero; what OpenCV makes of a net."""
 
 from __future__ import annotations
 
@@ -86,3 +86,21 @@ def deploy_net(name: str, images: int) -> tuple[prototxt.Definition, Net]:
     if name in BLOCKS:
         net.params[BLOCKS[name]][0].data[...] = 0
     return definition, net
+
+
+def opencv_outputs(net: Net, data: np.ndarray, folder: Path, more: list[str] | None = None) -> dict[str, np.ndarray]:
+    """The outputs, and more blobs by name, of a net with one input, written to files and read by OpenCV.
+
+    raises ImportError without OpenCV
+    """
+    import cv2
+
+    prototxt.save(net.definition.message, str(folder / "net.prototxt"))
+    (folder / "net.caffemodel").write_bytes(net.to_proto().SerializeToString())
+    read = cv2.dnn.readNetFromCaffe(str(folder / "net.prototxt"), str(folder / "net.caffemodel"))
+    read.setInput(data, net.inputs[0])
+    result = {}
+    for blob in [*net.outputs, *(more or [])]:
+        (*_, layer) = (layer for layer, tops in zip(net.layer_names, net.top_names) if blob in tops)
+        result[blob] = read.forward(layer).reshape(net.blobs[blob].shape)
+    return result

@@ -18,9 +18,9 @@ from sslnet.compress import compact
 from sslnet.inputs import is_source
 from sslnet.net import Net
 
-from .model_nets import BLOCKS, MODELS, NAMES, SLOW, deploy_net, ends, light, prune, with_dummy_data
+from .model_nets import BLOCKS, MODELS, NAMES, SLOW, deploy_net, ends, light, opencv_outputs, prune, with_dummy_data
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
 
 HEAVY = SLOW | {"googlenet", "mobilenet", "nin", "resnet32", "resnet56", "squeezenet"}
 TOLERANCE = 1e-4
@@ -30,21 +30,15 @@ FLOOR_POOLING = {"resnet20", "resnet32", "resnet56"}
 
 
 def assert_opencv_agrees(message: Any, weights: Any, tmp_path: Path) -> None:
-    """Both programs read the two files and give the same outputs, before a softmax at the end as well."""
-    model, blobs = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
-    prototxt.save(message, str(model))
-    blobs.write_bytes(weights.SerializeToString())
-    ours, theirs = Net(model, blobs), cv2.dnn.readNetFromCaffe(str(model), str(blobs))
-    (name,) = ours.inputs
-    data = np.random.default_rng(3).standard_normal(ours.blobs[name].shape, np.float32)
-    last = [name for name in ours.layers[-1].param.bottom if ours.layers[-1].TYPE == "Softmax"]
-    expected = {blob: array.copy() for blob, array in ours.forward(last, **{name: data}).items()}
-    theirs.setInput(data, name)
-    for blob, array in expected.items():
-        (*_, layer) = (layer for layer, tops in zip(ours.layer_names, ours.top_names) if blob in tops)
-        found = theirs.forward(layer).reshape(array.shape)
-        assert np.abs(array).max() > 0
-        assert np.abs(found - array).max() <= TOLERANCE * np.abs(array).max(), blob
+    """OpenCV reads the two files and gives the same outputs as sslnet, before a softmax at the end as well."""
+    net = Net(message, weights)
+    (name,) = net.inputs
+    data = np.random.default_rng(3).standard_normal(net.blobs[name].shape, np.float32)
+    last = [name for name in net.layers[-1].param.bottom if net.layers[-1].TYPE == "Softmax"]
+    expected = {blob: array.copy() for blob, array in net.forward(last, **{name: data}).items()}
+    for blob, found in opencv_outputs(net, data, tmp_path, last).items():
+        assert np.abs(expected[blob]).max() > 0
+        assert np.abs(found - expected[blob]).max() <= TOLERANCE * np.abs(expected[blob]).max(), blob
 
 
 def randomise(net: Net) -> None:
