@@ -39,12 +39,15 @@ def deploy_definition(definition: Definition, state: State, shapes: Shapes) -> A
     result.input_shape.extend(definition.message.input_shape)
     result.input_dim.extend(definition.message.input_dim)
     names = {name for layer in layers for name in (layer.name, *layer.top)}
+    losses = [layer for layer in layers if layer.type in OUTPUT_OF_LOSS]
+    main = max(losses, key=lambda loss: sum(loss.loss_weight) or 1, default=None)
     kept: list[Any] = []
     for layer in layers:
         if _goes(layer):
-            output = _output_layer(layer, names)
+            output = _output_layer(layer, names, plain=layer is main)
             if output is not None and not _same_output(output, kept):
                 kept.append(output)
+                names.add(output.name)
         else:
             kept.append(_plain(layer))
     read = {name for layer in kept for name in layer.bottom}
@@ -85,11 +88,12 @@ def _goes(layer: Any) -> bool:
     return layer.type in MEASURES or (cls is not None and cls.IS_LOSS)
 
 
-def _output_layer(loss: Any, names: set[str]) -> Any:
+def _output_layer(loss: Any, names: set[str], *, plain: bool) -> Any:
+    """What takes the place of a loss, None for nothing; the main one has a ``plain`` name, as far as it is free."""
     if loss.type not in OUTPUT_OF_LOSS:
         return None
     kind, name = OUTPUT_OF_LOSS[loss.type]
-    if name in names:
+    if name in names or not plain:
         name = f"{loss.name}_{name}" if f"{loss.name}_{name}" not in names else loss.name
     output = pb.LayerParameter(name=name, type=kind, bottom=[loss.bottom[0]], top=[name])
     if loss.HasField("softmax_param"):

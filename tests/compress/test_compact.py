@@ -415,6 +415,23 @@ def test_deploy_definition_takes_input_and_gives_probabilities(make_net: Callabl
     np.testing.assert_allclose(deployed.forward(data=image)["prob"][0], expected, atol=1e-5)
 
 
+def test_deploy_definition_of_several_losses_has_an_output_for_each(make_net: Callable[..., Net]) -> None:
+    """The one with the largest weight is called prob."""
+    ip = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "data" top: "{0}" inner_product_param {{ num_output: 3 }} }}'
+    )
+    loss = """layer {{ name: "loss/{0}" type: "SoftmaxWithLoss" bottom: "{0}" bottom: "label" top: "loss/{0}"
+      loss_weight: {1} }}"""
+    names = (("first", 0.3), ("second", 1), ("third", 0.3))
+    layers = (
+        """layer { name: "data" type: "DummyData" top: "data" top: "label"
+          dummy_data_param { shape { dim: 4 dim: 5 } shape { dim: 4 } } }""",
+        *(text.format(name, weight) for name, weight in names for text in (ip, loss)),
+    )
+    result = compact(define(*layers), make_net("\n".join(layers)).to_proto())
+    assert Net(result.deploy, result.weights).outputs == ["loss/first_prob", "prob", "loss/third_prob"]
+
+
 def test_deploy_definition_has_no_fillers_rates_or_rules(make_net: Callable[..., Net]) -> None:
     text = prototxt.write(compact(define(*TRAIN_TEST), train_test_weights(make_net)).deploy)
     assert not any(word in text for word in ("filler", "lr_mult", "phase", "label"))
