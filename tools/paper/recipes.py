@@ -29,6 +29,7 @@ class Recipe:
     solver     what trains it: densely, or with group lasso
     overrides  fields of the solver that differ
     weights    name of the recipe whose net training begins with; "": the fillers
+    begin      iteration of that recipe's snapshot to begin with; 0: its last
     baseline   name of the recipe whose net it is compared with; "": this is the dense net itself
     tuning     None: the small net is taken as it is
     batch      images of a forward pass that is timed
@@ -38,6 +39,7 @@ class Recipe:
     solver: str
     overrides: tuple[str, ...] = ()
     weights: str = ""
+    begin: int = 0
     baseline: str = ""
     tuning: Tuning | None = None
     batch: int = 64
@@ -45,6 +47,7 @@ class Recipe:
 
 LENET_TUNING = Tuning("solvers/paper/lenet_tuning.prototxt")
 MLP_TUNING = Tuning("solvers/paper/mlp_tuning.prototxt")
+CONVNET_TUNING = Tuning("solvers/paper/convnet_tuning.prototxt")
 
 RECIPES = {
     "lenet1": Recipe("models/lenet", "solvers/lenet.prototxt"),
@@ -56,18 +59,24 @@ RECIPES = {
     "mlp2": Recipe("models/mlp", "solvers/paper/mlp2.prototxt", baseline="mlp1", tuning=MLP_TUNING),
     "mlp3": Recipe("models/mlp", "solvers/paper/mlp3.prototxt", baseline="mlp1", tuning=MLP_TUNING),
     "convnet1": Recipe("models/cifar10_full", "solvers/cifar10_full.prototxt", batch=100),
+    # 25,000 + 5,000 + 40,000 and 25,000 + 3,000 + 42,000 iterations: as many as the dense net has
     "convnet2": Recipe(
         "models/cifar10_full",
         "solvers/paper/convnet2.prototxt",
         weights="convnet1",
+        begin=25000,
         baseline="convnet1",
+        tuning=CONVNET_TUNING,
         batch=100,
     ),
     "convnet3": Recipe(
         "models/cifar10_full",
-        "solvers/paper/convnet3.prototxt",
+        "solvers/paper/convnet2.prototxt",
+        ("max_iter=3000",),
         weights="convnet1",
+        begin=25000,
         baseline="convnet1",
+        tuning=Tuning(CONVNET_TUNING.solver, ("stepvalue=32000,37000", "max_iter=42000")),
         batch=100,
     ),
 }

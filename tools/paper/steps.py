@@ -96,6 +96,12 @@ class Steps:
         recipe = RECIPES[name]
         return f"{name}/1_train/net_iter_{self._iterations(recipe.solver, recipe.overrides)}.caffemodel"
 
+    def begun(self, recipe: Recipe) -> str:
+        """The weights that a recipe's training begins with."""
+        if recipe.begin and recipe.weights not in self.dense:
+            return f"{recipe.weights}/1_train/net_iter_{recipe.begin}.caffemodel"
+        return self.trained(recipe.weights)
+
     def final(self, name: str) -> Nets:
         """The net that the paper's row is about."""
         recipe = RECIPES[name]
@@ -121,12 +127,13 @@ class Steps:
         words += [word for override in recipe.overrides for word in ("--set", override)]
         reads = [recipe.solver, self.net_of(recipe.solver)]
         if recipe.weights:
-            words += ["--weights", self.trained(recipe.weights)]
-            reads.append(self.trained(recipe.weights))
+            words += ["--weights", self.begun(recipe)]
+            reads.append(self.begun(recipe))
         return Step(name, "1_train", tuple(words), self.trained(name), tuple(reads), trains=True)
 
     def _compact(self, name: str, recipe: Recipe) -> Step:
-        net, weights = self.net_of(recipe.solver), self.trained(name)
+        # the dense net's own definition: what its small net is trained on with has the same multipliers
+        net, weights = f"{recipe.model}/train_test.prototxt", self.trained(name)
         words = ("compact", "--model", net, "--weights", weights, "--output", f"{name}/2_small/net")
         return Step(name, "2_small", words, f"{name}/2_small/net_deploy.prototxt", (net, weights))
 
