@@ -202,9 +202,9 @@ class _Samples:
 class _Contest:
     """One layer in its forms.
 
-    steps     by form, what runs the whole layer
-    layers    by form, the layer as its step has it
-    products  the matrix products alone
+    pattern, nonzero   which rows and columns are not zero throughout, and how many weights are not zero
+    steps              by form, what runs the whole layer
+    products           the matrix products alone
     """
 
     def __init__(self, layer: Any, pattern: Pattern, nonzero: int, steps: dict[str, Step], products: Products) -> None:

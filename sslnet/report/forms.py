@@ -98,9 +98,6 @@ def _backward(timing: FormTiming) -> Table:
         label = WHOLE if form == "dense" else ""
         table.foot(label, form, *_cells(timing.whole, form, "backward"), _times(timing.whole.limit(form)), "")
     table.note(
-        "gradients of weights, bias and input, weights packed in every pass; CSR and direct have none of their own"
-    )
-    table.note(
         f"gradients of weights, bias and input, weights packed in every pass; medians of {timing.iterations} runs"
     )
     table.note(
@@ -198,7 +195,7 @@ def _draw(ax: Any, timing: FormTiming, parts: Sequence[str], title: str) -> None
             label, highest = "", max(highest, speedup)
             if limit is not None:
                 marks.append((x, x + width, limit))
-    _mark_limits(ax, marks, FAR * highest)
+    mark_limits(ax, marks, FAR * highest, "limit by multiply-adds")
     ax.axhline(1, color="grey", linewidth=0.8, linestyle=":")
     names = [name for name, _ in columns]
     ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 10 else 0)
@@ -206,7 +203,7 @@ def _draw(ax: Any, timing: FormTiming, parts: Sequence[str], title: str) -> None
     ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _mark_limits(ax: Any, marks: list[tuple[float, float, float]], top: float) -> None:
+def mark_limits(ax: Any, marks: list[tuple[float, float, float]], top: float, words: str) -> None:
     """A line over all neighbours, (left, right, limit), of the same limit, and its number; at ``top`` those above it."""
     joined: list[list[float]] = []
     for left, right, limit in sorted(marks):
@@ -216,7 +213,7 @@ def _mark_limits(ax: Any, marks: list[tuple[float, float, float]], top: float) -
             joined.append([left, right, limit])
     for n, (left, right, limit) in enumerate(joined):
         y, arrow = (limit, "") if limit <= top else (top, "\u2191")
-        ax.plot([left, right], [y, y], color="black", linewidth=1.5, label="" if n else "limit by multiply-adds")
+        ax.plot([left, right], [y, y], color="black", linewidth=1.5, label="" if n else words)
         text = f"{limit:.1f}{arrow}"
         number = ax.annotate(text, ((left + right) / 2, y), (0, 3), textcoords="offset points", ha="center", fontsize=7)
         number.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslnet.report.forms import FAR, mark_limits
 from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
 
@@ -170,7 +171,7 @@ def plot_timings(timings: Sequence[Timing], file: str | Path) -> None:
             ax.set_title(f"batch {timing.nets[0].batch}, {_threads(timing)}")
             ticks = [*layers, "whole net"] if len(timing.nets) > 1 else layers
             ax.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
-            ax.legend(fontsize=7)
+            ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _timed(timing: Timing) -> list[str]:
@@ -197,17 +198,18 @@ def _draw_two(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
     ours, theirs = ({layer.name: layer for layer in net.layers} for net in timing.nets)
     pairs: list[tuple[Any, Any]] = [(ours[name], theirs[name]) for name in layers]
     pairs.append((first, second))
+    highest = 1.0
+    marks: list[tuple[float, float, float]] = []
     for place, (a, b) in enumerate(pairs):
         for direction, shift, colour in _bars(timing):
             before, after = getattr(a, direction), getattr(b, direction)
             if before is not None and after is not None and after.median:
-                ax.bar(
-                    place + shift, before.median / after.median, 0.4, color=colour, label=direction if not place else ""
-                )
+                speedup = before.median / after.median
+                highest = max(highest, speedup)
+                ax.bar(place + shift, speedup, 0.4, color=colour, label=direction if not place else "")
         if a.flops and b.flops:
-            ratio = a.flops / b.flops
-            label = "FLOP ratio" if "FLOP ratio" not in ax.get_legend_handles_labels()[1] else ""
-            ax.plot([place - 0.42, place + 0.42], [ratio, ratio], color="black", linewidth=1.5, label=label)
+            marks.append((place - 0.42, place + 0.42, a.flops / b.flops))
+    mark_limits(ax, marks, FAR * highest, "FLOP ratio")
     ax.axhline(1, color="grey", linewidth=0.8, linestyle=":")
     ax.set_ylabel("speedup, time of A by time of B")
 
