@@ -265,17 +265,20 @@ def test_whole_net_computes_the_same_in_every_form(no_warm_up: None, monkeypatch
         own.blobs["data"].data[...] = np.random.default_rng(0).standard_normal((2, 4, 6, 6))
     expected = plain.forward()["ip"].copy()
     outputs: list[np.ndarray] = []
+    kernels: list[str] = []
 
     def run(steps: Sequence[Step], backward: bool = False) -> float:
         for step in steps:
             step.forward()
         if len(steps) > 1:
             outputs.append(net.blobs["ip"].data.copy())
+            kernels.append(steps[0].kernel)
             net.blobs["ip"].data[...] = 0
         return 1.0
 
     monkeypatch.setattr(forms, "seconds_of", run)
     time_forms(net, 1)
-    assert len(outputs) == 4
+    assert [kernel.split()[0] for kernel in kernels[1:]] == ["kept", "lowered", "direct"]
+    assert all(kernel.endswith("+norm+relu") for kernel in kernels) and not kernels[0].startswith("kept")
     for output in outputs:
         np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
