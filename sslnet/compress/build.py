@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from sslnet.compress.channels import NetChannels
 from sslnet.compress.compare import compared_blobs
 from sslnet.compress.constants import Contribution
 from sslnet.compress.copies import copy_layer, remove_copies, silence_unread
+from sslnet.groups import matrix_shape
 from sslnet.layers.base import Layer
 from sslnet.prototxt import Definition
 from sslnet.weights import Arrays, blob_proto
+
+BLOCK = pb.GroupLassoSpec.BLOCK
 
 
 @dataclass
@@ -27,11 +30,13 @@ class Smaller:
     message  pb.NetParameter, all layers of all phases
     arrays   parameter blobs by layer name
     origin   for each layer of the message, its index in the original's message; -1 for one that carries constants
+    untiled  layers with a group lasso whose tiles do not fit the smaller weights any more; it is left out
     """
 
     message: Any
     arrays: Arrays
     origin: list[int]
+    untiled: list[str] = field(default_factory=list)
 
     def shared_differ(self) -> bool:
         """Whether layers that share a parameter by its name are not left with the same one."""
@@ -74,6 +79,7 @@ def build_smaller(
     """
     pieces: dict[int, _Piece] = {}
     arrays: Arrays = {}
+    untiled = []
     for view in views:
         added = contributions if view is views[0] else {}
         for i, layer in enumerate(view.net.layers):
@@ -84,11 +90,14 @@ def build_smaller(
                 pieces[place] = _Piece(None)
                 continue
             param, blobs = _shrink(view, i, contribution, standard_only)
+            if param is not None and not _fit_tiles(layer, param, blobs):
+                untiled.append(layer.name)
             if blobs:
                 arrays.setdefault(layer.name, blobs)
             if place >= 0:
                 pieces[place] = _piece(view, i, definition.message.layer[place], param, contribution.map)
     smaller = _assemble(definition.message, pieces, arrays, weights)
+    smaller.untiled = untiled
     remove_copies(smaller.message, smaller.origin, [p for p, piece in pieces.items() if piece.copies], _watched(views))
     silence_unread(definition, smaller.message, smaller.origin, [view.net.state for view in views])
     return smaller
@@ -138,6 +147,25 @@ def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only
     blobs = layer.shrink_columns(param, blobs, standard_only=standard_only)
     blobs = [np.ascontiguousarray(blob, dtype=layer.dtype) for blob in blobs]
     return None if param == layer.param else param, blobs
+
+
+def _fit_tiles(layer: Layer, param: Any, blobs: Sequence[np.ndarray]) -> bool:
+    """Tiles as high or as wide as the weights become so again; others that do not divide them go: whether there was none.
+    [changes param]"""
+    fits = True
+    for spec, before, after in zip(param.param, layer.blobs, blobs):
+        (rows, columns), (height, width) = matrix_shape(before.shape), matrix_shape(after.shape)
+        for named, blocks in enumerate((spec.block_group_lasso, spec.group_lasso)):
+            for k in reversed(range(len(blocks))):
+                block = blocks[k]
+                if (named and block.group != BLOCK) or not (block.ydimen and block.xdimen):
+                    continue
+                block.ydimen = height if block.ydimen == rows else block.ydimen
+                block.xdimen = width if block.xdimen == columns else block.xdimen
+                if height % block.ydimen or width % block.xdimen:
+                    del blocks[k]
+                    fits = False
+    return fits
 
 
 def shrink_layer(view: NetChannels, i: int, contribution: Contribution, layer: Layer) -> tuple[Any, list[np.ndarray]]:

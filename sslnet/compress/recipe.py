@@ -100,6 +100,9 @@ def compact(
         smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
         if not smaller.shared_differ():
             break
+    if smaller.untiled:
+        names = ", ".join(smaller.untiled)
+        notes.append(f"group lasso over tiles left out where they do not divide the smaller weights: {names}")
     if standard_only:
         notes += make_standard(smaller, views)
     after = _smaller_net(smaller, definition, pruned, state)

@@ -415,6 +415,25 @@ def test_deploy_definition_takes_input_and_gives_probabilities(make_net: Callabl
     np.testing.assert_allclose(deployed.forward(data=image)["prob"][0], expected, atol=1e-5)
 
 
+def test_tiles_become_smaller_with_the_weights_or_go(make_net: Callable[..., Net]) -> None:
+    tiles = """param { block_group_lasso { xdimen: 27 ydimen: 4 } block_group_lasso { xdimen: 9 ydimen: 1 }
+      block_group_lasso { xdimen: 27 ydimen: 2 } group_lasso { group: BLOCK xdimen: 3 ydimen: 4 }
+      group_lasso { group: BLOCK xdimen: 3 ydimen: 2 } group_lasso { group: FILTER } }"""
+    layers = (
+        INPUT,
+        conv("conv1", "data", 4, "kernel_size: 3").replace("convolution_param", f"{tiles} convolution_param"),
+        conv("conv2", "conv1", 3),
+    )
+    net = make_net("\n".join(layers))
+    zero_filters(net, "conv1", 1, bias=0)
+    result = compact(define(*layers), net.to_proto())
+    (spec,) = result.message.layer[1].param
+    assert [(block.ydimen, block.xdimen) for block in spec.block_group_lasso] == [(3, 27), (1, 9)]
+    named = [(group.group, group.ydimen, group.xdimen) for group in spec.group_lasso]
+    assert named == [(pb.GroupLassoSpec.BLOCK, 3, 3), (pb.GroupLassoSpec.FILTER, 1, 1)]
+    assert len(result.notes) == 1 and "conv1" in result.notes[0] and "tiles" in result.notes[0]
+
+
 def test_deploy_definition_of_several_losses_has_an_output_for_each(make_net: Callable[..., Net]) -> None:
     """The one with the largest weight is called prob."""
     ip = (

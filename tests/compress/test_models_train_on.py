@@ -43,9 +43,14 @@ def solver(message: Any, folder: Path, **more: Any) -> Solver:
 
 
 def hold_zeros(run: Solver) -> None:
-    """What is zero of the weights stays so, and what such filters would emit, biases also of layers that follow, is zero."""
+    """What is zero of the weights stays so. What such filters would emit is zero, biases also of layers that follow; where a
+    Sigmoid makes a half of it, no neuron reads that."""
     (view,) = find_channels([run.net])
     constant = {id(layer): tops[0].constant for layer, tops in zip(run.net.layers, view.tops) if tops}
+    for layer, bottoms in zip(run.net.layers, view.bottoms):
+        if layer.TYPE == "InnerProduct":
+            weights = layer.blobs[0].data
+            weights.reshape(len(weights), bottoms[0].size, -1)[:, bottoms[0].constant] = 0
     for update in run.updates:
         blob, layer = update.param.blob, update.param.layer
         if layer.TYPE != "BatchNorm" and blob.num_axes == 1 and blob is layer.blobs[-1]:
