@@ -144,7 +144,7 @@ def measure(net: Net) -> list[LayerSparsity]:
 def measure_training(solver: Solver) -> Sparsity:
     """The sparsity of the net that a solver trains, with what regularisation adds to the loss now."""
     penalties = {update.param.name: update.penalty_value() for update in solver.updates if update.penalty is not None}
-    decays = {update.param.name: update.decay_value() for update in solver.updates}
+    decays = {u.param.name: u.decay_value() if u.param.lr_mult else 0.0 for u in solver.updates}
     coupled = []
     for update in (*solver.coupled, *solver.ended):
         members = [member.param for member in update.members]

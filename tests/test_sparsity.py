@@ -300,6 +300,12 @@ def test_regularisation_of_layers_and_coupled_groups_is_that_of_the_objective() 
     assert by_name["ip[0]"].weight_decay == pytest.approx(0.005 * float((ip**2).sum()), rel=1e-5)
 
 
+def test_what_is_not_trained_adds_no_weight_decay() -> None:
+    solver = coupled("decay_mult: 0 } lr_mult: 0 group_lasso { decay_mult: 0")
+    decays = {row.name: row.weight_decay for row in measure_training(solver).layers}
+    assert decays["a[0]"] == 0 < (decays["ip[0]"] or 0)
+
+
 def test_coupled_groups_are_still_told_of_when_their_penalty_has_ended() -> None:
     solver = coupled("group: FILTER couple: true")
     before = measure_training(solver)
