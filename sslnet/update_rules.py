@@ -45,6 +45,9 @@ from sslnet.penalties import Penalty, Tiling
 from sslnet.prototxt import Definition
 from sslnet.update_settings import decay_multipliers, is_l1
 
+CHUNK = 1 << 16
+"""Values that are summed up in one go, so that the sum needs no memory of the parameter's size."""
+
 
 class Terms(NamedTuple):
     """What the kernel of a rule still has to do to the gradient: g = scale * grad + l2 * w + l1 * sign(w).
@@ -111,10 +114,14 @@ class Update(ABC):
         """Weight decay's part of the objective now; 0 where it acts on the weights themselves."""
         if not self.decay or self.DECOUPLED:
             return 0.0
-        w = self._flat(self.param.blob.data)
-        terms = np.abs(w) if self.l1 else w * w / 2
-        total = terms.sum(dtype=np.float64) if self.multipliers is None else np.dot(terms, self.multipliers)
-        return float(self.decay * total)
+        total = 0.0
+        for i in range(0, self.param.blob.count, CHUNK):
+            w = self._flat(self.param.blob.data)[i : i + CHUNK]
+            terms = np.abs(w) if self.l1 else w * w / 2
+            if self.multipliers is not None:
+                terms *= self.multipliers[i : i + CHUNK]
+            total += float(terms.sum(dtype=np.float64))
+        return self.decay * total
 
     def smooth_gradient(self, batches: int) -> np.ndarray:
         """The gradient of all but the penalty, float64, where diff is the sum over batches; 0 for frozen weights."""
