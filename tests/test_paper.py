@@ -16,7 +16,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, UsageError
 from sslnet.net import Net
 from sslnet.prototxt.lint import lint_solver
-from sslnet.weights import save_weights
+from sslnet.weights import save_arrays, save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -391,6 +391,25 @@ def test_command_prints_the_commands(capsys: pytest.CaptureFixture[str]) -> None
         "# lenet1\nmkdir -p lenet1/1_train lenet1/4_test\nsslnet train --solver solvers/lenet.prototxt"
     )
     assert "lenet2" not in text
+
+
+@pytest.mark.parametrize("name", ["table2", "figure4"])
+def test_command_draws_the_nets_of_a_working_folder(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "picture.svg"
+    options = ["--work", str(tmp_path), "--print", "--plot", str(picture)]
+    assert command.main(name, options) == 2
+    assert f"no net of tools/{name} has been trained" in capsys.readouterr().err
+    weights = tmp_path / STEPS.trained(ROWS[name][1])
+    weights.parent.mkdir(parents=True)
+    arrays = {"conv1": [np.ones((4, 1, 5, 5), np.float32)], "ip1": [np.ones((3, 784), np.float32)]}
+    save_arrays(arrays, weights, hdf5=False)
+    assert command.main(name, options) == 0
+    assert f"<!-- {TABLES[name].rows[1].name}" in picture.read_text()
+    assert command.main(name, ["--plot", str(picture)]) == 2
+    assert "--work DIR" in capsys.readouterr().err
 
 
 def test_command_says_where_data_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,9 +177,10 @@ def plot_filters(models: Sequence[Filters], file: str | Path, *, each: bool = Fa
             _draw_filters(grid, model, counts, channels, whole, each, bgr)
             grid.finish(rows)
             ax.set_title(_filters_title(model, counts, each), loc="left", fontsize=9)
-        axes[-1].set_xlabel(
-            "grey: 0   empty frame: filter removed   crossed: weight removed", fontsize=7, color="#555555"
-        )
+        words = ["grey: 0", "empty frame: removed", "crossed: weight removed"]
+        if not whole:
+            words.insert(0, "a column is a filter, a row an input channel")
+        axes[-1].set_xlabel("   ".join(words), fontsize=7, color="#555555")
 
 
 def _draw_filters(grid: _Grid, model: Filters, counts: int, channels: int, whole: bool, each: bool, bgr: bool) -> None:
@@ -266,6 +267,7 @@ def plot_connections(models: Sequence[Connections], file: str | Path, *, each: b
     each   every map has colours of its own; else they mean the same in all
     """
     from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
 
     colours = colormaps["viridis"].with_extremes(under="white")
     most = [max(2, int(model.counts.max())) for model in models]
@@ -279,7 +281,12 @@ def plot_connections(models: Sequence[Connections], file: str | Path, *, each: b
             ax.tick_params(labelsize=7)
             if each or ax is axes[len(models) - 1]:
                 bar = ax.figure.colorbar(
-                    image, ax=ax if each else axes[: len(models)], extend="min", shrink=0.85, pad=0.02
+                    image,
+                    ax=ax if each else axes[: len(models)],
+                    extend="min",
+                    shrink=0.85,
+                    pad=0.02,
+                    ticks=MaxNLocator(integer=True),
                 )
                 bar.set_label("connections of a pixel (white: none)", fontsize=8)
                 bar.ax.tick_params(labelsize=7)

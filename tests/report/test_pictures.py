@@ -140,6 +140,7 @@ def test_filters_of_many_channels_have_a_row_for_each(panels: list[Any]) -> None
     weights[:, 1] = 0
     plot_filters([Filters("net", weights), Filters("small", weights[:1, :1])], "")
     assert panels[0].images[0].get_array().data.shape == (5, 9, 3)
+    assert "a column is a filter, a row an input channel" in panels[1].get_xlabel()
     assert "1 of 4 filters" in panels[1].get_title(loc="left")
     assert "1 of 2 weights in each" in panels[0].get_title(loc="left")
     assert len(panels[1].collections[1].get_segments()) == 8

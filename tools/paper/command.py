@@ -18,6 +18,8 @@ from paper.runner import Runner, Stopped
 from paper.steps import Step, Steps
 from paper.tables import trained_table
 from sslnet.errors import SslnetError, UsageError
+from sslnet.report.plots import check_plot
+from sslnet.report.weight_pictures import find_connections, find_filters, plot_connections, plot_filters
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "docs" / "paper.json"
@@ -38,6 +40,10 @@ def main(name: str, arguments: list[str] | None = None) -> int:
 
 def run(name: str, options: argparse.Namespace) -> int:
     steps = Steps(ROOT, dense_weights(name, options))
+    if options.plot:
+        check_plot(options.plot)
+        if not options.work:
+            raise UsageError("--plot draws the nets in a working folder", hint="name it with --work DIR")
     if options.commands:
         print(*command_lines(steps, options.rows), sep="\n")
         return 0
@@ -45,7 +51,23 @@ def run(name: str, options: argparse.Namespace) -> int:
     if options.work and not options.print:
         make(options, steps, record)
     show(trained_table(name, record.nets), name, options.write)
+    if options.plot:
+        plot(name, options, steps)
     return 0
+
+
+def plot(name: str, options: argparse.Namespace, steps: Steps) -> None:
+    """The paper's pictures: filters of conv1 (figures 3 and 5), connections of each pixel (figure 4 b), before compaction."""
+    files = {row.name: options.work / steps.trained(recipe) for row, recipe in zip(TABLES[name].rows, ROWS[name])}
+    there = {title: str(file) for title, file in files.items() if file.exists()}
+    if not there:
+        raise UsageError(f"no net of tools/{name} has been trained in {options.work}")
+    if name == "figure4":
+        plot_connections(
+            [find_connections(file, "ip1", None, title) for title, file in there.items()], options.plot, each=True
+        )
+    else:
+        plot_filters([find_filters(file, "conv1", title) for title, file in there.items()], options.plot)
 
 
 def make(options: argparse.Namespace, steps: Steps, record: Record) -> None:
@@ -117,6 +139,8 @@ def parse(name: str, arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE",
         help="where figures are kept; default: paper.json in the working folder, without one docs/paper.json")  # fmt: skip
     parser.add_argument("--print", action="store_true", help="run nothing, only print")
+    what = "connections of each pixel" if name == "figure4" else "filters of conv1"
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=f"draw the {what}, of the nets in the working folder")
     parser.add_argument("--commands", action="store_true", help="print the commands that would be run, and end")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table into that page, between its marks")
     return parser.parse_args(arguments)
