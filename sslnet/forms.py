@@ -309,6 +309,8 @@ class _Watch:
             step, own = plan.steps[i], contest.steps.get(form, contest.steps["dense"])
             if isinstance(step, ConvolutionStep) and isinstance(own, ConvolutionStep):
                 step.layer, step.way = own.layer, own.way
+            elif isinstance(step, InnerProductStep):
+                step.leaves_zeros = False
         plan.hold_weights(True)
         return plan
 

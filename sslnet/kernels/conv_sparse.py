@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Kept",
     "find_kept",
+    "hardly_zero",
     "keep_all",
     "plan_kept",
     "plan_kept_input_grad",
@@ -80,14 +82,32 @@ class Kept:
             raise ShapeError(f"the pattern is of weights (groups, filters, columns) {self.shape}, here are {shape}")
 
 
+SAMPLE = 4096
+"""Weights looked at to tell whether hardly any is zero."""
+
+
+def hardly_zero(weights: np.ndarray, few: float = 0.1) -> bool:
+    """Whether so few weights, less than that part, are zero that rows and columns of them need not be looked for."""
+    flat = weights.reshape(-1)
+    # A step that is odd meets all columns of all rows in turn, in the usual sizes.
+    sample = flat[:: max(flat.size // SAMPLE, 1) | 1]
+    return np.count_nonzero(sample) > (1 - few) * sample.size
+
+
 def find_kept(weights: np.ndarray, groups: int = 1) -> Kept:
     """The pattern of C-contiguous weights (filters, ...): rows and columns of each group that are not zero throughout."""
     matrices = weights.reshape(groups, len(weights) // groups, -1)
     rows = np.zeros(matrices.shape[:2], np.uint8)
     columns = np.zeros((groups, matrices.shape[2]), np.uint8)
-    for matrix, row, column in zip(matrices, rows, columns, strict=True):
-        _mark(matrix, row, column)
-    return Kept(tuple(map(np.flatnonzero, rows)), tuple(map(np.flatnonzero, columns)), matrices.shape)
+    _mark(matrices, rows, columns)
+    return Kept(_places(rows), _places(columns), matrices.shape)
+
+
+def _places(marks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of every line of marks the places that are not 0."""
+    line, place = np.nonzero(marks)
+    ends = np.searchsorted(line, np.arange(len(marks) + 1)).tolist()
+    return tuple(place[a:b] for a, b in pairwise(ends))
 
 
 def keep_all(geometry: ConvGeometry) -> Kept:
@@ -145,13 +165,15 @@ def plan_unstructured(
 
 
 @kernel
-def _mark(matrix, rows, columns):
-    """rows[f] = 1 and columns[k] = 1 where matrix[f, k] is not zero; the others stay."""
-    for f in range(matrix.shape[0]):
-        line = matrix[f]
-        found = 0
-        for k in range(line.size):
-            there = 1 if line[k] != 0 else 0
-            columns[k] |= there
-            found |= there
-        rows[f] = found
+def _mark(matrices, rows, columns):
+    """rows[g, f] = 1 and columns[g, k] = 1 where matrices[g, f, k] is not zero; the others stay."""
+    for g in range(matrices.shape[0]):
+        marks = columns[g]
+        for f in range(matrices.shape[1]):
+            line = matrices[g, f]
+            found = 0
+            for k in range(line.size):
+                there = 1 if line[k] != 0 else 0
+                marks[k] |= there
+                found |= there
+            rows[g, f] = found

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,15 @@ from sslnet.kernels.conv import plan_forward, plan_input_grad
 from sslnet.kernels.conv_choice import costed_tiles
 from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_lowering import lower_forward, lower_input_grad
-from sslnet.kernels.conv_sparse import Kept, find_kept, keep_all, plan_kept, plan_kept_input_grad, plan_unstructured
+from sslnet.kernels.conv_sparse import (
+    Kept,
+    find_kept,
+    hardly_zero,
+    keep_all,
+    plan_kept,
+    plan_kept_input_grad,
+    plan_unstructured,
+)
 from sslnet.kernels.memory import aligned_empty, aligned_zeros
 from sslnet.kernels.threads import deterministic
 from sslnet.kernels.vector import VectorUnit, vector_unit
@@ -36,13 +44,8 @@ from sslnet.kernels.winograd_choice import allowed, winograd_tiles
 WAYS = ("dense", "kept", "lowered", "direct", "estimate", "measure")
 SHRUNK = 0.9
 """A plan is made anew when no more than this part of what it takes is left."""
-FEW_ZEROS = 0.4
+FEW_ZEROS = 0.2
 """With fewer zeros than this part of the weights there are too few zero rows and columns to make use of."""
-SAMPLE = 4096
-"""Weights looked at to tell whether there are so few."""
-CLEARLY = 0.6
-"""Estimates are rough, of transformed products above all: zeros are made use of where that takes no more than this part of
-the dense cycles."""
 MANY_ZEROS = 0.6
 """Single weights are tried when at least this part of them is zero."""
 TRIALS = 4
@@ -52,6 +55,9 @@ TRIAL_BATCH = 4
 
 class _Ways:
     """The plan for the zeros there are, made anew when they have changed."""
+
+    CLEARLY: ClassVar[float]
+    """Zeros are made use of where that takes no more than this part of the dense cycles, both estimated."""
 
     def __init__(self, geometry: ConvGeometry, way: str, winograd: bool, unit: VectorUnit | None) -> None:
         assert way in WAYS
@@ -82,12 +88,8 @@ class _Ways:
         self.plan = self._choose(weights)
 
     def _pattern(self, weights: np.ndarray) -> Kept:
-        if self.way == "estimate":
-            flat = weights.reshape(-1)
-            # A step that is odd meets all columns of all rows in turn, in the usual sizes.
-            sample = flat[:: max(flat.size // SAMPLE, 1) | 1]
-            if np.count_nonzero(sample) > (1 - FEW_ZEROS) * sample.size:
-                return keep_all(self.geometry)
+        if self.way == "estimate" and hardly_zero(weights, FEW_ZEROS):
+            return keep_all(self.geometry)
         return find_kept(weights, self.geometry.groups)
 
     def _still_fits(self, kept: Kept | None, count: int) -> bool:
@@ -107,10 +109,10 @@ class _Ways:
             return self._plan(self.way, self.geometry)
         assert self.kept is not None
         dense = self._plan("dense", self.geometry)
-        if self.kept.share > CLEARLY:
+        if self.kept.share > self.CLEARLY:
             return dense
         kept = self._plan("kept", self.geometry)
-        return kept if kept.cycles <= CLEARLY * self._dense_cycles() else dense
+        return kept if kept.cycles <= self.CLEARLY * self._dense_cycles() else dense
 
     def _fastest(self, plans: list[Any], weights: np.ndarray) -> int:
         """The place of the plan that takes the least time; they take turns."""
@@ -134,6 +136,8 @@ class _Ways:
 
 class SparseForward(_Ways):
     """y = x * w + b, then ReLU if planned with it, with zeros left out where that is faster."""
+
+    CLEARLY = 0.85
 
     def __init__(
         self,
@@ -188,6 +192,8 @@ class SparseForward(_Ways):
 
 class SparseInputGrad(_Ways):
     """dx from dy: dense, or from kept rows and columns alone, whichever way single weights go in the forward pass."""
+
+    CLEARLY = 0.6  # the estimate of what is added back to the pixels is rough
 
     def __init__(
         self, geometry: ConvGeometry, way: str, *, winograd: bool = True, unit: VectorUnit | None = None

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numba import njit
 
+from sslnet.kernels.conv_cost import FAR_BYTES
 from sslnet.kernels.conv_engine import address, record
 from sslnet.kernels.conv_geometry import ConvGeometry
 from sslnet.kernels.conv_sparse import Kept
 from sslnet.kernels.conv_sparse_moves import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv_sparse_tiles import panel_tile
 from sslnet.kernels.conv_sparse_weights import KeptForward
-from sslnet.kernels.memory import scratch
+from sslnet.kernels.memory import scratch_address
 from sslnet.kernels.threads import num_parts
 from sslnet.kernels.vector import VectorUnit, call_tile
 
@@ -31,6 +33,8 @@ LOWER = 12, 4
 """Cycles to lower a tap: for a chunk, and for each of its vectors."""
 LINE = 2.2
 """Cycles for a vector from the second-level cache, where the lowered pixels are."""
+FAR = 8 * 1024 * 1024
+"""Bytes of inputs and outputs of all images beyond which they come from far, and are waited for."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,9 @@ def choose_panels(geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> tuple
     """Tile, chunks and estimated cycles of PixelForward."""
     products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
     most = max(len(c) for c in kept.columns)
-    return choose_tile(unit, products, lambda tile: cut_chunks(unit, geometry, tile, most))
+    tile, chunks, cycles = choose_tile(unit, products, lambda tile: cut_chunks(unit, geometry, tile, most))
+    moved = 4 * (prod(geometry.input_shape) + prod(geometry.output_shape))
+    return tile, chunks, cycles + (moved / geometry.batch / FAR_BYTES if moved > FAR else 0)
 
 
 def is_same(geometry: ConvGeometry) -> bool:
@@ -219,7 +225,7 @@ class PixelForward(KeptForward):
         return f"kept pixels {self.tile.filters}x{self.tile.vectors}"
 
     def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        col = address(scratch("conv col", self.col_size))
+        col = scratch_address("conv col", self.col_size)
         _run_kept(u0, u1, self.numbers, self.groups, self.chunks, self.tiles, col, x, y)
 
 

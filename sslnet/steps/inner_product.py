@@ -8,6 +8,7 @@ import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.kernels.fc import plan_dot, plan_outer, plan_sum
+from sslnet.kernels.fc_kept import KeptProduct, keep_product
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.steps.base import Step
 
@@ -15,7 +16,8 @@ from sslnet.steps.base import Step
 class InnerProductStep(Step):
     """A fully connected layer: two products and an outer one with the weights where they lie.
 
-    With ``transpose`` the weights are (inputs, outputs), and forward and input gradient change their roles.
+    With ``transpose`` the weights are (inputs, outputs), and forward and input gradient change their roles. While weights
+    are held, rows and columns of them that are zero are left out, where that is worth a copy of the others.
     """
 
     layer: InnerProduct
@@ -27,7 +29,11 @@ class InnerProductStep(Step):
         self.inputs = rows if layer.transpose else columns
         self.sizes = bottom[0].count // self.inputs, rows, columns
         self.relu = False
+        self.leaves_zeros = True
+        """Whether zeros may be left out."""
         self._forward: Any = None
+        self._held = self._fresh = False
+        self._kept: KeptProduct | None = None
         self._input_grad: Any = None
         self._weight_grad: Any = None
 
@@ -39,12 +45,21 @@ class InnerProductStep(Step):
         """Applies max(0, .) to the output from now on."""
         self.relu = True
 
+    def hold_weights(self, held: bool) -> None:
+        self._held, self._fresh, self._kept = held, False, None
+
     def forward(self) -> None:
         layer = self.layer
-        if self._forward is None:
-            self._forward = (plan_sum if layer.transpose else plan_dot)(*self.sizes)
         x, y = self.bottom[0].data.reshape(-1, self.inputs), self.top[0].data.reshape(-1, layer.num_output)
         bias = layer.blobs[1].data if len(layer.blobs) > 1 else None
+        if self._held and not self._fresh and self.leaves_zeros:
+            self._kept = keep_product(len(x), layer.blobs[0].data, bias, transpose=layer.transpose)
+        self._fresh = True
+        if self._kept is not None:
+            self._kept.run(x, y, relu=self.relu)
+            return
+        if self._forward is None:
+            self._forward = (plan_sum if layer.transpose else plan_dot)(*self.sizes)
         self._forward.run(x, layer.blobs[0].data, y, bias, relu=self.relu)
 
     def backward(self) -> None:
@@ -72,5 +87,6 @@ class InnerProductStep(Step):
 
     @property
     def kernel(self) -> str:
-        name = self._forward.kernel if self._forward is not None else "fc"
+        run = self._kept or self._forward
+        name = run.kernel if run is not None else "fc"
         return f"{name}+relu" if self.relu else name

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels import fc
+from sslnet.kernels import fc, fc_kept
 from sslnet.net import Net
 
 NET = """
@@ -25,6 +25,7 @@ def no_blas(monkeypatch):
     monkeypatch.setattr(fc, "_suits_blas", lambda shape, unit: False)
     monkeypatch.setattr(fc, "FEW_ROWS", 0)
     monkeypatch.setattr(fc, "FEW_IMAGES", 0)
+    monkeypatch.setattr(fc_kept, "SMALL", 0)
 
 
 def nets(shape, outputs, *, bias=True, transpose=False, axis=1, relu=False, params="", force=True):
@@ -101,3 +102,46 @@ def test_new_batch_size_is_a_new_plan():
             net.blobs["x"].reshape(batch, 5)
             net.reshape()
         compare(fast, plain)
+
+
+ZEROS = st.sampled_from([(0.5, 0.5), (0.8, 0), (0, 0.8), (1, 1), (0.1, 0.05), (0, 0)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.fixed_dictionaries({"bias": st.booleans(), "transpose": st.booleans(), "relu": st.booleans()}),
+    ZEROS,
+)
+def test_held_weights_leave_out_zero_rows_and_columns(images, options, zeros):
+    fast, plain = nets((images, 30), 40, **options)
+    random = np.random.default_rng(images)
+    dead = [random.random(size) < share for size, share in zip((40, 30), zeros)]
+    for net in (fast, plain):
+        weights = net.params["ip"][0].data
+        matrix = weights.T if options["transpose"] else weights
+        matrix[dead[0]] = 0
+        matrix[:, dead[1]] = 0
+    plan = fast.plan(fused=True)
+    plan.hold_weights(True)
+    x = random.normal(size=(images, 30))
+    for _ in range(2):
+        for net in (fast, plain):
+            net.forward(x=x)
+        np.testing.assert_allclose(fast.blobs["ip"].data, plain.blobs["ip"].data, atol=2e-5, rtol=1e-5)
+    assert ("kept" in kernels(fast)[1]) == (min(zeros[0] + zeros[1], 1) > 0.3)
+    plan.hold_weights(False)
+    compare(fast, plain)
+
+
+def test_weights_held_again_are_read_again():
+    fast, plain = nets((3, 30), 40)
+    plan = fast.plan(fused=True)
+    for dead in (35, 5, 20):
+        for net in (fast, plain):
+            net.params["ip"][0].data[...] = 1.5
+            net.params["ip"][0].data[:dead] = 0
+        plan.hold_weights(True)
+        for net in (fast, plain):
+            net.forward(x=np.ones((3, 30)))
+        np.testing.assert_allclose(fast.blobs["ip"].data, plain.blobs["ip"].data, atol=2e-5, rtol=1e-5)
