@@ -91,7 +91,7 @@ def hardly_zero(weights: np.ndarray, few: float = 0.1) -> bool:
     flat = weights.reshape(-1)
     # A step that is odd meets all columns of all rows in turn, in the usual sizes.
     sample = flat[:: max(flat.size // SAMPLE, 1) | 1]
-    return np.count_nonzero(sample) > (1 - few) * sample.size
+    return bool(np.count_nonzero(sample) > (1 - few) * sample.size)
 
 
 def find_kept(weights: np.ndarray, groups: int = 1) -> Kept:
