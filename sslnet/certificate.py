@@ -178,7 +178,7 @@ def certify(solver: Any, batches: int) -> list[Certificate]:
     batches  over which the gradient is averaged: those of one epoch for the exact one
     """
     single = [update for update in solver.updates if update.penalty is not None and update.param.lr_mult]
-    with _undisturbed(solver.net):
+    with undisturbed(solver.net):
         at_weights = _gradients(solver, batches)
         found = [
             _certificate(solver, batches, at_weights, Tilings(update.penalty), _with_bias(update), _kinds(update))
@@ -306,7 +306,7 @@ def _gradients(solver: Any, batches: int) -> dict[int, np.ndarray]:
 
 
 @contextmanager
-def _undisturbed(net: Any) -> Iterator[None]:
+def undisturbed(net: Any) -> Iterator[None]:
     """Whatever runs inside, the net's parameters and states are afterwards what they were."""
     states, values = net.layer_states(), [param.blob.data.copy() for param in net.learnable]
     try:

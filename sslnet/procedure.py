@@ -30,15 +30,18 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
 from sslnet.compress.relocate import relocate
 from sslnet.compress.sizes import total_size
-from sslnet.errors import DefinitionError, UsageError, WeightsError
-from sslnet.files import atomic_write, resolve
+from sslnet.errors import UsageError, WeightsError
+from sslnet.files import atomic_write, resolve, sole_user
+from sslnet.merged import merge_nets, names_apart
 from sslnet.monitor import Monitor
 from sslnet.net import Net
 from sslnet.procedure_groups import add_groups, declared, set_strengths
 from sslnet.prototxt import Definition
 from sslnet.solver import Solver
 from sslnet.solver_nets import check_aims, find_nets, named_weights, net_state
+from sslnet.speedup import Race, Track
 from sslnet.steering import Steering
+from sslnet.targets import Targets
 from sslnet.timing import open_net, time_nets
 from sslnet.tradeoff import Stopped, Watch
 from sslnet.trials import (
@@ -56,7 +59,9 @@ from sslnet.weights import save_weights
 STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
 FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
 """What the names of each stage's files start with."""
-STATE = "state.json"
+STATE, LOCK = "state.json", "in_use.lock"
+UNFINISHED = re.compile(r"\.[0-9a-f]{8}-(state|report|[1-4]_)")
+"""Names of files that a killed run was writing (``sslnet.files.atomic_path``)."""
 EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
 """Of a stage that trains, where no solver says how long."""
 EPOCH = 200
@@ -84,15 +89,13 @@ max_iter: {max_iter}
 class Task:
     """What is asked for.
 
-    of, target           "flops" or "params", and the part of them that may be left, 0 to 1
     model, solver        paths; one of them is needed. A model takes the place of the net that the solver names
     weights              of the trained net; None: it is trained first
     iterations, finetune, baseline_iterations   None: as the solver says (half of it to fine-tune), else in epochs
     base_lr              of the solver made where none is given
     """
 
-    of: str
-    target: float
+    targets: Targets
     folder: str
     model: str | None = None
     solver: str | None = None
@@ -109,7 +112,8 @@ class Task:
         files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
         marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
         others = {
-            f"--target-{self.of}": self.target,
+            f"--target-{self.targets.of}": self.targets.text,
+            "--speedup-batch": self.targets.batch,
             "--set": " ".join(self.overrides) or None,
             "--iterations": self.iterations,
             "--finetune": self.finetune,
@@ -140,7 +144,7 @@ class Procedure:
         self.solver = self._solver_definition()
         said = self.solver.message.random_seed
         self.seed = task.seed if task.seed is not None else said if said >= 0 else 1
-        self.definition = self._net_definition()
+        self.definition = prototxt.upgrade_net(find_nets(self.solver)[0])
         param = self.solver.message
         self.state = net_state(self.definition, pb.TRAIN, param.train_state)
         self.trial = find_trial(self.solver, self.seed)
@@ -158,7 +162,7 @@ class Procedure:
                 for name in ("net_param", "train_net", "train_net_param", "test_net", "test_net_param"):
                     solver.message.ClearField(name)
                 solver.message.net = task.model
-            return solver
+            return merge_nets(solver) if names_apart(solver) else solver
         assert task.model is not None
         train = Net(prototxt.read_net(task.model), phase=pb.TRAIN, lean=True)
         iterations = EPOCHS["sparsify"] * max(EPOCH, epoch_batches(train) or 0)
@@ -171,16 +175,6 @@ class Procedure:
         )
         made = prototxt.parse(text, pb.SolverParameter, os.path.join(task.folder, "solver.prototxt"))
         return prototxt.apply_overrides(made, task.overrides)
-
-    def _net_definition(self) -> Definition:
-        param = self.solver.message
-        if param.HasField("train_net") or param.HasField("train_net_param") or param.test_net or param.test_net_param:
-            raise DefinitionError(
-                "nets for training and testing that are two definitions cannot be made small together",
-                path=self.solver.path,
-                hint="name one file with both phases as net",
-            )
-        return prototxt.upgrade_net(find_nets(self.solver)[0])
 
     def iterations(self, stage: str) -> int:
         """Of a stage that trains."""
@@ -213,7 +207,8 @@ class Procedure:
         """What the state file says is done. raises UsageError for the folder of another task"""
         folder, path, options = self.task.folder, os.path.join(self.task.folder, STATE), self.task.options()
         if not os.path.exists(path):
-            if os.path.isdir(folder) and os.listdir(folder):
+            found = os.listdir(folder) if os.path.isdir(folder) else []
+            if any(name != LOCK and not UNFINISHED.match(name) for name in found):
                 raise UsageError(
                     f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output"
                 )
@@ -246,18 +241,29 @@ class Procedure:
         """The results of all stages, by name. raises Stopped when a solver was asked to stop"""
         if "sparsify" not in self.results:
             self._check_sparsity()
-        os.makedirs(self.task.folder, exist_ok=True)
-        self._save()
-        for number, stage in enumerate(STAGES, 1):
-            if stage in self.results:
-                continue
-            self.tell(f"stage {number} of {len(STAGES)}: {stage}")
-            self.results[stage] = getattr(self, f"_{stage}")()
+        folder = self.task.folder
+        os.makedirs(folder, exist_ok=True)
+        with sole_user(os.path.join(folder, LOCK), folder):
+            for name in filter(UNFINISHED.match, os.listdir(folder)):
+                _remove(os.path.join(folder, name))
             self._save()
+            return self._run_stages()
+
+    def _run_stages(self) -> dict[str, Any]:
+        for number, stage in enumerate(STAGES, 1):
+            if stage not in self.results:
+                self.tell(f"stage {number} of {len(STAGES)}: {stage}")
+                self.results[stage] = getattr(self, f"_{stage}")()
+                self._save()
             if stage in FILES:
-                for path in self._snapshots(stage):
-                    _remove_snapshot(path)
+                self._tidy(stage)
         return self.results
+
+    def _tidy(self, stage: str) -> None:
+        """Removes what a stage that is done needed on the way, also what an interrupted run left of it."""
+        start = glob.escape(self.name(stage, "_iter_"))
+        for path in (*glob.glob(f"{start}*.solverstate"), *glob.glob(f"{start}*.caffemodel")):
+            _remove(path)
 
     def _baseline(self) -> dict[str, Any]:
         self._write_net("baseline", self.definition.message)
@@ -268,10 +274,10 @@ class Procedure:
 
     def _sparsify(self) -> dict[str, Any]:
         added = self._write_net("sparsify", self._sparse_definition().message)
-        steering = Steering(self.task.of, self.task.target, self.tell)
+        steering = Steering(self.task.targets, self.tell)
         self._train("sparsify", "sparsify", [self.weights("baseline")], steering)
         score = self.trial.score(self.weights("sparsify"), added)
-        return {"met": steering.met, "left": steering.left, **asdict(score)}
+        return {"met": steering.met, "left": steering.left, "missed": steering.missed(), **asdict(score)}
 
     def _compact(self) -> dict[str, Any]:
         compaction = compact(
@@ -320,7 +326,14 @@ class Procedure:
             "forward": [net.forward.median for net in timing.nets],
             "backward": [net.backward.median if net.backward else None for net in timing.nets],
             "bytes": [os.path.getsize(weights) for _, weights in pairs],
+            "race": asdict(self._race()) if self.task.targets.of == "speedup" else None,
         }
+
+    def _race(self) -> Race:
+        """The small net against the baseline, as they are deployed."""
+        track = Track(self.trial, self.task.targets.batch)
+        suffix = "_deploy.prototxt" if self.results["compact"]["deploy"] else ".prototxt"
+        return track.race(prototxt.read_net(self.name("compact", suffix)).message, self.weights("finetune"))
 
     # -- definitions -------------------------------------------------------------------------------------------------
 
@@ -366,7 +379,10 @@ class Procedure:
         net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)
         check_aims(self.solver, net)
         param.net_param.CopyFrom(definition.message)
-        check_turnable(Solver(self.solver.with_message(param), net=net))
+        solver = Solver(self.solver.with_message(param), net=net)
+        check_turnable(solver)
+        if "baseline" not in self.results:
+            Steering(self.task.targets).start(solver)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -424,6 +440,10 @@ def _iteration(path: str) -> int:
 
 
 def _remove_snapshot(state: str) -> None:
-    for path in (state, state.replace(".solverstate", ".caffemodel")):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
+    _remove(state)
+    _remove(state.replace(".solverstate", ".caffemodel"))
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)

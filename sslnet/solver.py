@@ -45,6 +45,7 @@ from sslnet.snapshot import (
     write_state,
 )
 from sslnet.solver_nets import check, check_aims, find_nets, named_weights, net_state, read_definition
+from sslnet.update_rules import Update
 from sslnet.update_settings import frozen
 from sslnet.updates import make_updates
 from sslnet.weights import Copied, save_weights
@@ -57,9 +58,9 @@ class Steering(Protocol):
 
     def after_iteration(self, solver: Any) -> None: ...
 
-    def state(self) -> np.ndarray: ...
+    def state(self) -> dict[str, np.ndarray]: ...
 
-    def set_state(self, state: np.ndarray) -> None: ...
+    def set_state(self, state: dict[str, np.ndarray]) -> None: ...
 
 
 CUT = 1e-4
@@ -287,11 +288,15 @@ class Solver:
         for coupled in self.coupled:
             coupled.penalty.scale(factor)
 
-    def keep_zeros(self) -> None:
-        """Ends the group lassos: weights under one that are zero now stay zero, the others are trained on without it."""
-        penalised = [update for update in self.updates if update.penalty is not None]
-        penalised += [update.bias for update in penalised if update.bias is not None]
-        penalised += [update for coupled in self.coupled for update in coupled.members]
+    def keep_zeros(self, updates: Sequence[Update] | None = None) -> None:
+        """Ends the group lassos, or those of some updates that are not coupled, their biases among them: weights under one
+        that are zero now stay zero, the others are trained on without it."""
+        penalised = list(updates or ())
+        if updates is None:
+            penalised += [update for update in self.updates if update.penalty is not None]
+            penalised += [update.bias for update in penalised if update.bias is not None]
+            penalised += [update for coupled in self.coupled for update in coupled.members]
+            self.ended, self.coupled = self.coupled or self.ended, []
         self._find_frozen()
         for update in penalised:
             alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
@@ -299,7 +304,6 @@ class Solver:
             for array in update.history:  # momentum would move them once more
                 array.reshape(-1)[update.keep == 0] = 0
             update.penalty, update.bias, update.mean, update.led = None, None, None, False
-        self.ended, self.coupled = self.coupled or self.ended, []
         self._tell_frozen()
 
     def _tell_frozen(self) -> None:
@@ -429,8 +433,9 @@ class Solver:
         self.last_snapshot, self._saved_at = os.fspath(path), self.iter
         put_state(state, self.updates, self._nets(), path)
         put_duals(self.coupled, state.arrays)
-        if self.steering is not None and "steering" in state.arrays:
-            self.steering.set_state(state.arrays["steering"])
+        if self.steering is not None:
+            start = "steering/"
+            self.steering.set_state({k.removeprefix(start): a for k, a in state.arrays.items() if k.startswith(start)})
         self._losses.clear()
         self._losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
         self._frozen_known = any(update.keep is not None for update in self.updates)
@@ -445,7 +450,7 @@ class Solver:
         state = take_state(self.updates, self._nets())
         state.arrays |= take_duals(self.coupled)
         if self.steering is not None:
-            state.arrays["steering"] = self.steering.state()
+            state.arrays |= {f"steering/{name}": array for name, array in self.steering.state().items()}
         state.iteration, state.current_step = self.iter, self.current_step
         state.learned_net, state.seed = weights, self.seed
         state.arrays["losses"] = np.array(self._losses, np.float64)

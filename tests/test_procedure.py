@@ -18,6 +18,7 @@ from sslnet.net import Net
 from sslnet.procedure import Procedure, Task
 from sslnet.procedure_groups import add_groups, declared, set_strengths
 from sslnet.solver import Solver
+from sslnet.targets import Targets
 from sslnet.tradeoff import Stopped
 
 MODEL = Path(__file__).parents[1] / "models/digits/train_test.prototxt"
@@ -61,7 +62,7 @@ def task(folder: Path, **changes: Any) -> Task:
         **SHORT,
         **changes,
     }
-    return Task("flops", 0.7, str(folder), **options)
+    return Task(Targets("flops", 0.7), str(folder), **options)
 
 
 def stripped(results: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def test_small_net_still_knows_its_digits(tmp_path: Path) -> None:
     overrides = ("max_iter=900", "stepvalue=700,850")
     lengths: dict[str, Any] = {"baseline_iterations": 300, "finetune": 200}
     results = Procedure(
-        Task("flops", 0.3, str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides, **lengths)
+        Task(Targets("flops", 0.3), str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides, **lengths)
     ).run()
     before, after = results["compact"]["flops"]
     assert results["sparsify"]["met"]
@@ -177,7 +178,7 @@ def test_trained_weights_are_the_baseline(whole: tuple[Path, dict[str, Any]], tm
 
 def test_solver_says_how_to_train(tmp_path: Path) -> None:
     overrides = ("max_iter=50", "stepvalue=40,45")
-    one = Procedure(Task("flops", 0.9, str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides))
+    one = Procedure(Task(Targets("flops", 0.9), str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides))
     assert [one.iterations(stage) for stage in ("baseline", "sparsify", "finetune")] == [50, 50, 25]
     one.run()
     solvers = {
@@ -264,8 +265,11 @@ def test_default_folder_has_the_name_of_the_net(path: str, folder: str) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--model", "M"], "either --target-flops or --target-params"),
-        (["--model", "M", "--target-flops", "0.5", "--target-params", "0.5"], "either --target-flops or"),
+        (["--model", "M"], "say how small: --target-flops, --target-params or"),
+        (
+            ["--model", "M", "--target-flops", "0.5", "--target-params", "0.5"],
+            "only one of --target-flops, --target-params",
+        ),
         (["--model", "M", "--target-flops", "1"], "--target-flops must lie between 0 and 1, not 1"),
         (["--target-flops", "0.5"], "say which net"),
         (["--model", "M", "--target-flops", "0.5", "--finetune", "-1"], "--finetune must be 0 or more"),
@@ -308,4 +312,4 @@ def test_net_waiting_for_data_has_no_test_data(tmp_path: Path) -> None:
     by_hand += "shape { dim: 4 dim: 2 dim: 6 dim: 6 } shape { dim: 4 } } }"
     model.write_text(by_hand + DUMMY.format(rule="include { phase: TRAIN }", loss=""))
     with pytest.raises(UsageError, match="has no test data: it waits for data, label"):
-        Procedure(Task("flops", 0.5, str(tmp_path / "a"), model=str(model)))
+        Procedure(Task(Targets("flops", 0.5), str(tmp_path / "a"), model=str(model)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,26 +12,55 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.compress import compact
+from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.net import Net
+from sslnet.procedure_groups import add_groups
+from sslnet.remaining import Left, left
 from sslnet.solver import Solver
-from sslnet.steering import Left, Steering, left
+from sslnet.speedup import Clock
+from sslnet.steering import Steering
+from sslnet.targets import Targets
 
 DIGITS = Path(__file__).parents[1] / "solvers" / "digits_ssl.prototxt"
 
 
-def solver(steering: Steering, *overrides: str) -> Solver:
-    definition = prototxt.apply_overrides(
-        prototxt.read_solver(DIGITS), ["max_iter=900", "stepvalue=700", "snapshot=0", *overrides]
-    )
-    return Solver(definition, steering=steering)
+NET = """
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN } transform_param { scale: 0.0625 }
+        data_param { source: "digits/train" backend: BUILTIN batch_size: 32 } }
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST } transform_param { scale: 0.0625 }
+        data_param { source: "digits/test" backend: BUILTIN batch_size: 64 } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1" param { breadth_decay_mult: 1 }
+        convolution_param { num_output: 8 kernel_size: 3 pad: 1 stride: 2 weight_filler { type: "msra" } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
+        param { breadth_decay_mult: 1 kernel_shape_decay_mult: 1 }
+        convolution_param { num_output: 16 kernel_size: 3 pad: 1 weight_filler { type: "msra" } } }
+layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
+layer { name: "ip1" type: "InnerProduct" bottom: "conv2" top: "ip1" param { breadth_decay_mult: 1 }
+        inner_product_param { num_output: 16 weight_filler { type: "msra" } } }
+layer { name: "relu3" type: "ReLU" bottom: "ip1" top: "ip1" }
+layer { name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
+        inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
+"""
+SOLVER = """
+base_lr: 0.02 lr_policy: "multistep" gamma: 0.1 stepvalue: 240 momentum: 0.9 average_loss: 5 max_iter: 300 random_seed: 1
+breadth_decay: 0.01 kernel_shape_decay: 0.003 snapshot_prefix: "unused"
+"""
+
+
+def solver(steering: Steering, *overrides: str, net: str = NET) -> Solver:
+    definition = prototxt.parse(SOLVER, pb.SolverParameter)
+    definition.message.net_param.CopyFrom(prototxt.parse(net, pb.NetParameter).message)
+    return Solver(prototxt.apply_overrides(definition, list(overrides)), steering=steering)
 
 
 @pytest.mark.parametrize("of", ["flops", "params"])
 def test_target_is_met_and_kept(of: str) -> None:
     told: list[str] = []
-    steering = Steering(of, 0.3, told.append)
+    steering = Steering(Targets(of, 0.3), told.append)
     one = solver(steering, "momentum=0.9")
-    one.step(900)
+    one.step(300)
     assert steering.met
     assert getattr(left(one.net), of) <= 0.3
     assert "the target is met" in told[0]
@@ -81,28 +111,169 @@ def test_net_cut_in_two_has_nothing_left() -> None:
     assert left(Net(prototxt.parse(text, pb.NetParameter))) == Left(0.0, 0.0)
 
 
-@pytest.mark.parametrize("stop", [60, 240])
-def test_resumed_run_is_the_same_run(stop: int, tmp_path: Path) -> None:
-    """Stopped before the target is met, and after."""
+TARGETS = [Targets("flops", 0.9), Targets("params", None, {"conv2": 0.8}), Targets("speedup", 1.2, batch=2)]
+
+
+@pytest.mark.parametrize("targets", TARGETS, ids=lambda targets: targets.of)
+@pytest.mark.parametrize("stop", [40, 200])
+def test_resumed_run_is_the_same_run(
+    stop: int, targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before the target is met, and after; a speedup steered by the table of the run that was stopped."""
+    measured = iter([1.0, 7.0])
+
+    def measure(solver: Solver, levers: Any, track: Any) -> Clock:
+        layers, slow = len(solver.net.layers), next(measured)
+        left = np.array([[1.0] * layers + [1.0], [0.1] * layers + [1.0]])
+        return Clock(left, np.array([[slow] * layers + [1.0], [0.1] * layers + [1.0]]))
+
+    monkeypatch.setattr(Clock, "measure", staticmethod(measure))
+    monkeypatch.setattr(Clock, "race", lambda *args: None)
     prefix = f"snapshot_prefix={tmp_path}/run"
-    whole = solver(Steering("flops", 0.9), prefix)
-    whole.step(stop + 30)
-    first = solver(Steering("flops", 0.9), prefix)
-    first.step(stop)
-    _, state = first.snapshot()
-    second = solver(Steering("flops", 0.9), prefix)
+    whole = solver(Steering(targets), prefix)
+    whole.step(stop)
+    _, state = whole.snapshot()
+    whole.step(9)
+    second = solver(Steering(targets), prefix)
     second.restore(state)
-    second.step(30)
+    second.step(9)
     for name, blobs in whole.net.params.items():
         for blob, other in zip(blobs, second.net.params[name]):
             np.testing.assert_array_equal(blob.data, other.data)
-    assert second.steering.state().tolist() == whole.steering.state().tolist()  # type: ignore[union-attr]
+    assert whole.steering is not None and second.steering is not None
+    for name, values in whole.steering.state().items():
+        np.testing.assert_array_equal(values, second.steering.state()[name], name)
+
+
+def test_snapshot_of_other_targets_is_one_clear_error(tmp_path: Path) -> None:
+    one = solver(Steering(Targets("flops", 0.5)), f"snapshot_prefix={tmp_path}/run")
+    one.step(1)
+    _, state = one.snapshot()
+    two = solver(Steering(Targets("flops", 0.5, {"conv2": 0.3})))
+    with pytest.raises(WeightsError, match="steered to other targets"):
+        two.restore(state)
+
+
+def test_layer_is_steered_by_itself() -> None:
+    steering = Steering(Targets("flops", None, {"conv2": 0.3}))
+    one = solver(steering, "breadth_decay=0.001")
+    one.step(300)
+    assert steering.met
+    assert np.count_nonzero(one.net.params["conv2"][0].data) < 0.4 * one.net.params["conv2"][0].count
+    assert one.net.params["conv1"][0].data.any(axis=(1, 2, 3)).all()
+    ip1 = next(update for update in one.updates if update.param.name == "ip1[0]")
+    assert ip1.penalty is not None
+    assert ip1.penalty.tilings[0].strength == pytest.approx(0.001)
+    assert all(update.penalty is None for update in one.updates if update.param.layer.name == "conv2")
+
+
+def test_strength_that_kills_everything_leaves_the_last_rows() -> None:
+    """Far too strong at once: each layer keeps a row, what it was an iteration before, and the run goes on."""
+    told: list[str] = []
+    one = solver(Steering(Targets("flops", 0.05), told.append))
+    one.scale_penalties(1e5)
+    one.step(20)
+    for name in ("conv1", "conv2", "ip1"):
+        assert one.net.params[name][0].data.any(), name
+    assert any("the last groups of" in line for line in told)
+    assert left(one.net).flops > 0
+
+
+def test_short_run_keeps_its_net() -> None:
+    """60 iterations to a twentieth: not to be had, but nothing is destroyed, and it says what it would take."""
+    told: list[str] = []
+    steering = Steering(Targets("flops", 0.05), told.append)
+    one = solver(steering, "max_iter=60", "stepvalue=50")
+    one.step(60)
+    assert not steering.met
+    assert left(one.net).flops > 0.05
+    assert one.smoothed_loss < 2
+    assert "the run is too short, about" in told[-1]
+    assert "are left, not 5 %" in steering.missed()
+
+
+def test_residual_branch_may_go_but_not_the_way_through() -> None:
+    text = """
+    layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 2 dim: 5 dim: 5 }
+      shape { dim: 4 } data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" } } }
+    layer { name: "a" type: "Convolution" bottom: "x" top: "a" param { breadth_decay_mult: 1 }
+      convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "xavier" } } }
+    layer { name: "b" type: "Convolution" bottom: "a" top: "b" param { breadth_decay_mult: 1 }
+      convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "xavier" } } }
+    layer { name: "s" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }
+    layer { name: "c" type: "InnerProduct" bottom: "s" top: "c"
+      inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+    layer { name: "l" type: "SoftmaxWithLoss" bottom: "c" bottom: "y" top: "l" }
+    """
+    param = pb.SolverParameter(base_lr=0.1, lr_policy="fixed", max_iter=90, random_seed=0, breadth_decay=0.1)
+    param.net_param.CopyFrom(prototxt.parse(text, pb.NetParameter).message)
+    told: list[str] = []
+    one = Solver(param, steering=Steering(Targets("flops", 0.3), told.append))
+    one.scale_penalties(1e5)
+    one.step(30)
+    assert one.net.params["a"][0].data.any()
+    assert not one.net.params["b"][0].data.any()
+    assert any("the last groups of a stay" in line for line in told)
+    assert not any("groups of b" in line for line in told)
+
+
+def test_coupled_groups_are_held_too() -> None:
+    told: list[str] = []
+    net = prototxt.parse(NET.replace("param { breadth_decay_mult: 1 }", ""), pb.NetParameter)
+    net.message.layer[4].ClearField("param")
+    add_groups(net, {"phase": pb.TRAIN, "level": 0, "stages": ()})
+    one = solver(
+        Steering(Targets("flops", 0.05), told.append), "group_lasso_decay=0.01", net=prototxt.write(net.message)
+    )
+    one.scale_penalties(1e5)
+    one.step(20)
+    assert sum("the last groups of" in line for line in told) == 3
+    assert left(one.net).flops > 0
+
+
+@pytest.mark.parametrize(
+    "targets, message",
+    [
+        (
+            Targets("flops", None, {"conv9": 0.5}),
+            'the layer "conv9", which the net does not have; did you mean "conv1"',
+        ),
+        (Targets("flops", None, {"ip2": 0.5}), 'the layer "ip2", which has no group lasso'),
+        (Targets("flops", 0.0001), "0.01 % of the FLOPs cannot be reached: 0."),
+        (Targets("params", None, {"conv1": 0.01}), '1 % of the parameters of "conv1" cannot be reached'),
+        (Targets("speedup", 1e6, batch=2), "a speedup of 1e+06 cannot be reached: with one group left"),
+    ],
+)
+def test_target_out_of_reach_is_an_error_before_the_run(targets: Targets, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        solver(Steering(targets))
+    assert message in str(error.value).replace("\n  ", "; ")
+
+
+def test_net_that_is_cut_in_two_ends_the_run() -> None:
+    """By other hands than the penalties': no rows can be put back."""
+    one = solver(Steering(Targets("flops", 0.5)))
+    one.step(3)
+    one.net.params["ip2"][0].data[...] = 0
+    one.updates = []
+    with pytest.raises(RunError, match="would lose every channel"):
+        one.step(3)
 
 
 def test_command_steers_and_says_when_it_could_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--set", "max_iter=6", "--set", f"snapshot_prefix={tmp_path}/run", "--set", "test_interval=100"]
-    assert main(["train", "--solver", str(DIGITS), *short, "--target-params", "0.01"]) == 0
-    assert "the target was not met: 100.0 % of the parameters are left, not 1.0 %" in capsys.readouterr().out
+    assert main(["train", "--solver", str(DIGITS), *short, "--target-params", "0.1,conv1=0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert 'not met: 100.0 % of the parameters of "conv1" are left, not 50 %; 100.0 % of the parameters are' in printed
+
+
+def test_command_measures_what_it_made_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--set", "max_iter=6", "--set", f"snapshot_prefix={tmp_path}/run", "--set", "test_interval=100"]
+    assert main(["train", "--solver", str(DIGITS), *short, "--target-speedup", "1.5", "--speedup-batch", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert "the target was not met: the compacted net runs about" in printed
+    assert "compacted, the net runs" in printed
+    assert "forward, batch 64," in printed
 
 
 @pytest.mark.parametrize(
@@ -110,9 +281,16 @@ def test_command_steers_and_says_when_it_could_not(tmp_path: Path, capsys: pytes
     [
         (["--target-flops", "1.5"], "--target-flops must lie between 0 and 1"),
         (["--target-flops", "0.5", "--target-params", "0.5"], "not both"),
+        (["--target-flops", "conv1=0.5,conv1=0.2"], "two targets for conv1"),
+        (["--target-flops", "0.5,0.2"], "two targets for the net"),
+        (["--target-flops", "=0.5"], "which layer is =0.5 for?"),
+        (["--target-flops", "conv1"], '"conv1" is no number'),
+        (["--target-speedup", "0.9"], "--target-speedup must be above 1, not 0.9"),
+        (["--target-speedup", "2", "--speedup-batch", "0"], "--speedup-batch must be at least 1"),
+        (["--target-flops", "0.5", "--speedup-batch", "1"], "--speedup-batch is for --target-speedup"),
         (
             ["--target-flops", "0.5", "--set", "group_lasso_update=SUBGRADIENT"],
-            "no parameter of the net has a group lasso",
+            "no parameter of the net has one",
         ),
     ],
 )

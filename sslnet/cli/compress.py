@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_deterministic_option
+from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,16 +18,13 @@ if TYPE_CHECKING:
 
 HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
 EXAMPLE = "sslnet compress --model models/digits/train_test.prototxt --target-flops 0.3"
-TARGETS = {"flops": "FLOPs", "params": "parameters"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FILE", help="the net with the data of both phases (train_test.prototxt)")
     parser.add_argument("--weights", metavar="FILE", help="its trained weights; default: it is trained first")
     parser.add_argument("--solver", metavar="FILE", help="how to train; default: SGD with momentum, see docs/cli.md")
-    for option, what in TARGETS.items():
-        parser.add_argument(f"--target-{option}", type=float, metavar="X",
-            help=f"the part of its {what} that the small net may have, 0 to 1")  # fmt: skip
+    add_target_options(parser)
     parser.add_argument("--output", metavar="DIR", help="folder of all files; default: NAME_compress")
     parser.add_argument("--iterations", type=int, metavar="N",
         help="in which it becomes sparse; default: the solver's max_iter, else 10 epochs")  # fmt: skip
@@ -66,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             log("stopped: the same command goes on from here")
             return 130
     result = as_json(procedure, results)
-    table = procedure_table(results, task.of, task.target)
+    table = procedure_table(results)
     atomic_write(os.path.join(task.folder, "report.json"), dump_json(result).encode())
     atomic_write(os.path.join(task.folder, "report.txt"), table.text().encode())
     if args.json:
@@ -81,12 +79,11 @@ def make_task(args: argparse.Namespace) -> Task:
     """raises UsageError for options out of range, or that do not belong together"""
     from sslnet.procedure import Task
 
-    given = [(of, value) for of in TARGETS if (value := getattr(args, f"target_{of}")) is not None]
-    if len(given) != 1:
-        raise UsageError("say how small: either --target-flops or --target-params", hint="as --target-flops 0.3")
-    of, target = given[0]
-    if not 0 < target < 1:
-        raise UsageError(f"--target-{of} must lie between 0 and 1, not {target:g}")
+    targets = read_targets(args)
+    if targets is None:
+        raise UsageError(
+            "say how small: --target-flops, --target-params or --target-speedup", hint="as --target-flops 0.3"
+        )
     named = args.model or args.solver
     if not named:
         raise UsageError("say which net: --model or --solver", hint=f"as {EXAMPLE}")
@@ -99,8 +96,7 @@ def make_task(args: argparse.Namespace) -> Task:
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
     return Task(
-        of,
-        target,
+        targets,
         args.output or default_folder(named),
         args.model,
         args.solver,
@@ -143,11 +139,18 @@ def as_json(procedure: Procedure, results: dict[str, Any]) -> dict[str, Any]:
             "forward_ms": 1e3 * time["forward"][side],
             "backward_ms": None if time["backward"][side] is None else 1e3 * time["backward"][side],
         }
-    sparse = results["sparsify"]
+    sparse, targets = results["sparsify"], task.targets
     return {
-        "target": {"of": task.of, "value": task.target, "met": sparse["met"], "left": sparse["left"]},
+        "target": {
+            "of": targets.of,
+            "value": targets.whole,
+            "layers": dict(targets.layers),
+            "met": sparse["met"],
+            "left": sparse["left"],
+        },
         "before_finetuning": {"error": sparse["error"], "loss": sparse["loss"]},
         **outcome,
+        "speedup": time["race"],
         "batch": time["batch"],
         "threads": time["threads"],
         "notes": results["compact"]["notes"],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_deterministic_option
 from sslnet.cli.signals import EFFECTS
+from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
 EXAMPLE = "sslnet train --solver solvers/digits_ssl.prototxt"
-TARGETS = {"flops": "FLOPs", "params": "parameters"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE[,FILE]", help="start from the weights of these .caffemodel files")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
         help="override a field of the solver; may be given several times")  # fmt: skip
-    for option, what in TARGETS.items():
-        parser.add_argument(f"--target-{option}", type=float, metavar="X",
-            help=f"turn the group lasso's strengths until the compacted net has this part of its {what}, 0 to 1")  # fmt: skip
+    add_target_options(parser)
     parser.add_argument("--certificate", type=int, metavar="N",
         help="at the end, say how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
     parser.add_argument("--level", type=int, metavar="N", help="level that the training net's rules are tried against")
@@ -60,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.signals import signal_effects
     from sslnet.solver import Solver
     from sslnet.sparsity import measure_training
+    from sslnet.speedup import race_of
 
     if args.snapshot and args.weights:
         raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
@@ -81,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
             lean=True,
             steering=(steering := make_steering(args, log)),
         )
-        check_penalised(solver, args)
         check_certificate(solver, args)
         introduce(solver, args, log)
         with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up):
@@ -95,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
             metrics.write_certificates(certificates := certify(solver, args.certificate), args.certificate)
     lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
-        found = f"{100 * steering.left:.1f} % of the {steering.name} are left, not {100 * steering.target:.1f} %"
-        lines += ["", f"the target was not met: {found}; more iterations, or stronger penalties, may meet it"]
+        lines += ["", f"the target was not met: {steering.missed()}"]
+    if steering is not None and steering.targets.of == "speedup" and not stopped:
+        lines += ["", f"compacted, the net runs {race_of(solver, steering.targets.batch)}"]
     log.result("\n".join(lines))
     return 130 if stopped else 0
 
@@ -169,31 +168,11 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
 
 
 def make_steering(args: argparse.Namespace, log: Log) -> Steering | None:
-    """What --target-flops and --target-params ask for. raises UsageError for one out of range, or both"""
+    """What the targets ask for. raises UsageError for those out of range, or several"""
     from sslnet.steering import Steering
 
-    given = {of: value for of in TARGETS if (value := getattr(args, f"target_{of}")) is not None}
-    if len(given) > 1:
-        raise UsageError("either --target-flops or --target-params, not both")
-    for of, target in given.items():
-        if not 0 < target < 1:
-            raise UsageError(f"--target-{of} must lie between 0 and 1, not {target:g}")
-        return Steering(of, target, log)
-    return None
-
-
-def check_penalised(solver: Solver, args: argparse.Namespace) -> None:
-    """Before the run: that there are strengths to be turned."""
-    if (
-        solver.steering is not None
-        and not solver.coupled
-        and not any(u.prox or u.keep is not None for u in solver.updates)
-    ):
-        option = next(f"--target-{of}" for of in TARGETS if getattr(args, f"target_{of}") is not None)
-        raise UsageError(
-            f"{option}: no parameter of the net has a group lasso with proximal updates",
-            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
-        )
+    targets = read_targets(args)
+    return Steering(targets, log) if targets else None
 
 
 def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
@@ -205,9 +184,9 @@ def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
     if args.certificate < 1:
         raise UsageError(f"--certificate must be at least 1 batch, not {args.certificate}")
     if solver.steering is not None:
-        option = next(f"--target-{of}" for of in TARGETS if getattr(args, f"target_{of}") is not None)
+        targets = read_targets(args)
         raise UsageError(
-            f"--certificate and {option} exclude each other",
+            f"--certificate and {targets.options()[0] if targets else 'a target'} exclude each other",
             hint="once the target is met the group lasso ends, and there is nothing left to certify",
         )
     if not is_certifiable(solver):
@@ -275,9 +254,8 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
     if solver.iter < solver.param.max_iter:
         state = os.fspath(solver.last_snapshot or "")
         overrides = [word for override in args.overrides for word in ("--set", override)]
-        for of in TARGETS:
-            if (target := getattr(args, f"target_{of}")) is not None:
-                overrides += [f"--target-{of}", f"{target:g}"]
+        targets = read_targets(args)
+        overrides += targets.options() if targets else []
         return [shlex.join(["sslnet", "train", "--solver", args.solver, *overrides, "--snapshot", state])]
     commands = []
     train = net_options(solver.net)

@@ -7,14 +7,13 @@ from typing import Any
 
 from sslnet.report.tables import Table
 from sslnet.report.tradeoff import score_text
-from sslnet.report.units import count, factor, milliseconds, percent, size
+from sslnet.report.units import count, factor, milliseconds, size
 
 
-def procedure_table(results: dict[str, Any], of: str, target: float) -> Table:
+def procedure_table(results: dict[str, Any]) -> Table:
     """A row for each thing that is compared.
 
     results   of all stages, as ``sslnet.procedure.Procedure.run`` gives them
-    of        "flops" or "params": what the target is about
     """
     sparse, compact, time = results["sparsify"], results["compact"], results["time"]
     before, after = results["baseline"], results["test"]
@@ -31,17 +30,16 @@ def procedure_table(results: dict[str, Any], of: str, target: float) -> Table:
         (f"forward ms, batch {time['batch']}", time["forward"], milliseconds),
         (f"backward ms, batch {time['batch']}", time["backward"], milliseconds),
     ]
+    if time["race"]:
+        race = time["race"]
+        rows.append((f"deployed ms, batch {race['batch']}", [race["whole"], race["small"]], milliseconds))
     for name, (ours, small), words in rows:
         table.add(name, words(ours), words(small), factor(ours / small) if ours and small else None)
     table.note(f"before fine-tuning: test {measure} {score_text(sparse['error'], sparse['loss'])}")
     threads = "1 thread" if time["threads"] == 1 else f"{time['threads']} threads"
     table.note(f"times are medians of runs in turns, {threads}, phase TRAIN")
     if not sparse["met"]:
-        name = {"flops": "FLOPs", "params": "parameters"}[of]
-        table.note(
-            f"the target was not met: {percent(sparse['left'])} of the {name} were left, not {percent(target)}; "
-            "more --iterations may meet it"
-        )
+        table.note(f"the target was not met: {sparse['missed']}; more --iterations may meet it")
     for note in compact["notes"]:
         table.note(note)
     return table
