@@ -180,14 +180,14 @@ def test_strength_that_kills_everything_leaves_the_last_rows() -> None:
 
 
 def test_short_run_keeps_its_net() -> None:
-    """60 iterations to a twentieth: not to be had, but nothing is destroyed, and it says what it would take."""
+    """20 iterations to a twentieth: not to be had, but nothing is destroyed, and it says what it would take."""
     told: list[str] = []
     steering = Steering(Targets("flops", 0.05), told.append)
-    one = solver(steering, "max_iter=60", "stepvalue=50")
-    one.step(60)
+    one = solver(steering, "max_iter=20", "stepvalue=19")
+    one.step(20)
     assert not steering.met
     assert left(one.net).flops > 0.05
-    assert one.smoothed_loss < 2
+    assert one.smoothed_loss < 2.3
     assert "the run is too short, about" in told[-1]
     assert "are left, not 5 %" in steering.missed()
 
@@ -223,7 +223,7 @@ def test_coupled_groups_are_held_too() -> None:
     net.message.layer[4].ClearField("param")
     add_groups(net, {"phase": pb.TRAIN, "level": 0, "stages": ()})
     one = solver(
-        Steering(Targets("flops", 0.05), told.append), "group_lasso_decay=0.01", net=prototxt.write(net.message)
+        Steering(Targets("flops", 0.05), told.append), "group_lasso_decay=0.01", *none, net=prototxt.write(net.message)
     )
     one.scale_penalties(1e5)
     one.step(20)
@@ -235,8 +235,8 @@ def test_coupled_groups_are_held_too() -> None:
     "targets, message",
     [
         (
-            Targets("flops", None, {"conv9": 0.5}),
-            'the layer "conv9", which the net does not have; did you mean "conv1"',
+            Targets("flops", None, {"Conv1": 0.5}),
+            'the layer "Conv1", which the net does not have; did you mean "conv1"',
         ),
         (Targets("flops", None, {"ip2": 0.5}), 'the layer "ip2", which has no group lasso'),
         (Targets("flops", 0.0001), "0.01 % of the FLOPs cannot be reached: 0."),
