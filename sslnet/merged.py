@@ -13,6 +13,7 @@ from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.relocate import relocate
+from sslnet.errors import UsageError
 from sslnet.graph import State, filter_layers
 from sslnet.prototxt import Definition, upgrade_net
 from sslnet.solver_nets import find_nets, net_state
@@ -27,18 +28,24 @@ def names_apart(solver: Definition) -> bool:
 
 
 def merge_nets(solver: Definition) -> Definition:
-    """The solver with the net it trains and the first that it tests as one ``net_param``."""
+    """The solver with the net it trains and the first that it tests as one ``net_param``.
+
+    raises UsageError where it tests none
+    """
     param = solver.message
     train, tests = find_nets(solver)
+    if not tests:
+        raise UsageError(
+            f"{solver.path or 'the solver'} has no test data: it names no net to test", hint="add a test_net"
+        )
     result = copy.deepcopy(param)
     for name in (*APART, "net", "net_param", "test_state", "train_state"):
         result.ClearField(name)
     del result.test_iter[1:]
     state = param.test_state[0] if param.test_state else pb.NetState()
-    sides = [_layers(train, pb.TRAIN, param.train_state, solver)]
-    sides += [_layers(test, pb.TEST, state, solver) for test in tests[:1]]
+    ours, theirs = _layers(train, pb.TRAIN, param.train_state, solver), _layers(tests[0], pb.TEST, state, solver)
     result.net_param.name = train.message.name
-    result.net_param.layer.extend(_merged(*sides) if len(sides) > 1 else sides[0])
+    result.net_param.layer.extend(_merged(ours, theirs))
     return solver.with_message(result)
 
 
@@ -57,9 +64,9 @@ def _layers(net: Definition, phase: int, said: Any, solver: Definition) -> list[
 
 
 def _merged(train: list[Any], test: list[Any]) -> list[Any]:
-    keys = [[_key(layer) for layer in layers] for layers in (train, test)]
+    ours, theirs = ([_key(layer) for layer in layers] for layers in (train, test))
     result: list[Any] = []
-    for what, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for what, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if what == "equal":
             result += train[a:b]
             continue

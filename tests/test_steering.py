@@ -222,9 +222,8 @@ def test_coupled_groups_are_held_too() -> None:
     net = prototxt.parse(NET.replace("param { breadth_decay_mult: 1 }", ""), pb.NetParameter)
     net.message.layer[4].ClearField("param")
     add_groups(net, {"phase": pb.TRAIN, "level": 0, "stages": ()})
-    one = solver(
-        Steering(Targets("flops", 0.05), told.append), "group_lasso_decay=0.01", *none, net=prototxt.write(net.message)
-    )
+    strengths = "group_lasso_decay=0.01", "breadth_decay=0", "kernel_shape_decay=0"
+    one = solver(Steering(Targets("flops", 0.05), told.append), *strengths, net=prototxt.write(net.message))
     one.scale_penalties(1e5)
     one.step(20)
     assert sum("the last groups of" in line for line in told) == 3
