@@ -43,16 +43,20 @@ HASTE = 10
 """But no group may die so many times as fast as is needed."""
 GAIN, MOST = 1.5, 10.5
 """Change of the factor's logarithm at a check by that of what is left over what should be; and at most, in a whole run."""
+STEEPEST = 0.05
+"""And at most in an iteration."""
 CLOSE = 0.95
 """The part of the target that is aimed at, so that it is met for sure."""
-AHEAD = 0.06
-"""Part of the run that is foreseen."""
+AHEAD, NEAR = 0.06, 20
+"""Part of the run that is foreseen, and iterations at least: momentum carries groups on for so long."""
+SHORTEST = 50
+"""Iterations that no group is to die in, however short the run is."""
 MEMORY = 0.7
 """Of the speeds at which groups get shorter, from check to check."""
 LOST = 0.35
 """Strengths shrink while the net has lost this part of what it had learned, by its loss."""
 SMOOTH = 20
-"""Iterations over which the loss is smoothed for that."""
+"""Iterations over which the loss is smoothed for that; in short runs a fiftieth of them, 5 at least."""
 RACES = 5
 """Checks at least from one race to the next."""
 
@@ -177,7 +181,7 @@ class Steering:
                 solver, self.levers, Track(find_trial(solver.definition, solver.seed), self.targets.batch)
             )
         rate, _ = lr_policies.learning_rate(solver.param, solver.iter, solver.current_step)
-        learning = max(1, int(LEARN * solver.param.max_iter))
+        learning = max(SHORTEST, int(LEARN * solver.param.max_iter))
         for goal in self.goals:
             self._check_reachable(goal, solver)
             lives = [_lives(lever, rate) for lever in goal.levers]
@@ -219,11 +223,11 @@ class Steering:
         return max(LEAST, solver.param.max_iter // CHECKS)
 
     def _watch_loss(self, solver: Solver) -> None:
-        loss = solver.smoothed_loss
+        loss = solver.net.loss
         if math.isnan(self.loss):
             self.loss = self.best = loss
             self.dead = self._dead_loss(solver)
-        self.loss += (loss - self.loss) / SMOOTH
+        self.loss += (loss - self.loss) / min(SMOOTH, max(5, solver.param.max_iter / 50))
         self.best = min(self.best, self.loss)
 
     def _dead_loss(self, solver: Solver) -> float:
@@ -240,7 +244,7 @@ class Steering:
         now = parts(solver.net)
         self._tell_held(solver, self._spares.last(solver.net))
         self._spares.choose()
-        soon = self._foreseen(solver, AHEAD * run)
+        soon = self._foreseen(solver, max(NEAR, AHEAD * run))
         for goal in self.goals:
             if goal.status:
                 continue
@@ -250,7 +254,7 @@ class Steering:
             elif solver.iter >= GIVE_UP * run:
                 self._finish(solver, goal, 2)
             else:
-                self._steer(solver, goal, soon, MOST * every / run)
+                self._steer(solver, goal, soon, every * min(STEEPEST, MOST / run))
         self._turn()
 
     def _steer(self, solver: Solver, goal: Goal, soon: list[Part] | None, most: float) -> None:
@@ -261,7 +265,7 @@ class Steering:
         trust = max(0.0, min(0.5, 1 - passed / LEARN))  # at the end only what is really gone counts
         move = GAIN * ((1 - trust) * now + trust * then)
         if self.loss > self.best + LOST * max(0.0, self.dead - self.best):
-            move = -most
+            move = -2 * most
         goal.log_factor += min(most, max(-2 * most, move))
 
     @staticmethod

@@ -23,7 +23,7 @@ from sslnet.tradeoff import Stopped
 
 MODEL = Path(__file__).parents[1] / "models/digits/train_test.prototxt"
 SOLVER = Path(__file__).parents[1] / "solvers/digits_ssl.prototxt"
-SHORT = {"iterations": 120, "finetune": 30, "baseline_iterations": 40}
+SHORT = {"iterations": 240, "finetune": 30, "baseline_iterations": 40}
 
 DUMMY = """
 name: "tiny"
@@ -114,7 +114,7 @@ def test_small_net_still_knows_its_digits(tmp_path: Path) -> None:
     assert results["test"]["error"] < 0.1
 
 
-@pytest.mark.parametrize("after", [3, 45, 120, 162, 185])
+@pytest.mark.parametrize("after", [3, 45, 160, 282, 305])
 def test_killed_run_goes_on_to_the_same_bits(after: int, whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """In each of the stages that train: before their first snapshot, and behind one."""
     folder, results = whole
