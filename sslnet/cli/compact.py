@@ -198,6 +198,11 @@ def as_json(args: argparse.Namespace, compaction: Compaction, paths: dict[str, s
             "inputs": difference.inputs,
             "blobs": difference.blobs,
         },
-        "constants": {"bias": compaction.constants, "map": compaction.maps, "carrier": compaction.carriers},
+        "constants": {
+            "bias": compaction.constants,
+            "map": compaction.maps,
+            "factor": compaction.factors,
+            "carrier": compaction.carriers,
+        },
         "notes": compaction.notes,
     }

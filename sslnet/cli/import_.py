@@ -48,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
     relative = imported.difference.relative if imported.difference is not None else None
     if args.json:
         record = {"model": model, "weights": weights, "layers": len(imported.message.layer), "difference": relative}
-        print(json.dumps(record))
+        print(json.dumps(record | {"metadata": imported.metadata}))
         return 0
     print(f"{model}: {len(imported.message.layer)} layers\n{weights}: {os.path.getsize(weights):,} bytes")
+    for key, value in imported.metadata.items():
+        print(f"  {key}: {value}")
     if relative is None:
         print('not compared with the model: onnxruntime is not installed (pip install "sslnet[onnx]")')
     else:

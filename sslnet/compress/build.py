@@ -95,7 +95,7 @@ def build_smaller(
             if blobs:
                 arrays.setdefault(layer.name, blobs)
             if place >= 0:
-                pieces[place] = _piece(view, i, definition.message.layer[place], param, contribution.map)
+                pieces[place] = _piece(view, i, definition.message.layer[place], param, contribution)
     smaller = _assemble(definition.message, pieces, arrays, weights)
     smaller.untiled = untiled
     remove_copies(smaller.message, smaller.origin, [p for p, piece in pieces.items() if piece.copies], _watched(views))
@@ -109,15 +109,17 @@ class _Piece:
 
     param   None when it goes
     map     of the Bias layer behind it
+    factor  of the Scale layer behind it
     copies  it does nothing any more but give its bottom another name
     """
 
     param: Any
     map: np.ndarray | None = None
+    factor: np.ndarray | None = None
     copies: bool = False
 
 
-def _piece(view: NetChannels, i: int, original: Any, param: Any, added: np.ndarray | None) -> _Piece:
+def _piece(view: NetChannels, i: int, original: Any, param: Any, added: Contribution) -> _Piece:
     """The layer with the wiring that the file has, without the bottoms and tops that went."""
     lost, lost_tops = view.lost_bottoms(i), view.lost_tops(i)
     param = _with_wiring_of(original, original if param is None else param)
@@ -127,9 +129,9 @@ def _piece(view: NetChannels, i: int, original: Any, param: Any, added: np.ndarr
         getattr(param, name).extend(value for value, out in zip(values, gone) if not out)
     single = any(lost) and len(param.bottom) == len(param.top) == 1
     if not single:
-        return _Piece(param, added)
+        return _Piece(param, added.map, added.factor)
     factor = next((f for f, gone in zip(view.net.layers[i].coefficients(), lost) if not gone), 1.0)
-    return _Piece(copy_layer(param, factor), added, copies=factor == 1)
+    return _Piece(copy_layer(param, factor), added.map, added.factor, copies=factor == 1)
 
 
 def _watched(views: Sequence[NetChannels]) -> set[str]:
@@ -195,11 +197,12 @@ def _assemble(
         origin.append(place)
         if place not in pieces and layer.name in weights and layer.name not in arrays:
             arrays[layer.name] = list(weights[layer.name])
-        if piece.map is not None:
-            carrier = _constant_layer(piece.param, _free_name(f"{layer.name}_constant", names), piece.map)
-            message.layer.add().CopyFrom(carrier)
-            origin.append(-1)
-            arrays[carrier.name] = [piece.map.astype(np.float32)]
+        for kind, values in (("Bias", piece.map), ("Scale", piece.factor)):
+            if values is not None:
+                carrier = _constant_layer(kind, piece.param, _free_name(f"{layer.name}_constant", names), values)
+                message.layer.add().CopyFrom(carrier)
+                origin.append(-1)
+                arrays[carrier.name] = [values.astype(np.float32)]
     return Smaller(message, arrays, origin)
 
 
@@ -221,12 +224,13 @@ def _free_name(name: str, names: set[str]) -> str:
     return name
 
 
-def _constant_layer(layer: Any, name: str, added: np.ndarray) -> Any:
-    """A Bias behind a layer, one number for each value of its top, or for each channel, held fixed in training."""
-    carrier = pb.LayerParameter(name=name, type="Bias", bottom=[layer.top[0]], top=[layer.top[0]])
+def _constant_layer(kind: str, layer: Any, name: str, values: np.ndarray) -> Any:
+    """A Bias or Scale behind a layer, one number for each value of its top, or for each channel, held fixed in training."""
+    carrier = pb.LayerParameter(name=name, type=kind, bottom=[layer.top[0]], top=[layer.top[0]])
     carrier.include.extend(layer.include)
     carrier.exclude.extend(layer.exclude)
     carrier.param.add(lr_mult=0, decay_mult=0)
-    carrier.bias_param.axis = 1
-    carrier.bias_param.num_axes = 1 if added.ndim == 1 else -1
+    param = carrier.bias_param if kind == "Bias" else carrier.scale_param
+    param.axis = 1
+    param.num_axes = 1 if values.ndim == 1 else -1
     return carrier

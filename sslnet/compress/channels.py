@@ -1,12 +1,13 @@
 """Which channels of every blob must stay: a fixed point over the graph, from what each layer says of itself.
 
     constant   the channel cannot depend on the net's input; found in one sweep forward
+    zero       it is constant, and 0 everywhere: found in the same sweep, where the net may run
     needed     the least sets with: outputs of the net and blobs at layers that refuse need all; a bottom needs what
                its layer needs for the needed channels of the tops, a top needs what follows from the bottoms' needed ones
 
 A channel that is not needed goes: nobody reads it, or everybody who does can take it in as a constant. A layer none of
-whose tops has a needed channel goes as a whole. Layers that add their bottoms lose one that is constant wherever they are
-needed; Concat and Silence lose those without channels.
+whose tops has a needed channel goes as a whole. Layers that add or multiply their bottoms lose one that is constant wherever
+they are needed; Concat and Silence lose those without channels.
 
 The phases of a net are looked at together, so that a layer that runs in both is left with the same channels in both.
 """
@@ -22,7 +23,7 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.errors import RunError
 from sslnet.layers.base import Layer
-from sslnet.layers.channels import channel_count
+from sslnet.layers.channels import channel_axis, channel_count
 from sslnet.net import Net
 
 
@@ -31,16 +32,18 @@ class Channels:
     """The channels of one version of a blob: as one layer wrote it, before another changes it in place.
 
     constant  (channels) bool
+    zero      (channels) bool, of those that are constant
     needed    (channels) bool
     """
 
     constant: np.ndarray
+    zero: np.ndarray
     needed: np.ndarray
 
     @classmethod
     def of(cls, blob: Blob) -> Channels:
         size = channel_count(blob.shape)
-        return cls(np.zeros(size, np.bool_), np.zeros(size, np.bool_))
+        return cls(*(np.zeros(size, np.bool_) for _ in range(3)))
 
     @property
     def keep(self) -> np.ndarray:
@@ -82,7 +85,7 @@ class NetChannels:
     shares: list[list[int]] = field(default_factory=list)
     """For each layer, those with a parameter of the same name, itself among them; empty where nothing is shared."""
     dropped: list[list[bool]] = field(default_factory=list)
-    """For each bottom of a layer: a term of a sum that goes, for it is constant in all channels needed of the sum."""
+    """For each bottom of a layer: a term of a sum, or a factor, that goes, for it is constant in all channels needed of it."""
 
     def is_alive(self, i: int) -> bool:
         """Whether layer i stays."""
@@ -99,10 +102,11 @@ class NetChannels:
         return [self.net.layers[i].LOSES_TOPS and not c.is_alive for c in self.tops[i]]
 
 
-def find_channels(nets: Sequence[Net], *, absorb_shared: bool = True) -> list[NetChannels]:
+def find_channels(nets: Sequence[Net], *, absorb_shared: bool = True, run: bool = False) -> list[NetChannels]:
     """The channels of nets that are one definition in several phases; constants are those of the first.
 
     absorb_shared  whether layers that share parameters may take in constants
+    run            whether the first net may run forward, once, to see which constants are zero
 
     raises RunError when a layer would lose every channel
     """
@@ -113,7 +117,7 @@ def find_channels(nets: Sequence[Net], *, absorb_shared: bool = True) -> list[Ne
     ties = [tie for other in views[1:] for tie in _ties(views[0], other)]
     tied = {id(b): a for a, b in ties}
     for view in views:
-        _sweep_constants(view, tied)
+        _sweep_constants(view, tied, run and view is views[0] and _heeds_zeros(view))
     for view in views:
         _need_seeds(view)
     settle(views)
@@ -146,7 +150,8 @@ def _view(net: Net) -> NetChannels:
         view.absorbs.append(layer.ABSORBS and single)
         several = layer.EQUAL_BOTTOMS_TOPS and len(net.bottoms[i]) > 1
         view.refuses.append(not layer.SHRINKS or several)
-        view.dropped.append([bool(layer.coefficients()) for _ in net.bottoms[i]])
+        terms = [True] * len(layer.coefficients())
+        view.dropped.append(terms or layer.factors() or [False] * len(net.bottoms[i]))
     _share_parameters(view)
     return view
 
@@ -214,11 +219,36 @@ def _ties(first: NetChannels, other: NetChannels) -> list[tuple[Channels, Channe
     return ties
 
 
-def _sweep_constants(view: NetChannels, tied: dict[int, Channels]) -> None:
+def _sweep_constants(view: NetChannels, tied: dict[int, Channels], run: bool) -> None:
     for i, layer in enumerate(view.net.layers):
-        answer = layer.constant_channels([c.constant for c in view.bottoms[i]])
-        for channels, flags in zip(view.tops[i], _checked(layer, answer, view.tops[i], default=False)):
-            channels.constant = tied[id(channels)].constant if id(channels) in tied else flags.copy()
+        constant, zero = [c.constant for c in view.bottoms[i]], [c.zero for c in view.bottoms[i]]
+        answers = (layer.constant_channels(constant), layer.zeroed_channels(zero, constant))
+        found = [_checked(layer, answer, view.tops[i], default=False) for answer in answers]
+        if run:
+            layer.forward(view.net.bottoms[i], view.net.tops[i])
+        for channels, blob, flags, zeroed in zip(view.tops[i], view.net.tops[i], *found):
+            if id(channels) in tied:
+                channels.constant, channels.zero = tied[id(channels)].constant, tied[id(channels)].zero
+                continue
+            channels.constant = flags | zeroed
+            if run and channels.constant.any():
+                channels.zero = channels.constant & ~_holds_something(blob)
+
+
+def _heeds_zeros(view: NetChannels) -> bool:
+    """Whether a layer can make something of bottom channels that are zero."""
+    for layer, bottoms in zip(view.net.layers, view.bottoms):
+        ones = [np.ones(c.size, np.bool_) for c in bottoms]
+        if layer.IGNORES_ZEROS or any(flags.any() for flags in layer.zeroed_channels(ones, ones)):
+            return True
+    return False
+
+
+def _holds_something(blob: Blob) -> np.ndarray:
+    """(channels) bool: whether a value of the channel is not 0."""
+    axis = channel_axis(blob)
+    others = tuple(n for n in range(blob.num_axes) if n != axis)
+    return np.atleast_1d((blob.data != 0).any(axis=others))
 
 
 def _need_seeds(view: NetChannels) -> None:
@@ -254,19 +284,28 @@ def _need_of_bottoms(view: NetChannels, i: int) -> bool:
     if view.refuses[i]:
         return _need((c, np.ones(c.size, np.bool_)) for c in (*bottoms, *view.tops[i]))
     changed = any(view.dropped[i]) and _keep_terms(view, i)
-    constant = [c.constant if view.absorbs[i] else np.zeros(c.size, np.bool_) for c in bottoms]
+    constant = [_negligible(view, i, c) for c in bottoms]
     answer = layer.needed_channels([c.needed for c in view.tops[i]], constant)
     flags = _checked(layer, answer, bottoms, default=True)
     return changed | _need((c, f) for c, f, gone in zip(bottoms, flags, view.dropped[i]) if not gone)
 
 
+def _negligible(view: NetChannels, i: int, bottom: Channels) -> np.ndarray:
+    """(channels) bool: those that layer i can do without although it reads them."""
+    if view.absorbs[i]:
+        return bottom.constant
+    return bottom.zero if view.net.layers[i].IGNORES_ZEROS else np.zeros(bottom.size, np.bool_)
+
+
 def _keep_terms(view: NetChannels, i: int) -> bool:
-    """Keeps terms of a sum that are not constant in a channel needed of it, one if all are; whether that changed anything."""
+    """Keeps terms, or factors, that are not constant in a channel needed of the top, one if all are; whether that changed
+    anything."""
     needed, dropped = view.tops[i][0].needed, view.dropped[i]
-    factors = view.net.layers[i].coefficients()
+    coefficients = view.net.layers[i].coefficients()
     before = list(dropped)
     for j, c in enumerate(view.bottoms[i]):
-        dropped[j] &= not factors[j] or not (needed & ~c.constant).any()
+        nothing = bool(coefficients) and not coefficients[j]
+        dropped[j] &= nothing or not (needed & ~c.constant).any()
     if all(dropped):
         dropped[int(np.argmin([c.constant.sum() for c in view.bottoms[i]]))] = False
     return dropped != before

@@ -9,7 +9,8 @@ affine in its bottom, so its contribution is f(constants, zeros elsewhere) - f(z
   independent, the carriers, and the layer's weights on them count for the others too. Where every channel is the same at
   all its positions, that is one.
 
-What a dropped term of a sum added goes into a Bias layer behind the sum, one number a channel or a map.
+What a dropped term of a sum added goes into a Bias layer behind the sum, one number a channel or a map; a dropped factor
+into a Scale layer.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ LARGEST_FACTOR = 16
 
 Values = dict[int, np.ndarray]
 """For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant. For
-each sum that drops terms: the terms' first images (bottoms, channels, ...), likewise."""
+each sum or product that drops bottoms: what these are worth in the first image (bottoms, channels, ...), 0 or 1 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Contribution:
 
     shift  (kept top channels) float64
     map    (kept top channels) or (kept top channels, ...) float64, for a Bias layer
+    factor like map, for a Scale layer
     layer  the layer with the weights on its carrier changed, to be shrunk in its place
     """
 
     shift: np.ndarray | None = None
     map: np.ndarray | None = None
+    factor: np.ndarray | None = None
     layer: Layer | None = None
 
 
@@ -101,10 +104,12 @@ def find_contributions(
     result = {}
     for i in values:
         if not view.absorbs[i]:
-            added = values[i][view.dropped[i]].sum(axis=0)[view.tops[i][0].keep]
-            if added.any():
-                uniform = added.ndim < 2 or _is_uniform(added)
-                result[i] = Contribution(map=added.reshape(len(added), -1).mean(axis=1) if uniform else added)
+            gone, keep = values[i][view.dropped[i]], view.tops[i][0].keep
+            factor, added = gone.prod(axis=0)[keep], gone.sum(axis=0)[keep]
+            if view.net.layers[i].factors():
+                result[i] = Contribution(factor=_per_channel(factor)) if (factor != 1).any() else Contribution()
+            elif added.any():
+                result[i] = Contribution(map=_per_channel(added))
             continue
         removed = view.bottoms[i][0].absorbed
         merged = _merged(view, i, values[i], removed, carriers[i]) if i in carriers else None
@@ -134,14 +139,22 @@ def _values(layer: Layer, data: np.ndarray, constant: np.ndarray) -> np.ndarray:
 
 
 def _terms(view: NetChannels, i: int) -> np.ndarray:
-    """(bottoms, channels, ...): what each dropped bottom of a sum adds to it, zero elsewhere."""
+    """(bottoms, channels, ...): what each dropped bottom adds to a sum, 0 elsewhere; of a product its values, 1 elsewhere."""
     layer = view.net.layers[i]
     blobs, bottoms = view.net.bottoms[i], view.bottoms[i]
-    result = np.zeros((len(blobs), *blobs[0].shape[1:]))
-    for j, factor in enumerate(layer.coefficients()):
-        if view.dropped[i][j] and factor:
-            result[j] = factor * _values(layer, blobs[j].data, bottoms[j].constant)
+    coefficients = layer.coefficients() or [1.0] * len(blobs)
+    result = np.full((len(blobs), *blobs[0].shape[1:]), 1.0 if layer.factors() else 0.0)
+    for j, coefficient in enumerate(coefficients):
+        if view.dropped[i][j] and coefficient:
+            values = coefficient * _values(layer, blobs[j].data, bottoms[j].constant)
+            result[j] = values.reshape(*values.shape, *(1,) * (result[j].ndim - values.ndim))
     return result
+
+
+def _per_channel(values: np.ndarray) -> np.ndarray:
+    """Values (channels, ...) as one number a channel where they are the same at all positions."""
+    uniform = values.ndim < 2 or _is_uniform(values)
+    return values.reshape(len(values), -1).mean(axis=1) if uniform else values
 
 
 def _independent(values: np.ndarray, channels: np.ndarray) -> np.ndarray:

@@ -42,6 +42,7 @@ class Compaction:
     batch       images that these sizes are for
     constants   names of layers that took what removed channels still emitted into their bias,
     maps        that have a Bias layer for it behind them,
+    factors     that have a Scale layer behind them, for a factor that was constant,
     carriers    for which constant channels were kept to carry it
     difference  between the pruned net and the smaller one
     notes       sentences on what could not be done
@@ -56,6 +57,7 @@ class Compaction:
     difference: Difference
     constants: list[str] = field(default_factory=list)
     maps: list[str] = field(default_factory=list)
+    factors: list[str] = field(default_factory=list)
     carriers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     state: SolverState | None = None
@@ -95,8 +97,8 @@ def compact(
     nets = [pruned, *_other_phase(definition, pruned, weights, state, notes)]
     inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
     for absorb_shared in (True, False):
-        views = find_channels(nets, absorb_shared=absorb_shared)
-        contributions = {} if drop_constants else _absorb(views, maps=not standard_only)
+        views = find_channels(nets, absorb_shared=absorb_shared, run=True)
+        contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
         smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
         if not smaller.shared_differ():
             break
@@ -128,6 +130,7 @@ def compact(
         difference=difference,
         constants=_names(pruned, contributions, "shift"),
         maps=_names(pruned, contributions, "map"),
+        factors=_names(pruned, contributions, "factor"),
         carriers=_names(pruned, contributions, "layer"),
         notes=notes,
         state=cut,
@@ -163,6 +166,12 @@ def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contributi
         views[0].bottoms[i][0].needed[channels] = True
     settle(views)
     return find_contributions(views[0], values, carriers)
+
+
+def _factors(views: Sequence[NetChannels]) -> dict[int, Contribution]:
+    """The dropped factors of products alone: what is left out of a sum is nothing, of a product 1."""
+    values = {i: found for i, found in constant_values(views[0]).items() if views[0].net.layers[i].factors()}
+    return find_contributions(views[0], values, {})
 
 
 def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[str]:

@@ -43,17 +43,39 @@ def _conv(graph: Graph, layer: Any, inputs: Names, operator: str) -> Names:
     if layer.axis != 1:
         raise unsupported(layer, f"a convolution along axis {layer.axis}")
     w = layer.window
-    listed = getattr(layer, "kept", None) is not None
-    params = [graph.param(layer, 0, layer.whole_weights(), "whole") if listed else graph.param(layer, 0)]
+    kernel, pads = list(w.kernel), [*w.pad, *w.pad]
+    if getattr(layer, "kept", None) is None:
+        params = [graph.param(layer, 0)]
+    else:
+        weights, pads = _without_border(layer.whole_weights(), w)
+        kernel = list(weights.shape[2:])
+        params = [graph.param(layer, 0, weights, "whole" + "_".join(map(str, pads)))]
     params += [graph.param(layer, j) for j in range(1, len(layer.blobs))]
     attributes = {
-        "kernel_shape": list(w.kernel),
+        "kernel_shape": kernel,
         "strides": list(w.stride),
-        "pads": [*w.pad, *w.pad],
+        "pads": pads,
         "dilations": list(w.dilation),
         "group": layer.group,
     }
     return [graph.node(operator, [name, *params], **attributes) for name in inputs]
+
+
+def _without_border(weights: np.ndarray, window: Any) -> tuple[np.ndarray, list[int]]:
+    """Weights without rows and columns of zeros at their edges, as far as there is padding; and what is left of that.
+
+    In ONNX the two sides of an image may be padded differently, and need no zeros for it.
+    """
+    front, behind = list(window.pad), list(window.pad)
+    for n, axis in enumerate(range(2, weights.ndim)):
+        used = np.flatnonzero((weights != 0).any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
+        if used.size:
+            most = window.pad[n] // window.dilation[n]
+            first, last = min(int(used[0]), most), min(weights.shape[axis] - 1 - int(used[-1]), most)
+            weights = np.take(weights, range(first, weights.shape[axis] - last), axis=axis)
+            front[n] -= first * window.dilation[n]
+            behind[n] -= last * window.dilation[n]
+    return weights, front + behind
 
 
 def inner_product(graph: Graph, layer: Any, inputs: Names, bottom: Blobs, top: Blobs) -> Names:

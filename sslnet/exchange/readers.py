@@ -6,51 +6,40 @@ Each takes (builder, node). ``Builder`` (``importing.py``) knows which blob each
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
+from sslnet.exchange.builder import Builder, Chain, along
+from sslnet.exchange.shape_readers import (
+    alias,
+    concat,
+    depth_to_space,
+    expand,
+    flatten,
+    gather,
+    reshape,
+    slice_,
+    split,
+    transpose,
+)
 from sslnet.exchange.source import Node
+from sslnet.exchange.window_readers import (
+    average_pool,
+    conv,
+    conv_transpose,
+    global_pool,
+    lrn,
+    max_pool,
+    over_pixels,
+    pad,
+    resize,
+)
 
-if TYPE_CHECKING:
-    from sslnet.exchange.importing import Builder
-
-Reader = Callable[["Builder", Node], None]
+Reader = Callable[[Builder, Node], None]
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
-
-
-def conv(builder: Builder, node: Node) -> None:
-    weights = builder.weights(node, 1)
-    layer = builder.layer(node, "Convolution", blobs=[weights, *builder.optional_weights(node, 2)])
-    _window(builder, node, layer.convolution_param, weights.shape[2:])
-    layer.convolution_param.num_output = weights.shape[0]
-    layer.convolution_param.bias_term = len(layer.blobs) > 1
-
-
-def conv_transpose(builder: Builder, node: Node) -> None:
-    if any(node.get("output_padding", [])) or node.get("output_shape"):
-        raise node.error("output_padding and output_shape have no counterpart")
-    weights = builder.weights(node, 1)
-    layer = builder.layer(node, "Deconvolution", blobs=[weights, *builder.optional_weights(node, 2)])
-    _window(builder, node, layer.convolution_param, weights.shape[2:])
-    layer.convolution_param.num_output = weights.shape[1] * node.get("group", 1)
-    layer.convolution_param.bias_term = len(layer.blobs) > 1
-
-
-def _window(builder: Builder, node: Node, param: Any, kernel: tuple[int, ...]) -> None:
-    spatial = len(kernel)
-    param.kernel_size.extend(kernel)
-    strides = node.get("strides", [1] * spatial)
-    dilations = node.get("dilations", [1] * spatial)
-    pads = builder.symmetric_pads(node, kernel, strides, dilations)
-    for field, values, default in (("stride", strides, 1), ("dilation", dilations, 1), ("pad", pads, 0)):
-        if any(value != default for value in values):
-            getattr(param, field).extend(values)
-    if node.get("group", 1) != 1:
-        param.group = node.get("group")
 
 
 def gemm(builder: Builder, node: Node) -> None:
@@ -58,7 +47,7 @@ def gemm(builder: Builder, node: Node) -> None:
     if node.get("transA", 0):
         raise node.error("transA is for matrices that are no batch of images")
     weights = weights if node.get("transB", 0) else weights.T
-    builder.skip_flatten(node)
+    weights = builder.skip_flatten(node, weights)
     bias = [b * np.float32(node.get("beta", 1.0)) for b in builder.optional_weights(node, 2)]
     _inner_product(builder, node, weights, [np.broadcast_to(b.reshape(-1), weights.shape[:1]) for b in bias], axis=1)
 
@@ -67,7 +56,9 @@ def mat_mul(builder: Builder, node: Node) -> None:
     weights = builder.weights(node, 1)
     if weights.ndim != 2:
         raise node.error(f"weights with {weights.ndim} axes")
-    _inner_product(builder, node, weights.T, [], axis=len(builder.shape(node, 0)) - 1)
+    axis = len(builder.shape(node, 0)) - 1
+    weights = builder.skip_flatten(node, weights.T) if axis == 1 else weights.T
+    _inner_product(builder, node, weights, [], axis=axis)
 
 
 def _inner_product(builder: Builder, node: Node, weights: np.ndarray, bias: list[np.ndarray], axis: int) -> None:
@@ -101,121 +92,6 @@ def p_relu(builder: Builder, node: Node) -> None:
         raise node.error(f"slopes of shape {slopes.shape} for values of shape {shape}")
 
 
-# -- windows -----------------------------------------------------------------------------------------------------------
-
-
-def max_pool(builder: Builder, node: Node) -> None:
-    if len(node.outputs) > 1:
-        raise node.error("its second output, the places of the maxima, counts them otherwise")
-    _pool(builder, node, pb.PoolingParameter.MAX)
-
-
-def average_pool(builder: Builder, node: Node) -> None:
-    _pool(builder, node, pb.PoolingParameter.AVE)
-
-
-def _pool(builder: Builder, node: Node, method: int) -> None:
-    """Windows start where the padding in front lets them; how far they reach behind the image follows from their number."""
-    kernel, strides = node.get("kernel_shape"), node.get("strides") or [1] * len(node.get("kernel_shape"))
-    if len(kernel) != 2:
-        raise node.error(f"pooling over {len(kernel)} axes; it is there for images, two axes")
-    if any(d != 1 for d in node.get("dilations", [1, 1])):
-        raise node.error("pooling with dilations")
-    own, zeros = builder.pads(node, kernel, strides, [1, 1])[0], builder.padding(node)
-    if zeros[0] and method == pb.PoolingParameter.MAX:
-        raise node.error("the maximum over padding by zeros: the layer pads by nothing at all")
-    pads = [a + b for a, b in zip(own, zeros[0] or [0, 0])]
-    image = [
-        n - sum(around) for n, around in zip(builder.shape(node, 0)[2:], zip(*zeros) if zeros[0] else [(0, 0)] * 2)
-    ]
-    out = builder.output_shape(node)[2:]
-    over = [(n + 2 * p - k) % s != 0 for n, p, k, s in zip(image, pads, kernel, strides)]
-    floor = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in zip(image, pads, kernel, strides))
-    ceil = tuple(f + o for f, o in zip(floor, over))
-    ceil = tuple(c - (max(pads) > 0 and (c - 1) * s >= n + p) for c, s, n, p in zip(ceil, strides, image, pads))
-    if out not in (floor, ceil):
-        raise node.error(f"{out} windows where padding by {pads} in front makes {floor} or {ceil}")
-    factor = _divisors(node, image, out, own, zeros, kernel, strides) if method == pb.PoolingParameter.AVE else None
-    layer = builder.layer(node, "Pooling", last=factor is None)
-    param = layer.pooling_param
-    param.pool = method
-    for field, values in (("kernel", kernel), ("stride", strides), ("pad", pads)):
-        if values[0] != values[1]:
-            setattr(param, f"{field}_h", values[0])
-            setattr(param, f"{field}_w", values[1])
-        elif values[0] != (1 if field == "stride" else 0):
-            setattr(param, "kernel_size" if field == "kernel" else field, values[0])
-    if out != ceil:
-        param.round_mode = pb.PoolingParameter.FLOOR
-    if factor is not None:
-        builder.factor(node, factor, axis=2)
-
-
-def _divisors(node: Node, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any) -> np.ndarray | None:
-    """What the layer divides by over what the operator divides by, for each window; None where that is always the same.
-
-    The layer counts padding but not what reaches beyond it; the operator counts all, or without its own padding.
-    """
-    counts = []
-    for axis in range(2):
-        n, k = image[axis], kernel[axis]
-        front, behind = (zeros[0][axis], zeros[1][axis]) if zeros[0] else (0, 0)
-        start = np.arange(out[axis]) * strides[axis] - own[axis] - front
-        ours = np.minimum(start + k, n + own[axis] + front) - start
-        theirs = np.minimum(start + k, n + behind) - np.maximum(start, -front)
-        counts.append((ours, np.full(len(start), k) if node.get("count_include_pad", 0) else theirs))
-    factor = np.outer(counts[0][0], counts[1][0]) / np.outer(counts[0][1], counts[1][1])
-    return None if (factor == 1).all() else factor.astype(np.float32)
-
-
-def global_pool(method: int) -> Reader:
-    def read(builder: Builder, node: Node) -> None:
-        layer = builder.layer(node, "Pooling")
-        layer.pooling_param.pool = method
-        layer.pooling_param.global_pooling = True
-
-    return read
-
-
-def reduce_mean(builder: Builder, node: Node) -> None:
-    axes, shape = builder.axes(node), builder.shape(node, 0)
-    keep = bool(node.get("keepdims", 1))
-    if len(shape) == 4 and axes == [2, 3]:
-        layer = builder.layer(node, "Pooling", last=keep)
-        layer.pooling_param.pool = pb.PoolingParameter.AVE
-        layer.pooling_param.global_pooling = True
-        if not keep:
-            builder.layer(node, "Flatten", bottom=list(layer.top), suffix="flatten")
-    elif axes == list(range(axes[0], len(shape))):
-        layer = builder.layer(node, "Reduction", last=not keep)
-        layer.reduction_param.operation = pb.ReductionParameter.MEAN
-        layer.reduction_param.axis = axes[0]
-        if keep:
-            builder.reshape(node, list(layer.top))
-    else:
-        raise node.error(f"the mean over axes {axes} of {len(shape)}: only the last ones can go")
-
-
-def lrn(builder: Builder, node: Node) -> None:
-    layer = builder.layer(node, "LRN")
-    param = layer.lrn_param
-    param.local_size = node.get("size")
-    param.alpha, param.beta, param.k = node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0)
-    if param.local_size % 2 == 0:
-        raise node.error(f"size must be odd, not {param.local_size}")
-
-
-def pad(builder: Builder, node: Node) -> None:
-    """Zeros around an image: remembered, and given to the convolution or pooling that reads them."""
-    amounts = node.get("pads") or [int(n) for n in builder.known(node, 1)]
-    value = node.get("value", 0.0) or (builder.source.constant(node, 2) if len(node.inputs) > 2 else None)
-    if node.get("mode", "constant") != "constant" or (value is not None and float(np.asarray(value).ravel()[0])):
-        raise node.error("only padding by zeros can be taken over")
-    if len(node.inputs) > 3 and node.inputs[3]:
-        raise node.error("padding of given axes")
-    builder.remember_padding(node, amounts)
-
-
 # -- value by value ----------------------------------------------------------------------------------------------------
 
 
@@ -238,12 +114,16 @@ def elu(builder: Builder, node: Node) -> None:
 
 def clip(builder: Builder, node: Node) -> None:
     low, high = (_bound(builder, node, index, name) for index, name in ((1, "min"), (2, "max")))
+    _clip(builder, node, low, high, [builder.blob(node, 0)])
+
+
+def _clip(builder: Builder, node: Node, low: float | None, high: float | None, bottom: list[str]) -> None:
     if low == 0 and high is None:
-        builder.layer(node, "ReLU")
+        builder.layer(node, "ReLU", bottom=bottom)
     elif (low, high) == (0, 6):
-        builder.layer(node, "ReLU6")
+        builder.layer(node, "ReLU6", bottom=bottom)
     else:
-        layer = builder.layer(node, "Clip")
+        layer = builder.layer(node, "Clip", bottom=bottom)
         layer.clip_param.min = np.finfo(np.float32).min if low is None else low
         layer.clip_param.max = np.finfo(np.float32).max if high is None else high
 
@@ -291,9 +171,32 @@ def hard_sigmoid(builder: Builder, node: Node) -> None:
     layer.clip_param.min, layer.clip_param.max = 0, 1
 
 
-def alias(builder: Builder, node: Node) -> None:
-    """Nothing happens to the value (Dropout when it does not train, Identity, Cast between floats)."""
-    builder.same(node.outputs[0], node.inputs[0])
+def selu(builder: Builder, node: Node) -> None:
+    chain = Chain(builder, node)
+    chain.add("ELU").elu_param.alpha = node.get("alpha", 1.67326319217681884765625)
+    chain.power("gamma", scale=node.get("gamma", 1.05070102214813232421875))
+    chain.end()
+
+
+def celu(builder: Builder, node: Node) -> None:
+    """alpha ELU(x / alpha)."""
+    alpha = node.get("alpha", 1.0)
+    chain = Chain(builder, node)
+    if alpha != 1:
+        chain.power("over_alpha", scale=1 / alpha)
+    chain.add("ELU")
+    if alpha != 1:
+        chain.power("alpha", scale=alpha)
+    chain.end()
+
+
+def mish(builder: Builder, node: Node) -> None:
+    """x tanh(log(1 + exp x))."""
+    chain = Chain(builder, node)
+    for kind in ("BNLL", "TanH"):
+        chain.add(kind, kind.lower())
+    chain.add("Eltwise", "", builder.blob(node, 0)).eltwise_param.operation = pb.EltwiseParameter.PROD
+    chain.end()
 
 
 # -- two values --------------------------------------------------------------------------------------------------------
@@ -334,137 +237,178 @@ def _of_two(builder: Builder, node: Node, operation: str) -> None:
         inverse = builder.layer(node, "Power", bottom=[blobs[1]], last=False, suffix="inverse")
         inverse.power_param.power = -1
         blobs[1], operation = inverse.top[0], "Mul"
-    if shapes[0] == shapes[1]:
-        layer = builder.layer(node, "Eltwise", bottom=blobs)
-        if operation == "Mul":
-            layer.eltwise_param.operation = pb.EltwiseParameter.PROD
-        elif operation == "Sub":
-            layer.eltwise_param.coeff.extend([1, -1])
-        return
-    large, small = (0, 1) if len(shapes[0]) > len(shapes[1]) or np.prod(shapes[0]) >= np.prod(shapes[1]) else (1, 0)
-    if operation == "Sub":
-        raise node.error(f"values of shapes {shapes[0]} and {shapes[1]}")
-    axis, shape = builder.axis_of_parts(node, shapes[large], shapes[small])
-    part = blobs[small]
-    if shape != shapes[small]:
-        reshaped = builder.layer(node, "Reshape", bottom=[part], last=False, suffix="axes")
+    if operation == "Sub" and shapes[0] != shapes[1]:
+        minus = builder.layer(node, "Power", bottom=[blobs[1]], last=False, suffix="minus")
+        minus.power_param.scale = -1
+        blobs[1], operation = minus.top[0], "Add"
+    if shapes[0] != shapes[1]:
+        large = 0 if builder.output_shape(node) == shapes[0] else 1
+        axis, shape = along(builder.output_shape(node), shapes[1 - large], batch=True)
+        if axis >= 0 and builder.output_shape(node) == shapes[large]:
+            _repeated(builder, node, operation, blobs[large], (blobs[1 - large], shapes[1 - large]), (axis, shape))
+            return
+        blobs = [
+            builder.broadcast(node, blob, shape, builder.output_shape(node), f"{k}_")
+            for k, (blob, shape) in enumerate(zip(blobs, shapes))
+        ]
+    layer = builder.layer(node, "Eltwise", bottom=blobs)
+    if operation == "Mul":
+        layer.eltwise_param.operation = pb.EltwiseParameter.PROD
+    elif operation == "Sub":
+        layer.eltwise_param.coeff.extend([1, -1])
+
+
+def _repeated(
+    builder: Builder,
+    node: Node,
+    operation: str,
+    blob: str,
+    part: tuple[str, tuple[int, ...]],
+    place: tuple[int, tuple[int, ...]],
+) -> None:
+    """A blob times, or plus, another (its name and shape) that lies along some of its axes (the first, and their sizes)."""
+    (other, before), (axis, shape) = part, place
+    if shape != before:
+        reshaped = builder.layer(node, "Reshape", bottom=[other], last=False, suffix="axes")
         reshaped.reshape_param.shape.dim.extend([0, *shape[1:]] if axis == 0 else shape)
-        part = reshaped.top[0]
-    layer = builder.layer(node, "Scale" if operation == "Mul" else "Bias", bottom=[blobs[large], part])
+        other = reshaped.top[0]
+    layer = builder.layer(node, "Scale" if operation == "Mul" else "Bias", bottom=[blob, other])
     param = layer.scale_param if operation == "Mul" else layer.bias_param
     param.axis = axis
 
 
 def eltwise(operation: int) -> Reader:
-    """Max or Sum of any number of values of one shape."""
+    """Max or Sum of any number of values; the maximum with a number is a Clip."""
 
     def read(builder: Builder, node: Node) -> None:
         if len(node.inputs) == 1:
             alias(builder, node)
-            return
-        if len({builder.shape(node, j) for j in range(len(node.inputs))}) > 1:
-            raise node.error("its inputs have different shapes")
-        blobs = [builder.blob(node, j) for j in range(len(node.inputs))]
-        builder.layer(node, "Eltwise", bottom=blobs).eltwise_param.operation = operation
+        elif operation == pb.EltwiseParameter.MAX and _bounded(builder, node, "min"):
+            pass
+        else:
+            blobs = [_whole(builder, node, j) for j in range(len(node.inputs))]
+            builder.layer(node, "Eltwise", bottom=blobs).eltwise_param.operation = operation
 
     return read
 
 
-def concat(builder: Builder, node: Node) -> None:
-    axis = node.get("axis", 1)
-    axis = axis if axis >= 0 else axis + len(builder.shape(node, 0))
-    layer = builder.layer(node, "Concat", bottom=[builder.blob(node, j) for j in range(len(node.inputs))])
-    if axis != 1:
-        layer.concat_param.axis = axis
-
-
-def split(builder: Builder, node: Node) -> None:
-    axis = node.get("axis", 0)
-    axis = axis if axis >= 0 else axis + len(builder.shape(node, 0))
-    layer = builder.layer(node, "Slice")
-    layer.slice_param.axis = axis
-    sizes = [builder.source.shape(node, name)[axis] for name in node.outputs]
-    layer.slice_param.slice_point.extend(int(point) for point in np.cumsum(sizes)[:-1])
-
-
-def slice_(builder: Builder, node: Node) -> None:
-    """One axis at a time: what is left out goes to a Silence."""
-    shape = builder.shape(node, 0)
-    if builder.source.opset < 10:
-        starts, ends, axes, steps = node.get("starts"), node.get("ends"), node.get("axes"), None
-    else:
-        starts, ends = builder.known(node, 1), builder.known(node, 2)
-        axes, steps = builder.source.constant(node, 3), builder.source.constant(node, 4)
-    axes = range(len(starts)) if axes is None else axes
-    if steps is not None and any(step != 1 for step in steps):
-        raise node.error("steps other than 1")
-    cuts = []
-    for axis, start, end in zip(axes, starts, ends):
-        axis = int(axis) % len(shape)
-        first, last, _ = slice(int(start), int(end)).indices(shape[axis])
-        if (first, last) != (0, shape[axis]):
-            cuts.append((axis, first, last))
-    if not cuts:
+def minimum(builder: Builder, node: Node) -> None:
+    """min(a, b) = - max(-a, -b); with a number, a Clip."""
+    if len(node.inputs) == 1:
         alias(builder, node)
-        return
-    blob = builder.blob(node, 0)
-    for number, (axis, first, last) in enumerate(cuts):
-        is_last = number == len(cuts) - 1
-        points = [point for point in (first, last) if 0 < point < shape[axis]]
-        kept = 1 if first > 0 else 0
-        layer = builder.layer(node, "Slice", bottom=[blob], last=False, suffix=f"axis{axis}", tops=len(points) + 1)
-        layer.slice_param.axis = axis
-        layer.slice_param.slice_point.extend(points)
-        rest = [name for k, name in enumerate(layer.top) if k != kept]
-        if is_last:
-            layer.top[kept] = builder.new_blob(node.outputs[0])
-            builder.become(node.outputs[0], layer.top[kept])
-        blob = layer.top[kept]
-        builder.silence(node, rest, f"axis{axis}_rest")
+    elif not _bounded(builder, node, "max"):
+        turned = []
+        for j in range(len(node.inputs)):
+            chain = Chain(builder, node, _whole(builder, node, j))
+            chain.power(f"minus{j}", scale=-1)
+            turned.append(chain.blob)
+        chain = Chain(builder, node, turned[0])
+        chain.add("Eltwise", "max", *turned[1:]).eltwise_param.operation = pb.EltwiseParameter.MAX
+        chain.power("", scale=-1)
+        chain.end()
 
 
-# -- shapes ------------------------------------------------------------------------------------------------------------
+def _bounded(builder: Builder, node: Node, side: str) -> bool:
+    """Writes the extremum of a value and a number as a Clip; whether it is one."""
+    known = [builder.source.is_constant(name) for name in node.inputs]
+    if len(known) != 2 or sum(known) != 1 or builder.known(node, known.index(True)).size != 1:
+        return False
+    bound = float(builder.known(node, known.index(True)).ravel()[0])
+    low, high = (bound, None) if side == "min" else (None, bound)
+    _clip(builder, node, low, high, [builder.blob(node, known.index(False))])
+    return True
 
 
-def reshape(builder: Builder, node: Node) -> None:
-    builder.reshape(node, [builder.blob(node, 0)])
+def _whole(builder: Builder, node: Node, index: int) -> str:
+    """The blob that an input is, in the shape of the node's output."""
+    blob, shape = builder.blob(node, index), builder.shape(node, index)
+    return builder.broadcast(node, blob, shape, builder.output_shape(node), f"{index}_")
 
 
-def flatten(builder: Builder, node: Node) -> None:
-    if node.get("axis", 1) == 1:
-        builder.layer(node, "Flatten")
+# -- over axes ---------------------------------------------------------------------------------------------------------
+
+
+def reduce(operation: str) -> Reader:
+    """MEAN, SUM, MAX, L1, L2 or SQUARES over some axes."""
+
+    def read(builder: Builder, node: Node) -> None:
+        axes, shape = builder.axes(node), builder.shape(node, 0)
+        if not axes:
+            alias(builder, node)
+            return
+        chain = Chain(builder, node)
+        if operation in ("L2", "SQUARES"):
+            chain.power("square", power=2)
+        elif operation == "L1":
+            chain.add("AbsVal", "magnitude")
+        left = _reduced(chain, shape, axes, operation if operation in ("MEAN", "MAX") else "SUM")
+        if operation == "L2":
+            chain.power("root", power=0.5)
+        after = builder.output_shape(node)
+        if left != after:
+            _to_shape(chain, left, after)
+        chain.end()
+
+    return read
+
+
+def _to_shape(chain: Chain, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    if after == (before[0], int(np.prod(before[1:]))):
+        chain.add("Flatten", "flatten")
     else:
-        reshape(builder, node)
+        chain.reshape([0 if after[:1] == before[:1] else after[0], *after[1:]] if after else [])
 
 
-def transpose(builder: Builder, node: Node) -> None:
-    axes = len(builder.shape(node, 0))
-    builder.layer(node, "Permute").permute_param.order.extend(node.get("perm", list(range(axes))[::-1]))
+def _reduced(chain: Chain, shape: tuple[int, ...], axes: list[int], kind: str) -> tuple[int, ...]:
+    """Adds the layers of a reduction; returns the shape of what they make."""
+    count = len(shape)
+    if axes == list(range(2, count)) and count in (3, 4) and (kind == "MAX" or count == 4):
+        over_pixels(chain, shape, pb.PoolingParameter.MAX if kind == "MAX" else pb.PoolingParameter.AVE)
+        if kind == "SUM":
+            chain.power("sum", scale=float(np.prod(shape[2:])))
+        return (*shape[:2], 1, 1)
+    if axes == [1] and count >= 3:
+        return _over_channels(chain, shape, kind)
+    if axes == list(range(axes[0], count)) and kind != "MAX":
+        param = chain.add("Reduction").reduction_param
+        param.operation, param.axis = getattr(pb.ReductionParameter, kind), axes[0]
+        return shape[: axes[0]]
+    raise chain.node.error(f"over axes {axes} of {count}: only pixels, channels or the last axes can go")
 
 
-def resize(builder: Builder, node: Node) -> None:
-    before, after = builder.shape(node, 0), builder.output_shape(node)
-    mode, how = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
-    factors = [b / a for a, b in zip(before, after)]
-    if len(before) != 4 or factors[:2] != [1, 1]:
-        raise node.error(f"from shape {before} to {after}")
-    if mode == "nearest" and factors[2] == factors[3] and factors[2] == int(factors[2]):
-        builder.layer(node, "Upsample").upsample_param.scale = int(factors[2])
-    elif mode == "linear" and how == "align_corners":
-        layer = builder.layer(node, "Interp")
-        layer.interp_param.height, layer.interp_param.width = after[2:]
+def _over_channels(chain: Chain, shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+    """A sum by a convolution of ones that are not trained; a maximum by pooling with the channels as pixels."""
+    channels = shape[1]
+    if kind != "MAX":
+        weights = np.full((1, channels, *(1,) * (len(shape) - 2)), 1 / channels if kind == "MEAN" else 1)
+        layer = chain.add("Convolution", blobs=[weights])
+        layer.param.add(lr_mult=0, decay_mult=0)
+        layer.convolution_param.num_output, layer.convolution_param.bias_term = 1, False
+        layer.convolution_param.kernel_size.append(1)
+    elif len(shape) == 4:
+        chain.add("Permute", "last").permute_param.order.extend([0, 2, 3, 1])
+        param = chain.add("Pooling").pooling_param
+        param.kernel_h, param.kernel_w = 1, channels
+        chain.add("Permute", "first").permute_param.order.extend([0, 3, 1, 2])
     else:
-        raise node.error(f"mode {mode} with {how}, from {before[2:]} to {after[2:]}")
+        raise chain.node.error(f"the maximum over the channels of values of shape {shape}")
+    return (shape[0], 1, *shape[2:])
 
 
-def softmax(builder: Builder, node: Node) -> None:
+def softmax(builder: Builder, node: Node, *, last: bool = True) -> None:
     axes = len(builder.shape(node, 0))
     axis = node.get("axis", -1 if builder.source.opset >= 13 else 1) % axes
     if builder.source.opset < 13 and axis != axes - 1:
         raise node.error("over several axes at once (operator sets before 13)")
-    layer = builder.layer(node, "Softmax")
+    layer = builder.layer(node, "Softmax", last=last)
     if axis != 1:
         layer.softmax_param.axis = axis
+
+
+def log_softmax(builder: Builder, node: Node) -> None:
+    """For training, a SoftmaxWithLoss behind what it reads takes its place."""
+    softmax(builder, node, last=False)
+    builder.layer(node, "Log", bottom=[builder.message.layer[-1].top[0]], suffix="log")
 
 
 def arg_max(builder: Builder, node: Node) -> None:
@@ -481,15 +425,19 @@ READERS: dict[str, Reader] = {
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
     "Cast": alias,
+    "Celu": celu,
     "Clip": clip,
     "Concat": concat,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
+    "DepthToSpace": depth_to_space,
     "Div": arithmetic("Div"),
     "Dropout": alias,
     "Elu": elu,
     "Exp": simple("Exp"),
+    "Expand": expand,
     "Flatten": flatten,
+    "Gather": gather,
     "Gemm": gemm,
     "GlobalAveragePool": global_pool(pb.PoolingParameter.AVE),
     "GlobalMaxPool": global_pool(pb.PoolingParameter.MAX),
@@ -498,20 +446,29 @@ READERS: dict[str, Reader] = {
     "Identity": alias,
     "LeakyRelu": leaky_relu,
     "Log": simple("Log"),
+    "LogSoftmax": log_softmax,
     "LRN": lrn,
     "MatMul": mat_mul,
     "Max": eltwise(pb.EltwiseParameter.MAX),
     "MaxPool": max_pool,
+    "Min": minimum,
+    "Mish": mish,
     "Mul": arithmetic("Mul"),
     "Neg": power_of(scale=-1),
     "Pad": pad,
     "Pow": pow_,
     "PRelu": p_relu,
     "Reciprocal": power_of(power=-1),
-    "ReduceMean": reduce_mean,
+    "ReduceL1": reduce("L1"),
+    "ReduceL2": reduce("L2"),
+    "ReduceMax": reduce("MAX"),
+    "ReduceMean": reduce("MEAN"),
+    "ReduceSum": reduce("SUM"),
+    "ReduceSumSquare": reduce("SQUARES"),
     "Relu": simple("ReLU"),
     "Reshape": reshape,
     "Resize": resize,
+    "Selu": selu,
     "Sigmoid": simple("Sigmoid"),
     "Slice": slice_,
     "Softmax": softmax,

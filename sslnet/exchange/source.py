@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -46,6 +47,7 @@ class Source:
         self.inputs = {
             info.name: _fixed_shape(info, batch) for info in model.graph.input if info.name not in self.constants
         }
+        self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.shapes: dict[str, tuple[int, ...] | None] = {}
         self._types = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
         self._inferred = -1
@@ -62,6 +64,8 @@ class Source:
             self._know(node.outputs[0], np.array(shape, np.int64)[part])
             return True
         needed = [name for name in node.inputs if name]
+        if any(isinstance(value, onnx.GraphProto) for value in node.attributes.values()):
+            return False
         if not all(name in self.constants for name in needed):
             return False
         if sum(self.constants[name].size for name in needed) > MOST_FOLDED:
@@ -73,10 +77,26 @@ class Source:
             [helper.make_empty_tensor_value_info(name) for name in node.outputs],
         )
         model = helper.make_model(graph, opset_imports=self.opsets)
-        results = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in needed})
+        try:
+            results = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in needed})
+        except Exception as error:  # an operator that it does not have, values that do not fit
+            raise node.error(f"cannot be computed ahead: {str(error).splitlines()[0]}") from error
         for name, value in zip(node.outputs, results):
             self._know(name, np.asarray(value))
         return True
+
+    def inline(self, node: Node) -> list[Node]:
+        """The nodes of the branch that an If takes, in its place. raises DefinitionError where that shows only in running"""
+        taken = self.constant(node, 0)
+        branch = node.get("then_branch" if taken is not None and taken.item() else "else_branch")
+        for tensor in branch.initializer:
+            self._know(tensor.name, numpy_helper.to_array(tensor))
+        results = zip(branch.output, node.proto.output)
+        protos = [*branch.node, *(helper.make_node("Identity", [made.name], [name]) for made, name in results)]
+        place = self.nodes.index(node)
+        self.nodes[place : place + 1] = nodes = [Node(proto, number) for number, proto in enumerate(protos)]
+        self._infer_shapes()
+        return nodes
 
     def constant(self, node: Node, index: int) -> np.ndarray | None:
         """The value of an input that is known; None for one that is left out."""
@@ -117,9 +137,11 @@ class Source:
             [helper.make_empty_tensor_value_info(name) for name in self.outputs],
             initializer=[numpy_helper.from_array(array, name) for name, array in small.items()],
         )
-        inferred = onnx.shape_inference.infer_shapes(
-            helper.make_model(graph, opset_imports=self.opsets), data_prop=True
-        )
+        model = helper.make_model(graph, opset_imports=self.opsets)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise DataError(f"its shapes do not fit: {str(error).splitlines()[0]}") from error
         self.shapes |= {name: array.shape for name, array in self.constants.items()} | self.inputs
         for info in (*inferred.graph.value_info, *inferred.graph.output):
             dims = info.type.tensor_type.shape.dim
@@ -137,6 +159,8 @@ def load(path: str | Path, batch: int) -> Source:
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
     except FileNotFoundError as error:
         raise DataError("there is no such file", path=str(path)) from error
     except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError, missing external data ...

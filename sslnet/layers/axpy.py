@@ -83,6 +83,9 @@ class Axpy(Layer):
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_and.reduce(bottom)]
 
+    def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
+        return [(zero[0] | zero[1]) & constant[2]]
+
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
         return [top[0] for _ in bottom_constant]
 

@@ -221,9 +221,17 @@ class Layer(ABC):
     LOSES_TOPS: ClassVar[bool] = False
     """Does without a top that has no channels left."""
 
+    IGNORES_ZEROS: ClassVar[bool] = False
+    """A bottom channel of zeros changes nothing in the others: ``needed_channels`` is told of those as constant."""
+
     def coefficients(self) -> list[float]:
         """The factors of the bottoms in the sum, value by value, that the top is; empty when it is no such sum. A bottom
         that is constant in all channels that stay goes, and what it added with it."""
+        return []
+
+    def factors(self) -> list[bool]:
+        """Where the top is the product of the bottoms, each repeated along the last axes that it does not have: which of
+        them may go, as a constant, when they are one in all channels that stay. Empty when it is no such product."""
         return []
 
     def reads_any_channel(self) -> bool:
@@ -233,6 +241,11 @@ class Layer(ABC):
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         """For each top: True where the channel cannot depend on the net's input, given the bottoms'. The sizes of the
         result are those of the tops' channel axes. Default: none is constant."""
+        return []
+
+    def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
+        """For each top: True where the channel is constant because channels of bottoms are zero, whatever the others are.
+        Default: none."""
         return []
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:

@@ -103,8 +103,14 @@ class Eltwise(Layer):
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)]
 
+    def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.logical_or.reduce(zero)] if self.operation == pb.EltwiseParameter.PROD else []
+
     def coefficients(self) -> list[float]:
         return self.coeffs.tolist() if self.operation == pb.EltwiseParameter.SUM else []
+
+    def factors(self) -> list[bool]:
+        return [True] * len(self.coeffs) if self.operation == pb.EltwiseParameter.PROD else []
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None

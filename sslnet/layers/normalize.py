@@ -14,7 +14,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.kernels.jit import kernel, spread
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 @kernel
@@ -94,7 +94,6 @@ def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
 @final
 class Normalize(Layer):
     TYPE: ClassVar[str] = "Normalize"
-    SHRINKS: ClassVar[bool] = False  # every channel has a part in the norm
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param: Any = self.param.norm_param
@@ -131,3 +130,26 @@ class Normalize(Layer):
         """One number a channel."""
         scale = self.blobs[0].data
         return np.full(self.fold[1], scale, self.dtype) if self.shared else scale
+
+    # -- compaction: every channel has a part in the norm, but those that are zero ------------------------------------------
+
+    SHRINKS: ClassVar[bool] = True
+    IGNORES_ZEROS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [self._scales() == 0]
+
+    def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
+        return [zero[0]]
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [top[0] | ~bottom_constant[0]]
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [bottom[0]]
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        return param, blobs if self.shared else [blobs[0][bottom_keep[0]]]

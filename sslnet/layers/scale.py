@@ -190,11 +190,19 @@ class Scale(Layer):
     SHRINKS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        # Parameters that run along axis 0 make the images of a batch differ.
-        by_image = self._channels_at == 1 and any(blob.num_axes for blob in self.blobs)
-        if by_image or not self._is_tied(bottom):
+        if self._by_image() or not self._is_tied(bottom):
             return []
         return [np.logical_and.reduce(bottom) | self._zero_scales(bottom[0])]
+
+    def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.logical_or.reduce(zero)] if self._second_is_by_channel and not self._by_image() else []
+
+    def factors(self) -> list[bool]:
+        return [False, True] if self._second_is_by_channel and not self.blobs and self.axis == 0 else []
+
+    def _by_image(self) -> bool:
+        """Whether parameters run along axis 0, so that the images of a batch differ."""
+        return self._channels_at == 1 and any(blob.num_axes for blob in self.blobs)
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
         return [top[0] for _ in bottom_constant] if self._is_tied(bottom_constant) else []

@@ -10,7 +10,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 @final
@@ -38,3 +38,16 @@ class ShuffleChannel(Layer):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
             bottom[0].diff.reshape(self.rows)[...] = np.swapaxes(top[0].diff.reshape(self.columns), 1, 2)
+
+    # -- compaction: as many channels must stay in every group, so that those at one place of all groups go together -------------
+
+    SHRINKS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [bottom[0].reshape(self.rows[1:3]).T.reshape(-1)]
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.tile(top[0].reshape(self.columns[1:3]).any(axis=1), self.rows[1])]
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.repeat(bottom[0].reshape(self.rows[1:3]).any(axis=0), self.rows[1])]

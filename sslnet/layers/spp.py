@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
+import numpy as np
+
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.layers.base import Blobs, Layer, LayerDefinition
+from sslnet.layers.base import Blobs, BoolVector, Layer, LayerDefinition
 from sslnet.layers.concat import cut
 from sslnet.layers.pooling import Pooling
 
@@ -106,3 +108,19 @@ class SPP(Layer):
     def set_state(self, state: bytes) -> None:
         for pool in self._pools:
             pool.set_state(state)
+
+    # -- compaction: a channel is a block of windows in each level ---------------------------------------------------------------
+
+    SHRINKS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return self.followed_channels(bottom)
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        channels = len(bottom_constant[0])
+        parts = np.split(top[0], np.cumsum(self._sizes)[:-1]) if self.levels > 1 else [top[0]]
+        return [np.logical_or.reduce([part.reshape(channels, -1).any(axis=1) for part in parts])]
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        windows = [size // len(bottom[0]) for size in self._sizes]
+        return [np.concatenate([np.repeat(bottom[0], count) for count in windows])]

@@ -16,7 +16,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 @final
@@ -94,3 +94,19 @@ class Upsample(Layer):
                 hint="upsample_h and upsample_w must be the size that was pooled",
             )
         return places.astype(np.int64)
+
+    # -- compaction: channels stay apart, and with places go from both bottoms ------------------------------------------------
+
+    SHRINKS: ClassVar[bool] = True
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.logical_and.reduce(bottom)]
+
+    def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
+        return [zero[0]]
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [top[0] for _ in bottom_constant]
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [np.logical_or.reduce(bottom)]

@@ -68,6 +68,7 @@ def sentences(compaction: Compaction) -> list[str]:
             "behind {} a Bias layer adds what removed filters still emitted: it differs from place to place",
             compaction.maps,
         ),
+        ("behind {} a Scale layer stands for a factor that was constant", compaction.factors),
         ("{}: constant channels are kept that carry what removed filters still emitted", compaction.carriers),
     )
     result += [sentence.format(", ".join(names)) for sentence, names in places if names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
+from sslnet.layers import LAYERS
 from sslnet.net import Net
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }'
@@ -209,3 +211,143 @@ def test_constants_that_shared_layers_would_take_in_differently_stay(compacted: 
 
     found = compacted(layers, change)
     assert found["a"][0][0] == found["b"][0][0] == 4
+
+
+def eltwise(operation: str, *bottoms: str) -> str:
+    names = " ".join(f'bottom: "{name}"' for name in bottoms)
+    return f'layer {{ name: "e" type: "Eltwise" {names} top: "e" eltwise_param {{ operation: {operation} }} }}'
+
+
+def test_zero_factor_takes_its_channel_from_the_product_and_the_other_factors(compacted: Compact) -> None:
+    layers = [INPUT, filters("a", "data", 4), filters("b", "data", 4), eltwise("PROD", "a", "b"), product("ip", "e")]
+
+    def change(net: Net) -> None:
+        put("a", [1])(net)
+        put("a", [1], index=1)(net)
+        put("b", [3])(net)
+        put("b", [3], index=1)(net)
+
+    found = compacted(layers, change)
+    assert found["a"][0][0] == found["b"][0][0] == 2 and found["ip"][0] == (3, 40)
+
+
+def test_factor_that_is_constant_stays_where_its_channel_is_needed(compacted: Compact) -> None:
+    layers = [INPUT, filters("a", "data", 4), filters("b", "data", 4), eltwise("PROD", "a", "b"), product("ip", "e")]
+    found = compacted(layers, put("a", [1]))
+    assert found["a"][0][0] == found["b"][0][0] == 4
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_product_loses_a_factor_that_is_constant(compacted: Compact, pad: int) -> None:
+    """With padding it differs from pixel to pixel, and the Scale layer behind the product with it."""
+    window = f"kernel_size: 3 pad: {pad}"
+    layers = [
+        INPUT,
+        filters("z", "data", 2),
+        filters("a", "z", 4, window),
+        filters("b", "z", 4, window),
+        eltwise("PROD", "a", "b"),
+        product("ip", "e"),
+    ]
+    found = compacted(layers, put("a", slice(0, 4)))
+    assert "a" not in found and found["e_constant"] == [(4,)]
+    layers[1] = filters("z", "data", 2, "kernel_size: 3 bias_term: false")
+    layers.insert(2, filters("y", "data", 2))
+    layers[3] = filters("a", "y", 4, window)
+    found = compacted(layers, put("y", slice(0, 2)))
+    assert "a" not in found and found["e_constant"] == [(4, 5, 4) if pad else (4,)]
+
+
+SQUEEZE = [
+    INPUT,
+    filters("a", "data", 4),
+    'layer { name: "pool" type: "Pooling" bottom: "a" top: "pool" pooling_param { pool: AVE global_pooling: true } }',
+    product("in", "pool", outputs=2),
+    product("out", "in", outputs=4),
+    'layer { name: "gate" type: "Sigmoid" bottom: "out" top: "gate" }',
+    'layer { name: "times" type: "Scale" bottom: "a" bottom: "gate" top: "times" scale_param { axis: 0 } }',
+    product("ip", "times"),
+]
+
+
+def test_gate_that_is_constant_goes_with_the_branch_that_made_it(compacted: Compact) -> None:
+    found = compacted(SQUEEZE, put("out", slice(0, 4)))
+    assert set(found) == {"a", "times_constant", "ip"} and found["times_constant"] == [(4,)]
+
+
+def test_gate_that_is_zero_takes_its_channel(compacted: Compact) -> None:
+    """Where the gate is not made from the same channels, which it would keep alive."""
+    layers = [layer.replace('type: "Sigmoid"', 'type: "ReLU"') for layer in SQUEEZE]
+    layers[2] = layers[2].replace('bottom: "a"', 'bottom: "data"')
+
+    def change(net: Net) -> None:
+        put("out", [1])(net)
+        put("out", [1], -1.0, index=1)(net)
+
+    found = compacted(layers, change)
+    assert found["ip"][0] == (3, 60) and found["out"][0] == (3, 2) and found["a"][0][0] == 3
+
+
+def test_constant_factors_stay_when_constants_are_dropped(make_net: Callable[..., Net]) -> None:
+    layers = [INPUT, filters("a", "data", 4), filters("b", "data", 4), eltwise("PROD", "a", "b"), product("ip", "e")]
+    text = "\n".join(layers)
+    net = make_net(text)
+    put("a", slice(0, 4))(net)
+    result = compact(prototxt.parse(text, pb.NetParameter), net.to_proto(), drop_constants=True)
+    assert result.difference.relative < 1e-5 and result.factors == ["e"]
+
+
+@pytest.mark.parametrize("across", ["true", "false"])
+@pytest.mark.parametrize("shared", ["true", "false"])
+def test_normalize_loses_channels_that_are_zero_alone(compacted: Compact, across: str, shared: str) -> None:
+    param = f"norm_param {{ across_spatial: {across} channel_shared: {shared} }}"
+    layers = [
+        INPUT,
+        filters("a", "data", 5),
+        f'layer {{ name: "n" type: "Normalize" bottom: "a" top: "n" {param} }}',
+        filters("b", "n", 2),
+    ]
+
+    def change(net: Net) -> None:
+        put("a", [1, 2, 3])(net)
+        put("a", [1, 3], index=1)(net)
+        put("b", (slice(None), [0, 3]))(net)
+
+    found = compacted(layers, change)
+    assert found["a"][0][0] == 3 and found["n"] == [(1 if shared == "true" else 3,)] and found["b"][0][1] == 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "left"),
+    [
+        ('type: "Upsample" upsample_param { scale: 2 }', 3),
+        ('type: "Reduction" reduction_param { operation: SUMSQ axis: 2 }', 3),
+        ('type: "SPP" spp_param { pyramid_height: 1 }', 3),
+        ('type: "SPP" spp_param { pyramid_height: 2 pool: AVE }', 3),
+        ('type: "ShuffleChannel" shuffle_channel_param { group: 2 }', 4),
+        ('type: "ShuffleChannel" shuffle_channel_param { group: 3 }', 6),
+        ('type: "Crop" bottom: "data" crop_param { axis: 2 offset: 1 }', 3),
+        ('type: "Crop" bottom: "a" crop_param { axis: 1 }', 6),
+    ],
+)
+def test_layers_that_move_values_hand_their_channels_on(compacted: Compact, layer: str, left: int) -> None:
+    """Channels 0, 1 and 4 of six are zero; a shuffled one stays while another at its place in another group does."""
+    layers = [
+        INPUT,
+        filters("a", "data", 6, "kernel_size: 3 pad: 2"),
+        f'layer {{ name: "l" bottom: "a" top: "l" {layer} }}',
+        product("ip", "l"),
+    ]
+
+    def change(net: Net) -> None:
+        put("a", [0, 1, 4])(net)
+        put("a", [0, 1, 4], index=1)(net)
+
+    assert compacted(layers, change)["a"][0][0] == left
+
+
+def test_documentation_says_what_every_layer_does() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    table = text.split("**What the layers do.**")[1].split("**The check.**")[0]
+    told = [name.strip() for line in table.splitlines()[4:] if line for name in line.split("|")[1].split(",")]
+    assert sorted(told) == sorted(LAYERS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +12,21 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import onnx
+
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.compress import compact
 from sslnet.errors import DefinitionError
 from sslnet.exchange.export import compare_with_onnxruntime, export, preprocessing, to_onnx
+from sslnet.exchange.importing import from_onnx
 from sslnet.exchange.operators import WRITERS
 from sslnet.layers import LAYERS
 from sslnet.net import Net
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*/deploy.prototxt"))
 LARGE = {"alexnet", "caffenet", "vgg16"}
-"""Their layers are those of the others; hundreds of MiB are not worth the seconds."""
+"""They run with SSLNET_TEST_SLOW in the environment: hundreds of MiB take seconds."""
 
 NOT_WRITTEN = {
     "Accuracy", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
@@ -182,10 +188,14 @@ def test_every_layer_type_is_written_or_known_not_to_be() -> None:
     assert not set(WRITERS) & NOT_WRITTEN
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODELS if path.parent.name not in LARGE], ids=lambda path: path.parent.name
-)
-def test_model_is_the_same_in_onnxruntime_for_any_batch(path: Path) -> None:
+def light(path: Path) -> Any:
+    slow = path.parent.name in LARGE and not os.environ.get("SSLNET_TEST_SLOW")
+    marks = pytest.mark.skipif(slow, reason="set SSLNET_TEST_SLOW to run it")
+    return pytest.param(path, marks=marks, id=path.parent.name)
+
+
+@pytest.mark.parametrize("path", map(light, MODELS))
+def test_model_is_the_same_in_onnxruntime_for_any_batch_and_comes_back(path: Path, tmp_path: Path) -> None:
     net = filled(path)
     model, difference = export(net)
     assert difference is not None
@@ -197,6 +207,53 @@ def test_model_is_the_same_in_onnxruntime_for_any_batch(path: Path) -> None:
     again = compare_with_onnxruntime(model, net, seed=5)
     assert again is not None
     assert again.relative < 1e-5
+    back = imported(model, tmp_path)
+    assert list(back.inputs) == list(net.inputs) and list(back.outputs) == list(net.outputs)
+
+
+def imported(model: Any, folder: Path) -> Net:
+    """The model's net; ``from_onnx`` has compared the two in onnxruntime."""
+    onnx.save(model, str(folder / "m.onnx"))
+    found = from_onnx(folder / "m.onnx")
+    assert found.difference is not None and found.difference.relative < 1e-5
+    return Net(prototxt.Definition(found.message), found.weights, pb.TEST)
+
+
+COMPACTED = {
+    "kept columns": "kernel_size: 3 pad: 1",
+    "kept columns of groups": "kernel_size: 3 pad: 1 group: 2",
+    "one channel a group": "kernel_size: 3 stride: 2 group: 6",
+    "single weights": "kernel_size: 3 conv_mode: DIRECT_SCONV",
+    "sparse rows": "kernel_size: 3 pad: 1 conv_mode: LOWERED_CSRMM",
+    "tried out": "kernel_size: 3 pad: 1 conv_mode: AUTO",
+    "more than the padding": "kernel_size: 5 pad: 1 dilation: 2",
+}
+
+
+@pytest.mark.parametrize("options", COMPACTED.values(), ids=list(COMPACTED))
+@pytest.mark.parametrize("standard", [True, False], ids=["standard", "own"])
+def test_compacted_net_is_the_same_in_onnxruntime(options: str, standard: bool, tmp_path: Path) -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 12 dim: 12 } } }
+    layer { name: "a" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 6 kernel_size: 3 pad: 1 } }
+    layer { name: "norm" type: "BatchNorm" bottom: "a" top: "a" }
+    layer { name: "scale" type: "Scale" bottom: "a" top: "a" scale_param { bias_term: true } }
+    layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+    layer { name: "b" type: "Convolution" bottom: "a" top: "b" convolution_param { num_output: 6 OPTIONS } }
+    layer { name: "c" type: "InnerProduct" bottom: "b" top: "c" inner_product_param { num_output: 3 } }
+    """
+    net = filled(text.replace("OPTIONS", options))
+    net.params["a"][0].data[[1, 4]] = 0
+    weights = net.params["b"][0].data
+    weights[0] = 0
+    weights[:, 0, 0] = 0
+    weights[..., 0] = 0
+    weights[np.random.default_rng(1).random(weights.shape) < 0.3] = 0
+    result = compact(net.definition, net.to_proto(), standard_only=standard)
+    small = Net(prototxt.Definition(result.message), result.weights, pb.TEST)
+    model, difference = export(small)
+    assert difference is not None and difference.relative < 1e-5
+    imported(model, tmp_path)
 
 
 CHAIN = """

@@ -15,10 +15,14 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
+from sslnet.compress.compare import blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList
 from sslnet.exchange.export import export
-from sslnet.exchange.importing import from_onnx
+from sslnet.exchange.importing import Imported, from_onnx
+from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.net import Net
 
 RANDOM = np.random.default_rng(0)
@@ -57,12 +61,31 @@ POOL = {"kernel_shape": [3, 3], "strides": [2, 2]}
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "conv": ([("Conv", "x w b", "y", {"pads": [1, 2, 1, 2], "strides": [2, 1]})], {"w": weights(4, 6, 3, 3), "b": weights(4)}),
     "conv groups dilated": ([("Conv", "x w", "y", {"group": 2, "dilations": [2, 2]})], {"w": weights(4, 3, 3, 3)}),
+    "conv padded at one side": (
+        [("Conv", "x w", "a", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}), ("Conv", "a v", "y", {"group": 4, "pads": [2, 0, 1, 1]})],
+        {"w": weights(4, 6, 3, 3), "v": weights(8, 1, 3, 3)},
+    ),
+    "conv padded at one side, dilated": ([("Conv", "x w", "y", {"pads": [0, 3, 2, 1], "dilations": [2, 2]})], {"w": weights(4, 6, 3, 3)}),
+    "conv behind padding of one side": (
+        [("Pad", "x p", "a"), ("Conv", "a w b", "y", {"strides": [2, 2]})],
+        {"p": ints(0, 0, 0, 0, 0, 0, 1, 1), "w": weights(4, 6, 3, 3), "b": weights(4)},
+    ),
     "conv same": ([("Conv", "x w", "y", {"auto_pad": "SAME_UPPER"})], {"w": weights(4, 6, 3, 3)}),
     "padded conv": (
         [("Pad", "x p", "a"), ("Conv", "a w", "y", {"pads": [1, 1, 1, 1]})],
         {"p": ints(0, 0, 1, 0, 0, 0, 1, 0), "w": weights(4, 6, 3, 3)},
     ),
     "deconv": ([("ConvTranspose", "x w", "y", {"strides": [2, 2], "group": 2})], {"w": weights(6, 2, 3, 3)}),
+    "deconv with more pixels": (
+        [("ConvTranspose", "x w", "y", {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]})],
+        {"w": weights(6, 2, 3, 3)},
+    ),
+    "deconv same": ([("ConvTranspose", "x w", "y", {"strides": [2, 3], "auto_pad": "SAME_UPPER"})], {"w": weights(6, 2, 3, 4)}),
+    "deconv cut at one side": ([("ConvTranspose", "x w", "y", {"strides": [2, 2], "pads": [0, 2, 1, 0]})], {"w": weights(6, 2, 3, 3)}),
+    "deconv of a given size": (
+        [("ConvTranspose", "x w", "y", {"strides": [2, 2], "output_shape": [16, 16]})],
+        {"w": weights(6, 2, 3, 3)},
+    ),
     "batch norm": (
         [("BatchNormalization", "x s b m v", "y", {"epsilon": 0.01})],
         {"s": weights(6), "b": weights(6), "m": weights(6), "v": np.abs(weights(6)) + 1},
@@ -78,11 +101,23 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "max pool padded behind": ([("MaxPool", "x", "y", {**POOL, "pads": [0, 0, 1, 1]})], {}),
     "mean pool": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1]})], {}),
     "mean pool with padding": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1], "count_include_pad": 1})], {}),
+    "mean pool ceil with padding": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1], "count_include_pad": 1, "ceil_mode": 1})], {}),
     "mean pool ceil": ([("AveragePool", "x", "y", {**POOL, "ceil_mode": 1})], {}),
     "mean pool of zeros": ([("Pad", "x p", "a"), ("AveragePool", "a", "y", POOL)], {"p": ints(0, 0, 0, 0, 0, 0, 1, 1)}),
     "global pools": ([("GlobalMaxPool", "x", "a"), ("GlobalAveragePool", "x", "b"), ("Sub", "a b", "y")], {}),
     "mean over pixels": ([("ReduceMean", "x", "y", {"axes": [2, 3], "keepdims": 0})], {}),
     "mean over all": ([("ReduceMean", "x", "y", {"axes": [1, 2, 3], "keepdims": 1})], {}),
+    "sum over pixels": ([("ReduceSum", "x a", "y", {"keepdims": 0})], {"a": ints(2, 3)}),
+    "max over pixels": ([("ReduceMax", "x", "y", {"axes": [-2, -1]})], {}),
+    "over channels": (
+        [("ReduceMean", "x", "a", {"axes": [1]}), ("ReduceMax", "x", "b", {"axes": [1]}), ("Concat", "a b", "c", {"axis": 1}), ("Conv", "c w", "d"), ("Mul", "x d", "y")],
+        {"w": weights(1, 2, 1, 1)},
+    ),
+    "lengths": (
+        [("ReduceL2", "x", "a", {"axes": [1]}), ("Clip", "a low", "b"), ("Shape", "x", "s"), ("Expand", "b s", "c"), ("Div", "x c", "y")],
+        {"low": np.float32(1e-3)},
+    ),
+    "other sums": ([("ReduceL1", "x", "a", {"axes": [2, 3]}), ("ReduceSumSquare", "x", "b", {"axes": [2, 3]}), ("Add", "a b", "y")], {}),
     "lrn": ([("LRN", "x", "y", {"size": 3, "alpha": 0.5, "bias": 2.0})], {}),
     "relus": (
         [("Relu", "x", "a"), ("LeakyRelu", "x", "b", {"alpha": 0.2}), ("PRelu", "x s", "c"), ("Sum", "a b c", "y")],
@@ -95,6 +130,8 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         {},
     ),
     "hard ones": ([("HardSwish", "x", "a"), ("HardSigmoid", "a", "b"), ("Neg", "b", "c"), ("Abs", "c", "y")], {}),
+    "more curves": ([("Selu", "x", "a"), ("Celu", "a", "b", {"alpha": 0.5}), ("Celu", "b", "c"), ("LogSoftmax", "c", "y", {"axis": 1})], {}),
+    "bounds": ([("Max", "x low", "a"), ("Min", "a high", "b"), ("Min", "b x", "y")], {"low": np.float32(-0.5), "high": np.float32(0.7)}),
     "powers": (
         [("Mul", "x x", "a"), ("Add", "a one", "b"), ("Sqrt", "b", "c"), ("Reciprocal", "c", "d"), ("Pow", "d two", "y")],
         {"one": np.float32(1), "two": np.float32(2)},
@@ -107,18 +144,31 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         [("GlobalAveragePool", "x", "a"), ("Conv", "a w", "b"), ("Sigmoid", "b", "c"), ("Mul", "x c", "d"), ("Add", "d x", "y")],
         {"w": weights(6, 6, 1, 1)},
     ),
+    "less than the whole": ([("GlobalAveragePool", "x", "a"), ("Sub", "a x", "b"), ("Sub", "b a", "y")], {}),
+    "constants between": ([("Mul", "x k", "a"), ("Add", "a l", "y")], {"k": weights(6, 1, 8), "l": weights(1, 8, 8)}),
     "quotient": ([("Exp", "x", "a"), ("Div", "x a", "y")], {}),
     "branches": (
         [("Split", "x s", "a b", {"axis": 1}), ("Max", "a b", "c"), ("Concat", "a c", "y", {"axis": -3})],
         {"s": ints(3, 3)},
     ),
     "slice": ([("Slice", "x from to axes", "y")], {"from": ints(1, 0), "to": ints(-1, 5), "axes": ints(1, 3)}),
+    "one channel": ([("Gather", "x i", "a", {"axis": 1}), ("Gather", "x j", "b", {"axis": 1}), ("Unsqueeze", "a u", "c"), ("Mul", "b c", "y")], {"i": np.int64(1), "j": ints(2, 3, 4), "u": ints(1)}),
+    "pixels of channels": ([("DepthToSpace", "x", "a", {"blocksize": 1}), ("Concat", "a x", "b", {"axis": 1}), ("DepthToSpace", "b", "c", {"blocksize": 2, "mode": "CRD"}), ("DepthToSpace", "b", "d", {"blocksize": 2}), ("Add", "c d", "y")], {}),
+    "channels last": (
+        [
+            ("Transpose", "x", "a", {"perm": [0, 2, 3, 1]}), ("Add", "a b", "c"), ("Transpose", "c", "d", {"perm": [0, 3, 1, 2]}),
+            ("Conv", "d w", "e", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}), ("Transpose", "e", "f", {"perm": [0, 2, 3, 1]}),
+            ("Reshape", "f s", "g"), ("MatMul", "g v", "h"), ("Add", "h z", "i"), ("Softmax", "i", "y"),
+        ],
+        {"b": weights(6), "w": weights(4, 6, 3, 3), "s": ints(-1, 64), "v": weights(64, 5), "z": weights(5)},
+    ),
     "shapes": (
         [("Shape", "x", "s"), ("Gather", "s zero", "n"), ("Unsqueeze", "n axes", "m"), ("Concat", "m rest", "t", {"axis": 0}), ("Reshape", "x t", "y")],
         {"zero": np.int64(0), "axes": ints(0), "rest": ints(-1)},
     ),
     "transpose": ([("Transpose", "x", "a", {"perm": [0, 2, 3, 1]}), ("Softmax", "a", "y")], {}),
-    "nearest": ([("Resize", "x  f", "y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})], {"f": np.array([1, 1, 2, 2], "f4")}),
+    "between the pixels": ([("Resize", "x none f", "y", {"mode": "linear"})], {"none": np.zeros(0, "f4"), "f": np.array([1, 1, 3, 2], "f4")}),
+    "nearest": ([("Resize", "x none f", "y", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})], {"none": np.zeros(0, "f4"), "f": np.array([1, 1, 2, 2], "f4")}),
     "nothing": ([("Identity", "x", "a"), ("Dropout", "a", "b"), ("Cast", "b", "c", {"to": 1}), ("Relu", "c", "y")], {}),
     "squeeze": ([("GlobalMaxPool", "x", "a"), ("Squeeze", "a s", "b"), ("Unsqueeze", "b u", "c"), ("ArgMax", "c", "d", {"axis": 1}), ("Cast", "d", "y", {"to": 1})], {"s": ints(2, 3), "u": ints(2)}),
 }  # fmt: skip
@@ -127,12 +177,22 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", list(CASES))
 def test_model_is_the_same_here(name: str, tmp_path: Path) -> None:
     nodes, constants = CASES[name]
-    if name == "nearest":
-        nodes = [("Resize", "x none f", "y", nodes[0][3])]
-        constants = {**constants, "none": np.zeros(0, "f4")}
-    imported = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants), batch=2)
+    path = model(tmp_path / "m.onnx", *nodes, constants=constants)
+    imported = from_onnx(path)
     assert imported.difference is not None
     assert imported.difference.relative < 1e-5
+    assert same_for_three_images(path, imported) < 1e-5
+
+
+def same_for_three_images(path: Path, imported: Imported) -> float:
+    """What was imported for one image at a time takes more of them when its input says so; the relative difference."""
+    imported.message.layer[0].input_param.shape[0].dim[0] = 3
+    weights = imported.weights if imported.weights.layer else None
+    net = Net(prototxt.parse(prototxt.write(imported.message), pb.NetParameter), weights)
+    inputs = {"x": RANDOM.standard_normal(net.blobs["x"].shape).astype(np.float32)}
+    theirs = run_in_onnxruntime(str(path), inputs, ["y"])
+    assert theirs is not None
+    return blob_difference("y", theirs["y"], net.forward(["y"], **inputs)["y"]).relative
 
 
 def test_dense_chain_becomes_as_few_layers_as_it_has(tmp_path: Path) -> None:
@@ -142,20 +202,64 @@ def test_dense_chain_becomes_as_few_layers_as_it_has(tmp_path: Path) -> None:
     assert layers[2].inner_product_param.bias_term
 
 
+def test_channels_last_model_keeps_its_channels_apart(tmp_path: Path) -> None:
+    """The transposes that lay the channels out last for a fully connected layer go into the order of its weights."""
+    nodes, constants = CASES["channels last"]
+    layers = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants)).message.layer
+    assert [layer.type for layer in layers[-4:]] == ["Permute", "Convolution", "InnerProduct", "Softmax"]
+    assert [layer.type for layer in layers[:-4]] == ["Input", "Permute", "Bias"]
+
+
+def test_convolution_padded_at_one_side_has_no_more_weights(tmp_path: Path) -> None:
+    nodes, constants = CASES["conv behind padding of one side"]
+    path = model(tmp_path / "m.onnx", *nodes, constants=constants)
+    imported = from_onnx(path)
+    layer, weights = imported.message.layer[1], imported.weights.layer[0].blobs[0]
+    assert list(layer.convolution_param.kernel_size) == [4, 4] and list(weights.shape.dim) == [4, 54]
+    back, difference = export(Net(prototxt.Definition(imported.message), imported.weights))
+    assert difference is not None and difference.relative < 1e-5
+    attributes = {a.name: list(a.ints) for a in back.graph.node[0].attribute}
+    assert attributes["kernel_shape"] == [3, 3] and attributes["pads"] == [0, 0, 1, 1]
+
+
+def test_branch_of_an_if_that_is_known_is_taken(tmp_path: Path) -> None:
+    """As PyTorch writes operators whose form depends on the shape of what they read."""
+    info = helper.make_empty_tensor_value_info
+    branches = {
+        f"{name}_branch": helper.make_graph([helper.make_node(op, ["x"], [name])], name, [], [info(name)])
+        for name, op in (("then", "Relu"), ("else", "Tanh"))
+    }
+    nodes = [
+        ("Shape", "x", "s"),
+        ("Size", "s", "n"),
+        ("Equal", "n four", "is"),
+        ("If", "is", "a", branches),
+        ("Neg", "a", "y"),
+    ]
+    imported = from_onnx(model(tmp_path / "m.onnx", *nodes, constants={"four": np.int64(4)}))
+    assert [layer.type for layer in imported.message.layer] == ["Input", "ReLU", "Power"]
+
+
 @pytest.mark.parametrize(
     "node, message",
     [
         (("Einsum", "x", "y", {"equation": "abcd->abcd"}), "there is no layer for the operator Einsum"),
         (
-            ("Conv", "x w", "y", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
-            r"padding \[0, 0\] in front and \[1, 1\] behind",
+            ("Conv", "x w", "y", {"pads": [1, 0, 0, 0], "dilations": [2, 2]}),
+            r"padding that differs by \[0, 0\] and \[1, 0\] pixels",
         ),
+        (("Gather", "x i", "y", {"axis": 1}), "Gather: indices that are not neighbours"),
+        (("ReduceMax", "x", "y", {"axes": [1, 2]}), r"ReduceMax: over axes \[1, 2\] of 4"),
         (("Conv", "x x", "y"), '"x" must be known before the net runs'),
         (("Pad", "x p", "y"), None),
     ],
 )
 def test_what_has_no_layer_is_one_error(node: Any, message: str | None, tmp_path: Path) -> None:
-    path = model(tmp_path / "m.onnx", node, constants={"w": weights(4, 6, 3, 3), "p": ints(0, 0, 1, 1, 0, 0, 1, 1)})
+    path = model(
+        tmp_path / "m.onnx",
+        node,
+        constants={"w": weights(4, 6, 3, 3), "p": ints(0, 0, 1, 1, 0, 0, 1, 1), "i": ints(2, 1, 0)},
+    )
     with pytest.raises((DefinitionError, DataError), match=message):
         from_onnx(path)
 
@@ -190,6 +294,44 @@ def test_command_writes_a_net_that_sslnet_runs(tmp_path: Path, capsys: pytest.Ca
     assert "--force" in capsys.readouterr().err
     assert main(["import", str(path), "--output", str(tmp_path / "new" / "net")]) == 0
     assert "largest difference from the model" in capsys.readouterr().out
+
+
+def test_model_goes_all_the_way_and_keeps_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Import, prune, compact, export: what comes out is what the pruned net computes, and smaller."""
+    nodes = [
+        ("Conv", "x w b", "conv", {"pads": [1, 1, 1, 1]}), ("BatchNormalization", "conv s t m v", "norm"),
+        ("Clip", "norm low high", "relu6"), ("Conv", "relu6 dw", "deep", {"group": 8, "pads": [0, 0, 1, 1], "strides": [2, 2]}),
+        ("HardSwish", "deep", "swish"), ("GlobalAveragePool", "swish", "pool"), ("Flatten", "pool", "flat"), ("Gemm", "flat v2", "y", {"transB": 1}),
+    ]  # fmt: skip
+    constants = {
+        "w": weights(8, 6, 3, 3), "b": weights(8), "s": weights(8) + 2, "t": weights(8), "m": weights(8), "v": weights(8) ** 2 + 1,
+        "low": np.float32(0), "high": np.float32(6), "dw": weights(8, 1, 3, 3), "v2": weights(5, 8),
+    }  # fmt: skip
+    constants["w"][[1, 4]] *= 1e-4
+    path = model(tmp_path / "m.onnx", *nodes, constants=constants)
+    steps = {"scale": 0.5, "mean_value": [104.0]}
+    written = onnx.load(str(path))
+    helper.set_model_props(written, {"name": "a net", "preprocessing": json.dumps(steps)})
+    onnx.save(written, str(path))
+    net, pruned, small = (str(tmp_path / name) for name in ("net", "pruned", "small"))
+    definition = ["--model", f"{net}.prototxt"]
+    assert main(["import", str(path), "--output", net]) == 0
+    assert 'name: "a net"' in Path(f"{net}.prototxt").read_text()
+    prune = ["--weights", f"{net}.caffemodel", "--group", "FILTER", "--layers", "Conv_0"]
+    assert main(["prune", *definition, *prune, "--sparsity", "0.25", "--output", pruned]) == 0
+    assert main(["compact", *definition, "--weights", f"{pruned}.caffemodel", "--output", small]) == 0
+    target = str(tmp_path / "small.onnx")
+    assert main(["export", "--model", f"{small}.prototxt", "--weights", f"{small}.caffemodel", "--output", target]) == 0
+    made = onnx.load(target)
+    assert [info.name for info in (*made.graph.input, *made.graph.output)] == ["x", "y"]
+    shapes = {constant.name: list(constant.dims) for constant in made.graph.initializer}
+    assert shapes["Conv_0.0"] == [6, 6, 3, 3]
+    props = {entry.key: entry.value for entry in made.metadata_props}
+    assert props["name"] == "a net" and json.loads(props["preprocessing"]) == steps
+    inputs = {"x": RANDOM.standard_normal((2, 6, 8, 8)).astype(np.float32)}
+    whole, less = (run_in_onnxruntime(str(p), inputs, ["y"]) for p in (path, target))
+    assert whole is not None and less is not None
+    assert blob_difference("y", whole["y"], less["y"]).relative < 1e-2
 
 
 def test_net_survives_the_way_there_and_back(tmp_path: Path) -> None:

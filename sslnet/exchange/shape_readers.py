@@ -1,0 +1,129 @@
+"""Operators of ONNX that move values, and compute none: joining, cutting, other shapes, other orders of axes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sslnet.exchange.builder import Builder, Chain
+from sslnet.exchange.source import Node
+
+
+def alias(builder: Builder, node: Node) -> None:
+    """Nothing happens to the value (Dropout when it does not train, Identity, Cast between floats)."""
+    builder.same(node.outputs[0], node.inputs[0])
+
+
+def concat(builder: Builder, node: Node) -> None:
+    axis = node.get("axis", 1)
+    axis = axis if axis >= 0 else axis + len(builder.shape(node, 0))
+    layer = builder.layer(node, "Concat", bottom=[builder.blob(node, j) for j in range(len(node.inputs))])
+    if axis != 1:
+        layer.concat_param.axis = axis
+
+
+def split(builder: Builder, node: Node) -> None:
+    axis = node.get("axis", 0)
+    axis = axis if axis >= 0 else axis + len(builder.shape(node, 0))
+    layer = builder.layer(node, "Slice")
+    layer.slice_param.axis = axis
+    sizes = [builder.source.shape(node, name)[axis] for name in node.outputs]
+    layer.slice_param.slice_point.extend(int(point) for point in np.cumsum(sizes)[:-1])
+
+
+def slice_(builder: Builder, node: Node) -> None:
+    """One axis at a time: what is left out goes to a Silence."""
+    shape = builder.shape(node, 0)
+    if builder.source.opset < 10:
+        starts, ends, axes, steps = node.get("starts"), node.get("ends"), node.get("axes"), None
+    else:
+        starts, ends = builder.known(node, 1), builder.known(node, 2)
+        axes, steps = builder.source.constant(node, 3), builder.source.constant(node, 4)
+    axes = range(len(starts)) if axes is None else axes
+    if steps is not None and any(step != 1 for step in steps):
+        raise node.error("steps other than 1")
+    chain = Chain(builder, node)
+    for axis, start, end in zip(axes, starts, ends):
+        axis = int(axis) % len(shape)
+        first, last, _ = slice(int(start), int(end)).indices(shape[axis])
+        if last <= first:
+            raise node.error(f"nothing is left of axis {axis}: from {first} to {last}")
+        if (first, last) != (0, shape[axis]):
+            _cut_out(chain, builder, node, axis, first, last)
+    chain.end()
+
+
+def _cut_out(chain: Chain, builder: Builder, node: Node, axis: int, first: int, last: int) -> None:
+    """From ``first`` to ``last`` along an axis; the rest goes to a Silence."""
+    size = builder.shape(node, 0)[axis]
+    points = [point for point in (first, last) if 0 < point < size]
+    if not points:
+        return
+    layer = chain.add("Slice", f"axis{axis}", tops=len(points) + 1, takes=1 if first > 0 else 0)
+    layer.slice_param.axis = axis
+    layer.slice_param.slice_point.extend(points)
+    builder.silence(node, [name for name in layer.top if name != chain.blob], f"axis{axis}_rest")
+
+
+# -- shapes ------------------------------------------------------------------------------------------------------------
+
+
+def reshape(builder: Builder, node: Node) -> None:
+    builder.reshape(node, [builder.blob(node, 0)])
+
+
+def flatten(builder: Builder, node: Node) -> None:
+    if node.get("axis", 1) == 1:
+        builder.layer(node, "Flatten")
+    else:
+        reshape(builder, node)
+
+
+def transpose(builder: Builder, node: Node) -> None:
+    """Two of them behind one another are one, or none."""
+    axes = len(builder.shape(node, 0))
+    order = [int(axis) for axis in node.get("perm", list(range(axes))[::-1])]
+    before = builder.last_layer(node, "Permute")
+    if before is not None:
+        order = [before.permute_param.order[axis] for axis in order]
+        builder.take_back(node)
+    if order == sorted(order):
+        alias(builder, node)
+        return
+    builder.layer(node, "Permute").permute_param.order.extend(order)
+
+
+def depth_to_space(builder: Builder, node: Node) -> None:
+    """A block of neighbouring channels becomes a square of pixels."""
+    _, channels, height, width = builder.shape(node, 0)
+    size = node.get("blocksize")
+    depth = channels // size**2
+    if node.get("mode", "DCR") == "DCR":
+        shape, order = [0, size, size, depth, height, width], [0, 3, 4, 1, 5, 2]
+    else:
+        shape, order = [0, depth, size, size, height, width], [0, 1, 4, 2, 5, 3]
+    chain = Chain(builder, node)
+    chain.reshape(shape, "squares")
+    chain.add("Permute").permute_param.order.extend(order)
+    chain.reshape([0, depth, size * height, size * width], "image")
+    chain.end()
+
+
+def gather(builder: Builder, node: Node) -> None:
+    """One index, or neighbours, along an axis: a slice."""
+    indices = builder.known(node, 1)
+    axis = node.get("axis", 0) % len(builder.shape(node, 0))
+    size = builder.shape(node, 0)[axis]
+    places = [int(index) % size for index in indices.reshape(-1)]
+    if indices.ndim > 1 or places != list(range(places[0], places[0] + len(places))):
+        raise node.error("indices that are not neighbours", hint="a 1 x 1 convolution puts channels into another order")
+    chain = Chain(builder, node)
+    _cut_out(chain, builder, node, axis, places[0], places[-1] + 1)
+    if indices.ndim == 0:
+        after = builder.output_shape(node)
+        chain.reshape([0 if axis else after[0], *after[1:]], "axes")
+    chain.end()
+
+
+def expand(builder: Builder, node: Node) -> None:
+    blob = builder.broadcast(node, builder.blob(node, 0), builder.shape(node, 0), builder.output_shape(node), "")
+    builder.become(node.outputs[0], blob)

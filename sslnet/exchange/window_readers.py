@@ -1,0 +1,260 @@
+"""Operators of ONNX that look at images through windows: convolutions, pooling, padding, images of another size.
+
+Caffe's layers pad both sides of an image alike. Where an operator does not, a convolution gets a larger kernel: rows and
+columns of zeros on the side that has less, as many as make both sides alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.exchange.builder import Builder, Chain
+from sslnet.exchange.source import Node
+
+LINEAR = ("half_pixel", "pytorch_half_pixel")
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
+
+
+def conv(builder: Builder, node: Node) -> None:
+    weights = builder.weights(node, 1)
+    strides, dilations = _steps(node, weights.ndim - 2)
+    front, behind = builder.all_padding(node, weights.shape[2:], strides, dilations)
+    pads = [max(pair) for pair in zip(front, behind)]
+    around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
+    group = node.get("group", 1)
+    whole = np.pad(weights, around)
+    listed = whole.shape != weights.shape and group == 1
+    blob = weights.reshape(len(weights), -1) if listed else whole
+    layer = builder.layer(node, "Convolution", blobs=[blob, *builder.optional_weights(node, 2)])
+    param = layer.convolution_param
+    param.num_output, param.bias_term = len(weights), len(layer.blobs) > 1
+    if listed:
+        there = np.pad(np.ones(weights.shape[1:], bool), around[1:])
+        param.kept_column.extend(int(column) for column in np.flatnonzero(there))
+    _write_window(param, whole.shape[2:], strides, dilations, pads, group)
+
+
+def conv_transpose(builder: Builder, node: Node) -> None:
+    weights = builder.weights(node, 1)
+    axes = weights.ndim - 2
+    strides, dilations = _steps(node, axes)
+    more = node.get("output_padding") or [0] * axes
+    kernel = [(k - 1) * d + 1 for k, d in zip(weights.shape[2:], dilations)]
+    sizes = [s * (n - 1) + k + m for s, n, k, m in zip(strides, builder.shape(node, 0)[2:], kernel, more, strict=True)]
+    cut = [size - out for size, out in zip(sizes, builder.output_shape(node)[2:])]
+    if node.get("output_shape") or node.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        upper = node.get("auto_pad", "NOTSET") == "SAME_UPPER"
+        front = [c // 2 if upper else c - c // 2 for c in cut]
+    else:
+        front = list(node.get("pads", [0] * (2 * axes)))[:axes]
+    behind = [c - f - m for c, f, m in zip(cut, front, more)]  # below 0 where zeros are added at the end
+    pads = [max(0, f, b) for f, b in zip(front, behind)]
+    around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
+    whole = np.pad(weights, around)
+    layer = builder.layer(node, "Deconvolution", blobs=[whole, *builder.optional_weights(node, 2)])
+    group = node.get("group", 1)
+    layer.convolution_param.num_output = weights.shape[1] * group
+    layer.convolution_param.bias_term = len(layer.blobs) > 1
+    _write_window(layer.convolution_param, whole.shape[2:], strides, dilations, pads, group)
+
+
+def _steps(node: Node, axes: int) -> tuple[list[int], list[int]]:
+    return list(node.get("strides", [1] * axes)), list(node.get("dilations", [1] * axes))
+
+
+def _zeros_around(node: Node, front: list[int], behind: list[int], dilations: list[int]) -> list[tuple[int, int]]:
+    """What ``np.pad`` is to add around weights so that their windows begin so many pixels earlier and end later."""
+    if any(n % d for pair in (front, behind) for n, d in zip(pair, dilations)):
+        raise node.error(f"padding that differs by {front} and {behind} pixels, with dilations {dilations}")
+    return [(0, 0), (0, 0), *((f // d, b // d) for f, b, d in zip(front, behind, dilations))]
+
+
+def _write_window(
+    param: Any, kernel: Sequence[int], strides: list[int], dilations: list[int], pads: list[int], group: int
+) -> None:
+    param.kernel_size.extend(kernel)
+    for field, values, default in (("stride", strides, 1), ("dilation", dilations, 1), ("pad", pads, 0)):
+        if any(value != default for value in values):
+            getattr(param, field).extend(values)
+    if group != 1:
+        param.group = group
+
+
+# -- pooling -----------------------------------------------------------------------------------------------------------
+
+
+def max_pool(builder: Builder, node: Node) -> None:
+    if len(node.outputs) > 1:
+        raise node.error("its second output, the places of the maxima, counts them otherwise")
+    _pool(builder, node, pb.PoolingParameter.MAX)
+
+
+def average_pool(builder: Builder, node: Node) -> None:
+    _pool(builder, node, pb.PoolingParameter.AVE)
+
+
+def _pool(builder: Builder, node: Node, method: int) -> None:
+    """Windows start where the padding in front lets them; how far they reach behind the image follows from their number."""
+    kernel = list(node.get("kernel_shape"))
+    strides = list(node.get("strides") or [1] * len(kernel))
+    if len(kernel) > 2:
+        raise node.error(f"pooling over {len(kernel)} axes; it is there for images, one or two axes")
+    if any(d != 1 for d in node.get("dilations", [1])):
+        raise node.error("pooling with dilations")
+    (own, behind), zeros = builder.pads(node, kernel, strides, [1] * len(kernel)), builder.padding(node)
+    if zeros[0] and method == pb.PoolingParameter.MAX:
+        raise node.error("the maximum over padding by zeros: the layer pads by nothing at all")
+    image, out = builder.shape(node, 0)[2:], builder.output_shape(node)[2:]
+    if len(kernel) == 1:  # as an image of one line
+        kernel, strides, own, behind = [1, *kernel], [1, *strides], [0, *own], [0, *behind]
+        image, out, zeros = (1, *image), (1, *out), ([0, *zeros[0]], [0, *zeros[1]]) if zeros[0] else zeros
+    pads = [a + b for a, b in zip(own, zeros[0] or [0, 0])]
+    image = tuple(n - sum(around) for n, around in zip(image, zip(*zeros) if zeros[0] else [(0, 0)] * 2))
+    over = [(n + 2 * p - k) % s != 0 for n, p, k, s in zip(image, pads, kernel, strides)]
+    floor = tuple((n + 2 * p - k) // s + 1 for n, p, k, s in zip(image, pads, kernel, strides))
+    ceil = tuple(f + o for f, o in zip(floor, over))
+    ceil = tuple(c - (max(pads) > 0 and (c - 1) * s >= n + p) for c, s, n, p in zip(ceil, strides, image, pads))
+    if out not in (floor, ceil):
+        raise node.error(f"{out} windows where padding by {pads} in front makes {floor} or {ceil}")
+    factor = None
+    if method == pb.PoolingParameter.AVE:
+        factor = _divisors(node, image, out, (own, behind), zeros, kernel, strides)
+    lines = len(builder.shape(node, 0)) == 3
+    chain = Chain(builder, node, padded=True)
+    if lines:
+        chain.reshape([0, 0, 1, -1], "image")
+    _write_pool(chain.add("Pooling").pooling_param, method, kernel, strides, pads, out != ceil)
+    if factor is not None:
+        chain.factor(factor, axis=2)
+    if lines:
+        chain.reshape([0, 0, -1], "line")
+    chain.end()
+
+
+def _write_pool(param: Any, method: int, kernel: list[int], strides: list[int], pads: list[int], floor: bool) -> None:
+    param.pool = method
+    for field, values in (("kernel", kernel), ("stride", strides), ("pad", pads)):
+        if values[0] != values[1]:
+            setattr(param, f"{field}_h", values[0])
+            setattr(param, f"{field}_w", values[1])
+        elif values[0] != (1 if field == "stride" else 0):
+            setattr(param, "kernel_size" if field == "kernel" else field, values[0])
+    if floor:
+        param.round_mode = pb.PoolingParameter.FLOOR
+
+
+def _divisors(node: Node, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any) -> np.ndarray | None:
+    """What the layer divides by over what the operator divides by, for each window; None where that is always the same.
+
+    The layer counts padding but not what reaches beyond it; so does the operator, or it leaves out its own padding.
+    """
+    counts = []
+    for axis in range(2):
+        n, k = image[axis], kernel[axis]
+        front, behind = (zeros[0][axis], zeros[1][axis]) if zeros[0] else (0, 0)
+        start = np.arange(out[axis]) * strides[axis] - own[0][axis] - front
+        ours = np.minimum(start + k, n + own[0][axis] + front) - start
+        if node.get("count_include_pad", 0):
+            theirs = np.minimum(start + k, n + behind + own[1][axis]) - start
+        else:
+            theirs = np.minimum(start + k, n + behind) - np.maximum(start, -front)
+        counts.append((ours, theirs))
+    factor = np.outer(counts[0][0], counts[1][0]) / np.outer(counts[0][1], counts[1][1])
+    return None if (factor == 1).all() else factor.astype(np.float32)
+
+
+def global_pool(method: int) -> Any:
+    """The maximum or the mean of all pixels of each channel."""
+
+    def read(builder: Builder, node: Node) -> None:
+        chain = Chain(builder, node)
+        over_pixels(chain, builder.shape(node, 0), method)
+        if len(builder.shape(node, 0)) == 3:
+            chain.reshape([0, 0, 1], "line")
+        chain.end()
+
+    return read
+
+
+def over_pixels(chain: Chain, shape: tuple[int, ...], method: int) -> None:
+    """Adds what makes (N, C, 1, 1) of (N, C, H, W) or (N, C, W)."""
+    if len(shape) == 3:
+        chain.reshape([0, 0, 1, -1], "image")
+    elif len(shape) != 4:
+        raise chain.node.error(f"pooling over {len(shape) - 2} axes; it is there for images, one or two axes")
+    param = chain.add("Pooling").pooling_param
+    param.pool, param.global_pooling = method, True
+
+
+def lrn(builder: Builder, node: Node) -> None:
+    layer = builder.layer(node, "LRN")
+    param = layer.lrn_param
+    param.local_size = node.get("size")
+    param.alpha, param.beta, param.k = node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0)
+    if param.local_size % 2 == 0:
+        raise node.error(f"size must be odd, not {param.local_size}")
+
+
+def pad(builder: Builder, node: Node) -> None:
+    """Zeros around an image: remembered, and given to the convolution or pooling that reads them."""
+    amounts = node.get("pads") or [int(n) for n in builder.known(node, 1)]
+    value = node.get("value", 0.0) or (builder.source.constant(node, 2) if len(node.inputs) > 2 else None)
+    if node.get("mode", "constant") != "constant" or (value is not None and float(np.asarray(value).ravel()[0])):
+        raise node.error("only padding by zeros can be taken over")
+    if len(node.inputs) > 3 and node.inputs[3]:
+        raise node.error("padding of given axes")
+    builder.remember_padding(node, amounts)
+
+
+# -- images of another size --------------------------------------------------------------------------------------------
+
+
+def resize(builder: Builder, node: Node) -> None:
+    before, after = builder.shape(node, 0), builder.output_shape(node)
+    mode, how = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
+    if node.op == "Upsample":  # of operator sets before 10
+        how = "asymmetric"
+    factors = [b / a for a, b in zip(before, after)]
+    if len(before) != 4 or factors[:2] != [1, 1]:
+        raise node.error(f"from shape {before} to {after}")
+    whole = all(factor == int(factor) for factor in factors)
+    if mode == "nearest" and factors[2] == factors[3] and whole:
+        builder.layer(node, "Upsample").upsample_param.scale = int(factors[2])
+    elif mode == "linear" and how == "align_corners":
+        layer = builder.layer(node, "Interp")
+        layer.interp_param.height, layer.interp_param.width = after[2:]
+    elif mode == "linear" and how in LINEAR and whole and not node.get("antialias", 0):
+        _interpolate(builder, node, before, [int(factor) for factor in factors[2:]])
+    else:
+        raise node.error(f"mode {mode} with {how}, from {before[2:]} to {after[2:]}")
+
+
+def _interpolate(builder: Builder, node: Node, shape: tuple[int, ...], factors: list[int]) -> None:
+    """Pixels are points in the middle of their squares: a Deconvolution of each channel with a pyramid.
+
+    At the borders, where a part of it would lie outside, what is left of it is divided by its sum.
+    """
+    sides: list[np.ndarray] = []
+    pads: list[int] = []
+    sums: list[np.ndarray] = []
+    for size, factor in zip(shape[2:], factors):
+        side = 1 - np.abs(np.arange(2 * factor - factor % 2) - factor + (1 + factor % 2) / 2) / factor
+        pad = (len(side) - factor) // 2
+        whole = np.zeros(factor * (size - 1) + len(side))
+        for first in range(0, factor * size, factor):
+            whole[first : first + len(side)] += side
+        sides, pads, sums = [*sides, side], [*pads, pad], [*sums, whole[pad : pad + factor * size]]
+    channels = shape[1]
+    weights = np.broadcast_to(np.outer(*sides), (channels, 1, len(sides[0]), len(sides[1])))
+    chain = Chain(builder, node)
+    layer = chain.add("Deconvolution", blobs=[weights])
+    layer.param.add(lr_mult=0, decay_mult=0)
+    layer.convolution_param.num_output, layer.convolution_param.bias_term = channels, False
+    _write_window(layer.convolution_param, weights.shape[2:], factors, [1, 1], pads, channels)
+    chain.factor(1 / np.outer(*sums), axis=2)
+    chain.end()
