@@ -119,7 +119,7 @@ def test_compact_json_says_what_was_done(files: tuple[Path, Path], capsys: pytes
     assert result["weights_bytes"]["after"] == (weights.parent / "small.caffemodel").stat().st_size
     assert result["total"]["before"]["parameters"] == 6 * 19 + 4 * 55 + 2 * 17
     assert result["total"]["after"]["parameters"] == 4 * 19 + 4 * 37 + 2 * 17 + 4 * 4
-    assert result["constants"] == {"bias": [], "map": ["conv2"], "carrier": []}
+    assert result["constants"] == {"bias": [], "map": ["conv2"], "factor": [], "carrier": []}
     assert result["difference"]["relative"] < 1e-5
 
 

@@ -194,7 +194,7 @@ def light(path: Path) -> Any:
     return pytest.param(path, marks=marks, id=path.parent.name)
 
 
-@pytest.mark.parametrize("path", map(light, MODELS))
+@pytest.mark.parametrize("path", [light(path) for path in MODELS])
 def test_model_is_the_same_in_onnxruntime_for_any_batch_and_comes_back(path: Path, tmp_path: Path) -> None:
     net = filled(path)
     model, difference = export(net)
