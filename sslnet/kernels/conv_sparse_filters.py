@@ -9,6 +9,7 @@ with so few multiplications memory would be waited for otherwise. Threads share 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -109,15 +110,16 @@ def _block_cycles(g: ConvGeometry, unit: VectorUnit, vectors: int, taps: np.ndar
     """Estimated cycles of a block for an image; taps (spans,): those that meet a source row, summed over the rows."""
     cycles = 0.0
     block = int(taps.sum()) * vectors * unit.bytes // g.out_h
-    for cut in cut_row(g, unit, vectors):
-        low, high = limits(g, cut)
+    tiles = Counter((cut[1], *limits(g, cut)) for cut in cut_row(g, unit, vectors))
+    for (pixels, low, high), tile_count in tiles.items():
+        own = g.out_h * (CALL + SPAN * len(taps) + LEAVE * vectors * -(-pixels // unit.lanes))
         for span, count in enumerate(taps):
-            met = sum(low <= p * g.stride_w + span * g.dilation_w < high for p in range(cut[1])) if g.pad_w else cut[1]
+            met = sum(low <= p * g.stride_w + span * g.dilation_w < high for p in range(pixels)) if g.pad_w else pixels
             per_tap = max(vectors * met / 2, (vectors + met + 3) / 2, LATENCY)
             if block > FIRST_CACHE:
                 per_tap = max(per_tap, vectors * unit.bytes / (SECOND_BYTES if block <= WEIGHT_BYTES else FAR_BYTES))
-            cycles += count * per_tap * (met > 0)
-        cycles += g.out_h * (CALL + SPAN * len(taps) + LEAVE * vectors * -(-cut[1] // unit.lanes))
+            own += count * per_tap * (met > 0)
+        cycles += tile_count * own
     return cycles
 
 
