@@ -16,7 +16,7 @@ from sslnet.kernels.conv_sparse import find_kept, hardly_zero
 from sslnet.kernels.fc import plan_dot
 from sslnet.kernels.memory import scratch
 
-WORTH = 0.8
+WORTH = 0.7
 """Weights that are left, as a part of all, up to which leaving out the others pays."""
 SMALL = 1 << 16
 """Weights below which choosing columns takes longer than multiplying all."""
