@@ -278,6 +278,7 @@ class Solver:
             self._cut()
         for update in self.updates:
             update.keep = frozen(update.param)
+            update.forget_frozen()
         self._tell_frozen()
 
     def scale_penalties(self, factor: float) -> None:
@@ -301,8 +302,7 @@ class Solver:
         for update in penalised:
             alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
             update.keep = alive if update.keep is None else alive & update.keep
-            for array in update.history:  # momentum would move them once more
-                array.reshape(-1)[update.keep == 0] = 0
+            update.forget_frozen()
             update.penalty, update.bias, update.mean, update.led = None, None, None, False
         self._tell_frozen()
 

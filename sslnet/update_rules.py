@@ -105,6 +105,15 @@ class Update(ABC):
         if self.mean is not None:
             bias.mean = np.zeros(bias.param.blob.shape, bias.param.blob.dtype)
 
+    def forget_frozen(self) -> None:
+        """Drops what is remembered of weights that are frozen, for it would move them: momentum, means, duals."""
+        if self.keep is None:
+            return
+        for array in (*self.history, *([] if self.mean is None else [self.mean])):
+            self._flat(array)[self.keep == 0] = 0
+        if self.penalty is not None:
+            self.penalty.set_state([])
+
     def penalty_value(self) -> float:
         """The penalty's part of the objective now."""
         bias = self.bias.param.blob.data if self.bias else None

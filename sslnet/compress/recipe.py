@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,9 @@ def compact(
     nets = [pruned, *_other_phase(definition, pruned, weights, state, notes)]
     inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
     for absorb_shared in (True, False):
-        views = find_channels(nets, absorb_shared=absorb_shared, run=True)
-        contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
+        with _unchanged(nets):
+            views = find_channels(nets, absorb_shared=absorb_shared, run=True)
+            contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
         smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
         if not smaller.shared_differ():
             break
@@ -108,7 +110,8 @@ def compact(
     if standard_only:
         notes += make_standard(smaller, views)
     after = _smaller_net(smaller, definition, pruned, state)
-    difference = compare(pruned, after, inputs)
+    with _unchanged([pruned, after]):
+        difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:
         raise _differs(difference, definition, phase)
     _note_unseen(definition, nets, notes)
@@ -135,6 +138,18 @@ def compact(
         notes=notes,
         state=cut,
     )
+
+
+@contextmanager
+def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
+    """In phase TRAIN a pass forward moves the statistics of BatchNorm: afterwards they are what they were."""
+    blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
+    values = [blob.data.copy() for blob in blobs]
+    try:
+        yield
+    finally:
+        for blob, value in zip(blobs, values):
+            blob.data[...] = value
 
 
 def _pruned_net(definition: Definition, weights: Any, state: State, seed: int) -> Net:
