@@ -22,6 +22,17 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """The shape fibres of a layer that are smallest go, too: those that the noise of batches alone keeps from zero.
+
+    sparsity  part of all its shape fibres that is zero afterwards
+    """
+
+    layer: str
+    sparsity: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A net, from its solver to its figures.
 
@@ -31,6 +42,8 @@ class Recipe:
     weights    name of the recipe whose net training begins with; "": the fillers
     begin      iteration of that recipe's snapshot to begin with; 0: its last
     baseline   name of the recipe whose net it is compared with; "": this is the dense net itself
+    cuts       what goes by size before the small net is made
+    net        definition that the small net is made of; "": the solver's
     tuning     None: the small net is taken as it is
     batch      images of a forward pass that is timed
     """
@@ -41,6 +54,8 @@ class Recipe:
     weights: str = ""
     begin: int = 0
     baseline: str = ""
+    cuts: tuple[Cut, ...] = ()
+    net: str = ""
     tuning: Tuning | None = None
     batch: int = 64
 
@@ -66,6 +81,7 @@ RECIPES = {
         weights="convnet1",
         begin=25000,
         baseline="convnet1",
+        net="models/cifar10_full/train_test.prototxt",  # with weight decay for all of its layers
         tuning=CONVNET_TUNING,
         batch=100,
     ),
@@ -76,6 +92,7 @@ RECIPES = {
         weights="convnet1",
         begin=25000,
         baseline="convnet1",
+        net="models/cifar10_full/train_test.prototxt",  # with weight decay for all of its layers
         tuning=Tuning(CONVNET_TUNING.solver, ("stepvalue=32000,37000", "max_iter=42000")),
         batch=100,
     ),

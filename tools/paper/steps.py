@@ -1,6 +1,7 @@
 """A recipe as steps: each one command of sslnet, which a user could type in the working folder, and the file it makes.
 
     NAME/1_train     the net by its solver: densely, or with group lasso
+    NAME/1_cut_LAYER its smallest shape fibres set to zero, where the recipe says so
     NAME/2_small     what is zero taken out
     NAME/3_tune      the small net trained on
     NAME/4_test      its error
@@ -15,7 +16,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from paper.recipes import RECIPES, Recipe
+from paper.recipes import RECIPES, Cut, Recipe
 from sslnet import prototxt
 
 TIMED_RUNS = 200
@@ -81,7 +82,11 @@ class Steps:
         recipe = RECIPES[name]
         steps = [] if name in self.dense else [self._train(name, recipe)]
         if recipe.baseline:
-            steps.append(self._compact(name, recipe))
+            weights = self.trained(name)
+            for cut in recipe.cuts:
+                steps.append(self._cut(name, recipe, cut, weights))
+                weights = steps[-1].makes
+            steps.append(self._compact(name, recipe, weights))
             if recipe.tuning:
                 steps.append(self._tune(name, recipe))
         steps.append(self._test(name))
@@ -131,9 +136,14 @@ class Steps:
             reads.append(self.begun(recipe))
         return Step(name, "1_train", tuple(words), self.trained(name), tuple(reads), trains=True)
 
-    def _compact(self, name: str, recipe: Recipe) -> Step:
-        # the dense net's own definition: what its small net is trained on with has the same multipliers
-        net, weights = f"{recipe.model}/train_test.prototxt", self.trained(name)
+    def _cut(self, name: str, recipe: Recipe, cut: Cut, weights: str) -> Step:
+        net, output = self.net_of(recipe.solver), f"{name}/1_cut_{cut.layer}/net"
+        words = ["prune", "--model", net, "--weights", weights, "--group", "SHAPE", "--layers", cut.layer]
+        words += ["--sparsity", cut.sparsity, "--output", output]
+        return Step(name, f"1_cut_{cut.layer}", tuple(words), f"{output}.caffemodel", (net, weights))
+
+    def _compact(self, name: str, recipe: Recipe, weights: str) -> Step:
+        net = recipe.net or self.net_of(recipe.solver)
         words = ("compact", "--model", net, "--weights", weights, "--output", f"{name}/2_small/net")
         return Step(name, "2_small", words, f"{name}/2_small/net_deploy.prototxt", (net, weights))
 
