@@ -41,7 +41,7 @@ def prune(net: Net, whole: set[str]) -> None:
             matrix[:, random.permutation(matrix.shape[1])[: int(GONE * matrix.shape[1])]] = 0
 
 
-NAMES = [path.name for path in sorted(MODELS.iterdir()) if path.is_dir()]
+NAMES = sorted(path.parent.name for path in MODELS.glob("*/deploy.prototxt"))
 
 
 def with_dummy_data(name: str) -> prototxt.Definition:
