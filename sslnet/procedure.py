@@ -367,6 +367,7 @@ class Procedure:
             for name in STRENGTHS:  # zeros that are written are meant
                 setattr(param, name, 0.0)
             param.ClearField("group_lasso_scale_by_size")
+            param.ClearField("group_lasso_settle")
         param.random_seed, param.snapshot_format = self.seed, pb.SolverParameter.BINARYPROTO
         param.snapshot = param.snapshot or max(1, param.max_iter // SNAPSHOTS)
         param.display = param.display or max(1, param.max_iter // 20)

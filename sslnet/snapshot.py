@@ -143,6 +143,16 @@ def check_history(state: State, updates: Sequence[Update], path: str | os.PathLi
         if array.size != place.size:
             message = f"history array {index} has {array.size} values, the net's parameter {place.size}"
             raise WeightsError(message, path=path, hint="it belongs to another net")
+    for update in updates:
+        if (
+            update.solver.group_lasso_settle
+            and update.mean is not None
+            and f"mean/{update.param.name}" not in state.arrays
+        ):
+            message = (
+                f"the state has no running mean of the gradients of {update.param.name}, which group_lasso_settle needs"
+            )
+            raise WeightsError(message, path=path, hint="start from its weights, or without group_lasso_settle")
 
 
 def put_state(state: State, updates: Sequence[Update], nets: dict[str, Net], path: str | os.PathLike[str]) -> None:

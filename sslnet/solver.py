@@ -1,7 +1,7 @@
 """The solver: trains a net, tests it, saves what it has learned. One iteration reads as a list:
 
     test if it is time; clear the gradients; forward and backward, iter_size times; smooth the loss; display;
-    apply the update (rate, clip, then for each parameter: normalise, regularise, update, prox); snapshot
+    apply the update (rate, clip, then for each parameter: normalise, regularise, update, prox; settle); snapshot
 
 It prints nothing: what happens is told to a ``Monitor`` as records.
 
@@ -32,6 +32,7 @@ from sslnet.layers.convolution import Convolution
 from sslnet.monitor import Display, Monitor, Test, outputs_of
 from sslnet.net import Net
 from sslnet.prototxt import Definition, Note, lint_solver
+from sslnet.settling import settle
 from sslnet.snapshot import (
     State,
     check_history,
@@ -251,6 +252,8 @@ class Solver:
             update(self.iter, rate, scale)
         for coupled in self.coupled:
             coupled(self.iter, rate, scale)
+        if self.param.group_lasso_settle and (self.iter + 1) % self.param.group_lasso_settle == 0:
+            settle(self.updates, self.coupled, self.iter, rate, scale)
         if self._subgradient:
             self._cut()
 

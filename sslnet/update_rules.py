@@ -71,6 +71,8 @@ class Update(ABC):
 
     HISTORY: ClassVar[int] = 1
     """Arrays that the rule remembers, of the parameter's shape each."""
+    MOMENTA: ClassVar[int] = 0
+    """How many of them, the first ones, move the weights on."""
     TAKES_MOMENTUM: ClassVar[bool] = True
     DECOUPLED: ClassVar[bool] = False
     """Whether weight decay acts on the weights themselves, not through the gradient."""
@@ -140,6 +142,28 @@ class Update(ABC):
             multipliers = 1.0 if self.multipliers is None else self.multipliers.reshape(w.shape)
             gradient += self.decay * multipliers * (np.sign(w) if self.l1 else w)
         return gradient if self.keep is None else gradient * self.keep.reshape(w.shape)
+
+    def mean_gradient(self, iteration: int, scale: float) -> np.ndarray:
+        """The running mean of the gradients after that iteration, made free of its start from zero, and what decay adds."""
+        assert self.mean is not None
+        weight = scale / (1 - self.solver.group_lasso_memory ** (iteration + 1))
+        gradient = self.mean * self.mean.dtype.type(weight)
+        if self.decay and not self.DECOUPLED:
+            w = self.param.blob.data
+            multipliers = 1.0 if self.multipliers is None else self.multipliers.reshape(w.shape)
+            gradient += self.decay * multipliers * (np.sign(w) if self.l1 else w)
+        return gradient
+
+    def long_step(self, learning_rate: float) -> float | np.ndarray:
+        """How far the step just made would move the weights in the iterations that their mean remembers."""
+        return self.step_size(learning_rate) / (1 - self.solver.group_lasso_memory)
+
+    def rest(self, where: np.ndarray) -> None:
+        """Weights not yet zero become it, and what moves them on.  [overwrites the blob's data, the momenta]"""
+        w = self.param.blob.data
+        where = where & (w != 0)
+        for array in (w, *self.history[: self.MOMENTA]):
+            array[where] = 0
 
     def __call__(self, iteration: int, learning_rate: float, scale: float) -> None:
         """One step, iterations counted from 0. scale: what the summed gradient is multiplied by before all else."""
@@ -229,6 +253,7 @@ class _Momentum(Update):
     """What SGD and Nesterov share."""
 
     NESTEROV: ClassVar[bool]
+    MOMENTA = 1
 
     def _update_and_prox(self, iteration: int, rate: float, terms: Terms) -> None:
         prox = self.prox
@@ -273,6 +298,9 @@ class _Momentum(Update):
 
     def step_size(self, learning_rate: float) -> float:
         return learning_rate * self.param.lr_mult
+
+    def long_step(self, learning_rate: float) -> float | np.ndarray:
+        return super().long_step(learning_rate) / (1 - self.solver.momentum)
 
     def after_prox(self, before: np.ndarray) -> None:
         self.history[0] += before - self.param.blob.data
@@ -339,6 +367,7 @@ class AdaDelta(_Adaptive):
 
 class Adam(_Adaptive):
     HISTORY = 2
+    MOMENTA = 1
 
     def _update(self, iteration: int, rate: float, terms: Terms, keep_steps: bool) -> None:
         self._adam(iteration, rate, terms, self.solver.delta, (0.0, 0.0), keep_steps)

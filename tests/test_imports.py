@@ -42,6 +42,7 @@ RANKS = [
         "families",
         "lr_policies",
         "monitor",
+        "settling",
         "snapshot",
         "solver",
         "solver_nets",

@@ -97,10 +97,10 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
-def test_resumed_run_is_the_uninterrupted_run_bit_by_bit(folder: Path, rule: str, form: str) -> None:
+@pytest.mark.parametrize("form, settle", [("BINARYPROTO", 0), ("HDF5", 4)])
+def test_resumed_run_is_the_uninterrupted_run_bit_by_bit(folder: Path, rule: str, form: str, settle: int) -> None:
     """Dropout, mirroring, overlapping groups with their duals, data that ends within the run, a seed from the system."""
-    text = f"{RULES[rule]} snapshot: 10 snapshot_format: {form}"
+    text = f"{RULES[rule]} snapshot: 10 snapshot_format: {form} group_lasso_settle: {settle}"
     whole, second = Heard(), Heard()
     uninterrupted = Solver(definition(text), monitor=whole)
     uninterrupted.solve()
@@ -118,6 +118,14 @@ def test_resumed_run_is_the_uninterrupted_run_bit_by_bit(folder: Path, rule: str
     assert [record for record in whole.displays if record[0] >= 10] == second.displays
     assert [record for record in whole.tests if record[0] >= 10] == second.tests
     assert not second.notes
+
+
+def test_state_without_the_means_that_settling_needs_is_an_error(folder: Path) -> None:
+    Solver(definition("snapshot: 10 group_lasso_memory: 0")).step(10)
+    with pytest.raises(
+        WeightsError, match=r"no running mean of the gradients of conv\[0\], which group_lasso_settle needs"
+    ):
+        Solver(definition("group_lasso_settle: 5"), snapshot="run/small_iter_10.solverstate")
 
 
 def test_restore_into_a_solver_with_another_seed_takes_the_runs_seed(folder: Path) -> None:

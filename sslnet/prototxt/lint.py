@@ -138,6 +138,8 @@ def _fields_of_groups_that_do_nothing(solver: Definition, net: Definition, param
     if message.group_lasso_scale_by_size and not message.HasField("group_lasso_decay"):
         text = "group_lasso_scale_by_size does nothing: the solver has no group_lasso_decay"
         yield _note("warning", text, solver, ("group_lasso_scale_by_size",))
+    if message.group_lasso_settle:
+        yield from _settling_of_nothing(solver, params)
     for param in params:
         for index, spec in enumerate(param.spec.group_lasso):
             for name in ("xdimen", "ydimen"):
@@ -145,6 +147,18 @@ def _fields_of_groups_that_do_nothing(solver: Definition, net: Definition, param
                     group = pb.GroupLassoSpec.Group.Name(spec.group)
                     text, path = f"{name} does nothing with group {group}", (*param.path, "group_lasso", index, name)
                     yield _note("warning", text, net, path, layer=param.layer, hint="it belongs to group: BLOCK")
+
+
+def _settling_of_nothing(solver: Definition, params: list[_Param]) -> Iterator[Note]:
+    message, why = solver.message, ""
+    if message.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
+        why = "it belongs to group_lasso_update: PROXIMAL"
+    elif message.group_lasso_memory == 0:
+        why = "it looks at the running means that group_lasso_memory keeps, and that is 0"
+    elif not any(getattr(message, p.decay) and any(p.strength(each.spec) for each in params) for p in _PENALTIES):
+        why = "no param is under a group lasso"
+    if why:
+        yield _note("warning", f"group_lasso_settle does nothing: {why}", solver, ("group_lasso_settle",))
 
 
 def _weight_decay_of_nothing(solver: Definition, net: Definition) -> Iterator[Note]:
