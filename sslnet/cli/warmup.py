@@ -83,6 +83,7 @@ def warm_solver(path: str, compiling: Any) -> None:
     from sslnet import sslnet_pb2 as pb
     from sslnet.solver import Solver
     from sslnet.solver_nets import find_nets, net_state
+    from sslnet.sparsity import measure_training
 
     given = prototxt.read_solver(path)
     train, tests = find_nets(given)
@@ -98,6 +99,7 @@ def warm_solver(path: str, compiling: Any) -> None:
     compiling.follow(net, test_nets)
     solver.test()
     solver.step(1)
+    measure_training(solver)  # what displays show
     compiling.finish()
 
 

@@ -102,16 +102,25 @@ def test_channels_go_through_other_forms_of_a_layer(middle):
         after("MVN", "mvn_param { across_channels: true }"),
         after("Scale", "scale_param { axis: 0 num_axes: -1 bias_term: true }"),
         after("Bias", "bias_param { axis: 0 num_axes: -1 }"),
-        after("Normalize", "norm_param { }"),
         after("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }"),
         after("Reshape", "reshape_param { shape { dim: 0 dim: 3 dim: -1 } }"),
         after("Reshape", "reshape_param { shape { dim: -1 dim: 6 dim: 4 } }"),
-        after("ShuffleChannel", "shuffle_channel_param { group: 2 }"),
-        after("Reduction", "reduction_param { axis: 2 }"),
     ],
 )
 def test_channels_stay_where_a_layer_mixes_or_moves_them(middle):
     assert kept_filters(convolution("c") + middle + end()) == {"c": 6}
+
+
+@pytest.mark.parametrize(
+    ("middle", "kept"),
+    [
+        (after("Reduction", "reduction_param { axis: 2 }"), 3),
+        (after("Normalize", "norm_param { }"), 4),  # a constant channel is part of the norm
+        (after("ShuffleChannel", "shuffle_channel_param { group: 2 }"), 4),  # as many of each group
+    ],
+)
+def test_channels_go_where_a_layer_can_do_without_them(middle, kept):
+    assert kept_filters(convolution("c") + middle + end()) == {"c": kept}
 
 
 @pytest.mark.parametrize("param", ["", "eltwise_param { operation: PROD }", "eltwise_param { operation: MAX }"])
@@ -122,8 +131,8 @@ def test_channels_of_an_eltwise_go_when_they_go_from_all_bottoms(param):
 
 def test_channels_of_a_shortcut_stay_in_both_branches():
     text = convolution("a", num_output=6) + after("Eltwise", "", ("a", "b")) + end()
-    shifted = 'layer { name: "b" type: "ShuffleChannel" bottom: "a" top: "b" shuffle_channel_param { group: 1 } }\n'
-    assert kept_filters(text.replace('layer { name: "l"', shifted + 'layer { name: "l"')) == {"a": 6}
+    mixed = 'layer { name: "b" type: "MVN" bottom: "a" top: "b" mvn_param { across_channels: true } }\n'
+    assert kept_filters(text.replace('layer { name: "l"', mixed + 'layer { name: "l"')) == {"a": 6}
 
 
 @pytest.mark.parametrize(("param", "kept"), [("", 3), ("concat_param { axis: 0 }", 3), ("concat_param { axis: 3 }", 3)])
