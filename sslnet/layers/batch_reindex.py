@@ -10,12 +10,12 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import all_channels
+from sslnet.layers.base import Blobs
+from sslnet.layers.channels import ChannelKeeper
 
 
 @final
-class BatchReindex(Layer):
+class BatchReindex(ChannelKeeper):
     TYPE: ClassVar[str] = "BatchReindex"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
 
@@ -24,7 +24,7 @@ class BatchReindex(Layer):
         if x.num_axes < 1 or index.num_axes != 1:
             raise self.shape_error(f"the index must have one axis: bottoms {x.shape} and {index.shape}")
         top[0].reshape(index.count, *x.shape[1:])
-        self._keeps_channels, self._all_channels = x.num_axes > 1, all_channels(top[0])
+        self.keep_channels(top[0], x.num_axes > 1)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         np.take(bottom[0].data, self._index(bottom), axis=0, out=top[0].data, mode="clip")
@@ -51,16 +51,3 @@ class BatchReindex(Layer):
                 f"index {index[place]:g} at place {place} is out of range: the images are 0 .. {images - 1}"
             )
         return index.astype(np.int64)
-
-    # -- compaction: channels stay apart; of the index nothing goes ---------------------------------------------------------------
-
-    SHRINKS: ClassVar[bool] = True
-
-    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0]] if self._keeps_channels else []
-
-    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        return [top[0], np.ones_like(bottom_constant[1])] if self._keeps_channels else []
-
-    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0] if self._keeps_channels else self._all_channels]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.layers.base import BoolVector
+from sslnet.layers.base import BoolVector, Layer
 
 
 def channel_axis(blob: Blob) -> int:
@@ -22,3 +23,25 @@ def channel_count(shape: Sequence[int]) -> int:
 def all_channels(blob: Blob) -> BoolVector:
     """True for every channel of the blob: none of them may go."""
     return np.ones(channel_count(blob.shape), bool)
+
+
+class ChannelKeeper(Layer):
+    """A layer that rearranges its first bottom: while channel c of that is channel c of the top, compaction passes through.
+
+    Where it is not (``keep_channels`` told so), nothing may go. Of further bottoms, sizes or indices, every channel is needed.
+    """
+
+    SHRINKS: ClassVar[bool] = True
+
+    def keep_channels(self, top: Blob, keeps: bool) -> None:
+        """Called by ``reshape`` when it has given the top its shape."""
+        self._keeps_channels, self._all_channels = keeps, all_channels(top)
+
+    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [bottom[0]] if self._keeps_channels else []
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.array(top[0]), *map(np.ones_like, bottom_constant[1:])] if self._keeps_channels else []
+
+    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
+        return [bottom[0] if self._keeps_channels else self._all_channels]

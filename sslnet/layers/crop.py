@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-import numpy as np
-
 from sslnet.layers.axes import axis_of
-from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import all_channels
+from sslnet.layers.base import Blobs
+from sslnet.layers.channels import ChannelKeeper
 
 
 @final
-class Crop(Layer):
+class Crop(ChannelKeeper):
     TYPE: ClassVar[str] = "Crop"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
 
@@ -46,8 +44,7 @@ class Crop(Layer):
                 )
         self.window = (slice(None),) * axis + tuple(slice(o, o + n) for o, n in zip(offsets, size.shape[axis:]))
         top[0].reshape(*x.shape[:axis], *size.shape[axis:])
-        self._keeps_channels = axis > 1
-        self._all_channels = all_channels(top[0])
+        self.keep_channels(top[0], axis > 1)
 
     def allow_force_backward(self, index: int) -> bool:
         return index == 0
@@ -64,16 +61,3 @@ class Crop(Layer):
             bottom[0].diff[self.window] = top[0].diff
         if propagate_down[1]:
             bottom[1].diff[...] = 0
-
-    # -- compaction: channels stay apart where none are cut off; of the second bottom, which has but its size read, all stay ----
-
-    SHRINKS: ClassVar[bool] = True
-
-    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0]] if self._keeps_channels else []
-
-    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        return [top[0], np.ones_like(bottom_constant[1])] if self._keeps_channels else []
-
-    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0] if self._keeps_channels else self._all_channels]

@@ -11,15 +11,14 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.kernels.jit import spread
-from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import all_channels
+from sslnet.layers.base import Blobs
+from sslnet.layers.channels import ChannelKeeper
 from sslnet.layers.concat import copy_rows
 
 
 @final
-class Permute(Layer):
+class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
-    SHRINKS: ClassVar[bool] = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, order = bottom[0], list(self.param.permute_param.order)
@@ -29,7 +28,7 @@ class Permute(Layer):
                 raise self.shape_error(f"order: {axis} {why}", "permute_param", "order", index)
         self.order = order + [axis for axis in range(x.num_axes) if axis not in order]
         top[0].reshape(*(x.shape[axis] for axis in self.order))
-        self._all_channels = all_channels(top[0])
+        self.keep_channels(top[0], self.order[1:2] == [1])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         self._copy(bottom[0].data.transpose(self.order), top[0].data)
@@ -44,18 +43,3 @@ class Permute(Layer):
     @staticmethod
     def _copy(source: np.ndarray, target: np.ndarray) -> None:
         spread(copy_rows, len(target), target[:1].size, source, target)
-
-    # -- compaction: while axis 1 stays where it is, channels stay apart; else nothing is left out ------------------------
-
-    @property
-    def _keeps_channels(self) -> bool:
-        return len(self.order) > 1 and self.order[1] == 1
-
-    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0]] if self._keeps_channels else []
-
-    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        return [np.array(top[0])] if self._keeps_channels else []
-
-    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0] if self._keeps_channels else self._all_channels]

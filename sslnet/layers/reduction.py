@@ -14,8 +14,8 @@ from typing import ClassVar, final
 from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.jit import kernel, spread
 from sslnet.layers.axes import axis_of
-from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import all_channels
+from sslnet.layers.base import Blobs
+from sslnet.layers.channels import ChannelKeeper
 
 _SUM, _ASUM, _SUMSQ = pb.ReductionParameter.SUM, pb.ReductionParameter.ASUM, pb.ReductionParameter.SUMSQ
 
@@ -52,14 +52,14 @@ def _gradient(n0, n1, thread, x, dy, dx, operation, coeff):
 
 
 @final
-class Reduction(Layer):
+class Reduction(ChannelKeeper):
     TYPE: ClassVar[str] = "Reduction"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.reduction_param
         axis = axis_of(self, bottom[0], param.axis, "reduction_param", "axis")
         top[0].reshape(bottom[0].shape[:axis])
-        self._keeps_channels, self._all_channels = axis > 1, all_channels(top[0])
+        self.keep_channels(top[0], axis > 1)
         self.fold = (bottom[0].count_of(0, axis), bottom[0].count_of(axis))
         mean = param.operation == pb.ReductionParameter.MEAN
         self.operation = _SUM if mean else param.operation
@@ -73,16 +73,3 @@ class Reduction(Layer):
         if propagate_down[0]:
             x, dx = bottom[0].data.reshape(self.fold), bottom[0].diff.reshape(self.fold)
             spread(_gradient, *self.fold, x, top[0].diff.reshape(-1), dx, self.operation, self.coeff)
-
-    # -- compaction: channels stay apart where they are not summed up -----------------------------------------------------------
-
-    SHRINKS: ClassVar[bool] = True
-
-    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0]] if self._keeps_channels else []
-
-    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        return [top[0]] if self._keeps_channels else []
-
-    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [bottom[0] if self._keeps_channels else self._all_channels]
