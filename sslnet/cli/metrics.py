@@ -11,6 +11,7 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,11 +32,12 @@ class Metrics:
         """
         self.path = path
         kept = None if resumed is None else lines_before(path, resumed, header["snapshot_prefix"])
+        self._file: TextIO
         if kept is None:
-            set_aside(path)
+            self._file = _new_file(path)
         else:
             atomic_write(path, "".join(kept).encode())
-        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         self.write("run" if kept is None else "resume", iteration=resumed or 0, **header)
 
     def write(self, kind: str, **fields: Any) -> None:
@@ -81,14 +83,31 @@ def lines_before(path: Path, iteration: int, snapshot_prefix: str) -> list[str] 
     return [lines[0], *rest]
 
 
-def set_aside(path: Path) -> None:
-    """Gives an existing file the next free of the names metrics.1.jsonl, metrics.2.jsonl, ..."""
+def _new_file(path: Path) -> TextIO:
+    """An empty file of this run alone, also where another run starts in the folder at the same moment."""
+    while True:
+        _set_aside(path)
+        try:
+            return open(path, "x", encoding="utf-8")
+        except FileExistsError:
+            continue
+
+
+def _set_aside(path: Path) -> None:
+    """Gives an existing file the next free of the names metrics.1.jsonl, metrics.2.jsonl, ...; the name is claimed first."""
     if not path.exists():
         return
-    number = 1
-    while (other := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    os.rename(path, other)
+    for number in count(1):
+        other = path.with_name(f"{path.stem}.{number}{path.suffix}")
+        try:
+            open(other, "x").close()
+            break
+        except FileExistsError:
+            continue
+    try:
+        os.replace(path, other)
+    except FileNotFoundError:  # another run was first
+        other.unlink()
 
 
 def _record(line: str) -> dict[str, Any] | None:

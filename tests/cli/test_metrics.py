@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def test_metrics_of_a_new_run_leave_the_old_ones(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.1.jsonl").read_text() == old
     assert len(records(tmp_path / "metrics.2.jsonl")) == 2
     assert len(records(tmp_path / NAME)) == 3
+
+
+def test_runs_that_start_at_the_same_moment_lose_no_line(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: run(tmp_path, range(5), seed=seed), range(40)))
+    files = [records(path) for path in tmp_path.glob("metrics*.jsonl")]
+    assert sorted(lines[0]["seed"] for lines in files) == list(range(40))
+    assert {len(lines) for lines in files} == {6}
 
 
 def test_metrics_of_another_run_are_not_continued(tmp_path: Path) -> None:
