@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group", choices=GROUPS, default="ELEMENT", help="what goes as one; default ELEMENT, a weight"
     )
+    parser.add_argument("--take-bias", action="store_true",
+        help="with FILTER or OUTPUT_NEURON: the biases of those that go become zero, too")  # fmt: skip
     parser.add_argument("--whole-net", action="store_true",
         help="--sparsity of all layers together, the smallest of the net; default: of each layer")  # fmt: skip
     parser.add_argument("--layers", default="", metavar="A,B",
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         group=args.group,
         layers=stages(args.layers),
         whole_net=args.whole_net,
+        take_bias=args.take_bias,
     )
     message = pb.NetParameter()
     message.CopyFrom(definition.message)

@@ -23,6 +23,9 @@ from sslnet.parameters import Param
 
 GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
 
+MADE = ("FILTER", "OUTPUT_NEURON")
+"""Groups that make one output, which a bias belongs to."""
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -42,6 +45,7 @@ def prune(
     group: str = "ELEMENT",
     layers: Sequence[str] = (),
     whole_net: bool = False,
+    take_bias: bool = False,
 ) -> list[Pruned]:
     """Sets the weights of the smallest groups to zero.  [overwrites the net's parameters]
 
@@ -50,9 +54,12 @@ def prune(
     quality     groups go whose root mean square is below quality * standard deviation of the layer's weights
     group       as in ``group_lasso``
     layers      names; default: all with such groups, but the last one with weights, whose outputs are the net's
+    take_bias   the biases of filters or neurons that go become zero, too: nothing constant stays behind
 
-    raises UsageError for layers that there are not, or that have no such groups
+    raises UsageError for layers that there are not, or that have no such groups, and for take_bias with other groups
     """
+    if take_bias and group not in MADE:
+        raise UsageError(f"a bias goes with {' or '.join(MADE)}, not with {group}")
     params = _params(net, group, layers)
     tiles = [_tiles(param, group) for param in params]
     sizes = [math.sqrt(math.prod(tiles_of(param)[group])) for param in params]
@@ -67,6 +74,9 @@ def prune(
     for param, tile, norm, threshold in zip(params, tiles, norms, thresholds):
         gone = norm < threshold
         tile *= ~gone[:, None, :, None]
+        if take_bias:
+            for bias in net.params[param.layer.name][1:2]:
+                bias.data[(gone | (norm == 0)).ravel()] = 0
         zero = int(np.count_nonzero(norm == 0) + np.count_nonzero(gone & (norm > 0)))
         result.append(Pruned(param.layer.name, norm.size, zero, threshold))
     return result

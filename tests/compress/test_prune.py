@@ -59,6 +59,25 @@ def test_groups_go_by_their_norm(group: str, axes: tuple[int, ...], net: Net) ->
     assert norms[~left].max() < norms[left].min()
 
 
+@pytest.mark.parametrize("layer, group", [("conv", "FILTER"), ("ip1", "OUTPUT_NEURON"), ("deconv", "FILTER")])
+def test_biases_go_with_what_they_belong_to(layer: str, group: str) -> None:
+    deconv = """layer { name: "deconv" type: "Deconvolution" bottom: "conv" top: "deconv"
+        convolution_param { num_output: 6 group: 2 kernel_size: 2 weight_filler { type: "gaussian" std: 0.2 } } }"""
+    net = Net(prototxt.parse(MODEL + deconv, pb.NetParameter), seed=0)
+    weights, bias = (blob.data for blob in net.params[layer])
+    bias[:] = 1
+    made = (
+        weights.reshape(2, 5, 3, 4).swapaxes(1, 2).reshape(6, 20)
+        if layer == "deconv"
+        else weights.reshape(len(weights), -1)
+    )
+    norms = np.linalg.norm(made, axis=1)
+    prune(net, sparsity=0.5, group=group, layers=[layer], take_bias=True)
+    np.testing.assert_array_equal(bias == 0, norms < np.sort(norms)[len(norms) // 2])
+    prune(net, sparsity=0.6, group=group, layers=[layer])
+    assert np.count_nonzero(bias == 0) == len(bias) // 2
+
+
 def test_quality_is_a_part_of_the_standard_deviation(net: Net) -> None:
     before = net.params["conv"][0].data.copy()
     prune(net, quality=0.8, layers=["conv"])
@@ -79,6 +98,7 @@ def test_whole_net_takes_the_smallest_of_all(net: Net) -> None:
     [
         ({"layers": ["cnov"]}, 'the net has no layer "cnov" with weights'),
         ({"layers": ["ip1"], "group": "FILTER"}, 'layer "ip1" has no groups FILTER'),
+        ({"group": "SHAPE", "take_bias": True}, "a bias goes with FILTER or OUTPUT_NEURON, not with SHAPE"),
     ],
 )
 def test_layers_that_cannot_be_pruned_are_an_error(options: dict[str, Any], message: str, net: Net) -> None:
