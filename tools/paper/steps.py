@@ -1,11 +1,11 @@
 """A recipe as steps: each one command of sslnet, which a user could type in the working folder, and the file it makes.
 
-    NAME/1_train     the net by its solver: densely, or with group lasso
-    NAME/1_cut_LAYER its smallest shape fibres set to zero, where the recipe says so
-    NAME/2_small     what is zero taken out
-    NAME/3_tune      the small net trained on
-    NAME/4_test      its error
-    NAME/5_time      how fast it is beside the dense net
+    NAME/1_train            the net by its solver: densely, or with group lasso
+    NAME/1_cut_LAYER_GROUP  its smallest filters or shape fibres set to zero, where the recipe says so
+    NAME/2_small            what is zero taken out
+    NAME/3_tune             the small net trained on
+    NAME/4_test             its error
+    NAME/5_time             how fast it is beside the dense net
 
 The working folder holds links to ``models``, ``solvers`` and the data, so that the commands read as in the clone.
 """
@@ -137,10 +137,12 @@ class Steps:
         return Step(name, "1_train", tuple(words), self.trained(name), tuple(reads), trains=True)
 
     def _cut(self, name: str, recipe: Recipe, cut: Cut, weights: str) -> Step:
-        net, output = self.net_of(recipe.solver), f"{name}/1_cut_{cut.layer}/net"
-        words = ["prune", "--model", net, "--weights", weights, "--group", "SHAPE", "--layers", cut.layer]
+        step = f"1_cut_{cut.layer}_{cut.group.lower()}"
+        net, output = self.net_of(recipe.solver), f"{name}/{step}/net"
+        words = ["prune", "--model", net, "--weights", weights, "--group", cut.group, "--layers", cut.layer]
+        words += ["--take-bias"] if cut.group == "FILTER" else []
         words += ["--sparsity", cut.sparsity, "--output", output]
-        return Step(name, f"1_cut_{cut.layer}", tuple(words), f"{output}.caffemodel", (net, weights))
+        return Step(name, step, tuple(words), f"{output}.caffemodel", (net, weights))
 
     def _compact(self, name: str, recipe: Recipe, weights: str) -> Step:
         net = recipe.net or self.net_of(recipe.solver)
