@@ -126,5 +126,10 @@ ROWS = {
 }
 """The recipe of each row that the paper has, in its order (``published.TABLES``)."""
 
-DATA = {"models/lenet": "mnist", "models/mlp": "mnist", "models/cifar10_full": "cifar10", "models/cifar10_full_dropout": "cifar10"}
+DATA = {
+    "models/lenet": "mnist",
+    "models/mlp": "mnist",
+    "models/cifar10_full": "cifar10",
+    "models/cifar10_full_dropout": "cifar10",
+}
 """The data set of each model: the folder that `sslnet data NAME` makes."""
