@@ -249,6 +249,12 @@ def test_lines(solver: Solver, memo: Memo) -> list[str]:
     return lines
 
 
+def is_learned_zero(layer: LayerSparsity) -> bool:
+    """Whether compaction may find something in the blob: rows or columns, or all of what a group lasso is on, as scales."""
+    rows_or_columns = any(kind is not None and kind.zero for kind in (layer.filters, layer.columns))
+    return rows_or_columns or (layer.group_lasso is not None and not layer.elements.kept)
+
+
 def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
     """What to type next, ready to paste; nothing where the net has no file of its own."""
     if solver.iter < solver.param.max_iter:
@@ -262,7 +268,7 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
     if train:
         small = weights.removesuffix(".h5").removesuffix(".caffemodel") + "_compact"
         second = ["--model2", f"{small}.prototxt", "--weights2", f"{small}.caffemodel"]
-        if any(kind is not None and kind.zero for layer in layers for kind in (layer.filters, layer.columns)):
+        if any(is_learned_zero(layer) for layer in layers):
             commands.append(["compact", *train, "--weights", weights])
             commands.append(["time", *train, "--weights", weights, *second])
         else:

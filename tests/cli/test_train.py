@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 import sslnet
-from sslnet import cli
+from sslnet import cli, prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.cli.train import is_learned_zero
+from sslnet.solver import Solver
+from sslnet.sparsity import measure_training
 
 NET = """\
 name: "small"
@@ -109,6 +113,20 @@ def test_train_learns_and_says_what_is_left(folder: Path, capsys: pytest.Capture
 
 def next_commands(text: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in text.split("next:")[1].splitlines() if line.startswith("  sslnet ")]
+
+
+@pytest.mark.parametrize("strength, dead", [(0.0, False), (100.0, True)])
+def test_scales_that_a_group_lasso_has_set_to_zero_are_to_be_removed(strength: float, dead: bool) -> None:
+    net = """layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
+            shape { dim: 3 dim: 4 } shape { dim: 3 } data_filler { type: "gaussian" } data_filler { type: "constant" } } }
+        layer { name: "scale" type: "Scale" bottom: "data" top: "scale" scale_param { bias_term: true }
+            param { group_lasso { group: LAYER } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scale" bottom: "label" top: "loss" }"""
+    param = pb.SolverParameter(base_lr=0.1, lr_policy="fixed", group_lasso_decay=strength)
+    param.net_param.CopyFrom(prototxt.parse(net, pb.NetParameter).message)
+    solver = Solver(param)
+    solver.step(2)
+    assert any(map(is_learned_zero, measure_training(solver).layers)) == dead
 
 
 def test_sparse_run_ends_with_commands_that_remove_what_is_zero_and_time_it(
