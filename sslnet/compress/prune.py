@@ -72,13 +72,12 @@ def prune(
         thresholds = [_cut(n.ravel(), sparsity or 0.0) for n in norms]
     result = []
     for param, tile, norm, threshold in zip(params, tiles, norms, thresholds):
-        gone = norm < threshold
+        gone = (norm < threshold) | (norm == 0)
         tile *= ~gone[:, None, :, None]
         if take_bias:
             for bias in net.params[param.layer.name][1:2]:
-                bias.data[(gone | (norm == 0)).ravel()] = 0
-        zero = int(np.count_nonzero(norm == 0) + np.count_nonzero(gone & (norm > 0)))
-        result.append(Pruned(param.layer.name, norm.size, zero, threshold))
+                bias.data[gone.ravel()] = 0
+        result.append(Pruned(param.layer.name, norm.size, int(np.count_nonzero(gone)), threshold))
     return result
 
 

@@ -6,7 +6,7 @@ where the paper has a row for it, its name to ``ROWS``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Recipe:
     solver     what trains it: densely, or with group lasso
     overrides  fields of the solver that differ
     weights    name of the recipe whose net training begins with; "": the fillers
-    begin      iteration of that recipe's snapshot to begin with; 0: its last
     baseline   name of the recipe whose net it is compared with; "": this is the dense net itself
     cuts       what goes by size before the small net is made
     net        definition that the small net is made of; "": the solver's
@@ -54,7 +53,6 @@ class Recipe:
     solver: str
     overrides: tuple[str, ...] = ()
     weights: str = ""
-    begin: int = 0
     baseline: str = ""
     cuts: tuple[Cut, ...] = ()
     net: str = ""
@@ -64,7 +62,16 @@ class Recipe:
 
 LENET_TUNING = Tuning("solvers/paper/lenet_tuning.prototxt")
 MLP_TUNING = Tuning("solvers/paper/mlp_tuning.prototxt")
-CONVNET_TUNING = Tuning("solvers/paper/convnet_tuning.prototxt")
+CONVNET = Recipe(
+    "models/cifar10_full",
+    "solvers/paper/convnet2.prototxt",
+    weights="convnet1",
+    baseline="convnet1t",
+    net="models/cifar10_full_dropout/train_test.prototxt",
+    tuning=Tuning("solvers/paper/convnet_tuning.prototxt"),
+    batch=100,
+)
+"""The small ConvNets but for their cuts."""
 
 RECIPES = {
     "lenet1": Recipe("models/lenet", "solvers/lenet.prototxt"),
@@ -85,11 +92,8 @@ RECIPES = {
     "convnet1t": Recipe(
         "models/cifar10_full_dropout", "solvers/paper/convnet_tuning.prototxt", weights="convnet1", batch=100
     ),
-    "convnet2": Recipe(
-        "models/cifar10_full",
-        "solvers/paper/convnet2.prototxt",
-        weights="convnet1",
-        baseline="convnet1t",
+    "convnet2": replace(
+        CONVNET,
         cuts=(
             Cut("conv1", "FILTER", "0.5"),
             Cut("conv2", "FILTER", "0.28125"),
@@ -97,24 +101,15 @@ RECIPES = {
             Cut("conv2", "SHAPE", "0.594"),
             Cut("conv3", "SHAPE", "0.352"),
         ),
-        net="models/cifar10_full_dropout/train_test.prototxt",
-        tuning=CONVNET_TUNING,
-        batch=100,
     ),
-    "convnet3": Recipe(
-        "models/cifar10_full",
-        "solvers/paper/convnet2.prototxt",
-        weights="convnet1",
-        baseline="convnet1t",
+    "convnet3": replace(
+        CONVNET,
         cuts=(
             Cut("conv1", "FILTER", "0.3125"),
             Cut("conv3", "FILTER", "0.015625"),
             Cut("conv2", "SHAPE", "0.428"),
             Cut("conv3", "SHAPE", "0.098"),
         ),
-        net="models/cifar10_full_dropout/train_test.prototxt",
-        tuning=CONVNET_TUNING,
-        batch=100,
     ),
 }
 

@@ -101,12 +101,6 @@ class Steps:
         recipe = RECIPES[name]
         return f"{name}/1_train/net_iter_{self._iterations(recipe.solver, recipe.overrides)}.caffemodel"
 
-    def begun(self, recipe: Recipe) -> str:
-        """The weights that a recipe's training begins with."""
-        if recipe.begin and recipe.weights not in self.dense:
-            return f"{recipe.weights}/1_train/net_iter_{recipe.begin}.caffemodel"
-        return self.trained(recipe.weights)
-
     def final(self, name: str) -> Nets:
         """The net that the paper's row is about."""
         recipe = RECIPES[name]
@@ -132,8 +126,8 @@ class Steps:
         words += [word for override in recipe.overrides for word in ("--set", override)]
         reads = [recipe.solver, self.net_of(recipe.solver)]
         if recipe.weights:
-            words += ["--weights", self.begun(recipe)]
-            reads.append(self.begun(recipe))
+            words += ["--weights", self.trained(recipe.weights)]
+            reads.append(self.trained(recipe.weights))
         return Step(name, "1_train", tuple(words), self.trained(name), tuple(reads), trains=True)
 
     def _cut(self, name: str, recipe: Recipe, cut: Cut, weights: str) -> Step:
