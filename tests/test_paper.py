@@ -132,6 +132,13 @@ def test_commands_of_a_recipe_are_taken_by_their_parsers(name: str) -> None:
         assert step.makes.startswith(step.folder)
 
 
+@pytest.mark.parametrize("table, recipe", [("table1", "lenet1"), ("table3", "convnet1"), ("figure4", "mlp1")])
+def test_dense_weights_stand_for_the_net_that_all_rows_come_from(table: str, recipe: str, tmp_path: Path) -> None:
+    weights = tmp_path / "dense.caffemodel"
+    weights.touch()
+    assert command.dense_weights(table, argparse.Namespace(dense=weights)) == {recipe: str(weights)}
+
+
 def test_dense_weights_that_are_there_are_not_trained(tmp_path: Path) -> None:
     steps = Steps(ROOT, {"lenet1": str(tmp_path / "dense.caffemodel")})
     assert [step.name for step in steps.of("lenet1")] == ["4_test"]

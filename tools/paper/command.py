@@ -114,12 +114,14 @@ def data_folder(options: argparse.Namespace) -> Path:
 
 
 def dense_weights(name: str, options: argparse.Namespace) -> dict[str, str]:
-    """``--dense FILE``: weights of the row that is dense."""
+    """``--dense FILE``: weights of the dense net that all rows begin with or are compared with, trained from its fillers."""
     if options.dense is None:
         return {}
     if not options.dense.exists():
         raise UsageError(f"there is no {options.dense}")
-    return {row: str(options.dense.absolute()) for row in ROWS[name] if not RECIPES[row].baseline}
+    needed = {known for row in ROWS[name] for known in Steps(ROOT).needed(row)}
+    first = [known for known in needed if not (RECIPES[known].baseline or RECIPES[known].weights)]
+    return {known: str(options.dense.absolute()) for known in first}
 
 
 def parse(name: str, arguments: list[str] | None) -> argparse.Namespace:
