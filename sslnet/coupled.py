@@ -77,12 +77,14 @@ class Family:
     parts      what they hold
     strengths  (groups) float64
     own        whether they lie in one parameter, or it and its bias, and are here because coupled groups reach into it
+    makers     names of the layers whose channels go with the groups, whether or not their weights belong to them
     """
 
     name: str
     parts: list[Part]
     strengths: np.ndarray
     own: bool = False
+    makers: tuple[str, ...] = ()
     duals: list[np.ndarray] = field(default_factory=list)
     """One matrix a part, while the penalty has several families."""
 

@@ -4,7 +4,9 @@
 the filters of all layers which the net ties to that channel: those that an Eltwise adds, the depthwise convolution behind
 a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the group, with
 ``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and the weights by
-which the next layers read it. Where several layers ask for groups of the same channels, the largest strength counts.
+which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale layers, and filters
+only of layers behind which there is none. Where several layers ask for groups of the same channels, the largest strength
+counts.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.coupled import CoupledPenalty, Family, Part
 from sslnet.errors import DefinitionError
-from sslnet.groups import ROWS, is_coupled, matrix_shape, tiles_of
+from sslnet.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, tiles_of
 from sslnet.net import Net
 from sslnet.prototxt import Definition
 from sslnet.ties import Ties, find_ties, mixes
@@ -70,6 +72,8 @@ class _Asked:
 
     name: str
     strengths: dict[int, float]
+    weights: bool = True
+    scales: bool = False
     bias: bool = False
     followers: bool = False
     readers: bool = False
@@ -77,6 +81,8 @@ class _Asked:
     def merge(self, other: _Asked) -> None:
         for number, strength in other.strengths.items():
             self.strengths[number] = max(strength, self.strengths.get(number, 0.0))
+        self.weights |= other.weights
+        self.scales |= other.scales
         self.bias |= other.bias
         self.followers |= other.followers
         self.readers |= other.readers
@@ -139,6 +145,7 @@ class _Found:
     name: str
     strengths: np.ndarray
     parts: list[tuple[Update, int, int, np.ndarray]] = field(default_factory=list)
+    makers: tuple[str, ...] = ()
 
 
 class _Finder:
@@ -155,9 +162,12 @@ class _Finder:
         (classes,) = self.ties.tops[self.places[id(update.param.layer)]][:1]
         strength = self.solver.group_lasso_decay * spec.decay_mult
         neuron = spec.group == pb.GroupLassoSpec.NEURON
+        scale = update.param.layer.TYPE in VALUES
         return _Asked(
             update.param.layer.name,
             {int(number): strength for number in classes},
+            weights=not scale or neuron,
+            scales=scale,
             bias=spec.take_bias or neuron,
             followers=spec.take_followers or neuron,
             readers=neuron,
@@ -172,11 +182,15 @@ class _Finder:
             i = self.places[id(layer)]
             tiles = tiles_of(update.param)
             rows = next((tiles[name] for name in ROWS if name in tiles), None)
-            if rows is not None and (index == 0 or (index == 1 and asked.bias)):
-                added = self._add(found, update, rows, numbers, self.ties.tops[i][0])
-                makers |= {i} if added else set()
-            elif asked.followers and self._follows(update, i):
-                self._add(found, update, (1, 1), numbers, self.ties.tops[i][0])
+            if layer.TYPE in VALUES or rows is None:
+                wanted = asked.followers or (layer.TYPE in VALUES and asked.scales and (index == 0 or asked.bias))
+                if wanted and self._follows(update, i):
+                    self._add(found, update, (1, 1), numbers, self.ties.tops[i][0])
+            elif np.isin(self.ties.tops[i][0], numbers).any():
+                makers.add(i)
+                if (index == 0 or asked.bias) and (asked.weights or not self._is_scaled(i)):
+                    self._add(found, update, rows, numbers, self.ties.tops[i][0])
+        found.makers = tuple(self.net.layers[i].param.name for i in sorted(makers))
         for update in self.updates if asked.readers else ():
             layer = update.param.layer
             i = self.places[id(layer)]
@@ -191,25 +205,34 @@ class _Finder:
             found.strengths = found.strengths * np.sqrt(sizes)
         return found
 
-    def _add(
-        self, found: _Found, update: Update, tile: tuple[int, int], numbers: np.ndarray, classes: np.ndarray
-    ) -> bool:
-        """Adds what the parameter holds of these classes, one tile a channel; whether that is anything."""
+    def _add(self, found: _Found, update: Update, tile: Tile, numbers: np.ndarray, classes: np.ndarray) -> None:
+        """Adds what the parameter holds of these classes, one tile a channel."""
         rows, columns = matrix_shape(update.param.blob.shape)
         if (rows // tile[0]) * (columns // tile[1]) != len(classes):
-            return False
+            return
         places = np.searchsorted(numbers, classes)
         inside = numbers[np.minimum(places, len(numbers) - 1)] == classes
-        if not inside.any():
-            return False
-        found.parts.append((update, *tile, np.where(inside, places, -1)))
-        return True
+        if inside.any():
+            found.parts.append((update, *tile, np.where(inside, places, -1)))
 
     def _follows(self, update: Update, i: int) -> bool:
         """Whether the parameter has a learned value for each channel that its layer hands on (Scale, Bias)."""
         layer = update.param.layer
         by_channel = layer.TYPE in ("Scale", "Bias") and len(self.net.bottoms[i]) == 1 and layer.axis == 1
         return bool(by_channel and update.param.blob.shape == (len(self.ties.tops[i][0]),))
+
+    def _is_scaled(self, i: int) -> bool:
+        """Whether what layer i makes goes through a learned Scale, with nothing but layers of one bottom and top before it."""
+        while len(self.net.top_names[i]) == 1:  # which one layer reads: for several there is a Split
+            (blob,) = self.net.top_names[i]
+            behind = (j for j in range(i + 1, len(self.net.layers)) if blob in self.net.bottom_names[j])
+            i = next(behind, -1)
+            if i < 0 or len(self.net.bottom_names[i]) > 1 or self.net.layers[i].TYPE in WEIGHTS:
+                return False
+            scales = (u for u in self.updates if u.param.layer is self.net.layers[i] and u.param.layer.TYPE in VALUES)
+            if any(self._follows(update, i) for update in scales):
+                return True
+        return False
 
 
 def _components(families: Sequence[_Found], updates: Sequence[Update]) -> Iterator[tuple[list[Update], CoupledPenalty]]:
@@ -241,6 +264,7 @@ def _components(families: Sequence[_Found], updates: Sequence[Update]) -> Iterat
                         [Part(index[id(u)], h, w, groups) for u, h, w, groups in family.parts],
                         family.strengths,
                         own=id(family) not in coupled,
+                        makers=family.makers,
                     )
                     for family in sorted(taken, key=lambda family: id(family) not in coupled)
                 ],

@@ -9,7 +9,7 @@ group. Every kind of group is a tiling of that matrix (height x width of a tile)
                               band x (kh * kw)       group_lasso CHANNEL (InnerProduct: H * W columns)
                               1 x (kh * kw)          group_lasso FILTER_2D
                               rows x columns         group_lasso LAYER
-                              1 x 1                  group_lasso ELEMENT; FILTER, OUTPUT_NEURON on biases
+                              1 x 1                  group_lasso ELEMENT; FILTER, OUTPUT_NEURON on biases, FILTER on Scale
 
 Groups that reach into other parameters (NEURON, ``couple``) are found by ``sslnet.families``.
 
@@ -154,7 +154,7 @@ def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:
 def tiles_of(param: Any) -> dict[str, Tile]:
     """The groups that a parameter has by its layer's type, and the tile of each. BLOCK, which all have, has none."""
     shape = param.blob.shape
-    of_type = (WEIGHTS if param.index == 0 else BIASES).get(param.layer.type)
+    of_type = ((WEIGHTS if param.index == 0 else BIASES) | VALUES).get(param.layer.type)
     own = of_type(param, *matrix_shape(shape)) if of_type and param.index < 2 else {}
     return {**own, "LAYER": matrix_shape(shape), "ELEMENT": (1, 1)}
 
@@ -192,6 +192,11 @@ def _neuron_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
     return {"OUTPUT_NEURON": (1, 1)}
 
 
+def _values(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    """Of a Scale, where each channel has a value of its own."""
+    return {"FILTER": (1, 1)} if param.layer.axis == 1 and len(param.blob.shape) == 1 else {}
+
+
 def block_tiles(param: Any) -> list[Tile]:
     """The tiles which the parameter's spec declares beside whole rows, columns and channels, each once: those of BLOCK,
     FILTER_2D and block_group_lasso, whatever their strength. What does not cover the matrix, as in a net that has been
@@ -225,3 +230,6 @@ BIASES: dict[str, TilesOf] = {
     "Embed": _neuron_bias,
 }
 """By layer type, the groups of the second blob."""
+
+VALUES: dict[str, TilesOf] = {"Scale": _values}
+"""By type of layers that make no channels but change each, the groups of either blob."""

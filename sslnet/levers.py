@@ -156,6 +156,10 @@ class SharedLever(Lever):
         self.base = self.family.strengths
         self._shapes = [coupled.penalty.shapes[part.index] for part in self.family.parts]
 
+    @property
+    def layers(self) -> set[str]:
+        return super().layers | set(self.family.makers)
+
     def _matrices(self) -> list[np.ndarray]:
         return [array.reshape(shape) for array, shape in zip(self.arrays, self._shapes)]
 

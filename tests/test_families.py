@@ -88,6 +88,71 @@ def test_neuron_takes_what_reads_it() -> None:
     assert set(found) >= {"first[0]", "first[1]", "out[0]", "scale[0]", "scale[1]", "depthwise[0]"}
 
 
+SCALED = RESIDUAL.replace("param { group_lasso { SPEC } }", "").replace(
+    'name: "scale" type: "Scale"', 'name: "scale" type: "Scale" param { group_lasso { SPEC } }'
+)
+"""The residual net with the groups asked for on its Scale; no Scale stands behind first and depthwise."""
+
+
+def test_on_a_scale_the_group_has_the_scales_and_filters_that_none_follows() -> None:
+    assert members("couple: true", net=SCALED) == {"first[0]": [SIX], "scale[0]": [SIX], "depthwise[0]": [SIX]}
+    with_biases = members("couple: true take_bias: true", net=SCALED)
+    assert set(with_biases) == {"first[0]", "first[1]", "scale[0]", "scale[1]", "depthwise[0]", "depthwise[1]"}
+    assert set(members("group: NEURON", net=SCALED)) >= {"out[0]", "scale[0]", "in[0]"}
+
+
+def test_scales_and_filters_asked_for_together_are_one_family() -> None:
+    net = SCALED.replace(
+        'name: "out" type: "Convolution"', 'name: "out" type: "Convolution" param { group_lasso { XX } }'
+    )
+    both = members("couple: true", net=net.replace("XX", "couple: true"))
+    assert set(both) == {"first[0]", "out[0]", "scale[0]", "depthwise[0]"}
+
+
+def test_filters_that_are_read_beside_the_scale_take_part() -> None:
+    net = f"""{DATA}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {{ num_output: 6 kernel_size: 3 }} }}
+layer {{ name: "scale" type: "Scale" bottom: "conv" top: "scale" param {{ group_lasso {{ couple: true }} }} }}
+READER
+layer {{ name: "ip" type: "InnerProduct" bottom: "READ" top: "ip" inner_product_param {{ num_output: 4 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+"""
+    beside = 'layer { name: "sum" type: "Eltwise" bottom: "conv" bottom: "scale" top: "sum" }'
+    assert set(members("", net=net.replace("READER", beside).replace("READ", "sum"))) == {"conv[0]", "scale[0]"}
+    assert set(members("", net=net.replace("READER", "").replace("READ", "scale"))) == {"scale[0]"}
+
+
+NORMED = f"""{DATA}
+layer {{ name: "first" type: "Convolution" bottom: "data" top: "first"
+        convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 bias_term: false {FILLERS} }} }}
+layer {{ name: "norm1" type: "BatchNorm" bottom: "first" top: "first" }}
+layer {{ name: "scale1" type: "Scale" bottom: "first" top: "first" param {{ group_lasso {{ SPEC }} }}
+        scale_param {{ bias_term: true }} }}
+layer {{ name: "second" type: "Convolution" bottom: "first" top: "second"
+        convolution_param {{ num_output: 6 kernel_size: 1 bias_term: false {FILLERS} }} }}
+layer {{ name: "norm2" type: "BatchNorm" bottom: "second" top: "second" }}
+layer {{ name: "scale2" type: "Scale" bottom: "second" top: "second" scale_param {{ bias_term: true }} }}
+layer {{ name: "sum" type: "Eltwise" bottom: "first" bottom: "second" top: "sum" }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "sum" top: "ip" inner_product_param {{ num_output: 4 {FILLERS} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+"""
+"""A residual block, all of it normalised."""
+
+
+def test_channels_die_by_their_scales_and_are_taken_out() -> None:
+    one = solver("couple: true take_bias: true", "group_lasso_decay: 0.15", NORMED)
+    one.step(150)
+    gone = one.net.params["scale1"][0].data == 0
+    assert 0 < gone.sum() < 6
+    for name, index in (("scale1", 1), ("scale2", 0), ("scale2", 1)):
+        np.testing.assert_array_equal(one.net.params[name][index].data == 0, gone)
+    assert one.net.params["first"][0].data.any(axis=(1, 2, 3)).all()  # the penalty does not touch the filters
+    compaction = compact(one.net.definition, one.net.to_proto())
+    sizes = {layer.name: layer.after.filters for layer in compaction.layers}
+    assert sizes["first"] == sizes["second"] == 6 - gone.sum()
+    assert compaction.difference.relative < 1e-5
+
+
 def test_strength_grows_with_the_size_when_asked_for() -> None:
     plain, scaled = (
         solver("couple: true", s).coupled[0].penalty.families[0].strengths
