@@ -30,6 +30,7 @@ COMMANDS = {
     "compact": "sslnet.cli.compact",
     "lowrank": "sslnet.cli.lowrank",
     "prune": "sslnet.cli.prune",
+    "teach": "sslnet.cli.teach",
     "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",
     "export": "sslnet.cli.export",

@@ -1,0 +1,80 @@
+"""``sslnet teach``: a small net beside its teacher, as files ready to be trained on."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+
+from sslnet.cli.options import add_rule_options
+from sslnet.errors import UsageError
+
+HELP = "Puts a trained net beside a small one that learns from it: files ready for fine-tuning."
+EXAMPLE = (
+    "sslnet teach --model small.prototxt --weights small.caffemodel "
+    "--teacher models/lenet/train_test.prototxt --teacher-weights lenet.caffemodel"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="FILE", help="the small net (train_test.prototxt)")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
+    parser.add_argument("--teacher", required=True, metavar="FILE",
+        help="the net to learn from (train_test.prototxt or deploy.prototxt)")  # fmt: skip
+    parser.add_argument("--teacher-weights", required=True, metavar="FILE", help="the teacher's weights (.caffemodel)")
+    parser.add_argument("--scores", metavar="BLOB",
+        help="the small net's blob that is drawn towards the teacher's; default: what its loss reads")  # fmt: skip
+    parser.add_argument(
+        "--teacher-scores", metavar="BLOB", help="the teacher's; default: what its loss or Softmax reads"
+    )
+    parser.add_argument("--loss-weight", type=float, metavar="X",
+        help="weight of the distance between them; default: by the size of the teacher's scores")  # fmt: skip
+    parser.add_argument(
+        "--output", metavar="PREFIX", help="where to write PREFIX.prototxt and PREFIX.caffemodel; a folder takes the "
+        "weights' name; default: beside the weights, with _taught",
+    )  # fmt: skip
+    add_rule_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sslnet import prototxt
+    from sslnet.cli.compact import output_paths
+    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.options import stages
+    from sslnet.compress.relocate import relocate
+    from sslnet.compress.teach import teach
+    from sslnet.prototxt import read_net
+    from sslnet.report import dump_json
+    from sslnet.weights import save_arrays
+
+    if args.loss_weight is not None and not (args.loss_weight > 0 and math.isfinite(args.loss_weight)):
+        raise UsageError(f"--loss-weight must be above 0, not {args.loss_weight:g}")
+    paths = output_paths(args.model, args.weights, args.output, "_taught")
+    student, teacher = read_net(args.model), read_net(args.teacher)
+    tell_notes(student)
+    taught = teach(
+        student,
+        args.weights,
+        teacher,
+        args.teacher_weights,
+        scores=args.scores,
+        teacher_scores=args.teacher_scores,
+        weight=args.loss_weight,
+        level=args.level,
+        stages=stages(args.stage),
+    )
+    os.makedirs(os.path.dirname(paths["model"]) or ".", exist_ok=True)
+    save_arrays(taught.weights, paths["weights"], hdf5=False)
+    relocate(taught.definition, args.model, paths["model"])
+    prototxt.save(taught.definition, paths["model"])
+    if args.json:
+        record = {"model": paths["model"], "weights": paths["weights"], "scores": taught.scores}
+        print(dump_json({**record, "loss_weight": taught.weight}))
+        return 0
+    fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={paths['model'].removesuffix('.prototxt')}"]
+    print("\n".join(["wrote", f"  {paths['model']}", f"  {paths['weights']}"]))
+    print(f"\n{taught.scores[0]} is drawn towards {taught.scores[1]} with weight {taught.weight:g} while it trains:")
+    print(f"  sslnet train --solver SOLVER {shlex.join([*fields, '--weights', paths['weights']])}")
+    return 0
