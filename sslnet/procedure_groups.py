@@ -1,4 +1,5 @@
-"""Sensible groups for a net that declares none: every filter and neuron that is not an output, with all that hangs on it."""
+"""Sensible groups for a net that declares none: every filter and neuron that is not an output, with all that hangs on it,
+behind normalisation by its scale."""
 
 from __future__ import annotations
 
@@ -42,16 +43,35 @@ def set_strengths(solver: Any, net: Any) -> None:
 def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
     """Adds groups to the net's message for all layers of GROUPS but those whose outputs are the net's; returns their names.
 
+    Where normalisation stands behind a layer, the group is that of the Scale behind it: what weights weigh is taken out again.
+
     state   phase, level and stages of the net that is trained
     """
     layers = [layer.param for layer in filter_layers(definition, State(**state))]
     last = _last(layers)
-    chosen = [layer for layer in layers if layer.type in GROUPS and layer.name not in last and _trained(layer)]
-    for layer in chosen:
-        if not layer.param:
-            layer.param.add()
-        layer.param[0].group_lasso.add(group=GROUPS[layer.type], couple=True, take_bias=True, take_followers=True)
-    return [layer.name for layer in chosen]
+    chosen = {k: x for k, x in enumerate(layers) if x.type in GROUPS and x.name not in last and _trained(x)}
+    for k, layer in chosen.items():
+        scale = _scale_behind(layer, layers[k + 1 :])
+        asked = layer if scale is None else scale
+        if not asked.param:
+            asked.param.add()
+        group = pb.GroupLassoSpec.FILTER if scale is not None else GROUPS[layer.type]
+        asked.param[0].group_lasso.add(group=group, couple=True, take_bias=True, take_followers=True)
+    return [layer.name for layer in chosen.values()]
+
+
+def _scale_behind(maker: Any, layers: list[Any]) -> Any | None:
+    """Of the layers behind one the Scale that reads it through BatchNorm, with a learned value for each channel, if any."""
+    blob, normed = maker.top[0], False
+    for layer in layers:
+        if blob not in layer.bottom:
+            continue
+        if layer.type == "BatchNorm" and not normed:
+            blob, normed = layer.top[0], True
+            continue
+        by_channel = len(layer.bottom) == 1 and layer.scale_param.axis == 1 and layer.scale_param.num_axes == 1
+        return layer if layer.type == "Scale" and normed and by_channel and _trained(layer) else None
+    return None
 
 
 def _trained(layer: Any) -> bool:

@@ -202,13 +202,13 @@ def test_net_without_accuracy_is_compared_by_its_loss(tmp_path: Path, capsys: py
     assert "group_lasso" not in (tmp_path / "a" / "3_compact.prototxt").read_text()
 
 
+def layer(kind: str, name: str, bottom: str, more: str = "", top: str = "") -> str:
+    bottoms = " ".join(f'bottom: "{word}"' for word in bottom.split())
+    return f'layer {{ name: "{name}" type: "{kind}" {bottoms} top: "{top or name}" {more} }}\n'
+
+
 def test_groups_are_added_to_all_but_outputs() -> None:
     """conv1 is read by a head and by what follows, conv2 is added to conv1, head1 and head2 feed losses, frozen is frozen."""
-
-    def layer(kind: str, name: str, bottom: str, more: str = "", top: str = "") -> str:
-        bottoms = " ".join(f'bottom: "{word}"' for word in bottom.split())
-        return f'layer {{ name: "{name}" type: "{kind}" {bottoms} top: "{top or name}" {more} }}\n'
-
     text = 'input: "x" input_dim: [2, 3, 9, 9] input: "label" input_dim: [2, 1, 1, 1]\n' + "".join(
         [
             layer("Convolution", "frozen", "x", "param { lr_mult: 0 }"),
@@ -234,6 +234,31 @@ def test_groups_are_added_to_all_but_outputs() -> None:
     solver = pb.SolverParameter(group_lasso_decay=0.5)
     set_strengths(solver, definition.message)
     assert (solver.group_lasso_decay, solver.group_lasso_scale_by_size) == (0.5, False)
+
+
+def test_groups_are_those_of_the_scale_behind_normalisation() -> None:
+    text = "".join(
+        [
+            layer("Convolution", "plain", "data"),
+            layer("Scale", "scale0", "plain"),
+            layer("Convolution", "conv1", "scale0"),
+            layer("BatchNorm", "norm1", "conv1", top="conv1"),
+            layer("Scale", "scale1", "conv1", top="conv1"),
+            layer("ReLU", "relu1", "conv1", top="conv1"),
+            layer("Convolution", "conv2", "conv1"),
+            layer("BatchNorm", "norm2", "conv2"),
+            layer("ReLU", "relu2", "norm2"),
+            layer("InnerProduct", "ip1", "relu2"),
+            layer("BatchNorm", "norm3", "ip1"),
+            layer("Scale", "scale3", "norm3"),
+            layer("InnerProduct", "ip2", "scale3"),
+            layer("SoftmaxWithLoss", "loss", "ip2 label"),
+        ]
+    )
+    definition = prototxt.parse(text, pb.NetParameter)
+    assert add_groups(definition, {"phase": pb.TRAIN, "level": 0, "stages": ()}) == ["plain", "conv1", "conv2", "ip1"]
+    asked = [x.name for x in definition.message.layer for spec in x.param if spec.group_lasso]
+    assert asked == ["plain", "scale1", "conv2", "scale3"]
 
 
 def test_command_tells_and_writes_the_outcome(
