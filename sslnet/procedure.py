@@ -3,7 +3,7 @@
     baseline   trains the net without penalties, or takes trained weights; tests it
     sparsify   group lasso, steered to what is to be left (``sslnet.steering``)
     compact    the net without what became zero
-    finetune   trains the small net
+    finetune   trains the small net, on request beside the baseline, which teaches it (``sslnet.compress.teach``)
     test       scores it
     time       times both nets in turns
 
@@ -30,6 +30,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
 from sslnet.compress.relocate import relocate
 from sslnet.compress.sizes import total_size
+from sslnet.compress.teach import PREFIX, teach
 from sslnet.errors import UsageError, WeightsError
 from sslnet.files import atomic_write, resolve, sole_user
 from sslnet.merged import merge_nets, names_apart
@@ -54,7 +55,7 @@ from sslnet.trials import (
     fit_schedule,
     quiet,
 )
-from sslnet.weights import save_weights
+from sslnet.weights import read_weights, save_arrays, save_weights
 
 STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
 FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
@@ -93,6 +94,7 @@ class Task:
     weights              of the trained net; None: it is trained first
     iterations, finetune, baseline_iterations   None: as the solver says (half of it to fine-tune), else in epochs
     base_lr              of the solver made where none is given
+    teach                whether the baseline teaches the small net
     """
 
     targets: Targets
@@ -106,6 +108,7 @@ class Task:
     baseline_iterations: int | None = None
     base_lr: float | None = None
     seed: int | None = None
+    teach: bool = False
 
     def options(self) -> dict[str, str]:
         """What must be the same for a folder to be gone on with; of files a mark of their content."""
@@ -120,6 +123,7 @@ class Task:
             "--baseline-iterations": self.baseline_iterations,
             "--base-lr": self.base_lr,
             "--seed": self.seed,
+            "--teach": "given" if self.teach else None,
         }
         return {name: str(value) for name, value in (marked | others).items() if value is not None}
 
@@ -306,10 +310,33 @@ class Procedure:
         for layer in message.layer:  # what is tried out by time may round differently in another run
             if layer.convolution_param.conv_mode == pb.ConvolutionParameter.AUTO:
                 layer.convolution_param.ClearField("conv_mode")
+        weights = self.weights("compact")
+        if self.task.teach and self.iterations("finetune"):
+            message, weights = self._taught(message, weights)
         prototxt.save(message, self.name("finetune", ".prototxt"))
         if self.iterations("finetune"):
-            self._train("finetune", "finetune", [self.weights("compact")])
+            self._train("finetune", "finetune", [weights])
+        if weights != self.weights("compact"):
+            alone = {k: v for k, v in read_weights(self.weights("finetune")).items() if not k.startswith(PREFIX)}
+            save_arrays(alone, self.weights("finetune"), hdf5=False)
+            _remove(weights)
         return {"iterations": self.iterations("finetune")}
+
+    def _taught(self, message: Any, weights: str) -> tuple[Any, str]:
+        """The small net with the baseline as its teacher: (definition, file of the weights of both)."""
+        small = prototxt.read_net(self.name("compact", ".prototxt")).with_message(message)
+        taught = teach(
+            small,
+            weights,
+            prototxt.read_net(self.name("baseline", ".prototxt")),
+            self.weights("baseline"),
+            level=self.state["level"],
+            stages=self.state["stages"],
+            seed=self.seed,
+        )
+        path = self.name("finetune", "_taught.caffemodel")
+        save_arrays(taught.weights, path, hdf5=False)
+        return taught.definition, path
 
     def _test(self) -> dict[str, Any]:
         small = prototxt.read_net(self.name("finetune", ".prototxt"))

@@ -20,6 +20,7 @@ from sslnet.procedure_groups import add_groups, declared, set_strengths
 from sslnet.solver import Solver
 from sslnet.targets import Targets
 from sslnet.tradeoff import Stopped
+from sslnet.weights import read_weights
 
 MODEL = Path(__file__).parents[1] / "models/digits/train_test.prototxt"
 SOLVER = Path(__file__).parents[1] / "solvers/digits_ssl.prototxt"
@@ -234,6 +235,29 @@ def test_groups_are_added_to_all_but_outputs() -> None:
     solver = pb.SolverParameter(group_lasso_decay=0.5)
     set_strengths(solver, definition.message)
     assert (solver.group_lasso_decay, solver.group_lasso_scale_by_size) == (0.5, False)
+
+
+def test_the_baseline_teaches_when_asked_to(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    results = Procedure(task(one, teach=True)).run()
+    assert {stage: stripped(results)[stage] for stage in ("baseline", "sparsify", "compact")} == {
+        stage: whole[1][stage] for stage in ("baseline", "sparsify", "compact")
+    }
+    assert results["test"] != whole[1]["test"]
+    taught, alone = (
+        read_weights(str(one / "4_finetune.caffemodel")),
+        read_weights(str(whole[0] / "4_finetune.caffemodel")),
+    )
+    assert taught.keys() == alone.keys()
+    assert not list(one.glob("*_taught*"))
+    definition = prototxt.read_net(str(one / "4_finetune.prototxt")).message
+    assert "teacher/loss" in [layer.name for layer in definition.layer]
+    with pytest.raises(Kill):
+        Procedure(task(two, teach=True), Killer(40 + 240 + 17)).run()
+    assert stripped(Procedure(task(two, teach=True)).run()) == stripped(results)
+    assert (two / "4_finetune.caffemodel").read_bytes() == (one / "4_finetune.caffemodel").read_bytes()
+    with pytest.raises(UsageError, match="--teach was given and is not given"):
+        Procedure(task(two)).run()
 
 
 def test_groups_are_those_of_the_scale_behind_normalisation() -> None:

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="in which it becomes sparse; default: the solver's max_iter, else 10 epochs")  # fmt: skip
     parser.add_argument("--finetune", type=int, metavar="N",
         help="of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
+    parser.add_argument("--teach", action="store_true",
+        help="the small net is fine-tuned beside the baseline, towards its scores, as sslnet teach does")  # fmt: skip
     parser.add_argument("--baseline-iterations", type=int, metavar="N",
         help="without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
     parser.add_argument("--base-lr", type=float, metavar="X", help="rate to begin with, without --solver; default 0.01")
@@ -91,6 +93,8 @@ def make_task(args: argparse.Namespace) -> Task:
         raise UsageError("--base-lr is for runs without --solver", hint=f"use --set base_lr={args.base_lr:g}")
     if args.weights and args.baseline_iterations is not None:
         raise UsageError("--baseline-iterations is for runs without --weights: those are the baseline")
+    if args.teach and args.finetune == 0:
+        raise UsageError("--teach is for fine-tuning, and --finetune 0 leaves it out")
     for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
@@ -107,6 +111,7 @@ def make_task(args: argparse.Namespace) -> Task:
         args.baseline_iterations,
         args.base_lr,
         args.seed,
+        args.teach,
     )
 
 

@@ -66,6 +66,7 @@ def teach(
     weight: float | None = None,
     level: int = 0,
     stages: Sequence[str] = (),
+    seed: int = 1,
 ) -> Taught:
     """Puts a teacher beside a student.
 
@@ -73,6 +74,7 @@ def teach(
     scores, teacher_scores    blobs that are drawn together; None: what the loss of each net reads
     weight                    of the loss between them; None: by the teacher's scores of one batch, as above
     level, stages             of both nets, the student's in phase TRAIN, the teacher's in phase TEST
+    seed                      of what is random in the batch that the weight is found by
 
     raises UsageError for nets that do not fit together, WeightsError for weights that do not fit them
     """
@@ -82,7 +84,7 @@ def teach(
     if any(layer.name.startswith(PREFIX) for layer in ours):
         raise UsageError(f"the student has a teacher already: layers whose names begin with {PREFIX}")
     blobs = [_scores(ours, scores, student), _scores(theirs, teacher_scores, teacher)]
-    learner = Net(student, phase=pb.TRAIN, level=level, stages=stages)
+    learner = Net(student, phase=pb.TRAIN, level=level, stages=stages, seed=seed)
     copy_all_weights(learner, weights)
     shapes = source_shapes(learner) | {name: learner.blobs[name].shape for name in student.message.input}
     needed = _needed(theirs, blobs[1])
