@@ -123,6 +123,7 @@ class Task:
             "--baseline-iterations": self.baseline_iterations,
             "--base-lr": self.base_lr,
             "--seed": self.seed,
+            "--cut": "given" if self.targets.cut else None,
             "--teach": "given" if self.teach else None,
         }
         return {name: str(value) for name, value in (marked | others).items() if value is not None}

@@ -7,7 +7,8 @@ penalties go, and what is left of the run fine-tunes the rest.
 
 What keeps the net alive: strengths shrink while the loss has risen too far towards that of a net which has lost its
 layers; the last rows of a layer without which the net would be cut in two stay (``sslnet.spares``); a target that is not
-met at GIVE_UP is given up, with an estimate of the iterations that it takes.
+met at GIVE_UP is given up, with an estimate of the iterations that it takes. On request it is not: at LEARN the groups that
+the penalty would take next are cut.
 """
 
 from __future__ import annotations
@@ -251,6 +252,8 @@ class Steering:
             goal.left = self._left(goal, solver.net, now)
             if goal.left <= goal.target and self._holds(solver, goal, now):
                 self._finish(solver, goal, 1)
+            elif self.targets.cut and solver.iter >= LEARN * run:
+                self._cut(solver, goal)
             elif solver.iter >= GIVE_UP * run:
                 self._finish(solver, goal, 2)
             else:
@@ -296,6 +299,22 @@ class Steering:
                 return parts(solver.net)
             except RunError:
                 return None
+
+    def _cut(self, solver: Solver, goal: Goal) -> None:
+        """Takes the groups that the penalty would take next, as many as the target lacks; of each kind the longest stays."""
+        levers = [lever for lever in goal.levers if not lever.ended]
+        lives = [_shortness(lever) for lever in levers]
+        last = self._time_to_target(solver, goal, levers, lives)
+        before, gone = goal.left, 0
+        for lever, life in zip(levers, lives):
+            gone += int(np.count_nonzero(lever.norms()[life <= last]))
+            lever.clear(life <= last)
+        goal.left = self._left(goal, solver.net, parts(solver.net))
+        what = f"{100 * before:.1f} % of {self._of(goal)} would be left" if self.targets.of != "speedup" else "too slow"
+        self.tell(f"iteration {solver.iter}: {what}, so the {gone:,} shortest groups are cut")
+        self._finish(
+            solver, goal, 1 if goal.left <= goal.target and self._holds(solver, goal, parts(solver.net)) else 2
+        )
 
     def _finish(self, solver: Solver, goal: Goal, status: int) -> None:
         goal.status = status
@@ -407,6 +426,15 @@ class Steering:
                 lever.end(solver)
         if all(goal.status for goal in self.goals) and not self.goals[-1].layer:
             solver.keep_zeros()
+
+
+def _shortness(lever: Lever) -> np.ndarray:
+    """(groups) how long each group is, by its strength; the longest of each kind, which is to stay, without end."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(lever.strengths() > 0, lever.norms() / lever.strengths(), np.inf)
+    for kind in np.split(found, np.cumsum(lever.sizes)[:-1]):
+        kind[kind.argmax()] = np.inf
+    return found
 
 
 def _lives(lever: Lever, rate: float) -> np.ndarray | None:

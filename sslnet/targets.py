@@ -17,12 +17,14 @@ class Targets:
     whole   of the net: the part that may be left, 0 to 1; of a speedup the factor, above 1. None: layers alone have targets
     layers  {layer: the part of its own that it may keep}
     batch   images that a speedup is measured with; None: those of the test net
+    cut     whether groups are cut by size where the penalty has not taken enough of them in time
     """
 
     of: str
     whole: float | None
     layers: Mapping[str, float] = field(default_factory=dict)
     batch: int | None = None
+    cut: bool = False
 
     @property
     def part(self) -> float | None:
@@ -38,4 +40,4 @@ class Targets:
     def options(self) -> list[str]:
         """The words of the command line that ask for the same."""
         batch = ["--speedup-batch", str(self.batch)] if self.batch is not None else []
-        return [f"--target-{self.of}", self.text, *batch]
+        return [f"--target-{self.of}", self.text, *batch, *(["--cut"] if self.cut else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,38 @@ def test_target_is_met_and_kept(of: str) -> None:
         for side in ("before", "after")
     ]
     assert sums[1] <= 0.33 * sums[0]  # constants of dead filters may need a Bias
+
+
+@pytest.mark.parametrize("targets", [Targets("flops", 0.2), Targets("params", None, {"conv2": 0.3, "ip1": 0.2})])
+def test_what_the_penalty_leaves_too_long_is_cut(targets: Targets) -> None:
+    weak = "breadth_decay=1e-5", "kernel_shape_decay=1e-5", "max_iter=30", "stepvalue=29"
+    told: list[str] = []
+    missed = Steering(targets)
+    solver(missed, *weak).solve()
+    assert not missed.met
+    steering = Steering(replace(targets, cut=True), told.append)
+    one = solver(steering, *weak)
+    one.step(18)
+    assert steering.met and sum("shortest groups are cut" in line for line in told) == len(steering.goals)
+    zeros = {name: blobs[0].data == 0 for name, blobs in one.net.params.items()}
+    one.step(12)
+    for goal in steering.goals:
+        assert 0 < goal.left <= goal.target
+    for name, blobs in one.net.params.items():
+        np.testing.assert_array_equal(blobs[0].data == 0, zeros[name])
+    compaction = compact(one.net.definition, one.net.to_proto())
+    assert compaction.difference.relative < 1e-5
+
+
+def test_the_shortest_groups_are_cut() -> None:
+    steering = Steering(Targets("params", None, {"ip1": 0.5}, cut=True))
+    one = solver(steering, "breadth_decay=1e-5", "kernel_shape_decay=1e-5", "max_iter=50", "stepvalue=49")
+    one.step(29)
+    norms = np.linalg.norm(one.net.params["ip1"][0].data, axis=1)
+    one.step(1)
+    kept = one.net.params["ip1"][0].data.any(axis=1)
+    assert kept.sum() == 8
+    assert norms[kept].min() > 0.97 * norms[~kept].max()
 
 
 def test_what_is_left_is_what_compaction_leaves() -> None:

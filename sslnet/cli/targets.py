@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sslnet.errors import UsageError
@@ -24,6 +25,8 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         help="until the compacted net runs S times as fast forward, measured on this machine")  # fmt: skip
     parser.add_argument("--speedup-batch", type=int, metavar="N",
         help="images in the batch that --target-speedup is measured with; default: the test net's")  # fmt: skip
+    parser.add_argument("--cut", action="store_true",
+        help="where the target is not met when 60 %% of the run have passed, the shortest groups go at once")  # fmt: skip
 
 
 def read_targets(args: argparse.Namespace) -> Targets | None:
@@ -36,6 +39,8 @@ def read_targets(args: argparse.Namespace) -> Targets | None:
     batch = args.speedup_batch
     if batch is not None and SPEEDUP not in given:
         raise UsageError("--speedup-batch is for --target-speedup")
+    if args.cut and not given:
+        raise UsageError("--cut is for a target: --target-flops, --target-params or --target-speedup")
     if batch is not None and batch < 1:
         raise UsageError(f"--speedup-batch must be at least 1, not {batch}")
     for of, text in given.items():
@@ -43,8 +48,8 @@ def read_targets(args: argparse.Namespace) -> Targets | None:
             factor = _number(of, text)
             if not 1 < factor < math.inf:
                 raise UsageError(f"--target-speedup must be above 1, not {text}")
-            return Targets(of, factor, batch=batch)
-        return _parts(of, text)
+            return Targets(of, factor, batch=batch, cut=args.cut)
+        return replace(_parts(of, text), cut=args.cut)
     return None
 
 
