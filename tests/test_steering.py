@@ -320,6 +320,7 @@ def test_command_measures_what_it_made_faster(tmp_path: Path, capsys: pytest.Cap
         (["--target-speedup", "0.9"], "--target-speedup must be above 1, not 0.9"),
         (["--target-speedup", "2", "--speedup-batch", "0"], "--speedup-batch must be at least 1"),
         (["--target-flops", "0.5", "--speedup-batch", "1"], "--speedup-batch is for --target-speedup"),
+        (["--cut"], "--cut is for a target"),
         (
             ["--target-flops", "0.5", "--set", "group_lasso_update=SUBGRADIENT"],
             "no parameter of the net has one",
