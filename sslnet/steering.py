@@ -305,16 +305,16 @@ class Steering:
         levers = [lever for lever in goal.levers if not lever.ended]
         lives = [_shortness(lever) for lever in levers]
         last = self._time_to_target(solver, goal, levers, lives)
-        before, gone = goal.left, 0
+        found, gone = self._found(goal), 0
         for lever, life in zip(levers, lives):
             gone += int(np.count_nonzero(lever.norms()[life <= last]))
             lever.clear(life <= last)
         goal.left = self._left(goal, solver.net, parts(solver.net))
-        what = f"{100 * before:.1f} % of {self._of(goal)} would be left" if self.targets.of != "speedup" else "too slow"
-        self.tell(f"iteration {solver.iter}: {what}, so the {gone:,} shortest groups are cut")
-        self._finish(
-            solver, goal, 1 if goal.left <= goal.target and self._holds(solver, goal, parts(solver.net)) else 2
+        self.tell(
+            f"iteration {solver.iter}: {found}, not {self._wanted(goal, short=True)}: the {gone:,} shortest groups are cut"
         )
+        met = goal.left <= goal.target and self._holds(solver, goal, parts(solver.net))
+        self._finish(solver, goal, 1 if met else 2)
 
     def _finish(self, solver: Solver, goal: Goal, status: int) -> None:
         goal.status = status
