@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,22 @@ def test_recipe_without_tuning_takes_the_small_net(monkeypatch: pytest.MonkeyPat
     assert [step.name for step in STEPS.of("plain")] == ["1_train", "2_small", "4_test", "5_time"]
     assert STEPS.final("plain").weights == "plain/2_small/net.caffemodel"
     assert STEPS.needed("plain") == ["lenet1", "plain"]
+
+
+def test_small_net_is_tuned_beside_its_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning = Tuning("solvers/paper/lenet_tuning.prototxt", teacher="lenet1")
+    recipe = Recipe("models/lenet", "solvers/paper/lenet2.prototxt", baseline="lenet1", tuning=tuning)
+    monkeypatch.setitem(RECIPES, "taught", recipe)
+    steps = {step.name: step for step in STEPS.of("taught")}
+    assert list(steps) == ["1_train", "2_small", "3_teach", "3_tune", "4_test", "5_time"]
+    teacher, small = STEPS.final("lenet1"), STEPS.final("taught")
+    cli.command_parser("teach").parse_args(steps["3_teach"].words[1:])
+    assert {teacher.deploy, teacher.weights, "taught/2_small/net.caffemodel"} < set(steps["3_teach"].reads)
+    assert {"net=taught/3_teach/net.prototxt", "taught/3_teach/net.caffemodel"} < set(steps["3_tune"].words)
+    assert steps["3_tune"].makes == small.weights
+    assert small.model == "taught/2_small/net.prototxt"
+    monkeypatch.setitem(RECIPES, "apart", replace(recipe, baseline="lenet2"))
+    assert STEPS.needed("apart") == ["lenet1", "lenet2", "apart"]
 
 
 def test_overrides_count(monkeypatch: pytest.MonkeyPatch) -> None:

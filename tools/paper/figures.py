@@ -25,7 +25,7 @@ def figures_of(name: str, steps: Steps, work: Path) -> Figures:
 
     error       share of the test images that went wrong
     layers      {layer: {what: kept}} of filters, columns, channels that are not zero, and the FLOPs left by those of the dense net
-    parameters  numbers that the final net stores; nonzero: how many of them are not zero; bytes: of the file of weights
+    parameters  numbers that the final net stores; nonzero: how many of them are not zero; bytes: of a file of them alone
     speedup     {layer: times as fast as in the dense net}, "net" the whole forward pass; one thread, median of all runs
     """
     recipe = RECIPES[name]
@@ -33,12 +33,14 @@ def figures_of(name: str, steps: Steps, work: Path) -> Figures:
     final = steps.final(name)
     test = json.loads((work / f"{name}/4_test/test.json").read_text())
     before, after = sizes(dense, work), sizes(final, work)
+    net = open_net(final, work)
+    blobs = measure(net)
     found: Figures = {
         "error": round(1 - test["outputs"]["accuracy"], 6),
         "layers": {layer: left(before[layer], after[layer]) for layer in before},
-        "parameters": sum(layer.elements.total for layer in measure_net(final, work)),
-        "nonzero": sum(layer.elements.kept for layer in measure_net(final, work)),
-        "bytes": os.path.getsize(work / final.weights),
+        "parameters": sum(blob.elements.total for blob in blobs),
+        "nonzero": sum(blob.elements.kept for blob in blobs),
+        "bytes": net.to_proto().ByteSize(),
     }
     timed = work / f"{name}/5_time/time.json"
     if recipe.baseline and timed.exists():
@@ -51,13 +53,13 @@ def figures_of(name: str, steps: Steps, work: Path) -> Figures:
 
 def sizes(nets: Nets, work: Path) -> dict[str, LayerSparsity]:
     """The weight blob of each layer that has a weight matrix."""
-    return {layer.layer: layer for layer in measure_net(nets, work) if layer.filters is not None}
+    return {layer.layer: layer for layer in measure(open_net(nets, work)) if layer.filters is not None}
 
 
-def measure_net(nets: Nets, work: Path) -> list[LayerSparsity]:
+def open_net(nets: Nets, work: Path) -> Net:
     net = Net(os.fspath(work / nets.deploy), phase=pb.TEST)
     copy_all_weights(net, work / nets.weights)
-    return measure(net)
+    return net
 
 
 def left(before: LayerSparsity, after: LayerSparsity) -> dict[str, Any]:

@@ -15,10 +15,12 @@ class Tuning:
 
     solver     its net is a placeholder: the small net takes its place
     overrides  fields of it that differ: "max_iter=20000"
+    teacher    name of the recipe whose net teaches the small one meanwhile; "": none
     """
 
     solver: str
     overrides: tuple[str, ...] = ()
+    teacher: str = ""
 
 
 @dataclass(frozen=True)

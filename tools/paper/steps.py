@@ -3,6 +3,7 @@
     NAME/1_train            the net by its solver: densely, or with group lasso
     NAME/1_cut_LAYER_GROUP  its smallest filters or shape fibres set to zero, where the recipe says so
     NAME/2_small            what is zero taken out
+    NAME/3_teach            beside the net that teaches it, where the recipe says so
     NAME/3_tune             the small net trained on
     NAME/4_test             its error
     NAME/5_time             how fast it is beside the dense net
@@ -16,7 +17,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from paper.recipes import RECIPES, Cut, Recipe
+from paper.recipes import RECIPES, Cut, Recipe, Tuning
 from sslnet import prototxt
 
 TIMED_RUNS = 200
@@ -73,7 +74,7 @@ class Steps:
         """The recipes that one is made of, itself last."""
         recipe = RECIPES[name]
         found: list[str] = []
-        for other in (recipe.baseline, recipe.weights):
+        for other in (recipe.baseline, recipe.weights, recipe.tuning.teacher if recipe.tuning else ""):
             found += [known for known in self.needed(other) if known not in found] if other else []
         return [*found, name]
 
@@ -87,8 +88,10 @@ class Steps:
                 steps.append(self._cut(name, recipe, cut, weights))
                 weights = steps[-1].makes
             steps.append(self._compact(name, recipe, weights))
+            if recipe.tuning and recipe.tuning.teacher:
+                steps.append(self._teach(name, recipe.tuning.teacher))
             if recipe.tuning:
-                steps.append(self._tune(name, recipe))
+                steps.append(self._tune(name, recipe.tuning))
         steps.append(self._test(name))
         if recipe.baseline:
             steps.append(self._time(name, recipe))
@@ -143,13 +146,19 @@ class Steps:
         words = ("compact", "--model", net, "--weights", weights, "--output", f"{name}/2_small/net")
         return Step(name, "2_small", words, f"{name}/2_small/net_deploy.prototxt", (net, weights))
 
-    def _tune(self, name: str, recipe: Recipe) -> Step:
-        assert recipe.tuning is not None
-        small = f"{name}/2_small/net"
-        fields = [f"net={small}.prototxt", f"snapshot_prefix={name}/3_tune/net", *recipe.tuning.overrides]
-        words = ["train", "--solver", recipe.tuning.solver]
+    def _teach(self, name: str, teacher: str) -> Step:
+        small, knowing, output = f"{name}/2_small/net", self.final(teacher), f"{name}/3_teach/net"
+        words = ["teach", "--model", f"{small}.prototxt", "--weights", f"{small}.caffemodel"]
+        words += ["--teacher", knowing.deploy, "--teacher-weights", knowing.weights, "--output", output]
+        reads = (f"{small}.prototxt", f"{small}.caffemodel", knowing.deploy, knowing.weights)
+        return Step(name, "3_teach", tuple(words), f"{output}.prototxt", reads)
+
+    def _tune(self, name: str, tuning: Tuning) -> Step:
+        small = f"{name}/3_teach/net" if tuning.teacher else f"{name}/2_small/net"
+        fields = [f"net={small}.prototxt", f"snapshot_prefix={name}/3_tune/net", *tuning.overrides]
+        words = ["train", "--solver", tuning.solver]
         words += [word for field in fields for word in ("--set", field)] + ["--weights", f"{small}.caffemodel"]
-        reads = (recipe.tuning.solver, f"{small}.prototxt", f"{small}.caffemodel")
+        reads = (tuning.solver, f"{small}.prototxt", f"{small}.caffemodel")
         return Step(name, "3_tune", tuple(words), self.final(name).weights, reads, trains=True)
 
     def _test(self, name: str) -> Step:
