@@ -97,11 +97,11 @@ def teach(
             f'the scores differ in shape: "{blobs[0]}" of the student is {sizes[0]}, "{blobs[1]}" of the teacher {sizes[1]}',
             hint="--scores and --teacher-scores name the blobs that are compared",
         )
-    weight = _weight(learner, knower, blobs[1]) if weight is None else weight
+    both = {name: [blob.data.copy() for blob in params] for name, params in learner.params.items()}
+    weight = _weight(learner, knower, blobs[1]) if weight is None else weight  # which moves statistics of BatchNorm
     definition = copy.deepcopy(student.message)
     definition.layer.extend(_frozen(needed, knower, set(shapes)))
     definition.layer.append(_loss(blobs[0], PREFIX + blobs[1], weight))
-    both = {name: [blob.data for blob in params] for name, params in learner.params.items()}
     kept = [layer.name for layer in needed if layer.name in knower.params]
     both |= {PREFIX + name: [blob.data for blob in knower.params[name]] for name in kept}
     return Taught(definition, both, (blobs[0], PREFIX + blobs[1]), weight)

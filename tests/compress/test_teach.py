@@ -166,6 +166,13 @@ def test_nets_that_do_not_fit_together_are_an_error(
         teach(parse(STUDENT), weights["student"], parse(text), trained(text, 2), **options)
 
 
+def test_statistics_of_the_student_stay_as_they_are(weights: dict[str, Any]) -> None:
+    result = teach(parse(TEACHER), weights["teacher"], parse(TEACHER), weights["teacher"])
+    for layer in weights["teacher"].layer:
+        for k, blob in enumerate(layer.blobs):
+            np.testing.assert_array_equal(np.array(blob.data, np.float32), result.weights[layer.name][k].reshape(-1))
+
+
 def test_a_second_teacher_is_an_error(weights: dict[str, Any]) -> None:
     result = taught(weights)
     with pytest.raises(UsageError, match="has a teacher already"):
