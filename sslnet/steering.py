@@ -325,7 +325,7 @@ class Steering:
         else:
             self.tell(
                 f"{found}, not {self._wanted(goal, short=True)}: the run is too short, about "
-                f"{self._needed(solver, goal):,} iterations may do; {end}"
+                f"{self._needed(solver, goal):,} iterations may do, or --cut; {end}"
             )
         for lever in goal.levers:
             if not lever.ended:

@@ -39,7 +39,7 @@ def procedure_table(results: dict[str, Any]) -> Table:
     threads = "1 thread" if time["threads"] == 1 else f"{time['threads']} threads"
     table.note(f"times are medians of runs in turns, {threads}, phase TRAIN")
     if not sparse["met"]:
-        table.note(f"the target was not met: {sparse['missed']}; more --iterations may meet it")
+        table.note(f"the target was not met: {sparse['missed']}; more --iterations may meet it, --cut does by size")
     for note in compact["notes"]:
         table.note(note)
     return table
