@@ -122,7 +122,7 @@ def test_files_of_the_paper_are_used() -> None:
     solvers = {recipe.solver for recipe in RECIPES.values()}
     solvers |= {recipe.tuning.solver for recipe in RECIPES.values() if recipe.tuning}
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("solvers/paper/*.prototxt")} <= solvers
-    nets = {STEPS.net_of(solver) for solver in solvers}
+    nets = {STEPS.net_of(solver) for solver in solvers} | {recipe.net for recipe in RECIPES.values()}
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("models/paper/*.prototxt")} <= nets
 
 
