@@ -54,7 +54,7 @@ class FormTime:
     flops       of one forward pass over the batch, those that this form takes
     gradients   how many products of as many FLOPs its backward pass has: 1 or 2
     forward, backward   of the whole layer; None where it has no such way
-    product     the matrix product of the forward pass alone, by ``library``
+    product     the matrix product of the forward pass alone, by ``gemm_library``
     """
 
     kernel: str
@@ -63,7 +63,7 @@ class FormTime:
     forward: Spread | None
     backward: Spread | None
     product: Spread | None
-    library: str
+    gemm_library: str
 
     def rate(self, part: str) -> float | None:
         """FLOP a second of one of ``PARTS``."""

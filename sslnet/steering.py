@@ -309,11 +309,12 @@ class Steering:
         for lever, life in zip(levers, lives):
             gone += int(np.count_nonzero(lever.norms()[life <= last]))
             lever.clear(life <= last)
-        goal.left = self._left(goal, solver.net, parts(solver.net))
+        now = parts(solver.net)
+        goal.left = self._left(goal, solver.net, now)
         self.tell(
             f"iteration {solver.iter}: {found}, not {self._wanted(goal, short=True)}: the {gone:,} shortest groups are cut"
         )
-        met = goal.left <= goal.target and self._holds(solver, goal, parts(solver.net))
+        met = goal.left <= goal.target and self._holds(solver, goal, now)
         self._finish(solver, goal, 1 if met else 2)
 
     def _finish(self, solver: Solver, goal: Goal, status: int) -> None:

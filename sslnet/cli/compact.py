@@ -126,6 +126,12 @@ def output_paths(model: str, weights: str, output: str | None, suffix: str = "_c
     return paths
 
 
+def train_line(model: str, *start: str) -> str:
+    """The command that trains a net on, as a line to be printed. start: --weights FILE or --snapshot FILE"""
+    fields = ["--set", f"net={model}", "--set", f"snapshot_prefix={model.removesuffix('.prototxt')}"]
+    return "  sslnet train --solver SOLVER " + shlex.join([*fields, *start])
+
+
 def write_files(compaction: Compaction | LowRank, paths: dict[str, str], model: str) -> None:
     """All of them, each whole; files that the definition names stay findable from where it is written."""
     from sslnet import prototxt
@@ -168,13 +174,11 @@ def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
         "  " + shlex.join(["sslnet", "time", *compare]),
     ]
     if "deploy" in paths:
-        prefix = paths["model"].removesuffix(".prototxt")
-        fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={prefix}"]
         lines.append("  " + shlex.join(["sslnet", "test", "--model", paths["model"], *small]))
         goes_on = ["--snapshot", paths["state"]] if "state" in paths else small
         lines += [
             "to train it on, with a solver of your choice:",
-            "  sslnet train --solver SOLVER " + shlex.join([*fields, *goes_on]),
+            train_line(paths["model"], *goes_on),
         ]
     return lines
 

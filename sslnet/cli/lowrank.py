@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import Any
 
 from sslnet.cli.options import add_rule_options
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet.cli.compact import output_paths, write_files
+    from sslnet.cli.compact import output_paths, train_line, write_files
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads
     from sslnet.compress.low_rank import low_rank
@@ -73,12 +72,11 @@ def run(args: argparse.Namespace) -> int:
         print(dump_json(as_json(args, result, paths)))
         return 0
     print_table(low_rank_table(result))
-    fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={paths['model'].removesuffix('.prototxt')}"]
-    tuning = shlex.join([*fields, "--weights", paths["weights"]])
     print(
         "\n".join(["", "wrote", *(f"  {path}" for path in paths.values()), *([f"  {args.plot}"] if args.plot else [])])
     )
-    print(f"\nto fine-tune it, with a solver of your choice:\n  sslnet train --solver SOLVER {tuning}")
+    print("\nto fine-tune it, with a solver of your choice:")
+    print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0
 
 

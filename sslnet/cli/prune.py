@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet import prototxt
     from sslnet import sslnet_pb2 as pb
-    from sslnet.cli.compact import output_paths
+    from sslnet.cli.compact import output_paths, train_line
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
     from sslnet.compress.prune import keep_zeros, prune
@@ -78,12 +77,10 @@ def run(args: argparse.Namespace) -> int:
         print(dump_json({**record, "sparsity": measure(net)}))
         return 0
     print_table(sparsity_table(measure(net)))
-    prefix = paths["model"].removesuffix(".prototxt")
-    tuning = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={prefix}", "--weights", paths["weights"]]
     print(
         f"\nwrote\n  {paths['model']}\n  {paths['weights']}\n\nto train it on with the zeros kept, with a solver of your choice:"
     )
-    print("  sslnet train --solver SOLVER " + shlex.join(tuning))
+    print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0
 
 

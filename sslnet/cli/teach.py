@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet import prototxt
-    from sslnet.cli.compact import output_paths
+    from sslnet.cli.compact import output_paths, train_line
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
     from sslnet.compress.relocate import relocate
@@ -73,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
         record = {"model": paths["model"], "weights": paths["weights"], "scores": taught.scores}
         print(dump_json({**record, "loss_weight": taught.weight}))
         return 0
-    fields = ["--set", f"net={paths['model']}", "--set", f"snapshot_prefix={paths['model'].removesuffix('.prototxt')}"]
     print("\n".join(["wrote", f"  {paths['model']}", f"  {paths['weights']}"]))
     print(f"\n{taught.scores[0]} is drawn towards {taught.scores[1]} with weight {taught.weight:g} while it trains:")
-    print(f"  sslnet train --solver SOLVER {shlex.join([*fields, '--weights', paths['weights']])}")
+    print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0

@@ -105,7 +105,7 @@ def _layer_form(row: FormTimes, form: str, peak: float) -> dict[str, Any]:
     rates = {word: time.rate(part) for part, word in PARTS.items()}
     return {
         "kernel": time.kernel or None,
-        "gemm_library": time.library if time.product is not None else None,
+        "gemm_library": time.gemm_library if time.product is not None else None,
         "share_of_peak": {word: rate / peak if rate is not None else None for word, rate in rates.items()},
     }
 

@@ -32,9 +32,9 @@ def figures_of(name: str, steps: Steps, work: Path) -> Figures:
     dense = steps.final(recipe.baseline or name)
     final = steps.final(name)
     test = json.loads((work / f"{name}/4_test/test.json").read_text())
-    before, after = sizes(dense, work), sizes(final, work)
     net = open_net(final, work)
     blobs = measure(net)
+    before, after = matrices(measure(open_net(dense, work))), matrices(blobs)
     found: Figures = {
         "error": round(1 - test["outputs"]["accuracy"], 6),
         "layers": {layer: left(before[layer], after[layer]) for layer in before},
@@ -51,9 +51,9 @@ def figures_of(name: str, steps: Steps, work: Path) -> Figures:
     return found
 
 
-def sizes(nets: Nets, work: Path) -> dict[str, LayerSparsity]:
+def matrices(blobs: list[LayerSparsity]) -> dict[str, LayerSparsity]:
     """The weight blob of each layer that has a weight matrix."""
-    return {layer.layer: layer for layer in measure(open_net(nets, work)) if layer.filters is not None}
+    return {blob.layer: blob for blob in blobs if blob.filters is not None}
 
 
 def open_net(nets: Nets, work: Path) -> Net:
