@@ -5,10 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sslnet.errors import DataError, RunError, Span, SslnetError, UsageError
+
+MOST_BYTES = 8 << 30
+"""Of a file that is read whole: weights, states, models of other frameworks."""
+MOST_TEXT = 256 << 20
+"""Of a text: a prototxt, a list of images, the names of classes."""
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -71,6 +78,66 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def open_regular(
+    path: str | os.PathLike[str], *, limit: int = MOST_BYTES, error: type[SslnetError] = DataError
+) -> BinaryIO:
+    """Opens a regular file for reading. A device would be read for ever, a FIFO waited for.
+
+    limit   bytes it may have
+    raises  `error` for what is no regular file, is larger or cannot be opened
+    """
+    place = os.fspath(path)
+    try:
+        handle = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+        raise error(f"cannot be read: {getattr(problem, 'strerror', None) or problem}", path=place) from problem
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise error(f"cannot be read: it is {_kind(found.st_mode)}, not a file", path=place)
+        if found.st_size > limit:
+            raise error(f"has {found.st_size} bytes; at most {limit} are read", path=place)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: str | os.PathLike[str], *, limit: int = MOST_BYTES, error: type[SslnetError] = DataError) -> bytes:
+    """All bytes of a regular file, at most `limit`. raises `error`, see open_regular"""
+    place = os.fspath(path)
+    with open_regular(place, limit=limit, error=error) as file:
+        try:
+            data = file.read(limit + 1)  # it may grow, and files of the system say that they have no bytes
+        except OSError as problem:
+            raise error(f"cannot be read: {problem.strerror or problem}", path=place) from problem
+    if len(data) > limit:
+        raise error(f"has more than {limit} bytes, which are the most that are read", path=place)
+    return data
+
+
+def read_text(
+    path: str | os.PathLike[str],
+    *,
+    limit: int = MOST_TEXT,
+    errors: str = "surrogateescape",
+    error: type[SslnetError] = DataError,
+) -> str:
+    """A text file in UTF-8. errors: what becomes of other bytes (bytes.decode). raises `error`, see open_regular"""
+    return read_bytes(path, limit=limit, error=error).decode("utf-8", errors)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def resolve(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sslnet.errors import DataError, DefinitionError, RunError, Span, UsageError
-from sslnet.files import atomic_path, atomic_write, resolve, sole_user
+from sslnet.files import atomic_path, atomic_write, read_bytes, read_text, resolve, sole_user
 
 
 def test_atomic_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
@@ -149,3 +149,29 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     assert path.exists()
     with sole_user(path, "the run"):
         pass
+
+
+def test_only_regular_files_are_read_and_within_bounds(tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    assert read_bytes(tmp_path / "a.txt", limit=5) == b"words"
+    with pytest.raises(DataError, match="has 5 bytes; at most 4 are read"):
+        read_bytes(tmp_path / "a.txt", limit=4)
+    with pytest.raises(DataError, match="it is a folder, not a file"):
+        read_bytes(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
+        read_text(tmp_path / "b.txt")
+    with pytest.raises(DefinitionError, match="null byte"):
+        read_text("a\0b", error=DefinitionError)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_devices_and_fifos_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for place, kind in ((tmp_path / "fifo", "a FIFO"), ("/dev/zero", "a device")):
+        with pytest.raises(DataError, match=f"it is {kind}, not a file"):
+            read_bytes(place)
+
+
+def test_what_a_file_of_the_system_gives_is_bounded_too():
+    with pytest.raises(DataError, match="more than 10 bytes"):
+        read_bytes("/proc/self/maps", limit=10)
