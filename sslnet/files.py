@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sslnet.errors import DataError, RunError, Span, SslnetError, UsageError
 
@@ -16,41 +17,82 @@ MOST_BYTES = 8 << 30
 """Of a file that is read whole: weights, states, models of other frameworks."""
 MOST_TEXT = 256 << 20
 """Of a text: a prototxt, a list of images, the names of classes."""
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)
+"""Names of the files that are being written, by the names that they get at the end."""
+_NO_LINK, _CLOSE_ON_EXEC = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_CLOEXEC", 0)
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
+def atomic_write(path: str | os.PathLike[str], data: bytes, *, follow: bool = True, new: bool = False) -> None:
     """Write a file so that at any moment, killed or not, `path` is the old file or the new one, never a part.
 
+    follow, new  see atomic_path
     raises RunError when it cannot be written; the old file is then as it was
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, follow=follow, new=new) as temporary:
         temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool = False) -> Iterator[Path]:
     """Give the name of a temporary file beside `path` to write to; on leaving, flush it and put it in `path`'s place.
 
-    An exception inside leaves `path` as it was and removes the temporary file. The temporary name keeps the suffix,
-    for writers that go by it.
+    An exception inside leaves `path` as it was and removes the temporary file; what a killed process left of an earlier
+    try is removed as well. The temporary name keeps the suffix, for writers that go by it.
 
+    follow  where `path` is a symbolic link, replace the file that it points to; otherwise the link itself is replaced
+    new     there must be nothing at `path`
     raises RunError when the folder is missing, the disk is full, ...
     """
-    target = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
-    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    place = os.fspath(path)
+    target = (
+        Path(os.path.realpath(place)) if follow else Path(os.path.realpath(os.path.dirname(place)), Path(place).name)
+    )
     try:
-        try:
-            if not target.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {target.parent}")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {target.parent}")
+        remove_remains(target.parent, target.name, whole=True)
+        with _temporary(target) as temporary:
             yield temporary
             _flush(temporary, os.O_RDWR)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+            _put_in_place(temporary, target, new)
         with contextlib.suppress(OSError):  # not every system can flush a folder; the file itself is safe by then
             _flush(target.parent, os.O_RDONLY)
     except OSError as error:
-        raise RunError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True) -> Iterator[Any]:
+    """Give an HDF5 file (h5py.File) to fill; on leaving it is written to `path` as atomic_write does it.
+
+    It is in memory until then: the HDF5 library must not meet a full disk itself, for what it could not write when a
+    file is closed it tries again at the end of the process, and dies of it.
+    raises RunError as atomic_write does
+    """
+    import h5py
+
+    with h5py.File(f"memory:{secrets.token_hex(8)}", "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    atomic_write(path, image, follow=follow)
+
+
+def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = False) -> None:
+    """Remove the temporary files that killed processes left in a folder, those for files whose names start so.
+
+    A file that a living process still writes is left alone: it holds a lock on it.
+    whole  the names are `starts`, they do not only start so
+    """
+    try:
+        found = [name for name in os.listdir(folder) if (match := TEMPORARY.fullmatch(name)) and
+                 (match[1] in starts if whole else match[1].startswith(starts))]  # fmt: skip
+    except OSError:
+        return
+    for name in found:
+        with contextlib.suppress(OSError), open(os.path.join(folder, name), "rb") as file:
+            if _lock(file.fileno()):
+                os.unlink(file.name)
 
 
 @contextlib.contextmanager
@@ -58,26 +100,29 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Holds a lock while the block runs; ``path`` is its file, there for as long. A killed process leaves no lock behind.
 
     what   whom the lock is for, for the error's sake
-    raises UsageError when another process, or another part of this one, has it; without locks (Windows) nothing is held
+    raises UsageError when another process, or another part of this one, has it; RunError when its file cannot be made;
+           without locks (Windows, some file systems) nothing is held
     """
+    place = os.fspath(path)
+    while True:
+        try:
+            handle = os.open(place, os.O_RDWR | os.O_CREAT | _NO_LINK | _CLOSE_ON_EXEC, 0o666)
+        except OSError as error:
+            raise RunError(f"cannot make the lock {place}: {error.strerror or error}") from error
+        held = _lock(handle)
+        if held is False:
+            os.close(handle)
+            raise UsageError(f"{what} is in use by another run", hint=f"{place} is its lock")
+        if held is None or _is_still(place, handle):
+            break
+        os.close(handle)  # its last user has just removed it: the next one makes it anew
     try:
-        import fcntl
-    except ImportError:
         yield
-        return
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{what} is in use by another run", hint=f"{os.fspath(path)} is its lock") from None
-        except OSError:  # a file system without locks
-            yield
-            return
-        try:
-            yield
-        finally:
+    finally:
+        if held:
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                os.unlink(place)
+        os.close(handle)
 
 
 def open_regular(
@@ -180,6 +225,60 @@ def _exists(place: Path) -> bool:
     try:
         return place.exists()
     except OSError:  # a name too long, a folder that may not be read
+        return False
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A new empty file beside the target, locked for as long as the block runs; what is still there then is removed."""
+    while True:
+        path = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)
+        locked = _lock(handle)
+        if locked is None or (locked and _is_still(path, handle)):
+            break
+        os.close(handle)  # somebody took it for remains, in the moment before it was locked
+    if locked is None:  # where there are no locks an open file may not even be renamed
+        os.close(handle)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        if locked:
+            os.close(handle)
+
+
+def _put_in_place(temporary: Path, target: Path, new: bool) -> None:
+    if not new:
+        os.replace(temporary, target)
+        return
+    try:
+        os.link(temporary, target, follow_symlinks=False)
+    except FileExistsError:
+        raise FileExistsError("there is a file of this name already") from None
+    except OSError:  # a file system without hard links
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, target)
+
+
+def _lock(handle: int) -> bool | None:
+    """Locks an open file for this process. False: another has it; None: there are no locks here."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+
+
+def _is_still(path: str | os.PathLike[str], handle: int) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(handle))
+    except OSError:
         return False
 
 

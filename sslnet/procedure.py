@@ -32,7 +32,7 @@ from sslnet.compress.relocate import relocate
 from sslnet.compress.sizes import total_size
 from sslnet.compress.teach import PREFIX, teach
 from sslnet.errors import UsageError, WeightsError
-from sslnet.files import atomic_write, resolve, sole_user
+from sslnet.files import TEMPORARY, atomic_write, remove_remains, resolve, sole_user
 from sslnet.merged import merge_nets, names_apart
 from sslnet.monitor import Monitor
 from sslnet.net import Net
@@ -61,8 +61,6 @@ STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
 FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
 """What the names of each stage's files start with."""
 STATE, LOCK = "state.json", "in_use.lock"
-UNFINISHED = re.compile(r"\.[0-9a-f]{8}-(state|report|[1-4]_)")
-"""Names of files that a killed run was writing (``sslnet.files.atomic_path``)."""
 EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
 """Of a stage that trains, where no solver says how long."""
 EPOCH = 200
@@ -213,7 +211,7 @@ class Procedure:
         folder, path, options = self.task.folder, os.path.join(self.task.folder, STATE), self.task.options()
         if not os.path.exists(path):
             found = os.listdir(folder) if os.path.isdir(folder) else []
-            if any(name != LOCK and not UNFINISHED.match(name) for name in found):
+            if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in found):
                 raise UsageError(
                     f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output"
                 )
@@ -249,8 +247,7 @@ class Procedure:
         folder = self.task.folder
         os.makedirs(folder, exist_ok=True)
         with sole_user(os.path.join(folder, LOCK), folder):
-            for name in filter(UNFINISHED.match, os.listdir(folder)):
-                _remove(os.path.join(folder, name))
+            remove_remains(folder, STATE, "report", *FILES.values())
             self._save()
             return self._run_stages()
 

@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, WeightsError
-from sslnet.files import atomic_path, atomic_write
+from sslnet.files import atomic_hdf5, atomic_write
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.net import Net
 from sslnet.prototxt import Definition
@@ -78,13 +78,16 @@ def make_folder(prefix: str) -> None:
         raise RunError(f"cannot make the folder for snapshots: {error.strerror or error}", path=folder) from error
 
 
-def write_state(path: str | os.PathLike[str], state: State, *, hdf5: bool = False) -> None:
-    """Writes a .solverstate, whole or not at all. raises RunError when it cannot be written"""
+def write_state(path: str | os.PathLike[str], state: State, *, hdf5: bool = False, follow: bool = True) -> None:
+    """Writes a .solverstate, whole or not at all. raises RunError when it cannot be written
+
+    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    """
     if hdf5:
-        with atomic_path(path) as temporary:
-            _write_hdf5(temporary, state)
+        with atomic_hdf5(path, follow=follow) as file:
+            _write_hdf5(file, state)
     else:
-        atomic_write(path, to_bytes(_to_message(state), path))
+        atomic_write(path, to_bytes(_to_message(state), path), follow=follow)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
@@ -219,18 +222,15 @@ def _from_message(message: Any, path: str) -> State:
 # -- HDF5 --------------------------------------------------------------------------------------------------------------
 
 
-def _write_hdf5(path: Path, state: State) -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        file.create_dataset("iter", data=np.array([state.iteration], np.int32))
-        file.create_dataset("learned_net", data=np.bytes_(state.learned_net.encode() + b"\0"))
-        file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
-        _write_group(file, "history", [(str(index), array) for index, array in enumerate(state.history)])
-        _write_group(file, "layer_state", [(n, np.frombuffer(d, np.uint8)) for n, d in state.layer_states.items()])
-        _write_group(file, "array", list(state.arrays.items()))
-        if state.seed is not None:
-            file.create_dataset("seed", data=np.array([state.seed], np.uint64))
+def _write_hdf5(file: Any, state: State) -> None:
+    file.create_dataset("iter", data=np.array([state.iteration], np.int32))
+    file.create_dataset("learned_net", data=np.bytes_(state.learned_net.encode() + b"\0"))
+    file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
+    _write_group(file, "history", [(str(index), array) for index, array in enumerate(state.history)])
+    _write_group(file, "layer_state", [(n, np.frombuffer(d, np.uint8)) for n, d in state.layer_states.items()])
+    _write_group(file, "array", list(state.arrays.items()))
+    if state.seed is not None:
+        file.create_dataset("seed", data=np.array([state.seed], np.uint64))
 
 
 def _write_group(file: Any, name: str, arrays: Sequence[tuple[str, np.ndarray]]) -> None:

@@ -19,7 +19,6 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, WeightsError
-from sslnet.files import atomic_path, atomic_write
+from sslnet.files import atomic_hdf5, atomic_write
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.prototxt.values import shorten
 
@@ -285,21 +284,30 @@ def _read_group(guard: Guard, group: Any, arrays: Arrays, name: str = "", depth:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def save_weights(net: Net, path: str | os.PathLike[str], *, write_diff: bool = False, hdf5: bool | None = None) -> None:
-    """Writes a .caffemodel, whole or not at all. hdf5 None: by the name, HDF5 when it ends in .h5."""
+def save_weights(
+    net: Net,
+    path: str | os.PathLike[str],
+    *,
+    write_diff: bool = False,
+    hdf5: bool | None = None,
+    follow: bool = True,
+) -> None:
+    """Writes a .caffemodel, whole or not at all.
+
+    hdf5    None: by the name, HDF5 when it ends in .h5
+    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    """
     if hdf5 if hdf5 is not None else os.fspath(path).endswith(".h5"):
-        with atomic_path(path) as temporary:
-            _write_hdf5(net, temporary, write_diff)
+        with atomic_hdf5(path, follow=follow) as file:
+            _write_hdf5(net, file, write_diff)
     else:
-        atomic_write(path, to_bytes(net_to_proto(net, write_diff), path))
+        atomic_write(path, to_bytes(net_to_proto(net, write_diff), path), follow=follow)
 
 
 def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> None:
     """Writes parameters without a net: of each layer its name and its blobs. The file is whole or not there at all."""
     if hdf5:
-        import h5py
-
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_hdf5(path) as file:
             for name, values in arrays.items():
                 _write_blobs(_layer_group(file.require_group("data"), name), values)
         return
@@ -353,14 +361,11 @@ def _packed(number: int, payload: bytes) -> bytes:
     return bytes(head) + payload
 
 
-def _write_hdf5(net: Net, path: Path, write_diff: bool) -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        for kind in ("data", "diff") if write_diff else ("data",):
-            group = file.create_group(kind)
-            for layer in net.layers:
-                _write_blobs(_layer_group(group, layer.name), (getattr(blob, kind) for blob in layer.blobs))
+def _write_hdf5(net: Net, file: Any, write_diff: bool) -> None:
+    for kind in ("data", "diff") if write_diff else ("data",):
+        group = file.create_group(kind)
+        for layer in net.layers:
+            _write_blobs(_layer_group(group, layer.name), (getattr(blob, kind) for blob in layer.blobs))
 
 
 def _layer_group(parent: Any, name: str) -> Any:
