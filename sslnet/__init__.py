@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sslnet.layers.python import allow_python_layers
     from sslnet.net import Net
     from sslnet.net_spec import NetSpec, params, to_proto
+    from sslnet.output_rule import set_output_rule
     from sslnet.predictor import Predictor
     from sslnet.pycaffe import (
         AdaDeltaSolver,
@@ -71,6 +72,7 @@ _MODULES = {
     "set_device": "sslnet.pycaffe",
     "set_mode_cpu": "sslnet.pycaffe",
     "set_mode_gpu": "sslnet.pycaffe",
+    "set_output_rule": "sslnet.output_rule",
     "set_random_seed": "sslnet.pycaffe",
     "to_proto": "sslnet.net_spec",
 }
@@ -110,6 +112,7 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_output_rule",
     "set_random_seed",
     "to_proto",
 ]

@@ -93,6 +93,14 @@ class RunError(SslnetError):
     exit_code = 1
 
 
+class BatchError(RunError):
+    """A batch holds what the net cannot use: a label out of range, numbers that are not finite."""
+
+
+class NotFiniteError(RunError):
+    """The loss or a parameter is not finite: training has diverged, and the weights are not worth a snapshot."""
+
+
 class ErrorList(DefinitionError):
     """Several semantic errors of one definition, all told at once."""
 

@@ -17,6 +17,8 @@ MOST_BYTES = 8 << 30
 """Of a file that is read whole: weights, states, models of other frameworks."""
 MOST_TEXT = 256 << 20
 """Of a text: a prototxt, a list of images, the names of classes."""
+HDF5_ROOM = 2 << 20
+"""Bytes that HDF5 may write beside the values added to a data set: the rest of a chunk, and where chunks are."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)
 """Names of the files that are being written, by the names that they get at the end."""
 _NO_LINK, _CLOSE_ON_EXEC = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_CLOEXEC", 0)
@@ -62,11 +64,12 @@ def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
 
 
 @contextlib.contextmanager
-def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True) -> Iterator[Any]:
+def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool = False) -> Iterator[Any]:
     """Give an HDF5 file (h5py.File) to fill; on leaving it is written to `path` as atomic_write does it.
 
     It is in memory until then: the HDF5 library must not meet a full disk itself, for what it could not write when a
     file is closed it tries again at the end of the process, and dies of it.
+    follow, new  see atomic_path
     raises RunError as atomic_write does
     """
     import h5py
@@ -75,7 +78,28 @@ def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True) -> Iterato
         yield file
         file.flush()
         image = file.id.get_file_image()
-    atomic_write(path, image, follow=follow)
+    atomic_write(path, image, follow=follow, new=new)
+
+
+def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
+    """Take room on the disk for so many bytes that are going to be added to a data set of an HDF5 file.
+
+    The HDF5 library must not meet a full disk itself (see atomic_hdf5). What is not needed it gives back when it closes
+    the file.
+    raises OSError when there is not so much room; the file is then as it was
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    handle = os.open(path, os.O_RDWR)
+    try:
+        end = os.fstat(handle).st_size
+        try:
+            os.posix_fallocate(handle, end, size + HDF5_ROOM)
+        except OSError:
+            os.ftruncate(handle, end)
+            raise
+    finally:
+        os.close(handle)
 
 
 def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = False) -> None:

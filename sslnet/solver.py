@@ -14,6 +14,7 @@ import contextlib
 import math
 import os
 import secrets
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,9 +24,19 @@ import numpy as np
 
 from sslnet import lr_policies
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import ErrorList, RunError, SslnetError, UsageError, WeightsError
+from sslnet.data_errors import DataErrors
+from sslnet.errors import (
+    BatchError,
+    DataError,
+    ErrorList,
+    NotFiniteError,
+    RunError,
+    SslnetError,
+    UsageError,
+    WeightsError,
+)
 from sslnet.families import CoupledUpdate, couple, put_duals, take_duals
-from sslnet.files import resolve, sole_user
+from sslnet.files import remove_remains, resolve, sole_user
 from sslnet.kernels import update as kernels
 from sslnet.kernels.jit import spread
 from sslnet.layers.convolution import Convolution
@@ -80,6 +91,7 @@ class Solver:
     plain       run the layers' own code only (``Net``);  dtype: numpy.float64 for checks
     lean        nets that share memory between their blobs, and with each other (``Net``)
     steering    turns the strengths of the penalties while it trains (``sslnet.steering``)
+    fallback    a folder for snapshots that cannot be written where ``snapshot_prefix`` says, as on a full disk
     raises      DefinitionError for what the solver or a net says wrong, WeightsError for files that do not fit
 
     Every random number comes from ``.seed``: random_seed, else drawn from the operating system, so that a run can be
@@ -101,6 +113,7 @@ class Solver:
         allow_python: bool = False,
         lean: bool = False,
         steering: Steering | None = None,
+        fallback: str | os.PathLike[str] | None = None,
     ) -> None:
         self.definition = read_definition(source)
         self.param = self.definition.message
@@ -110,12 +123,17 @@ class Solver:
         self.iter = 0
         self.current_step = 0
         self.smoothed_loss = 0.0
+        self.prefix = snapshot_prefix(self.definition)
         self.last_snapshot: str | None = None
         """The last .solverstate written or restored."""
         self._saved_at: int | None = None
+        self._fallback = None if fallback is None else os.path.join(fallback, os.path.basename(self.prefix))
+        self.data_errors = DataErrors(self.param, self._tell_data_error)
+        """Runs the forward passes; counts the batches that were left out."""
+        self._start: dict[str, dict[str, bytes]] | None = None
+        """States of the nets' layers at the start of the iteration; None while weights are being changed."""
         self.copied: list[Copied] = []
         """What each of the weights files brought, in their order."""
-        self.prefix = snapshot_prefix(self.definition)
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
@@ -178,10 +196,14 @@ class Solver:
         check_aims(self.definition, self.net)
         with self._own_prefix():
             self.monitor.on_start(self)
-            self.step(max(0, self.param.max_iter - self.iter))
+            try:
+                self.step(max(0, self.param.max_iter - self.iter))
+            except Exception as error:
+                self._save_before(error)
+                raise
             stopped = self._request == "stop"
             if (self.param.snapshot_after_train or stopped) and self._saved_at != self.iter:
-                self.snapshot()
+                self._save_at_the_end()
             if not stopped:
                 self._last_words()
         self._request = None
@@ -192,6 +214,7 @@ class Solver:
         end = self.iter + iterations
         self._shown = (self.iter, time.perf_counter())
         while self.iter < end:
+            self._start = {name: net.layer_states() for name, net in self._nets().items()}
             if self._is_time(self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
                 self.test()
                 if self._request == "stop":
@@ -203,6 +226,7 @@ class Solver:
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             if display:
                 self.monitor.on_display(self._display(rate))
+            self._start = None
             self._apply_update(rate)
             self.iter += 1
             if self.steering is not None:
@@ -210,7 +234,7 @@ class Solver:
             self.monitor.on_iteration(self.iter, self.smoothed_loss)
             if self._is_time(self.param.snapshot) or self._request == "snapshot":
                 self._request = None if self._request == "snapshot" else self._request
-                self.snapshot()
+                self._save_on_the_way()
             if self._request == "stop":
                 break
 
@@ -237,7 +261,7 @@ class Solver:
         self.net.clear_param_diffs()
         total = 0.0
         for _ in range(self.param.iter_size):
-            self.net.forward()
+            self.data_errors.forward(self.net)
             if not math.isfinite(self.net.loss):
                 raise self._not_finite()
             self.net.backward()
@@ -364,7 +388,7 @@ class Solver:
             if self._request == "stop":
                 net.set_layer_states(before)  # so that the resumed run repeats this test, not half of it
                 return None
-            net.forward()
+            self.data_errors.forward(net)
             loss += net.loss
             values = [value for _, value, _ in outputs_of(net)]
             sums = [a + b for a, b in zip(sums, values)] if sums else values
@@ -375,7 +399,7 @@ class Solver:
     def _last_words(self) -> None:
         """After the last iteration: the loss with the final weights if a display is due, and a test."""
         if self._is_time(self.param.display):
-            self.net.forward()
+            self.data_errors.forward(self.net)
             self._smooth(self.net.loss)
             rate, _ = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             self.monitor.on_display(self._display(rate))
@@ -386,13 +410,17 @@ class Solver:
         for param in self.net.learnable:
             if not np.isfinite(param.blob.data).all():
                 message = f"iteration {self.iter}: parameter {param.name} is not finite, no snapshot is written"
-                raise RunError(message, path=self.definition.path, layer=param.layer.name, hint=self._advice())
+                raise NotFiniteError(message, path=self.definition.path, layer=param.layer.name, hint=self._advice())
 
-    def _not_finite(self) -> RunError:
+    def _not_finite(self) -> NotFiniteError:
         """The error of a loss that is not finite, with the first blob that is not."""
         where, layer = _first_not_finite(self.net)
         message = f"iteration {self.iter}: the loss is {self.net.loss:g}; {where}"
-        return RunError(message, path=self.definition.path, layer=layer, hint=self._advice())
+        return NotFiniteError(message, path=self.definition.path, layer=layer, hint=self._advice())
+
+    def _tell_data_error(self, error: DataError | BatchError, count: int) -> None:
+        left = f"a batch is left out, number {count} of at most {self.param.max_data_errors}: {error.message}"
+        self.monitor.on_warning(Note("warning", left, span=error.span, path=error.path, layer=error.layer))
 
     def _advice(self) -> str:
         rate, _ = lr_policies.learning_rate(self.param, self.iter, self.current_step)
@@ -402,19 +430,68 @@ class Solver:
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[str, str]:
-        """Writes the weights, then the state; returns their paths.
+        """Writes the weights, then the state; returns their paths. In the fallback folder, if there is one, where they
+        cannot be written at their own place.
 
-        raises RunError, and writes nothing, when a weight is not finite
+        raises NotFiniteError, and writes nothing, when a weight is not finite; RunError when they cannot be written
         """
         self._check_finite()
+        try:
+            return self._write_snapshot(self.prefix)
+        except RunError as error:
+            if self._fallback is None:
+                raise
+            self.monitor.on_warning(Note("warning", f"{error.message}: the snapshot goes to {self._fallback}"))
+            return self._write_snapshot(self._fallback)
+
+    def _write_snapshot(self, prefix: str) -> tuple[str, str]:
         hdf5 = self.param.snapshot_format == pb.SolverParameter.HDF5
-        weights, state = snapshot_paths(self.prefix, self.iter, hdf5)
-        make_folder(self.prefix)
-        save_weights(self.net, weights, write_diff=self.param.snapshot_diff, hdf5=hdf5)
-        write_state(state, self._state(weights), hdf5=hdf5)
+        weights, state = snapshot_paths(prefix, self.iter, hdf5)
+        make_folder(prefix)
+        save_weights(self.net, weights, write_diff=self.param.snapshot_diff, hdf5=hdf5, follow=False)
+        write_state(state, self._state(weights), hdf5=hdf5, follow=False)
         self.last_snapshot, self._saved_at = state, self.iter
         self.monitor.on_snapshot(self.iter, weights, state)
         return weights, state
+
+    def _save_on_the_way(self) -> None:
+        """A snapshot; where it cannot be written the run goes on, for the disk may have room again at the next one."""
+        try:
+            self.snapshot()
+        except NotFiniteError:
+            raise
+        except RunError as error:
+            message = f"{error.message}: the run goes on without a snapshot of iteration {self.iter}"
+            self.monitor.on_warning(Note("warning", message, path=error.path))
+
+    def _save_at_the_end(self) -> None:
+        """The last snapshot; where it cannot be written, it goes to a temporary folder, which the error names."""
+        try:
+            self.snapshot()
+        except NotFiniteError:
+            raise
+        except RunError as error:
+            rescue = tempfile.mkdtemp(prefix="sslnet-")
+            weights, _ = self._write_snapshot(os.path.join(rescue, os.path.basename(self.prefix)))
+            error.hint = "; ".join(filter(None, (error.hint, f"the weights were saved as {weights}")))
+            raise
+
+    def _save_before(self, error: Exception) -> None:
+        """Before an error ends the run: a snapshot of where the iteration began, if nothing speaks against it. Puts
+        into the error where it is."""
+        wanted = self.param.snapshot or self.param.snapshot_after_train
+        if self._start is None or not wanted or isinstance(error, NotFiniteError):
+            return
+        try:
+            if self._saved_at != self.iter:
+                for name, net in self._nets().items():
+                    net.set_layer_states(self._start[name])
+                self.snapshot()
+        except (SslnetError, OSError, MemoryError):
+            return
+        if isinstance(error, SslnetError):
+            saved = f"--snapshot {self.last_snapshot} goes on from iteration {self.iter}"
+            error.hint = "; ".join(filter(None, (error.hint, saved)))
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a .solverstate, ours or Caffe's, and the weights that belong to it; ours bit by bit.
@@ -441,6 +518,7 @@ class Solver:
             self.steering.set_state({k.removeprefix(start): a for k, a in state.arrays.items() if k.startswith(start)})
         self._losses.clear()
         self._losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
+        self.data_errors.count = int(state.arrays.get("data_errors", np.zeros(1)).sum())
         self._frozen_known = any(update.keep is not None for update in self.updates)
         if self.steering is not None:
             self.steering.start(self)
@@ -457,6 +535,8 @@ class Solver:
         state.iteration, state.current_step = self.iter, self.current_step
         state.learned_net, state.seed = weights, self.seed
         state.arrays["losses"] = np.array(self._losses, np.float64)
+        if self.data_errors.count:
+            state.arrays["data_errors"] = np.array([self.data_errors.count], np.float64)
         return state
 
     def _nets(self) -> dict[str, Net]:
@@ -467,6 +547,7 @@ class Solver:
         if not (self.param.snapshot or self.param.snapshot_after_train):
             return contextlib.nullcontext()
         make_folder(self.prefix)
+        remove_remains(os.path.dirname(self.prefix) or ".", f"{os.path.basename(self.prefix)}_iter_")
         return sole_user(f"{self.prefix}.lock", f"snapshot_prefix {self.prefix}")
 
 

@@ -1,7 +1,7 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 6d6759eb5cbc211eebfa54e13c9a3c5224d9138e7cbd362342ac24c4b4cdb59f
-# text below: sha256 ed079c3d8980d7037f0455a91384bf7ab5155afddf02c538546a44da1b4b6c63
+# schema: sha256 fb137ee40aa66b43b2d32a1bfd0921e3426616f8ba5a93ab75f4664dbb0ddce6
+# text below: sha256 143e60d2628cb0ca8f5bfd4db2fb94ca9183b108eec6bfc7706ba41d5c01cc6b
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -129,13 +129,19 @@ class NetParameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., input: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[_Union[BlobShape, _Mapping]]] = ..., input_dim: _Optional[_Iterable[int]] = ..., force_backward: bool = ..., state: _Optional[_Union[NetState, _Mapping]] = ..., debug_info: bool = ..., layer: _Optional[_Iterable[_Union[LayerParameter, _Mapping]]] = ..., layers: _Optional[_Iterable[_Union[V1LayerParameter, _Mapping]]] = ...) -> None: ...
 
 class SolverParameter(_message.Message):
-    __slots__ = ("net", "net_param", "train_net", "test_net", "train_net_param", "test_net_param", "train_state", "test_state", "test_iter", "test_interval", "test_compute_loss", "test_initialization", "base_lr", "display", "average_loss", "max_iter", "iter_size", "lr_policy", "gamma", "power", "momentum", "weight_decay", "regularization_type", "stepsize", "stepvalue", "clip_gradients", "snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format", "snapshot_after_train", "solver_mode", "device_id", "random_seed", "debug_info", "layer_wise_reduce", "weights", "type", "delta", "momentum2", "rms_decay", "solver_type", "breadth_decay", "kernel_shape_decay", "block_group_decay", "group_lasso_update", "group_lasso_memory", "group_lasso_settle", "group_lasso_decay", "group_lasso_scale_by_size")
+    __slots__ = ("net", "net_param", "train_net", "test_net", "train_net_param", "test_net_param", "train_state", "test_state", "test_iter", "test_interval", "test_compute_loss", "test_initialization", "base_lr", "display", "average_loss", "max_iter", "iter_size", "lr_policy", "gamma", "power", "momentum", "weight_decay", "regularization_type", "stepsize", "stepvalue", "clip_gradients", "snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format", "snapshot_after_train", "on_data_error", "max_data_errors", "solver_mode", "device_id", "random_seed", "debug_info", "layer_wise_reduce", "weights", "type", "delta", "momentum2", "rms_decay", "solver_type", "breadth_decay", "kernel_shape_decay", "block_group_decay", "group_lasso_update", "group_lasso_memory", "group_lasso_settle", "group_lasso_decay", "group_lasso_scale_by_size")
     class SnapshotFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         HDF5: _ClassVar[SolverParameter.SnapshotFormat]
         BINARYPROTO: _ClassVar[SolverParameter.SnapshotFormat]
     HDF5: SolverParameter.SnapshotFormat
     BINARYPROTO: SolverParameter.SnapshotFormat
+    class OnDataError(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STOP: _ClassVar[SolverParameter.OnDataError]
+        SKIP: _ClassVar[SolverParameter.OnDataError]
+    STOP: SolverParameter.OnDataError
+    SKIP: SolverParameter.OnDataError
     class SolverMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         CPU: _ClassVar[SolverParameter.SolverMode]
@@ -193,6 +199,8 @@ class SolverParameter(_message.Message):
     SNAPSHOT_DIFF_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_AFTER_TRAIN_FIELD_NUMBER: _ClassVar[int]
+    ON_DATA_ERROR_FIELD_NUMBER: _ClassVar[int]
+    MAX_DATA_ERRORS_FIELD_NUMBER: _ClassVar[int]
     SOLVER_MODE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     RANDOM_SEED_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +251,8 @@ class SolverParameter(_message.Message):
     snapshot_diff: bool
     snapshot_format: SolverParameter.SnapshotFormat
     snapshot_after_train: bool
+    on_data_error: SolverParameter.OnDataError
+    max_data_errors: int
     solver_mode: SolverParameter.SolverMode
     device_id: int
     random_seed: int
@@ -262,7 +272,7 @@ class SolverParameter(_message.Message):
     group_lasso_settle: int
     group_lasso_decay: float
     group_lasso_scale_by_size: bool
-    def __init__(self, net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_net: _Optional[str] = ..., test_net: _Optional[_Iterable[str]] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., test_compute_loss: bool = ..., test_initialization: bool = ..., base_lr: _Optional[float] = ..., display: _Optional[int] = ..., average_loss: _Optional[int] = ..., max_iter: _Optional[int] = ..., iter_size: _Optional[int] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., regularization_type: _Optional[str] = ..., stepsize: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., clip_gradients: _Optional[float] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_diff: bool = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., snapshot_after_train: bool = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., random_seed: _Optional[int] = ..., debug_info: bool = ..., layer_wise_reduce: bool = ..., weights: _Optional[_Iterable[str]] = ..., type: _Optional[str] = ..., delta: _Optional[float] = ..., momentum2: _Optional[float] = ..., rms_decay: _Optional[float] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., breadth_decay: _Optional[float] = ..., kernel_shape_decay: _Optional[float] = ..., block_group_decay: _Optional[float] = ..., group_lasso_update: _Optional[_Union[SolverParameter.GroupLassoUpdate, str]] = ..., group_lasso_memory: _Optional[float] = ..., group_lasso_settle: _Optional[int] = ..., group_lasso_decay: _Optional[float] = ..., group_lasso_scale_by_size: bool = ...) -> None: ...
+    def __init__(self, net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_net: _Optional[str] = ..., test_net: _Optional[_Iterable[str]] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., test_compute_loss: bool = ..., test_initialization: bool = ..., base_lr: _Optional[float] = ..., display: _Optional[int] = ..., average_loss: _Optional[int] = ..., max_iter: _Optional[int] = ..., iter_size: _Optional[int] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., regularization_type: _Optional[str] = ..., stepsize: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., clip_gradients: _Optional[float] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_diff: bool = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., snapshot_after_train: bool = ..., on_data_error: _Optional[_Union[SolverParameter.OnDataError, str]] = ..., max_data_errors: _Optional[int] = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., random_seed: _Optional[int] = ..., debug_info: bool = ..., layer_wise_reduce: bool = ..., weights: _Optional[_Iterable[str]] = ..., type: _Optional[str] = ..., delta: _Optional[float] = ..., momentum2: _Optional[float] = ..., rms_decay: _Optional[float] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., breadth_decay: _Optional[float] = ..., kernel_shape_decay: _Optional[float] = ..., block_group_decay: _Optional[float] = ..., group_lasso_update: _Optional[_Union[SolverParameter.GroupLassoUpdate, str]] = ..., group_lasso_memory: _Optional[float] = ..., group_lasso_settle: _Optional[int] = ..., group_lasso_decay: _Optional[float] = ..., group_lasso_scale_by_size: bool = ...) -> None: ...
 
 class SolverState(_message.Message):
     __slots__ = ("iter", "learned_net", "history", "current_step", "layer_state", "seed", "solver_random")

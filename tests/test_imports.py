@@ -15,7 +15,7 @@ import sslnet
 PACKAGE = Path(sslnet.__file__).parent
 
 RANKS = [
-    ["errors", "files", "kernel_cache", "sslnet_pb2"],
+    ["errors", "files", "kernel_cache", "output_rule", "sslnet_pb2"],
     ["prototxt", "kernels"],
     ["blob", "fillers", "io", "net_spec", "peak", "sources"],
     ["transformer"],
@@ -39,6 +39,7 @@ RANKS = [
     [
         "certificate",
         "coupled",
+        "data_errors",
         "families",
         "lr_policies",
         "monitor",

@@ -20,7 +20,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sslnet.cli.options import rule_of
 from sslnet.errors import SslnetError, UsageError, suggestion
+from sslnet.output_rule import layers_write
 
 COMMANDS = {
     "train": "sslnet.cli.train",
@@ -121,7 +123,8 @@ def dispatch(arguments: list[str]) -> int:
         raise UsageError(f'sslnet {name} does not take "{unknown[0]}"', hint=hint)
     if options.gpu is not None:
         print("note: sslnet computes on the CPU; --gpu changes nothing", file=sys.stderr)
-    return int(importlib.import_module(COMMANDS[name]).run(options))
+    with layers_write(rule_of(options)):
+        return int(importlib.import_module(COMMANDS[name]).run(options))
 
 
 def _known(name: str) -> str:

@@ -137,15 +137,16 @@ def writer(output: str, net: Net, names: list[str]) -> Iterator[Write]:
 def _hdf5_writer(path: str, net: Net, names: list[str]) -> Iterator[Write]:
     import h5py
 
-    from sslnet.files import atomic_path
+    from sslnet.files import atomic_path, reserve_hdf5
 
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         sets = {}
         for name in names:
             sets[name] = _data_set(file, name, _row_shape(net, name))
 
         def write(name: str, values: np.ndarray) -> None:
             target = sets[name]
+            reserve_hdf5(temporary, values.nbytes)
             start = len(target)
             target.resize(start + len(values), axis=0)
             target[start:] = values

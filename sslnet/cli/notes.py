@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sslnet.errors import printable
+from sslnet.output_rule import output_rule
+
 if TYPE_CHECKING:
     from sslnet.prototxt import Definition
 
@@ -13,8 +16,20 @@ if TYPE_CHECKING:
 def tell_notes(*definitions: Definition, log: Callable[[str], object] | None = None) -> None:
     """Each note once, to the log or to stderr."""
     told = dict.fromkeys(str(note) for definition in definitions for note in definition.notes)
+    if not output_rule().writes:
+        told |= dict.fromkeys(text for definition in definitions for text in _silent_writers(definition))
     for text in told:
         if log is not None:
             log(text)
         else:
             print(text, file=sys.stderr)
+
+
+def _silent_writers(definition: Definition) -> list[str]:
+    """The layers that would write files, in a command that does not let them."""
+    layers = getattr(definition.message, "layer", ())
+    return [
+        f'note: layer "{printable(layer.name)}" writes no file: only sslnet train and sslnet test let layers write'
+        for layer in layers
+        if layer.type == "HDF5Output"
+    ]

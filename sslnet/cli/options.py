@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sslnet.errors import UsageError, WeightsError
+from sslnet.output_rule import OutputRule
 
 if TYPE_CHECKING:
     from sslnet.cli.log import Log
@@ -25,6 +26,22 @@ def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic", action="store_true", help="the same bits with any number of threads, a little slower"
     )
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--output-root`` and ``--allow-overwrite``, of the commands that let layers write files."""
+    parser.add_argument("--output-root", metavar="DIR",
+        help="folder that files written by layers (HDF5Output) must be in or below; default: the working folder")  # fmt: skip
+    parser.add_argument(
+        "--allow-overwrite", action="store_true", help="let layers replace files that are there already"
+    )
+
+
+def rule_of(args: argparse.Namespace) -> OutputRule:
+    """What layers may write while a command runs: nothing, unless it has the options of add_output_options."""
+    if not hasattr(args, "output_root"):
+        return OutputRule(writes=False)
+    return OutputRule(args.output_root, args.allow_overwrite)
 
 
 def use_threads(threads: int | None, deterministic: bool = False) -> None:

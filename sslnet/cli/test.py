@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_deterministic_option, add_rule_options
+from sslnet.cli.options import add_deterministic_option, add_output_options, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rule_options(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
     add_deterministic_option(parser)
+    add_output_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_deterministic_option
+from sslnet.cli.options import add_deterministic_option, add_output_options
 from sslnet.cli.signals import EFFECTS
 from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
     add_deterministic_option(parser)
+    parser.add_argument("--fallback-snapshot", metavar="DIR",
+        help="folder for snapshots that cannot be written where snapshot_prefix says, as on a full disk")  # fmt: skip
+    add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             measure=measure_training,
             lean=True,
             steering=(steering := make_steering(args, log)),
+            fallback=fallback_folder(args),
         )
         check_certificate(solver, args)
         introduce(solver, args, log)
@@ -94,10 +98,23 @@ def run(args: argparse.Namespace) -> int:
     lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
         lines += ["", f"the target was not met: {steering.missed()}"]
+    if solver.data_errors.count:
+        lines += ["", f"batches left out, since their data could not be used: {solver.data_errors.count}"]
     if steering is not None and steering.targets.of == "speedup" and not stopped:
         lines += ["", f"compacted, the net runs {race_of(solver, steering.targets.batch)}"]
     log.result("\n".join(lines))
     return 130 if stopped else 0
+
+
+def fallback_folder(args: argparse.Namespace) -> str | None:
+    """``--fallback-snapshot``, made before the run rather than when it is needed."""
+    folder: str | None = args.fallback_snapshot
+    if folder is not None:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--fallback-snapshot {folder}: {error.strerror or error}") from error
+    return folder
 
 
 def check_kinds(args: argparse.Namespace) -> None:

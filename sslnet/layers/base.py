@@ -28,7 +28,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.errors import DefinitionError, RunError, ShapeError, Span
+from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Span
 from sslnet.prototxt import Definition
 
 Blobs = Sequence[Blob]
@@ -208,6 +208,10 @@ class Layer(ABC):
 
     def run_error(self, message: str, *, hint: str = "") -> RunError:
         return RunError(message, span=self.definition.span(), layer=self.name, hint=hint)
+
+    def batch_error(self, message: str, *, hint: str = "") -> BatchError:
+        """The error of a batch that holds what the layer cannot use."""
+        return BatchError(message, span=self.definition.span(), layer=self.name, hint=hint)
 
     # -- compaction: which channels may go, and what follows from that -----------------------------------------------
 

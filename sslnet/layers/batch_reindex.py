@@ -47,7 +47,7 @@ class BatchReindex(ChannelKeeper):
         good = (index >= 0) & (index < images)
         if not good.all():
             place = int(np.argmin(good))
-            raise self.run_error(
+            raise self.batch_error(
                 f"index {index[place]:g} at place {place} is out of range: the images are 0 .. {images - 1}"
             )
         return index.astype(np.int64)

@@ -55,7 +55,7 @@ class Embed(Layer):
         good = (values >= 0) & (values < rows)
         if not good.all():
             place = int(np.argmin(good))
-            raise self.run_error(
+            raise self.batch_error(
                 f"input {values[place]:g} at place {place} is out of range: the rows are 0 .. {rows - 1}"
             )
         self._index[:] = values

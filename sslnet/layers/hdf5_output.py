@@ -1,19 +1,21 @@
 """HDF5Output: writes its two bottoms to an HDF5 file, as the data sets "data" and "label", float32.
 
-The first forward pass replaces the file, each later one adds its rows. A bottom with fewer than four axes is written with four,
-as Caffe does it.
+The first forward pass makes the file, each later one adds its rows. A bottom with fewer than four axes is written with
+four, as Caffe does it. Where the file may be: ``sslnet.output_rule``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet.errors import RunError
-from sslnet.files import atomic_path
+from sslnet.files import atomic_hdf5, reserve_hdf5
 from sslnet.layers.base import Blobs, Layer
+from sslnet.output_rule import output_rule
 
 NAMES = ("data", "label")
 
@@ -26,7 +28,9 @@ class HDF5Output(Layer):
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._file_name: str = self.param.hdf5_output_param.file_name
-        self._begun = False
+        self._place: str | None = None
+        """The file that this layer has made."""
+        self._made: os.stat_result | None = None
         if not self._file_name:
             raise self.error("there is no file_name", "hdf5_output_param", "file_name")
 
@@ -37,25 +41,48 @@ class HDF5Output(Layer):
             )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        import h5py
-
+        rule = output_rule()
+        if not rule.writes:
+            return
         arrays = [blob.data.reshape(blob.shape + (1,) * (4 - blob.num_axes)).astype(np.float32) for blob in bottom]
+        if self._place is not None:
+            self._add(self._place, arrays)
+            return
+        problem = rule.problem(self._file_name)
+        if problem is not None:
+            raise self.error(
+                f"the layer may not write this file: {problem}",
+                "hdf5_output_param",
+                "file_name",
+                value=True,
+                hint="--output-root DIR and --allow-overwrite of sslnet train and test, or sslnet.set_output_rule, allow more",
+            )
+        place = os.path.realpath(self._file_name)
         try:
-            if self._begun:
-                with h5py.File(self._file_name, "r+") as file:
-                    for name, array in zip(NAMES, arrays):
-                        rows = len(file[name])
-                        file[name].resize(rows + len(array), axis=0)
-                        file[name][rows:] = array
-            else:
-                with atomic_path(self._file_name) as temporary, h5py.File(temporary, "w") as file:
-                    for name, array in zip(NAMES, arrays):
-                        file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
-                self._begun = True
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise self.run_error(f"cannot write {self._file_name}: {error}") from error
+            with atomic_hdf5(place, new=not rule.overwrite) as file:
+                for name, array in zip(NAMES, arrays):
+                    file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
         except RunError as error:
             raise self.run_error(error.message) from error
+        self._place, self._made = place, os.lstat(place)
+
+    def _add(self, place: str, arrays: list[np.ndarray]) -> None:
+        """Adds rows to the file. The room for them is taken first: HDF5 must not find the disk full itself."""
+        import h5py
+
+        try:
+            if self._made is None or not os.path.samestat(self._made, os.lstat(place)):
+                raise FileNotFoundError("it has been replaced while the net ran")
+            for array in arrays:
+                reserve_hdf5(place, array.nbytes)
+            with h5py.File(place, "r+") as file:
+                for name, array in zip(NAMES, arrays):
+                    rows = len(file[name])
+                    file[name].resize(rows + len(array), axis=0)
+                    file[name][rows:] = array
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise self.run_error(f"cannot write {self._file_name}: {reason}") from error
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return False

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import RunError
+from sslnet.errors import BatchError
 from sslnet.kernels.jit import kernel
 from sslnet.layers.base import Blobs, Layer
 
@@ -71,7 +71,7 @@ def class_of(label, classes, has_ignore, ignore):
     return IGNORED if has_ignore and label == ignore else OUT_OF_RANGE
 
 
-def bad_label(layer: Layer, labels: np.ndarray, classes: int, ignore: tuple[bool, int]) -> RunError:
+def bad_label(layer: Layer, labels: np.ndarray, classes: int, ignore: tuple[bool, int]) -> BatchError:
     """The error about the first label out of range.
 
     labels  (images, predictions of an image)
@@ -81,7 +81,7 @@ def bad_label(layer: Layer, labels: np.ndarray, classes: int, ignore: tuple[bool
         bad &= labels != ignore[1]
     image, place = (int(i) for i in np.argwhere(bad)[0])
     where = f"image {image} of the batch" + (f", position {place}" if labels.shape[1] > 1 else "")
-    return layer.run_error(
+    return layer.batch_error(
         f"label {labels[image, place]:g} of {where} is out of range: the {classes} classes are 0 .. {classes - 1}",
         hint="is num_output the number of classes, and do the labels start at 0?",
     )

@@ -76,6 +76,17 @@ class PrefetchedLayer(Layer):
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
 
+    @property
+    def batches(self) -> int:
+        """How many batches were used, those skipped among them."""
+        return self._batch
+
+    def skip_batch(self) -> None:
+        """Goes on behind the next batch without reading it."""
+        self._stop_reading()
+        self._batch += 1
+        self._position += self._reader.batch_size
+
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass
 

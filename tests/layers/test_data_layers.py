@@ -18,6 +18,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, RunError, ShapeError, UsageError, WeightsError
 from sslnet.net import Net
+from sslnet.output_rule import OutputRule, layers_write
 from sslnet.sources.lmdb import write_lmdb
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "data"
@@ -351,6 +352,7 @@ import os, sys, warnings
 import numpy as np
 from sslnet import prototxt, sslnet_pb2 as pb
 from sslnet.net import Net
+from sslnet.output_rule import OutputRule, layers_write
 warnings.simplefilter("ignore")
 make = lambda: Net(prototxt.parse(sys.argv[1], pb.NetParameter), phase=pb.TEST, seed=1)
 net, other = make(), make()
@@ -373,6 +375,7 @@ def test_program_ends_while_batches_are_read_ahead() -> None:
 import sys
 from sslnet import prototxt, sslnet_pb2 as pb
 from sslnet.net import Net
+from sslnet.output_rule import OutputRule, layers_write
 net = Net(prototxt.parse(sys.argv[1], pb.NetParameter), phase=pb.TEST, seed=1)
 net.forward()
 """
@@ -640,12 +643,17 @@ def test_memory_data_transforms_images_only() -> None:
 OUTPUT = 'layer { name: "o" type: "HDF5Output" bottom: "data" bottom: "label" hdf5_output_param { file_name: "%s" } }'
 
 
-def test_hdf5_output_writes_what_caffe_writes_and_adds_later_rows(tmp_path: Path) -> None:
-    path = tmp_path / "out.h5"
-    path.write_bytes(b"an older file")
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_hdf5_output_writes_what_caffe_writes_and_adds_later_rows(working_folder: Path) -> None:
+    path = working_folder / "out.h5"
     layer = 'layer { name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "h5_list.txt" batch_size: 4 } }'
-    net = net_of(layer + OUTPUT % path)
-    assert path.read_bytes() == b"an older file"
+    net = net_of(layer + OUTPUT % "out.h5")
+    assert not path.exists()
     net.forward()
     with h5py.File(path) as ours, h5py.File(GOLDENS / "hdf5_output.h5") as golden:
         for name in ("data", "label"):
@@ -656,13 +664,72 @@ def test_hdf5_output_writes_what_caffe_writes_and_adds_later_rows(tmp_path: Path
         np.testing.assert_array_equal(ours["data"][:, :, :, 0], np.concatenate([first["data"], second["data"][:1]]))
 
 
-def test_hdf5_output_tells_what_it_cannot_write(tmp_path: Path) -> None:
+def test_hdf5_output_tells_what_it_cannot_write(working_folder: Path) -> None:
     dummies = 'layer { name: "d" type: "DummyData" top: "data" top: "label" dummy_data_param { shape { dim: 2 } shape { dim: %d } } }'
-    net = net_of(dummies % 2 + OUTPUT % (tmp_path / "no" / "out.h5"))
+    net = net_of(dummies % 2 + OUTPUT % (working_folder / "no" / "out.h5"))
     with pytest.raises(RunError, match="cannot write"):
         net.forward()
     with pytest.raises(ShapeError, match="they have 2 and 3"):
         net_of(dummies % 3 + OUTPUT % "out.h5")
+
+
+DUMMIES = 'layer { name: "d" type: "DummyData" top: "data" top: "label" dummy_data_param { shape { dim: 2 } } }'
+
+
+@pytest.mark.parametrize("how", ["absolute", "parents", "link", "folder link", "dangling link", "there", "root itself"])
+def test_hdf5_output_writes_below_the_working_folder_alone_and_over_nothing(
+    how: str, tmp_path: Path, monkeypatch
+) -> None:
+    work, outside = tmp_path / "work", tmp_path / "outside"
+    work.mkdir()
+    outside.mkdir()
+    victim = outside / "precious.txt"
+    victim.write_text("precious")
+    monkeypatch.chdir(work)
+    (work / "link").symlink_to(victim)
+    (work / "folder").symlink_to(outside)
+    (work / "dangling").symlink_to(outside / "new.txt")
+    (work / "there").write_text("precious")
+    names = {
+        "absolute": str(outside / "new.h5"), "parents": "../outside/new.h5", "link": "link", "folder link": "folder/new.h5",
+        "dangling link": "dangling", "there": "there", "root itself": ".",
+    }  # fmt: skip
+    net = net_of(DUMMIES + OUTPUT % names[how])
+    with pytest.raises(DefinitionError, match="the layer may not write this file") as found:
+        net.forward()
+    assert found.value.span is not None
+    assert found.value.layer == "o"
+    assert victim.read_text() == (work / "there").read_text() == "precious"
+    assert sorted(path.name for path in outside.iterdir()) == ["precious.txt"]
+
+
+def test_output_rule_opens_another_folder_and_old_files(working_folder: Path, tmp_path_factory) -> None:
+    root = tmp_path_factory.mktemp("root")
+    (root / "old.h5").write_text("old")
+    net = net_of(DUMMIES + OUTPUT % (root / "new.h5"))
+    with layers_write(OutputRule(str(root))):
+        net.forward()
+        with pytest.raises(DefinitionError, match="is there already"):
+            net_of(DUMMIES + OUTPUT % (root / "old.h5")).forward()
+    with layers_write(OutputRule(str(root), overwrite=True)):
+        net_of(DUMMIES + OUTPUT % (root / "old.h5")).forward()
+    with layers_write(OutputRule(writes=False)):
+        net_of(DUMMIES + OUTPUT % "none.h5").forward()
+    assert not (working_folder / "none.h5").exists()
+    for name in ("old.h5", "new.h5"):
+        with h5py.File(root / name) as file:
+            assert file["data"].shape == (2, 1, 1, 1)
+
+
+def test_hdf5_output_adds_rows_to_no_file_that_took_the_place_of_its_own(working_folder: Path) -> None:
+    net = net_of(DUMMIES + OUTPUT % "out.h5")
+    net.forward()
+    os.replace("out.h5", "mine.h5")
+    shutil.copy("mine.h5", "out.h5")
+    before = (working_folder / "out.h5").read_bytes()
+    with pytest.raises(RunError, match="has been replaced"):
+        net.forward()
+    assert (working_folder / "out.h5").read_bytes() == before
 
 
 def test_labels_of_any_length_are_read(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Which files the layers of a net may write. A net from elsewhere names its own files, so it must not choose freely.
+
+A layer writes only below one folder, the working folder unless told otherwise, and never over a file that it did not
+create itself, unless ``overwrite`` allows it. The rule holds for the whole process, as ``allow_python_layers`` does; of
+the commands only those that train or test let layers write at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class OutputRule:
+    """root       folder that files must be in or below; None: the working folder
+    overwrite  whether a file that is there already may be replaced
+    writes     False: layers write nothing
+    """
+
+    root: str | None = None
+    overwrite: bool = False
+    writes: bool = True
+
+    def problem(self, name: str) -> str | None:
+        """Why a layer may not create the file ``name``; None when it may. Links on the way count as where they lead."""
+        if not name or "\0" in name:
+            return f"{name!r} is not the name of a file"
+        root = os.path.realpath(self.root or os.curdir)
+        place = os.path.realpath(name)
+        if os.path.commonpath([root, place]) != root or place == root:
+            return f"{name} is not below {self.root or 'the working folder'}"
+        if os.path.lexists(name) and not self.overwrite:
+            return f"{name} is there already"
+        return None
+
+
+_rule = OutputRule()
+
+
+def output_rule() -> OutputRule:
+    """The rule that holds now."""
+    return _rule
+
+
+def set_output_rule(root: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
+    """Says where layers that write files (HDF5Output) may do so.
+
+    root       folder that the files must be in or below; None: the working folder
+    overwrite  whether files that are there already may be replaced
+    """
+    global _rule
+    _rule = OutputRule(None if root is None else os.fspath(Path(root)), overwrite)
+
+
+@contextlib.contextmanager
+def layers_write(rule: OutputRule) -> Iterator[None]:
+    """The rule holds while the block runs."""
+    global _rule
+    before, _rule = _rule, rule
+    try:
+        yield
+    finally:
+        _rule = before

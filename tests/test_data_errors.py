@@ -1,0 +1,176 @@
+"""Data that cannot be used while a net is trained: a stop with a snapshot from which the run goes on, or batches left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from sslnet import io, prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import BatchError, DataError, NotFiniteError
+from sslnet.monitor import Monitor
+from sslnet.prototxt import Note
+from sslnet.solver import Solver
+from sslnet.sources.lmdb import write_lmdb
+
+RECORDS, BATCH = 60, 5
+NET = """\
+layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "db" backend: LMDB batch_size: 5 } }
+layer { name: "e" type: "Data" top: "other" data_param { source: "other" backend: LMDB batch_size: 5 prefetch: 1 } }
+layer { name: "sum" type: "Eltwise" bottom: "data" bottom: "other" top: "sum" }
+layer { name: "drop" type: "Dropout" bottom: "sum" top: "sum" }
+layer { name: "ip" type: "InnerProduct" bottom: "sum" top: "ip"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+SOLVER = """\
+net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 15 snapshot_prefix: "run/r" random_seed: 3
+"""
+
+
+class Warnings(Monitor):
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+
+    def on_warning(self, note: Note) -> None:
+        self.notes.append(note)
+
+
+def datum(index: int, *, label: int | None = None, damaged: bool = False) -> bytes:
+    image = np.random.default_rng(index).integers(0, 9, (1, 3, 4), dtype=np.uint8)
+    whole = io.array_to_datum(image, index % 10 if label is None else label).SerializeToString()
+    return b"\xff" * len(whole) if damaged else bytes(whole)
+
+
+def database(name: str, **odd: bytes) -> None:
+    """Records 0 .. RECORDS - 1; odd: r17=value puts another value in the place of record 17."""
+    write_lmdb(name, ((f"{i:08d}".encode(), odd.get(f"r{i}", datum(i))) for i in range(RECORDS)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "net.prototxt").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def solver(*fields: str, **options) -> Solver:
+    return Solver(prototxt.apply_overrides(prototxt.parse(SOLVER, pb.SolverParameter), list(fields)), **options)
+
+
+def weights(run: Solver) -> list[bytes]:
+    return [param.blob.data.tobytes() for param in run.net.learnable]
+
+
+@pytest.mark.parametrize("where", ["db", "other"])
+def test_damaged_record_stops_with_a_snapshot_of_the_last_whole_iteration(where: str, folder: Path) -> None:
+    database("db" if where == "other" else "other")
+    database(where, r42=datum(42, damaged=True))
+    run = solver("iter_size=2")
+    with pytest.raises(DataError, match="record 42") as found:
+        run.solve()
+    assert "--snapshot run/r_iter_4.solverstate goes on from iteration 4" in found.value.hint
+    assert run.iter == 4
+    for name in (where,):  # mended, the run goes on as if the record had never been damaged
+        for file in Path(name).iterdir():
+            file.unlink()
+        Path(name).rmdir()
+        database(name)
+    resumed = solver("iter_size=2", snapshot="run/r_iter_4.solverstate")
+    resumed.solve()
+    whole = solver("iter_size=2", "snapshot_prefix=whole/r")
+    whole.solve()
+    assert weights(resumed) == weights(whole)
+
+
+def test_label_out_of_range_is_an_error_of_the_data(folder: Path) -> None:
+    database("db", r12=datum(12, label=17))
+    database("other")
+    run = solver()
+    with pytest.raises(BatchError, match="label 17 of image 2") as found:
+        run.solve()
+    assert found.value.exit_code == 1
+    assert "run/r_iter_2.solverstate" in found.value.hint
+
+
+def test_batches_left_out_are_as_if_they_were_not_in_the_data(folder: Path) -> None:
+    bad = {"r22": datum(22, damaged=True), "r37": datum(37, label=99)}
+    database("db", **bad)
+    database("other")
+    monitor = Warnings()
+    run = solver("on_data_error=SKIP", "max_iter=8", monitor=monitor)
+    drop = next(layer for layer in run.net.layers if layer.TYPE == "Dropout")
+    run.solve()
+    told = [note.message for note in monitor.notes if "left out" in note.message]
+    assert [text.split(":")[0] for text in told] == [
+        "a batch is left out, number 1 of at most 100",
+        "a batch is left out, number 2 of at most 100",
+    ]
+    assert run.data_errors.count == 2
+    assert drop.draws >= 8
+    without = [i for i in range(RECORDS) if i // BATCH not in (22 // BATCH, 37 // BATCH)]
+    for name in ("db", "other"):
+        write_lmdb(f"good_{name}", ((f"{i:08d}".encode(), datum(i)) for i in without))
+    text = NET.replace('source: "', 'source: "good_').replace(
+        'layer { name: "drop" type: "Dropout" bottom: "sum" top: "sum" }\n', ""
+    )
+    (folder / "good.prototxt").write_text(text)
+    (folder / "net.prototxt").write_text(text.replace("good_", ""))
+    skipping = solver("on_data_error=SKIP", "max_iter=8", "snapshot_prefix=a/r")
+    skipping.solve()
+    good = solver("net=good.prototxt", "max_iter=8", "snapshot_prefix=b/r")
+    good.solve()
+    assert weights(skipping) == weights(good)
+
+
+def test_resumed_run_leaves_out_the_same_batches(folder: Path) -> None:
+    database("db", r22=datum(22, damaged=True))
+    database("other", r41=datum(41, damaged=True))
+    whole = solver("on_data_error=SKIP", "snapshot=6")
+    whole.solve()
+    resumed = solver("on_data_error=SKIP", "snapshot_prefix=again/r", snapshot="run/r_iter_6.solverstate")
+    assert resumed.data_errors.count == 1
+    resumed.solve()
+    assert weights(resumed) == weights(whole)
+    assert resumed.data_errors.count == whole.data_errors.count == 3  # the second pass meets record 22 again
+
+
+def test_no_more_batches_are_left_out_than_allowed(folder: Path) -> None:
+    database("db", **{f"r{i}": datum(i, damaged=True) for i in range(10, 40, 5)})
+    database("other")
+    run = solver("on_data_error=SKIP", "max_data_errors=3")
+    with pytest.raises(DataError, match="record 25") as found:
+        run.solve()
+    assert "max_data_errors is 3" in found.value.hint
+    assert "run/r_iter_2.solverstate" in found.value.hint
+    assert run.iter == 2
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_data_that_are_not_finite_are_told_from_a_run_that_diverges(folder: Path) -> None:
+    images = np.random.default_rng(0).random((20, 1, 3, 4), dtype=np.float32)
+    images[11, 0, 1, 2] = np.nan
+    with h5py.File("data.h5", "w") as file:
+        file["data"], file["label"] = images, np.arange(20) % 10
+    Path("list.txt").write_text("data.h5\n")
+    text = NET.splitlines()
+    text[0] = (
+        'layer { name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 5 } }'
+    )
+    Path("net.prototxt").write_text(
+        "\n".join(line for line in text if '"e"' not in line and "Dropout" not in line).replace(
+            'bottom: "other"', 'bottom: "data"'
+        )
+    )
+    with pytest.raises(BatchError, match='the data of blob "data" are not finite') as found:
+        solver().solve()
+    assert "run/r_iter_2.solverstate" in found.value.hint
+    skipping = solver("on_data_error=SKIP", "snapshot_prefix=skip/r", "max_iter=5")
+    skipping.solve()
+    assert skipping.data_errors.count == 1
+    with pytest.raises(NotFiniteError):
+        solver("base_lr=1e38", "snapshot_prefix=diverges/r", "on_data_error=SKIP").solve()
+    assert not Path("diverges").exists() or not list(Path("diverges").glob("*.solverstate"))
