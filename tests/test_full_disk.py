@@ -134,7 +134,7 @@ def test_fallback_takes_the_snapshots_that_cannot_be_written(folder: Path) -> No
     block("run")
     run.step(3)
     assert "the snapshot goes to elsewhere/r" in monitor.messages[0]
-    resumed = solver(snapshot="elsewhere/r_iter_2.solverstate", *["snapshot_prefix=again/r"])
+    resumed = solver("snapshot_prefix=again/r", snapshot="elsewhere/r_iter_2.solverstate")
     resumed.solve()
     for ours, theirs in zip(
         read_weights("again/r_iter_6.caffemodel").values(), read_weights("whole/r_iter_6.caffemodel").values()
