@@ -130,8 +130,10 @@ class Solver:
         self._fallback = None if fallback is None else os.path.join(fallback, os.path.basename(self.prefix))
         self.data_errors = DataErrors(self.param, self._tell_data_error)
         """Runs the forward passes; counts the batches that were left out."""
-        self._start: dict[str, dict[str, bytes]] | None = None
-        """States of the nets' layers at the start of the iteration; None while weights are being changed."""
+        self._start: dict[str, dict[str, bytes]] = {}
+        """States of the nets' layers where the iteration began."""
+        self._updating = False
+        """Whether weights are being changed: an error then leaves nothing that is worth a snapshot."""
         self.copied: list[Copied] = []
         """What each of the weights files brought, in their order."""
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
@@ -213,8 +215,9 @@ class Solver:
         """Runs so many iterations, or fewer when ``request`` asks to stop."""
         end = self.iter + iterations
         self._shown = (self.iter, time.perf_counter())
+        self._start = {name: net.layer_states() for name, net in self._nets().items()}
         while self.iter < end:
-            self._start = {name: net.layer_states() for name, net in self._nets().items()}
+            self._start["train"] = self.net.layer_states()
             if self._is_time(self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
                 self.test()
                 if self._request == "stop":
@@ -226,9 +229,10 @@ class Solver:
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             if display:
                 self.monitor.on_display(self._display(rate))
-            self._start = None
+            self._updating = True
             self._apply_update(rate)
             self.iter += 1
+            self._updating = False
             if self.steering is not None:
                 self.steering.after_iteration(self)
             self.monitor.on_iteration(self.iter, self.smoothed_loss)
@@ -382,7 +386,7 @@ class Solver:
         """The mean outputs of a test net; None when a stop was requested on the way."""
         net, batches = self.test_nets[index], self.param.test_iter[index]
         started, loss = time.perf_counter(), 0.0
-        before = net.layer_states()
+        before = self._start[f"test{index}"] = net.layer_states()
         sums: list[float] = []
         for _ in range(batches):
             if self._request == "stop":
@@ -480,17 +484,17 @@ class Solver:
         """Before an error ends the run: a snapshot of where the iteration began, if nothing speaks against it. Puts
         into the error where it is."""
         wanted = self.param.snapshot or self.param.snapshot_after_train
-        if self._start is None or not wanted or isinstance(error, NotFiniteError):
+        if self._updating or not wanted or isinstance(error, NotFiniteError):
             return
         try:
             if self._saved_at != self.iter:
                 for name, net in self._nets().items():
-                    net.set_layer_states(self._start[name])
+                    net.set_layer_states(self._start[name])  # those of test nets change in tests alone
                 self.snapshot()
         except (SslnetError, OSError, MemoryError):
             return
         if isinstance(error, SslnetError):
-            saved = f"--snapshot {self.last_snapshot} goes on from iteration {self.iter}"
+            saved = f"iteration {self.iter} was saved as {self.last_snapshot}"
             error.hint = "; ".join(filter(None, (error.hint, saved)))
 
     def restore(self, path: str | os.PathLike[str]) -> None:

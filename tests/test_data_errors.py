@@ -72,7 +72,7 @@ def test_damaged_record_stops_with_a_snapshot_of_the_last_whole_iteration(where:
     run = solver("iter_size=2")
     with pytest.raises(DataError, match="record 42") as found:
         run.solve()
-    assert "--snapshot run/r_iter_4.solverstate goes on from iteration 4" in found.value.hint
+    assert "iteration 4 was saved as run/r_iter_4.solverstate" in found.value.hint
     assert run.iter == 4
     for name in (where,):  # mended, the run goes on as if the record had never been damaged
         for file in Path(name).iterdir():
