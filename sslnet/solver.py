@@ -131,7 +131,7 @@ class Solver:
         self.data_errors = DataErrors(self.param, self._tell_data_error)
         """Runs the forward passes; counts the batches that were left out."""
         self._start: dict[str, dict[str, bytes]] = {}
-        """States of the nets' layers where the iteration began."""
+        """States of the nets' layers where the iteration began, as far as they may have changed since."""
         self._updating = False
         """Whether weights are being changed: an error then leaves nothing that is worth a snapshot."""
         self.copied: list[Copied] = []
@@ -215,9 +215,8 @@ class Solver:
         """Runs so many iterations, or fewer when ``request`` asks to stop."""
         end = self.iter + iterations
         self._shown = (self.iter, time.perf_counter())
-        self._start = {name: net.layer_states() for name, net in self._nets().items()}
         while self.iter < end:
-            self._start["train"] = self.net.layer_states()
+            self._start = {"train": self.net.layer_states()}
             if self._is_time(self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
                 self.test()
                 if self._request == "stop":
@@ -232,7 +231,7 @@ class Solver:
             self._updating = True
             self._apply_update(rate)
             self.iter += 1
-            self._updating = False
+            self._updating, self._start = False, {}
             if self.steering is not None:
                 self.steering.after_iteration(self)
             self.monitor.on_iteration(self.iter, self.smoothed_loss)
@@ -488,8 +487,9 @@ class Solver:
             return
         try:
             if self._saved_at != self.iter:
-                for name, net in self._nets().items():
-                    net.set_layer_states(self._start[name])  # those of test nets change in tests alone
+                nets = self._nets()
+                for name, states in self._start.items():
+                    nets[name].set_layer_states(states)
                 self.snapshot()
         except (SslnetError, OSError, MemoryError):
             return

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sslnet import io, prototxt
+from sslnet import monitor as monitors
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import BatchError, DataError, NotFiniteError
 from sslnet.monitor import Monitor
@@ -37,6 +38,14 @@ class Warnings(Monitor):
 
     def on_warning(self, note: Note) -> None:
         self.notes.append(note)
+
+
+class Records(Monitor):
+    def __init__(self) -> None:
+        self.records: list[tuple] = []
+
+    def on_test(self, record: monitors.Test) -> None:
+        self.records.append((record.iteration, record.net, record.outputs))
 
 
 def datum(index: int, *, label: int | None = None, damaged: bool = False) -> bytes:
@@ -174,3 +183,31 @@ def test_data_that_are_not_finite_are_told_from_a_run_that_diverges(folder: Path
     with pytest.raises(NotFiniteError):
         solver("base_lr=1e38", "snapshot_prefix=diverges/r", "on_data_error=SKIP").solve()
     assert not Path("diverges").exists() or not list(Path("diverges").glob("*.solverstate"))
+
+
+def test_damaged_record_in_a_test_stops_with_a_snapshot_that_repeats_the_test(folder: Path) -> None:
+    database("db")
+    database("other")
+    test = NET.replace('"drop"', '"drop2"').replace('source: "db"', 'source: "test"')
+    (folder / "test.prototxt").write_text(test)
+    (folder / "net.prototxt").write_text(NET)
+    text = SOLVER.replace('net: "net.prototxt"', "") + (
+        'train_net: "net.prototxt" test_net: "net.prototxt" test_net: "test.prototxt" test_iter: 2 test_iter: 4 test_interval: 5'
+    )
+    database("test", r37=datum(37, damaged=True))
+    run = Solver(prototxt.parse(text, pb.SolverParameter))
+    with pytest.raises(DataError, match="record 37") as found:
+        run.solve()
+    assert "iteration 5 was saved as run/r_iter_5.solverstate" in found.value.hint
+    for file in Path("test").iterdir():
+        file.unlink()
+    Path("test").rmdir()
+    database("test")
+    told: list[list] = []
+    for prefix, snapshot in (("again", "run/r_iter_5.solverstate"), ("whole", None)):
+        definition = prototxt.apply_overrides(prototxt.parse(text, pb.SolverParameter), [f"snapshot_prefix={prefix}/r"])
+        tests = Records()
+        Solver(definition, snapshot=snapshot, monitor=tests).solve()
+        told.append([record for record in tests.records if record[0] >= 5])
+    assert told[0] == told[1]
+    assert [record[:2] for record in told[0]] == [(5, 0), (5, 1), (10, 0), (10, 1), (15, 0), (15, 1)]
