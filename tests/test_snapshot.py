@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,30 @@ def test_resumed_run_is_the_uninterrupted_run_bit_by_bit(folder: Path, rule: str
     assert [record for record in whole.displays if record[0] >= 10] == second.displays
     assert [record for record in whole.tests if record[0] >= 10] == second.tests
     assert not second.notes
+
+
+def test_solvers_in_sixteen_threads_do_not_disturb_each_other(folder: Path) -> None:
+    alone = Solver(definition("random_seed: 1"))
+    alone.step(6)
+    solvers = [Solver(definition("random_seed: 1")) for _ in range(16)]
+    errors: list[BaseException] = []
+
+    def work(solver: Solver) -> None:
+        try:
+            for _ in range(6):
+                solver.step(1)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(solver,)) for solver in solvers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for solver in solvers:
+        for param, other in zip(solver.net.learnable, alone.net.learnable):
+            np.testing.assert_array_equal(param.blob.data, other.blob.data)
 
 
 def test_state_without_the_means_that_settling_needs_is_an_error(folder: Path) -> None:
