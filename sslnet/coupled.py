@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from sslnet.kernels.prox import LEAST
 from sslnet.penalties import MAX_SWEEPS, TOLERANCE
 
 Steps = Sequence[float | np.ndarray]
-"""For each parameter one step, or one for each of its values."""
+"""For each parameter one step, or one for each of its values; those below LEAST are taken as LEAST."""
 NEWTON = 60
 CLOSE = 1e-7
 
@@ -113,7 +114,7 @@ class Family:
         for _ in range(NEWTON):  # of 1 / sqrt(sum) = 1, nearly a straight line: few steps, all from the left
             total, slope = self._sums(matrices, steps, roots)
             with np.errstate(divide="ignore", invalid="ignore"):
-                moves = np.where(search, (total - np.sqrt(total)) / slope, 0.0)
+                moves = np.where(search, total * (np.sqrt(total) - 1) / slope, 0.0)
             moves = np.where(np.isfinite(moves), moves, 0.0)
             roots = np.maximum(roots + moves, 0.0)
             if (np.abs(moves) <= CLOSE * roots).all():
@@ -185,7 +186,7 @@ class CoupledPenalty:
     def prox(self, arrays: Sequence[np.ndarray], steps: Steps) -> None:
         """The arrays become the z of the problem above.  [overwrites arrays]"""
         matrices = self._matrices(arrays)
-        steps = [s if isinstance(s, float) else m for s, m in zip(steps, self._step_matrices(steps))]
+        steps = self._step_matrices(steps)
         if len(self.families) == 1:
             self.families[0].prox(matrices, steps)
             return
@@ -241,4 +242,8 @@ class CoupledPenalty:
         return [array.reshape(shape) for array, shape in zip(arrays, self.shapes)]
 
     def _step_matrices(self, steps: Steps) -> list[Any]:
-        return [s if isinstance(s, float) else s.reshape(shape) for s, shape in zip(steps, self.shapes)]
+        least = float(LEAST)
+        return [
+            max(step, least) if isinstance(step, float) else np.maximum(step.reshape(shape), least)
+            for step, shape in zip(steps, self.shapes)
+        ]

@@ -40,7 +40,7 @@ class CoupledUpdate:
 
     def __call__(self, iteration: int, learning_rate: float, scale: float) -> None:
         """One step of all members; see ``Update.__call__``."""
-        if learning_rate == 0:
+        if not self.moves(learning_rate):
             return
         for update in self.members:
             update.step(iteration, learning_rate, scale)
@@ -48,6 +48,10 @@ class CoupledUpdate:
         self.penalty.prox(self.arrays, [update.step_size(learning_rate) for update in self.members])
         for update, array in zip(self.members, before):
             update.after_prox(array)
+
+    def moves(self, learning_rate: float) -> bool:
+        """Whether any member has a local rate that is not zero."""
+        return any(update.rate(learning_rate) != 0 for update in self.members)
 
     def penalty_value(self) -> float:
         """The penalty's part of the objective now."""

@@ -21,7 +21,7 @@ from sslnet.kernels import prox as kernels
 from sslnet.kernels import prox_bias as with_bias
 from sslnet.kernels import prox_diagonal as diagonal
 from sslnet.kernels.jit import spread
-from sslnet.kernels.prox import Panels
+from sslnet.kernels.prox import LEAST, Panels
 
 TOLERANCE = 1e-3
 """Of the duals, so of the prox in units of step * strength: in a run the next step goes on from where this one ended."""
@@ -127,11 +127,11 @@ class Penalty:
     ) -> None:
         """x becomes the z that minimises ||z - x||^2 / 2 + step * penalty(z).  [overwrites x, bias; accumulates into moved]
 
-        step   > 0
+        step   > 0; one below LEAST is taken as LEAST, which changes no weight by more than rounding does
         moved  of x's shape: what is taken off x is added to it
         bias   with a step of its own: ||b - bias||^2 * step / (2 * bias_step) is added to the objective
         """
-        x = self._matrix(x)
+        x, step, bias_step = self._matrix(x), max(step, float(LEAST)), max(bias_step, float(LEAST))
         moved = self._empty if moved is None else self._matrix(moved)
         if self.nested:
             for tiling, panels in zip(self.tilings, self.panels):
@@ -161,7 +161,7 @@ class Penalty:
     ) -> None:
         """x becomes the z that minimises sum of (z - x)^2 / (2 * steps) + penalty(z).  [overwrites x, bias]
 
-        steps  of x's shape, > 0: one for each element, as the adaptive updates have; bias_steps: of each bias
+        steps  of x's shape, >= 0: one for each element, as the adaptive updates have; bias_steps: of each bias
         """
         x, steps = self._matrix(x), self._matrix(steps)
         if len(self.tilings) == 1:

@@ -38,16 +38,14 @@ def settle(
 
     iteration, learning_rate, scale   those of that update, which has left its step sizes behind
     """
-    if learning_rate == 0:
-        return
     for update in updates:
         prox = update.prox
-        if prox is not None and update.mean is not None and update.param.lr_mult and not update.led:
+        if prox is not None and update.mean is not None and update.rate(learning_rate) and not update.led:
             members = [update] if update.bias is None else [update, update.bias]
             before = [dual.copy() for dual in prox.state()]
             _settle(members, _prox_of(prox), iteration, learning_rate, scale)
             prox.set_state(before)
-    for each in coupled:
+    for each in [each for each in coupled if each.moves(learning_rate)]:
         before = [dual.copy() for dual in each.penalty.state()]
         _settle(each.members, each.penalty.prox, iteration, learning_rate, scale)
         each.penalty.set_state(before)

@@ -40,6 +40,7 @@ from sslnet.groups import penalty_of
 from sslnet.kernels import update as kernels
 from sslnet.kernels import update_prox as fused
 from sslnet.kernels.jit import spread
+from sslnet.kernels.prox import LEAST
 from sslnet.kernels.update_prox import fits
 from sslnet.penalties import Penalty, Tiling
 from sslnet.prototxt import Definition
@@ -167,13 +168,18 @@ class Update(ABC):
 
     def __call__(self, iteration: int, learning_rate: float, scale: float) -> None:
         """One step, iterations counted from 0. scale: what the summed gradient is multiplied by before all else."""
-        rate = learning_rate * self.param.lr_mult
+        rate = self.rate(learning_rate)
         if rate == 0 or self.led:
             return
         if self.bias is not None:
-            bias_rate = learning_rate * self.bias.param.lr_mult
+            bias_rate = self.bias.rate(learning_rate)
             self.bias._step(iteration, bias_rate, self.bias._prepare(bias_rate, scale))
         self._update_and_prox(iteration, rate, self._prepare(rate, scale))
+
+    def rate(self, learning_rate: float) -> float:
+        """The local rate, learning rate * lr_mult; 0 where it is a denormal of float32, with which the kernels cannot work."""
+        rate: float = learning_rate * self.param.lr_mult
+        return 0.0 if abs(rate) < LEAST else rate
 
     def _prepare(self, rate: float, scale: float) -> Terms:
         """All that comes before the rule's own formula."""
@@ -225,7 +231,7 @@ class Update(ABC):
 
     def step(self, iteration: int, learning_rate: float, scale: float) -> None:
         """All of ``__call__`` but the proximal step, for those who take it over several parameters at once."""
-        rate = learning_rate * self.param.lr_mult
+        rate = self.rate(learning_rate)
         self._step(iteration, rate, self._prepare(rate, scale))
 
     @abstractmethod
@@ -297,7 +303,7 @@ class _Momentum(Update):
         return (*terms, rate, self.solver.momentum, self.NESTEROV)
 
     def step_size(self, learning_rate: float) -> float:
-        return learning_rate * self.param.lr_mult
+        return self.rate(learning_rate)
 
     def long_step(self, learning_rate: float) -> float | np.ndarray:
         return super().long_step(learning_rate) / (1 - self.solver.momentum)

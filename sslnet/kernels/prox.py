@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+LEAST = np.finfo(np.float32).tiny
+"""The least step and the least divisor: below it are float32's denormals, which the kernels flush to zero."""
 PANEL_BYTES = 1 << 18
 """A panel of the arrays that a kernel goes over twice shall stay in a core's own cache."""
 LEAST_SPAN = 1024
@@ -136,7 +138,7 @@ def shrink(x, moved, row, height, first, end, width, threshold, line, sums):
     """
     if width >= WIDE:
         for a in range(first, end, width):
-            share = _share(square_sum(x, row, height, a, a + width), threshold)
+            share = share_of(square_sum(x, row, height, a, a + width), threshold)
             for i in range(row, row + height):
                 if moved.size:
                     add_scaled(moved[i, a : a + width], x[i, a : a + width], share)
@@ -154,11 +156,11 @@ def shrink(x, moved, row, height, first, end, width, threshold, line, sums):
 
 
 @njit(inline="always", **_OPTIONS)
-def _share(square, threshold):
-    """What the prox takes off a tile: min(1, threshold / norm)."""
+def share_of(square, threshold):
+    """What the prox takes off a tile: min(1, threshold / norm); of a threshold that is zero, nothing."""
     norm = np.sqrt(square)
-    share = threshold / norm
-    return threshold / threshold if norm <= threshold else share
+    divisor = threshold if norm <= threshold else norm  # NaN where the norm is
+    return threshold / (LEAST if divisor < LEAST else divisor)
 
 
 @njit(**_OPTIONS)
@@ -167,7 +169,7 @@ def _shares(x, row, height, first, end, width, threshold, line, sums):
     tiles = (end - first) // width
     _square_sums(x, row, height, first, end, width, sums, line)
     for t in range(tiles):
-        sums[t] = _share(sums[t], threshold)
+        sums[t] = share_of(sums[t], threshold)
     expand(sums, width, tiles, line)
 
 
@@ -246,7 +248,7 @@ def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, c
         if width >= WIDE:
             largest = kind(0)
             for a in range(first, end, width):
-                share = _share(square_sum(x, row, height, a, a + width), threshold)
+                share = share_of(square_sum(x, row, height, a, a + width), threshold)
                 dead[row // height, a // width] = share == 1
                 total = kind(0)
                 for i in range(row, row + height):

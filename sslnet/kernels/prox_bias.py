@@ -32,6 +32,7 @@ from sslnet.kernels.prox_diagonal import (
     NEWTON_STEPS,
     ROOT_TOLERANCE,
     add_product,
+    at_least,
     climb_of,
     first_sums,
     move_tile,
@@ -119,7 +120,7 @@ def prox_diagonal(i0, i1, thread, x, steps, bias, bias_steps, height, width, str
     for tile in range(i0, i1):
         row, a = _corner(tile, x.shape[1], height, width)
         root = _root(x, steps, bias[tile], bias_steps[tile], row, height, a, a + width, strength)
-        bias[tile] = bias[tile] * (root / (root + strength * bias_steps[tile]))
+        bias[tile] = bias[tile] * (root / at_least(root + strength * bias_steps[tile]))
         for i in range(row, row + height):
             shrink_tile(x[i, a : a + width], steps[i, a : a + width], root, strength)
 
@@ -140,9 +141,10 @@ def ascend_diagonal(
         for i in range(row, row + height):
             part = slice(a, a + width)
             total += move_tile(x[i, part], dual[i, part], steps[i, part], root, strength)
-        multiplier = value * strength / (root + strength * step)
+        bottom = at_least(root + strength * step)
+        multiplier = value * strength / bottom
         total += (multiplier - bias_dual[tile]) ** 2
-        bias[tile], bias_dual[tile] = value * (root / (root + strength * step)), multiplier
+        bias[tile], bias_dual[tile] = value * (root / bottom), multiplier
         dead[tile], change[tile] = root == 0, np.sqrt(total) / strength
 
 
@@ -150,7 +152,7 @@ def ascend_diagonal(
 def _root(x, steps, value, step, row, height, a, b, strength):
     """The root for the tile in columns [a, b) of the rows from row on and a bias with its step; 0 where they become zero."""
     other, threshold = np.float64(value) ** 2, strength * np.float64(step)
-    square, dual, weighed = other, other / np.float64(step) ** 2, step * other
+    square, dual, weighed = other, other / at_least(np.float64(step)) ** 2, step * other
     for i in range(row, row + height):
         sums = first_sums(x[i, a:b], steps[i, a:b])
         square += sums[0]
@@ -160,8 +162,9 @@ def _root(x, steps, value, step, row, height, a, b, strength):
         return 0.0
     root = start(square, weighed, strength)
     for _ in range(NEWTON_STEPS):
-        total = other / (root + threshold) ** 2
-        slope = total / (root + threshold)
+        bottom = at_least(root + threshold)
+        total = other / bottom**2
+        slope = total / bottom
         for i in range(row, row + height):
             sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
             total += sums[0]

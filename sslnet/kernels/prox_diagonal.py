@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 # Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
-from sslnet.kernels.prox import WIDE, bounds, expand, largest_sum, reduce_tiles
+from sslnet.kernels.prox import LEAST, WIDE, bounds, expand, largest_sum, reduce_tiles
 
 NEWTON_STEPS = 30
 ROOT_TOLERANCE = 1e-6
@@ -34,7 +34,7 @@ _OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract
 def prox_diagonal(i0, i1, thread, x, steps, height, width, span, strength):
     """x becomes the z that minimises sum of (z - x)^2 / (2 * steps) + strength * sum over tiles of ||z_tile||.  [overwrites x]
 
-    steps     (rows, columns) > 0  the step of each element
+    steps     (rows, columns) >= 0  the step of each element; one that is zero stays, beside others or alone
     strength  >= 0
     """
     line, sums = np.empty(span), np.empty((3, span))
@@ -92,6 +92,12 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
         change[panel] = np.sqrt(largest) / strength
 
 
+@njit(inline="always", **_OPTIONS)
+def at_least(divisor):
+    """The divisor, or LEAST where it is less: a step may be zero, a rate divided by a large gradient's mean."""
+    return LEAST if divisor < LEAST else divisor
+
+
 # -- one tile: all its elements share a root -----------------------------------------------------------------------------
 
 
@@ -138,7 +144,7 @@ def first_sums(x, steps):
     square = dual = weighed = 0.0
     for j in range(x.size):
         value, step = np.float64(x[j]), np.float64(steps[j])
-        ratio = value / step
+        ratio = value / at_least(step)
         square += value * value
         dual += ratio * ratio
         weighed += step * value * value
@@ -150,7 +156,7 @@ def newton_sums(x, steps, root, strength):
     """Sums of q and q / (root + strength * steps), q = (x / (root + strength * steps))^2."""
     total = slope = 0.0
     for j in range(x.size):
-        inverse = 1 / (root + strength * np.float64(steps[j]))
+        inverse = 1 / at_least(root + strength * np.float64(steps[j]))
         ratio = x[j] * inverse
         total += ratio * ratio
         slope += ratio * ratio * inverse
@@ -165,7 +171,7 @@ def shrink_tile(x, steps, root, strength):
         return
     root, strength = x.dtype.type(root), x.dtype.type(strength)
     for j in range(x.size):
-        x[j] *= root / (root + strength * steps[j])
+        x[j] *= root / at_least(root + strength * steps[j])
 
 
 @njit(**_OPTIONS)
@@ -174,7 +180,7 @@ def move_tile(x, dual, steps, root, strength):
     total = 0.0
     root, strength = x.dtype.type(root), x.dtype.type(strength)
     for j in range(x.size):
-        inverse = 1 / (root + strength * steps[j])
+        inverse = 1 / at_least(root + strength * steps[j])
         multiplier = x[j] * (strength * inverse)
         move = multiplier - dual[j]
         total += move * move
@@ -195,7 +201,7 @@ def _roots(x, steps, row, height, first, end, width, strength, line, sums):
         values, sizes = x[i, first:end], steps[i, first:end]
         for j in range(count):
             value, step = np.float64(values[j]), np.float64(sizes[j])
-            ratio = value / step
+            ratio = value / at_least(step)
             columns[0, j] += value * value
             columns[1, j] += ratio * ratio
             columns[2, j] += step * value * value
@@ -209,7 +215,7 @@ def _roots(x, steps, row, height, first, end, width, strength, line, sums):
         for i in range(row, row + height):
             values, sizes = x[i, first:end], steps[i, first:end]
             for j in range(count):
-                inverse = 1 / (line[j] + strength * np.float64(sizes[j]))
+                inverse = 1 / at_least(line[j] + strength * np.float64(sizes[j]))
                 ratio = values[j] * inverse
                 columns[0, j] += ratio * ratio
                 columns[1, j] += ratio * ratio * inverse
@@ -232,14 +238,14 @@ def _roots(x, steps, row, height, first, end, width, strength, line, sums):
 def _shrink_each(x, steps, roots, strength):
     """As shrink_tile with a root for each element, 0 for those that become zero.  [overwrites x]"""
     for j in range(x.size):
-        x[j] = x[j] * (roots[j] / (roots[j] + strength * steps[j])) if roots[j] > 0 else 0
+        x[j] = x[j] * (roots[j] / at_least(roots[j] + strength * steps[j])) if roots[j] > 0 else 0
 
 
 @njit(**_OPTIONS)
 def _move_each(x, dual, steps, roots, strength, moves):
     """As move_tile with a root for each element; the changes squared are added to moves.  [overwrites x, dual]"""
     for j in range(x.size):
-        inverse = 1 / (roots[j] + strength * steps[j])
+        inverse = 1 / at_least(roots[j] + strength * steps[j])
         multiplier = x[j] * (strength * inverse)
         move = multiplier - dual[j]
         moves[j] += move * move

@@ -22,6 +22,7 @@ import numpy as np
 from numba import njit
 
 # Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
+from sslnet.kernels.prox import share_of
 from sslnet.kernels.update import CHUNK, step
 
 LONG = 256
@@ -62,7 +63,7 @@ def bands(
                     b = min(tile + width, a + CHUNK)
                     step(w[a:b], grad[a:b], h[a:b], mean[a:b], memory, rest, scale, l2, l1, rate, mu, nesterov)
                     square += _sum_of_squares(w[a:b])
-                share = _share(square, threshold)
+                share = share_of(square, threshold)
                 _shrink(w[tile : tile + width], h[tile : tile + width], share, ahead)
         else:
             line[:] = 0
@@ -152,13 +153,6 @@ def _add(x, line):
 
 
 @njit(**_OPTIONS)
-def _share(square, threshold):
-    """What the prox takes off a tile: min(1, threshold / norm)."""
-    norm = np.sqrt(square)
-    return threshold / threshold if norm <= threshold else threshold / norm
-
-
-@njit(**_OPTIONS)
 def _to_shares(line, width, threshold, sums):
     """Sums of squares of columns become the shares of their tiles.  [overwrites line; sums: one a tile, scratch]"""
     tiles = line.size // width
@@ -171,7 +165,7 @@ def _to_shares(line, width, threshold, sums):
     else:
         _reduce(line, width, sums)
     for t in range(tiles):
-        sums[t] = _share(sums[t], threshold)
+        sums[t] = share_of(sums[t], threshold)
     if width == 1:
         line[:] = sums[:tiles]
     elif width == 9:
