@@ -4,6 +4,9 @@
 
 ``current_step`` counts the drops of `step` and `multistep` so far; it is part of a snapshot, as in Caffe.
 
+A checked policy has a rate for every iteration, also for those after max_iter: what leaves the range of a float is
+infinite (``_power``), and where a formula ends, ``check`` refuses settings that get there within max_iter.
+
 Ref: Caffe's SGDSolver::GetLearningRate
 """
 
@@ -27,17 +30,18 @@ def fixed(param: Any, iteration: int, current_step: int) -> Rate:
 def step(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr * gamma ^ floor(iteration / stepsize)"""
     current_step = iteration // param.stepsize
-    return param.base_lr * param.gamma**current_step, current_step
+    return _scaled(param.base_lr, _power(param.gamma, current_step)), current_step
 
 
 def exp(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr * gamma ^ iteration"""
-    return param.base_lr * param.gamma**iteration, current_step
+    return _scaled(param.base_lr, _power(param.gamma, iteration)), current_step
 
 
 def inv(param: Any, iteration: int, current_step: int) -> Rate:
-    """base_lr * (1 + gamma * iteration) ^ -power"""
-    return param.base_lr * (1 + param.gamma * iteration) ** -param.power, current_step
+    """base_lr * (1 + gamma * iteration) ^ -power, of a base no less than zero unless -power is a whole number"""
+    base = 1 + param.gamma * iteration
+    return _scaled(param.base_lr, _power(base if _is_polynomial(param) else max(0.0, base), -param.power)), current_step
 
 
 def multistep(param: Any, iteration: int, current_step: int) -> Rate:
@@ -45,20 +49,41 @@ def multistep(param: Any, iteration: int, current_step: int) -> Rate:
 
     A drop a call, counted on from current_step, so that a run resumed with other stepvalues goes on from its own rate.
     """
+    current_step = max(0, current_step)
     if current_step < len(param.stepvalue) and iteration >= param.stepvalue[current_step]:
         current_step += 1
-    return param.base_lr * param.gamma**current_step, current_step
+    return _scaled(param.base_lr, _power(param.gamma, current_step)), current_step
 
 
 def poly(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr * (1 - iteration / max_iter) ^ power, zero from max_iter on"""
-    return param.base_lr * max(0.0, 1 - iteration / param.max_iter) ** param.power, current_step
+    if iteration >= param.max_iter:
+        return 0.0, current_step
+    return _scaled(param.base_lr, _power(1 - iteration / param.max_iter, param.power)), current_step
 
 
 def sigmoid(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr / (1 + exp(-gamma * (iteration - stepsize)))"""
     exponent = -param.gamma * (iteration - param.stepsize)
     return param.base_lr / (1 + math.exp(min(exponent, 700))), current_step
+
+
+def _power(base: float, exponent: float) -> float:
+    """base ^ exponent for a base >= 0 or a whole exponent; infinite where that is beyond all floats, or 0 ^ negative."""
+    try:
+        return base**exponent
+    except (OverflowError, ZeroDivisionError):
+        return -math.inf if base < 0 and exponent % 2 else math.inf
+
+
+def _scaled(base_lr: float, factor: float) -> float:
+    """base_lr * factor, zero for a base_lr of zero whatever the factor."""
+    return base_lr * factor if base_lr else 0.0
+
+
+def _is_polynomial(param: Any) -> bool:
+    """Whether `inv` is a polynomial of the iteration, defined beyond its zero: power: -1 is a straight line."""
+    return bool(param.power <= 0 and param.power % 1 == 0)
 
 
 POLICIES: dict[str, tuple[Callable[[Any, int, int], Rate], tuple[str, ...]]] = {
@@ -94,6 +119,11 @@ def check(definition: Definition) -> None:
         raise _error(definition, f"stepsize must be positive, not {param.stepsize}", "stepsize", "", value=True)
     if policy == "poly" and param.max_iter <= 0:
         raise _error(definition, f"max_iter must be positive, not {param.max_iter}", "max_iter", "", value=True)
+    if policy == "inv" and not _is_polynomial(param):
+        end = 1 + param.gamma * param.max_iter
+        if end <= 0 if param.power > 0 else end < -1e-6:  # a gamma of -1 / max_iter is rounded to float32
+            message = f"1 + gamma * iteration must stay above 0 up to max_iter {param.max_iter}, and ends at {end:g}"
+            raise _error(definition, message, "gamma", f"with power {param.power:g} there is no rate there", value=True)
     drops = list(param.stepvalue)
     for index in range(1, len(drops)):
         if policy == "multistep" and drops[index] < drops[index - 1]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import pytest
 
 from sslnet import lr_policies, prototxt
@@ -25,6 +28,23 @@ def solver(text: str) -> prototxt.Definition:
         ('lr_policy: "poly" power: 2 max_iter: 10', 5, 0.125),
         ('lr_policy: "poly" power: 0.5 max_iter: 10', 10, 0.0),
         ('lr_policy: "poly" power: 0.5 max_iter: 10', 11, 0.0),
+        ('lr_policy: "poly" power: -2 max_iter: 10', 5, 2.0),
+        ('lr_policy: "poly" power: -2 max_iter: 10', 10, 0.0),
+        ('lr_policy: "poly" power: -2 max_iter: 10', 1000, 0.0),
+        ('lr_policy: "inv" gamma: -0.0078125 power: -1 max_iter: 128', 96, 0.125),
+        ('lr_policy: "inv" gamma: -0.0078125 power: -1 max_iter: 128', 128, 0.0),
+        ('lr_policy: "inv" gamma: -0.0078125 power: -1 max_iter: 128', 160, -0.125),
+        ('lr_policy: "inv" gamma: -0.0078125 power: -0.5 max_iter: 128', 96, 0.25),
+        ('lr_policy: "inv" gamma: -0.0078125 power: -0.5 max_iter: 128', 200, 0.0),
+        ('lr_policy: "inv" gamma: -0.0078125 power: 0.5 max_iter: 64', 96, 1.0),
+        ('lr_policy: "inv" gamma: -0.0078125 power: 0.5 max_iter: 64', 200, math.inf),
+        ('lr_policy: "exp" gamma: -0.5', 3, -0.0625),
+        ('lr_policy: "exp" gamma: 2', 100000, math.inf),
+        ('lr_policy: "exp" gamma: -2', 100001, -math.inf),
+        ('lr_policy: "exp" gamma: 0', 0, 0.5),
+        ('lr_policy: "step" gamma: 3e38 stepsize: 1', 9, math.inf),
+        ('lr_policy: "sigmoid" gamma: -3e38 stepsize: 50', 2147483647, 0.0),
+        ('lr_policy: "sigmoid" gamma: 3e38 stepsize: 50', 2147483647, 0.5),
         ('lr_policy: "sigmoid" gamma: -0.1 stepsize: 50', 50, 0.25),
         ('lr_policy: "sigmoid" gamma: 100 stepsize: 50', 0, 0.0),
     ],
@@ -65,6 +85,16 @@ def test_step_counts_its_drops() -> None:
             "stepvalue 4 comes after 9",
             (1, 47),
         ),
+        (
+            'base_lr: 1 gamma: -0.5 power: 0.75 max_iter: 2 lr_policy: "inv"',
+            "1 + gamma * iteration must stay above 0 up to max_iter 2, and ends at 0",
+            (1, 19),
+        ),
+        (
+            'base_lr: 1 gamma: -0.5 power: -0.75 max_iter: 4 lr_policy: "inv"',
+            "1 + gamma * iteration must stay above 0 up to max_iter 4, and ends at -1",
+            (1, 19),
+        ),
     ],
 )
 def test_policy_that_cannot_be_is_an_error_at_its_place(text: str, message: str, place: tuple[int | None, ...]) -> None:
@@ -77,3 +107,41 @@ def test_policy_that_cannot_be_is_an_error_at_its_place(text: str, message: str,
 def test_misspelt_policy_gets_a_suggestion() -> None:
     with pytest.raises(DefinitionError, match='did you mean "step"'):
         lr_policies.check(solver('base_lr: 1 lr_policy: "stpe"'))
+
+
+ITERATIONS = [0, 1, 2, 9, 10, 11, 99, 1000, 123_457, 2**31 - 1]
+NUMBERS = ["0", "1", "-1", "2", "-2", "0.5", "-0.5", "1e-38", "3.4e38", "-3.4e38", "0.99", "1e-45"]
+
+
+@pytest.mark.parametrize("policy", lr_policies.POLICIES)
+def test_every_iteration_of_a_checked_policy_has_a_rate(policy: str) -> None:
+    """A real number or an infinity, never a NaN, a complex number or an exception."""
+    for base_lr in ("0.01", "0", "3e38"):
+        for gamma in NUMBERS:
+            for power in NUMBERS:
+                for steps in ("stepsize: 1 stepvalue: 0 stepvalue: 1 max_iter: 10", "stepsize: 7 stepvalue: 3"):
+                    fields = f'base_lr: {base_lr} gamma: {gamma} power: {power} {steps} lr_policy: "{policy}"'
+                    definition = solver(fields)
+                    try:
+                        lr_policies.check(definition)
+                    except DefinitionError:
+                        assert policy in ("inv", "poly"), fields
+                        continue
+                    for iteration in ITERATIONS:
+                        for before in (-3, 0, 2**31 - 1):
+                            rate, step = lr_policies.learning_rate(definition.message, iteration, before)
+                            assert isinstance(rate, float) and not math.isnan(rate), (fields, iteration)
+                            assert isinstance(step, int)
+
+
+def test_rates_of_usual_settings_are_the_formula_rounded_once_an_operation() -> None:
+    """Exact arithmetic for whole powers; one rounding of a double an operation."""
+    param = solver('base_lr: 0.01 gamma: 0.5 power: 3 stepsize: 7 max_iter: 64 lr_policy: "poly"').message
+    base = Fraction(param.base_lr)
+    for iteration in range(64):
+        expected = float(base * (1 - Fraction(iteration, 64)) ** 3)
+        assert lr_policies.poly(param, iteration, 0)[0] == pytest.approx(expected, rel=1e-15)
+        assert lr_policies.exp(param, iteration, 0)[0] == float(base * Fraction(1, 2**iteration))
+        assert lr_policies.step(param, iteration, 0)[0] == float(base * Fraction(1, 2 ** (iteration // 7)))
+        expected = float(base / (1 + Fraction(iteration, 2)) ** 3)
+        assert lr_policies.inv(param, iteration, 0)[0] == pytest.approx(expected, rel=1e-15)
