@@ -15,7 +15,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList, SslnetError, suggestion
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Layer, LayerDefinition
-from sslnet.prototxt import Definition, upgrade_net
+from sslnet.prototxt import Definition, check_finite, upgrade_net
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def build_graph(definition: Definition, state: State) -> list[LayerDefinition]:
 
     raises DefinitionError, or ErrorList when several things are wrong
     """
-    layers = filter_layers(upgrade_net(definition), state)
+    definition = upgrade_net(definition)
+    check_finite(definition)
+    layers = filter_layers(definition, state)
     if not layers:
         phase = pb.Phase.Name(state.phase)
         raise DefinitionError(f"the net has no layer in phase {phase}", path=definition.path)

@@ -27,6 +27,7 @@ def read_definition(source: Any) -> Definition:
 def check(definition: Definition) -> None:
     """What can be said of a solver without its nets."""
     param = definition.message
+    prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     lr_policies.check(definition)
     for name, least in (("iter_size", 1), ("max_iter", 0), ("average_loss", 1), ("snapshot", 0), ("display", 0)):
         if getattr(param, name) < least:

@@ -1,6 +1,7 @@
 """Definitions: prototxt text to message and back, with the position of every field for the errors to come."""
 
 from sslnet.prototxt.definition import Definition
+from sslnet.prototxt.finite import check_finite
 from sslnet.prototxt.lint import lint_solver
 from sslnet.prototxt.note import Note
 from sslnet.prototxt.overrides import apply_overrides
@@ -12,6 +13,7 @@ __all__ = [
     "Definition",
     "Note",
     "apply_overrides",
+    "check_finite",
     "lint_solver",
     "parse",
     "read",
