@@ -7,23 +7,47 @@ parsed as a message; the result is the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numba import njit
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
 from sslnet.sources.base import Images, Records, size_text
 from sslnet.sources.images import decode_image
 
-Value = bytes | memoryview
 DATA_FIELD = pb.Datum.DESCRIPTOR.fields_by_name["data"].number
 LONGEST_TAIL = 16
 """Bytes behind the pixels: label and `encoded: false` need at most 13."""
 MOST_TAILS = 100_000
 UNLABELLED = "a layer with a single top reads databases without labels"
+
+
+@dataclass(frozen=True)
+class Values:
+    """The bytes of some records: of each where it begins in `data`, and how many they are."""
+
+    data: np.ndarray
+    begins: np.ndarray
+    sizes: np.ndarray
+
+    @staticmethod
+    def of(values: Sequence[bytes]) -> Values:
+        sizes = np.array([len(value) for value in values], np.int64)
+        return Values(np.frombuffer(b"".join(values), np.uint8), np.cumsum(sizes) - sizes, sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.data[self.begins[index] : self.begins[index] + self.sizes[index]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[index] for index in range(len(self)))
 
 
 class DatumDecoder:
@@ -43,19 +67,19 @@ class DatumDecoder:
         self.encoded = False
         """Whether the first record decoded was an image file."""
 
-    def first(self, value: Value) -> tuple[np.ndarray, int | None]:
+    def first(self, value: bytes) -> tuple[np.ndarray, int | None]:
         """The first record, (C, H, W) and its label; notes how it is laid out."""
         datum = self._parse(value, 0)
         self.encoded = datum.encoded
         if datum.data and not datum.encoded:
             head = pb.Datum(channels=datum.channels, height=datum.height, width=datum.width).SerializeToString()
             head += bytes([DATA_FIELD << 3 | 2]) + _varint(len(datum.data))
-            if bytes(value[: len(head)]) == head:
+            if value.startswith(head):
                 self._head = head
                 self._shape = (datum.channels, datum.height, datum.width)
         return self._array(datum, 0), datum.label if datum.HasField("label") else None
 
-    def decode(self, values: Sequence[Value], indices: np.ndarray, labelled: bool) -> Records:
+    def decode(self, values: Values, indices: np.ndarray, labelled: bool) -> Records:
         """Records from their bytes.
 
         indices   their numbers, for messages
@@ -66,21 +90,21 @@ class DatumDecoder:
         uniform = self._uniform(values, labels)
         return Records(self._parsed(values, indices, labels) if uniform is None else uniform, labels)
 
-    def _uniform(self, values: Sequence[Value], labels: np.ndarray | None) -> np.ndarray | None:
+    def _uniform(self, values: Values, labels: np.ndarray | None) -> np.ndarray | None:
         """The fast way: (n, C, H, W), or None when a record is not laid out as the first one."""
         head = self._head
         if head is None:
             return None
         start = len(head)
-        size = self._shape[0] * self._shape[1] * self._shape[2]
-        end = start + size
-        images = np.empty((len(values), size), np.uint8)
+        images = np.empty((len(values), self._shape[0] * self._shape[1] * self._shape[2]), np.uint8)
+        tails = np.empty((len(values), LONGEST_TAIL), np.uint8)
+        first = np.frombuffer(head, np.uint8)
+        if not _unpack(values.data, values.begins, values.sizes, first, images, tails):
+            return None
+        ends = tails.tobytes()
         try:
-            for i, value in enumerate(values):
-                if not end <= len(value) <= end + LONGEST_TAIL or value[:start] != head:
-                    return None
-                images[i] = np.frombuffer(value, np.uint8, size, start)
-                label = self._label(bytes(value[end:]))
+            for i, length in enumerate((values.sizes - start - images.shape[1]).tolist()):
+                label = self._label(ends[i * LONGEST_TAIL : i * LONGEST_TAIL + length])
                 if labels is not None:
                     if label is None:
                         return None
@@ -103,7 +127,7 @@ class DatumDecoder:
             self._tails[tail] = plain.label if plain.HasField("label") else None
         return plain.label if plain.HasField("label") else None
 
-    def _parsed(self, values: Sequence[Value], indices: np.ndarray, labels: np.ndarray | None) -> Images:
+    def _parsed(self, values: Values, indices: np.ndarray, labels: np.ndarray | None) -> Images:
         """Any record: one array when all agree in shape and type, else a list."""
         images = []
         for i, value in enumerate(values):
@@ -119,9 +143,9 @@ class DatumDecoder:
             return np.stack(images)
         return images
 
-    def _parse(self, value: Value, index: int) -> Any:
+    def _parse(self, value: bytes, index: int) -> Any:
         try:
-            return pb.Datum.FromString(bytes(value))
+            return pb.Datum.FromString(value)
         except DecodeError as error:
             raise DataError(
                 f"record {index} ({len(value)} bytes) is cut off or damaged: it is no Datum", path=self._path
@@ -151,3 +175,20 @@ def _varint(number: int) -> bytes:
         out.append(number & 127 | 128)
         number >>= 7
     return bytes([*out, number])
+
+
+@njit(nogil=True, cache=True)
+def _unpack(data, begins, sizes, head, images, tails):
+    """Overwrites images with the pixels of records and tails with what is behind them; False when a record does not begin
+    with the head, or has another length than head, pixels and a tail can have."""
+    end = len(head) + images.shape[1]
+    for i in range(len(begins)):
+        if not end <= sizes[i] <= end + tails.shape[1]:
+            return False
+        record = data[begins[i] : begins[i] + sizes[i]]
+        for j in range(len(head)):
+            if record[j] != head[j]:
+                return False
+        images[i] = record[len(head) : end]
+        tails[i, : sizes[i] - end] = record[end:]
+    return True

@@ -13,7 +13,7 @@ import numpy as np
 
 from sslnet.errors import DataError
 from sslnet.sources.base import Records, Source
-from sslnet.sources.datum import DatumDecoder
+from sslnet.sources.datum import DatumDecoder, Values
 
 CONVERT = (
     "`pip install plyvel` where it has a wheel for your system; or make an LMDB of it: Caffe's convert_imageset --backend=lmdb, "
@@ -61,7 +61,7 @@ class LeveldbSource(Source):
                 values += islice(self._database.iterator(start=start, include_key=False), len(run))
         except self._errors as error:
             raise DataError(f"the database cannot be read: {_text(error)}", path=self.path) from error
-        return self._decoder.decode(values, indices, labels)
+        return self._decoder.decode(Values.of(values), indices, labels)
 
 
 def _text(error: Exception) -> str:

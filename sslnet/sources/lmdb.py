@@ -1,13 +1,12 @@
 """LMDB databases of Datum records, as Caffe's tools make them: read in the order of the keys, and written.
 
-A database is read through a map of its file: a read-only folder is enough, any number of nets may read it, and it must not be
-written meanwhile.
+A read-only folder is enough to read a database, and any number of nets may; it must not be written meanwhile, which is an
+error (see StableFile).
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import secrets
 import shutil
@@ -19,11 +18,14 @@ import numpy as np
 
 from sslnet.errors import DataError, RunError
 from sslnet.sources.base import Records, Source
-from sslnet.sources.datum import DatumDecoder
-from sslnet.sources.lmdb_tree import locate_records, touch
+from sslnet.sources.datum import DatumDecoder, Values
+from sslnet.sources.lmdb_tree import locate_records
+from sslnet.sources.stable_file import StableFile
 
 FIRST_MAP_SIZE = 16 << 20
 RECORDS_A_COMMIT = 2000
+LARGEST_RECORD = 2**31 - 1
+"""Bytes: protobuf reads no more."""
 
 
 class LmdbSource(Source):
@@ -31,22 +33,21 @@ class LmdbSource(Source):
 
     path   its folder (or, made with another layout, the file)
     color  of encoded records, see decode_image
-    raises DataError when it is missing, cut off, damaged or empty
+    raises DataError when it is missing, cut off, damaged or empty, or changes while it is read
     """
 
     def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
         self.path = os.fspath(path)
-        self._map = _map(self.path)
-        self._bytes = np.frombuffer(self._map, np.uint8)
-        self._view = memoryview(self._map)
+        self._file = _open(self.path)
         try:
-            self._offsets, self._sizes = locate_records(self._bytes)
+            self._offsets, self._sizes = locate_records(self._file)
         except ValueError as error:
+            self._file.check()
             raise DataError(str(error), path=self.path) from error
         if not len(self):
             raise DataError("the database is empty", path=self.path)
         self._decoder = DatumDecoder(self.path, color)
-        image, label = self._decoder.first(self._value(0))
+        image, label = self._decoder.first(self._values(np.zeros(1, np.int64))[0])
         self.shape = (image.shape[0], image.shape[1], image.shape[2])
         self.labelled = label is not None
         self.encoded = self._decoder.encoded
@@ -55,27 +56,30 @@ class LmdbSource(Source):
         return len(self._offsets)
 
     def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
-        touch(self._bytes, self._offsets[indices], self._sizes[indices])
-        return self._decoder.decode([self._value(i) for i in indices.tolist()], indices, labels)
+        return self._decoder.decode(self._values(indices), indices, labels)
 
-    def _value(self, index: int) -> memoryview:
-        start = self._offsets[index]
-        return self._view[start : start + self._sizes[index]]
+    def _values(self, indices: np.ndarray) -> Values:
+        """The bytes of some records."""
+        sizes = self._sizes[indices]
+        if sizes.max() > LARGEST_RECORD:
+            index = indices[sizes.argmax()]
+            raise DataError(f"record {index} has {sizes.max()} bytes, more than any Datum", path=self.path)
+        data, begins = self._file.read(self._offsets[indices], sizes)
+        self._file.check()
+        return Values(data, begins, sizes)
 
 
-def _map(path: str) -> mmap.mmap:
-    """The file of a database, mapped for reading."""
+def _open(path: str) -> StableFile:
+    """The file of a database."""
     place = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
     if not os.path.exists(place):
         levels = os.path.exists(os.path.join(path, "CURRENT"))
         hint = "it is a LevelDB: backend: LEVELDB" if levels else "a folder with an LMDB holds a file data.mdb"
         raise DataError("there is no LMDB in this folder", path=path, hint=hint)
-    try:
-        with open(place, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "the file is empty"
-        raise DataError(f"cannot be read: {reason}", path=path) from error
+    file = StableFile(place, path)
+    if not file.size:
+        raise DataError("cannot be read: the file is empty", path=path)
+    return file
 
 
 @contextlib.contextmanager

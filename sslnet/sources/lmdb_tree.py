@@ -1,8 +1,8 @@
 """The B+ tree of an LMDB file: where the records lie.
 
 Read here, not by the LMDB library, because that trusts the file: a damaged page makes it read outside of the map, which
-kills the process without a word. Here each number is checked before it is followed. One walk over the tree also gives
-every record by its index.
+kills the process without a word. Here each number is checked before it is followed. One walk over the tree, level by level,
+also gives every record by its index.
 
 Pages are psize bytes and begin with 16 bytes: number (8), padding (2), flags (2), end of the pointers (2), begin of the
 nodes (2). A page of the tree then has its pointers, 2 bytes each, to nodes: size or child (4), flags (2), key size (2), key,
@@ -14,8 +14,12 @@ Ref: H. Chu, LMDB 0.9, mdb.c, structures MDB_page, MDB_node, MDB_meta, MDB_db (6
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numba import njit
+
+from sslnet.sources.stable_file import StableFile
 
 MAGIC = 0xBEEFC0DE
 VERSION = 1
@@ -25,55 +29,80 @@ BIG_VALUE = 1
 SMALLEST_RECORD = 10
 """Bytes of a node with empty key and value, and its pointer."""
 DEEPEST = 32
+LARGEST_PAGE = 1 << 16
+META = 136
+"""Bytes of the meta data."""
 EMPTY = 2**64 - 1
 """Page number of the root of an empty tree."""
+BLOCK = 1 << 20
+"""Bytes of pages that are in memory at once."""
 
 
-def locate_records(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def locate_records(file: StableFile) -> tuple[np.ndarray, np.ndarray]:
     """Where the values of all records are, in the order of their keys.
 
-    data    (bytes of the file) uint8
     returns offsets (records) int64, sizes (records) int64
     raises  ValueError with a sentence, when the file is no LMDB, is cut off or damaged
     """
-    page_size, meta = _newest_meta(data)
-    last_page = _number(data, meta + 120, 8)
-    if (last_page + 1) * page_size > len(data):
-        raise ValueError(f"the database is cut off: it has {len(data)} of {(last_page + 1) * page_size} bytes")
-    depth = _number(data, meta + 78, 2)
-    entries = _number(data, meta + 104, 8)
-    root = _number(data, meta + 112, 8)
+    size = min(file.size, LARGEST_PAGE + HEADER + META)
+    head, _ = file.read(np.zeros(1, np.int64), np.array([size]))
+    page_size, meta = _newest_meta(head)
+    pages = _number(head, meta + 120, 8) + 1
+    if pages * page_size > file.size:
+        raise ValueError(f"the database is cut off: it has {file.size} of {pages * page_size} bytes")
+    depth = _number(head, meta + 78, 2)
+    entries = _number(head, meta + 104, 8)
+    root = _number(head, meta + 112, 8)
     if root == EMPTY or not entries:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    if not 1 <= depth <= DEEPEST or entries > len(data) // SMALLEST_RECORD or root > last_page:
+    if not 1 <= depth <= DEEPEST or entries > file.size // SMALLEST_RECORD or root >= pages:
         raise ValueError("the database is damaged: its meta page")
+    level = np.array([root])
+    visited = 1
+    for _ in range(depth - 1):
+        found = []
+        for numbers, data, places in _blocks(file, level, page_size):
+            children = np.empty(min(pages - visited, len(numbers) * page_size // 2), np.int64)
+            count, damaged = _children(data, places, numbers, page_size, pages, children)
+            if count < 0:
+                raise ValueError(f"the database is damaged: page {damaged}")
+            visited += count
+            found.append(children[:count].copy())
+        level = np.concatenate(found)
     offsets, sizes = np.empty(entries, np.int64), np.empty(entries, np.int64)
-    found, page = _walk(data, page_size, last_page + 1, root, depth, offsets, sizes)
-    if found < 0:
-        raise ValueError(f"the database is damaged: page {page}")
-    if found != entries:
-        raise ValueError(f"the database is damaged: {found} of {entries} records are there")
+    done = 0
+    for numbers, data, places in _blocks(file, level, page_size):
+        count, damaged = _values(data, places, numbers, page_size, pages, offsets[done:], sizes[done:])
+        if count < 0:
+            raise ValueError(f"the database is damaged: page {damaged}")
+        done += count
+    if done != entries:
+        raise ValueError(f"the database is damaged: {done} of {entries} records are there")
     return offsets, sizes
 
 
-def touch(data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
-    """Brings the values into memory. Other threads run meanwhile, which they would not if Python waited for the disk."""
-    _touch(data, offsets, sizes)
+def _blocks(file: StableFile, level: np.ndarray, page_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The pages of a level, some at once: their numbers, bytes that hold them, and where each begins among these."""
+    count = BLOCK // page_size
+    room = np.empty(2 * BLOCK, np.uint8)
+    for first in range(0, len(level), count):
+        numbers = level[first : first + count]
+        yield numbers, *file.read(numbers * page_size, np.full(len(numbers), page_size), room)
 
 
-def _newest_meta(data: np.ndarray) -> tuple[int, int]:
+def _newest_meta(head: np.ndarray) -> tuple[int, int]:
     """Page size, and where the newest meta data begins."""
-    if len(data) < HEADER + 136 or not _is_meta(data, HEADER):
+    if len(head) < HEADER + META or not _is_meta(head, HEADER):
         raise ValueError("is not an LMDB (of a 64-bit little-endian machine)")
-    page_size = _number(data, HEADER + 24, 4)
-    if page_size < 512 or page_size > 65536 or page_size & (page_size - 1):
+    page_size = _number(head, HEADER + 24, 4)
+    if page_size < 512 or page_size > LARGEST_PAGE or page_size & (page_size - 1):
         raise ValueError("the database is damaged: its meta page")
-    metas = [place for place in (HEADER, page_size + HEADER) if place + 136 <= len(data) and _is_meta(data, place)]
-    return page_size, max(metas, key=lambda place: _number(data, place + 128, 8))
+    metas = [place for place in (HEADER, page_size + HEADER) if place + META <= len(head) and _is_meta(head, place)]
+    return page_size, max(metas, key=lambda place: _number(head, place + 128, 8))
 
 
-def _is_meta(data: np.ndarray, place: int) -> bool:
-    return _number(data, place, 4) == MAGIC and _number(data, place + 4, 4) == VERSION
+def _is_meta(head: np.ndarray, place: int) -> bool:
+    return _number(head, place, 4) == MAGIC and _number(head, place + 4, 4) == VERSION
 
 
 def _number(data: np.ndarray, place: int, size: int) -> int:
@@ -89,71 +118,65 @@ def _read(data, place, size):
 
 
 @njit(nogil=True, cache=True)
-def _walk(data, page_size, pages, root, depth, offsets, sizes):
-    """Overwrites offsets and sizes, depth first; returns (number of records, 0), or (-1, the damaged page)."""
-    path = np.zeros(depth, np.int64)
-    slots = np.zeros(depth, np.int64)
-    path[0] = root
-    level, found, visited = 0, 0, 0
-    while level >= 0:
-        page = path[level]
-        base = page * page_size
-        end = _read(data, base + 12, 2)
-        keys = (end - HEADER) >> 1
-        leaf = level == depth - 1
-        if slots[level] == 0:
-            visited += 1
-            if (
-                visited > pages
-                or _read(data, base + 10, 2) & 15 != (LEAF if leaf else BRANCH)
-                or end < HEADER
-                or end > page_size
-            ):
-                return -1, page
-        if slots[level] >= keys:
-            level -= 1
-            continue
-        node = _read(data, base + HEADER + 2 * slots[level], 2)
-        slots[level] += 1
-        if node < end or node + 8 > page_size:
-            return -1, page
-        size = _read(data, base + node, 4)
-        flags = _read(data, base + node + 4, 2)
-        value = node + 8 + _read(data, base + node + 6, 2)
-        if not leaf:
-            child = size | flags << 32
-            if child >= pages:
-                return -1, page
-            level += 1
-            path[level] = child
-            slots[level] = 0
-            continue
-        offset = base + value
-        if flags == BIG_VALUE:
-            if value + 8 > page_size:
-                return -1, page
-            first = _read(data, offset, 8)
-            if first < 2 or first >= pages:  # looking at that page as well would read the whole file
-                return -1, page
-            offset = first * page_size + HEADER
-            if size > pages * page_size - offset:
-                return -1, page
-        elif flags != 0 or value + size > page_size:
-            return -1, page
-        if found == len(offsets):
-            return -1, page
-        offsets[found] = offset
-        sizes[found] = size
-        found += 1
+def _pointers_end(data, page, page_size, kind):
+    """Where the pointers of a page to its nodes end, counted from its begin; -1 when it is damaged or no page of that kind."""
+    end = _read(data, page + 12, 2)
+    if _read(data, page + 10, 2) & 15 != kind or end < HEADER or end > page_size:
+        return -1
+    return end
+
+
+@njit(nogil=True, cache=True)
+def _children(data, places, numbers, page_size, pages, children):
+    """Overwrites children with the pages below those of a block; returns (their number, 0), or (-1, the damaged page)."""
+    found = 0
+    for i in range(len(numbers)):
+        page = places[i]
+        end = _pointers_end(data, page, page_size, BRANCH)
+        if end < 0:
+            return -1, numbers[i]
+        for pointer in range(page + HEADER, page + end - 1, 2):
+            node = _read(data, pointer, 2)
+            if node < end or node + 8 > page_size:
+                return -1, numbers[i]
+            child = _read(data, page + node, 4) | _read(data, page + node + 4, 2) << 32
+            if child >= pages or found == len(children):
+                return -1, numbers[i]
+            children[found] = child
+            found += 1
     return found, 0
 
 
 @njit(nogil=True, cache=True)
-def _touch(data, offsets, sizes):
-    total = 0
-    for i in range(len(offsets)):
-        for j in range(offsets[i], offsets[i] + sizes[i], 4096):
-            total += data[j]
-        if sizes[i] > 0:
-            total += data[offsets[i] + sizes[i] - 1]
-    return total
+def _values(data, places, numbers, page_size, pages, offsets, sizes):
+    """Overwrites offsets and sizes with those of the records of a block of leaves; returns (their number, 0), or (-1, the
+    damaged page)."""
+    found = 0
+    for i in range(len(numbers)):
+        page = places[i]
+        end = _pointers_end(data, page, page_size, LEAF)
+        if end < 0:
+            return -1, numbers[i]
+        for pointer in range(page + HEADER, page + end - 1, 2):
+            node = _read(data, pointer, 2)
+            if node < end or node + 8 > page_size or found == len(offsets):
+                return -1, numbers[i]
+            size = _read(data, page + node, 4)
+            flags = _read(data, page + node + 4, 2)
+            value = node + 8 + _read(data, page + node + 6, 2)
+            offset = numbers[i] * page_size + value
+            if flags == BIG_VALUE:
+                if value + 8 > page_size:
+                    return -1, numbers[i]
+                first = _read(data, page + value, 8)
+                if first < 2 or first >= pages:  # looking at that page as well would read the whole file
+                    return -1, numbers[i]
+                offset = first * page_size + HEADER
+                if size > pages * page_size - offset:
+                    return -1, numbers[i]
+            elif flags != 0 or value + size > page_size:
+                return -1, numbers[i]
+            offsets[found] = offset
+            sizes[found] = size
+            found += 1
+    return found, 0

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
-from sslnet.sources.datum import DatumDecoder
+from sslnet.sources.datum import DatumDecoder, Values
 
 FIRST = pb.Datum(channels=2, height=3, width=4, data=bytes(range(24)), label=7)
 
@@ -46,7 +46,7 @@ def test_records_are_read_as_their_message_says(case: str) -> None:
     datum = RECORDS[case]
     values = [FIRST.SerializeToString(), datum.SerializeToString()]
     for kind in (bytes, memoryview):
-        records = decoder().decode([kind(value) for value in values], np.arange(2), True)
+        records = decoder().decode(Values.of([kind(value) for value in values]), np.arange(2), True)
         image, label = records.images[1], records.labels[1]
         expected = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
         assert image.dtype == expected.dtype
@@ -58,7 +58,7 @@ def test_records_are_read_as_their_message_says(case: str) -> None:
 def test_fields_behind_the_pixels_override_as_protobuf_says() -> None:
     """A record whose first bytes look like every other one's, with its sizes given again at the end: the last one counts."""
     value = RECORDS["same"].SerializeToString() + pb.Datum(height=4, width=3).SerializeToString()
-    image = decoder().decode([value], np.arange(1), True).images[0]
+    image = decoder().decode(Values.of([value]), np.arange(1), True).images[0]
     assert image.shape == (2, 4, 3)
 
 
@@ -77,7 +77,7 @@ def test_the_fast_way_agrees_with_the_parser_on_any_bytes(data) -> None:
 
     def outcome(way: DatumDecoder) -> object:
         try:
-            records = way.decode([bytes(raw)], np.array([5]), True)
+            records = way.decode(Values.of([bytes(raw)]), np.array([5]), True)
         except DataError as error:
             assert error.path == "db"
             assert "record 5" in error.message
@@ -105,7 +105,7 @@ def test_mutated_encoded_records_give_an_image_or_one_error(data, kind: str) -> 
 
 def test_encoded_records_of_one_size_come_as_one_array() -> None:
     values = [pb.Datum(data=picture(), encoded=True, label=i).SerializeToString() for i in range(3)]
-    records = DatumDecoder("db").decode(values, np.arange(3), True)
+    records = DatumDecoder("db").decode(Values.of(values), np.arange(3), True)
     assert isinstance(records.images, np.ndarray)
     assert records.images.shape == (3, 3, 3, 4)
     assert records.labels.tolist() == [0, 1, 2]

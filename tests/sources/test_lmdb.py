@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
 from pathlib import Path
 
 import lmdb
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, RunError
 from sslnet.sources import lmdb as module
+from sslnet.sources import stable_file
 from sslnet.sources.lmdb import LmdbSource, write_lmdb
 from sslnet.sources.lmdb_tree import locate_records
+from sslnet.sources.stable_file import StableFile
 
 
 def records(count: int, size: int = 4) -> list[tuple[bytes, bytes]]:
@@ -116,7 +121,7 @@ def test_records_are_found_where_the_library_finds_them(entries, deleted: int, t
         expected = [bytes(value) for _, value in transaction.cursor()]
     environment.close()
     data = np.fromfile(path, np.uint8)
-    offsets, sizes = locate_records(data)
+    offsets, sizes = locate_records(StableFile(path))
     assert [data[start : start + size].tobytes() for start, size in zip(offsets, sizes)] == expected
 
 
@@ -148,3 +153,105 @@ def test_named_databases_inside_a_file_are_not_taken_for_records(tmp_path: Path)
     environment.close()
     with pytest.raises(DataError, match="damaged: page"):
         LmdbSource(tmp_path)
+
+
+# -- files that change while they are read -------------------------------------------------------------------------------
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 8192)
+
+
+def _grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0" * 4096)
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\1" * 4096)
+    os.utime(path, ns=(1, 1))  # clocks of file systems are coarse
+
+
+def _replace(path: Path) -> None:
+    write_lmdb(path.parent.parent / "other", records(300))
+    os.replace(path.parent.parent / "other" / "data.mdb", path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize("change", [_cut, _grow, _overwrite, _replace, _remove])
+def test_a_database_that_changes_while_it_is_read_is_one_error(change, tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", records(300))
+    source = LmdbSource(tmp_path / "db")
+    source.read(np.arange(64))
+    change(tmp_path / "db" / "data.mdb")
+    for indices in (np.arange(64), np.array([299, 0, 150])):
+        with pytest.raises(DataError, match="has changed while it was read") as caught:
+            source.read(indices)
+        assert caught.value.path == str(tmp_path / "db")
+
+
+def test_a_database_may_be_read_from_another_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lmdb(tmp_path / "db", records(3))
+    monkeypatch.chdir(tmp_path)
+    source = LmdbSource("db")
+    monkeypatch.chdir("/")
+    assert source.read(np.arange(3)).labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux lists them")
+def test_sources_close_their_files(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", records(3))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "data.mdb").write_bytes(b"x" * 10000)
+    for _ in range(5):
+        LmdbSource(tmp_path / "db").read(np.arange(3))
+        with pytest.raises(DataError):
+            LmdbSource(tmp_path / "bad")
+    gc.collect()
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    assert not [link for link in links if link.is_symlink() and os.readlink(link).startswith(str(tmp_path))]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_reads_on_after_its_parent_has_closed_the_file(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", records(300))
+    source = LmdbSource(tmp_path / "db")
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.read(ours, 1)
+            good = source.read(np.arange(300)).labels.tolist() == list(range(300))
+        finally:
+            os._exit(0 if good else 1)
+    assert source.read(np.arange(300)).labels.tolist() == list(range(300))
+    del source
+    os.write(theirs, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(ours)
+    os.close(theirs)
+
+
+@given(
+    pieces=st.lists(st.tuples(st.integers(0, 99_000), st.integers(0, 1000)), min_size=1, max_size=30),
+    gap=st.sampled_from([0, 100, 1 << 14]),
+)
+def test_pieces_of_a_file_are_those_asked_for(pieces, gap: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "numbers"
+    raw = np.arange(50_000, dtype=np.uint16).tobytes()
+    if not path.exists():
+        path.write_bytes(raw)
+    file = StableFile(path)
+    starts, sizes = np.array(pieces, np.int64).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stable_file, "GAP", gap)
+        for room in (None, np.empty(120_000, np.uint8)):
+            data, places = file.read(starts, sizes, room)
+            for (start, size), place in zip(pieces, places.tolist()):
+                assert data[place : place + size].tobytes() == raw[start : start + size]
