@@ -5,15 +5,12 @@ Read from .bin, .bin.gz or .bin.xz. Ref: A. Krizhevsky, "Learning Multiple Layer
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import os
-import zlib
-from pathlib import Path
 
 import numpy as np
 
 from sslnet.errors import DataError
+from sslnet.sources.unpack import open_unpacked
 
 SHAPE = (3, 32, 32)
 RECORD = 1 + 3 * 32 * 32
@@ -23,17 +20,10 @@ LIMIT = 100_000 * RECORD
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The decompressed bytes of one file. raises DataError"""
-    name = os.fspath(path)
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(Path(path).suffix, open)
-    try:
-        with opener(path, "rb") as file:  # type: ignore[operator]
-            raw: bytes = file.read(LIMIT + 1)
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError("the compressed file is cut off or damaged", path=name) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=name) from error
+    with open_unpacked(path, LIMIT) as file:
+        raw = file.read(LIMIT + 1)
     if len(raw) > LIMIT:
-        raise DataError(f"is larger than any CIFAR file: more than {LIMIT} bytes", path=name)
+        raise DataError(f"is larger than any CIFAR file: more than {LIMIT} bytes", path=os.fspath(path))
     return raw
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from sslnet.sources import cifar
 from sslnet.sources.idx import read_idx
 from sslnet.sources.lmdb import write_lmdb
 from sslnet.sources.mean import write_mean
+from sslnet.sources.unpack import open_unpacked
 
 Make = Callable[[Path], str]
 """Makes one thing at the path; returns a few words on it."""
@@ -119,6 +120,8 @@ CIFAR10_CONTENTS = {
 }
 """md5 of each batch, decompressed."""
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
+MOST_OF_ARCHIVE = 1 << 30
+"""Bytes that it may unpack to: the original has 184 million."""
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 """The folder within the archive."""
 
@@ -173,15 +176,20 @@ def _unpack(archive: Path) -> dict[str, bytes]:
     """The batches in the official archive; nothing else of it is read."""
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with (
+            open_unpacked(archive, MOST_OF_ARCHIVE) as stream,
+            tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as tar,  # which never goes backwards
+        ):
             for member in tar:
                 name = Path(member.name).name.removesuffix(".bin")
                 if name in CIFAR10_CONTENTS and member.isfile() and member.size <= cifar.LIMIT:
                     file = tar.extractfile(member)
                     assert file is not None
                     found[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"the archive is cut off or damaged: {error}", path=str(archive)) from error
+            while stream.read(1 << 20):  # to its end, where the checksum is
+                pass
+    except (ValueError, OverflowError) as error:  # numbers in its headers that cannot be
+        raise DataError(f"the compressed file is cut off or damaged: {error}", path=str(archive)) from error
     missing = sorted(set(CIFAR10_CONTENTS) - set(found))
     if missing:
         raise DataError(f"the archive lacks {missing[0]}.bin", path=str(archive))

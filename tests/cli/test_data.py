@@ -163,8 +163,14 @@ def test_damaged_cifar_files_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
         (tmp_path / name).unlink()
         return capsys.readouterr().err
 
-    assert "the archive is cut off or damaged" in message(archive(batches)[:-2000], "cifar-10-binary.tar.gz")
-    assert "the archive is cut off or damaged" in message(b"no archive", "cifar-10-binary.tar.gz")
+    assert "the compressed file is cut off or damaged" in message(archive(batches)[:-2000], "cifar-10-binary.tar.gz")
+    assert "the compressed file is cut off or damaged" in message(b"no archive", "cifar-10-binary.tar.gz")
+    whole = archive(batches)
+    middle = len(whole) // 2
+    assert "the compressed file is cut off or damaged" in message(
+        whole[:middle] + bytes(b ^ 255 for b in whole[middle : middle + 64]) + whole[middle + 64 :],
+        "cifar-10-binary.tar.gz",
+    )
     short = {name: contents for name, contents in batches.items() if name != "data_batch_4"}
     assert "the archive lacks data_batch_4.bin" in message(archive(short), "cifar-10-binary.tar.gz")
     for name, contents in batches.items():

@@ -40,7 +40,7 @@ def test_idx_files_are_read_packed_or_not(pack, tmp_path: Path) -> None:
         (b"\x00\x00\x08\x00", "cut off within its header"),
         (idx(ARRAY)[:-1], "holds 23 values, but its header announces 2 x 3 x 4 = 24"),
         (idx(ARRAY) + b"x", "holds 25 values"),
-        (gzip.compress(idx(ARRAY))[:-9], "the gzip file is cut off or damaged"),
+        (gzip.compress(idx(ARRAY))[:-9], "the compressed file is cut off or damaged"),
         (gzip.compress(idx(ARRAY) + b"x" * 1000), "holds 25 values"),
         (gzip.compress(b"\x00\x00\x08\x03" + b"\xff" * 12), "holds 0 values"),
     ],
