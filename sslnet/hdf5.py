@@ -1,7 +1,8 @@
-"""HDF5 files of weights and states, whoever made them: read within bounds, and never led anywhere else.
+"""HDF5 files of weights, states and data, whoever made them: read within bounds, and never led anywhere else.
 
-Each object is read once, over hard links alone, and all arrays together take no more memory than the file can hold. What
-breaks these rules, and anything that h5py stumbles over, is one WeightsError.
+Objects are found over hard links alone; other files are never read (external links, external storage, virtual datasets).
+All arrays together take no more memory than the file can hold, and no more than ROOM or PACKED_WELL times its size: one
+small file cannot take the memory of a machine. What breaks these rules, and anything that h5py stumbles over, is one error.
 """
 
 from __future__ import annotations
@@ -9,42 +10,66 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 
-from sslnet.errors import WeightsError
+from sslnet.errors import DataError, SslnetError, WeightsError
+from sslnet.files import open_regular
 from sslnet.prototxt.values import shorten
 
 MOST_OBJECTS = 100_000
 """Groups and datasets in a file."""
 LARGEST_COMPRESSION = 1100
 """HDF5's compression gives at most 1 : 1032; datasets that say more are broken, and are not given memory."""
+ROOM = 1 << 30
+"""Bytes that the arrays of any file may take, and each part that is unpacked on the way to them."""
+PACKED_WELL = 100
+"""Of larger arrays: how many times the file's size."""
+FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 32000: "lzf"}
+"""By HDF5's numbers: what chunks may be packed with, each once. Two packers, one on the other, give 1 : 1032^2; and others
+make room for as much as the file says."""
+DEFLATE = 1
+CHECKSUM = 4
+"""Bytes of fletcher32, behind a chunk."""
+PIECE = 1 << 20
+HINT = "h5repack -f GZIP=4 packs it anew; large data go into several files"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_hdf5(path: str) -> bool:
     """Whether the file starts as HDF5 files do."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
-    except (OSError, ValueError):
+    except (DataError, OSError):
         return False  # the reader of messages says what is wrong with it
 
 
 class Guard:
-    """One open file. raises WeightsError throughout"""
+    """One open file. raises `error` throughout"""
 
-    def __init__(self, path: str, file: Any) -> None:
+    def __init__(self, path: str, file: Any, error: type[SslnetError]) -> None:
         self.path = path
         self.file = file
+        self._error = error
         self._size = os.path.getsize(path)
-        self._left = self._size * LARGEST_COMPRESSION
+        self._room = max(ROOM, self._size * PACKED_WELL)
+        self._left = min(self._size * LARGEST_COMPRESSION, self._room)
         self._seen: set[Any] = set()
 
-    def item(self, group: Any, key: str, layer: str = "") -> Any:
-        """The group or dataset of that name, None where there is none."""
+    def find(self, name: str) -> Any:
+        """The group or dataset of that name, which may lead through groups (a/b); None where there is none."""
+        import h5py
+
+        item = self.file
+        for part in name.split("/"):
+            item = self._follow(item, part) if isinstance(item, h5py.Group) and part not in ("", ".") else None
+        return item
+
+    def _follow(self, group: Any, key: str, layer: str = "") -> Any:
         import h5py
 
         link = group.get(key, getlink=True)
@@ -52,7 +77,13 @@ class Guard:
             return None
         if not isinstance(link, h5py.HardLink):
             self.fail(f"{key} leads elsewhere", layer)
-        item = group[key]
+        return group[key]
+
+    def item(self, group: Any, key: str, layer: str = "") -> Any:
+        """The group or dataset of that name, None where there is none; each is given once."""
+        item = self._follow(group, key, layer)
+        if item is None:
+            return None
         if item.id in self._seen or len(self._seen) > MOST_OBJECTS:
             self.fail("groups and datasets that are in one another", layer)
         self._seen.add(item.id)
@@ -69,7 +100,7 @@ class Guard:
 
     def numbers(self, dataset: Any, layer: str = "") -> np.ndarray:
         """The array of a dataset of numbers."""
-        self._check(dataset, "fu", layer)
+        self.check(dataset, "fu", layer)
         return np.asarray(dataset[()])
 
     def value(self, name: str, kinds: str = "fui") -> Any:
@@ -80,13 +111,14 @@ class Guard:
         dataset = self.item(self.file, name)
         if dataset is None:
             return None
-        self._check(dataset, kinds, "")
+        self.check(dataset, kinds)
         array = np.asarray(dataset[()])
         if array.size != 1:
             self.fail(f"{name} holds {array.size} values, not one", "")
         return array.reshape(-1)[0]
 
-    def _check(self, dataset: Any, kinds: str, layer: str) -> None:
+    def check(self, dataset: Any, kinds: str, layer: str = "") -> None:
+        """raises unless it holds numbers of these kinds (NumPy's letters), in this file, that may be read as a whole."""
         import h5py
 
         if not isinstance(dataset, h5py.Dataset):
@@ -95,30 +127,62 @@ class Guard:
         if dataset.dtype.kind not in kinds or dataset.shape is None:
             what = "nothing" if dataset.shape is None else f"{dataset.dtype}, not numbers"
             self.fail(f"dataset {name} holds {what}", layer)
+        if dataset.is_virtual or dataset.external:
+            self.fail(f"dataset {name} leads elsewhere: its numbers are in other files", layer)
         claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
-        stored = 0 if dataset.is_virtual or dataset.external else dataset.id.get_storage_size()
+        stored = dataset.id.get_storage_size()
         packed = dataset.chunks is not None
         chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if packed else 0
         if max(claimed, chunk) > min(stored, self._size) * (LARGEST_COMPRESSION if packed else 1):
             self.fail(f"dataset {name} says that it has {claimed} bytes, and {stored} are stored", layer)
+        if packed:
+            self._check_packing(dataset, name, chunk, layer)
         self._left -= claimed
-        if self._left < 0:
-            self.fail("more numbers than the file can hold", layer)
+        if self._left < 0 or chunk > self._room:
+            self.fail("more numbers than the file can hold, or than are taken from one of its size", layer, HINT)
 
-    def fail(self, message: str, layer: str = "") -> NoReturn:
-        raise WeightsError(shorten(message, 200), path=self.path, layer=shorten(layer, 100) or None)
+    def _check_packing(self, dataset: Any, name: str, chunk: int, layer: str) -> None:
+        """raises when chunks are packed with what may unpack to any size. chunk: bytes that each is to unpack to"""
+        properties = dataset.id.get_create_plist()
+        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        packers = [number for number in filters if FILTERS.get(number) not in ("shuffle", "fletcher32")]
+        if len(packers) > 1 or len(set(filters)) < len(filters) or not set(filters) <= set(FILTERS):
+            self.fail(f"dataset {name} is packed in a way that is not read: filters {filters}", layer, HINT)
+        if DEFLATE not in filters or self._size * LARGEST_COMPRESSION <= self._room:
+            return
+        # HDF5 unpacks a chunk to its end, however long that is: where it can be longer than the room, look first.
+        large: list[Any] = []
+        most = self._room // LARGEST_COMPRESSION
+        dataset.id.chunk_iter(lambda info: large.append(info) if info.size > most else None)
+        for info in large:
+            mask, data = dataset.id.read_direct_chunk(info.chunk_offset)
+            if not mask >> filters.index(DEFLATE) & 1 and not _unpacks_within(data, chunk + CHECKSUM):
+                self.fail(f"a chunk of dataset {name} unpacks to more than its {chunk} bytes", layer)
+
+    def fail(self, message: str, layer: str = "", hint: str = "") -> NoReturn:
+        raise self._error(shorten(message, 200), path=self.path, layer=shorten(layer, 100) or None, hint=hint)
+
+
+def _unpacks_within(data: bytes, size: int) -> bool:
+    """Whether a deflated chunk unpacks to at most that many bytes."""
+    unpacker = zlib.decompressobj()
+    part = unpacker.decompress(data, PIECE)
+    while part and (size := size - len(part)) >= 0:
+        part = unpacker.decompress(unpacker.unconsumed_tail, PIECE)
+    return size >= 0
 
 
 @contextlib.contextmanager
-def open_guarded(path: str, what: str) -> Iterator[Guard]:
-    """The file, open while it is read. what: it is read as, for the error's sake. raises WeightsError"""
+def open_guarded(path: str, what: str, error: type[SslnetError] = WeightsError) -> Iterator[Guard]:
+    """The file, open while it is read. what: it is read as, for the error's sake. raises `error`"""
     import h5py
 
+    open_regular(path, error=error).close()  # h5py would wait for a FIFO
     try:
         with h5py.File(path, "r") as file:
-            yield Guard(path, file)
-    except WeightsError:
+            yield Guard(path, file, error)
+    except SslnetError:
         raise
-    except Exception as error:  # h5py raises almost anything for damaged files
-        reason = shorten(str(error), 200)
-        raise WeightsError(f"cannot be read as {what}: {reason}", path=path, hint="the file may be cut off") from error
+    except Exception as problem:  # h5py raises almost anything for damaged files
+        reason = shorten(str(problem), 200)
+        raise error(f"cannot be read as {what}: {reason}", path=path, hint="the file may be cut off") from problem

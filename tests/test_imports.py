@@ -17,8 +17,9 @@ PACKAGE = Path(sslnet.__file__).parent
 RANKS = [
     ["errors", "files", "kernel_cache", "output_rule", "sslnet_pb2"],
     ["prototxt", "kernels"],
-    ["blob", "fillers", "io", "net_spec", "peak", "sources"],
-    ["transformer"],
+    ["hdf5"],
+    ["blob", "fillers", "net_spec", "peak", "sources"],
+    ["io", "transformer"],
     ["groups", "layers", "penalties"],
     ["steps"],
     [
@@ -26,7 +27,6 @@ RANKS = [
         "debug_info",
         "footprint",
         "graph",
-        "hdf5",
         "inputs",
         "lifetimes",
         "needs",

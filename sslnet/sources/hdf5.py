@@ -1,26 +1,30 @@
 """HDF5 files listed in a text file: rows of equally named data sets, over all files, in batches.
 
-One file is in memory at a time (that of the rows being read), as float32.
+One file is in memory at a time (that of the rows being read). What a file may hold and how much memory it may take is
+checked by sslnet.hdf5, as it is for weights.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import h5py
 import numpy as np
 
 from sslnet.errors import DataError
+from sslnet.files import read_text
+from sslnet.hdf5 import Guard, open_guarded
+from sslnet.prototxt.values import shorten
 from sslnet.sources.base import size_text
 from sslnet.sources.order import Order, generator
 from sslnet.sources.prefetch import Reader
+from sslnet.sources.stable_file import Identity
 
-MOST_PACKED = 1100
-"""No filter of HDF5's own packs tighter (deflate: 1032 : 1): a file that announces more than this times its size is refused."""
+MOST_NAMES = 16 << 20
+"""Bytes of a list."""
 
 
 class Hdf5Reader(Reader):
@@ -30,7 +34,8 @@ class Hdf5Reader(Reader):
     names       of the data sets, one an array of the batch
     shuffle     the files in a new random order each epoch, and the rows of each file too
     seed, layer name the random streams
-    raises      DataError when a file is missing, damaged, lacks a data set, or its rows differ in shape from the first file's
+    raises      DataError when a file is missing, damaged, lacks a data set, changes while it is read, or its rows differ in
+                shape from the first file's
     """
 
     def __init__(
@@ -47,8 +52,10 @@ class Hdf5Reader(Reader):
         self.path = os.fspath(source)
         self._names = list(names)
         self._files = _read_list(self.path)
+        self._identities = [Identity(file) for file in self._files]
         headers = [_header(file, self._names) for file in self._files]
         self._rows = [rows for rows, _ in headers]
+        self._row_shapes = headers[0][1]
         for file, (_, shapes) in zip(self._files, headers):
             for name, shape, first in zip(self._names, shapes, headers[0][1]):
                 if shape != first:
@@ -95,19 +102,17 @@ class Hdf5Reader(Reader):
 
     def _load(self, file: int) -> list[np.ndarray]:
         if file != self._loaded:
-            self._arrays = []
-            self._arrays = _load(self._files[file], self._names)
-            if any(len(array) != self._rows[file] for array in self._arrays):
-                raise DataError("has changed while it was read", path=self._files[file])
-            self._loaded = file
+            self._arrays, self._loaded = [], -1
+            arrays = _load(self._files[file], self._names)
+            if [array.shape for array in arrays] != [(self._rows[file], *shape) for shape in self._row_shapes]:
+                raise self._identities[file].changed()
+            self._arrays, self._loaded = arrays, file
+        self._identities[file].check()
         return self._arrays
 
 
 def _read_list(path: str) -> list[str]:
-    try:
-        names = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+    names = read_text(path, limit=MOST_NAMES).split()
     if not names:
         raise DataError("the list names no files", path=path)
     files = []
@@ -123,48 +128,39 @@ def _read_list(path: str) -> list[str]:
 
 def _header(path: str, names: list[str]) -> tuple[int, list[tuple[int, ...]]]:
     """Number of rows, and the shape of a row of each data set."""
-
-    def look(file: Any) -> tuple[int, list[tuple[int, ...]]]:
-        shapes = [_data_set(file, name, path).shape for name in names]
-        for name, shape in zip(names, shapes):
-            if shape[0] != shapes[0][0]:
-                raise DataError(f'"{name}" has {shape[0]} rows, "{names[0]}" has {shapes[0][0]}', path=path)
-        if not shapes[0][0]:
-            raise DataError("has no rows", path=path)
-        return shapes[0][0], [shape[1:] for shape in shapes]
-
-    return _with_file(path, look)
+    with open_guarded(path, "HDF5", DataError) as guard:
+        shapes = [data_set.shape for data_set in _data_sets(guard, names)]
+    for name, shape in zip(names, shapes):
+        if shape[0] != shapes[0][0]:
+            raise DataError(f'"{name}" has {shape[0]} rows, "{names[0]}" has {shapes[0][0]}', path=path)
+    if not shapes[0][0]:
+        raise DataError("has no rows", path=path)
+    return shapes[0][0], [shape[1:] for shape in shapes]
 
 
 def _load(path: str, names: list[str]) -> list[np.ndarray]:
-    return _with_file(path, lambda file: [np.asarray(_data_set(file, name, path)[...], np.float32) for name in names])
+    """The arrays as they are stored, but float32 where that is smaller: numbers become float32 in the batch."""
+    with open_guarded(path, "HDF5", DataError) as guard:
+        return [_compact(np.asarray(data_set[...])) for data_set in _data_sets(guard, names)]
 
 
-def _with_file(path: str, use: Any) -> Any:
-    try:
-        with h5py.File(path, "r") as file:
-            return use(file)
-    except DataError:
-        raise
-    except Exception as error:  # h5py raises almost anything for damaged files
-        raise DataError(f"is not an HDF5 file that can be read: {error}", path=path) from error
+def _compact(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype.itemsize > 4 else array
 
 
-def _data_set(file: Any, name: str, path: str) -> Any:
-    item = file.get(name)
-    if not isinstance(item, h5py.Dataset):
-        found = ", ".join(f'"{key}"' for key in list(file)[:20]) or "none"
-        raise DataError(
-            f'there is no data set "{name}"', path=path, hint=f"the file has {found}; tops are named as data sets"
-        )
-    if item.dtype.kind not in "fiu":
-        raise DataError(f'"{name}" holds {item.dtype}, not numbers', path=path)
-    if not item.shape:
-        raise DataError(f'"{name}" is a single number, without rows', path=path)
-    size = math.prod(item.shape) * item.dtype.itemsize
-    if size > MOST_PACKED * os.path.getsize(path):
-        raise DataError(f'"{name}" announces {size} bytes, far more than the file can hold', path=path)
-    return item
+def _data_sets(guard: Guard, names: list[str]) -> list[Any]:
+    found = []
+    for name in names:
+        item = guard.find(name)
+        if not isinstance(item, h5py.Dataset):
+            there = ", ".join(f'"{shorten(key, 100)}"' for key in islice(guard.file, 20)) or "none"
+            hint = f"the file has {there}; tops are named as data sets"
+            raise DataError(f'there is no data set "{name}"', path=guard.path, hint=hint)
+        if item.shape == ():
+            raise DataError(f'"{name}" is a single number, without rows', path=guard.path)
+        guard.check(item, "fiu")
+        found.append(item)
+    return found
 
 
 def _rows(shape: tuple[int, ...]) -> str:

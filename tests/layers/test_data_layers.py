@@ -567,7 +567,7 @@ def test_hdf5_lists_tell_what_is_wrong_with_them(tmp_path: Path) -> None:
         file["extra"] = np.zeros(5)
     assert '"extra" has 5 rows, "data" has 4' in message_of(hdf5_layer(), tmp_path)
     (tmp_path / "a.h5").write_bytes(b"not hdf5")
-    assert "is not an HDF5 file that can be read" in message_of(hdf5_layer(), tmp_path)
+    assert "a.h5: cannot be read as HDF5" in message_of(hdf5_layer(), tmp_path)
 
 
 # -- the layers without files ------------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import zlib
 from pathlib import Path
 
 import h5py
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sslnet import hdf5
 from sslnet.errors import DataError
 from sslnet.sources.hdf5 import Hdf5Reader
 
@@ -48,7 +52,7 @@ def test_packed_files_are_read_and_impossible_ones_refused(tmp_path: Path) -> No
         file.create_dataset("huge", shape=(1 << 30, 1 << 10), dtype="f4", chunks=(1, 1 << 10))
     (tmp_path / "list.txt").write_text("a.h5\n")
     assert read(tmp_path, ["x"])[0].shape == (3, 100_000)
-    with pytest.raises(DataError, match="far more than the file can hold"):
+    with pytest.raises(DataError, match="says that it has 4398046511104 bytes, and 0 are stored"):
         read(tmp_path, ["huge"])
 
 
@@ -70,3 +74,154 @@ def test_mutated_files_give_rows_or_one_error(data, tmp_path: Path) -> None:
         assert rows.dtype == np.float32
     except DataError as error:
         assert error.path == str(path)
+
+
+# -- files from elsewhere --------------------------------------------------------------------------------------------------
+
+
+def _external_link(file: h5py.File) -> None:
+    file["x"] = h5py.ExternalLink("other.h5", "x")
+
+
+def _soft_link(file: h5py.File) -> None:
+    file["y"] = np.ones((3, 2))
+    file["x"] = h5py.SoftLink("/y")
+
+
+def _external_storage(file: h5py.File) -> None:
+    file.create_dataset("x", shape=(3, 2), dtype="f4", external=[("other.bin", 0, 24)])
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((3, 2), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (3, 2))
+    file.create_virtual_dataset("x", layout)
+
+
+def _group_elsewhere(file: h5py.File) -> None:
+    file["group"] = h5py.ExternalLink("other.h5", "/")
+
+
+def _twice_deflated(file: h5py.File) -> None:
+    data = zlib.compress(zlib.compress(bytes(1 << 27), 9), 9)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((3, 2))
+    properties.set_deflate(9)
+    properties.set_deflate(9)
+    space = h5py.h5s.create_simple((3, 2))
+    made = h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_FLOAT, space, properties)
+    made.write_direct_chunk((0, 0), data)
+
+
+def _references(file: h5py.File) -> None:
+    file["y"] = np.ones((3, 2))
+    file.create_dataset("x", data=[file["y"].ref] * 3, dtype=h5py.ref_dtype)
+
+
+def _regions(file: h5py.File) -> None:
+    file["y"] = np.ones((3, 2))
+    file.create_dataset("x", data=[file["y"].regionref[0]] * 3, dtype=h5py.regionref_dtype)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_external_link, "x leads elsewhere"),
+        (_soft_link, "x leads elsewhere"),
+        (_external_storage, "dataset /x leads elsewhere: its numbers are in other files"),
+        (_virtual, "dataset /x leads elsewhere: its numbers are in other files"),
+        (_group_elsewhere, "group leads elsewhere"),
+        (_twice_deflated, "dataset /x is packed in a way that is not read"),
+        (_references, "dataset /x holds object, not numbers"),
+        (_regions, "dataset /x holds object, not numbers"),
+    ],
+)
+def test_data_come_from_the_file_that_is_named_alone(make, message: str, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.ones((3, 2), np.float32)
+    (tmp_path / "other.bin").write_bytes(np.ones(6, np.float32).tobytes())
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        make(file)
+    (tmp_path / "list.txt").write_text("a.h5\n")
+    with pytest.raises(DataError, match=re.escape(message)):
+        read(tmp_path, ["group/x" if make is _group_elsewhere else "x"])
+
+
+def test_data_sets_in_groups_and_under_two_names_are_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["g/x"] = np.arange(6).reshape(3, 2)
+        file["y"] = file["g/x"]
+    (tmp_path / "list.txt").write_text("a.h5\n")
+    for values in read(tmp_path, ["g/x", "y"]):
+        np.testing.assert_array_equal(values, np.arange(6).reshape(3, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "fletcher32": True}])
+def test_labels_that_pack_well_are_read_in_the_memory_of_their_own_type(options, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.ones((32, 1 << 20), np.uint8), compression="gzip", **options)
+    assert (tmp_path / "a.h5").stat().st_size < 100_000
+    (tmp_path / "list.txt").write_text("a.h5\n")
+    reader = Hdf5Reader(tmp_path / "list.txt", ["x"], 1)
+    out = np.zeros((1, 1 << 20), np.float32)
+    reader.fill(31, 0, [out])
+    assert (out == 1).all() and sum(array.nbytes for array in reader._load(0)) == 32 << 20
+
+
+def test_memory_is_bounded_by_the_size_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in "xy":
+            file.create_dataset(name, data=np.zeros((4, 1 << 20), np.uint8), compression="gzip")
+    (tmp_path / "list.txt").write_text("a.h5\n")
+    assert len(read(tmp_path, ["x", "y"])) == 2
+    monkeypatch.setattr(hdf5, "ROOM", 5 << 20)
+    assert len(read(tmp_path, ["x"])) == 1
+    with pytest.raises(DataError, match="more numbers than the file can hold") as caught:
+        read(tmp_path, ["x", "y"])
+    assert "several files" in caught.value.hint
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_chunks_that_unpack_to_more_than_they_say_are_refused(
+    checked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "ROOM", 1 << 20)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["filler"] = np.random.default_rng(0).random((64, 1024))
+        made = file.create_dataset("x", (3, 1000), "f4", chunks=(3, 1000), compression="gzip", fletcher32=checked)
+        made[...] = 1
+    (tmp_path / "list.txt").write_text("a.h5\n")
+    assert (read(tmp_path, ["x"])[0] == 1).all()
+    with h5py.File(path, "r+") as file:
+        file["x"].id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 26), 9) + bytes(4 * checked))
+    with pytest.raises(DataError, match="a chunk of dataset /x unpacks to more than its 12000 bytes"):
+        read(tmp_path, ["x"])
+
+
+# -- files that change while they are read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3, 2), (3, 3), (4, 2), None])
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_file_that_is_replaced_in_a_run_is_one_error(
+    shape: tuple[int, int] | None, loaded: bool, shuffle: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.h5"
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["x"] = np.ones((3, 2))
+    (tmp_path / "list.txt").write_text("a.h5\n" + "b.h5\n" * (not loaded))
+    reader = Hdf5Reader(tmp_path / "list.txt", ["x"], 3 if loaded else 6, shuffle=shuffle)
+    out = np.empty(reader.shapes[0], np.float32)
+    reader.fill(0, 0, [out])
+    path.unlink()
+    if shape is not None:
+        with h5py.File(path, "w") as file:
+            file["x"] = np.zeros(shape)
+        os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError) as caught:
+        reader.fill(0, 1, [out])
+    assert caught.value.path == str(path)
+    assert shape is None or caught.value.message == "has changed while it was read"
