@@ -14,6 +14,7 @@ import numpy as np
 from sslnet.errors import DataError
 from sslnet.sources.base import Records, Source
 from sslnet.sources.datum import DatumDecoder, Values
+from sslnet.sources.stable_file import Identity
 
 CONVERT = (
     "`pip install plyvel` where it has a wheel for your system; or make an LMDB of it: Caffe's convert_imageset --backend=lmdb, "
@@ -42,6 +43,8 @@ class LeveldbSource(Source):
             self._keys = list(self._database.iterator(include_value=False))
         except self._errors as error:
             raise DataError(f"is not a database that can be opened: {_text(error)}", path=self.path) from error
+        # Opening writes it; afterwards it stays as it is, unless another program opens the database or puts one in its place.
+        self._identity = Identity(os.path.join(self.path, "CURRENT"), self.path)
         self._decoder = DatumDecoder(self.path, color)
         if not self._keys:
             raise DataError("the database is empty", path=self.path)
@@ -61,6 +64,9 @@ class LeveldbSource(Source):
                 values += islice(self._database.iterator(start=start, include_key=False), len(run))
         except self._errors as error:
             raise DataError(f"the database cannot be read: {_text(error)}", path=self.path) from error
+        self._identity.check()
+        if len(values) < len(indices):
+            raise self._identity.changed()
         return self._decoder.decode(Values.of(values), indices, labels)
 
 

@@ -64,6 +64,7 @@ class WindowReader(Reader):
         self._counts = counts
         self._random = random
         self._kept: dict[int, bytes] | None = {} if keep else None
+        self._shapes: dict[int, tuple[int, ...]] = {}
 
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
         random = generator(*self._random, "windows", batch)
@@ -89,4 +90,7 @@ class WindowReader(Reader):
             raw = read_image(name, self._list_path)
             if self._kept is not None:
                 self._kept[index] = raw
-        return decode(raw, name)
+        image = decode(raw, name)
+        if self._shapes.setdefault(index, image.shape) != image.shape:  # its windows are places in the image as it was
+            raise DataError("has changed while it was read", path=name)
+        return image

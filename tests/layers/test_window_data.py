@@ -317,3 +317,13 @@ def test_image_that_is_missing_is_named(folder):
     (folder / "list.txt").write_text("# 0 flat.png 3 90 120 1 0 0 0 0 20 29\n")
     with pytest.raises(DataError, match=r"flat.png: cannot be read: No such file"):
         net_of(layer(size=1, fraction="0")).forward()
+
+
+def test_image_that_changes_its_size_in_a_run_is_one_error(folder):
+    (folder / "list.txt").write_text("# 0 flat.png 3 90 120 1 0 0 0 0 20 29\n")
+    net = net_of(layer(size=1, fraction="0"))
+    net.forward()
+    Image.new("RGB", (60, 60)).save(folder / "flat.png")
+    with pytest.raises(DataError, match=r"flat.png: has changed while it was read"):
+        for _ in range(8):  # some batches are made ahead
+            net.forward()
