@@ -6,6 +6,7 @@ Images here are float32 arrays (H, W, K) in RGB order with values in [0, 1], as 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,21 +15,26 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, UsageError, suggestion
+from sslnet.files import MOST_IMAGE, read_bytes
 
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
     """An image file as (H, W, 3) float32 RGB in [0, 1]; (H, W, 1) with color=False.
 
-    raises DataError when the file is missing or no image
+    raises DataError when the file is missing, no image, or has more pixels than sslnet.sources.images.MAX_PIXELS
     """
-    from PIL import Image
+    from sslnet.sources.images import open_image
 
+    place = os.fspath(filename)
+    raw = read_bytes(place, limit=MOST_IMAGE)
     try:
-        with Image.open(filename) as image:
-            pixels = np.asarray(image.convert("RGB" if color else "L"), dtype=np.float32)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image: {error}", path=os.fspath(filename)) from error
-    pixels = pixels / np.float32(255)
+        with open_image(raw) as image:
+            pixels = np.array(image.convert("RGB" if color else "L"), dtype=np.float32)
+    except DataError as error:
+        raise DataError(error.message, path=place, hint=error.hint) from error
+    except Exception as error:  # the decoders raise almost anything for damaged files
+        raise DataError(f"cannot read the image: {error}", path=place) from error
+    pixels /= np.float32(255)
     return pixels if color else pixels[:, :, np.newaxis]
 
 
@@ -172,7 +178,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64 if blob.double_data or blob.double_diff else np.float32)
     legacy = any(blob.HasField(name) for name in ("num", "channels", "height", "width"))
     shape = (blob.num, blob.channels, blob.height, blob.width) if legacy else tuple(blob.shape.dim)
-    if array.size != int(np.prod(shape, dtype=np.int64)):
+    if array.size != math.prod(shape) or min(shape, default=0) < 0:
         raise DataError(f"the blob holds {array.size} values for shape {shape}")
     return array.reshape(shape)
 
@@ -208,7 +214,7 @@ def datum_to_array(datum: Any) -> np.ndarray:
         array = np.frombuffer(datum.data, dtype=np.uint8)
     else:
         array = np.asarray(datum.float_data, dtype=np.float32)
-    if datum.encoded or array.size != int(np.prod(shape)):
+    if datum.encoded or array.size != math.prod(shape) or min(shape) < 0:
         raise DataError(
             f"the Datum holds {'an encoded image' if datum.encoded else f'{array.size} values'}, not {shape}"
         )

@@ -1,11 +1,16 @@
 """sslnet.io: what goes in comes out; the transformer against the same steps written out by hand."""
 
+import resource
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sslnet import io
+from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, UsageError
+from sslnet.sources import images
 
 
 def image(height=6, width=8, seed=0):
@@ -67,7 +72,7 @@ def test_load_image_gives_rgb_in_unit_range(tmp_path):
 
 def test_load_image_of_no_image_says_so(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG but not really")
-    with pytest.raises(DataError, match="cannot read the image"):
+    with pytest.raises(DataError, match="the image cannot be decoded"):
         io.load_image(tmp_path / "a.png")
 
 
@@ -89,3 +94,49 @@ def test_blobproto_of_the_wrong_size_is_an_error():
     blob.data.pop()
     with pytest.raises(DataError, match="143 values"):
         io.blobproto_to_array(blob)
+
+
+# -- images that claim more than they hold -----------------------------------------------------------------------------------
+
+
+def png_of(width: int, height: int) -> bytes:
+    """An image of one colour, as small as PNG makes it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + packer.flush()
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", size + bytes([1, 0, 0, 0, 0])), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize("side", [8200, 10_000, 14_000])  # Pillow says nothing, warns, refuses
+def test_images_of_too_many_pixels_are_refused_by_every_reader(side, tmp_path):
+    raw = png_of(side, side)
+    (tmp_path / "a.png").write_bytes(raw)
+    assert len(raw) < 50_000
+    message = f"the image has {side} x {side} pixels; at most 67108864 are read"
+    for read in (io.load_image, lambda path: images.decode_image(raw), lambda path: images.file_form(raw)):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / "a.png")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 15  # KiB
+
+
+def test_images_of_every_format_are_recognised(tmp_path):
+    picture = Image.fromarray((image() * 255).astype(np.uint8))
+    for form in images.FORMATS:
+        picture.save(tmp_path / "a", form)
+        assert io.load_image(tmp_path / "a").shape == (6, 8, 3)
+
+
+def test_shapes_beyond_any_number_are_refused():
+    blob = pb.BlobProto()
+    blob.shape.dim.extend([1 << 32, 1 << 32])
+    with pytest.raises(DataError, match="holds 0 values for shape"):
+        io.blobproto_to_array(blob)
+    with pytest.raises(DataError, match="holds 4 values"):
+        io.datum_to_array(pb.Datum(channels=-1, height=-1, width=4, data=b"abcd"))

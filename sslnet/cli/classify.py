@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslnet.errors import DataError, DefinitionError, ShapeError, UsageError, WeightsError
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 IMAGES_AT_ONCE = 64
-"""In memory, as they are in the files."""
+"""In memory, as small as the net takes them."""
 
 
 def load(args: argparse.Namespace) -> Classifier:
@@ -104,10 +103,11 @@ def load(args: argparse.Namespace) -> Classifier:
 
 def predict(net: Classifier, names: list[str], oversample: bool) -> np.ndarray:
     """(images, classes): the net's first output."""
-    from sslnet.io import load_image
+    from sslnet.io import load_image, resize_image
 
     color = net.blobs[net.inputs[0]].shape[1] == 3
-    return net.predict([load_image(name, color=color) for name in names], oversample=oversample)
+    size = tuple(net.image_dims)  # at once: there is never more than one image in memory in its own size
+    return net.predict([resize_image(load_image(name, color=color), size) for name in names], oversample=oversample)
 
 
 def best(scores: np.ndarray, count: int, labels: list[str] | None) -> list[dict[str, Any]]:
@@ -131,10 +131,9 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 def read_labels(path: str) -> list[str]:
     """A name in each line; empty lines at the end count for nothing."""
-    try:
-        names = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+    from sslnet.files import read_text
+
+    names = read_text(path, errors="replace").splitlines()
     while names and not names[-1].strip():
         del names[-1]
     return [name.strip() for name in names]

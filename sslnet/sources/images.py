@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sslnet.errors import DataError, Span, SslnetError
+from sslnet.files import MOST_IMAGE, MOST_LIST, read_bytes, read_text
 from sslnet.sources.base import Records, Source
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused: 64 Mpixel, 192 MiB in colour. A few bytes of PNG can claim any size."""
-FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 GREY_WEIGHTS = np.array([3735, 19235, 9798], np.uint32)
 """Blue, green, red parts of grey (0.114, 0.587, 0.299) in units of 1/32768."""
 COEFFICIENT_BITS = 11
@@ -36,9 +38,7 @@ def decode_image(raw: bytes, color: bool | None = None, *, upright: bool = False
     Grey from colour is rounded as libpng does it (JPEG: the file's own luma), so it may differ by one from other versions.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(raw), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
+        image = open_image(raw)
         if color is False:
             image.draft("L", None)
         if upright:
@@ -50,14 +50,38 @@ def decode_image(raw: bytes, color: bool | None = None, *, upright: bool = False
         raise DataError(f"the image cannot be decoded: {error}") from error
 
 
+def open_image(raw: bytes) -> Image.Image:
+    """An image file in memory, not decoded yet: every image that sslnet reads is opened here.
+
+    raises DataError for what is no image, or has more than MAX_PIXELS pixels; what decodes it raises almost anything
+
+    Image.open is of no use: it warns of large images, and warnings can only be held back for all threads at once.
+    """
+    Image.init()
+    for name in FORMATS:
+        make, accepts = Image.OPEN.get(name, (None, None))
+        if make is None or (accepts is not None and accepts(raw[:16]) is not True):
+            continue
+        try:
+            image = make(io.BytesIO(raw), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # not this format, as Image.open has it
+            continue
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
+        return image
+    raise DataError("the image cannot be decoded: it is of no format that is read", hint=", ".join(FORMATS))
+
+
 def file_form(raw: bytes) -> tuple[str, int, bool]:
     """What an image file says of itself: its format (PNG, JPEG, ...), its channels (0: neither grey nor plain colour), whether
     it is upright as it is, without turning by its EXIF orientation. raises DataError for what is no image"""
     try:
-        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+        with open_image(raw) as image:
             plain = "transparency" not in image.info
             channels = {"L": 1, "RGB": 3}.get(image.mode, 0) if plain else 0
             return str(image.format), channels, image.getexif().get(ORIENTATION, 1) == 1
+    except SslnetError:
+        raise
     except Exception as error:  # the decoders raise almost anything for damaged files
         raise DataError(f"the image cannot be decoded: {error}") from error
 
@@ -121,10 +145,11 @@ class ImageListSource(Source):
         name = self._files[index]
         place = _find(name, self.path)
         try:
-            image = decode_image(place.read_bytes(), self._color, upright=True)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"image {index + 1} cannot be read: {reason}", path=name) from error
+            raw = read_bytes(place, limit=MOST_IMAGE)
+        except DataError as error:
+            raise DataError(f"image {index + 1} {error.message}", path=name) from error
+        try:
+            image = decode_image(raw, self._color, upright=True)
         except DataError as error:
             raise DataError(error.message, path=name, hint=f"image {index + 1} of {self.path}") from error
         return resize_image(image, *self._size) if all(self._size) else image
@@ -148,10 +173,7 @@ def read_list(path: str | os.PathLike[str]) -> list[ListedImage]:
     raises  DataError when it cannot be read, names no images, or, with the line, has one that is not such
     """
     place = os.fspath(path)
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=place) from error
+    lines = read_text(place, limit=MOST_LIST).splitlines()
     images = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -165,8 +165,8 @@ def test_text_is_that_of_caffes_example(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.png"], "none.png: error: cannot read the image"),
-        (["net.prototxt"], "net.prototxt: error: cannot read the image"),
+        (["none.png"], "none.png: error: cannot be read: No such file"),
+        (["net.prototxt"], "net.prototxt: error: the image cannot be decoded"),
         (["a.png", "--top", "0"], "error: --top must be at least 1, not 0"),
         (["a.png", "--oversample"], "error: --oversample takes crops of a larger image: give --image-dims too"),
         (["a.png", "--image-dims", "8"], 'error: --image-dims must be 2 whole numbers like 256,256, not "8"'),
