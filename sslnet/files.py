@@ -16,7 +16,13 @@ from sslnet.errors import DataError, RunError, Span, SslnetError, UsageError
 MOST_BYTES = 8 << 30
 """Of a file that is read whole: weights, states, models of other frameworks."""
 MOST_TEXT = 256 << 20
-"""Of a text: a prototxt, a list of images, the names of classes."""
+"""Of a text: a table, the names of classes."""
+MOST_LIST = 1 << 30
+"""Of a list of images."""
+MOST_IMAGE = 1 << 30
+"""Of a file with one image, or a mean image."""
+MOST_MESSAGE = 2**31 - 1
+"""Of a message: protobuf reads no more."""
 HDF5_ROOM = 2 << 20
 """Bytes that HDF5 may write beside the values added to a data set: the rest of a chunk, and where chunks are."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)

@@ -31,8 +31,8 @@ from sslnet.compress import compact
 from sslnet.compress.relocate import relocate
 from sslnet.compress.sizes import total_size
 from sslnet.compress.teach import PREFIX, teach
-from sslnet.errors import UsageError, WeightsError
-from sslnet.files import TEMPORARY, atomic_write, remove_remains, resolve, sole_user
+from sslnet.errors import DataError, UsageError, WeightsError
+from sslnet.files import TEMPORARY, atomic_write, read_text, remove_remains, resolve, sole_user
 from sslnet.merged import merge_nets, names_apart
 from sslnet.monitor import Monitor
 from sslnet.net import Net
@@ -217,11 +217,11 @@ class Procedure:
                 )
             return {}
         try:
-            with open(path, encoding="utf-8") as file:
-                state = json.load(file)
+            state = json.loads(read_text(path, errors="strict"))
             before, results = dict(state["options"]), dict(state["stages"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}", hint="choose another --output") from error
+        except (DataError, ValueError, KeyError, TypeError) as error:
+            reason = error.message if isinstance(error, DataError) else f"cannot be read: {error}"
+            raise UsageError(f"{path} {reason}", hint="choose another --output") from error
         changed = [name for name in {**before, **options} if before.get(name) != options.get(name)]
         if changed:
             words = [

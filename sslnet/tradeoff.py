@@ -23,8 +23,8 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
 from sslnet.compress.recipe import Compaction
 from sslnet.compress.sizes import total_size
-from sslnet.errors import RunError, UsageError, WeightsError
-from sslnet.files import atomic_write
+from sslnet.errors import DataError, RunError, UsageError, WeightsError
+from sslnet.files import atomic_write, read_text
 from sslnet.monitor import Monitor
 from sslnet.net import Net
 from sslnet.prototxt import Definition
@@ -193,15 +193,15 @@ class _Follower:
     def _read(self, k: int) -> dict[str, Any] | None:
         """What was written of a point; None where nothing was."""
         name = self._name(k, "json")
-        try:
-            with open(name, encoding="utf-8") as file:
-                record: dict[str, Any] = json.load(file)
-        except FileNotFoundError:
+        if not os.path.exists(name):
             return None
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"cannot be read: {error}", path=name, hint="without it the point is done anew"
-            ) from error
+        hint = "without it the point is done anew"
+        try:
+            record: dict[str, Any] = json.loads(read_text(name, errors="strict"))
+        except DataError as error:
+            raise WeightsError(error.message, path=name, hint=hint) from error
+        except ValueError as error:
+            raise WeightsError(f"cannot be read: {error}", path=name, hint=hint) from error
         factor = self.plan.factors[k - 1] if k else None
         if record.get("mark") != self.mark or record.get("factor") != factor:
             raise UsageError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, UsageError, WeightsError
-from sslnet.files import resolve
+from sslnet.files import open_regular, resolve
 from sslnet.graph import State, filter_layers
 from sslnet.inputs import is_source
 from sslnet.net import Net
@@ -158,8 +158,8 @@ def file_mark(path: str | os.PathLike[str], beside: str | None = None) -> str:
     """A few hexadecimal digits that say whether a file is still the same. raises WeightsError when it cannot be read"""
     found = resolve(os.fspath(path), beside, error=WeightsError)
     try:
-        with open(found, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        with open_regular(found, error=WeightsError) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]  # type: ignore[arg-type]
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror or error}", path=os.fspath(path)) from error
 

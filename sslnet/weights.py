@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, WeightsError
-from sslnet.files import atomic_hdf5, atomic_write
+from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.prototxt.values import shorten
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 MOST_LAYERS = 100_000
 """Records in a file: a few bytes of it can be an empty layer, which takes 550 bytes of memory."""
-MOST_BYTES = 2**31 - 1
-"""Of a binary file: protobuf reads no more."""
 MOST_AXES = 32
 """Of a blob, as in Caffe."""
 DEEPEST_GROUP = 32
@@ -145,7 +142,7 @@ def read_weights(source: str | os.PathLike[str] | Any) -> Arrays:
 def read_message(path: str | os.PathLike[str], message: Any) -> Any:
     """Parses a binary file into the message given. raises WeightsError for a file that is missing, cut off or another kind."""
     path = os.fspath(path)
-    data = _read_bytes(path)
+    data = read_bytes(path, limit=MOST_MESSAGE, error=WeightsError)
     kind = message.DESCRIPTOR.name
     if not data:
         raise WeightsError("the file is empty", path=path)
@@ -157,19 +154,6 @@ def read_message(path: str | os.PathLike[str], message: Any) -> Any:
     except DecodeError as error:
         raise WeightsError(f"{len(data)} bytes that are not a whole {kind}", path=path, hint=hint) from error
     return message
-
-
-def _read_bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise WeightsError("is not a file", path=path)
-            if status.st_size > MOST_BYTES:
-                raise WeightsError("is larger than 2 GiB: not a binary .caffemodel", path=path)
-            return file.read()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise WeightsError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path=path) from error
 
 
 def _few_records(data: bytes) -> bool:
@@ -320,7 +304,7 @@ def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> 
 def to_bytes(message: Any, path: str | os.PathLike[str]) -> bytes:
     """A message as it stands in a file. raises RunError when it is larger than protobuf reads. path: for the error's sake"""
     size = message.ByteSize()
-    if size > MOST_BYTES:
+    if size > MOST_MESSAGE:
         raise RunError(
             f"{size / 2**30:.2f} GiB are more than a binary file can hold",
             path=os.fspath(path),

@@ -293,7 +293,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_weights_too_large_for_a_binary_file_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "MOST_BYTES", 100)
+    monkeypatch.setattr(weights, "MOST_MESSAGE", 100)
     path = tmp_path / "w.caffemodel"
     with pytest.raises(RunError, match="more than a binary file can hold") as caught:
         net().save(path)

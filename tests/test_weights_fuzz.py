@@ -305,7 +305,7 @@ def test_odd_hdf5_is_one_error(make, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", [".", "/dev/zero", "no\0name"])
 def test_what_is_no_file_is_one_error(name) -> None:
-    with pytest.raises(WeightsError, match=r"is not a file|cannot be read"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         read_weights(name)
 
 
@@ -313,5 +313,5 @@ def test_file_beyond_what_protobuf_reads_is_one_error(tmp_path) -> None:
     path = tmp_path / "large.caffemodel"
     with path.open("wb") as file:
         file.truncate(2**33)  # sparse: takes no room on disk
-    with pytest.raises(WeightsError, match="is larger than 2 GiB"):
+    with pytest.raises(WeightsError, match="at most 2147483647 are read"):
         read_weights(path)

@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from sslnet.files import atomic_write
+from sslnet.errors import DataError
+from sslnet.files import atomic_write, read_text
 from sslnet.report import dump_json
 
 NAME = "metrics.jsonl"
@@ -73,8 +74,8 @@ def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
 def lines_before(path: Path, iteration: int, snapshot_prefix: str) -> list[str] | None:
     """The lines of a run up to an iteration, its header first; None when the file is not of this run's snapshots."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(path, errors="strict").splitlines(keepends=True)
+    except (DataError, UnicodeDecodeError):
         return None
     records = [_record(line) for line in lines]
     if not records or records[0] is None or records[0].get("snapshot_prefix") != snapshot_prefix:

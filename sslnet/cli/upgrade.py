@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslnet.errors import DefinitionError, UsageError, WeightsError
+from sslnet.errors import DataError, DefinitionError, UsageError, WeightsError
+from sslnet.files import open_regular
 
 if TYPE_CHECKING:
     from sslnet.prototxt import Definition
@@ -46,9 +47,9 @@ def _holds_weights(path: Path) -> bool:
     if path.suffix in WEIGHTS:
         return True
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return b"\0" in file.read(8192)
-    except OSError:
+    except (DataError, OSError):
         return False
 
 

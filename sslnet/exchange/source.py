@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sslnet.errors import DataError, DefinitionError
+from sslnet.files import MOST_MESSAGE, open_regular
 
 MOST_SHAPE = 1024
 """Values of a constant that may say something about shapes."""
@@ -156,6 +157,7 @@ class Source:
 
 def load(path: str | Path, batch: int) -> Source:
     """raises DataError for a file that is no ONNX model"""
+    open_regular(path, limit=MOST_MESSAGE).close()  # no device, no FIFO
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)

@@ -135,9 +135,9 @@ class InfogainLoss(Loss):
             raise self.error("InfogainLoss needs its matrix: as source, or as a third bottom", "infogain_loss_param")
         path = files.resolve(source, self.context.beside, error=DataError, span=span, layer=self.name)
         try:
-            blob = pb.BlobProto.FromString(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror or error}", path=str(path), layer=self.name) from error
+            blob = pb.BlobProto.FromString(files.read_bytes(path, limit=files.MOST_MESSAGE))
+        except DataError as error:
+            raise DataError(error.message, path=str(path), layer=self.name) from error
         except DecodeError as error:
             raise DataError("holds no BlobProto", path=str(path), layer=self.name) from error
         return np.array(blob.double_data or blob.data, self.dtype)

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from functools import cached_property
 
 from sslnet.errors import DefinitionError, Span
+from sslnet.files import open_regular
 
 LIMIT = 16 * 2**20  # bytes of a definition: beyond any net, small enough to parse in seconds
 BAD_BYTE = "\ufffd"  # stands for bytes that are not UTF-8; they may be in comments, not elsewhere
@@ -52,11 +53,10 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
+        with open_regular(name, limit=1 << 62, error=DefinitionError) as file:
             data = file.read(LIMIT + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DefinitionError(f"cannot be read: {reason[:1].lower()}{reason[1:]}", path=name) from error
+    except OSError as error:
+        raise DefinitionError(f"cannot be read: {error.strerror or error}", path=name) from error
     if len(data) > LIMIT:
         raise DefinitionError(f"is larger than {LIMIT // 2**20} MiB: not a definition", path=name)
     if b"\0" in data[:8192]:

@@ -11,6 +11,7 @@ Ref: Wen et al. 2016, figure 6 (error against layers of a ResNet)
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sslnet.errors import UsageError
+from sslnet.errors import DataError, UsageError
+from sslnet.files import read_text
 from sslnet.report.metrics_file import accuracy_errors, layers_left, parameters_left, read_metrics
 from sslnet.report.plots import COLOURS, MARKERS, figure, plain_log_axis
 from sslnet.report.units import count, digits
@@ -118,18 +120,22 @@ def _of_metrics(path: str, title: str, accuracy: str | None) -> Results:
 
 def _csv_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file)), None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        text = read_text(path, errors="strict").removeprefix("\ufeff")
+        return list(csv.DictReader(io.StringIO(text, newline=""))), None
+    except DataError as error:
+        raise UsageError(f"{path} {error.message}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _json_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
     """The nets of a JSON file, and the error of the net that they are to be measured by where it names one."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from None
+        content = json.loads(read_text(path, errors="strict"))
+    except DataError as error:
+        raise UsageError(f"{path} {error.message}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}") from None
     baseline = None
     if isinstance(content, dict) and isinstance(content.get("small"), dict):
         baseline = _number(content.get("baseline", {}).get("error"))

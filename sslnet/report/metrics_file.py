@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sslnet.errors import UsageError
+from sslnet.errors import DataError, UsageError
+from sslnet.files import read_text
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ def read_metrics(path: str) -> Run:
     raises UsageError for what is no such file
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.readlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        lines = read_text(path, errors="strict").removesuffix("\n").split("\n")
+    except DataError as error:
+        raise UsageError(f"{path} {error.message}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
     records = []
     for number, line in enumerate(lines, 1):
         try:

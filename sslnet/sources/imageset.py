@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
+from sslnet.files import MOST_IMAGE, read_bytes
 from sslnet.sources.base import size_text
 from sslnet.sources.images import ListedImage, decode_image, encode_image, file_form, resize_image
 
@@ -48,9 +48,9 @@ class Conversion:
         """The bytes of the Datum, and the size (C, H, W). raises DataError when the image cannot be read"""
         name = os.path.join(self.root, image.name.lstrip("/")) if self.root else image.name
         try:
-            raw = Path(name).read_bytes()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            raw = read_bytes(name, limit=MOST_IMAGE)
+        except DataError as error:
+            raise DataError(f"{name} {error.message}") from error
         try:
             return self._datum(raw, image)
         except DataError as error:

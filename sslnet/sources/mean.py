@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
-from sslnet.files import atomic_path, atomic_write
+from sslnet.files import MOST_IMAGE, atomic_path, atomic_write, read_bytes
 from sslnet.sources.base import Source, size_text
 
 CHUNK_BYTES = 1 << 25
@@ -77,10 +78,9 @@ def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
 
 
 def _read_binaryproto(path: str) -> np.ndarray:
+    raw = read_bytes(path, limit=MOST_IMAGE, error=WeightsError)
     try:
-        blob = pb.BlobProto.FromString(Path(path).read_bytes())
-    except OSError as error:
-        raise WeightsError(f"cannot be read: {error.strerror or error}", path=path) from error
+        blob = pb.BlobProto.FromString(raw)
     except DecodeError as error:
         raise WeightsError("is not a mean file: no BlobProto", path=path) from error
     shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
@@ -94,10 +94,17 @@ def _read_binaryproto(path: str) -> np.ndarray:
 
 
 def _read_npy(path: str) -> np.ndarray:
+    file = io.BytesIO(read_bytes(path, limit=MOST_IMAGE, error=WeightsError))
     try:
-        # Mapped first: a file that is shorter than its header announces is found out without taking that memory.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False), np.float32)
-    except OSError as error:
-        raise WeightsError(f"cannot be read: {error.strerror or error}", path=path) from error
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):  # 3: with names of fields that are no Latin letters
+            raise ValueError(f"its version is {version}")
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read_header(file)
+        size = math.prod(shape)
+        if min(shape, default=0) < 0 or dtype.kind not in "fiub" or len(file.getbuffer()) - file.tell() < size * dtype.itemsize:
+            raise ValueError(f"it announces {size} values of type {dtype}, which are not there")
+        values = np.frombuffer(file.getbuffer(), dtype, size, file.tell())
+        return values.reshape(shape, order="F" if by_columns else "C").astype(np.float32)
     except Exception as error:  # the reader of .npy headers raises almost anything for damaged ones
         raise WeightsError(f"is not an .npy file of numbers: {error}", path=path) from error

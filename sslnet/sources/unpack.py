@@ -8,13 +8,13 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
-from typing import IO, cast
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 from sslnet.errors import DataError
 from sslnet.files import open_regular
 
-OPENERS = {b"\x1f\x8b": (gzip.open, 1100), b"\xfd7": (lzma.open, 8000)}
+OPENERS: dict[bytes, tuple[Callable[..., Any], int]] = {b"\x1f\x8b": (gzip.open, 1100), b"\xfd7": (lzma.open, 8000)}
 """By the first two bytes of a file: what unpacks it, and how many times its size that can be."""
 FAULTS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
 """All that the readers of damaged archives raise, apart from OSError and ValueError."""
@@ -51,7 +51,7 @@ def open_unpacked(path: str | os.PathLike[str], limit: int) -> Iterator[Unpacked
             file.seek(0)
             if start in OPENERS:
                 opener, ratio = OPENERS[start]
-                with cast(IO[bytes], opener(file)) as stream:
+                with opener(file) as stream:
                     yield Unpacked(stream, min(limit, ratio * size), name)
             else:
                 yield Unpacked(file, size, name)

@@ -15,18 +15,21 @@ appendix A (the crops with context, "warp" and "tightest square with context")
 
 from __future__ import annotations
 
+import io
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from sslnet.errors import DataError, Span
+from sslnet.files import MOST_IMAGE, open_regular, read_bytes
 from sslnet.sources.images import decode_image, resize_image
 
 Box = tuple[int, int, int, int]
+LONGEST_LINE = 1 << 20
 LABEL, OVERLAP, X1, Y1, X2, Y2, IMAGE = range(7)
 """Columns of an array of windows."""
 
@@ -46,11 +49,14 @@ def read_windows(path: str | os.PathLike[str]) -> WindowList:
     raises DataError, with the line: not a list, cut off, images not numbered from 0, not in colour
     """
     name = os.fspath(path)
-    try:
-        with open(name, encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        open_regular(name) as raw,
+        io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        try:
             return _read(_Words(name, file))
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=name) from error
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", path=name) from error
 
 
 def _read(words: _Words) -> WindowList:
@@ -78,20 +84,23 @@ def _read(words: _Words) -> WindowList:
 class _Words:
     """The words of a text file, and the line of the last one. Takes no more memory than what is asked for."""
 
-    def __init__(self, path: str, lines: Iterator[str]) -> None:
+    def __init__(self, path: str, file: IO[str]) -> None:
         self.path = path
         self.line = 0
         self.text = ""
-        self._lines = lines
+        self._file = file
         self._words: list[str] = []
 
     def next(self) -> str | None:
         """None at the end."""
         while not self._words:
-            text = next(self._lines, None)
-            if text is None:
+            text = self._file.readline(LONGEST_LINE)
+            if not text:
                 return None
             self.line, self.text = self.line + 1, text.rstrip("\n")
+            if len(text) == LONGEST_LINE:
+                self.text = ""
+                raise self.error(f"a line has {LONGEST_LINE} characters or more")
             self._words = text.split()[::-1]
         return self._words.pop()
 
@@ -134,11 +143,9 @@ def read_image(name: str, list_path: str) -> bytes:
     if not place.exists():
         place = Path(list_path).parent / name
     try:
-        return place.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=name) from error
-    except ValueError as error:  # a NUL in the name
-        raise DataError(f"cannot be read: {error}", path=name) from error
+        return read_bytes(place, limit=MOST_IMAGE)
+    except DataError as error:
+        raise DataError(error.message, path=name) from error
 
 
 def decode(raw: bytes, name: str) -> np.ndarray:

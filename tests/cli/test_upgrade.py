@@ -119,7 +119,7 @@ def test_upgrade_writes_hdf5_as_caffe_lays_it_out() -> None:
         (["old.prototxt", "old.prototxt"], "error: old.prototxt exists"),
         (["old.prototxt", "new.caffemodel"], "error: old.prototxt is a definition: it cannot become weights"),
         (["old.caffemodel", "new.prototxt"], "error: old.caffemodel holds weights: they cannot become a prototxt"),
-        (["none.prototxt", "new.prototxt"], "none.prototxt: error: cannot be read: no such file"),
+        (["none.prototxt", "new.prototxt"], "none.prototxt: error: cannot be read: No such file"),
         (["none.caffemodel", "new.caffemodel"], "none.caffemodel: error: cannot be read: No such file"),
         (["text.caffemodel", "new.caffemodel"], "text.caffemodel: error: 14 bytes that are not a whole NetParameter"),
         (["empty.caffemodel", "new.caffemodel"], "empty.caffemodel: error: the file is empty"),
