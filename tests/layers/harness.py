@@ -84,6 +84,31 @@ class Objective:
     def backward(self) -> None:
         self.net.backward(**self.weights)
 
+    def rounding(self) -> Iterator[float]:
+        """What rounding to single precision may add to the value and to each gradient of ``variables``, where terms cancel.
+
+        A sum of n terms, each off by k roundings, is off by at most about (n + k) u sum |term| in any order of summation,
+        u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1 and problem 3.3): the terms
+        count, for their sum may be zero, as that of a bias before BatchNorm is. The gradient of a parameter is a sum over
+        its layer's outputs. With magnitudes instead of values the layer's own backward sums |term|: exactly so where the
+        output is linear in the parameter. Inputs get no allowance. To be called after ``backward``, in float64; it spoils
+        the net's values.
+        """
+        outputs = [self.net.blobs[name].data * w for name, w in self.weights.items()]
+        yield _allowance(sum(y.size for y in outputs), sum(np.abs(y).sum() for y in outputs) + abs(self.net.loss))
+        self.net.clear_param_diffs()
+        for layer, bottoms, tops in zip(self.net.layers, self.net.bottoms, self.net.tops):
+            params = [param for param in self.net.learnable if param.layer is layer and param.lr_mult]
+            if params:
+                for array in (*(b.data for b in bottoms), *(p.blob.data for p in params), *(t.diff for t in tops)):
+                    np.abs(array, out=array)
+                layer.backward(tops, [False] * len(bottoms), bottoms)
+        outputs_of = {layer.name: sum(t.count for t in tops) for layer, tops in zip(self.net.layers, self.net.tops)}
+        for param in self.net.learnable:
+            if param.lr_mult:
+                yield _allowance(outputs_of[param.layer.name], np.abs(param.blob.diff))
+        yield from [0.0] * sum(1 for _ in self.variables())
+
     def variables(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(name, data, diff) of everything that has a gradient: parameters, and inputs that backward reaches."""
         for param in self.net.learnable:
@@ -93,6 +118,14 @@ class Objective:
             for name, need in zip(names, needs):
                 if need and name in self.net.inputs:
                     yield name, self.net.blobs[name].data, self.net.blobs[name].diff
+
+
+ROUNDINGS = 16
+"""Of one term, before it is summed."""
+
+
+def _allowance(terms: int, magnitudes: np.ndarray | float) -> float:
+    return float((terms + ROUNDINGS) * 2.0**-24 * np.max(magnitudes, initial=0))
 
 
 def check_gradients(case: Case | str, *, step: float = 1e-5, tolerance: float = 1e-6) -> None:
@@ -133,10 +166,7 @@ def assert_near(actual: np.ndarray, expected: np.ndarray, what: str, tolerance: 
     np.testing.assert_allclose(actual[huge], expected[huge], rtol=1e-6, err_msg=what)
     rest = expected[~huge]
     scale = np.abs(rest).max(initial=0)
-    error = np.abs(actual[~huge] - rest).max(initial=0)
     limit = tolerance * scale if scale else 1e-6
     if actual.dtype == np.float64:
         limit = max(limit, 1e-7)
-    assert error <= limit, (
-        f"{what}: off by {error:g}, largest magnitude {scale:g}\nhere\n{actual}\nexpected\n{expected}"
-    )
+    np.testing.assert_allclose(actual[~huge], rest, rtol=0, atol=limit, err_msg=what)
