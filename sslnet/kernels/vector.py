@@ -125,9 +125,12 @@ def broadcast(builder: Builder, lanes: int, address: Value) -> Value:
 
 
 def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once where the machine has an instruction for it, else twice.
+
+    ``llvm.fma`` would be rounded once everywhere: by a call for every lane, many times as slow, where there is none.
+    """
     kind = a.type
-    name = f"llvm.fma.v{kind.count}f32"
+    name = f"llvm.fmuladd.v{kind.count}f32"
     return builder.call(_declared(builder, name, ir.FunctionType(kind, [kind] * 3)), [a, b, c])
 
 
