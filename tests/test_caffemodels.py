@@ -22,7 +22,7 @@ REFERENCES = sorted((DATA / "caffemodels").glob("*/ref_*.npz")) if str(DATA) != 
 TOLERANCE = 1e-4
 """Of the largest magnitude of the output: the reference adds up in another order."""
 
-pytestmark = pytest.mark.skipif(not REFERENCES, reason="SSLNET_TEST_DATA does not say where the models are")
+pytestmark = pytest.mark.data
 
 
 class Reference:

@@ -1,13 +1,12 @@
 """The nets in models/ and the solvers in solvers/: they are the published ones, run at their real size, and train without a warning.
 
-With SSLNET_TEST_SLOW=1 the large nets run as well.
+The large nets are marked as slow.
 """
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -98,9 +97,8 @@ LARGE = ("alexnet", "caffenet", "googlenet", "mobilenet", "nin", "squeezenet", "
 AUXILIARY = {"googlenet": ("loss1/", "loss2/")}
 """Parts of training nets that their deploy nets leave out."""
 
-slow = pytest.mark.skipif(not os.environ.get("SSLNET_TEST_SLOW"), reason="a large net; SSLNET_TEST_SLOW=1 runs it")
 runs = pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=[slow] if m.name in LARGE else [], id=m.name) for m in MODELS]
+    "model", [pytest.param(m, marks=[pytest.mark.slow] if m.name in LARGE else [], id=m.name) for m in MODELS]
 )
 
 

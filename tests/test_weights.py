@@ -184,7 +184,7 @@ def test_layers_and_shapes_of_old_files_fit(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.params["ip"][0].data, np.arange(48).reshape(3, 16))
 
 
-@pytest.mark.skipif("SSLNET_TEST_DATA" not in os.environ, reason="SSLNET_TEST_DATA names no folder of test data")
+@pytest.mark.data
 def test_real_models_of_2014_are_read() -> None:
     path = Path(os.environ["SSLNET_TEST_DATA"]) / "caffemodels" / "lenet" / "lenet_iter_10000.caffemodel"
     assert weights.read_weights(path)["ip1"][0].shape == (1, 1, 500, 800)

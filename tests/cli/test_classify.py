@@ -16,7 +16,6 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.sources.mean import write_mean
 
 REFERENCE = Path(os.environ.get("SSLNET_TEST_DATA", ""))
-real = pytest.mark.skipif("SSLNET_TEST_DATA" not in os.environ, reason="SSLNET_TEST_DATA is not set")
 
 HEIGHT, WIDTH, CLASSES = 4, 6, 7
 NET = """
@@ -201,7 +200,7 @@ def test_weights_of_another_net_are_refused(capsys: pytest.CaptureFixture[str]) 
     assert "it has other" in capsys.readouterr().err
 
 
-@real
+@pytest.mark.data
 def test_squeezenet_sees_a_fox_in_the_cat(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = REFERENCE / "caffemodels" / "squeezenet_v1.0_deepcompression"
     weights = tmp_path / "net.caffemodel"

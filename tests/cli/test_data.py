@@ -21,7 +21,6 @@ from sslnet.sources import datasets
 from sslnet.sources.mean import read_mean
 
 REFERENCE = Path(os.environ.get("SSLNET_TEST_DATA", "")) / "data"
-real = pytest.mark.skipif("SSLNET_TEST_DATA" not in os.environ, reason="SSLNET_TEST_DATA is not set")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -220,7 +219,7 @@ def test_unknown_data_set_names_the_nearest(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == 'error: there is no data set "minst"\n  did you mean "mnist"?\n'
 
 
-@real
+@pytest.mark.data
 def test_real_mnist_is_verified_and_whole(tmp_path: Path) -> None:
     assert main(["data", "mnist", "--from", str(REFERENCE / "mnist"), "--to", str(tmp_path)]) == 0
     found = records(tmp_path / "mnist_train_lmdb")
@@ -228,7 +227,7 @@ def test_real_mnist_is_verified_and_whole(tmp_path: Path) -> None:
     assert [pb.Datum.FromString(value).label for _, value in found[:5]] == [5, 0, 4, 1, 9]
 
 
-@real
+@pytest.mark.data
 def test_real_cifar10_is_verified_and_has_the_known_mean(tmp_path: Path) -> None:
     assert main(["data", "cifar10", "--from", str(REFERENCE / "cifar10"), "--to", str(tmp_path)]) == 0
     mean = np.load(REFERENCE / "cifar10" / "mean_image.npy").reshape(3, 32, 32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,8 @@ GONE = 1 / 3
 
 
 def light(name: str, heavy: set[str] = SLOW) -> object:
-    """The name as a parameter of a test, to be skipped where it is heavy, unless slow tests are asked for."""
-    slow = name in heavy and not os.environ.get("SSLNET_TEST_SLOW")
-    return pytest.param(name, marks=pytest.mark.skipif(slow, reason="set SSLNET_TEST_SLOW to run it"))
+    """The name as a parameter of a test, marked as slow where it is heavy."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name in heavy else [])
 
 
 def prune(net: Net, whole: set[str]) -> None:

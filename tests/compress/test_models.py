@@ -1,6 +1,6 @@
 """Every net of the models folder, a third of its filters and columns zero and a block with them, compacts to the same net.
 
-The three large ones run with SSLNET_TEST_SLOW in the environment.
+The three large ones are marked as slow.
 """
 
 from __future__ import annotations

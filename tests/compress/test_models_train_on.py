@@ -1,7 +1,7 @@
 """Every net of the models folder: to compact a run and train the small net on is to train the large one on and compact.
 
 A third of the filters is zero and held there. Weights, momentum, statistics of BatchNorm and the next batches must all fit.
-The large nets run with SSLNET_TEST_SLOW in the environment.
+The large nets are marked as slow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """OpenCV reads what ``compact`` writes with ``standard_only`` and computes the same; needs opencv-python-headless.
 
-The large nets run with SSLNET_TEST_SLOW in the environment.
+The large nets are marked as slow.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from sslnet.net import Net
 from ..test_caffemodels import DATA, REFERENCES, TOLERANCE, Reference, difference
 from .model_nets import opencv_outputs
 
-pytestmark = pytest.mark.skipif(not REFERENCES, reason="SSLNET_TEST_DATA does not say where the models are")
+pytestmark = pytest.mark.data
 
 SHARE = 0.3
 """Of the groups of a layer that are set to zero."""

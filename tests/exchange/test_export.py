@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from sslnet.net import Net
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*/deploy.prototxt"))
 LARGE = {"alexnet", "caffenet", "vgg16"}
-"""They run with SSLNET_TEST_SLOW in the environment: hundreds of MiB take seconds."""
+"""Marked as slow: hundreds of MiB take seconds."""
 
 NOT_WRITTEN = {
     "Accuracy", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
@@ -189,9 +188,7 @@ def test_every_layer_type_is_written_or_known_not_to_be() -> None:
 
 
 def light(path: Path) -> Any:
-    slow = path.parent.name in LARGE and not os.environ.get("SSLNET_TEST_SLOW")
-    marks = pytest.mark.skipif(slow, reason="set SSLNET_TEST_SLOW to run it")
-    return pytest.param(path, marks=marks, id=path.parent.name)
+    return pytest.param(path, marks=[pytest.mark.slow] if path.parent.name in LARGE else [], id=path.parent.name)
 
 
 @pytest.mark.parametrize("path", [light(path) for path in MODELS])

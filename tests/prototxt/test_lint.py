@@ -59,7 +59,7 @@ REFERENCE = Path(os.environ.get("SSLNET_TEST_DATA", "")) / "goldens"
 PAIRS = sorted(REFERENCE.glob("scnn/solver_*.prototxt")) + sorted(REFERENCE.glob("solvers/*_solver.prototxt"))
 
 
-@pytest.mark.skipif("SSLNET_TEST_DATA" not in os.environ, reason="SSLNET_TEST_DATA is not set")
+@pytest.mark.data
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
 def test_lint_finds_no_error_in_what_caffe_and_the_authors_ran(path):
     solver = prototxt.read_solver(path)

@@ -62,7 +62,7 @@ def tree(node):
     return node.start, node.end, node.value_start, node.value_end, children
 
 
-@pytest.mark.skipif(not CASES_OF_CAFFE, reason="SSLNET_TEST_DATA does not say where Caffe's own upgrades are")
+@pytest.mark.data
 @pytest.mark.parametrize("case", CASES_OF_CAFFE)
 def test_upgrade_gives_what_caffe_gives(case):
     expected = text_format.Parse((OF_CAFFE / f"{case}.out.prototxt").read_text(), kind(case)())

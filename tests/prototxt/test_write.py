@@ -85,7 +85,7 @@ def test_save_and_read_give_back_a_definition_of_caffe(name, tmp_path):
 REFERENCE = Path(os.environ.get("SSLNET_TEST_DATA", "")) / "goldens"
 
 
-@pytest.mark.skipif("SSLNET_TEST_DATA" not in os.environ, reason="SSLNET_TEST_DATA is not set")
+@pytest.mark.data
 @pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*.prototxt")), ids=lambda path: path.stem)
 def test_definitions_of_caffe_keep_their_meaning_through_write(path):
     kind = pb.SolverParameter if "solver" in path.name else pb.NetParameter
