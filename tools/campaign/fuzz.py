@@ -1,0 +1,268 @@
+"""Damaged inputs, thousands a minute: a worker runs one after the other, and is known by its last one when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import mmap
+import os
+import resource
+import signal
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from campaign import outcome
+from campaign.children import Child, cpu_seconds, descriptors, few_arenas, limit_address_space, resident
+from campaign.job import Job, empty, temporary_files
+from campaign.nets import Nets, Shapes, Solvers
+from campaign.targets import (
+    Caffemodel,
+    Cifar,
+    Datum,
+    Hdf5Data,
+    Hdf5State,
+    Hdf5Weights,
+    Idx,
+    Image,
+    ImageList,
+    Lmdb,
+    Mean,
+    Metrics,
+    Onnx,
+    Prototxt,
+    State,
+    Target,
+)  # fmt: skip
+
+HELP = "damaged inputs of every kind end in an error, soon, in little memory"
+UNIT = "inputs"
+CPU_SECONDS, WALL_SECONDS = 30.0, 150.0
+"""That one input may take."""
+MEMORY = 2 << 30
+"""Bytes that one input may take."""
+ADDRESSES = MEMORY + (1 << 30)
+"""Bytes of address space that a worker may map beside what it has: the machine is to survive."""
+FILE_SIZE = 1 << 30
+INPUTS_A_WORKER = 2000
+LEAK = 20
+"""Descriptors or threads that a worker may have more at its end than after its first inputs."""
+POLL = 0.05
+
+TARGETS: dict[str, tuple[type[Target], float]] = {
+    "nets": (Nets, 4), "shapes": (Shapes, 4), "solvers": (Solvers, 3), "prototxt": (Prototxt, 1),
+    "caffemodel": (Caffemodel, 2), "hdf5-weights": (Hdf5Weights, 2), "state": (State, 2), "hdf5-state": (Hdf5State, 2),
+    "hdf5-data": (Hdf5Data, 2), "lmdb": (Lmdb, 2), "datum": (Datum, 2), "image": (Image, 2), "image-list": (ImageList, 1),
+    "mean": (Mean, 1), "onnx": (Onnx, 2), "metrics": (Metrics, 1), "idx": (Idx, 0.5), "cifar": (Cifar, 0.5),
+}  # fmt: skip
+"""Target -> what runs it, and its share of the time."""
+
+
+def weights() -> dict[str, float]:
+    return {name: weight for name, (_, weight) in TARGETS.items()}
+
+
+def run(job: Job) -> None:
+    target = TARGETS[job.target][0](job.seeds)
+    if isinstance(target, Onnx) and job.seeds.notes:
+        job.count.skipped = "; ".join(job.seeds.notes)
+        return
+    Supervisor(job, target).run()
+
+
+class Board:
+    """Memory that a worker and its supervisor share: which input it is at, since when, and how many it has done."""
+
+    FORMAT = "qqdd"
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def write(self, number: int, done: int, wall: float, cpu: float) -> None:
+        struct.pack_into(self.FORMAT, self._memory, 0, number, done, wall, cpu)
+
+    def read(self) -> tuple[int, int, float, float]:
+        number, done, wall, cpu = struct.unpack_from(self.FORMAT, self._memory, 0)
+        return number, done, wall, cpu
+
+
+@dataclass
+class Supervisor:
+    """Forks workers and watches them, until the job's time is up."""
+
+    job: Job
+    target: Target
+    cpu_seconds: float = CPU_SECONDS
+    wall_seconds: float = WALL_SECONDS
+    inputs_a_worker: int = INPUTS_A_WORKER
+
+    def run(self) -> None:
+        few_arenas()
+        self._warm()
+        number = 0
+        while not self.job.over():
+            number = self._watch(number)
+
+    def _warm(self) -> None:
+        """Some inputs in this process: what they load and compile, all workers have."""
+        for number in range(4):
+            self._enter()
+            with contextlib.suppress(outcome.Bad):
+                one(self.job, self.target, self.path, f"warm{number}")
+
+    @property
+    def scratch(self) -> Path:
+        return self.job.folder / "scratch"
+
+    @property
+    def path(self) -> Path:
+        """Of the input."""
+        return self.scratch / f"input{self.target.SUFFIX}"
+
+    @property
+    def kept(self) -> Path:
+        """The input again: what runs it may move or overwrite the other file."""
+        return self.job.folder / f"input{self.target.SUFFIX}"
+
+    def _enter(self) -> None:
+        """Definitions may name files to be written: they are to come here."""
+        empty(self.scratch)
+        os.chdir(self.scratch)
+
+    def _watch(self, first: int) -> int:
+        """One worker from its first input to its end; returns the number of the next input."""
+        board, pipe = Board(), os.pipe()
+        os.set_blocking(pipe[0], False)
+        board.write(first, 0, time.monotonic(), 0.0)
+        child = Child(lambda: self._work(board, pipe[1], first), self.job.folder / "worker.txt")
+        os.close(pipe[1])
+        before, reason = self.job.count.runs, ""
+        with open(pipe[0], "rb", 0) as findings:
+            while not child.wait(POLL):
+                self._take(findings.read())
+                number, done, wall, cpu = board.read()
+                self.job.count.runs = before + done
+                reason = self._too_long(child, wall, cpu)
+                if reason:
+                    child.send(signal.SIGUSR1)  # it writes where it is
+                    child.wait(0.5)
+                    break
+                if self.job.over():
+                    child.kill()
+                    break
+            ended = child.end(0)
+            self._take(findings.read())
+        number, done, _, _ = board.read()
+        self.job.count.runs = before + done
+        if ended.code == 0 or (self.job.left() <= 0 and not reason and ended.code in (None, -signal.SIGKILL)):
+            return number + 1
+        self.job.count.runs += 1
+        self._judge(number, reason, ended.code, ended.output)
+        return number + 1
+
+    def _too_long(self, child: Child, wall: float, cpu: float) -> str:
+        """What the input takes too much of; empty if nothing."""
+        if time.monotonic() - wall > self.wall_seconds:
+            return f"more than {self.wall_seconds:g} s"
+        used = cpu_seconds(child.pid) - cpu
+        return f"more than {self.cpu_seconds:g} s of the processor" if used > self.cpu_seconds else ""
+
+    def _judge(self, number: int, reason: str, code: int | None, output: str) -> None:
+        """A worker that did not end by itself."""
+        where = outcome.died(output)
+        if reason:
+            kind, what = "hangs", f"{reason}: {where}"
+        elif outcome.OUT_OF_MEMORY.search(output):
+            if self.target.SIZED:
+                return
+            kind, what = "memory", f"ended for want of memory: {where}"
+        elif code is not None and code < 0:
+            kind, what = "signals", f"{signal.Signals(-code).name}: {where}"
+        else:
+            kind, what = "tracebacks", f"the worker ended with {code}: {where}"
+        self._find(number, kind, what, output)
+
+    def _take(self, raw: bytes | None) -> None:
+        """Findings that the worker tells of: number, kind, line and details, apart by NULs."""
+        self._rest = getattr(self, "_rest", b"") + (raw or b"")
+        *whole, self._rest = self._rest.split(b"\0\0")
+        for finding in whole:
+            number, kind, what, details = finding.decode(errors="replace").split("\0", 3)
+            self._find(int(number), kind, what, details, Path(f"{self.kept}.{number}"))
+            Path(f"{self.kept}.{number}").unlink(missing_ok=True)
+
+    def _find(self, number: int, kind: str, what: str, details: str, source: Path | None = None) -> None:
+        line = f"{what} (input {number})"
+        self.job.find(kind, line, details, source or self.kept, number)
+
+    # -- in the worker -----------------------------------------------------------------------------------------------
+
+    def _work(self, board: Board, pipe: int, first: int) -> int:
+        import faulthandler
+
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+        limit_address_space(ADDRESSES)
+        gc.collect()
+        gc.freeze()  # what is there stays: collections only look at what is new
+        early = (0, 0)
+        for done in range(self.inputs_a_worker):
+            number = first + done
+            board.write(number, done, time.monotonic(), cpu_seconds(os.getpid()))
+            self._enter()
+            try:
+                one(self.job, self.target, self.path, number, self.kept)
+            except outcome.Bad as bad:
+                self.kept.rename(f"{self.kept}.{number}")
+                fields = (number, bad.kind, bad.what, bad.details[-20000:])
+                text = "\0".join(str(field).replace("\0", "\\0") for field in fields)
+                os.write(pipe, text.encode("utf-8", "backslashreplace") + b"\0\0")
+            gc.collect()
+            if done == 20:
+                early = leaks()
+        board.write(first + self.inputs_a_worker - 1, self.inputs_a_worker, time.monotonic(), 0.0)
+        late = leaks()
+        for name, before, after in zip(("descriptors", "threads"), early, late):
+            if after > before + LEAK:
+                text = f"{first}\0other\0{after} {name} after {self.inputs_a_worker} inputs, {before} after 20\0"
+                os.write(pipe, text.encode() + b"\0\0")
+        return 0
+
+
+def leaks() -> tuple[int, int]:
+    """Descriptors and threads of this process."""
+    return descriptors(), len(os.listdir("/proc/self/task"))
+
+
+def one(job: Job, target: Target, path: Path, number: object, kept: Path | None = None) -> None:
+    """Makes the input of that number and runs it. raises outcome.Bad"""
+    rng = job.rng(number)
+    data = target.make(rng)
+    path.write_bytes(data)
+    if kept is not None:
+        kept.write_bytes(data)
+    peak = _peak_counter()
+    target.run(path, rng)
+    more = peak()
+    if more > MEMORY and not target.SIZED:
+        raise outcome.Bad("memory", f"{more / 2**30:.1f} GiB of memory")
+    stray = temporary_files(path.parent)
+    if stray:
+        raise outcome.Bad("stray", f"left behind: {', '.join(stray)[:200]}")
+
+
+def _peak_counter() -> Callable[[], int]:
+    """Starts counting; calling the result gives the bytes by which the process had grown at most since then."""
+    before = resident()
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+    def peak() -> int:
+        with open("/proc/self/status") as lines:
+            size = next((line.split()[1] for line in lines if line.startswith("VmHWM")), "0")
+        return int(size) * 1024 - before
+
+    return peak

@@ -1,0 +1,110 @@
+"""What a part is given to work on one target."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from campaign.counts import MOST_FINDINGS, Count
+from campaign.seeds import Seeds
+
+REPORT_EVERY = 1.0
+"""Seconds between two reports of the counts."""
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}-|\..*\.(part|tmp|making)|.*\.partial")
+"""Names of the files that sslnet writes before it renames them. What begins with a dot is none of a user's."""
+
+
+class Skipped(Exception):
+    """The part cannot be run here; says why."""
+
+
+@dataclass
+class Job:
+    """One target of one part.
+
+    folder    an empty folder of its own
+    report    the descriptor that counts are written to, a line of JSON each; None: nobody asks
+    """
+
+    count: Count
+    seeds: Seeds
+    folder: Path
+    seed: int
+    seconds: float
+    report: int | None = None
+    nice: int = 0
+    started: float = field(default_factory=time.monotonic)
+    _reported: float = 0.0
+
+    @property
+    def target(self) -> str:
+        return self.count.target
+
+    @property
+    def findings(self) -> Path:
+        """Where what was found is kept."""
+        return self.folder.parent / "findings"
+
+    def rng(self, *key: object) -> random.Random:
+        """A generator that depends on the seed, the target and the key alone."""
+        return random.Random("/".join(map(str, (self.seed, self.count.name, *key))))
+
+    def left(self) -> float:
+        return self.started + self.seconds - time.monotonic()
+
+    def over(self) -> bool:
+        """Whether the time is up. Called between two runs, so that counts are reported as well."""
+        self.tell()
+        return self.left() <= 0
+
+    def find(self, kind: str, what: str, details: str = "", source: Path | None = None, key: object = "") -> None:
+        """Counts a finding and keeps it: a text file of its details, and a copy of the input or folder that made it."""
+        self.count.find(kind, what)
+        number = sum(self.count.found.values())
+        if number > MOST_FINDINGS:
+            return
+        self.findings.mkdir(exist_ok=True)
+        name = f"{self.count.part}-{self.target}-{key if key != '' else number}"
+        self.findings.joinpath(f"{name}.txt").write_text(
+            f"{kind}: {what}\nseed {self.seed}\n\n{details}\n", errors="backslashreplace"
+        )
+        if source is not None and source.exists():
+            copy = self.findings / f"{name}-{source.name}"
+            if source.is_dir():
+                shutil.copytree(source, copy, dirs_exist_ok=True, symlinks=True)
+            else:
+                shutil.copy(source, copy)
+
+    def tell(self, *, now: bool = False) -> None:
+        """Reports the counts, once a second."""
+        self.count.seconds = time.monotonic() - self.started
+        if self.report is not None and (now or time.monotonic() - self._reported >= REPORT_EVERY):
+            self._reported = time.monotonic()
+            os.write(self.report, json.dumps(self.count.as_dict()).encode() + b"\n")
+
+
+def temporary_files(folder: Path) -> list[str]:
+    """Names of files below the folder that were left behind before they had got their own name."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.name.startswith(".") or TEMPORARY.match(path.name)
+    )
+
+
+def empty(folder: Path) -> None:
+    """Removes all that is in the folder; makes it where it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
