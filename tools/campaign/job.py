@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -16,8 +15,6 @@ from campaign.seeds import Seeds
 
 REPORT_EVERY = 1.0
 """Seconds between two reports of the counts."""
-TEMPORARY = re.compile(r"\.[0-9a-f]{8}-|\..*\.(part|tmp|making)|.*\.partial")
-"""Names of the files that sslnet writes before it renames them. What begins with a dot is none of a user's."""
 
 
 class Skipped(Exception):
@@ -90,14 +87,8 @@ class Job:
 
 
 def temporary_files(folder: Path) -> list[str]:
-    """Names of files below the folder that were left behind before they had got their own name."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.name.startswith(".") or TEMPORARY.match(path.name)
-    )
+    """Files and folders below the folder whose names begin with a dot: sslnet writes under such names before it renames."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
 
 
 def empty(folder: Path) -> None:

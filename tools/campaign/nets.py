@@ -207,8 +207,8 @@ class Odd:
         return self.rng.choice(choices)
 
     def net(self) -> str:
-        kind = self.any(*self.TYPES, *4 * ["Convolution"], "Pooling")
-        layer = self.TYPES[kind](self)
+        kind = self.any(*TYPES, *4 * ["Convolution"], "Pooling")
+        layer = TYPES[kind](self)
         second = ""
         if self.rng.random() < 0.5 and kind not in ("Slice", "SoftmaxWithLoss", "Accuracy"):
             second = f'layer {{ name: "r" {self.any(*SECOND_LAYERS)} }}\n'
@@ -343,24 +343,26 @@ class Odd:
         self._second(self.n, self.c, 1, 1)
         return self._one(bottoms="lxx")
 
-    TYPES: dict[str, Callable[[Odd], str]] = {
-        "Convolution": convolution, "Deconvolution": convolution, "DepthwiseConvolution": convolution, "Pooling": pooling,
-        "Im2col": im2col, "LRN": lrn, "Interp": interp, "Crop": crop, "InnerProduct": inner_product, "Slice": slice,
-        "SoftmaxWithLoss": loss, "HingeLoss": loss, "MultinomialLogisticLoss": loss, "Accuracy": accuracy,
-        "SigmoidCrossEntropyLoss": same_shape, "ContrastiveLoss": contrastive, "BatchReindex": chosen_rows,
-        "Filter": chosen_rows, "Embed": embed, "Reshape": reshape, "LSTM": recurrent, "RNN": recurrent,
-        "Eltwise": eltwise, "Concat": eltwise, "Axpy": axpy,
-        "SPP": simple(*(f"spp_param {{ pyramid_height: {height} pool: {pool} }}" for height in (1, 2, 3, 5, 9, 20) for pool in ("MAX", "AVE"))),
-        "Upsample": simple("upsample_param { scale: 2 }", "upsample_param { scale: 1 }", "upsample_param { upsample_h: 7 upsample_w: 9 }"),
-        "Softmax": simple("softmax_param { axis: AXIS }"),
-        "ArgMax": simple(*(f"argmax_param {{ top_k: {top} {more} }}" for top in (1, 2, 500) for more in ("", "axis: AXIS", "out_max_val: true"))),
-        "Tile": simple(*(f"tile_param {{ axis: AXIS tiles: {tiles} }}" for tiles in (1, 2, 0, -1, 5, 1000))),
-        "Reduction": simple(*(f"reduction_param {{ axis: AXIS operation: {name} }}" for name in ("SUM", "ASUM", "SUMSQ", "MEAN"))),
-        "Flatten": simple(*(f"flatten_param {{ axis: AXIS end_axis: {end} }}" for end in (-1, 1, 2, 3, 0))),
-        "Permute": simple("permute_param { order: 0 order: 2 order: 3 }", "permute_param { order: 3 order: 1 }", "permute_param { order: -1 }"),
-        "ShuffleChannel": simple(*(f"shuffle_channel_param {{ group: {group} }}" for group in (0, 1, 2, 3, 8))),
-        "Scale": simple(*(f"scale_param {{ axis: AXIS num_axes: {axes} {bias} }}" for axes in (0, 1, 2, -1) for bias in ("", "bias_term: true"))),
-        "PReLU": simple("", "prelu_param { channel_shared: true }"),
-        "MVN": simple("", "mvn_param { across_channels: true }", "mvn_param { normalize_variance: false }"),
-        "BatchNorm": simple(""), "Normalize": simple(""), "Dropout": simple(""),
-    }  # fmt: skip
+
+TYPES: dict[str, Callable[[Odd], str]] = {
+    "Convolution": Odd.convolution, "Deconvolution": Odd.convolution, "DepthwiseConvolution": Odd.convolution, "Pooling": Odd.pooling,
+    "Im2col": Odd.im2col, "LRN": Odd.lrn, "Interp": Odd.interp, "Crop": Odd.crop, "InnerProduct": Odd.inner_product, "Slice": Odd.slice,
+    "SoftmaxWithLoss": Odd.loss, "HingeLoss": Odd.loss, "MultinomialLogisticLoss": Odd.loss, "Accuracy": Odd.accuracy,
+    "SigmoidCrossEntropyLoss": Odd.same_shape, "ContrastiveLoss": Odd.contrastive, "BatchReindex": Odd.chosen_rows,
+    "Filter": Odd.chosen_rows, "Embed": Odd.embed, "Reshape": Odd.reshape, "LSTM": Odd.recurrent, "RNN": Odd.recurrent,
+    "Eltwise": Odd.eltwise, "Concat": Odd.eltwise, "Axpy": Odd.axpy,
+    "SPP": simple(*(f"spp_param {{ pyramid_height: {height} pool: {pool} }}" for height in (1, 2, 3, 5, 9, 20) for pool in ("MAX", "AVE"))),
+    "Upsample": simple("upsample_param { scale: 2 }", "upsample_param { scale: 1 }", "upsample_param { upsample_h: 7 upsample_w: 9 }"),
+    "Softmax": simple("softmax_param { axis: AXIS }"),
+    "ArgMax": simple(*(f"argmax_param {{ top_k: {top} {more} }}" for top in (1, 2, 500) for more in ("", "axis: AXIS", "out_max_val: true"))),
+    "Tile": simple(*(f"tile_param {{ axis: AXIS tiles: {tiles} }}" for tiles in (1, 2, 0, -1, 5, 1000))),
+    "Reduction": simple(*(f"reduction_param {{ axis: AXIS operation: {name} }}" for name in ("SUM", "ASUM", "SUMSQ", "MEAN"))),
+    "Flatten": simple(*(f"flatten_param {{ axis: AXIS end_axis: {end} }}" for end in (-1, 1, 2, 3, 0))),
+    "Permute": simple("permute_param { order: 0 order: 2 order: 3 }", "permute_param { order: 3 order: 1 }", "permute_param { order: -1 }"),
+    "ShuffleChannel": simple(*(f"shuffle_channel_param {{ group: {group} }}" for group in (0, 1, 2, 3, 8))),
+    "Scale": simple(*(f"scale_param {{ axis: AXIS num_axes: {axes} {bias} }}" for axes in (0, 1, 2, -1) for bias in ("", "bias_term: true"))),
+    "PReLU": simple("", "prelu_param { channel_shared: true }"),
+    "MVN": simple("", "mvn_param { across_channels: true }", "mvn_param { normalize_variance: false }"),
+    "BatchNorm": simple(""), "Normalize": simple(""), "Dropout": simple(""),
+}  # fmt: skip
+"""Layer type -> what makes one of it."""

@@ -196,7 +196,7 @@ def image_files() -> list[bytes]:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 20, 3), dtype=np.uint8))
     wanted = [(picture, form) for form in ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")]
     wanted += [(picture.convert(mode), "PNG") for mode in ("L", "1", "P", "RGBA")]
-    wanted += [(picture.convert("L").convert(mode), "PNG") for mode in ("LA", "I")]
+    wanted += [(picture.convert("L").convert(mode), "PNG") for mode in ("LA", "I;16")]
     wanted += [(picture.convert("CMYK"), "TIFF")]
     files = []
     for image, form in wanted:

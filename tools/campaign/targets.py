@@ -240,10 +240,12 @@ class Datum(Lmdb):
             for key, value in rng.choice(self.databases)
         ]
         folder = Path("making")
-        with lmdb.open(str(folder), map_size=1 << 22, sync=False, lock=False) as environment:
-            with environment.begin(write=True) as transaction:
-                for key, value in damaged:
-                    transaction.put(key, value)
+        with (
+            lmdb.open(str(folder), map_size=1 << 22, sync=False, lock=False) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            for key, value in damaged:
+                transaction.put(key, value)
         data = (folder / "data.mdb").read_bytes()
         shutil.rmtree(folder)
         return data
