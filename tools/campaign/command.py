@@ -124,16 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = options.work is None
     options.work = Path(tempfile.mkdtemp(prefix="sslnet-torture-")) if own else options.work.absolute()
     options.work.mkdir(parents=True, exist_ok=True)
-    failed = True
+    keep = False
     try:
         seeds = make_seeds(options)
         if options.repeat:
+            keep = True
             return repeat(options, seeds)
         interrupted = run(tasks(options), seeds, record, options)
-        failed = show(record, options, interrupted)
-        return 130 if interrupted else int(failed)
+        keep = show(record, options, interrupted)
+        return 130 if interrupted else int(keep)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     finally:
-        if own and not failed:
+        if own and not keep:
             shutil.rmtree(options.work, ignore_errors=True)
 
 
@@ -151,7 +155,8 @@ def make_seeds(options: argparse.Namespace) -> Seeds:
 def run(waiting: list[Task], seeds: Seeds, record: Record, options: argparse.Namespace) -> bool:
     """All tasks, as many at a time as there are jobs. Returns whether it was interrupted."""
     started = shown = saved = time.monotonic()
-    number, running = len(waiting), []
+    number = len(waiting)
+    running: list[Running] = []
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:
@@ -258,7 +263,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="targets at a time; default: one a core")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads each computes with; default 1")
     parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="where everything is written; default: a temporary folder"
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="where everything is written, over what an earlier run found; default: a temporary folder",
     )
     parser.add_argument("--record", type=Path, metavar="FILE", help="add the counts to this JSON file")
     parser.add_argument("--page", action="store_true", help="write the record's table into docs/reliability.md")

@@ -12,14 +12,15 @@ import numpy as np
 
 from campaign.children import Ended
 from campaign.job import Job, temporary_files
-from campaign.outcome import FAULTS, died
+from campaign.outcome import FAULTS, died, message
 from campaign.seeds import BATCHES, DIGITS_DEPLOY, DIGITS_NET, DIGITS_SOLVER, IDX, Seeds
 
 HDF5_OUTPUT = """
 layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "{source}" batch_size: 20 }} }}
-layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" inner_product_param {{ num_output: 2 }} }}
+layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param {{ num_output: 32 kernel_size: 3 }} }}
 layer {{ name: "o" type: "HDF5Output" bottom: "data" bottom: "label" hdf5_output_param {{ file_name: "features.h5" }} }}
-layer {{ name: "loss" type: "Silence" bottom: "ip1" }}
+layer {{ name: "loss" type: "Silence" bottom: "conv1" }}
 """
 
 
@@ -58,7 +59,7 @@ def commands(seeds: Seeds, folder: Path) -> dict[str, Command]:
     digits = f"net={DIGITS_NET}"
     compress = ["--target-flops", 0.5, "--cut", "--baseline-iterations", 40, "--iterations", 40, "--finetune", 20]
     path = ["path", "--solver", DIGITS_SOLVER, "--set", digits, "--strengths", "1,3", "--iterations", 30]
-    teach = ["--teacher", DIGITS_NET, "--teacher-weights", weights, "--iterations", 40]
+    teach = ["--teacher", DIGITS_NET, "--teacher-weights", weights]
     extract = ["extract", *net, "--blobs", "conv1", "--phase", "TRAIN", "--iterations", 15, "--output"]
     made = {
         "train": Command(train(DIGITS_SOLVER, digits), long=True, trains=True),
@@ -66,7 +67,7 @@ def commands(seeds: Seeds, folder: Path) -> dict[str, Command]:
         "train-lmdb": Command(train(small), long=True, trains=True),
         "compress": Command(to("c", "compress", "--model", DIGITS_NET, *compress, "--output"), long=True),
         "path": Command(to("p", *path, "--output"), long=True),
-        "teach": Command(to("t", "teach", *net, *teach, "--output"), long=True),
+        "teach": Command(to("t", "teach", *net, *teach, "--output")),
         "extract-hdf5": Command(to("f.h5", *extract), long=True),
         "extract-lmdb": Command(to("f_lmdb", *extract), long=True),
         "data-mnist": Command(to("m", "data", "mnist", "--from", mnist, "--no-verify", "--to"), long=True),
@@ -99,17 +100,13 @@ def judge(job: Job, name: str, ended: Ended, codes: tuple[int, ...], folder: Pat
     before = sum(job.count.found.values())
     if ended.code is None:
         job.find("hangs", f"{name}: went on after {ended.seconds:.0f} s: {died(ended.output)}", ended.output)
+    elif ended.code < 0 and ended.code not in codes:
+        job.find("signals", f"{name}: ended by signal {-ended.code}: {died(ended.output)}", ended.output)
     elif any(fault in ended.output for fault in FAULTS):
-        lines = [line for line in ended.output.splitlines() if "fault of sslnet" in line or "Error" in line]
-        job.find("tracebacks", f"{name}: {lines[0] if lines else ended.output[-200:]}", ended.output)
+        job.find("tracebacks", f"{name}: {message(ended.output)}", ended.output)
     elif ended.code not in codes:
-        kind = "signals" if ended.code < 0 else "other"
-        last = ended.output.strip()[-200:]
-        job.find(
-            kind,
-            f"{name}: ended with {ended.code}, not one of {codes}: {died(ended.output) if kind == 'signals' else last}",
-            ended.output,
-        )
+        what = f"{name}: exit code {ended.code}, not one of {codes}: {message(ended.output)}"
+        job.find("other", what, ended.output)
     if folder is not None:
         if temporary := temporary_files(folder):
             job.find("stray", f"{name}: exit code {ended.code}, left behind {', '.join(temporary)[:200]}", ended.output)

@@ -14,6 +14,7 @@ import numpy as np
 from campaign.children import Child, command
 from campaign.commands import check_snapshots, judge
 from campaign.job import Job
+from campaign.outcome import message
 from campaign.seeds import RECORDS, write_data
 
 HELP = "data damaged, cut off, replaced or deleted while a run reads them: one error, a snapshot, never a signal"
@@ -163,6 +164,6 @@ def _one(job: Job, name: str, rng: random.Random) -> None:
     if judge(job, which, ended, (1, 2) if noticed else (130,), out):
         states = check_snapshots(job, which, out)
         if not states and name != "NaN":
-            job.find("other", f"{which}: ended without a snapshot: {ended.output.strip()[-200:]}", ended.output)
+            job.find("other", f"{which}: ended without a snapshot: {message(ended.output)}", ended.output)
         if noticed and ended.output.count("error:") != 1:
             job.find("other", f"{which}: {ended.output.count('error:')} errors instead of one", ended.output)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from campaign.children import command
+from campaign.children import Ended, command
 from campaign.children import run as run_child
 from campaign.commands import Command, check_snapshots, commands, judge, words
 from campaign.job import Job, Skipped, empty
+from campaign.outcome import message
 
 HELP = "every command that writes, on full and read-only disks, and with streams that take nothing"
 UNIT = "runs"
@@ -56,7 +59,7 @@ def turns(job: Job, made: dict[str, Command]) -> Iterator[tuple[str, Command]]:
             job.count.runs += 1
 
 
-def go(job: Job, what: Command, place: Path, before: Callable[[], object] = lambda: None) -> object:
+def go(job: Job, what: Command, place: Path, before: Callable[[], object] = lambda: None) -> Ended:
     def enter() -> None:
         os.chdir(place)
         before()
@@ -73,7 +76,7 @@ def full(job: Job, made: dict[str, Command], place: Path) -> None:
             with disk(place, "size=1g"):
                 ended = go(job, what, place)
                 if ended.code != 0:
-                    job.find("other", f"{name}: cannot be run at all: exit code {ended.code}: {ended.output[-200:]}")
+                    job.find("other", f"{name}: cannot be run at all: exit code {ended.code}: {message(ended.output)}")
                 sizes[name] = used(place)
         options = f"size={PAGE * rng.randint(1, 2 + sizes[name] // PAGE)}"
         if rng.random() < 0.15:
@@ -85,7 +88,7 @@ def full(job: Job, made: dict[str, Command], place: Path) -> None:
                 and ended.code
                 and not CAUSES.search(ended.output)
             ):
-                job.find("other", f"{name} ({options}): the message does not say why: {ended.output.strip()[-200:]}")
+                job.find("other", f"{name} ({options}): the message does not say why: {message(ended.output)}")
 
 
 def read_only(job: Job, made: dict[str, Command], place: Path) -> None:
@@ -99,7 +102,7 @@ def read_only(job: Job, made: dict[str, Command], place: Path) -> None:
                 and ended.code
                 and not CAUSES.search(ended.output)
             ):
-                job.find("other", f"{name}: the message does not say why: {ended.output.strip()[-200:]}")
+                job.find("other", f"{name}: the message does not say why: {message(ended.output)}")
 
 
 def file_size(job: Job, made: dict[str, Command], place: Path) -> None:
@@ -108,8 +111,19 @@ def file_size(job: Job, made: dict[str, Command], place: Path) -> None:
     for name, what in turns(job, made):
         empty(place)
         limit = int(2 ** rng.uniform(6, 19))
-        ended = go(job, what, place, lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        read, write = os.pipe()  # its output may not go to a file, which could not grow either
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
+        ended = go(job, what, place, partial(_limit_files, limit, write))
+        os.close(write)
+        with open(read, errors="replace") as output:
+            ended.output += output.read()
         judge(job, f"{name} (files of {limit} bytes)", ended, CODES, place)
+
+
+def _limit_files(size: int, output: int) -> None:
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def few_descriptors(job: Job, made: dict[str, Command], place: Path) -> None:
@@ -118,7 +132,7 @@ def few_descriptors(job: Job, made: dict[str, Command], place: Path) -> None:
     for name, what in turns(job, made):
         empty(place)
         limit = rng.randint(5, 24)
-        ended = go(job, what, place, lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        ended = go(job, what, place, partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit)))
         judge(job, f"{name} ({limit} descriptors)", ended, CODES, place)
 
 

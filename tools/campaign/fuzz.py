@@ -97,6 +97,9 @@ class Supervisor:
     cpu_seconds: float = CPU_SECONDS
     wall_seconds: float = WALL_SECONDS
     inputs_a_worker: int = INPUTS_A_WORKER
+    suspect: int = -1
+    """An input that took too long: kernels are compiled when they are first needed, so it is run once more."""
+    _rest: bytes = b""
 
     def run(self) -> None:
         few_arenas()
@@ -138,7 +141,7 @@ class Supervisor:
         board.write(first, 0, time.monotonic(), 0.0)
         child = Child(lambda: self._work(board, pipe[1], first), self.job.folder / "worker.txt")
         os.close(pipe[1])
-        before, reason = self.job.count.runs, ""
+        before, reason, stopped = self.job.count.runs, "", False
         with open(pipe[0], "rb", 0) as findings:
             while not child.wait(POLL):
                 self._take(findings.read())
@@ -149,15 +152,17 @@ class Supervisor:
                     child.send(signal.SIGUSR1)  # it writes where it is
                     child.wait(0.5)
                     break
-                if self.job.over():
-                    child.kill()
+                if stopped := self.job.over():
                     break
             ended = child.end(0)
             self._take(findings.read())
         number, done, _, _ = board.read()
         self.job.count.runs = before + done
-        if ended.code == 0 or (self.job.left() <= 0 and not reason and ended.code in (None, -signal.SIGKILL)):
+        if ended.code == 0 or stopped:
             return number + 1
+        if reason and self.suspect != number:
+            self.suspect = number
+            return number
         self.job.count.runs += 1
         self._judge(number, reason, ended.code, ended.output)
         return number + 1
@@ -186,7 +191,7 @@ class Supervisor:
 
     def _take(self, raw: bytes | None) -> None:
         """Findings that the worker tells of: number, kind, line and details, apart by NULs."""
-        self._rest = getattr(self, "_rest", b"") + (raw or b"")
+        self._rest += raw or b""
         *whole, self._rest = self._rest.split(b"\0\0")
         for finding in whole:
             number, kind, what, details = finding.decode(errors="replace").split("\0", 3)

@@ -8,13 +8,14 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from campaign.children import Child, Ended, command
 from campaign.children import run as run_child
 from campaign.job import Job, temporary_files
-from campaign.outcome import FAULTS, died
+from campaign.outcome import FAULTS, died, message
 from campaign.seeds import DIGITS_NET, DIGITS_SOLVER
 
 HELP = "kill -9 at random moments of training and compressing; snapshots whole, resumed runs the same bit for bit"
@@ -141,10 +142,10 @@ class Chains:
         if ended.code is not None and ended.code < 0:
             self._fail("signals", f"signal {-ended.code}: {died(ended.output)}", ended)
         elif any(fault in ended.output for fault in FAULTS):
-            self._fail("tracebacks", ended.output.strip()[-200:], ended)
+            self._fail("tracebacks", message(ended.output), ended)
         else:
             self._fail(
-                "differing", f"a killed run did not go on: exit code {ended.code}: {ended.output.strip()[-200:]}", ended
+                "differing", f"a killed run did not go on: exit code {ended.code}: {message(ended.output)}", ended
             )
         return False
 
@@ -185,10 +186,10 @@ class Training(Chains):
 
     def check_killed(self, folder: Path) -> None:
         for state in self._states(folder)[-4:]:
-            self.check("broken", state.name, folder, lambda state=state: whole(state))
+            self.check("broken", state.name, folder, partial(whole, state))
         for path in folder.glob("metrics*.jsonl"):
             lines = path.read_text().split("\n")[:-1]  # what follows the last line end was being written
-            self.check("broken", path.name, folder, lambda lines=lines: [json.loads(line) for line in lines])
+            self.check("broken", path.name, folder, partial(_parse, lines))
         for state in self._states(folder)[:-3]:  # thousands would fill the disk
             state.unlink()
             weights_of(state).unlink(missing_ok=True)
@@ -196,16 +197,31 @@ class Training(Chains):
     def check_ended(self, folder: Path, reference: Path) -> None:
         name = f"r_iter_{self.how.iterations}.solverstate{self.how.suffix}"
         for what, read in (("weights", weight_bytes), ("state", state_bytes)):
-            same = self.check(
-                "differing", what, folder, lambda read=read: read(folder / name) == read(reference / name)
-            )
+            same = self.check("differing", what, folder, partial(_same, read, folder / name, reference / name))
             if same is False:
                 self.find("differing", f"the {what} at the end differ from the undisturbed run's", folder)
-        same = self.check("differing", "metrics.jsonl", folder, lambda: measured(folder) == measured(reference))
+        same = self.check("differing", "metrics.jsonl", folder, partial(_same, measured, folder, reference))
         if same is False:
-            self.find("differing", "metrics.jsonl differs from the undisturbed run's", folder)
+            one, other = measured(folder), measured(reference)
+            lines = [
+                f"{kind}: {line}"
+                for kind, a, b in (("only here", one, other), ("missing", other, one))
+                for line in a
+                if line not in b
+            ]
+            what = f"metrics.jsonl differs from the undisturbed run's: {'; '.join(lines)[:200]}"
+            self.job.find("differing", what, "\n".join(lines), folder)
         if (folder / "r.lock").exists():
             self.find("stray", "the lock is still there", folder)
+
+
+def _parse(lines: list[str]) -> None:
+    for line in lines:
+        json.loads(line)
+
+
+def _same(read: Callable[[Path], Any], one: Path, other: Path) -> bool:
+    return bool(read(one) == read(other))
 
 
 def iteration(path: Path) -> int:
@@ -265,7 +281,7 @@ class Compressing(Chains):
         if (folder / "state.json").exists():
             self.check("broken", "state.json", folder, lambda: json.loads((folder / "state.json").read_text()))
         for state in folder.glob("*_iter_*.solverstate"):
-            self.check("broken", state.name, folder, lambda state=state: whole(state))
+            self.check("broken", state.name, folder, partial(whole, state))
 
     def check_ended(self, folder: Path, reference: Path) -> None:
         names, wanted = (sorted(path.name for path in place.iterdir()) for place in (folder, reference))

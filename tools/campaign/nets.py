@@ -358,7 +358,7 @@ TYPES: dict[str, Callable[[Odd], str]] = {
     "Tile": simple(*(f"tile_param {{ axis: AXIS tiles: {tiles} }}" for tiles in (1, 2, 0, -1, 5, 1000))),
     "Reduction": simple(*(f"reduction_param {{ axis: AXIS operation: {name} }}" for name in ("SUM", "ASUM", "SUMSQ", "MEAN"))),
     "Flatten": simple(*(f"flatten_param {{ axis: AXIS end_axis: {end} }}" for end in (-1, 1, 2, 3, 0))),
-    "Permute": simple("permute_param { order: 0 order: 2 order: 3 }", "permute_param { order: 3 order: 1 }", "permute_param { order: -1 }"),
+    "Permute": simple("permute_param { order: 0 order: 2 order: 3 }", "permute_param { order: 3 order: 1 }", "permute_param { order: 7 }"),
     "ShuffleChannel": simple(*(f"shuffle_channel_param {{ group: {group} }}" for group in (0, 1, 2, 3, 8))),
     "Scale": simple(*(f"scale_param {{ axis: AXIS num_axes: {axes} {bias} }}" for axes in (0, 1, 2, -1) for bias in ("", "bias_term: true"))),
     "PReLU": simple("", "prelu_param { channel_shared: true }"),

@@ -101,11 +101,20 @@ def place(details: str) -> str:
 
 
 def died(text: str) -> str:
-    """The last lines that a process wrote to stderr before a signal ended it, in one: where it was, if it says so."""
+    """Where a process was when a signal ended it, by what it wrote to stderr; else the last lines of that."""
     frames = re.findall(r'File ".*?/sslnet/([\w/]+\.py)", line (\d+) in (\S+)', text)
     if frames:
         return " ".join((f"{frames[0][0]}:{frames[0][1]}", frames[0][2]))
-    return " ".join(text.strip().splitlines()[-2:])[:200]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = next((line for line in lines if line.startswith("File ")), "")  # of what was running
+    return first or " ".join(lines[-2:])[:200]
+
+
+def message(text: str) -> str:
+    """The line of a command's output that tells the error; its last line where there is none."""
+    lines = text.strip().splitlines() or [""]
+    errors = [line for line in lines if "error: " in line or "Error: " in line]
+    return (errors[0] if errors else lines[-1]).strip()[:250]
 
 
 def show(error: Bad) -> None:

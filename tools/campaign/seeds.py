@@ -238,7 +238,7 @@ def npy_files() -> list[bytes]:
     files = []
     for array in arrays:
         out = io.BytesIO()
-        np.save(out, array, allow_pickle=True)
+        np.save(out, np.asarray(array), allow_pickle=True)
         files.append(out.getvalue())
     return files
 

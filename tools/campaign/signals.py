@@ -10,6 +10,7 @@ from pathlib import Path
 from campaign.children import Child, Ended, command
 from campaign.commands import Command, check_snapshots, commands, judge, words
 from campaign.job import Job, empty
+from campaign.outcome import message
 
 HELP = "SIGINT, SIGTERM, SIGHUP and closed pipes at random moments of long commands; codes, snapshots, no remains"
 UNIT = "signals"
@@ -46,7 +47,7 @@ def run(job: Job) -> None:
                 ended = _start(job, made[name], place).end(SECONDS)
                 times[name] = ended.seconds
             if ended.code != 0:
-                job.find("other", f"{name}: cannot be run at all: exit code {ended.code}: {ended.output[-200:]}")
+                job.find("other", f"{name}: cannot be run at all: exit code {ended.code}: {message(ended.output)}")
         empty(place)
         when = rng.uniform(0.01, 1.0) * times[name]
         again = rng.uniform(0.005, 0.3) if rng.random() < AGAIN else None

@@ -87,11 +87,14 @@ class Caffemodel(Target):
             self.call(lambda: copy_weights(self.net, path))
         else:
             net = ["--model", DIGITS_NET, "--weights", path]
-            self.command(*rng.choice([
-                ["upgrade", path, beside(path, ".caffemodel"), "--force"], ["upgrade", path, beside(path, ".h5"), "--force"],
-                ["test", *net, "--iterations", 1], ["compact", *net, "--output", beside(path, "_c")],
+            commands: list[list[object]] = [
+                ["upgrade", path, beside(path, ".caffemodel"), "--force"],
+                ["upgrade", path, beside(path, ".h5"), "--force"],
+                ["test", *net, "--iterations", 1],
+                ["compact", *net, "--output", beside(path, "_c")],
                 ["prune", *net, "--sparsity", 0.5, "--output", beside(path, "_p")],
-            ]))  # fmt: skip
+            ]
+            self.command(*rng.choice(commands))
 
     @cached_property
     def net(self) -> Any:
@@ -269,10 +272,8 @@ class Image(Target):
         elif kind < 1 - COMMANDS / 2:
             listed = beside(path, ".txt")
             listed.write_text(f"{path.name} 1\n")
-            how = rng.choice(
-                [[], ["--encoded"], ["--gray"], ["--resize-height", 9, "--resize-width", 7], ["--encode-type", "jpg"]]
-            )
-            self.command("convert-imageset", f"{path.parent}/", listed, beside(path, "_db"), *how)
+            how = rng.choice(["", "--encoded", "--gray", "--resize-height 9 --resize-width 7", "--encode-type jpg"])
+            self.command("convert-imageset", f"{path.parent}/", listed, beside(path, "_db"), *how.split())
         else:
             crops = ["--oversample", "--image-dims", "12,12"] if rng.random() < 0.3 else []
             self.command("classify", DIGITS_DEPLOY, self.seeds / "digits.caffemodel", path, *crops)

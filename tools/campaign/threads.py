@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def run(job: Job) -> None:
     while not job.over():
         number += 1
         rng = job.rng(number)
-        ended = run_child(lambda rng=rng: _round(job, rng), job.folder / "out.txt", seconds=SECONDS)
+        ended = run_child(partial(_round, job, rng), job.folder / "out.txt", seconds=SECONDS)
         job.count.runs += 1
         if judge(job, job.target, ended, (0, 1)) and ended.code:
             job.find("other", ended.output.strip()[-300:], ended.output)
@@ -82,7 +83,7 @@ def predictor(seeds: Seeds, rng: random.Random) -> str:
             if not np.array_equal(predict(images[:size])["prob"], wanted[size]):
                 wrong.append(f"other values for {size} images")
 
-    errors = _together([lambda sizes=rng.choices([1, 3, 7], k=60): work(sizes) for _ in range(THREADS)])  # type: ignore[misc]
+    errors = _together([partial(work, rng.choices([1, 3, 7], k=60)) for _ in range(THREADS)])
     return "; ".join((errors + wrong)[:3])
 
 
@@ -94,7 +95,7 @@ def solvers(seeds: Seeds, rng: random.Random) -> str:
     wanted = _learned(alone)
     kind = alone.definition.path
     both = [_again(kind), _again(kind)]
-    errors = _together([lambda solver=solver: solver.step(steps) for solver in both])  # type: ignore[misc]
+    errors = _together([partial(solver.step, steps) for solver in both])
     wrong = [f"solver {number} has other weights" for number, solver in enumerate(both) if _learned(solver) != wanted]
     return "; ".join((errors + wrong)[:3])
 
