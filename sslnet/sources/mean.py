@@ -102,7 +102,11 @@ def _read_npy(path: str) -> np.ndarray:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read_header(file)
         size = math.prod(shape)
-        if min(shape, default=0) < 0 or dtype.kind not in "fiub" or len(file.getbuffer()) - file.tell() < size * dtype.itemsize:
+        if (
+            min(shape, default=0) < 0
+            or dtype.kind not in "fiub"
+            or len(file.getbuffer()) - file.tell() < size * dtype.itemsize
+        ):
             raise ValueError(f"it announces {size} values of type {dtype}, which are not there")
         values = np.frombuffer(file.getbuffer(), dtype, size, file.tell())
         return values.reshape(shape, order="F" if by_columns else "C").astype(np.float32)
