@@ -47,7 +47,7 @@ def im2col(
     if axes.count == 2:
         _im2col_2d(0, image.shape[0], image, out, *axes.numbers)
     else:
-        _im2col_nd(0, image.shape[0], image.reshape(image.shape[0], -1), out, axes.table)
+        _im2col_nd(0, image.shape[0], axes.flat(image), out, axes.table)
     return out
 
 
@@ -63,7 +63,7 @@ def col2im(
     if axes.count == 2:
         _col2im_2d(0, image.shape[0], image, col, *axes.numbers)
     else:
-        _col2im_nd(0, image.shape[0], image.reshape(image.shape[0], -1), col, axes.table)
+        _col2im_nd(0, image.shape[0], axes.flat(image), col, axes.table)
     return image
 
 
@@ -90,6 +90,10 @@ class _Axes:
         if col.shape != self.shape or col.dtype != dtype:
             raise ShapeError(f"{name} must be {self.shape} of {dtype}, not {col.shape} of {col.dtype}")
         return col
+
+    def flat(self, image: np.ndarray) -> np.ndarray:
+        """(channels, pixels), of which either may be none."""
+        return image.reshape(image.shape[0], math.prod(image.shape[1:]))
 
     def _spread(self, value: Axes) -> tuple[int, ...]:
         values = (value,) * self.count if isinstance(value, (int, np.integer)) else tuple(value)
@@ -177,7 +181,7 @@ def _source(table, tap, column):
 @njit(nogil=True, cache=True)
 def _im2col_nd(c0, c1, image, col, table):
     """Rows of col for the channels [c0, c1) of a (C, pixels) image; table rows: size, kernel, stride, pad, dilation, out."""
-    taps = col.shape[0] // image.shape[0]
+    taps = col.shape[0] // max(1, image.shape[0])
     for tap in range(taps):
         for column in range(col.shape[1]):
             source = _source(table, tap, column)
@@ -188,7 +192,7 @@ def _im2col_nd(c0, c1, image, col, table):
 @njit(nogil=True, cache=True)
 def _col2im_nd(c0, c1, image, col, table):
     """The channels [c0, c1) of the image."""
-    taps = col.shape[0] // image.shape[0]
+    taps = col.shape[0] // max(1, image.shape[0])
     image[c0:c1] = 0
     for tap in range(taps):
         for column in range(col.shape[1]):

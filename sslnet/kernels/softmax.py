@@ -22,6 +22,8 @@ def softmax(x: np.ndarray, y: np.ndarray) -> None:
     x, y  (outer, classes, inner)  float32 or float64, C-contiguous; may be the same array
     """
     outer, classes, inner = x.shape
+    if not classes:
+        return
     if inner == 1:
         spread(_rows, outer, 4 * classes, x.reshape(outer, classes), y.reshape(outer, classes))
     else:

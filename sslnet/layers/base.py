@@ -175,9 +175,12 @@ class Layer(ABC):
 
         filler   where its filler stands in the layer's definition: "convolution_param", "weight_filler"
         default  what it holds where no filler is given
+        raises   ShapeError for a shape without values: the bottom that it is for has none
         """
         from sslnet.fillers import fill
 
+        if 0 in shape:
+            raise self.shape_error(f"{self.TYPE} would have parameters without values, of shape {tuple(shape)}")
         blob = Blob(shape, name=f"{self.name}[{len(self.blobs)}]", dtype=self.dtype)
         parent = self.param
         for name in filler[:-1]:

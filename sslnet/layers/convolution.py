@@ -73,6 +73,8 @@ class Convolution(Layer):
                 f"shape {first.shape}"
             )
         sizes = first.shape[self.axis + 1 :]
+        if 0 in sizes:
+            raise self.shape_error(f'there are no pixels to convolve: "{first.name}" has shape {first.shape}')
         w = self.window
         self.out = tuple(map(output_extent, sizes, w.kernel, w.stride, w.pad, w.dilation))
         if any(n < 1 for n in self.out):
@@ -165,7 +167,7 @@ class Convolution(Layer):
 
     def _images(self, array: np.ndarray) -> np.ndarray:
         """The bottom's data or diff as (images, C, spatial ...)."""
-        return array.reshape(-1, *array.shape[self.axis :])
+        return array.reshape(prod(array.shape[: self.axis]), *array.shape[self.axis :])
 
     def _col(self) -> np.ndarray:
         """The calling thread's lowered matrix, all columns: (group, columns, pixels)."""

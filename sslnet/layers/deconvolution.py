@@ -77,6 +77,8 @@ class Deconvolution(Layer):
         out = [
             s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
         ]
+        if 0 in sizes:
+            raise self.shape_error(f'there are no pixels to deconvolve: "{first.name}" has shape {first.shape}')
         if min(out) < 1:
             raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {out}", "convolution_param")
         for blob in top:

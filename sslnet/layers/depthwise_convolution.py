@@ -21,6 +21,8 @@ class Depthwise(Convolution, ABC):
         self.param = pb.LayerParameter.FromString(self.param.SerializeToString())
         param = self.param.convolution_param
         param.group = bottom[0].shape[axis_of(self, bottom[0], param.axis, "convolution_param", "axis")]
+        if param.group < 1:
+            raise self.shape_error(f'"{bottom[0].name}" has no channels: its shape is {bottom[0].shape}')
         super().setup(bottom, top)
 
 

@@ -50,7 +50,7 @@ class EuclideanLoss(Loss):
         top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        a, b = (blob.data.reshape(len(self.sums), -1) for blob in bottom)
+        a, b = (blob.data.reshape(len(self.sums), blob.count_of(1)) for blob in bottom)
         spread(_forward, len(a), a.shape[1], a, b, self.sums)
         top[0].data[...] = self.sums.sum() / (2 * max(1, len(self.sums)))
 

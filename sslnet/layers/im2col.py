@@ -33,7 +33,8 @@ class Im2col(Layer):
             )
         rows = x.shape[axis] * prod(w.kernel)
         top[0].reshape(*x.shape[:axis], rows, *out)
-        self.image_shape, self.col_shape = (-1, *x.shape[axis:]), (-1, rows, prod(out))
+        images = x.count_of(0, axis)
+        self.image_shape, self.col_shape = (images, *x.shape[axis:]), (images, rows, prod(out))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, col = bottom[0].data.reshape(self.image_shape), top[0].data.reshape(self.col_shape)

@@ -73,6 +73,7 @@ class InfogainLoss(Loss):
         x, labels = bottom[:2]
         axis = axis_of(self, x, self.param.infogain_loss_param.axis, "infogain_loss_param", "axis")
         self.fold = (x.count_of(0, axis), x.shape[axis], x.count_of(axis + 1))
+        self.check_classes(bottom, self.fold[1])
         if labels.count != self.fold[0] * self.fold[2]:
             raise self.shape_error(
                 f"there must be a label for each of the {self.fold[0] * self.fold[2]} predictions along axis {axis} of "

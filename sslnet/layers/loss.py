@@ -32,6 +32,11 @@ class Loss(Layer, ABC):
                 f"predictions and labels must have the same first axis: {bottom[0].shape} and {bottom[1].shape}"
             )
 
+    def check_classes(self, bottom: Blobs, classes: int) -> None:
+        """raises ShapeError when the predictions are of no class at all."""
+        if classes < 1:
+            raise self.shape_error(f'there are no classes: "{bottom[0].name}" has shape {bottom[0].shape}')
+
     def normalization(self, default: int = pb.LossParameter.VALID) -> int:
         """The mode asked for: ``normalization``, else the older ``normalize``, else the layer's own."""
         loss = self.param.loss_param

@@ -27,7 +27,8 @@ class MultinomialLogisticLoss(Loss):
         self.check_same_batch(bottom)
         if bottom[1].count_of(1) != 1:
             raise self.shape_error(f"there must be one label an image: {bottom[0].shape} and {bottom[1].shape}")
-        self.fold = (bottom[0].num, bottom[0].count // max(1, bottom[0].num))
+        self.fold = (bottom[0].num, bottom[0].count_of(1))
+        self.check_classes(bottom, self.fold[1])
         top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:

@@ -66,6 +66,8 @@ class Pooling(ChannelWise):
         x = bottom[0]
         if x.num_axes != 4:
             raise self.shape_error(f'pooling needs a bottom of 4 axes (N, C, H, W): "{x.name}" has shape {x.shape}')
+        if 0 in x.shape[2:]:
+            raise self.shape_error(f'there are no pixels to pool: "{x.name}" has shape {x.shape}')
         if self.param.pooling_param.global_pooling:
             self.kernel = (x.height, x.width)
         padded = [size + 2 * pad for size, pad in zip((x.height, x.width), self.pad)]
@@ -173,4 +175,4 @@ class Pooling(ChannelWise):
 
 def _planes(array: np.ndarray) -> np.ndarray:
     """(N, C, H, W) as (N * C, H, W)."""
-    return array.reshape(-1, *array.shape[2:])
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])

@@ -75,6 +75,7 @@ class SoftmaxWithLoss(Loss):
         x, labels = bottom
         axis = axis_of(self, x, self.param.softmax_param.axis, "softmax_param", "axis")
         self.fold = (x.count_of(0, axis), x.shape[axis], x.count_of(axis + 1))
+        self.check_classes(bottom, self.fold[1])
         if labels.count != self.fold[0] * self.fold[2]:
             raise self.shape_error(
                 f"there must be a label for each prediction: {self.fold[0] * self.fold[2]} predictions of shape {x.shape} "
