@@ -3,6 +3,7 @@
 A *part* is a module with
 
     HELP, UNIT             what it does, in a sentence; what it counts ("kills", "inputs", "runs")
+    LEAST                  seconds in which a target shows something: a short campaign leaves some targets out
     weights()              its targets and the share of the time that each gets
     run(job)               works on one target until ``job.over()``, and counts in ``job.count``
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -44,11 +45,12 @@ SAVE_EVERY = 5.0
 
 @dataclass
 class Task:
-    """One target of one part, and the time it is given."""
+    """One target of one part, and its share of the time. seconds: what that is, once it is started."""
 
     part: str
     target: str
-    seconds: float
+    weight: float
+    seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -81,6 +83,10 @@ class Running:
         *lines, self._rest = self._rest.split(b"\n")
         if lines:
             self.count = Count.from_dict(json.loads(lines[-1]))
+
+    def left(self) -> float:
+        """Seconds of its time."""
+        return max(0.0, self.started + self.task.seconds - time.monotonic())
 
     def late(self) -> bool:
         return time.monotonic() - self.started > self.task.seconds + LONGEST_END
@@ -120,6 +126,7 @@ def work(job: Job) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends it sees the table as well
     record = Record(options.record)
     own = options.work is None
     options.work = Path(tempfile.mkdtemp(prefix="sslnet-torture-")) if own else options.work.absolute()
@@ -160,7 +167,10 @@ def run(waiting: list[Task], seeds: Seeds, record: Record, options: argparse.Nam
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:
-                running.append(Running(waiting.pop(0), seeds, options))
+                left = started + 60 * options.minutes - time.monotonic()
+                task = waiting.pop(0)
+                task.seconds = share(task, waiting, left, options.jobs, [one.left() for one in running])
+                running.append(Running(task, seeds, options))
             select.select([one.pipe for one in running], [], [], 0.5)
             for one in list(running):
                 one.take()
@@ -185,6 +195,15 @@ def run(waiting: list[Task], seeds: Seeds, record: Record, options: argparse.Nam
             record.put(one.count)
         record.save()
     return False
+
+
+def share(task: Task, waiting: list[Task], left: float, jobs: int, running: list[float]) -> float:
+    """Seconds for a task, of those that are left: what others took too much or too little of is shared out as well.
+
+    running   what the tasks that are being done have left
+    """
+    free = left * jobs - sum(running)
+    return max(0.0, min(left, free * task.weight / sum(one.weight for one in [task, *waiting])))
 
 
 def progress(seconds: float, done: int, number: int, running: list[Running], record: Record) -> str:
@@ -233,17 +252,20 @@ def repeat(options: argparse.Namespace, seeds: Seeds) -> int:
 
 
 def tasks(options: argparse.Namespace) -> list[Task]:
-    """All targets asked for, those that get most time first."""
-    chosen = {
-        (part, target): share * weight / sum(PARTS[part][0].weights().values())
-        for part, (_, share) in PARTS.items()
-        for target, weight in PARTS[part][0].weights().items()
-        if part in options.only and (not options.targets or target in options.targets)
-    }
-    unit = 60 * options.minutes * options.jobs / sum(chosen.values())
-    # no task may be longer than the whole
-    made = [Task(*names, min(unit * weight, 60 * options.minutes)) for names, weight in chosen.items()]
-    return sorted(made, key=lambda task: -task.seconds)
+    """All targets asked for, those that get most time first; of a part with too little time for all, some by chance."""
+    shares = {part: PARTS[part][1] for part in options.only}
+    made = []
+    for part, share in shares.items():
+        module = PARTS[part][0]
+        weights = module.weights()
+        chosen = [target for target in weights if not options.targets or target in options.targets]
+        seconds = 60 * options.minutes * options.jobs * share / sum(shares.values())
+        if not options.targets and seconds < module.LEAST * len(chosen):
+            rng = random.Random(f"{options.seed}/{part}")
+            chosen = rng.sample(chosen, max(1, int(seconds / module.LEAST)))
+        total = sum(weights[target] for target in chosen)
+        made += [Task(part, target, share * weights[target] / total) for target in chosen]
+    return sorted(made, key=lambda task: -task.weight)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from campaign.children import Ended
-from campaign.job import Job, temporary_files
-from campaign.outcome import FAULTS, died, message
+from campaign.job import Job, empty, temporary_files
+from campaign.outcome import FAULTS, captured, died, message
 from campaign.seeds import BATCHES, DIGITS_DEPLOY, DIGITS_NET, DIGITS_SOLVER, IDX, Seeds
 
 HDF5_OUTPUT = """
@@ -20,7 +22,7 @@ layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ 
 layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
   convolution_param {{ num_output: 32 kernel_size: 3 }} }}
 layer {{ name: "o" type: "HDF5Output" bottom: "data" bottom: "label" hdf5_output_param {{ file_name: "features.h5" }} }}
-layer {{ name: "loss" type: "Silence" bottom: "conv1" }}
+layer {{ name: "sum" type: "Reduction" bottom: "conv1" top: "sum" }}
 """
 
 
@@ -89,6 +91,18 @@ def commands(seeds: Seeds, folder: Path) -> dict[str, Command]:
         made["export"] = Command(to("d.onnx", "export", "--model", DIGITS_DEPLOY, "--weights", weights, "--output"))
         made["import"] = Command(to("i", "import", seeds / "digits.onnx", "--output"))
     return made
+
+
+def load(command: Command, folder: Path) -> tuple[int, str]:
+    """Runs it in this process: the kernels that it needs are there for all children then. Exit code and output."""
+    empty(folder)
+    back = os.getcwd()
+    os.chdir(folder)
+    try:
+        return captured(words(command, folder))
+    finally:
+        os.chdir(back)
+        gc.collect()
 
 
 def words(command: Command, folder: Path) -> list[str]:

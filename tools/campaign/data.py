@@ -19,6 +19,7 @@ from campaign.seeds import RECORDS, write_data
 
 HELP = "data damaged, cut off, replaced or deleted while a run reads them: one error, a snapshot, never a signal"
 UNIT = "runs"
+LEAST = 10
 NOTICED = 20.0
 """Seconds in which a run must meet what was damaged: it reads all of its data several times a second."""
 Change = Callable[[Path, random.Random], object]

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from campaign.children import Ended, command
 from campaign.children import run as run_child
-from campaign.commands import Command, check_snapshots, commands, judge, words
+from campaign.commands import Command, check_snapshots, commands, judge, load, words
 from campaign.job import Job, Skipped, empty
 from campaign.outcome import message
 
 HELP = "every command that writes, on full and read-only disks, and with streams that take nothing"
 UNIT = "runs"
+LEAST = 10
 SECONDS = 200.0
 """That one run may take."""
 CODES = (0, 1, 2)
@@ -74,9 +75,9 @@ def full(job: Job, made: dict[str, Command], place: Path) -> None:
     for name, what in turns(job, made):
         if name not in sizes:
             with disk(place, "size=1g"):
-                ended = go(job, what, place)
-                if ended.code != 0:
-                    job.find("other", f"{name}: cannot be run at all: exit code {ended.code}: {message(ended.output)}")
+                code, output = load(what, place)
+                if code != 0:
+                    job.find("other", f"{name}: cannot be run at all: exit code {code}: {message(output)}")
                 sizes[name] = used(place)
         options = f"size={PAGE * rng.randint(1, 2 + sizes[name] // PAGE)}"
         if rng.random() < 0.15:

@@ -39,6 +39,7 @@ from campaign.targets import (
 
 HELP = "damaged inputs of every kind end in an error, soon, in little memory"
 UNIT = "inputs"
+LEAST = 5
 CPU_SECONDS, WALL_SECONDS = 30.0, 150.0
 """That one input may take."""
 MEMORY = 2 << 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import re
@@ -15,11 +16,12 @@ from typing import Any
 from campaign.children import Child, Ended, command
 from campaign.children import run as run_child
 from campaign.job import Job, temporary_files
-from campaign.outcome import FAULTS, died, message
+from campaign.outcome import FAULTS, captured, died, message
 from campaign.seeds import DIGITS_NET, DIGITS_SOLVER
 
 HELP = "kill -9 at random moments of training and compressing; snapshots whole, resumed runs the same bit for bit"
 UNIT = "kills"
+LEAST = 20
 MOST_SECONDS = 300.0
 """That an uninterrupted run may take."""
 KILLS_A_CHAIN = 15
@@ -102,11 +104,12 @@ class Chains:
 
     def run(self) -> None:
         reference = self.folder / "reference"
-        for name in ("warm", "reference"):  # the first one compiles what is to be compiled
-            ended = self._undisturbed(self.folder / name)
-            if ended.code != 0:
-                self._fail("other", f"the undisturbed run ended with {ended.code}", ended)
-                return
+        captured(self.arguments(self.folder / "warm", None))  # in this process: children have the kernels then
+        gc.collect()
+        ended = run_child(command(self.arguments(reference, None)), self.folder / "out.txt", seconds=MOST_SECONDS)
+        if ended.code != 0:
+            self._fail("other", f"the undisturbed run ended with {ended.code}: {message(ended.output)}", ended)
+            return
         chain = 0
         while not self.job.over():
             chain += 1
@@ -116,9 +119,6 @@ class Chains:
             if temporary := temporary_files(folder):
                 self.find("stray", f"left behind by killed runs: {', '.join(temporary)[:200]}", folder)
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _undisturbed(self, folder: Path) -> Ended:
-        return run_child(command(self.arguments(folder, None)), self.folder / "out.txt", seconds=MOST_SECONDS)
 
     def _chain(self, folder: Path, seconds: float) -> bool:
         """A run with its kills; whether it came to its end."""

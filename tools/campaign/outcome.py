@@ -93,7 +93,7 @@ def captured(arguments: list[str]) -> tuple[int, str]:
 def place(details: str) -> str:
     """Where in sslnet a traceback ends: "sources/hdf5.py:12 read KeyError"; empty without one."""
     frames = re.findall(r'File ".*?/sslnet/((?!cli/__init__)[\w/]+\.py)", line (\d+), in (\S+)', details)
-    errors = re.findall(r"^(\w+(?:\.\w+)*)(?:: |$)", details, re.MULTILINE)
+    errors = re.findall(r"^((?:\w+\.)*[A-Z]\w+)(?:: |$)", details, re.MULTILINE)
     if not frames:
         return ""
     file, line, function = frames[-1]

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 from campaign.children import Child, Ended, command
-from campaign.commands import Command, check_snapshots, commands, judge, words
+from campaign.commands import Command, check_snapshots, commands, judge, load, words
 from campaign.job import Job, empty
 from campaign.outcome import message
 
 HELP = "SIGINT, SIGTERM, SIGHUP and closed pipes at random moments of long commands; codes, snapshots, no remains"
 UNIT = "signals"
+LEAST = 15
 SECONDS = 120.0
 """That a command may take after its signal."""
 AGAIN = 0.2
@@ -41,13 +42,12 @@ def run(job: Job) -> None:
     rng = job.rng("moments")
     while not job.over():
         name = rng.choice(list(made))
-        if name not in times:  # the first run compiles what is to be compiled
-            for _ in range(2):
-                empty(place)
-                ended = _start(job, made[name], place).end(SECONDS)
-                times[name] = ended.seconds
-            if ended.code != 0:
-                job.find("other", f"{name}: cannot be run at all: exit code {ended.code}: {message(ended.output)}")
+        if name not in times:
+            code, output = load(made[name], place)
+            if code != 0:
+                job.find("other", f"{name}: cannot be run at all: exit code {code}: {message(output)}")
+            empty(place)
+            times[name] = _start(job, made[name], place).end(SECONDS).seconds
         empty(place)
         when = rng.uniform(0.01, 1.0) * times[name]
         again = rng.uniform(0.005, 0.3) if rng.random() < AGAIN else None

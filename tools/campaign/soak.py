@@ -17,6 +17,7 @@ from campaign.seeds import DIGITS_DEPLOY
 
 HELP = "long runs with snapshots and tests, and a long served Predictor: memory, descriptors and threads constant"
 UNIT = "rounds"
+LEAST = 10
 LARGER, BYTES = 1.05, 4 << 20
 """By how much memory may grow from the second quarter of the time to the last: by both."""
 FEWEST = 12

@@ -20,6 +20,7 @@ from campaign.seeds import DIGITS_DEPLOY, DIGITS_NET, DIGITS_SOLVER, Seeds
 
 HELP = "one Predictor and several Solvers under 16 threads, forks in between, nothing left behind"
 UNIT = "runs"
+LEAST = 10
 THREADS = 16
 SECONDS = 200.0
 LEAK_BYTES = 16 << 20
