@@ -55,7 +55,7 @@ POLL = 0.05
 TARGETS: dict[str, tuple[type[Target], float]] = {
     "nets": (Nets, 4), "shapes": (Shapes, 4), "solvers": (Solvers, 3), "prototxt": (Prototxt, 1),
     "caffemodel": (Caffemodel, 2), "hdf5-weights": (Hdf5Weights, 2), "state": (State, 2), "hdf5-state": (Hdf5State, 2),
-    "hdf5-data": (Hdf5Data, 2), "lmdb": (Lmdb, 2), "datum": (Datum, 2), "image": (Image, 2), "image-list": (ImageList, 1),
+    "hdf5-data": (Hdf5Data, 2), "lmdb": (Lmdb, 2), "datum": (Datum, 3), "image": (Image, 3), "image-list": (ImageList, 1),
     "mean": (Mean, 1), "onnx": (Onnx, 2), "metrics": (Metrics, 1), "idx": (Idx, 0.5), "cifar": (Cifar, 0.5),
 }  # fmt: skip
 """Target -> what runs it, and its share of the time."""

@@ -460,9 +460,9 @@ class Metrics(Target):
         kind = rng.random()
         if kind < 0.3:
             self.call(lambda: known_costs([read_results(str(path), "x", None)]))
-        elif kind < 0.7:
+        elif kind < 0.92:
             self.call(lambda: read_metrics(str(path)))
-        elif kind < 1 - 2 * COMMANDS:
+        elif kind < 0.98:  # pictures take long
             picture = beside(path, ".svg")
             self.call(
                 lambda: plot_training(
