@@ -7,6 +7,8 @@ error (see StableFile).
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import os
 import secrets
 import shutil
@@ -17,6 +19,7 @@ import lmdb
 import numpy as np
 
 from sslnet.errors import DataError, RunError
+from sslnet.files import sole_user
 from sslnet.sources.base import Records, Source
 from sslnet.sources.datum import DatumDecoder, Values
 from sslnet.sources.lmdb_tree import locate_records
@@ -24,6 +27,8 @@ from sslnet.sources.stable_file import StableFile
 
 FIRST_MAP_SIZE = 16 << 20
 RECORDS_A_COMMIT = 2000
+LEAST_ROOM = 1 << 20
+"""Bytes: with less than that the disk counts as full when a database cannot be written."""
 LARGEST_RECORD = 2**31 - 1
 """Bytes: protobuf reads no more."""
 
@@ -90,16 +95,20 @@ def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
             write(b"00000000", value)
 
     An exception inside leaves nothing behind. Remains of a killed run are removed by the next one.
-    raises RunError when it cannot be written, and when something is at ``path`` already
+    raises RunError when it cannot be written, and when something is at ``path`` already; UsageError while another run
+    is writing it
     """
     target = Path(path)
-    for remains in target.parent.glob(f".{target.name}-*.part"):
-        shutil.rmtree(remains, ignore_errors=True)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.part")
-    try:
+    with contextlib.ExitStack() as stack, _run_errors(target):
         if target.exists():
             raise FileExistsError("it exists already")
-        temporary.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(sole_user(target.with_name(f".{target.name}.lock"), str(target)))
+        for remains in target.parent.glob(f".{glob.escape(target.name)}-*.part"):
+            shutil.rmtree(remains, ignore_errors=True)
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        temporary.mkdir()
         writer = _Writer(temporary)
         try:
             yield writer
@@ -108,10 +117,19 @@ def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
             writer.close()
         (temporary / "lock.mdb").unlink(missing_ok=True)
         os.rename(temporary, target)
+
+
+@contextlib.contextmanager
+def _run_errors(target: Path) -> Iterator[None]:
+    """What goes wrong while a database is written, as one RunError with its name and the cause."""
+    try:
+        yield
     except (lmdb.Error, OSError) as error:
-        raise RunError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        with contextlib.suppress(OSError):  # the library says "Input/output error" when it could write but a part
+            if isinstance(error, lmdb.Error) and shutil.disk_usage(target.parent).free < LEAST_ROOM:
+                reason = os.strerror(errno.ENOSPC)
+        raise RunError(f"cannot write {target}: {reason}") from error
 
 
 def write_lmdb(path: str | os.PathLike[str], records: Iterable[tuple[bytes, bytes]]) -> int:

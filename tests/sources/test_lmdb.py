@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -14,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DataError, RunError
+from sslnet.errors import DataError, RunError, UsageError
 from sslnet.sources import lmdb as module
 from sslnet.sources import stable_file
-from sslnet.sources.lmdb import LmdbSource, write_lmdb
+from sslnet.sources.lmdb import LmdbSource, lmdb_writer, write_lmdb
 from sslnet.sources.lmdb_tree import locate_records
 from sslnet.sources.stable_file import StableFile
 
@@ -255,3 +256,28 @@ def test_pieces_of_a_file_are_those_asked_for(pieces, gap: int, tmp_path_factory
             data, places = file.read(starts, sizes, room)
             for (start, size), place in zip(pieces, places.tolist()):
                 assert data[place : place + size].tobytes() == raw[start : start + size]
+
+
+def test_two_runs_do_not_write_one_database_at_once(tmp_path):
+    with lmdb_writer(tmp_path / "db") as write:
+        write(b"0", b"first")
+        with pytest.raises(UsageError, match="db is in use by another run"), lmdb_writer(tmp_path / "db") as other:
+            other(b"0", b"second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db"]
+    with pytest.raises(RunError, match="it exists already"), lmdb_writer(tmp_path / "db"):
+        pass
+
+
+def test_full_disk_is_named_as_the_cause(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    free = [0]
+    monkeypatch.setattr(module._Writer, "commit", fail)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[0]))
+    with pytest.raises(RunError, match=r"cannot write .*db: No space left on device"):
+        write_lmdb(tmp_path / "db", [(b"0", b"x")])
+    free[0] = 1 << 40
+    with pytest.raises(RunError, match=r"cannot write .*db: mdb_txn_commit: Input/output error"):
+        write_lmdb(tmp_path / "db", [(b"0", b"x")])
+    assert not list(tmp_path.iterdir())
