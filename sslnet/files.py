@@ -185,7 +185,10 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MOST_BYTES, error: 
     place = os.fspath(path)
     with open_regular(place, limit=limit, error=error) as file:
         try:
-            data = file.read(limit + 1)  # it may grow, and files of the system say that they have no bytes
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1)  # no more: memory is taken for all that is asked for
+            if len(data) > size:  # it grows, or is one of the system's, which say that they have no bytes
+                data += file.read(limit + 1 - len(data))
         except OSError as problem:
             raise error(f"cannot be read: {problem.strerror or problem}", path=place) from problem
     if len(data) > limit:
