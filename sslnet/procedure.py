@@ -31,8 +31,9 @@ from sslnet.compress import compact
 from sslnet.compress.relocate import relocate
 from sslnet.compress.sizes import total_size
 from sslnet.compress.teach import PREFIX, teach
-from sslnet.errors import DataError, UsageError, WeightsError
-from sslnet.files import TEMPORARY, atomic_write, read_text, remove_remains, resolve, sole_user
+from sslnet.errors import UsageError, WeightsError
+from sslnet.files import TEMPORARY, atomic_write, remove_remains, resolve, sole_user
+from sslnet.json_file import fields, items, number, read_json, whole
 from sslnet.merged import merge_nets, names_apart
 from sslnet.monitor import Monitor
 from sslnet.net import Net
@@ -127,6 +128,57 @@ class Task:
         return {name: str(value) for name, value in (marked | others).items() if value is not None}
 
 
+# -- what the state file says of the stages that are done --------------------------------------------------------------
+
+
+def _is_score(value: Any) -> bool:
+    """As ``Score``: an error, a loss, at least one of them; a loss need not be finite."""
+    known = fields(value)
+    error, loss = number(known.get("error")), known.get("loss")
+    if loss is None:
+        return error is not None
+    return isinstance(loss, int | float) and (error is not None or known.get("error") is None)
+
+
+def _is_pair(value: Any, kind: Callable[[Any], object]) -> bool:
+    """Of the baseline and the small net."""
+    return len(items(value)) == 2 and all(kind(item) is not None for item in value)
+
+
+def _is_sparsified(value: Any) -> bool:
+    known = fields(value)
+    words = isinstance(known.get("missed"), str) and isinstance(known.get("met"), bool)
+    return words and "left" in known and _is_score(known)
+
+
+def _is_compacted(value: Any) -> bool:
+    known = fields(value)
+    notes = known.get("notes")
+    words = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    sizes = _is_pair(known.get("parameters"), whole) and _is_pair(known.get("flops"), number)
+    return words and sizes and isinstance(known.get("deploy"), bool)
+
+
+def _is_timed(value: Any) -> bool:
+    known = fields(value)
+    back, race = known.get("backward"), known.get("race")
+    times = _is_pair(known.get("forward"), number) and (back == [None, None] or _is_pair(back, number))
+    whole_numbers = all(whole(known.get(name)) is not None for name in ("batch", "threads"))
+    raced = race is None or all(number(fields(race).get(name)) is not None for name in ("batch", "whole", "small"))
+    return times and whole_numbers and raced and _is_pair(known.get("bytes"), whole)
+
+
+KNOWN: dict[str, Callable[[Any], bool]] = {
+    "baseline": _is_score,
+    "sparsify": _is_sparsified,
+    "compact": _is_compacted,
+    "finetune": lambda value: whole(fields(value).get("iterations")) is not None,
+    "test": _is_score,
+    "time": _is_timed,
+}
+"""{stage: whether this is what it gives}."""
+
+
 class Procedure:
     """Runs the stages of a task that are not done yet.
 
@@ -216,12 +268,10 @@ class Procedure:
                     f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output"
                 )
             return {}
-        try:
-            state = json.loads(read_text(path, errors="strict"))
-            before, results = dict(state["options"]), dict(state["stages"])
-        except (DataError, ValueError, KeyError, TypeError) as error:
-            reason = error.message if isinstance(error, DataError) else f"cannot be read: {error}"
-            raise UsageError(f"{path} {reason}", hint="choose another --output") from error
+        state = fields(read_json(path, hint="choose another --output"))
+        before, results = fields(state.get("options")), fields(state.get("stages"))
+        if not before or not all(stage in KNOWN and KNOWN[stage](result) for stage, result in results.items()):
+            raise UsageError("is damaged, or no state of sslnet compress", path=path, hint="choose another --output")
         changed = [name for name in {**before, **options} if before.get(name) != options.get(name)]
         if changed:
             words = [
@@ -252,9 +302,9 @@ class Procedure:
             return self._run_stages()
 
     def _run_stages(self) -> dict[str, Any]:
-        for number, stage in enumerate(STAGES, 1):
+        for place, stage in enumerate(STAGES, 1):
             if stage not in self.results:
-                self.tell(f"stage {number} of {len(STAGES)}: {stage}")
+                self.tell(f"stage {place} of {len(STAGES)}: {stage}")
                 self.results[stage] = getattr(self, f"_{stage}")()
                 self._save()
             if stage in FILES:

@@ -23,8 +23,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress import compact
 from sslnet.compress.recipe import Compaction
 from sslnet.compress.sizes import total_size
-from sslnet.errors import DataError, RunError, UsageError, WeightsError
-from sslnet.files import atomic_write, read_text
+from sslnet.errors import RunError, UsageError, WeightsError
+from sslnet.files import atomic_write
+from sslnet.json_file import fields, number, read_json, whole
 from sslnet.monitor import Monitor
 from sslnet.net import Net
 from sslnet.prototxt import Definition
@@ -46,6 +47,10 @@ from sslnet.weights import save_weights
 
 Watch = Callable[[Solver], contextlib.AbstractContextManager[Any]]
 """Gives the context in which a solver runs: signals that stop it."""
+
+
+ANEW = "without it the point is done anew"
+"""What to do about a point's file."""
 
 
 class Stopped(Exception):
@@ -172,7 +177,7 @@ class _Follower:
             if "ended" in record:
                 path.ended = record["ended"]
                 break
-            path.points.append(Point(**record["point"]))
+            path.points.append(_point(record["point"], self._name(k, "json")))
             weights = self._name(k, "caffemodel")
         return path
 
@@ -182,7 +187,7 @@ class _Follower:
     def _line(self, k: int, record: dict[str, Any]) -> str:
         if "ended" in record:
             return record["ended"]
-        point = Point(**record["point"])
+        point = _point(record["point"], self._name(k, "json"))
         what = f"point {k} of {len(self.plan.factors)}, strengths x {point.factor:.3g}" if k else "the net at the start"
         score = f"error {100 * point.error:.2f} %" if point.error is not None else f"loss {point.loss:.4g}"
         return f"{what}: {score}, {point.flops:,.0f} FLOPs, {point.parameters:,} parameters"
@@ -193,21 +198,19 @@ class _Follower:
     def _read(self, k: int) -> dict[str, Any] | None:
         """What was written of a point; None where nothing was."""
         name = self._name(k, "json")
-        if not os.path.exists(name):
+        if not os.path.lexists(name):
             return None
-        hint = "without it the point is done anew"
-        try:
-            record: dict[str, Any] = json.loads(read_text(name, errors="strict"))
-        except DataError as error:
-            raise WeightsError(error.message, path=name, hint=hint) from error
-        except ValueError as error:
-            raise WeightsError(f"cannot be read: {error}", path=name, hint=hint) from error
+        record = fields(read_json(name, error=WeightsError, hint=ANEW))
         factor = self.plan.factors[k - 1] if k else None
         if record.get("mark") != self.mark or record.get("factor") != factor:
             raise UsageError(
                 f"{name} belongs to another path: other options, another net, solver or start",
                 hint="the command it was begun with continues it; another --output starts anew",
             )
+        if "point" in record:
+            _point(record["point"], name)
+        elif not isinstance(record.get("ended", ""), str):
+            raise WeightsError("is damaged: it does not say in words why the path ended", path=name, hint=ANEW)
         return record
 
     # -- a point -----------------------------------------------------------------------------------------------------
@@ -291,6 +294,19 @@ class _Follower:
             times[0] / times[1] if times[1] else math.inf,
             weights,
         )
+
+
+def _point(value: Any, path: str) -> Point:
+    """The point in a file. raises WeightsError for one that lacks what a point has"""
+    known = fields(value)
+    factor, error, loss, flops, seconds, speedup = (
+        number(known.get(name)) for name in ("factor", "error", "loss", "flops", "seconds", "speedup")
+    )
+    parameters, weights = whole(known.get("parameters")), known.get("weights")
+    if flops is None or seconds is None or parameters is None or (error is None and loss is None):
+        raise WeightsError("is damaged: it lacks what was measured of the point", path=path, hint=ANEW)
+    weights = weights if isinstance(weights, str) else None
+    return Point(factor, error, loss, flops, parameters, seconds, math.inf if speedup is None else speedup, weights)
 
 
 def small_definition(definition: Definition, message: pb.NetParameter) -> Definition:

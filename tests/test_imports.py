@@ -15,7 +15,7 @@ import sslnet
 PACKAGE = Path(sslnet.__file__).parent
 
 RANKS = [
-    ["errors", "files", "kernel_cache", "output_rule", "sslnet_pb2"],
+    ["errors", "files", "json_file", "kernel_cache", "output_rule", "sslnet_pb2", "terminal"],
     ["prototxt", "kernels"],
     ["hdf5"],
     ["blob", "fillers", "net_spec", "peak", "sources"],

@@ -165,7 +165,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty, and no run of sslnet compress"):
         Procedure(task(tmp_path))
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(UsageError, match=r"state\.json cannot be read"):
+    with pytest.raises(UsageError, match=r"cannot be read as JSON"):
         Procedure(task(tmp_path))
 
 
@@ -366,3 +366,26 @@ def test_net_waiting_for_data_has_no_test_data(tmp_path: Path) -> None:
     model.write_text(by_hand + DUMMY.format(rule="include { phase: TRAIN }", loss=""))
     with pytest.raises(UsageError, match="has no test data: it waits for data, label"):
         Procedure(Task(Targets("flops", 0.5), str(tmp_path / "a"), model=str(model)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "result"),
+    [
+        ("baseline", {"error": None, "loss": None}),
+        ("baseline", {"error": "low", "loss": 1.0}),
+        ("sparsify", {"error": 0.1, "loss": 1.0, "met": 1, "left": 0.3, "missed": ""}),
+        ("compact", {"deploy": True, "notes": [1], "parameters": [1, 2], "flops": [1.0, 2.0]}),
+        ("compact", {"deploy": True, "notes": [], "parameters": [1], "flops": [1.0, 2.0]}),
+        ("finetune", {"iterations": -1}),
+        ("time", []),
+        ("dance", {}),
+    ],
+)
+def test_damaged_state_is_one_error(
+    stage: str, result: Any, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    state = json.loads((whole[0] / "state.json").read_text())
+    state["stages"][stage] = result
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UsageError, match=r"state\.json: error: is damaged, or no state of sslnet compress"):
+        Procedure(task(tmp_path))

@@ -14,7 +14,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.cli.path import parse_strengths
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, WeightsError
 from sslnet.monitor import Monitor
 from sslnet.net import Net
 from sslnet.solver import Solver
@@ -178,3 +178,25 @@ def test_bad_options_are_one_clear_error(
 ) -> None:
     assert main(["path", "--solver", str(DIGITS), "--output", f"{tmp_path}/a", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[]",
+        '{"point": [1]}',
+        '{"point": {"factor": 1, "error": "low", "loss": {}, "flops": 1, "parameters": 1, "seconds": 1, "speedup": 1}}',
+        '{"point": {"factor": 1, "error": 0.1, "flops": 1, "parameters": 1.5, "seconds": 1, "speedup": 1}}',
+        '{"ended": 7}',
+        "{",
+    ],
+)
+def test_damaged_point_is_one_error(record: str, tmp_path: Path) -> None:
+    first = plan(tmp_path / "a", 1, iterations=2, finetune=0)
+    if record.startswith('{"'):
+        record = json.dumps({"mark": first.mark(), "factor": None} | json.loads(record))
+    (tmp_path / "a_point_0.json").write_text(record)
+    with pytest.raises(
+        (WeightsError, UsageError), match=r"a_point_0\.json.*(damaged|cannot be read as JSON|another path)"
+    ):
+        follow(first)

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sslnet.errors import DataError, UsageError
+from sslnet.errors import UsageError
 from sslnet.files import read_text
+from sslnet.json_file import fields, items, number, read_json
 from sslnet.report.metrics_file import accuracy_errors, layers_left, parameters_left, read_metrics
 from sslnet.report.plots import COLOURS, MARKERS, figure, plain_log_axis
 from sslnet.report.units import count, digits
@@ -110,49 +109,44 @@ def _of_metrics(path: str, title: str, accuracy: str | None) -> Results:
         raise UsageError(f"{path}: the run has not been tested, or not displayed, yet")
     last = run.tests[-1]
     errors = accuracy_errors(last, accuracy, path)
-    score = next(iter(errors.values())) if errors else _number(last.get("loss"))
+    score = next(iter(errors.values())) if errors else last.loss
     if score is None:
         raise UsageError(f"{path}: the run has no accuracy and no test loss", hint="--accuracy NAME names the output")
-    sparsity = run.displays[-1].get("sparsity", {})
+    sparsity = run.displays[-1].sparsity
     costs = {"layers": float(layers_left(sparsity)), "parameters": float(parameters_left(sparsity))}
     return Results(title, "error" if errors else "loss", [Result("", score, costs)])
 
 
 def _csv_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
+    text = read_text(path, errors="replace", error=UsageError).removeprefix("\ufeff")
     try:
-        text = read_text(path, errors="strict").removeprefix("\ufeff")
         return list(csv.DictReader(io.StringIO(text, newline=""))), None
-    except DataError as error:
-        raise UsageError(f"{path} {error.message}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+    except csv.Error as error:
+        raise UsageError(f"cannot be read as CSV: {error}", path=path) from None
 
 
 def _json_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
     """The nets of a JSON file, and the error of the net that they are to be measured by where it names one."""
-    try:
-        content = json.loads(read_text(path, errors="strict"))
-    except DataError as error:
-        raise UsageError(f"{path} {error.message}") from None
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from None
-    baseline = None
-    if isinstance(content, dict) and isinstance(content.get("small"), dict):
-        baseline = _number(content.get("baseline", {}).get("error"))
-        content = [{"name": name, **content[name]} for name in ("baseline", "small") if name in content]
-    elif isinstance(content, dict) and content.get("weights") and content.get("points"):
-        baseline = _number(content["points"][0].get("error"))  # the trained net that the path begins with
-        content = content["points"]
-    rows = content.get("points", []) if isinstance(content, dict) else content
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [], baseline
+    content = read_json(path)
+    rows, baseline = content, None
+    if fields(fields(content).get("small")):
+        baseline = _number(fields(content.get("baseline")).get("error"))
+        rows = [{"name": name, **fields(content[name])} for name in ("baseline", "small") if name in content]
+    elif isinstance(content, dict):
+        rows = items(content.get("points"))
+        if rows and content.get("weights"):
+            baseline = _number(fields(rows[0]).get("error"))  # the trained net that the path begins with
+    return [row for row in items(rows) if isinstance(row, dict)], baseline
 
 
 def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+    """A number, in CSV its text."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return number(value)
 
 
 def _label(row: dict[str, Any]) -> str:
@@ -167,7 +161,7 @@ def _label(row: dict[str, Any]) -> str:
 def _best(row: dict[str, Any]) -> frozenset[str] | None:
     """The marks of sslnet path: an object in its JSON, columns in its CSV."""
     names = {"flops": "flops", "parameters": "parameters", "time": "forward_ms"}
-    marks = row["best"] if isinstance(row.get("best"), dict) else None
+    marks = fields(row.get("best")) or None
     if marks is None and "best_by_flops" in row:
         marks = {name: row.get(f"best_by_{name}") == "1" for name in names}
     return None if marks is None else frozenset(cost for name, cost in names.items() if marks.get(name))

@@ -1,21 +1,62 @@
-"""``metrics.jsonl`` as ``sslnet train`` writes it, read back: what was measured at each display and each test."""
+"""``metrics.jsonl`` as ``sslnet train`` writes it, read back: what was measured at each display and each test.
+
+Where a line belongs, its type and its iteration, must be right. A value that is missing or of another type was not
+measured, as one that is null: NaN and infinity are.
+"""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from sslnet.errors import DataError, UsageError
+from sslnet.errors import Span, UsageError
 from sslnet.files import read_text
+from sslnet.json_file import fields, number, parse_json, whole
+
+MOST_ITERATIONS = 2**31 - 1
+"""The largest max_iter."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Filters, columns, ... of a blob, how many of them are not zero."""
+
+    kept: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.kept / self.total if self.total else 100.0
+
+
+Sparsity = dict[str, dict[str, Part]]
+"""{blob: {"filters", "elements", ...: its part}}."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """One display of the training. loss: None where it was not finite"""
+
+    iteration: int
+    loss: float | None
+    sparsity: Sparsity
+
+
+@dataclass(frozen=True)
+class NetTest:
+    """One test of one test net: the outputs that are one number each, the weighted loss where it was measured."""
+
+    iteration: int
+    outputs: dict[str, float]
+    loss: float | None
 
 
 @dataclass(frozen=True)
 class Run:
     """The lines of one run, by their type, in the order of its iterations."""
 
-    displays: list[dict[str, Any]]
-    tests: list[dict[str, Any]]
+    displays: list[Display]
+    tests: list[NetTest]
 
 
 def read_metrics(path: str) -> Run:
@@ -23,56 +64,75 @@ def read_metrics(path: str) -> Run:
 
     raises UsageError for what is no such file
     """
-    try:
-        lines = read_text(path, errors="strict").removesuffix("\n").split("\n")
-    except DataError as error:
-        raise UsageError(f"{path} {error.message}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-    records = []
-    for number, line in enumerate(lines, 1):
+    lines = read_text(path, errors="replace", error=UsageError).removesuffix("\n").split("\n")
+    run = Run([], [])
+    for place, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
-            if number == len(lines):
+            if place == len(lines):
                 break
             record = None
-        if not isinstance(record, dict) or "type" not in record:
-            raise UsageError(f"{path}: line {number} is not one that sslnet train writes")
-        records.append(record)
-    displays = [record for record in records if record["type"] == "train"]
-    tests = [record for record in records if record["type"] == "test"]
-    if not displays and not tests:
-        raise UsageError(f"{path}: nothing was measured yet")
-    return Run(displays, tests)
+        kind = fields(record).get("type")
+        if not isinstance(kind, str):
+            raise UsageError(f"line {place} is not one that sslnet train writes", span=Span(path, place, 1))
+        if kind not in ("train", "test"):
+            continue
+        iteration = whole(record.get("iteration"))
+        if iteration is None or iteration > MOST_ITERATIONS:
+            raise UsageError(f'line {place} is of type "{kind}" and has no iteration', span=Span(path, place, 1))
+        if kind == "train":
+            run.displays.append(Display(iteration, number(record.get("loss")), _sparsity(record.get("sparsity"))))
+        else:
+            outputs = {name: number(value) for name, value in fields(record.get("outputs")).items()}
+            known = {name: value for name, value in outputs.items() if value is not None}
+            run.tests.append(NetTest(iteration, known, number(record.get("loss"))))
+    if not run.displays and not run.tests:
+        raise UsageError("nothing was measured yet", path=path)
+    return run
 
 
-def accuracy_errors(test: dict[str, Any], accuracy: str | None, path: str) -> dict[str, float]:
+def _sparsity(value: Any) -> Sparsity:
+    found: Sparsity = {}
+    for name, parts in fields(value).items():
+        found[name] = {}
+        for kind, part in fields(parts).items():
+            kept, total = (whole(fields(part).get(which)) for which in ("kept", "total"))
+            if kept is not None and total is not None and kept <= total:
+                found[name][kind] = Part(kept, total)
+    return found
+
+
+def accuracy_errors(test: NetTest, accuracy: str | None, path: str) -> dict[str, float]:
     """{output: test error} of a test, by its outputs that are accuracies.
 
     accuracy  the one that counts; None: those with "acc" in their name
     raises UsageError when the one that is named is not there
     """
-    outputs = {name: value for name, value in test.get("outputs", {}).items() if isinstance(value, int | float)}
     if accuracy is None:
-        return {name: 1 - value for name, value in outputs.items() if "acc" in name.lower()}
-    if accuracy not in outputs:
-        raise UsageError(f'{path}: there is no output "{accuracy}"', hint=f"outputs of its tests: {', '.join(outputs)}")
-    return {accuracy: 1 - outputs[accuracy]}
+        return {name: 1 - value for name, value in test.outputs.items() if "acc" in name.lower()}
+    if accuracy not in test.outputs:
+        hint = f"outputs of its tests: {', '.join(test.outputs)}"
+        raise UsageError(f'there is no output "{accuracy}"', path=path, hint=hint)
+    return {accuracy: 1 - test.outputs[accuracy]}
 
 
-def weight_blobs(sparsity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def weight_blobs(sparsity: Sparsity) -> Sparsity:
     """The blobs that are weight matrices, by the name of their layer (of the blob where a layer has several)."""
     found = {name: parts for name, parts in sparsity.items() if "filters" in parts}
     layers = [name.partition("[")[0] for name in found]
     return {layer if layers.count(layer) == 1 else name: parts for (name, parts), layer in zip(found.items(), layers)}
 
 
-def layers_left(sparsity: dict[str, Any]) -> int:
+def layers_left(sparsity: Sparsity) -> int:
     """Layers whose weights are not all zero."""
-    return sum(parts["elements"]["kept"] > 0 for parts in weight_blobs(sparsity).values())
+    return sum(_elements(parts) > 0 for parts in weight_blobs(sparsity).values())
 
 
-def parameters_left(sparsity: dict[str, Any]) -> int:
+def parameters_left(sparsity: Sparsity) -> int:
     """Numbers in all blobs that are not zero."""
-    return sum(parts["elements"]["kept"] for parts in sparsity.values())
+    return sum(_elements(parts) for parts in sparsity.values())
+
+
+def _elements(parts: dict[str, Part]) -> int:
+    return parts["elements"].kept if "elements" in parts else 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, printable
 from sslnet.files import atomic_path
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -39,18 +40,30 @@ def figure(
     size  inches of one of the axes
     """
     check_plot(path)
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots(rows, columns, squeeze=False).ravel().tolist()
-    yield axes
-    for ax in axes:
-        if not ax.has_data():
-            ax.set_visible(False)
-    with atomic_path(path) as temporary:
-        drawing.savefig(temporary, format=Path(path).suffix[1:], dpi=120)
+    with rc_context({"text.parse_math": False}):  # a dollar in the name of a layer begins no formula
+        drawing = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+        FigureCanvasAgg(drawing)
+        axes = drawing.subplots(rows, columns, squeeze=False).ravel().tolist()
+        yield axes
+        for ax in axes:
+            if not ax.has_data():
+                ax.set_visible(False)
+        _escape_texts(drawing)
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # the font has not every letter: it draws a box
+            drawing.savefig(temporary, format=Path(path).suffix[1:], dpi=120)
+
+
+def _escape_texts(drawing: Any) -> None:
+    """Names may hold what is no text: an SVG file with a control character is none."""
+    from matplotlib.text import Text
+
+    for text in drawing.findobj(Text):
+        text.set_text(printable(text.get_text(), keep="\n"))
 
 
 def plain_log_axis(axis: Any, words: Callable[[float], str]) -> None:

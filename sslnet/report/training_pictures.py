@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslnet.report.metrics_file import Run, accuracy_errors, weight_blobs
+from sslnet.errors import printable
+from sslnet.report.metrics_file import NetTest, Run, accuracy_errors, weight_blobs
 from sslnet.report.plots import COLOURS, STYLES, figure, plain_log_axis
 
 PARTS = ("filters", "columns", "channels", "elements")
@@ -50,8 +51,8 @@ def plot_training(
 
 
 def _draw_losses(ax: Any, training: Training, name: str, colour: str) -> None:
-    points = _points(training.run.displays, lambda record: record.get("loss"))
-    tests = _points(training.run.tests, _test_loss)
+    points = _points([(display.iteration, display.loss) for display in training.run.displays])
+    tests = _points([(test.iteration, _test_loss(test)) for test in training.run.tests])
     ax.plot(*points, color=colour, linewidth=0.9, alpha=0.6, label=_words(name, "training"))
     if tests[0]:
         ax.plot(
@@ -59,19 +60,18 @@ def _draw_losses(ax: Any, training: Training, name: str, colour: str) -> None:
         )
 
 
-def _test_loss(record: dict[str, Any]) -> float | None:
+def _test_loss(test: NetTest) -> float | None:
     """The weighted loss where it was measured, else the output of that name."""
-    value = record.get("loss", record.get("outputs", {}).get("loss"))
-    return value if isinstance(value, int | float) else None
+    return test.loss if test.loss is not None else test.outputs.get("loss")
 
 
 def _draw_errors(ax: Any, training: Training, name: str, colour: str, accuracy: str | None) -> None:
     """A line for each output that is an accuracy; the test before the first iteration would leave the others no room."""
-    tests = [test for test in training.run.tests if test["iteration"]] or training.run.tests
+    tests = [test for test in training.run.tests if test.iteration] or training.run.tests
     errors = [accuracy_errors(test, accuracy, training.path) for test in tests]
     outputs = list(dict.fromkeys(output for found in errors for output in found))
     for j, output in enumerate(outputs):
-        points = [(test["iteration"], 100 * found[output]) for test, found in zip(tests, errors) if output in found]
+        points = [(test.iteration, 100 * found[output]) for test, found in zip(tests, errors) if output in found]
         words = _words(name, output if len(outputs) > 1 else "")
         label = f"{words}: {points[-1][1]:.2f} %" if words else f"at the end {points[-1][1]:.2f} %"
         style = STYLES[j % len(STYLES)] if name else "-"
@@ -81,11 +81,11 @@ def _draw_errors(ax: Any, training: Training, name: str, colour: str, accuracy: 
 
 def _draw_left(ax: Any, training: Training, of: str, style: str, with_labels: bool) -> None:
     """A line a layer; layers are told by their colour, many of them by one that goes from the first to the last."""
-    found = [(record["iteration"], weight_blobs(record.get("sparsity", {}))) for record in training.run.displays]
+    found = [(display.iteration, weight_blobs(display.sparsity)) for display in training.run.displays]
     layers = list(dict.fromkeys(name for _, blobs in found for name in blobs))
     few = len(layers) <= len(COLOURS)
     for i, layer in enumerate(layers):
-        points = [(iteration, _percent(blobs[layer][of])) for iteration, blobs in found if of in blobs.get(layer, {})]
+        points = [(iteration, blobs[layer][of].percent) for iteration, blobs in found if of in blobs.get(layer, {})]
         label = layer if with_labels and few else None
         if points:
             ax.plot(*zip(*points), style, color=_layer_colour(i, len(layers)), linewidth=1.2, label=label)
@@ -95,11 +95,7 @@ def _draw_left(ax: Any, training: Training, of: str, style: str, with_labels: bo
         from matplotlib.colors import Normalize
 
         bar = ax.figure.colorbar(ScalarMappable(Normalize(1, len(layers)), colormaps["viridis"]), ax=ax)
-        bar.set_ticks([1, len(layers)], labels=[layers[0], layers[-1]], fontsize=7)
-
-
-def _percent(part: dict[str, int]) -> float:
-    return 100 * part["kept"] / part["total"] if part["total"] else 100.0
+        bar.set_ticks([1, len(layers)], labels=[printable(layers[0]), printable(layers[-1])], fontsize=7)
 
 
 def _layer_colour(i: int, count: int) -> Any:
@@ -110,10 +106,10 @@ def _layer_colour(i: int, count: int) -> Any:
     return colormaps["viridis"](i / (count - 1))
 
 
-def _points(records: list[dict[str, Any]], value: Any) -> tuple[list[int], list[float]]:
-    """Iterations and values, without records that lack one (NaN is null in the file)."""
-    found = [(record["iteration"], number) for record in records if (number := value(record)) is not None]
-    return [x for x, _ in found], [y for _, y in found]
+def _points(found: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
+    """Iterations and values, where these were measured."""
+    known = [(x, y) for x, y in found if y is not None]
+    return [x for x, _ in known], [y for _, y in known]
 
 
 def _words(*parts: str) -> str | None:

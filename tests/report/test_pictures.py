@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
+from sslnet import cli
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.report import error_pictures, training_pictures, weight_pictures
 from sslnet.report.error_pictures import known_costs, plot_errors, read_results
-from sslnet.report.metrics_file import accuracy_errors, layers_left, parameters_left, read_metrics
+from sslnet.report.metrics_file import NetTest, _sparsity, accuracy_errors, layers_left, parameters_left, read_metrics
 from sslnet.report.training_pictures import Training, plot_training
 from sslnet.report.weight_pictures import (
     Filters,
@@ -322,13 +326,13 @@ def test_half_a_line_at_the_end_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_layers_and_parameters_left_are_counted() -> None:
-    sparsity = display(0, 0)["sparsity"]
+    sparsity = _sparsity(display(0, 0)["sparsity"])
     assert layers_left(sparsity) == 1
     assert parameters_left(sparsity) == 35
 
 
 def test_accuracy_is_found_by_its_name() -> None:
-    record = trial(1, 0.75)
+    record = NetTest(1, {"accuracy": 0.75, "loss": 0.25}, None)
     assert accuracy_errors(record, None, "m") == {"accuracy": 0.25}
     assert accuracy_errors(record, "loss", "m") == {"loss": 0.75}
     with pytest.raises(UsageError, match='there is no output "top"') as error:
@@ -374,3 +378,98 @@ def test_many_layers_are_told_by_one_colour_bar(panels: list[Any], tmp_path: Pat
     plot_training([Training("run", path, read_metrics(path))], "")
     assert len(panels[2].lines) == 20 and panels[2].get_legend() is None
     assert len(panels[2].figure.axes) == 4
+
+
+# -- files as nobody wrote them ------------------------------------------------------------------------------------------
+
+ODD = [
+    None, True, "x", "\x1b[31m", {}, [], [1], -1, 0, 1.5, 1e300, -1e300, 1e-320, 10**400, 2**31, 2**63,
+    float("nan"), float("inf"), {"kept": 5, "total": 1}, {"filters": {"kept": 1, "total": 2}},
+]  # fmt: skip
+NAMES = ["$\\frac$", "\x1b[0m", "acc$", "_x", "é\u202e", "a\nb"]
+
+
+def damaged(value: Any, draw: random.Random) -> Any:
+    """The value with parts of it replaced, renamed or left out."""
+    if draw.random() < 0.05:
+        return draw.choice(ODD)
+    if isinstance(value, list):
+        return [damaged(item, draw) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: damaged(item, draw) for name, item in value.items() if draw.random() > 0.02}
+    return {draw.choice(NAMES) if draw.random() < 0.04 else name: item for name, item in kept.items()}
+
+
+PATH_JSON = {
+    "weights": "w",
+    "measure": "error",
+    "points": [
+        {"factor": factor, "error": 0.1, "loss": 0.2, "flops": 1e6, "parameters": 9, "forward_ms": 1.0,
+         "speedup": 1.0, "best": {"flops": True, "parameters": False, "time": True}, "weights": "w"}
+        for factor in (None, 0.1, 1.0)
+    ],
+}  # fmt: skip
+SIDE = {"error": 0.1, "loss": 0.3, "parameters": 10, "flops": 10.0, "forward_ms": 1.0}
+REPORT_JSON = {"baseline": SIDE, "small": SIDE}
+
+
+@pytest.mark.parametrize("kind", ["training", "metrics", "path", "report"])
+def test_odd_files_end_in_a_picture_or_one_error(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = set()
+    for seed in range(int(os.environ.get("SSLNET_TEST_EXAMPLES", "8"))):
+        draw = random.Random(f"{os.urandom(8) if os.environ.get('SSLNET_TEST_RANDOM') else ''}{seed}")
+        if kind in ("training", "metrics"):
+            records = [display(0, 5), trial(0, 0.1), display(5, 3), trial(5, 0.5), display(9, 0), trial(9, 0.9)]
+            records[draw.randrange(6)] = damaged(records[draw.randrange(6)], draw)
+            text = "".join(json.dumps(record) + "\n" for record in records)
+            path = tmp_path / "m.jsonl"
+        else:
+            text = json.dumps(damaged(PATH_JSON if kind == "path" else REPORT_JSON, draw))
+            path = tmp_path / "m.json"
+        path.write_text(text)
+        picture = tmp_path / "m.svg"
+        picture.unlink(missing_ok=True)
+        code = cli.main(["plot", "training" if kind == "training" else "error", str(path), "--output", str(picture)])
+        said = capsys.readouterr().err
+        if code == 0:
+            assert said == ""
+            ElementTree.parse(picture)
+        else:
+            assert code == 2 and "fault of sslnet" not in said, f"{said}\n{text}"
+            assert len(said) < 1000 and said.replace("\n", "").isprintable()
+        codes.add(code)
+    assert codes == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"type": "train", "loss": 1}', 'm.jsonl:2:1: error: line 2 is of type "train" and has no iteration'),
+        (b'{"type": "test", "iteration": "x"}', 'm.jsonl:2:1: error: line 2 is of type "test" and has no iteration'),
+        (b'{"type": "train", "iteration": 1e9}', "has no iteration"),
+        (b'{"type": "train", "iteration": 2147483648}', "has no iteration"),
+        (b'{"type": ["train"], "iteration": 1}', "m.jsonl:2:1: error: line 2 is not one that sslnet train writes"),
+        (b"\xff\xfe", "m.jsonl:2:1: error: line 2 is not one that sslnet train writes"),
+        (b"[" * 100_000, "m.jsonl:2:1: error: line 2 is not one that sslnet train writes"),
+    ],
+)
+def test_line_that_belongs_nowhere_is_named(line: bytes, words: str, tmp_path: Path) -> None:
+    good = b'{"type": "train", "iteration": 0, "loss": 1}\n'
+    (tmp_path / "m.jsonl").write_bytes(good + line + b"\n" + good)
+    with pytest.raises(UsageError) as error:
+        read_metrics(str(tmp_path / "m.jsonl"))
+    assert words in str(error.value)
+
+
+def test_values_of_another_type_were_not_measured(tmp_path: Path) -> None:
+    record = {
+        "type": "train",
+        "iteration": 3,
+        "loss": {},
+        "sparsity": {"conv[0]": {"filters": 7, "columns": {"kept": 1}}},
+    }
+    tested = {"type": "test", "iteration": 3, "outputs": {"accuracy": "high", "loss": 0.5, "top": [1, 2]}, "loss": "x"}
+    run = read_metrics(lines(tmp_path / "m.jsonl", record, tested))
+    assert (run.displays[0].loss, run.displays[0].sparsity) == (None, {"conv[0]": {}})
+    assert (run.tests[0].outputs, run.tests[0].loss) == ({"loss": 0.5}, None)
