@@ -12,7 +12,10 @@ pair is still there, for the state is what a run resumes from.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +30,12 @@ from sslnet.files import atomic_hdf5, atomic_write
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.net import Net
 from sslnet.prototxt import Definition
+from sslnet.prototxt.values import shorten
 from sslnet.update_rules import Update
 from sslnet.weights import blob_array, blob_proto, read_message, to_bytes
 
+LONGEST_NAME = 2**16
+"""Bytes of a name in HDF5, which has no longer attributes in a header."""
 ARRAY = "array:"
 """What the names of arrays start with among the layer states of a binary file."""
 
@@ -204,19 +210,29 @@ def _to_message(state: State) -> Any:
 def _from_message(message: Any, path: str) -> State:
     if not message.HasField("iter"):
         raise WeightsError("this is not a solver's state: it holds no iteration", path=path)
-    state = State(message.iter, message.learned_net, current_step=message.current_step)
+    state = State(message.iter, _name(message.learned_net, path), current_step=message.current_step)
     state.seed = message.seed if message.HasField("seed") else None
     state.history = [blob_array(blob, path=path, index=index) for index, blob in enumerate(message.history)]
     for item in message.layer_state:
-        if not item.name.startswith(ARRAY):
-            state.layer_states[item.name] = item.data
+        name = _name(item.name, path)
+        if not name.startswith(ARRAY):
+            state.layer_states[name] = item.data
             continue
         try:
             blob = pb.BlobProto.FromString(item.data)
         except DecodeError as error:
-            raise WeightsError(f'the array "{item.name}" is damaged', path=path) from error
-        state.arrays[item.name.removeprefix(ARRAY)] = blob_array(blob, path=path)
+            raise WeightsError(f'the array "{shorten(name, 100)}" is damaged', path=path) from error
+        state.arrays[name.removeprefix(ARRAY)] = blob_array(blob, path=path)
     return state
+
+
+def _name(name: str | bytes, path: str) -> str:
+    """A name in a file. raises WeightsError when it is no UTF-8: protobuf gives such a one as bytes"""
+    try:
+        return name if isinstance(name, str) else name.decode()
+    except UnicodeDecodeError as error:
+        shown = shorten(name.decode("latin-1") if isinstance(name, bytes) else name, 100)
+        raise WeightsError(f'the name "{shown}" is not UTF-8 text: the file is damaged', path=path) from error
 
 
 # -- HDF5 --------------------------------------------------------------------------------------------------------------
@@ -237,7 +253,8 @@ def _write_group(file: Any, name: str, arrays: Sequence[tuple[str, np.ndarray]])
     """Datasets 0, 1, 2, ...; their names, which may hold slashes, as attributes."""
     group = file.create_group(name)
     for index, (key, array) in enumerate(arrays):
-        group.create_dataset(str(index), data=array).attrs["name"] = key
+        # Of fixed length: attributes of any other length crash HDF5 where they are damaged.
+        group.create_dataset(str(index), data=array).attrs["name"] = np.bytes_(key.encode())
 
 
 def _read_hdf5(path: str) -> State:
@@ -245,18 +262,61 @@ def _read_hdf5(path: str) -> State:
         iteration, learned_net, step = guard.value("iter"), guard.value("learned_net", "S"), guard.value("current_step")
         if iteration is None or learned_net is None or step is None:
             raise WeightsError("this is not a solver's state: it lacks iter, learned_net or current_step", path=path)
-        state = State(int(iteration), bytes(learned_net).split(b"\0")[0].decode(), current_step=int(step))
+        state = State(int(iteration), _name(bytes(learned_net).split(b"\0")[0], path), current_step=int(step))
         seed = guard.value("seed")
         state.seed = None if seed is None else int(seed)
-        state.history = [array for _, array in _read_group(guard, "history")]
+        state.history = [array for _, array in _read_group(guard, "history", named=False)]
         state.arrays = dict(_read_group(guard, "array"))
         state.layer_states = {name: array.tobytes() for name, array in _read_group(guard, "layer_state")}
         return state
 
 
-def _read_group(guard: Guard, name: str) -> list[tuple[str, np.ndarray]]:
+def _read_group(guard: Guard, name: str, *, named: bool = True) -> list[tuple[str, np.ndarray]]:
     group = guard.group(name)
     if group is None:
         return []
     datasets = [guard.item(group, str(index)) for index in range(len(group))]
-    return [(str(dataset.attrs.get("name", "")), guard.numbers(dataset)) for dataset in datasets]
+    names = _names(guard, name, datasets) if named else [""] * len(datasets)
+    return list(zip(names, map(guard.numbers, datasets)))
+
+
+def _names(guard: Guard, group: str, datasets: Sequence[Any]) -> list[str]:
+    """The attributes "name" of the datasets of a group. What type they are of is looked at first: HDF5 crashes, or never
+    ends, where it reads a damaged attribute that has no fixed length."""
+    import h5py
+
+    found: list[bytes] = []
+    for dataset in datasets:
+        if not isinstance(dataset, h5py.Dataset) or "name" not in dataset.attrs:
+            guard.fail(f"{group} holds an array without a name")
+        attribute = dataset.attrs.get_id("name")
+        kind = attribute.get_type()
+        if attribute.shape != () or not isinstance(kind, h5py.h5t.TypeStringID) or kind.get_size() > LONGEST_NAME:
+            guard.fail(f"a name in {group} is no text")
+        if kind.is_variable_str():
+            found = _old_names(guard, group)
+            break
+        found.append(bytes(dataset.attrs["name"]))
+    if len(found) != len(datasets):
+        guard.fail(f"{group} holds an array without a name")
+    return [_name(name, guard.path) for name in found]
+
+
+OLD_NAMES = """
+import h5py, json, sys
+with h5py.File(sys.argv[1], "r") as file:
+    group = file[sys.argv[2]]
+    names = [group[str(index)].attrs["name"] for index in range(len(group))]
+names = [name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape") for name in names]
+print(json.dumps([name.decode("latin-1") for name in names]))
+"""
+
+
+def _old_names(guard: Guard, group: str) -> list[bytes]:
+    """Names without a fixed length, as states had them at first: a process of its own reads them, which may crash."""
+    command = [sys.executable, "-I", "-c", OLD_NAMES, os.path.abspath(guard.path), group]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=30, check=True)
+        return [str(name).encode("latin-1") for name in json.loads(done.stdout)]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        guard.fail(f"the names in {group} cannot be read")

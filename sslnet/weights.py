@@ -253,7 +253,7 @@ def _read_group(guard: Guard, group: Any, arrays: Arrays, name: str = "", depth:
 
     if depth > DEEPEST_GROUP:
         guard.fail("groups and datasets that are in one another", name)
-    items = {key: guard.item(group, key, name) for key in group}
+    items = {_hdf5_name(guard, key): guard.item(group, key, name) for key in group}
     blobs = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
     if blobs:
         if set(blobs) != set(map(str, range(len(blobs)))):
@@ -263,6 +263,14 @@ def _read_group(guard: Guard, group: Any, arrays: Arrays, name: str = "", depth:
         if isinstance(item, h5py.Group):
             _read_group(guard, item, arrays, f"{name}/{key}" if name else key, depth + 1)
     return arrays
+
+
+def _hdf5_name(guard: Guard, key: str | bytes) -> str:
+    """The name of a group or dataset. raises WeightsError when it is no UTF-8"""
+    try:
+        return (key.encode("utf-8") if isinstance(key, str) else key).decode("utf-8")
+    except UnicodeError:
+        guard.fail(f"the name {shorten(repr(key), 100)} is not UTF-8 text")
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
