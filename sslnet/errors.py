@@ -12,8 +12,12 @@ An error knows what it is about (``path``, ``line``, ``column``, ``layer``) and 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+UNPRINTABLE = "\ufffd"
+"""What stands for a character of a source line that cannot be printed: as wide as the character, for the carets' sake."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,18 @@ class SslnetError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
+        message = printable(self.message)
         if self.span is not None:
-            head = f"{self.span.path}:{self.span.line}:{self.span.column}: error: {self.message}"
+            head = f"{printable(self.span.path)}:{self.span.line}:{self.span.column}: error: {message}"
         elif self.path is not None:
-            head = f"{self.path}: error: {self.message}"
+            head = f"{printable(self.path)}: error: {message}"
         else:
-            head = f"error: {self.message}"
+            head = f"error: {message}"
         lines = [head]
         if self.span is not None and self.span.text:
             lines += _excerpt(self.span)
         layer = f'layer "{printable(self.layer)}"' if self.layer else ""
-        tail = "; ".join(part for part in (layer, self.hint) if part)
+        tail = "; ".join(part for part in (layer, printable(self.hint)) if part)
         if tail:
             lines.append("  " + tail)
         return "\n".join(lines)
@@ -113,9 +118,20 @@ class ErrorList(DefinitionError):
         return "\n".join(str(error) for error in self.errors)
 
 
-def printable(text: str) -> str:
-    """The text as it is, or with escapes where a terminal would take characters of it as commands."""
-    return text if text.isprintable() else repr(text)[1:-1]
+def printable(text: str, keep: str = "") -> str:
+    """The text with escapes (``\\x1b``, ``\\n``, ``\\u202e``) for what cannot be printed: a terminal takes some characters as
+    commands, and a line end in a name would make a line of its own.
+
+    keep   characters that stay as they are
+    """
+    if text.isprintable():
+        return text
+
+    def shown(match: re.Match[str]) -> str:
+        letter = match[0]
+        return letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+
+    return re.sub("[^ -~]", shown, text)
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
@@ -134,7 +150,7 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
 
 def _excerpt(span: Span, width: int = 110) -> list[str]:
     """The source line, cut to a window around the span when it is long, with carets under the span."""
-    text = span.text.replace("\t", " ")
+    text = "".join(letter if letter.isprintable() else UNPRINTABLE for letter in span.text.replace("\t", " "))
     start = span.column - 1
     left = 0
     if len(text) > width:

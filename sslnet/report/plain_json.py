@@ -39,5 +39,5 @@ def to_plain(value: Any) -> Any:
 
 
 def dump_json(value: Any, indent: int | None = 2) -> str:
-    """The text of ``to_plain(value)``; one line with indent None."""
-    return json.dumps(to_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    """The text of ``to_plain(value)`` in ASCII, so that it is the same on every terminal; one line with indent None."""
+    return json.dumps(to_plain(value), indent=indent, allow_nan=False)

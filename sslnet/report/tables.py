@@ -9,8 +9,9 @@
 The first column is aligned to the left, all others to the right; ``left={0, 3}`` names other columns for the left.
 A head may have several lines ("forward\\nms"); they stand on the line below.
 ``drop=[2, 1]`` names the columns that a terminal may go without when it is narrow, the first of them first; nothing is
-ever wrapped or cut. A cell that is None shows as a dash. ``table.text()`` is the plain form, ``table.styled()`` the
-renderable for rich (to put it into a Live or a Group). Words for numbers are in ``sslnet.report.units``.
+ever wrapped or cut. A cell that is None shows as a dash; what is not printable shows as an escape. ``table.text()`` is the
+plain form, ``table.styled()`` the renderable for rich (to put it into a Live or a Group). Words for numbers are in
+``sslnet.report.units``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import IO, Any
 
+from sslnet.errors import printable
 from sslnet.report.units import DASH
+from sslnet.terminal import raw
 
 
 class Table:
@@ -32,8 +35,8 @@ class Table:
     """
 
     def __init__(self, title: str, *heads: str, left: Iterable[int] = (0,), drop: Sequence[int] = ()) -> None:
-        self.title = title
-        self.heads = list(heads)
+        self.title = printable(title)
+        self.heads = [printable(head, keep="\n") for head in heads]
         self.left = frozenset(left)
         self.drop = list(drop)
         self.rows: list[list[str]] = []
@@ -47,12 +50,12 @@ class Table:
         self.feet.append(self._cells(cells))
 
     def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
+        self.notes.append(printable(sentence))
 
     def _cells(self, cells: tuple[Any, ...]) -> list[str]:
         if len(cells) != len(self.heads):
             raise ValueError(f"{len(cells)} cells for the {len(self.heads)} columns {', '.join(self.heads)}")
-        return [DASH if cell is None else str(cell) for cell in cells]
+        return [DASH if cell is None else printable(str(cell)) for cell in cells]
 
     def _head_lines(self) -> list[list[str]]:
         """The heads line by line; those with fewer lines are empty above."""
@@ -120,7 +123,7 @@ def _print_styled(table: Table, stream: IO[str]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=stream)
+    console = Console(file=raw(stream))
     endless = console.options.update(width=10_000)
     for count in range(len(table.drop) + 1):
         styled = table.styled(without=table.drop[:count])

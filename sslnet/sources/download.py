@@ -49,7 +49,7 @@ def download(
             return target
         part.unlink()
         failures.append(f"{url}: the file has the md5 {found}, not {md5}")
-    raise RunError(f"cannot download {target.name}:\n    " + "\n    ".join(failures))
+    raise RunError(f"cannot download {target.name}: {'; '.join(failures)}")
 
 
 def file_md5(path: str | os.PathLike[str]) -> str:

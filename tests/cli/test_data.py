@@ -201,8 +201,8 @@ def test_offline_says_what_was_tried_and_what_to_do(
     monkeypatch.setitem(datasets.DATASETS, "mnist", replace(datasets.DATASETS["mnist"], remotes=(remote,)))
     assert main(["data", "mnist", "--to", str(tmp_path)]) == 1
     text = capsys.readouterr().err
-    assert text.startswith("error: cannot download f.gz:\n    http://127.0.0.1:9/a/f.gz: ")
-    assert "\n    http://127.0.0.1:9/b/f.gz: " in text
+    assert text.startswith("error: cannot download f.gz: http://127.0.0.1:9/a/f.gz: ")
+    assert "; http://127.0.0.1:9/b/f.gz: " in text
     assert text.endswith("\n  put the original files into a folder and name it: --from DIR\n")
 
 
