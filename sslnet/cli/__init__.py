@@ -4,7 +4,8 @@ A command is a module of this folder with ``HELP`` (a sentence), ``EXAMPLE`` (a 
 and ``run(args) -> int``. It is imported only when chosen or for its line of help, and imports what is heavy inside
 ``run``.
 
-Exit codes: 0 done; 1 the run failed; 2 bad input; 130 interrupted; 141 nobody reads the output any more.
+Exit codes: 0 done; 1 the run failed; 2 bad input; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM; 141 nobody reads the
+output any more.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, TextIO, cast
 
+from sslnet.cli.log import READER_GONE, Patient, silence
+from sslnet.cli.signals import Ended, ended_by_signals
 from sslnet.cli.options import rule_of
-from sslnet.errors import SslnetError, UsageError, suggestion
+from sslnet.errors import SslnetError, UsageError, printable, suggestion
 from sslnet.output_rule import layers_write
+from sslnet.terminal import escaped_streams
 
 COMMANDS = {
     "train": "sslnet.cli.train",
@@ -52,13 +56,20 @@ COMMANDS = {
 
 
 ALLOW_PYTHON = "--allow-python-layers"
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; errors are printed to stderr, with a traceback only by --debug."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
     prepare_streams()
+    with _streams(), ended_by_signals() as received:
+        code = _run(arguments)
+    return 128 + received[-1] if code == INTERRUPTED and received else code
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
     try:
         with warnings.catch_warnings():
             if not debug:  # what overflows shows in the loss, which is told in words
@@ -70,26 +81,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except SystemExit as stop:  # argparse, after printing help
         return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        _complain("interrupted", debug)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        _complain(f"ended by {interrupt}" if isinstance(interrupt, Ended) else "interrupted", debug)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone, as `sslnet ... | head` does
-        _silence(sys.stdout)
-        return 141
+        _flush(sys.stdout)
+        return READER_GONE
     except SslnetError as error:
         _complain(str(error), debug)
         return error.exit_code
     except MemoryError as error:
-        _complain(f"error: out of memory: {error}" if str(error) else "error: out of memory", debug)
+        _complain(f"error: out of memory: {printable(str(error))}" if str(error) else "error: out of memory", debug)
         return 1
     except OSError as error:
-        _complain(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), debug)
+        place = f": {printable(str(error.filename))}" if error.filename else ""
+        _complain(f"error: {error.strerror or error}{place}", debug)
         return 1
     except Exception as error:
-        _complain(f"error: this is a fault of sslnet: {type(error).__name__}: {error}", debug)
+        _complain(f"error: this is a fault of sslnet: {type(error).__name__}: {printable(str(error))}", debug)
         if not debug:
             print("  --debug shows where; please report it together with the command", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """The streams as a command has them: what is not printable is escaped, and stderr may fail."""
+    before = sys.stderr
+    sys.stderr = cast(TextIO, Patient(before))
+    try:
+        with escaped_streams():
+            yield
+    finally:
+        sys.stderr = before
+        _flush(before)
+
+
+def _flush(stream: TextIO) -> None:
+    """Once it is over: what stays in the buffer of a stream that cannot be written would make the interpreter complain."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        silence(stream)
 
 
 def prepare_streams() -> None:
@@ -205,9 +238,3 @@ def _complain(text: str, debug: bool) -> None:
         traceback.print_exc()
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-def _silence(stream: Any) -> None:
-    """Lets the interpreter flush the stream at exit without a second BrokenPipeError."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

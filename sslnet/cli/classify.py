@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sslnet.errors import DataError, DefinitionError, ShapeError, UsageError, WeightsError
+from sslnet.errors import DataError, DefinitionError, ShapeError, UsageError, WeightsError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 )
             results.append({"image": name, "top": best(scores, args.top, labels)})
             if not args.json:
-                print("\n".join(lines(results[-1])), flush=True)
+                print("\n".join(map(printable, lines(results[-1]))), flush=True)
     if args.json:
         from sslnet.report import dump_json
 

@@ -64,17 +64,17 @@ def run(args: argparse.Namespace) -> int:
             results = procedure.run()
         except Stopped:
             log("stopped: the same command goes on from here")
-            return 130
+            return log.exit_code(130)
     result = as_json(procedure, results)
     table = procedure_table(results)
     atomic_write(os.path.join(task.folder, "report.json"), dump_json(result).encode())
     atomic_write(os.path.join(task.folder, "report.txt"), table.text().encode())
     if args.json:
         print(dump_json(result))
-        return 0
+        return log.exit_code(0)
     print_table(table)
     print("\n".join(["", *closing_lines(result)]))
-    return 0
+    return log.exit_code(0)
 
 
 def make_task(args: argparse.Namespace) -> Task:

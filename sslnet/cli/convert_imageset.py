@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslnet.errors import RunError, UsageError
+from sslnet.errors import RunError, UsageError, printable
 
 if TYPE_CHECKING:
     from sslnet.errors import DataError
@@ -96,4 +96,4 @@ def _encoding(args: argparse.Namespace) -> str | None:
 
 def _tell(error: DataError) -> None:
     assert error.span is not None
-    print(f"{error.span.path}:{error.span.line}: left out: {error.message}", file=sys.stderr)
+    print(printable(f"{error.span.path}:{error.span.line}: left out: {error.message}"), file=sys.stderr)

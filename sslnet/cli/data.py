@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sslnet.cli.log import terminal_console
+from sslnet.terminal import escape_streams
+
 HELP = "Makes the LMDBs of MNIST or CIFAR-10, from files on disk or from the net."
 EXAMPLE = "sslnet data mnist --from ~/Downloads --to data/mnist"
 
@@ -99,7 +102,6 @@ def _progress(name: str, total: int) -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
@@ -109,6 +111,7 @@ def _progress(name: str, total: int) -> Iterator[Progress | None]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=terminal_console(), transient=True) as bar:
+        escape_streams()  # the bar has put itself in front of them
         task = bar.add_task(name, total=total)
         yield lambda done, expected: bar.update(task, completed=done, total=expected or total)

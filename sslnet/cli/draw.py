@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, printable
 
 HELP = "Draws a net as an SVG picture: layers, shapes of blobs, numbers of parameters."
 EXAMPLE = "sslnet draw models/lenet/train_test.prototxt lenet.svg --phase TRAIN"
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     atomic_write(target, text.encode())
     if shown.unknown is not None:
         layer = f' (layer "{shown.unknown.layer}")' if shown.unknown.layer else ""
-        print(f"note: some shapes are not known: {shown.unknown.message}{layer}", file=sys.stderr)
+        print(f"note: some shapes are not known: {printable(shown.unknown.message + layer)}", file=sys.stderr)
         print("  --shape BLOB=N,C,H,W tells them", file=sys.stderr)
     print(f"{target}: {shown.layers} layers")
     return 0

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, printable
 
 HELP = "Writes a net as an ONNX model, checked in onnxruntime, for other engines to run."
 EXAMPLE = "sslnet export --model models/lenet/deploy.prototxt --weights lenet.caffemodel --output lenet.onnx"
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{target}: {size(len(data))}, {len(model.graph.node)} nodes, operator set {model.opset_import[0].version}")
     for title, infos in (("input", model.graph.input), ("output", model.graph.output)):
         for name, shape in shapes(infos).items():
-            print(f"  {title:6} {name}  {' x '.join(map(str, shape))}")
+            print(f"  {title:6} {printable(name)}  {' x '.join(map(str, shape))}")
     if steps:
         print(f"  images are expected as the training data were made: {json.dumps(steps)}")
     if relative is None:

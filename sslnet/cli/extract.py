@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError, suggestion
+from sslnet.errors import UsageError, printable, suggestion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         rows = extract(net, names, iterations, records, write, report)
     for name in names:
         shape = " x ".join(map(str, _row_shape(net, name))) or "1 number"
-        print(f"{args.output}: {name}, {rows[name]} rows of {shape}")
+        print(f"{args.output}: {printable(name)}, {rows[name]} rows of {shape}")
     return 0
 
 

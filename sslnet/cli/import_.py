@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, printable
 
 HELP = "Reads an ONNX model: a prototxt and weights to make sparse here, checked in onnxruntime."
 EXAMPLE = "sslnet import resnet.onnx --output nets/resnet"
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{model}: {len(imported.message.layer)} layers\n{weights}: {os.path.getsize(weights):,} bytes")
     for key, value in imported.metadata.items():
-        print(f"  {key}: {value}")
+        print(f"  {printable(key)}: {printable(str(value))}")
     if relative is None:
         print('not compared with the model: onnxruntime is not installed (pip install "sslnet[onnx]")')
     else:

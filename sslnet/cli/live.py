@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sslnet.cli.log import terminal_console
+from sslnet.errors import printable
+from sslnet.terminal import escape_streams
+
 if TYPE_CHECKING:
     from sslnet.cli.log import Log
 
@@ -22,7 +26,7 @@ class Live:
         self.values: dict[str, str] = {}
         self.text = ""
         self._progress = make_progress()
-        self._task = self._progress.add_task(title, total=last, completed=first)
+        self._task = self._progress.add_task(printable(title), total=last, completed=first)
         self._live = RichLive(
             get_renderable=lambda: Group(self._progress, self._details()),
             console=self._progress.console,
@@ -32,6 +36,7 @@ class Live:
 
     def open(self) -> None:
         self._live.start()
+        escape_streams()  # it has put itself in front of them
         self.log.write = self._above
 
     def close(self) -> None:
@@ -52,17 +57,16 @@ class Live:
         from rich.text import Text
 
         if self.text:
-            return Text(self.text, no_wrap=True, overflow="ellipsis")
+            return Text(printable(self.text), no_wrap=True, overflow="ellipsis")
         known = "  ".join(f"{name} {self.values[name]}" for name in FIELDS if name in self.values)
-        return Text(known, no_wrap=True, overflow="ellipsis")
+        return Text(printable(known), no_wrap=True, overflow="ellipsis")
 
     def _above(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def make_progress() -> Any:
     """The bar of rich: title, bar, iterations, time left."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -70,5 +74,5 @@ def make_progress() -> Any:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal_console(),
     )

@@ -1,13 +1,14 @@
 """``metrics.jsonl``: what a run measured, one JSON object a line, beside its snapshots.
 
 The first line tells of the run (``"type": "run"``: seed, versions, the solver as text). A run that resumes continues
-the file of its snapshots: lines from the resumed iteration on are taken away, for they will be measured again.
-A run that starts anew leaves an older file under another name, metrics.1.jsonl, metrics.2.jsonl, ...
+the file of its snapshots: lines from the resumed iteration on are taken away, for they will be measured again, and the
+half line that a killed run leaves. A run that starts anew leaves an older file under another name, metrics.1.jsonl,
+metrics.2.jsonl, ...
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import platform
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 
 from sslnet.errors import DataError
 from sslnet.files import atomic_write, read_text
+from sslnet.json_file import fields, parse_json, whole
 from sslnet.report import dump_json
 
 NAME = "metrics.jsonl"
@@ -39,7 +41,11 @@ class Metrics:
         else:
             atomic_write(path, "".join(kept).encode())
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        self.write("run" if kept is None else "resume", iteration=resumed or 0, **header)
+        try:
+            self.write("run" if kept is None else "resume", iteration=resumed or 0, **header)
+        except OSError:
+            self.close()
+            raise
 
     def write(self, kind: str, **fields: Any) -> None:
         """Appends one line: its type, the fields; NaN and infinity become null."""
@@ -47,7 +53,8 @@ class Metrics:
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of the half line that a full disk has left in the buffer
+            self._file.close()
 
 
 def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
@@ -74,14 +81,20 @@ def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
 def lines_before(path: Path, iteration: int, snapshot_prefix: str) -> list[str] | None:
     """The lines of a run up to an iteration, its header first; None when the file is not of this run's snapshots."""
     try:
-        lines = read_text(path, errors="strict").splitlines(keepends=True)
+        lines = [f"{line}\n" for line in read_text(path, errors="strict").split("\n")[:-1]]
     except (DataError, UnicodeDecodeError):
         return None
     records = [_record(line) for line in lines]
     if not records or records[0] is None or records[0].get("snapshot_prefix") != snapshot_prefix:
         return None
-    rest = [line for line, record in zip(lines[1:], records[1:]) if record and record.get("iteration", 0) < iteration]
-    return [lines[0], *rest]
+    return [lines[0], *(line for line, record in zip(lines[1:], records[1:]) if record and _before(record, iteration))]
+
+
+def _before(record: dict[str, Any], iteration: int) -> bool:
+    """Whether the run that goes on from a snapshot of that iteration does not measure this again: of the iteration itself
+    only the snapshot comes before it."""
+    at = whole(record.get("iteration"))
+    return at is not None and (at < iteration or (at == iteration and record.get("type") == "snapshot"))
 
 
 def _new_file(path: Path) -> TextIO:
@@ -112,11 +125,8 @@ def _set_aside(path: Path) -> None:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    """The object of a line; None for the half line that a killed run leaves."""
-    if not line.endswith("\n"):
-        return None
+    """The object of a line; None where it holds none."""
     try:
-        record = json.loads(line)
+        return fields(parse_json(line)) or None
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None

@@ -13,12 +13,13 @@ from sslnet import prototxt
 from sslnet.cli import metrics
 from sslnet.cli.live import Live
 from sslnet.cli.log import Log, loss_part, number
+from sslnet.errors import RunError
 from sslnet.monitor import Display, Monitor, Test
 from sslnet.report import coupled_table, sparsity_summary, sparsity_table, tied
 from sslnet.sparsity import measure_training
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sslnet.certificate import Certificate
     from sslnet.net import Net
@@ -76,7 +77,7 @@ class LogMonitor(Monitor):
         self.solver: Solver | None = None
 
     def on_warning(self, note: Note) -> None:
-        self.log(str(note))
+        self.log(*str(note).split("\n"))
 
     def on_start(self, solver: Solver) -> None:
         self.solver = solver
@@ -141,7 +142,7 @@ class ScreenMonitor(Monitor):
             self.live.tell(text)
 
     def on_warning(self, note: Note) -> None:
-        self.log(str(note))
+        self.log(*str(note).split("\n"))
 
     def on_start(self, solver: Solver) -> None:
         self.solver = solver
@@ -190,21 +191,25 @@ class ScreenMonitor(Monitor):
 
 
 class MetricsMonitor(Monitor):
-    """Keeps metrics.jsonl beside the snapshots."""
+    """Keeps metrics.jsonl beside the snapshots. Where that cannot be written, it says so, and the run goes on without it."""
 
-    def __init__(self, resumed: bool) -> None:
-        self.resumed = resumed
+    def __init__(self, resumed: bool, log: Callable[[str], object] = lambda line: None) -> None:
+        self.resumed, self.log = resumed, log
         self.file: metrics.Metrics | None = None
         self.solver: Solver | None = None
         self.started = 0.0
+        self.incomplete = ""
+        """Since the file could not be written: a sentence that names it and the cause."""
 
     def on_start(self, solver: Solver) -> None:
-        self.solver = solver
+        self.solver, self.started = solver, time.monotonic()
         path = Path(solver.prefix).parent / metrics.NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = metrics.header(prototxt.write(solver.param), solver.prefix, solver.seed)
-        self.file = metrics.Metrics(path, header, solver.iter if self.resumed else None)
-        self.started = time.monotonic()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = metrics.Metrics(path, header, solver.iter if self.resumed else None)
+        except (OSError, RunError) as error:
+            self._give_up(path, error)
 
     def on_display(self, record: Display) -> None:
         self._write(
@@ -236,8 +241,20 @@ class MetricsMonitor(Monitor):
             self.file.close()
 
     def _write(self, kind: str, **fields: Any) -> None:
-        if self.file is not None:
+        if self.file is None:
+            return
+        try:
             self.file.write(kind, seconds=round(time.monotonic() - self.started, 3), **fields)
+        except OSError as error:
+            file, self.file = self.file, None
+            file.close()
+            self._give_up(file.path, error)
+
+    def _give_up(self, path: Path, error: OSError | RunError) -> None:
+        cause = error.__cause__ if isinstance(error, RunError) else error
+        reason = getattr(cause, "strerror", None) or str(error)
+        self.incomplete = f"warning: the metrics are incomplete: {path} cannot be written: {reason}"
+        self.log(f"{self.incomplete}; the run goes on without them")
 
 
 class Memo(Monitor):

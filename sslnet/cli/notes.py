@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from sslnet.prototxt import Definition
 
 
-def tell_notes(*definitions: Definition, log: Callable[[str], object] | None = None) -> None:
+def tell_notes(*definitions: Definition, log: Callable[..., object] | None = None) -> None:
     """Each note once, to the log or to stderr."""
     told = dict.fromkeys(str(note) for definition in definitions for note in definition.notes)
     if not output_rule().writes:
         told |= dict.fromkeys(text for definition in definitions for text in _silent_writers(definition))
     for text in told:
         if log is not None:
-            log(text)
+            log(*text.split("\n"))
         else:
             print(text, file=sys.stderr)
 

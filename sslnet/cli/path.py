@@ -9,7 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_deterministic_option
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from sslnet import tradeoff
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             path = follow(plan, Monitors(shown, compiling), watching(log, compiling), log)
         except Stopped:
             log("stopped: the same command goes on with this point")
-            return 130
+            return log.exit_code(130)
     result = as_json(args, path)
     atomic_write(f"{plan.prefix}.json", dump_json(result).encode())
     atomic_write(f"{plan.prefix}.csv", tradeoff_csv(path).encode())
@@ -70,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
         plot_tradeoff(path, args.plot)
     if args.json:
         print(dump_json(result))
-        return 0
+        return log.exit_code(0)
     print_table(tradeoff_table(path))
     written = [f"{plan.prefix}.json", f"{plan.prefix}.csv", *([args.plot] if args.plot else [])]
-    print("\n".join(["", "wrote", *(f"  {name}" for name in written), *next_lines(definition, path)]))
-    return 0
+    lines = ["", "wrote", *(f"  {name}" for name in written), *next_lines(definition, path)]
+    print("\n".join(map(printable, lines)))
+    return log.exit_code(0)
 
 
 def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Plan:

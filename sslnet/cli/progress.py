@@ -7,6 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from sslnet.cli.log import terminal_console
+from sslnet.terminal import escape_streams
+
 Report = Callable[[int], None]
 EVERY, SECONDS = 1000, 5.0
 """Records, and seconds, that lie between two lines at least."""
@@ -21,11 +24,11 @@ def progress(what: str, total: int) -> Iterator[Report]:
     if not sys.stderr.isatty():
         yield _lines(what)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
+    with Progress(*columns, console=terminal_console(), transient=True, refresh_per_second=5) as bar:
+        escape_streams()  # the bar has put itself in front of them
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.log import Log
@@ -35,5 +35,14 @@ def solver_monitor(log: Log) -> Any:
 
 
 def watching(log: Log, compiling: Compiling) -> Callable[[Solver], contextlib.AbstractContextManager[None]]:
-    """For each solver: Ctrl-C and SIGTERM stop it where it can go on later."""
-    return lambda solver: signal_effects(solver.request, log, "stop", "none", compiling.give_up)
+    """For each solver: Ctrl-C, SIGTERM and a reader of the log who goes stop it where it can go on later."""
+
+    @contextlib.contextmanager
+    def watch(solver: Solver) -> Iterator[None]:
+        with (
+            signal_effects(solver.request, log, "stop", "none", compiling.give_up),
+            log.stopping(lambda: solver.request("stop")),
+        ):
+            yield
+
+    return watch

@@ -1,13 +1,37 @@
-"""What Ctrl-C, a hang-up and a request to end do to a run: ask the solver for a snapshot, or to stop with one."""
+"""What signals do to a command. To a run Ctrl-C, a hang-up and a request to end ask the solver for a snapshot, or to stop
+with one (``signal_effects``); any other command they end as an exception does, which leaves no temporary file behind
+(``Ended``)."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 EFFECTS = ("stop", "snapshot", "none")
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: the command ends as by Ctrl-C, so whatever is safe against the one is safe against the other."""
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[list[int]]:
+    """While it lasts SIGTERM and SIGHUP raise Ended in the main thread, where nobody has decided otherwise (as nohup has).
+
+    Gives a list of the signals that have come.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise Ended(signal.Signals(number).name)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    with _handlers({number: handle for number in numbers if signal.getsignal(number) is signal.SIG_DFL}):
+        yield received
 
 
 @contextlib.contextmanager
@@ -42,11 +66,17 @@ def signal_effects(
 
     names = {"SIGINT": sigint, "SIGHUP": sighup, "SIGTERM": "stop"}
     effects = {getattr(signal, name): effect for name, effect in names.items() if hasattr(signal, name)}
+    with _handlers(dict.fromkeys(effects, handle)):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Installs handlers while the block runs, in the main thread: only it can; elsewhere signals keep their meaning."""
+    old = {}
     try:
-        old = {number: signal.signal(number, handle) for number in effects}
-    except ValueError:  # only the main thread can; elsewhere signals keep their meaning
-        old = {}
-    try:
+        if threading.current_thread() is threading.main_thread():
+            old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         yield
     finally:
         for number, handler in old.items():

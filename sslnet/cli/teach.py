@@ -7,7 +7,7 @@ import math
 import os
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, printable
 
 HELP = "Puts a trained net beside a small one that learns from it: files ready for fine-tuning."
 EXAMPLE = (
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         print(dump_json({**record, "loss_weight": taught.weight}))
         return 0
     print("\n".join(["wrote", f"  {paths['model']}", f"  {paths['weights']}"]))
-    print(f"\n{taught.scores[0]} is drawn towards {taught.scores[1]} with weight {taught.weight:g} while it trains:")
+    scores = [printable(name) for name in taught.scores]
+    print(f"\n{scores[0]} is drawn towards {scores[1]} with weight {taught.weight:g} while it trains:")
     print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(as_json(args, net, iterations, outputs, loss)))
     else:
-        log.result("\n".join([*summary(net, outputs, loss), *error_lines(net, outputs, iterations)]))
+        log.result(*summary(net, outputs, loss), *error_lines(net, outputs, iterations))
     return 0
 
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     log, memo = Log(), Memo()
     definition = solver_definition(args)
     screen = ScreenMonitor(log) if log.terminal else LogMonitor(log)
-    metrics = MetricsMonitor(resumed=bool(args.snapshot))
+    metrics = MetricsMonitor(resumed=bool(args.snapshot), log=log)
     weights = split_names(args.weights)
     show = screen.show if isinstance(screen, ScreenMonitor) else None
     with closing(screen, metrics), Compiling(log, show) as compiling:
@@ -86,10 +86,13 @@ def run(args: argparse.Namespace) -> int:
         )
         check_certificate(solver, args)
         introduce(solver, args, log)
-        with signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up):
+        with (
+            signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up),
+            log.stopping(lambda: solver.request("stop")),
+        ):
             solver.solve()
             stopped = solver.iter < solver.param.max_iter
-            if not stopped and any(record.iteration < solver.iter for record in memo.tests.values()):
+            if not stopped and test_is_due(solver, memo):
                 solver.test()
         certificates = None
         if args.certificate is not None and not stopped:  # who stops a run does not want to wait
@@ -102,8 +105,10 @@ def run(args: argparse.Namespace) -> int:
         lines += ["", f"batches left out, since their data could not be used: {solver.data_errors.count}"]
     if steering is not None and steering.targets.of == "speedup" and not stopped:
         lines += ["", f"compacted, the net runs {race_of(solver, steering.targets.batch)}"]
-    log.result("\n".join(lines))
-    return 130 if stopped else 0
+    if metrics.incomplete:
+        lines += ["", metrics.incomplete]
+    log.result(*lines)
+    return log.exit_code(130 if stopped else 0)
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:
@@ -168,7 +173,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
 
     if not log.terminal:
         log(f"sslnet {__version__}")
-        log("Initializing solver from parameters:\n" + prototxt.write(solver.param).rstrip("\n"))
+        log("Initializing solver from parameters:", *prototxt.write(solver.param).rstrip("\n").split("\n"))
     net = solver.net
     tell_notes(solver.definition, net.definition, *(test.definition for test in solver.test_nets), log=log)
     taken = size(solver.memory())
@@ -213,6 +218,15 @@ def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
         )
 
 
+def test_is_due(solver: Solver, memo: Memo) -> bool:
+    """Whether the run tests at all, and has not tested its last weights: max_iter need not be a time of a test. A run that
+    was resumed behind the last such time has no test of its own yet, and ends as the uninterrupted one does."""
+    param = solver.param
+    tests = param.test_interval > 0 and (param.test_initialization or param.test_interval <= param.max_iter)
+    done = sum(record.iteration == solver.iter for record in memo.tests.values())
+    return tests and done < len(solver.test_nets)
+
+
 # -- after -------------------------------------------------------------------------------------------------------------
 
 
@@ -228,12 +242,12 @@ def closing_lines(
     from sslnet.report import certificate_table, coupled_table, sparsity_table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    lines = [*test_lines(solver, memo), "", sparsity_table(sparsity.layers).text(width).rstrip("\n"), ""]
+    lines = [*test_lines(solver, memo), "", *sparsity_table(sparsity.layers).text(width).splitlines(), ""]
     if sparsity.coupled:
-        lines += [coupled_table(sparsity.coupled).text(width).rstrip("\n"), ""]
+        lines += [*coupled_table(sparsity.coupled).text(width).splitlines(), ""]
     if certificates is not None:
         table = certificate_table(certificates, args.certificate, caveats(solver))
-        lines += [table.text(width).rstrip("\n"), ""]
+        lines += [*table.text(width).splitlines(), ""]
     weights = memo.weights
     if weights is None and solver.last_snapshot is not None:  # a run resumed where it had ended
         weights = solver.last_snapshot.replace(".solverstate", ".caffemodel")

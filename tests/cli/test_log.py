@@ -12,7 +12,7 @@ from sslnet.cli.log import Log, loss_part, number, prefix
 
 GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+\] (.*)")
 
-SCRIPT = "from sslnet.cli.log import Log; log = Log(); log('one\\ntwo'); log.result('three\\nfour')"
+SCRIPT = "from sslnet.cli.log import Log; log = Log(); log('one', 'two'); log.result('three', 'four')"
 
 
 def test_prefix_is_that_of_glog() -> None:
@@ -20,7 +20,7 @@ def test_prefix_is_that_of_glog() -> None:
 
 
 def test_every_line_of_the_log_is_stamped(capsys: pytest.CaptureFixture[str]) -> None:
-    Log()("Solving net\nLearning Rate Policy: fixed")
+    Log()("Solving net", "Learning Rate Policy: fixed")
     lines = capsys.readouterr().err.splitlines()
     assert [GLOG.fullmatch(line)[1] for line in lines] == ["Solving net", "Learning Rate Policy: fixed"]
 

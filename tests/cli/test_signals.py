@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import sslnet
 from sslnet import cli
-from sslnet.cli.signals import signal_effects
+from sslnet.cli.signals import Ended, ended_by_signals, signal_effects
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
 
@@ -122,3 +123,49 @@ def test_stop_interrupts_at_once_where_nothing_would_be_lost() -> None:
         assert asked == ["snapshot"]
         os.kill(os.getpid(), signal.SIGINT)
     assert asked == ["snapshot"]
+
+
+EXTRACT = "extract --model net.prototxt --weights w.caffemodel --blobs ip --iterations 1000000 --output"
+
+
+@pytest.mark.parametrize("output", ["out.h5", "out_lmdb"])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_command_that_is_ended_leaves_no_temporary_file(name: str, code: int, output: str, tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    sslnet.Net(str(tmp_path / "net.prototxt"), phase=0).save(str(tmp_path / "w.caffemodel"))
+    before = {path.name for path in tmp_path.iterdir()}
+    command = [sys.executable, "-m", "sslnet", *EXTRACT.split(), output]
+    environment = os.environ | {"PYTHONPATH": str(Path(sslnet.__file__).parent.parent)}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: len(list(tmp_path.iterdir())) > len(before) or run.poll() is not None)
+        time.sleep(0.2)
+        run.send_signal(getattr(signal, name))
+        _, said = run.communicate(timeout=100)
+    finally:
+        run.kill()
+    assert (run.returncode, said.splitlines()[-1]) == (code, f"ended by {name}")
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_signals_that_are_ignored_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with ended_by_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_request_to_end_interrupts_where_nobody_has_decided_otherwise() -> None:
+    with pytest.raises(Ended, match="SIGTERM"), ended_by_signals():
+        with signal_effects(lambda action: None, lambda text: None):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["--version"]).result() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import pytest
 import sslnet
 from sslnet import cli, prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.cli.metrics import Metrics
 from sslnet.cli.train import is_learned_zero
 from sslnet.solver import Solver
 from sslnet.sparsity import measure_training
@@ -402,3 +405,121 @@ def test_other_file_of_a_snapshot_names_its_option(
 ) -> None:
     assert cli.main(["train", "--solver", "solver.prototxt", option, file]) == 2
     assert other in capsys.readouterr().err
+
+
+# -- where the log and the metrics go ------------------------------------------------------------------------------------
+
+
+def results(text: str) -> list[str]:
+    """The lines of the outcome, without the pace of the machine."""
+    return [line for line in text.splitlines() if not line.startswith("snapshot:")]
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what is of one process."""
+    records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in records if r["type"] not in ("run", "resume")]
+
+
+@pytest.mark.parametrize("options", [[], ["--set", "display=0"], ["--set", "test_interval=7", "--set", "max_iter=13"]])
+def test_run_resumed_behind_its_last_test_ends_as_the_whole_one(
+    options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--set", "max_iter=13", "--set", "snapshot=12", "--set", "test_interval=5", *options]
+    assert train(*options) == 0
+    whole, lines = measured(folder), results(capsys.readouterr().out)
+    assert lines[0].startswith("test error: ")
+    assert train(*options, "--snapshot", "run/small_iter_12.solverstate") == 0
+    assert results(capsys.readouterr().out) == lines
+    assert measured(folder) == whole
+
+
+def test_run_that_never_tests_has_no_last_test(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--set", "max_iter=4", "--set", "test_interval=5", "--set", "test_initialization=false"]
+    assert train(*options) == 0
+    assert "test error" not in capsys.readouterr().out
+
+
+def shell(script: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script of bash in which $TRAIN trains."""
+    command = [sys.executable, "-m", "sslnet", "train", "--solver", "solver.prototxt", "--threads", "1", *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(sslnet.__file__).parent.parent), "TRAIN": shlex.join(command)}
+    done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    return done
+
+
+def test_run_whose_reader_goes_stops_with_a_snapshot(folder: Path) -> None:
+    done = shell("eval $TRAIN 2>&1 | head -1; echo ${PIPESTATUS[0]}", folder, "--set", "max_iter=1000000")
+    first, code = done.stdout.splitlines()
+    assert (first[-len("sslnet 0.1.0") :].split()[0], code, done.stderr) == ("sslnet", "141", "")
+    (state,) = (folder / "run").glob("*.solverstate")
+    assert train("--snapshot", str(state), "--set", f"max_iter={int(state.stem.rpartition('_')[2]) + 3}") == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
+def test_run_whose_log_cannot_be_written_goes_on(folder: Path) -> None:
+    done = shell("eval $TRAIN 2>/dev/full; echo $?", folder)
+    assert done.stdout.splitlines()[0].startswith("test error: ")
+    assert done.stdout.splitlines()[-1] == "0"
+    assert (folder / "run" / "small_iter_20.solverstate").exists()
+
+
+@pytest.mark.parametrize("failing", ["open", "write"])
+def test_run_goes_on_without_metrics_where_the_disk_is_full(
+    failing: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write = Metrics.write
+
+    def fails(self: Metrics, kind: str, **fields: Any) -> None:
+        if kind == ("run" if failing == "open" else "test"):
+            raise full
+        write(self, kind, **fields)
+
+    monkeypatch.setattr(Metrics, "write", fails)
+    assert train() == 0
+    printed = capsys.readouterr()
+    words = "the metrics are incomplete: run/metrics.jsonl cannot be written: No space left on device"
+    assert printed.out.splitlines()[-1] == f"warning: {words}"
+    assert printed.err.count(words) == 1
+    assert (folder / "run" / "small_iter_20.solverstate").exists()
+
+
+# -- names as an attacker chooses them -----------------------------------------------------------------------------------
+
+EVIL = r"a\nIteration 7, loss = 0 \033]0;owned\007\302\233[31m\342\200\256"
+
+
+def test_names_reach_the_log_and_the_results_as_escapes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        NET.replace('name: "small"', f'name: "{EVIL}"').replace('"loss"', f'"{EVIL}"').replace('"conv"', f'"c{EVIL}"')
+    )
+    (folder / "net.prototxt").write_text(text)
+    assert train("--set", "max_iter=5", "--set", "display=1") == 0
+    for text in capsys.readouterr():
+        lines = text.removesuffix("\n").split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert not any(line.partition("] ")[2].startswith("Iteration 7") or line.startswith("Iter") for line in lines)
+
+
+def test_names_reach_a_terminal_as_escapes(folder: Path) -> None:
+    pty = pytest.importorskip("pty")
+    (folder / "net.prototxt").write_text(NET.replace('"small"', f'"{EVIL}"').replace('"conv"', f'"c{EVIL}"'))
+    command = [sys.executable, "-m", "sslnet", "train", "--solver", "solver.prototxt", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(sslnet.__file__).parent.parent), "TERM": "xterm"}
+    ours, theirs = pty.openpty()
+    run = subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the run is over
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    assert run.wait(timeout=100) == 0
+    text = shown.decode()
+    assert "\x1b[" in text  # the bar and the table's colours
+    assert r"\x1b]0;owned\x07\x9b[31m\u202e" in text
+    assert not re.search("\x1b\\]|\x07|\x9b|\u202e", text)
+    assert not re.search(r"^Iteration 7, loss", text, flags=re.MULTILINE)
