@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
 from sslnet.cli.log import READER_GONE, Patient, silence
-from sslnet.cli.signals import Ended, ended_by_signals
 from sslnet.cli.options import rule_of
+from sslnet.cli.signals import Ended, ended_by_signals
 from sslnet.errors import SslnetError, UsageError, printable, suggestion
 from sslnet.output_rule import layers_write
 from sslnet.terminal import escaped_streams
