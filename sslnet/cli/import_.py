@@ -52,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{model}: {len(imported.message.layer)} layers\n{weights}: {os.path.getsize(weights):,} bytes")
     for key, value in imported.metadata.items():
-        print(f"  {printable(key)}: {printable(str(value))}")
-    if relative is None:
+        print(f"  {printable(key)}: {printable(value)}")
+    if imported.too_large:
+        print(f"not compared with the model: {imported.too_large}")
+    elif relative is None:
         print('not compared with the model: onnxruntime is not installed (pip install "sslnet[onnx]")')
     else:
         print(

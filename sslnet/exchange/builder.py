@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, SslnetError
-from sslnet.exchange.source import Node, Source
+from sslnet.exchange.limits import MOST_AXES, tidy
+from sslnet.exchange.node import Node
+from sslnet.exchange.source import Source
 from sslnet.weights import blob_proto
 
 
@@ -18,9 +21,10 @@ class Builder:
 
     def __init__(self, source: Source, name: str) -> None:
         self.source = source
-        self.message = pb.NetParameter(name=name)
+        self.message = pb.NetParameter(name=tidy(name))
         self._blobs: dict[str, str] = {}
-        self._names: set[str] = set()
+        self._names: dict[str, int] = {}
+        self._tops: dict[str, int] = {}
         self._padding: dict[str, list[int]] = {}
         for value, shape in source.inputs.items():
             layer = self.message.layer.add(name=self._layer_name(value), type="Input", top=[self.new_blob(value)])
@@ -31,16 +35,18 @@ class Builder:
 
     def blob(self, node: Node, index: int) -> str:
         """The blob that an input of the node is. raises DefinitionError for one that is padded or a constant"""
-        value = node.inputs[index]
+        value = node.input(index)
         if value in self._padding:
             raise node.error("it reads padded values: only convolutions and pooling can take padding over")
         if value not in self._blobs:
+            if not self.source.is_constant(value):
+                raise node.error(f'its input "{value}" is made by no node that has a layer')
             raise node.error(f'its input "{value}" is a constant, in a place where a blob is needed')
         return self._blobs[value]
 
     def padded_blob(self, node: Node) -> str:
         """The blob that the node's first input is, for layers that take padding over."""
-        return self._blobs[node.inputs[0]] if node.inputs[0] in self._padding else self.blob(node, 0)
+        return self._blobs[node.input(0)] if node.input(0) in self._padding else self.blob(node, 0)
 
     def blob_of(self, value: str) -> str:
         """The name of the blob that a value is; empty where there is none."""
@@ -55,28 +61,53 @@ class Builder:
             if other in table:
                 table[value] = table[other]  # type: ignore[assignment]
         if self.source.is_constant(other):
-            self.source.constants[value] = self.source.constants[other]
+            self.source.same(value, other)
 
-    def shape(self, node: Node, index: int) -> tuple[int, ...]:
-        return self.source.shape(node, node.inputs[index])
+    def shape(self, node: Node, index: int, least: int = 1) -> tuple[int, ...]:
+        """The shape of an input. raises DefinitionError for one with less than so many axes"""
+        shape = self.source.shape(node, node.input(index))
+        if len(shape) < least:
+            raise node.error(f"input {index} has {len(shape)} axes, less than {least}")
+        return shape
 
     def output_shape(self, node: Node) -> tuple[int, ...]:
-        return self.source.shape(node, node.outputs[0])
+        return self.source.shape(node, node.result)
 
     def known(self, node: Node, index: int) -> np.ndarray:
-        """An input that must be a constant."""
+        """An input that must be a constant, of numbers."""
         value = self.source.constant(node, index)
         if value is None:
             raise node.error(f"input {index} is missing")
+        if value.dtype.kind in "cOSU":
+            raise node.error(f"input {index} holds no real numbers")
         return value
+
+    def known_number(self, node: Node, index: int) -> float:
+        """An input that must be a constant with one value."""
+        value = self.known(node, index)
+        if value.size != 1:
+            raise node.error(f"input {index} has {value.size} values, not one")
+        return float(value.reshape(-1)[0])
+
+    def known_integers(self, node: Node, index: int) -> list[int]:
+        """An input that must be a constant list of whole numbers."""
+        value = self.known(node, index)
+        if value.dtype.kind not in "iu" or value.ndim > 1:
+            raise node.error(f"input {index} is no list of whole numbers")
+        return [int(number) for number in value.reshape(-1)]
 
     def axes(self, node: Node) -> list[int]:
         """The axes that a reduction goes over, counted from the first."""
-        count = len(self.shape(node, 0))
-        given = node.get("axes")
-        if given is None and len(node.inputs) > 1:
-            given = self.source.constant(node, 1)
-        return sorted(int(axis) % count for axis in (range(count) if given is None else given))
+        count = len(self.shape(node, 0, 0))
+        given = list(range(count))
+        if node.has("axes"):
+            given = node.integers("axes")
+        elif node.has_input(1):
+            given = self.known_integers(node, 1)
+        axes = sorted(node.place(axis, count) for axis in given)
+        if len(set(axes)) < len(axes):
+            raise node.error(f"axes {axes}: one of them twice")
+        return axes
 
     # -- layers --------------------------------------------------------------------------------------------------------
 
@@ -102,24 +133,36 @@ class Builder:
         name = self._layer_name(f"{node.name}_{suffix}" if suffix else node.name)
         layer = self.message.layer.add(name=name, type=kind, bottom=bottom)
         if last:
+            if kind != "Slice" and node.outputs != [node.result]:
+                raise node.error(f"it has {len(node.outputs)} outputs; only the first has a counterpart")
             for value in node.outputs:
                 layer.top.append(self.new_blob(value))
                 self.become(value, layer.top[-1])
         else:
             layer.top.extend(self.new_blob(f"{name}_{k}" if k else name) for k in range(tops or 1))
         for array in blobs:
-            self.add_blob(layer, array)
+            self.add_blob(node, layer, array)
         return layer
 
-    def add_blob(self, layer: Any, array: np.ndarray) -> None:
+    def add_blob(self, node: Node, layer: Any, array: np.ndarray) -> None:
+        self.source.room.take(node, array.shape)
         layer.blobs.append(blob_proto(np.ascontiguousarray(array, np.float32)))
 
-    def weights(self, node: Node, index: int) -> np.ndarray:
-        """A constant as a layer's parameter."""
-        return self.known(node, index).astype(np.float32)
+    def weights(self, node: Node, index: int, least: int = 0, most: int = MOST_AXES) -> np.ndarray:
+        """A constant as a layer's parameter. raises DefinitionError where it has not from ``least`` to ``most`` axes, or no values"""
+        values = self.known(node, index)
+        if not least <= values.ndim <= most or not values.size:
+            raise node.error(f"weights of shape {values.shape}")
+        return values.astype(np.float32)
 
-    def optional_weights(self, node: Node, index: int) -> list[np.ndarray]:
-        return [self.weights(node, index)] if index < len(node.inputs) and node.inputs[index] else []
+    def optional_weights(self, node: Node, index: int, size: int) -> list[np.ndarray]:
+        """A constant that may be left out, with so many values or one for all of them."""
+        if not node.has_input(index):
+            return []
+        values = self.weights(node, index).reshape(-1)
+        if values.size not in (1, size):
+            raise node.error(f"input {index} has {values.size} values, not {size}")
+        return [np.broadcast_to(values, (size,))]
 
     def silence(self, node: Node, blobs: list[str], suffix: str) -> None:
         if blobs:
@@ -128,7 +171,7 @@ class Builder:
     def reshape(self, node: Node, bottom: list[str]) -> None:
         """A Reshape to the shape of the node's output; the batch stays free where it stays the first axis."""
         before, after = self.shape(node, 0), self.output_shape(node)
-        if after == (before[0], int(np.prod(before[1:]))):
+        if after == (before[0], math.prod(before[1:])):
             self.layer(
                 node, "Flatten", bottom=bottom, suffix="flatten" if self.message.layer[-1].name == node.name else ""
             )
@@ -153,25 +196,27 @@ class Builder:
         if operation == "Add" and self._joins_maker(node, bottom, axis, kept, shape):
             maker = self.message.layer[-1]
             (maker.scale_param if maker.type == "Scale" else maker.inner_product_param).bias_term = True
-            self.add_blob(maker, values.reshape(kept))
-            maker.top[0] = self.new_blob(node.outputs[0])
-            self.become(node.outputs[0], maker.top[0])
+            self.add_blob(node, maker, values.reshape(kept))
+            maker.top[0] = self.new_blob(node.result)
+            self.become(node.result, maker.top[0])
             return
         layer = self.layer(node, "Bias" if operation == "Add" else "Scale", bottom=[bottom])
         param = layer.bias_param if operation == "Add" else layer.scale_param
         param.axis, param.num_axes = axis, len(kept)
-        self.add_blob(layer, values.reshape(kept))
+        self.add_blob(node, layer, values.reshape(kept))
 
     def last_layer(self, node: Node, *kinds: str) -> Any:
         """The layer that was added last, if it is of such a type and made for this node alone; else None."""
-        layer, value = self.message.layer[-1], node.inputs[0]
+        layer, value = self.message.layer[-1], node.input(0)
         mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
         return layer if mine and self._readers(layer.top[0]) == 1 else None
 
     def take_back(self, node: Node) -> None:
         """Removes the layer that was added last: the node reads what that one read."""
-        self.become(node.inputs[0], self.message.layer[-1].bottom[0])
-        self._names.discard(self.message.layer[-1].name)
+        self.become(node.input(0), self.message.layer[-1].bottom[0])
+        del self._names[self.message.layer[-1].name]
+        for top in self.message.layer[-1].top:
+            del self._tops[top]
         del self.message.layer[-1]
 
     def skip_flatten(self, node: Node, weights: np.ndarray) -> np.ndarray:
@@ -233,10 +278,16 @@ class Builder:
 
     def remember_padding(self, node: Node, amounts: list[int]) -> None:
         half = len(amounts) // 2
-        if half < 3 or any(amounts[:2]) or any(amounts[half : half + 2]) or min(amounts) < 0:
+        if (
+            len(amounts) != 2 * len(self.shape(node, 0))
+            or half < 3
+            or any(amounts[:2])
+            or any(amounts[half : half + 2])
+            or min(amounts) < 0
+        ):
             raise node.error(f"padding {amounts}: only that of images, by 0 or more pixels, can be taken over")
-        self._blobs[node.outputs[0]] = self.blob(node, 0)
-        self._padding[node.outputs[0]] = [int(n) for n in (*amounts[2:half], *amounts[half + 2 :])]
+        self._blobs[node.result] = self.blob(node, 0)
+        self._padding[node.result] = [int(n) for n in (*amounts[2:half], *amounts[half + 2 :])]
 
     def unused_padding(self, path: str) -> list[SslnetError]:
         """An error for each output of the model that is a padded value."""
@@ -248,7 +299,7 @@ class Builder:
 
     def padding(self, node: Node) -> tuple[list[int], list[int]]:
         """Zeros that a Pad puts around what the node reads: in front and behind, for each axis of the image."""
-        amounts = self._padding.get(node.inputs[0], [])
+        amounts = self._padding.get(node.input(0), [])
         half = len(amounts) // 2
         return amounts[:half], amounts[half:]
 
@@ -256,9 +307,9 @@ class Builder:
         self, node: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> tuple[list[int], list[int]]:
         """The node's own padding, in front and behind, for each axis of the image."""
-        axes, auto = len(kernel), node.get("auto_pad", "NOTSET")
+        axes, auto = len(kernel), node.text("auto_pad", "NOTSET")
         if auto not in ("SAME_UPPER", "SAME_LOWER"):
-            pads = list(node.get("pads", [0] * (2 * axes)))
+            pads = node.integers("pads", [0] * (2 * axes), count=2 * axes, least=0)
             return pads[:axes], pads[axes:]
         sizes = zip(self.output_shape(node)[2:], strides, kernel, dilations, self.shape(node, 0)[2:])
         missing = [max((out - 1) * s + (k - 1) * d + 1 - n, 0) for out, s, k, d, n in sizes]
@@ -277,35 +328,25 @@ class Builder:
 
     def new_blob(self, wanted: str) -> str:
         """A name for a blob: the one wanted, or the next that is free."""
-        taken = {top for layer in self.message.layer for top in layer.top}
-        name, number = wanted, 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        return name
+        return _free(tidy(wanted), self._tops)
 
     def name_outputs(self) -> None:
         """Gives blobs that are outputs of the model the names that these have there, where nothing else is called so."""
-        outputs = set(self.source.outputs)
+        fixed = {tidy(value) for value in self.source.outputs} | {self.blob_of(value) for value in self.source.inputs}
         taken = {top for layer in self.message.layer for top in layer.top}
-        fixed = outputs | set(self.source.inputs)
+        names: dict[str, str] = {}
         for value in self.source.outputs:
-            blob = self.blob_of(value)
-            if not blob or blob in fixed or value in taken:
-                continue
-            for layer in self.message.layer:
-                for names in (layer.bottom, layer.top):
-                    names[:] = [value if name == blob else name for name in names]
-            self._blobs = {key: value if name == blob else name for key, name in self._blobs.items()}
-            taken.add(value)
+            blob, wanted = self.blob_of(value), tidy(value)
+            if blob and blob not in fixed and blob not in names and wanted not in taken:
+                names[blob] = wanted
+                taken.add(wanted)
+        for layer in self.message.layer if names else ():
+            for listed in (layer.bottom, layer.top):
+                listed[:] = [names.get(name, name) for name in listed]
+        self._blobs = {value: names.get(blob, blob) for value, blob in self._blobs.items()}
 
     def _layer_name(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._names:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._names.add(name)
-        return name
+        return _free(tidy(wanted), self._names)
 
     def _joins_maker(self, node: Node, bottom: str, axis: int, kept: list[int], shape: tuple[int, ...]) -> bool:
         """Whether a summand of shape ``kept`` from ``axis`` on can be the bias of the layer just added, which makes ``bottom``."""
@@ -322,6 +363,16 @@ class Builder:
         value = next(name for name in node.inputs if not self.source.is_constant(name))
         readers = sum(value in other.inputs for other in self.source.nodes)
         return readers == 1 and value not in self.source.outputs
+
+
+def _free(wanted: str, taken: dict[str, int]) -> str:
+    """The name, or the next with a number that is free. taken: names, each with the number that was last put behind it"""
+    name = wanted
+    while name in taken:
+        taken[wanted] += 1
+        name = f"{wanted}_{taken[wanted]}"
+    taken[name] = 1
+    return name
 
 
 def along(whole: tuple[int, ...], part: tuple[int, ...], *, batch: bool = False) -> tuple[int, tuple[int, ...]]:
@@ -385,8 +436,8 @@ class Chain:
     def end(self) -> None:
         """Makes what was added last the node's output."""
         if self._top is None:
-            self.builder.same(self.node.outputs[0], self.node.inputs[0])
+            self.builder.same(self.node.result, self.node.input(0))
             return
         layer, takes = self._top
-        layer.top[takes] = self.builder.new_blob(self.node.outputs[0])
-        self.builder.become(self.node.outputs[0], layer.top[takes])
+        layer.top[takes] = self.builder.new_blob(self.node.result)
+        self.builder.become(self.node.result, layer.top[takes])

@@ -7,8 +7,9 @@ constants and shapes alone is computed once; Dropout, Identity and the like vani
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ import numpy as np
 from google.protobuf import json_format
 
 from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
 from sslnet.compress.compare import Difference, blob_difference
-from sslnet.errors import DefinitionError, ErrorList, RunError, SslnetError
+from sslnet.errors import DataError, DefinitionError, ErrorList, RunError, SslnetError, printable
 from sslnet.exchange.builder import Builder
+from sslnet.exchange.limits import MOST_ERRORS, MOST_NAME, MOST_WORK, tidy
+from sslnet.exchange.node import Node
 from sslnet.exchange.readers import READERS
 from sslnet.exchange.runtime import run_in_onnxruntime
-from sslnet.exchange.source import Source, load
+from sslnet.exchange.source import Source, first_line, load
+from sslnet.footprint import measure
 from sslnet.net import Net
 from sslnet.prototxt import Definition
 
@@ -35,14 +40,16 @@ class Imported:
 
     message     pb.NetParameter: the definition, for phase TEST
     weights     pb.NetParameter with the blobs of its layers
-    difference  from what onnxruntime makes of the model; None when that is not installed
+    difference  from what onnxruntime makes of the model; None when that is not installed or the net is too large
     metadata    what the model says of itself
+    too_large   why the net was not compared with the model, if its size is the reason
     """
 
     message: Any
     weights: Any
     difference: Difference | None
     metadata: dict[str, str] = field(default_factory=dict)
+    too_large: str = ""
 
 
 def from_onnx(path: str | Path, batch: int = 1) -> Imported:
@@ -53,31 +60,24 @@ def from_onnx(path: str | Path, batch: int = 1) -> Imported:
     raises DataError for a file that is no model, DefinitionError (one for each node) for what has no counterpart here,
     RunError when the net computes something else
     """
+    try:
+        return _imported(path, batch)
+    except SslnetError as error:
+        error.path = error.path or str(path)
+        raise
+
+
+def _imported(path: str | Path, batch: int) -> Imported:
     source = load(path, batch)
     builder = Builder(source, Path(path).stem)
-    errors: list[SslnetError] = []
-    waiting = deque(source.nodes)
-    while waiting:
-        node = waiting.popleft()
-        try:
-            if node.op == "If":
-                waiting.extendleft(reversed(source.inline(node)))
-                continue
-            if source.fold(node):
-                continue
-            if node.op not in READERS:
-                raise DefinitionError(f"there is no layer for the operator {node.op}", layer=node.name)
-            READERS[node.op](builder, node)
-        except SslnetError as error:
-            error.path = error.path or str(path)
-            errors.append(error)
-            for value in node.outputs:  # so that each fault is told once
-                builder.become(value, value)
-    errors += builder.unused_padding(str(path))
+    errors = _read_nodes(source, builder, str(path)) + builder.unused_padding(str(path))
     if errors:
-        raise errors[0] if len(errors) == 1 else ErrorList(errors[:20])
+        raise errors[0] if len(errors) == 1 else ErrorList(errors[:MOST_ERRORS])
+    blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
+    if not blobs:
+        raise DefinitionError("its outputs are constants, or its inputs as they are", path=str(path))
     builder.name_outputs()
-    builder.message.name = source.metadata.get("name") or builder.message.name
+    builder.message.name = tidy(source.metadata.get("name", "")) or builder.message.name
     _keep_preprocessing(builder.message, source.metadata)
     weights = pb.NetParameter(name=builder.message.name)
     for layer in builder.message.layer:
@@ -85,34 +85,110 @@ def from_onnx(path: str | Path, batch: int = 1) -> Imported:
             weights.layer.add(name=layer.name, type=layer.type).blobs.extend(layer.blobs)
             del layer.blobs[:]
     net = Net(Definition(builder.message), weights if weights.layer else None, pb.TEST)
-    return Imported(builder.message, weights, _compare(path, net, builder, source), source.metadata)
+    why = _too_large(net, source)
+    difference = None if why else _compare(path, net, builder, source)
+    return Imported(builder.message, weights, difference, source.metadata, why)
+
+
+def _read_nodes(source: Source, builder: Builder, path: str) -> list[SslnetError]:
+    """Reads all nodes in order; returns an error for each that has no counterpart here, until there are too many."""
+    errors: list[SslnetError] = []
+    broken: set[str] = set()  # values of such nodes: what is wrong with those that read them follows from it
+    waiting = deque(source.nodes)
+    while waiting and len(errors) < MOST_ERRORS:
+        node = waiting.popleft()
+        try:
+            _read(node, source, builder, waiting)
+        except SslnetError as error:
+            if node.op not in READERS or not broken.intersection(node.inputs):  # each fault is told once
+                error.path = error.path or path
+                errors.append(error)
+            broken.update(node.outputs)
+            for value in node.outputs:
+                builder.become(value, value)
+    return errors
+
+
+def _read(node: Node, source: Source, builder: Builder, waiting: deque[Node]) -> None:
+    """Reads one node. raises DefinitionError, which names it, whatever is wrong with it"""
+    try:
+        if node.op == "If":
+            waiting.extendleft(reversed(source.inline(node)))
+            return
+        source.infer(node)
+        if source.fold(node):
+            return
+        if node.op not in READERS:
+            raise DefinitionError(
+                f"there is no layer for the operator {printable(node.op[:MOST_NAME])}", layer=node.name
+            )
+        READERS[node.op](builder, node)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # The last line of defence: what the node says does not fit together in a way that its reader did not look for.
+        raise node.error(f"what it says does not fit together ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _keep_preprocessing(message: Any, metadata: Mapping[str, str]) -> None:
     """What ``sslnet export`` says of how images were prepared, into the first input, from where the next export has it."""
     try:
-        steps = json_format.ParseDict(json.loads(metadata.get("preprocessing", "{}")), pb.TransformationParameter())
-    except (ValueError, json_format.ParseError):  # another writer's: told by the command, as all metadata
+        told = json.loads(metadata.get("preprocessing", "{}"))
+        steps = json_format.ParseDict(told if isinstance(told, dict) else {}, pb.TransformationParameter())
+    except (ValueError, TypeError, RecursionError, json_format.ParseError):  # another writer's: told by the command
         return
     if steps.ListFields() and message.layer[0].type == "Input":
         message.layer[0].transform_param.CopyFrom(steps)
 
 
+def _too_large(net: Net, source: Source) -> str:
+    """Why the net is not run to compare it; empty where it is."""
+    size = measure(net).total
+    if not source.room.holds_values(size):
+        return f"its values take {size / 2**20:,.0f} MiB, more than are spent on a model of this size"
+    work = sum(_work(layer, bottoms, tops) for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops))
+    if work > MOST_WORK:
+        return f"it takes {work:.2g} multiplications, more than {MOST_WORK:.2g}"
+    return ""
+
+
+def _work(layer: Any, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> float:
+    """About how many multiplications a layer takes, or other steps."""
+    values = sum(top.count for top in tops)
+    if layer.TYPE == "Pooling":
+        return float(values * math.prod(layer.kernel))
+    if layer.TYPE == "LRN":
+        return float(values * layer.param.lrn_param.local_size)
+    if layer.TYPE == "Deconvolution":
+        return float(bottoms[0].count * layer.blobs[0].count / max(layer.blobs[0].shape[0], 1))
+    if layer.TYPE in ("Convolution", "InnerProduct"):
+        return float(values * layer.blobs[0].count / max(layer.blobs[0].shape[0], 1))
+    return float(values)
+
+
 def _compare(path: str | Path, net: Net, builder: Builder, source: Source) -> Difference | None:
     random = np.random.default_rng(0)
-    inputs: dict[str, Any] = {name: random.standard_normal(shape).astype("f4") for name, shape in source.inputs.items()}
-    theirs = run_in_onnxruntime(str(path), inputs, source.outputs)
+    inputs: dict[str, Any] = {
+        name: random.standard_normal(shape, dtype=np.float32) for name, shape in source.inputs.items()
+    }
+    blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
+    theirs = run_in_onnxruntime(str(path), inputs, list(blobs), error=DataError)
     if theirs is None:
         return None
-    blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
-    ours = net.forward(list(blobs.values()), **{builder.blob_of(name): array for name, array in inputs.items()})
+    ours = net.forward(
+        list(dict.fromkeys(blobs.values())), **{builder.blob_of(name): array for name, array in inputs.items()}
+    )
+    for value, blob in blobs.items():
+        if theirs[value].shape != ours[blob].shape:
+            raise RunError(
+                f'"{tidy(value)}" has the shape {theirs[value].shape}, in the net {ours[blob].shape}; nothing was written',
+                path=str(path),
+            )
     difference = Difference(
         "random numbers", [blob_difference(value, theirs[value], ours[blob]) for value, blob in blobs.items()]
     )
     if not difference.relative <= TOLERANCE:
         worst = max(difference.blobs, key=lambda found: found.relative)
         raise RunError(
-            f'the net differs by {worst.relative:.3g} of the largest value in "{worst.name}"; nothing was written',
+            f'the net differs by {worst.relative:.3g} of the largest value in "{tidy(worst.name)}"; nothing was written',
             path=str(path),
         )
     return difference

@@ -5,12 +5,14 @@ Each takes (builder, node). ``Builder`` (``importing.py``) knows which blob each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.exchange.builder import Builder, Chain, along
+from sslnet.exchange.node import Node
 from sslnet.exchange.shape_readers import (
     alias,
     concat,
@@ -23,7 +25,6 @@ from sslnet.exchange.shape_readers import (
     split,
     transpose,
 )
-from sslnet.exchange.source import Node
 from sslnet.exchange.window_readers import (
     average_pool,
     conv,
@@ -43,19 +44,17 @@ Reader = Callable[[Builder, Node], None]
 
 
 def gemm(builder: Builder, node: Node) -> None:
-    weights = builder.weights(node, 1) * np.float32(node.get("alpha", 1.0))
-    if node.get("transA", 0):
+    weights = builder.weights(node, 1, 2, 2) * np.float32(node.number("alpha", 1.0))
+    if node.flag("transA"):
         raise node.error("transA is for matrices that are no batch of images")
-    weights = weights if node.get("transB", 0) else weights.T
+    weights = weights if node.flag("transB") else weights.T
     weights = builder.skip_flatten(node, weights)
-    bias = [b * np.float32(node.get("beta", 1.0)) for b in builder.optional_weights(node, 2)]
-    _inner_product(builder, node, weights, [np.broadcast_to(b.reshape(-1), weights.shape[:1]) for b in bias], axis=1)
+    bias = [b * np.float32(node.number("beta", 1.0)) for b in builder.optional_weights(node, 2, len(weights))]
+    _inner_product(builder, node, weights, bias, axis=1)
 
 
 def mat_mul(builder: Builder, node: Node) -> None:
-    weights = builder.weights(node, 1)
-    if weights.ndim != 2:
-        raise node.error(f"weights with {weights.ndim} axes")
+    weights = builder.weights(node, 1, 2, 2)
     axis = len(builder.shape(node, 0)) - 1
     weights = builder.skip_flatten(node, weights.T) if axis == 1 else weights.T
     _inner_product(builder, node, weights, [], axis=axis)
@@ -70,24 +69,24 @@ def _inner_product(builder: Builder, node: Node, weights: np.ndarray, bias: list
 
 
 def batch_normalization(builder: Builder, node: Node) -> None:
-    scale, bias, mean, variance = (builder.weights(node, j) for j in (1, 2, 3, 4))
+    scale, bias, mean, variance = (builder.weights(node, j, 1, 1) for j in (1, 2, 3, 4))
     plain = bool((scale == 1).all() and (bias == 0).all())
     norm = builder.layer(node, "BatchNorm", blobs=[mean, variance, np.ones(1, np.float32)], last=plain)
-    norm.batch_norm_param.eps = node.get("epsilon", 1e-5)
-    norm.batch_norm_param.moving_average_fraction = node.get("momentum", 0.9)
+    norm.batch_norm_param.eps = node.number("epsilon", 1e-5)
+    norm.batch_norm_param.moving_average_fraction = node.number("momentum", 0.9)
     if not plain:
         layer = builder.layer(node, "Scale", bottom=list(norm.top), blobs=[scale, bias], suffix="scale")
         layer.scale_param.bias_term = True
 
 
 def p_relu(builder: Builder, node: Node) -> None:
-    slopes, shape = builder.weights(node, 1), builder.shape(node, 0)
+    slopes, shape = builder.weights(node, 1), builder.shape(node, 0, 2)
     layer = builder.layer(node, "PReLU")
     if slopes.size == 1:
         layer.prelu_param.channel_shared = True
-        builder.add_blob(layer, slopes.reshape(()))
+        builder.add_blob(node, layer, slopes.reshape(()))
     elif slopes.shape[-(len(shape) - 1) :] == (shape[1], *(1,) * (len(shape) - 2)) and slopes.size == shape[1]:
-        builder.add_blob(layer, slopes.reshape(-1))
+        builder.add_blob(node, layer, slopes.reshape(-1))
     else:
         raise node.error(f"slopes of shape {slopes.shape} for values of shape {shape}")
 
@@ -105,11 +104,11 @@ def simple(kind: str) -> Reader:
 
 
 def leaky_relu(builder: Builder, node: Node) -> None:
-    builder.layer(node, "ReLU").relu_param.negative_slope = node.get("alpha", 0.01)
+    builder.layer(node, "ReLU").relu_param.negative_slope = node.number("alpha", 0.01)
 
 
 def elu(builder: Builder, node: Node) -> None:
-    builder.layer(node, "ELU").elu_param.alpha = node.get("alpha", 1.0)
+    builder.layer(node, "ELU").elu_param.alpha = node.number("alpha", 1.0)
 
 
 def clip(builder: Builder, node: Node) -> None:
@@ -129,10 +128,9 @@ def _clip(builder: Builder, node: Node, low: float | None, high: float | None, b
 
 
 def _bound(builder: Builder, node: Node, index: int, name: str) -> float | None:
-    value = node.get(name)
-    if value is None:
-        value = builder.source.constant(node, index)
-    return None if value is None else float(np.asarray(value).ravel()[0])
+    if node.has(name):
+        return node.number(name)
+    return builder.known_number(node, index) if node.has_input(index) else None
 
 
 def power_of(**fields: float) -> Reader:
@@ -147,10 +145,7 @@ def power_of(**fields: float) -> Reader:
 
 
 def pow_(builder: Builder, node: Node) -> None:
-    exponent = builder.known(node, 1)
-    if exponent.size != 1:
-        raise node.error("more than one exponent")
-    builder.layer(node, "Power").power_param.power = float(exponent.ravel()[0])
+    builder.layer(node, "Power").power_param.power = builder.known_number(node, 1)
 
 
 def hard_swish(builder: Builder, node: Node) -> None:
@@ -166,21 +161,21 @@ def hard_swish(builder: Builder, node: Node) -> None:
 
 def hard_sigmoid(builder: Builder, node: Node) -> None:
     line = builder.layer(node, "Power", last=False, suffix="line")
-    line.power_param.scale, line.power_param.shift = node.get("alpha", 0.2), node.get("beta", 0.5)
+    line.power_param.scale, line.power_param.shift = node.number("alpha", 0.2), node.number("beta", 0.5)
     layer = builder.layer(node, "Clip", bottom=list(line.top))
     layer.clip_param.min, layer.clip_param.max = 0, 1
 
 
 def selu(builder: Builder, node: Node) -> None:
     chain = Chain(builder, node)
-    chain.add("ELU").elu_param.alpha = node.get("alpha", 1.67326319217681884765625)
-    chain.power("gamma", scale=node.get("gamma", 1.05070102214813232421875))
+    chain.add("ELU").elu_param.alpha = node.number("alpha", 1.67326319217681884765625)
+    chain.power("gamma", scale=node.number("gamma", 1.05070102214813232421875))
     chain.end()
 
 
 def celu(builder: Builder, node: Node) -> None:
     """alpha ELU(x / alpha)."""
-    alpha = node.get("alpha", 1.0)
+    alpha = node.number("alpha", 1.0)
     chain = Chain(builder, node)
     if alpha != 1:
         chain.power("over_alpha", scale=1 / alpha)
@@ -206,7 +201,7 @@ def arithmetic(operation: str) -> Reader:
     """Add, Sub, Mul, Div of two values, or of one and a constant."""
 
     def read(builder: Builder, node: Node) -> None:
-        first, second = (builder.source.is_constant(name) for name in node.inputs)
+        first, second = (builder.source.is_constant(node.input(index)) for index in (0, 1))
         if first or second:
             _with_constant(builder, node, operation, 0 if first else 1)
         else:
@@ -216,7 +211,7 @@ def arithmetic(operation: str) -> Reader:
 
 
 def _with_constant(builder: Builder, node: Node, operation: str, index: int) -> None:
-    values = builder.known(node, index).astype(np.float32)
+    values = builder.weights(node, index)
     if operation in ("Sub", "Div") and index == 0:  # constant - x, constant / x
         exponent = 1.0 if operation == "Sub" else -1.0
         turned = builder.layer(node, "Power", bottom=[builder.blob(node, 1)], last=False, suffix="turned")
@@ -231,7 +226,7 @@ def _with_constant(builder: Builder, node: Node, operation: str, index: int) -> 
 
 
 def _of_two(builder: Builder, node: Node, operation: str) -> None:
-    shapes = builder.shape(node, 0), builder.shape(node, 1)
+    shapes = builder.shape(node, 0, 0), builder.shape(node, 1, 0)
     blobs = [builder.blob(node, 0), builder.blob(node, 1)]
     if operation == "Div":
         inverse = builder.layer(node, "Power", bottom=[blobs[1]], last=False, suffix="inverse")
@@ -310,7 +305,7 @@ def minimum(builder: Builder, node: Node) -> None:
 
 def _bounded(builder: Builder, node: Node, side: str) -> bool:
     """Writes the extremum of a value and a number as a Clip; whether it is one."""
-    known = [builder.source.is_constant(name) for name in node.inputs]
+    known = [builder.source.is_constant(node.input(index)) for index in range(len(node.inputs))]
     if len(known) != 2 or sum(known) != 1 or builder.known(node, known.index(True)).size != 1:
         return False
     bound = float(builder.known(node, known.index(True)).ravel()[0])
@@ -321,7 +316,7 @@ def _bounded(builder: Builder, node: Node, side: str) -> bool:
 
 def _whole(builder: Builder, node: Node, index: int) -> str:
     """The blob that an input is, in the shape of the node's output."""
-    blob, shape = builder.blob(node, index), builder.shape(node, index)
+    blob, shape = builder.blob(node, index), builder.shape(node, index, 0)
     return builder.broadcast(node, blob, shape, builder.output_shape(node), f"{index}_")
 
 
@@ -353,7 +348,7 @@ def reduce(operation: str) -> Reader:
 
 
 def _to_shape(chain: Chain, before: tuple[int, ...], after: tuple[int, ...]) -> None:
-    if after == (before[0], int(np.prod(before[1:]))):
+    if after == (before[0], math.prod(before[1:])):
         chain.add("Flatten", "flatten")
     else:
         chain.reshape([0 if after[:1] == before[:1] else after[0], *after[1:]] if after else [])
@@ -365,7 +360,7 @@ def _reduced(chain: Chain, shape: tuple[int, ...], axes: list[int], kind: str) -
     if axes == list(range(2, count)) and count in (3, 4) and (kind == "MAX" or count == 4):
         over_pixels(chain, shape, pb.PoolingParameter.MAX if kind == "MAX" else pb.PoolingParameter.AVE)
         if kind == "SUM":
-            chain.power("sum", scale=float(np.prod(shape[2:])))
+            chain.power("sum", scale=float(math.prod(shape[2:])))
         return (*shape[:2], 1, 1)
     if axes == [1] and count >= 3:
         return _over_channels(chain, shape, kind)
@@ -380,6 +375,7 @@ def _over_channels(chain: Chain, shape: tuple[int, ...], kind: str) -> tuple[int
     """A sum by a convolution of ones that are not trained; a maximum by pooling with the channels as pixels."""
     channels = shape[1]
     if kind != "MAX":
+        chain.builder.source.room.take(chain.node, (channels,), 8)
         weights = np.full((1, channels, *(1,) * (len(shape) - 2)), 1 / channels if kind == "MEAN" else 1)
         layer = chain.add("Convolution", blobs=[weights])
         layer.param.add(lr_mult=0, decay_mult=0)
@@ -397,7 +393,7 @@ def _over_channels(chain: Chain, shape: tuple[int, ...], kind: str) -> tuple[int
 
 def softmax(builder: Builder, node: Node, *, last: bool = True) -> None:
     axes = len(builder.shape(node, 0))
-    axis = node.get("axis", -1 if builder.source.opset >= 13 else 1) % axes
+    axis = node.axis(-1 if builder.source.opset >= 13 else 1, axes)
     if builder.source.opset < 13 and axis != axes - 1:
         raise node.error("over several axes at once (operator sets before 13)")
     layer = builder.layer(node, "Softmax", last=last)
@@ -412,9 +408,9 @@ def log_softmax(builder: Builder, node: Node) -> None:
 
 
 def arg_max(builder: Builder, node: Node) -> None:
-    layer = builder.layer(node, "ArgMax", last=bool(node.get("keepdims", 1)))
-    layer.argmax_param.axis = node.get("axis", 0) % len(builder.shape(node, 0))
-    if not node.get("keepdims", 1):
+    layer = builder.layer(node, "ArgMax", last=node.flag("keepdims", True))
+    layer.argmax_param.axis = node.axis(0, len(builder.shape(node, 0)))
+    if not node.flag("keepdims", True):
         builder.reshape(node, list(layer.top))
 
 

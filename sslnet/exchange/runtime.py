@@ -6,16 +6,36 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sslnet.errors import RunError, SslnetError, printable
+
 
 def run_in_onnxruntime(
-    model: bytes | str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    model: bytes | str,
+    inputs: Mapping[str, np.ndarray],
+    outputs: Sequence[str],
+    *,
+    error: type[SslnetError] = RunError,
 ) -> dict[str, np.ndarray] | None:
-    """The outputs of a model, given as its bytes or the path of its file, by name; None when onnxruntime is not installed."""
+    """The outputs of a model, given as its bytes or the path of its file, by name; None when onnxruntime is not installed.
+
+    Nodes run as they stand: optimising, it would compute constants ahead, also those of branches that never run, in
+    whatever memory they take.
+
+    raises `error` for a model that it does not take
+    """
     try:
         import onnxruntime
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return dict(zip(outputs, session.run(list(outputs), dict(inputs))))
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return dict(zip(outputs, session.run(list(outputs), dict(inputs))))
+    except MemoryError:
+        raise
+    except Exception as problem:  # its own classes, which have no base but this
+        lines = str(problem).strip().splitlines() or [type(problem).__name__]
+        raise error(f"onnxruntime does not take the model: {printable(lines[0][:300])}") from problem

@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from sslnet.exchange.builder import Builder, Chain
-from sslnet.exchange.source import Node
+from sslnet.exchange.node import Node
 
 
 def alias(builder: Builder, node: Node) -> None:
     """Nothing happens to the value (Dropout when it does not train, Identity, Cast between floats)."""
-    builder.same(node.outputs[0], node.inputs[0])
+    builder.same(node.result, node.input(0))
 
 
 def concat(builder: Builder, node: Node) -> None:
-    axis = node.get("axis", 1)
-    axis = axis if axis >= 0 else axis + len(builder.shape(node, 0))
+    axis = node.axis(1, len(builder.shape(node, 0)))
     layer = builder.layer(node, "Concat", bottom=[builder.blob(node, j) for j in range(len(node.inputs))])
     if axis != 1:
         layer.concat_param.axis = axis
 
 
 def split(builder: Builder, node: Node) -> None:
-    axis = node.get("axis", 0)
-    axis = axis if axis >= 0 else axis + len(builder.shape(node, 0))
+    axis = node.axis(0, len(builder.shape(node, 0)))
+    if len(node.outputs) != len(node.proto.output):
+        raise node.error("one of its outputs has no name")
     layer = builder.layer(node, "Slice")
     layer.slice_param.axis = axis
     sizes = [builder.source.shape(node, name)[axis] for name in node.outputs]
@@ -34,17 +34,21 @@ def slice_(builder: Builder, node: Node) -> None:
     """One axis at a time: what is left out goes to a Silence."""
     shape = builder.shape(node, 0)
     if builder.source.opset < 10:
-        starts, ends, axes, steps = node.get("starts"), node.get("ends"), node.get("axes"), None
+        starts, ends = node.integers("starts"), node.integers("ends")
+        axes = node.integers("axes") if node.has("axes") else list(range(len(starts)))
+        steps = []
     else:
-        starts, ends = builder.known(node, 1), builder.known(node, 2)
-        axes, steps = builder.source.constant(node, 3), builder.source.constant(node, 4)
-    axes = range(len(starts)) if axes is None else axes
-    if steps is not None and any(step != 1 for step in steps):
+        starts, ends = builder.known_integers(node, 1), builder.known_integers(node, 2)
+        axes = builder.known_integers(node, 3) if node.has_input(3) else list(range(len(starts)))
+        steps = builder.known_integers(node, 4) if node.has_input(4) else []
+    if not len(starts) == len(ends) == len(axes):
+        raise node.error(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes")
+    if any(step != 1 for step in steps):
         raise node.error("steps other than 1")
     chain = Chain(builder, node)
     for axis, start, end in zip(axes, starts, ends):
-        axis = int(axis) % len(shape)
-        first, last, _ = slice(int(start), int(end)).indices(shape[axis])
+        axis = node.place(axis, len(shape))
+        first, last, _ = slice(start, end).indices(shape[axis])
         if last <= first:
             raise node.error(f"nothing is left of axis {axis}: from {first} to {last}")
         if (first, last) != (0, shape[axis]):
@@ -72,7 +76,7 @@ def reshape(builder: Builder, node: Node) -> None:
 
 
 def flatten(builder: Builder, node: Node) -> None:
-    if node.get("axis", 1) == 1:
+    if node.axis(1, len(builder.shape(node, 0)), end=True) == 1:
         builder.layer(node, "Flatten")
     else:
         reshape(builder, node)
@@ -81,7 +85,9 @@ def flatten(builder: Builder, node: Node) -> None:
 def transpose(builder: Builder, node: Node) -> None:
     """Two of them behind one another are one, or none."""
     axes = len(builder.shape(node, 0))
-    order = [int(axis) for axis in node.get("perm", list(range(axes))[::-1])]
+    order = node.integers("perm", list(range(axes))[::-1], count=axes)
+    if sorted(order) != list(range(axes)):
+        raise node.error(f"perm is {order}, for values with {axes} axes")
     before = builder.last_layer(node, "Permute")
     if before is not None:
         order = [before.permute_param.order[axis] for axis in order]
@@ -94,10 +100,13 @@ def transpose(builder: Builder, node: Node) -> None:
 
 def depth_to_space(builder: Builder, node: Node) -> None:
     """A block of neighbouring channels becomes a square of pixels."""
-    _, channels, height, width = builder.shape(node, 0)
-    size = node.get("blocksize")
+    shape_in = builder.shape(node, 0, 4)
+    size = node.integer("blocksize", least=1, most=2**15)
+    if len(shape_in) != 4 or shape_in[1] % size**2:
+        raise node.error(f"blocks of {size} x {size} of values of shape {shape_in}")
+    _, channels, height, width = shape_in
     depth = channels // size**2
-    if node.get("mode", "DCR") == "DCR":
+    if node.text("mode", "DCR") == "DCR":
         shape, order = [0, size, size, depth, height, width], [0, 3, 4, 1, 5, 2]
     else:
         shape, order = [0, depth, size, size, height, width], [0, 1, 4, 2, 5, 3]
@@ -110,11 +119,12 @@ def depth_to_space(builder: Builder, node: Node) -> None:
 
 def gather(builder: Builder, node: Node) -> None:
     """One index, or neighbours, along an axis: a slice."""
-    indices = builder.known(node, 1)
-    axis = node.get("axis", 0) % len(builder.shape(node, 0))
+    indices, axis = builder.known(node, 1), node.axis(0, len(builder.shape(node, 0)))
     size = builder.shape(node, 0)[axis]
-    places = [int(index) % size for index in indices.reshape(-1)]
-    if indices.ndim > 1 or places != list(range(places[0], places[0] + len(places))):
+    if indices.size > size:
+        raise node.error(f"{indices.size} indices along an axis of size {size}")
+    places = [node.place(index, size) for index in builder.known_integers(node, 1)]
+    if not places or places != list(range(places[0], places[0] + len(places))):
         raise node.error("indices that are not neighbours", hint="a 1 x 1 convolution puts channels into another order")
     chain = Chain(builder, node)
     _cut_out(chain, builder, node, axis, places[0], places[-1] + 1)
@@ -125,5 +135,5 @@ def gather(builder: Builder, node: Node) -> None:
 
 
 def expand(builder: Builder, node: Node) -> None:
-    blob = builder.broadcast(node, builder.blob(node, 0), builder.shape(node, 0), builder.output_shape(node), "")
-    builder.become(node.outputs[0], blob)
+    blob = builder.broadcast(node, builder.blob(node, 0), builder.shape(node, 0, 0), builder.output_shape(node), "")
+    builder.become(node.result, blob)

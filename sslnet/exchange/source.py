@@ -2,75 +2,126 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sslnet.errors import DataError, DefinitionError
-from sslnet.files import MOST_MESSAGE, open_regular
+from sslnet.errors import DataError, DefinitionError, SslnetError, printable
+from sslnet.exchange.limits import MOST_AXES, MOST_DEPTH, MOST_NAME, MOST_NODES, MOST_SHAPE, Room
+from sslnet.exchange.node import MOST_INTEGER, Node
+from sslnet.files import open_regular, read_bytes
 
-MOST_SHAPE = 1024
-"""Values of a constant that may say something about shapes."""
-MOST_FOLDED = 1 << 24
-"""Values of a constant that is computed ahead; what is larger is no shape arithmetic but a layer."""
+MOST_FILE = 2**31 - 1
+"""Bytes of the model's own file: protobuf reads no more. Weights may stand in others beside it."""
 
-
-class Node:
-    """One node: its operator, inputs, outputs and attributes as Python values."""
-
-    def __init__(self, proto: Any, number: int) -> None:
-        self.proto = proto
-        self.op: str = proto.op_type
-        self.inputs: list[str] = list(proto.input)
-        self.outputs: list[str] = [name for name in proto.output if name]
-        self.attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
-        self.name: str = proto.name or f"{self.op}_{number}"
-
-    def get(self, name: str, default: Any = None) -> Any:
-        value = self.attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
-
-    def error(self, what: str, hint: str = "") -> DefinitionError:
-        return DefinitionError(f"{self.op}: {what}", layer=self.name, hint=hint)
+FOLDED = {
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
+    "ConstantOfShape", "CumSum", "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "EyeLike", "Flatten", "Floor",
+    "Gather", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "Max", "Mean",
+    "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pad", "Pow", "QuantizeLinear", "Range", "Reciprocal",
+    "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+    "Relu", "Reshape", "Round", "Sigmoid", "Sign", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh",
+    "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+}  # fmt: skip
+"""Operators that are computed ahead of time when what they read is known: the arithmetic of shapes, and what moves or
+turns weights. Each takes time that its values bound."""
+SHAPE_INPUTS = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Pad": (1,),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Tile": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+"""Inputs whose number of values says how many axes an output has."""
 
 
 class Source:
     """Nodes of a model whose inputs have been given a size, with all that can be known of their values."""
 
-    def __init__(self, model: Any, batch: int) -> None:
-        self.opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    def __init__(self, model: Any, batch: int, room: Room) -> None:
+        self.room = room
+        self.opsets = list(model.opset_import)
+        self._versions = {_domain(entry.domain): entry.version for entry in self.opsets}
+        self.opset = self._versions.get("", 0)
+        self.constants: dict[str, np.ndarray] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._types: dict[str, Any] = {}
+        self._unknown: dict[str, str] = {}
+        """Why the shape of a value is not known, where ONNX says so."""
+        for tensor in model.graph.initializer:
+            self._know(tensor.name, _array(tensor))
         self.inputs = {
             info.name: _fixed_shape(info, batch) for info in model.graph.input if info.name not in self.constants
         }
+        if not self.inputs:
+            raise DefinitionError("the model has no inputs")
+        for name, shape in self.inputs.items():
+            self._shape(name, helper.make_tensor_type_proto(TensorProto.FLOAT, shape))
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
-        self.shapes: dict[str, tuple[int, ...] | None] = {}
-        self._types = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
-        self._inferred = -1
         self.outputs = [info.name for info in model.graph.output]
-        self.opsets = list(model.opset_import)
         self.nodes = [Node(proto, number) for number, proto in enumerate(model.graph.node)]
-        self._infer_shapes()
+
+    # -- ahead of time -------------------------------------------------------------------------------------------------
+
+    def infer(self, node: Node) -> None:
+        """Finds the types and shapes of a node's outputs, as far as those of its inputs and the constants tell them."""
+        if node.has_graphs or not all(name in self._types for name in node.inputs if name):
+            return
+        types, data = {}, {}
+        for index, name in enumerate(node.inputs):
+            if not name:
+                continue
+            types[name] = self._types[name]
+            if self._sets_axes(node, index):
+                types[name] = helper.make_tensor_type_proto(types[name].tensor_type.elem_type, None)
+            elif name in self.constants and self.constants[name].size <= MOST_SHAPE:
+                data[name] = numpy_helper.from_array(self.constants[name], name)
+        domain = _domain(node.proto.domain)
+        try:
+            schema = onnx.defs.get_schema(node.proto.op_type, self._versions.get(domain, 0), domain)
+            made = onnx.shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=self.opsets)
+        except Exception as error:  # no such operator, shapes that do not fit: told where the shape is needed
+            self._unknown |= dict.fromkeys(node.outputs, first_line(error))
+            return
+        for name, kind in made.items():
+            if name and name not in self.constants:
+                self._shape(name, kind)
+
+    def _sets_axes(self, node: Node, index: int) -> bool:
+        """Whether an input may say that an output has more than MOST_AXES axes; a shape of millions would be made."""
+        shape = self.shapes.get(node.inputs[index])
+        if shape is not None and not (len(shape) == 1 and shape[0] > MOST_AXES):
+            return False
+        if node.op in SHAPE_INPUTS or node.op in FOLDED:
+            return index in SHAPE_INPUTS.get(node.op, ())
+        return self._types[node.inputs[index]].tensor_type.elem_type in (TensorProto.INT64, TensorProto.INT32)
 
     def fold(self, node: Node) -> bool:
-        """Computes a node ahead when all that it needs is known; whether it did."""
+        """Computes a node ahead when all that it needs is known, and there is room for it; whether it did.
+
+        Its outputs' shapes are known before it is computed (``infer``).
+        """
         if node.op == "Shape":
-            shape = self.shape(node, node.inputs[0])
-            part = slice(node.get("start"), node.get("end"))
-            self._know(node.outputs[0], np.array(shape, np.int64)[part])
+            shape = self.shape(node, node.input(0))
+            part = slice(node.integer("start", 0), node.integer("end") if node.has("end") else None)
+            self._know(node.result, np.array(shape, np.int64)[part])
             return True
         needed = [name for name in node.inputs if name]
-        if any(isinstance(value, onnx.GraphProto) for value in node.attributes.values()):
+        if node.op not in FOLDED or node.has_graphs or not all(name in self.constants for name in needed):
             return False
-        if not all(name in self.constants for name in needed):
-            return False
-        if sum(self.constants[name].size for name in needed) > MOST_FOLDED:
-            raise node.error("too large to be computed ahead")
+        for name in node.outputs:
+            self.room.take(node, self._folded_shape(node, name), self._item(node, name))
         graph = helper.make_graph(
             [node.proto],
             "part",
@@ -81,29 +132,46 @@ class Source:
         try:
             results = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in needed})
         except Exception as error:  # an operator that it does not have, values that do not fit
-            raise node.error(f"cannot be computed ahead: {str(error).splitlines()[0]}") from error
+            raise node.error(f"cannot be computed ahead: {first_line(error)}") from error
         for name, value in zip(node.outputs, results):
             self._know(name, np.asarray(value))
         return True
 
+    def _folded_shape(self, node: Node, name: str) -> tuple[int, ...]:
+        """The shape of what is about to be computed, or the largest that it can have."""
+        if node.op == "NonZero":
+            values = self.constants[node.input(0)]
+            return (max(values.ndim, 1), values.size)
+        return self.shape(node, name)
+
+    def _item(self, node: Node, name: str) -> int:
+        """Bytes of a value that is about to be computed."""
+        kind = self._types[name].tensor_type.elem_type if name in self._types else TensorProto.UNDEFINED
+        if kind in (TensorProto.UNDEFINED, TensorProto.STRING):
+            raise node.error("only numbers are computed ahead")
+        return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+
     def inline(self, node: Node) -> list[Node]:
         """The nodes of the branch that an If takes, in its place. raises DefinitionError where that shows only in running"""
         taken = self.constant(node, 0)
-        branch = node.get("then_branch" if taken is not None and taken.item() else "else_branch")
+        if taken is None or taken.size != 1:
+            raise node.error("its condition is not one value")
+        branch = node.graph("then_branch" if taken.item() else "else_branch")
         for tensor in branch.initializer:
-            self._know(tensor.name, numpy_helper.to_array(tensor))
+            self._know(tensor.name, _array(tensor))
         results = zip(branch.output, node.proto.output)
         protos = [*branch.node, *(helper.make_node("Identity", [made.name], [name]) for made, name in results)]
         place = self.nodes.index(node)
         self.nodes[place : place + 1] = nodes = [Node(proto, number) for number, proto in enumerate(protos)]
-        self._infer_shapes()
         return nodes
+
+    # -- what is known -------------------------------------------------------------------------------------------------
 
     def constant(self, node: Node, index: int) -> np.ndarray | None:
         """The value of an input that is known; None for one that is left out."""
-        name = node.inputs[index] if index < len(node.inputs) else ""
-        if not name:
+        if not node.has_input(index):
             return None
+        name = node.inputs[index]
         if name not in self.constants:
             raise node.error(f'"{name}" must be known before the net runs, and is computed by it')
         return self.constants[name]
@@ -112,72 +180,180 @@ class Source:
         return name in self.constants
 
     def shape(self, node: Node, name: str) -> tuple[int, ...]:
-        if self.shapes.get(name) is None and self._inferred < len(self.constants):
-            self._infer_shapes()  # constants that were computed since may say it
         shape = self.shapes.get(name)
         if shape is None:
-            raise node.error(f'the shape of "{name}" cannot be told before the net runs')
+            why = self._unknown.get(name, "")
+            raise node.error(f'the shape of "{name}" cannot be told before the net runs' + (f": {why}" if why else ""))
         return shape
 
-    def _infer_shapes(self) -> None:
-        """What ONNX can tell of shapes from those of the inputs and the constants known so far."""
-        small = {name: array for name, array in self.constants.items() if array.size <= MOST_SHAPE}
-        shaped = [
-            *(helper.make_tensor_value_info(name, self._types[name], shape) for name, shape in self.inputs.items()),
-            *(
-                helper.make_tensor_value_info(name, _type(array), array.shape)
-                for name, array in self.constants.items()
-                if name not in small
-            ),
-        ]
-        nodes = [node.proto for node in self.nodes if not all(name in self.constants for name in node.outputs)]
-        graph = helper.make_graph(
-            nodes,
-            "shapes",
-            shaped,
-            [helper.make_empty_tensor_value_info(name) for name in self.outputs],
-            initializer=[numpy_helper.from_array(array, name) for name, array in small.items()],
-        )
-        model = helper.make_model(graph, opset_imports=self.opsets)
-        try:
-            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        except onnx.shape_inference.InferenceError as error:
-            raise DataError(f"its shapes do not fit: {str(error).splitlines()[0]}") from error
-        self.shapes |= {name: array.shape for name, array in self.constants.items()} | self.inputs
-        for info in (*inferred.graph.value_info, *inferred.graph.output):
-            dims = info.type.tensor_type.shape.dim
-            if info.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-                self.shapes[info.name] = tuple(dim.dim_value for dim in dims)
-        self._inferred = len(self.constants)
+    def same(self, value: str, other: str) -> None:
+        """One value is another, which is a constant."""
+        self._know(value, self.constants[other])
 
     def _know(self, name: str, value: np.ndarray) -> None:
         self.constants[name] = value
-        self.shapes[name] = value.shape
+        self._shape(name, helper.make_tensor_type_proto(_type(value), value.shape))
+
+    def _shape(self, name: str, kind: Any) -> None:
+        """Takes down the type of a value, and its shape where that is known."""
+        if not kind.HasField("tensor_type"):
+            return
+        self._types[name] = kind
+        dims = kind.tensor_type.shape.dim
+        if kind.tensor_type.HasField("shape") and all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
+            self.shapes[name] = tuple(dim.dim_value for dim in dims)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
 
 
 def load(path: str | Path, batch: int) -> Source:
-    """raises DataError for a file that is no ONNX model"""
-    open_regular(path, limit=MOST_MESSAGE).close()  # no device, no FIFO
+    """raises DataError for a file that is no ONNX model, or that asks for more than its size explains"""
+    data = read_bytes(path, limit=MOST_FILE)
     try:
-        model = onnx.load(str(path))
+        model = onnx.load_model_from_string(data)
+        _check_size(model)
+        outside = _load_outside(model, Path(path))
         onnx.checker.check_model(model)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", path=str(path)) from error
-    except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError, missing external data ...
-        raise DataError(f"not a model that ONNX can read: {str(error).splitlines()[0]}", path=str(path)) from error
-    return Source(model, batch)
+    except SslnetError:
+        raise
+    except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError ...
+        raise DataError(f"not a model that ONNX can read: {first_line(error)}", path=str(path)) from error
+    return Source(model, batch, Room(len(data) + outside))
+
+
+def _check_size(model: Any) -> None:
+    """raises DataError for more nodes than MOST_NODES, functions that call themselves, and tensors that claim to be sparse"""
+    functions = {(_domain(f.domain), f.name, f.overload): f.node for f in model.functions}
+    counted: dict[Any, int] = {}
+
+    def count(nodes: Any, depth: int) -> int:
+        """Nodes when every call of a function is replaced by its nodes."""
+        if depth > MOST_DEPTH:
+            raise DataError(f"functions or branches that are more than {MOST_DEPTH} deep")
+        total = 0
+        for node in _with_branches(nodes):
+            key = (_domain(node.domain), node.op_type, node.overload)
+            if key in functions and key not in counted:
+                counted[key] = count(functions[key], depth + 1)
+            total += counted.get(key, 1)
+            if total > MOST_NODES:
+                raise DataError(f"a model of more than {MOST_NODES} nodes")
+        return total
+
+    for nodes in (model.graph.node, *functions.values()):
+        count(nodes, 0)
+    attributes = (a for node in _all_nodes(model) for a in node.attribute)
+    if any(graph.sparse_initializer for graph in _graphs(model)) or any(
+        attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in attributes
+    ):
+        raise DataError("sparse tensors are not taken")
+
+
+def _load_outside(model: Any, path: Path) -> int:
+    """Reads tensors that stand in files beside the model; returns the bytes of these files.
+
+    raises DataError for what is no file below the model's folder, or is a link, and where tensors claim more bytes than
+    the files have
+    """
+    folder, sizes, claimed = Path(os.path.realpath(path.parent)), dict[str, int](), 0
+    for tensor in _tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        keys = {entry.key: entry.value for entry in tensor.external_data}
+        name, place = printable(tensor.name[:MOST_NAME]), folder / keys.get("location", "")
+        inside = "\0" not in str(place) and place != folder and place.is_relative_to(folder)
+        if not inside or place.resolve() != place:
+            raise DataError(
+                f'the data of "{name}" must be a file in the folder of the model, and no link', path=str(path)
+            )
+        start = int(keys.get("offset") or 0)
+        with open_regular(place) as file:
+            size = sizes[str(place)] = os.fstat(file.fileno()).st_size
+            length = int(keys["length"]) if keys.get("length") else size - start
+            claimed += length
+            if start < 0 or length < 0 or start + length > size or claimed > sum(sizes.values()):
+                raise DataError(f'"{name}" has more data than the files beside the model hold', path=str(path))
+            file.seek(start)
+            tensor.raw_data = file.read(length)
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+    return sum(sizes.values())
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """All tensors of a model: constants of its graphs, and those that attributes hold."""
+    for graph in _graphs(model):
+        yield from graph.initializer
+    for node in _all_nodes(model):
+        for attribute in node.attribute:
+            yield from [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The graph of a model, and the branches of its nodes."""
+    yield model.graph
+    for node in _all_nodes(model):
+        for attribute in node.attribute:
+            yield from _branches(attribute)
+
+
+def _all_nodes(model: Any) -> Iterator[Any]:
+    """The nodes of the model, of the branches in it and of its functions."""
+    yield from _with_branches(model.graph.node)
+    for function in model.functions:
+        yield from _with_branches(function.node)
+
+
+def _with_branches(nodes: Any) -> Iterator[Any]:
+    """Nodes, and those of the graphs that are parts of them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in _branches(attribute):
+                yield from _with_branches(graph.node)
+
+
+def _branches(attribute: Any) -> list[Any]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line of bounded length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable((lines or [type(error).__name__])[0][:300])
+
+
+def _array(tensor: Any) -> np.ndarray:
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:  # data that are not as long as the shape says
+        raise DataError(f'the constant "{printable(tensor.name[:MOST_NAME])}": {first_line(error)}') from error
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
 
 
 def _fixed_shape(info: Any, batch: int) -> tuple[int, ...]:
     """An input's shape with ``batch`` where the first size is free. raises DefinitionError where another one is"""
+    name, kind = printable(info.name[:MOST_NAME]), info.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        known = kind in TensorProto.DataType.values()
+        what = f"values of type {TensorProto.DataType.Name(kind)}" if known and kind else "no numbers"
+        raise DefinitionError(f'the input "{name}" takes {what}; a net takes FLOAT')
     dims = info.type.tensor_type.shape.dim
     sizes = [dim.dim_value or (batch if axis == 0 else 0) for axis, dim in enumerate(dims)]
-    if not sizes or 0 in sizes:
+    if not sizes or min(sizes) < 1:
         raise DefinitionError(
-            f'the input "{info.name}" has no fixed size',
+            f'the input "{name}" has no fixed size',
             hint="a prototxt needs numbers: write the model with the size of its images",
+        )
+    if len(sizes) > MOST_AXES or math.prod(sizes) > MOST_INTEGER:
+        raise DefinitionError(
+            f'the input "{name}" has {"x".join(map(str, sizes[:MOST_AXES]))} values, more than a blob may'
         )
     return tuple(sizes)
 

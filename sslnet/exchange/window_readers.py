@@ -13,7 +13,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.exchange.builder import Builder, Chain
-from sslnet.exchange.source import Node
+from sslnet.exchange.node import Node
 
 LINEAR = ("half_pixel", "pytorch_half_pixel")
 
@@ -21,16 +21,15 @@ LINEAR = ("half_pixel", "pytorch_half_pixel")
 
 
 def conv(builder: Builder, node: Node) -> None:
-    weights = builder.weights(node, 1)
-    strides, dilations = _steps(node, weights.ndim - 2)
+    weights, group = builder.weights(node, 1, 3), node.integer("group", 1, least=1)
+    strides, dilations = _steps(node, weights)
     front, behind = builder.all_padding(node, weights.shape[2:], strides, dilations)
     pads = [max(pair) for pair in zip(front, behind)]
     around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
-    group = node.get("group", 1)
-    whole = np.pad(weights, around)
+    whole = _padded(builder, node, weights, around)
     listed = whole.shape != weights.shape and group == 1
     blob = weights.reshape(len(weights), -1) if listed else whole
-    layer = builder.layer(node, "Convolution", blobs=[blob, *builder.optional_weights(node, 2)])
+    layer = builder.layer(node, "Convolution", blobs=[blob, *builder.optional_weights(node, 2, len(weights))])
     param = layer.convolution_param
     param.num_output, param.bias_term = len(weights), len(layer.blobs) > 1
     if listed:
@@ -40,31 +39,41 @@ def conv(builder: Builder, node: Node) -> None:
 
 
 def conv_transpose(builder: Builder, node: Node) -> None:
-    weights = builder.weights(node, 1)
+    weights, group = builder.weights(node, 1, 3), node.integer("group", 1, least=1)
     axes = weights.ndim - 2
-    strides, dilations = _steps(node, axes)
-    more = node.get("output_padding") or [0] * axes
+    strides, dilations = _steps(node, weights)
+    more = node.integers("output_padding", [0] * axes, count=axes, least=0)
+    if not len(builder.shape(node, 0)) == len(builder.output_shape(node)) == weights.ndim:
+        raise node.error(f"weights of shape {weights.shape} for values of shape {builder.shape(node, 0)}")
     kernel = [(k - 1) * d + 1 for k, d in zip(weights.shape[2:], dilations)]
     sizes = [s * (n - 1) + k + m for s, n, k, m in zip(strides, builder.shape(node, 0)[2:], kernel, more, strict=True)]
     cut = [size - out for size, out in zip(sizes, builder.output_shape(node)[2:])]
-    if node.get("output_shape") or node.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        upper = node.get("auto_pad", "NOTSET") == "SAME_UPPER"
+    auto = node.text("auto_pad", "NOTSET")
+    if node.has("output_shape") or auto not in ("NOTSET", "VALID"):
+        upper = auto == "SAME_UPPER"
         front = [c // 2 if upper else c - c // 2 for c in cut]
     else:
-        front = list(node.get("pads", [0] * (2 * axes)))[:axes]
+        front = node.integers("pads", [0] * (2 * axes), count=2 * axes, least=0)[:axes]
     behind = [c - f - m for c, f, m in zip(cut, front, more)]  # below 0 where zeros are added at the end
     pads = [max(0, f, b) for f, b in zip(front, behind)]
     around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
-    whole = np.pad(weights, around)
-    layer = builder.layer(node, "Deconvolution", blobs=[whole, *builder.optional_weights(node, 2)])
-    group = node.get("group", 1)
-    layer.convolution_param.num_output = weights.shape[1] * group
+    whole, outputs = _padded(builder, node, weights, around), weights.shape[1] * group
+    if outputs != builder.output_shape(node)[1]:
+        raise node.error(f"{group} groups with weights of shape {weights.shape}")
+    layer = builder.layer(node, "Deconvolution", blobs=[whole, *builder.optional_weights(node, 2, outputs)])
+    layer.convolution_param.num_output = outputs
     layer.convolution_param.bias_term = len(layer.blobs) > 1
     _write_window(layer.convolution_param, whole.shape[2:], strides, dilations, pads, group)
 
 
-def _steps(node: Node, axes: int) -> tuple[list[int], list[int]]:
-    return list(node.get("strides", [1] * axes)), list(node.get("dilations", [1] * axes))
+def _steps(node: Node, weights: np.ndarray) -> tuple[list[int], list[int]]:
+    """Strides and dilations of windows that have the shape of the weights, which the node may say as well."""
+    kernel = list(weights.shape[2:])
+    if node.integers("kernel_shape", kernel) != kernel:
+        raise node.error(f"kernel_shape is not that of the weights, {kernel}")
+    ones = [1] * len(kernel)
+    strides, dilations = (node.integers(name, ones, count=len(kernel), least=1) for name in ("strides", "dilations"))
+    return strides, dilations
 
 
 def _zeros_around(node: Node, front: list[int], behind: list[int], dilations: list[int]) -> list[tuple[int, int]]:
@@ -72,6 +81,13 @@ def _zeros_around(node: Node, front: list[int], behind: list[int], dilations: li
     if any(n % d for pair in (front, behind) for n, d in zip(pair, dilations)):
         raise node.error(f"padding that differs by {front} and {behind} pixels, with dilations {dilations}")
     return [(0, 0), (0, 0), *((f // d, b // d) for f, b, d in zip(front, behind, dilations))]
+
+
+def _padded(builder: Builder, node: Node, weights: np.ndarray, around: list[tuple[int, int]]) -> np.ndarray:
+    if any(min(pair) < 0 for pair in around):
+        raise node.error("padding by less than 0")
+    builder.source.room.take(node, [n + front + behind for n, (front, behind) in zip(weights.shape, around)])
+    return np.pad(weights, around)
 
 
 def _write_window(
@@ -100,11 +116,11 @@ def average_pool(builder: Builder, node: Node) -> None:
 
 def _pool(builder: Builder, node: Node, method: int) -> None:
     """Windows start where the padding in front lets them; how far they reach behind the image follows from their number."""
-    kernel = list(node.get("kernel_shape"))
-    strides = list(node.get("strides") or [1] * len(kernel))
-    if len(kernel) > 2:
+    kernel = node.integers("kernel_shape", least=1)
+    strides = node.integers("strides", [1] * len(kernel), count=len(kernel), least=1)
+    if len(kernel) not in (1, 2) or len(builder.shape(node, 0)) != len(kernel) + 2:
         raise node.error(f"pooling over {len(kernel)} axes; it is there for images, one or two axes")
-    if any(d != 1 for d in node.get("dilations", [1])):
+    if any(d != 1 for d in node.integers("dilations", [1])):
         raise node.error("pooling with dilations")
     (own, behind), zeros = builder.pads(node, kernel, strides, [1] * len(kernel)), builder.padding(node)
     if zeros[0] and method == pb.PoolingParameter.MAX:
@@ -123,7 +139,8 @@ def _pool(builder: Builder, node: Node, method: int) -> None:
         raise node.error(f"{out} windows where padding by {pads} in front makes {floor} or {ceil}")
     factor = None
     if method == pb.PoolingParameter.AVE:
-        factor = _divisors(node, image, out, (own, behind), zeros, kernel, strides)
+        builder.source.room.take(node, (8, sum(out)), 8)
+        factor = _divisors(builder, node, image, out, (own, behind), zeros, kernel, strides)
     lines = len(builder.shape(node, 0)) == 3
     chain = Chain(builder, node, padded=True)
     if lines:
@@ -148,7 +165,9 @@ def _write_pool(param: Any, method: int, kernel: list[int], strides: list[int], 
         param.round_mode = pb.PoolingParameter.FLOOR
 
 
-def _divisors(node: Node, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any) -> np.ndarray | None:
+def _divisors(
+    builder: Builder, node: Node, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any
+) -> np.ndarray | None:
     """What the layer divides by over what the operator divides by, for each window; None where that is always the same.
 
     The layer counts padding but not what reaches beyond it; so does the operator, or it leaves out its own padding.
@@ -159,11 +178,14 @@ def _divisors(node: Node, image: Any, out: Any, own: Any, zeros: Any, kernel: An
         front, behind = (zeros[0][axis], zeros[1][axis]) if zeros[0] else (0, 0)
         start = np.arange(out[axis]) * strides[axis] - own[0][axis] - front
         ours = np.minimum(start + k, n + own[0][axis] + front) - start
-        if node.get("count_include_pad", 0):
+        if node.flag("count_include_pad"):
             theirs = np.minimum(start + k, n + behind + own[1][axis]) - start
         else:
             theirs = np.minimum(start + k, n + behind) - np.maximum(start, -front)
         counts.append((ours, theirs))
+    if all((ours == theirs).all() for ours, theirs in counts):
+        return None
+    builder.source.room.take(node, (4, *out), 8)
     factor = np.outer(counts[0][0], counts[1][0]) / np.outer(counts[0][1], counts[1][1])
     return None if (factor == 1).all() else factor.astype(np.float32)
 
@@ -194,19 +216,21 @@ def over_pixels(chain: Chain, shape: tuple[int, ...], method: int) -> None:
 def lrn(builder: Builder, node: Node) -> None:
     layer = builder.layer(node, "LRN")
     param = layer.lrn_param
-    param.local_size = node.get("size")
-    param.alpha, param.beta, param.k = node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0)
+    param.local_size = node.integer("size", least=1)
+    param.alpha, param.beta, param.k = (
+        node.number(name, value) for name, value in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
     if param.local_size % 2 == 0:
         raise node.error(f"size must be odd, not {param.local_size}")
 
 
 def pad(builder: Builder, node: Node) -> None:
     """Zeros around an image: remembered, and given to the convolution or pooling that reads them."""
-    amounts = node.get("pads") or [int(n) for n in builder.known(node, 1)]
-    value = node.get("value", 0.0) or (builder.source.constant(node, 2) if len(node.inputs) > 2 else None)
-    if node.get("mode", "constant") != "constant" or (value is not None and float(np.asarray(value).ravel()[0])):
+    amounts = node.integers("pads") if node.has("pads") else builder.known_integers(node, 1)
+    value = builder.known_number(node, 2) if node.has_input(2) else node.number("value", 0.0)
+    if node.text("mode", "constant") != "constant" or value != 0:
         raise node.error("only padding by zeros can be taken over")
-    if len(node.inputs) > 3 and node.inputs[3]:
+    if node.has_input(3):
         raise node.error("padding of given axes")
     builder.remember_padding(node, amounts)
 
@@ -216,11 +240,11 @@ def pad(builder: Builder, node: Node) -> None:
 
 def resize(builder: Builder, node: Node) -> None:
     before, after = builder.shape(node, 0), builder.output_shape(node)
-    mode, how = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
+    mode, how = node.text("mode", "nearest"), node.text("coordinate_transformation_mode", "half_pixel")
     if node.op == "Upsample":  # of operator sets before 10
         how = "asymmetric"
-    factors = [b / a for a, b in zip(before, after)]
-    if len(before) != 4 or factors[:2] != [1, 1]:
+    factors = [b / a if a else 0 for a, b in zip(before, after)]
+    if len(before) != 4 or factors[:2] != [1, 1] or min(factors) <= 0:
         raise node.error(f"from shape {before} to {after}")
     whole = all(factor == int(factor) for factor in factors)
     if mode == "nearest" and factors[2] == factors[3] and whole:
@@ -228,7 +252,7 @@ def resize(builder: Builder, node: Node) -> None:
     elif mode == "linear" and how == "align_corners":
         layer = builder.layer(node, "Interp")
         layer.interp_param.height, layer.interp_param.width = after[2:]
-    elif mode == "linear" and how in LINEAR and whole and not node.get("antialias", 0):
+    elif mode == "linear" and how in LINEAR and whole and not node.flag("antialias"):
         _interpolate(builder, node, before, [int(factor) for factor in factors[2:]])
     else:
         raise node.error(f"mode {mode} with {how}, from {before[2:]} to {after[2:]}")
@@ -243,6 +267,7 @@ def _interpolate(builder: Builder, node: Node, shape: tuple[int, ...], factors: 
     pads: list[int] = []
     sums: list[np.ndarray] = []
     for size, factor in zip(shape[2:], factors):
+        builder.source.room.take(node, (4, factor * (size + 2)), 8)
         side = 1 - np.abs(np.arange(2 * factor - factor % 2) - factor + (1 + factor % 2) / 2) / factor
         pad = (len(side) - factor) // 2
         whole = np.zeros(factor * (size - 1) + len(side))
@@ -250,6 +275,8 @@ def _interpolate(builder: Builder, node: Node, shape: tuple[int, ...], factors: 
             whole[first : first + len(side)] += side
         sides, pads, sums = [*sides, side], [*pads, pad], [*sums, whole[pad : pad + factor * size]]
     channels = shape[1]
+    builder.source.room.take(node, (channels + 1, len(sides[0]), len(sides[1])), 8)
+    builder.source.room.take(node, (2, len(sums[0]), len(sums[1])), 8)
     weights = np.broadcast_to(np.outer(*sides), (channels, 1, len(sides[0]), len(sides[1])))
     chain = Chain(builder, node)
     layer = chain.add("Deconvolution", blobs=[weights])

@@ -1,0 +1,128 @@
+"""One node of an ONNX model, whose inputs, outputs and attributes are checked where they are read.
+
+A file may say anything: readers take what they need through the methods of ``Node``, which give a value of the right
+type, number and range or raise an error that names the node.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from onnx import AttributeProto
+
+from sslnet.errors import DefinitionError, printable
+
+MOST_INTEGER = 2**31 - 1
+"""What a field of a prototxt holds."""
+
+
+class Node:
+    """One node: its operator, and the names of its inputs and outputs; those left out at the end are not counted."""
+
+    def __init__(self, proto: Any, number: int) -> None:
+        self.proto = proto
+        self.op: str = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
+        self.inputs: list[str] = list(proto.input)
+        while self.inputs and not self.inputs[-1]:
+            self.inputs.pop()
+        self.outputs: list[str] = [name for name in proto.output if name]
+        self.name: str = proto.name or f"{self.op}_{number}"
+        self._attributes = {attribute.name: attribute for attribute in proto.attribute}
+
+    def error(self, what: str, hint: str = "") -> DefinitionError:
+        return DefinitionError(printable(f"{self.op}: {what}"[:500]), layer=self.name[:200], hint=hint)
+
+    # -- inputs and outputs --------------------------------------------------------------------------------------------
+
+    def input(self, index: int) -> str:
+        """The name of an input. raises DefinitionError for one that is left out"""
+        if not self.has_input(index):
+            raise self.error(f"input {index} is missing")
+        return self.inputs[index]
+
+    def has_input(self, index: int) -> bool:
+        return index < len(self.inputs) and bool(self.inputs[index])
+
+    @property
+    def result(self) -> str:
+        """The name of the first output."""
+        if not self.proto.output or not self.proto.output[0]:
+            raise self.error("its first output is missing")
+        return str(self.proto.output[0])
+
+    # -- attributes ----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether other graphs are part of it, as those of an If or a Loop are."""
+        return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in self._attributes.values())
+
+    def has(self, name: str) -> bool:
+        return name in self._attributes
+
+    def integer(
+        self, name: str, default: int | None = None, *, least: int = -MOST_INTEGER, most: int = MOST_INTEGER
+    ) -> int:
+        """A whole number from ``least`` to ``most``. Without a default it must be there; so with the other attributes."""
+        attribute = self._attribute(name, AttributeProto.INT, default)
+        value = int(attribute.i) if attribute is not None else int(default or 0)
+        if not least <= value <= most:
+            raise self.error(f"{name} is {value}; it must be from {least} to {most}")
+        return value
+
+    def integers(
+        self, name: str, default: list[int] | None = None, *, count: int | None = None, least: int = -MOST_INTEGER
+    ) -> list[int]:
+        """Whole numbers, at least ``least``, as many as ``count`` says."""
+        attribute = self._attribute(name, AttributeProto.INTS, default)
+        values = [int(value) for value in attribute.ints] if attribute is not None else list(default or ())
+        return self.checked(name, values, count=count, least=least)
+
+    def checked(
+        self, name: str, values: list[int], *, count: int | None = None, least: int = -MOST_INTEGER
+    ) -> list[int]:
+        """The values, wherever they come from, if there are ``count`` of them, each at least ``least``."""
+        if count is not None and len(values) != count:
+            raise self.error(f"{name} has {len(values)} values, not {count}")
+        if any(not least <= value <= MOST_INTEGER for value in values):
+            raise self.error(f"{name} is {values[:8]}; the values must be from {least} to {MOST_INTEGER}")
+        return values
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A finite number."""
+        attribute = self._attribute(name, AttributeProto.FLOAT, default)
+        value = float(attribute.f) if attribute is not None else float(default or 0.0)
+        if not math.isfinite(value):
+            raise self.error(f"{name} is {value}")
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return bool(self.integer(name, int(default)))
+
+    def text(self, name: str, default: str) -> str:
+        attribute = self._attribute(name, AttributeProto.STRING, default)
+        return attribute.s.decode("utf-8", "replace") if attribute is not None else default
+
+    def graph(self, name: str) -> Any:
+        return self._attribute(name, AttributeProto.GRAPH, None).g
+
+    def axis(self, default: int, axes: int, *, end: bool = False) -> int:
+        """The attribute ``axis``, counted from the first of so many. end: it may be the place behind the last one"""
+        return self.place(self.integer("axis", default), axes, end=end)
+
+    def place(self, axis: int, axes: int, *, end: bool = False) -> int:
+        """An axis counted from the first, of so many. raises DefinitionError where there is none"""
+        if not -axes <= axis < axes + end:
+            raise self.error(f"axis {axis} of values with {axes} axes")
+        return axis + axes if axis < 0 else axis
+
+    def _attribute(self, name: str, kind: int, default: Any) -> Any:
+        attribute = self._attributes.get(name)
+        if attribute is None:
+            if default is None:
+                raise self.error(f"{name} is missing")
+            return None
+        if attribute.type != kind:
+            raise self.error(f"{name} is of another type than {AttributeProto.AttributeType.Name(kind)}")
+        return attribute
