@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch < 1:
         raise UsageError(f"--batch must be at least 1, not {args.batch}")
+    if not Path(args.source).name:
+        raise UsageError(f'"{args.source}" is not the name of a file')
     prefix = args.output or str(Path(args.source).with_suffix(""))
     model, weights = f"{prefix}.prototxt", f"{prefix}.caffemodel"
     for path in (model, weights):

@@ -15,7 +15,6 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sslnet import prototxt
@@ -38,7 +37,11 @@ def model(*nodes: Any, shape: Any = (1, 3, 8, 8), functions: Any = (), opset: in
     """A model from x to y."""
     tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(
-        list(nodes), "g", [info("x", TensorProto.FLOAT, shape)], [empty("y")], initializer=tensors
+        list(nodes),
+        "g",
+        [info("x", TensorProto.FLOAT, shape)],
+        [info("y", TensorProto.FLOAT, list("abcdefgh"[: len(shape)]))],
+        initializer=tensors,
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
     return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=8)
@@ -80,6 +83,9 @@ def with_sparse() -> Any:
     return made
 
 
+BIG_BRANCH = branch(
+    "a", node("ConstantOfShape", "s", "c"), node("ReduceSum", "c", "d", keepdims=0), node("Add", "x d", "a")
+)
 LOOP_BODY = helper.make_graph(
     [node("Identity", "c", "d"), node("Add", "v v", "w")],
     "body",
@@ -108,14 +114,6 @@ BOMBS: dict[str, Callable[[], Any]] = {
     "Cast to text": lambda: added(node("ConstantOfShape", "s", "a"), node("Cast", "a", "k", to=8), s=ints(10**7)),
     "Loop": lambda: model(
         node("Loop", "m t z", "r", body=LOOP_BODY), node("Add", "x r", "y"), m=np.int64(2**60), t=np.array(True), z=np.float32(0)
-    ),
-    "branch that is not taken": lambda: model(
-        node(
-            "If", "no", "y",
-            then_branch=branch("a", node("ConstantOfShape", "s", "c"), node("Add", "x c", "a")),
-            else_branch=branch("b", node("Relu", "x", "b")),
-        ),
-        no=np.array(False), s=ints(1, 1, 10**9, 8),
     ),
     "axes without end": lambda: model(
         node("Cast", "x", "s", to=7), node("ConstantOfShape", "s", "k"), node("Expand", "k s", "y"), shape=(2 * 10**8,)
@@ -147,6 +145,13 @@ LARGE: dict[str, Callable[[], Any]] = {
     "convolution": lambda: model(node("Conv", "x w", "y"), w=np.ones((1, 1, 700, 700), "f4"), shape=(1, 1, 2000, 2000)),
 }
 """Models of nets that are too large to be run on the way: they are taken over without being compared."""
+UNTAKEN = {
+    "branch that is not taken": lambda: model(
+        node("If", "no", "y", then_branch=BIG_BRANCH, else_branch=branch("b", node("Relu", "x", "b"))),
+        no=np.array(False), s=ints(2 * 10**9),
+    ),
+}  # fmt: skip
+"""What onnxruntime computes ahead when it may: these are compared as they stand."""
 MEASURE = """
 import resource, sys, time
 from sslnet.errors import SslnetError
@@ -157,7 +162,7 @@ for path in sys.argv[1:]:
         end = from_onnx(path).too_large or "compared"
     except SslnetError as error:
         assert len(str(error)) < 10_000, len(str(error))
-        end = "error"
+        end = "error: " + str(error).splitlines()[0].split("error: ", 1)[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(time.perf_counter() - start, peak, end, sep="|")
 """
@@ -167,19 +172,23 @@ def imports(paths: list[Path]) -> list[tuple[float, int, str]]:
     """Seconds, MiB at the most so far, and how it ended, for each model, in a process of their own."""
     command = [sys.executable, "-c", MEASURE, *map(str, paths)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.splitlines()
-    return [(float(line.split("|")[0]), int(line.split("|")[1]), line.split("|")[2]) for line in lines]
+    return [(float(line.split("|")[0]), int(line.split("|")[1]), line.split("|", 2)[2]) for line in lines]
 
 
 @pytest.mark.timeout(300)
 def test_small_model_that_asks_for_much_takes_little(tmp_path: Path) -> None:
     """One process for all: their peak is that of the worst."""
     paths = []
-    for number, make in enumerate([*BOMBS.values(), *LARGE.values()]):
+    for number, make in enumerate({**BOMBS, **LARGE, **UNTAKEN}.values()):
         paths.append(tmp_path / f"{number}.onnx")
         paths[-1].write_bytes(make().SerializeToString())
-    found = dict(zip([*BOMBS, *LARGE], imports(paths), strict=True))
-    assert {name for name in BOMBS if found[name][2] != "error"} == set()
-    assert {name for name in LARGE if found[name][2] in ("error", "compared")} == set()
+    found = dict(zip([*BOMBS, *LARGE, *UNTAKEN], imports(paths), strict=True))
+    ends = {name: end for name, (_, _, end) in found.items()}
+    assert {name for name in BOMBS if not ends[name].startswith("error: ") or "ONNX can read" in ends[name]} == set(), (
+        ends
+    )
+    assert {name for name in LARGE if ends[name].startswith("error: ") or ends[name] == "compared"} == set(), ends
+    assert {name for name in UNTAKEN if ends[name] != "compared"} == set(), ends
     assert max(peak for _, peak, _ in found.values()) < 1024, found
     assert max(seconds for seconds, _, _ in found.values()) < 20, found
 
