@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+from google.protobuf.descriptor import FieldDescriptor
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -18,6 +19,7 @@ from sslnet.errors import DataError, DefinitionError, SslnetError, printable
 from sslnet.exchange.limits import MOST_AXES, MOST_DEPTH, MOST_NAME, MOST_NODES, MOST_SHAPE, Room
 from sslnet.exchange.node import MOST_INTEGER, Node
 from sslnet.files import open_regular, read_bytes
+from sslnet.prototxt.values import is_repeated
 
 MOST_FILE = 2**31 - 1
 """Bytes of the model's own file: protobuf reads no more. Weights may stand in others beside it."""
@@ -212,6 +214,7 @@ def load(path: str | Path, batch: int) -> Source:
     data = read_bytes(path, limit=MOST_FILE)
     try:
         model = onnx.load_model_from_string(data)
+        _check_texts(model)
         _check_size(model)
         outside = _load_outside(model, Path(path))
         onnx.checker.check_model(model)
@@ -222,6 +225,17 @@ def load(path: str | Path, batch: int) -> Source:
     except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError ...
         raise DataError(f"not a model that ONNX can read: {first_line(error)}", path=str(path)) from error
     return Source(model, batch, Room(len(data) + outside))
+
+
+def _check_texts(message: Any) -> None:
+    """raises DataError for a name that is not UTF-8: it comes as bytes, in the message or one in it"""
+    for field, value in message.ListFields():
+        values = value if is_repeated(field) else [value]
+        if field.message_type is not None:
+            for part in values:
+                _check_texts(part)
+        elif field.type == FieldDescriptor.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+            raise DataError(f"a {field.name} in it is not UTF-8")
 
 
 def _check_size(model: Any) -> None:
@@ -327,10 +341,13 @@ def first_line(error: Exception) -> str:
 
 
 def _array(tensor: Any) -> np.ndarray:
+    name = printable(tensor.name[:MOST_NAME])
+    if tensor.data_type not in TensorProto.DataType.values():
+        raise DataError(f'the constant "{name}" is of an unknown type, number {tensor.data_type}')
     try:
         return numpy_helper.to_array(tensor)
     except Exception as error:  # data that are not as long as the shape says
-        raise DataError(f'the constant "{printable(tensor.name[:MOST_NAME])}": {first_line(error)}') from error
+        raise DataError(f'the constant "{name}": {first_line(error)}') from error
 
 
 def _domain(name: str) -> str:

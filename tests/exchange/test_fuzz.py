@@ -51,7 +51,7 @@ MODELS = [
     model(
         ("Conv", "x w b", "a", {"pads": [1, 0, 1, 1], "strides": [2, 1]}), ("BatchNormalization", "a s b m v", "c"),
         ("Relu", "c", "d"), ("MaxPool", "d", "e", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
-        ("AveragePool", "e", "f", {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]}), ("LRN", "f", "g", {"size": 3}),
+        ("AveragePool", "e", "f", {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1]}), ("LRN", "f", "g", {"size": 3}),
         ("Flatten", "g", "h", {"axis": 1}), ("Gemm", "h u z", "i", {"transB": 1}), ("Softmax", "i", "y", {"axis": 1}),
         w=weights(3, 4, 3, 3), b=weights(3), s=weights(3) + 2, m=weights(3), v=weights(3) ** 2 + 1, u=weights(5, 18), z=weights(5),
     ),
@@ -141,10 +141,10 @@ def change_field(message: Any, field: FieldDescriptor, messages: list[Any], draw
             message.ClearField(field.name)
     elif field.message_type is not None:
         alike = [other for other in messages if other.DESCRIPTOR is field.message_type]
+        copy = draw.choice(alike).SerializeToString() if alike and draw.random() < 0.8 else b""  # it may be in itself
         target = values.add() if listed else values
-        if alike and draw.random() < 0.8:
-            target.CopyFrom(draw.choice(alike))
-        elif not listed:
+        target.ParseFromString(copy)
+        if not listed:
             target.SetInParent()
     else:
         value = new_value(field, messages, draw)
