@@ -38,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.report.units import size
 
     target = args.output or args.weights.removesuffix(".h5").removesuffix(".caffemodel") + ".onnx"
-    if os.path.exists(target) and not args.force:
-        raise UsageError(f"{target} exists", hint="--force overwrites it, --output names another file")
+    check_target(target, args.force)
     net, message = deploy_net(args.model, args.weights, level=args.level, stages=stages(args.stage))
     tell_notes(net.definition)
     steps = preprocessing(message)
@@ -69,6 +68,14 @@ def run(args: argparse.Namespace) -> int:
 def shapes(infos: Any) -> dict[str, list[int | str]]:
     """The shape of each input or output by name; the batch axis is "N" where it is free."""
     return {info.name: [dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in infos}
+
+
+def check_target(path: str, force: bool) -> None:
+    """raises UsageError for a file that exists, unless ``force``; and for what is none: a folder, a device, a FIFO"""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path} is no file", hint="--output names another one")
+    if os.path.exists(path) and not force:
+        raise UsageError(f"{path} exists", hint="--force overwrites it, --output names another file")
 
 
 def need_onnx() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from sslnet.errors import UsageError, printable
+from sslnet.errors import RunError, UsageError, printable
 
 HELP = "Reads an ONNX model: a prototxt and weights to make sparse here, checked in onnxruntime."
 EXAMPLE = "sslnet import resnet.onnx --output nets/resnet"
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet import prototxt
-    from sslnet.cli.export import need_onnx
-    from sslnet.files import atomic_write
+    from sslnet.cli.export import check_target, need_onnx
+    from sslnet.files import atomic_path
     from sslnet.weights import to_bytes
 
     need_onnx()
@@ -40,13 +40,19 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f'"{args.source}" is not the name of a file')
     prefix = args.output or str(Path(args.source).with_suffix(""))
     model, weights = f"{prefix}.prototxt", f"{prefix}.caffemodel"
+    if not os.path.basename(prefix):
+        raise UsageError(f'--output "{prefix}" is a folder, not how the names of the files begin')
     for path in (model, weights):
-        if os.path.exists(path) and not args.force:
-            raise UsageError(f"{path} exists", hint="--force overwrites it, --output names other files")
+        check_target(path, args.force)
     imported = from_onnx(args.source, args.batch)
-    os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
-    atomic_write(weights, to_bytes(imported.weights, weights))
-    prototxt.save(imported.message, model)
+    data, text = to_bytes(imported.weights, weights), prototxt.write(imported.message)
+    try:
+        os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder of {prefix}: {error.strerror or error}") from error
+    with atomic_path(weights) as new_weights, atomic_path(model) as new_model:  # both or none
+        new_weights.write_bytes(data)
+        new_model.write_text(text, encoding="utf-8")
     relative = imported.difference.relative if imported.difference is not None else None
     if args.json:
         record = {"model": model, "weights": weights, "layers": len(imported.message.layer), "difference": relative}

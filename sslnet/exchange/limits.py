@@ -15,8 +15,8 @@ LEAST_ROOM = 64 << 20
 """Bytes for constants of even the smallest model."""
 ROOM_PER_BYTE = 16
 """More of them for each byte of the model: a weight of 1 byte becomes a float, and is moved, joined and cut."""
-MOST_VALUES = 256 << 20
-"""Bytes that a net takes which is run to compare it, besides ROOM_PER_BYTE."""
+MOST_VALUES = 128 << 20
+"""Bytes that a net may take to be run and compared, besides ROOM_PER_BYTE; about four times as many are taken."""
 MOST_WORK = 10**11
 """Multiplications of a run that compares: about six times those of VGG-16, some seconds."""
 MOST_NODES = 20_000

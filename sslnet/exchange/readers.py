@@ -348,7 +348,7 @@ def reduce(operation: str) -> Reader:
 
 
 def _to_shape(chain: Chain, before: tuple[int, ...], after: tuple[int, ...]) -> None:
-    if after == (before[0], math.prod(before[1:])):
+    if before and after == (before[0], math.prod(before[1:])):
         chain.add("Flatten", "flatten")
     else:
         chain.reshape([0 if after[:1] == before[:1] else after[0], *after[1:]] if after else [])

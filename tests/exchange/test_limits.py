@@ -327,3 +327,101 @@ def test_what_is_no_file_is_one_error(source: str, tmp_path: Path, capsys: pytes
         assert main(arguments) == 2
         assert "fault of sslnet" not in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+# -- where results go --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A folder with a model, a definition and weights of one net: net.onnx, net.prototxt, net.caffemodel."""
+    made = model(node("Conv", "x w", "y"), w=np.ones((30, 3, 3, 3), "f4"))
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString())
+    assert main(["import", str(tmp_path / "net.onnx"), "--output", str(tmp_path / "net")]) == 0
+    return tmp_path
+
+
+def commands(folder: Path, target: Path) -> list[list[str]]:
+    """import and export to a target."""
+    definition = ["--model", str(folder / "net.prototxt"), "--weights", str(folder / "net.caffemodel")]
+    return [
+        ["import", str(folder / "net.onnx"), "--force", "--output", str(target)],
+        ["export", *definition, "--force", "--output", f"{target}.onnx"],
+    ]
+
+
+def test_what_is_no_file_is_not_replaced(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for suffix in ("prototxt", "caffemodel", "onnx"):
+        os.mkfifo(net / f"fifo.{suffix}")
+        (net / f"folder.{suffix}").mkdir()
+    before = sorted(net.rglob("*"))
+    for target in ("fifo", "folder"):
+        for command in commands(net, net / target):
+            assert main(command) == 2
+            assert "is no file" in capsys.readouterr().err
+    assert sorted(net.rglob("*")) == before and (net / "fifo.onnx").is_fifo()
+
+
+def test_place_that_cannot_be_written_is_one_error(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(net.rglob("*"))
+    for target in (net / "net.onnx" / "below", net / ("n" * 300)):
+        for command in commands(net, target):
+            assert main(command) == 1
+            assert capsys.readouterr().err.startswith("error: cannot ")
+    assert main(["import", str(net / "net.onnx"), "--output", f"{net}/"]) == 2
+    assert sorted(net.rglob("*")) == before
+
+
+def test_full_disk_leaves_nothing_behind(net: Path) -> None:
+    """A limit on the size of files stands for the disk: the definition fits in, the weights and the model do not."""
+    before = sorted(net.rglob("*"))
+    for command in commands(net, net / "new"):
+        run = subprocess.run(
+            [sys.executable, "-c", LIMITED, *command],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(net.parent)},
+        )
+        assert run.returncode == 1, run.stderr
+        assert run.stderr.startswith("error: cannot write") and run.stderr.count("\n") == 1
+        assert sorted(net.rglob("*")) == before
+
+
+LIMITED = """
+import resource, sys
+from sslnet.cli import main
+from sslnet.exchange import importing, export
+import sslnet.files
+whole = sslnet.files.atomic_path
+def limited(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    return whole(path)
+sslnet.files.atomic_path = limited
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'top: "data" input_param { shape { dim: 0 dim: 3 dim: 6 dim: 6 } } } layer { name: "c" bottom: "data" top: "c"',
+        'top: "a\\nb" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } } layer { name: "\\033[31m" bottom: "a\\nb" top: "../y"',
+        'top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } } layer { name: "c" bottom: "x" top: "c.0"',
+        'top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } } layer { name: "c" bottom: "x" top: ""',
+    ],
+)
+def test_export_of_an_odd_net_is_a_model_or_one_error(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = 'type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 }'
+    (tmp_path / "net.prototxt").write_text(f'layer {{ name: "in" type: "Input" {text} {options} }}')
+    weights = pb.NetParameter()
+    layer = weights.layer.add(name="\x1b[31m" if "033" in text else "c", type="Convolution")
+    for shape in ((2, 3, 3, 3), (2,)):
+        layer.blobs.add(data=np.ones(int(np.prod(shape)))).shape.dim.extend(shape)
+    (tmp_path / "net.caffemodel").write_bytes(weights.SerializeToString())
+    code = main(commands(tmp_path, tmp_path / "made")[1])
+    printed = capsys.readouterr()
+    assert code in (0, 1, 2) and "fault of sslnet" not in printed.err
+    assert (printed.out + printed.err).replace("\n", "").isprintable()
+    assert (tmp_path / "made.onnx").exists() == (code == 0)
