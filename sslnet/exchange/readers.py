@@ -1,6 +1,6 @@
 """What each ONNX operator becomes: one function an operator, from a node to the layers that compute the same.
 
-Each takes (builder, node). ``Builder`` (``importing.py``) knows which blob each value is, and adds layers.
+Each takes (builder, node). ``Builder`` (``builder.py``) knows which blob each value is, and adds layers.
 """
 
 from __future__ import annotations
