@@ -24,12 +24,16 @@ def read_definition(source: Any) -> Definition:
     return prototxt.read_solver(os.fspath(source))
 
 
+LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "display": 0, "max_data_errors": 0}
+"""Of whole numbers: the smallest that each may be."""
+
+
 def check(definition: Definition) -> None:
     """What can be said of a solver without its nets."""
     param = definition.message
     prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     lr_policies.check(definition)
-    for name, least in (("iter_size", 1), ("max_iter", 0), ("average_loss", 1), ("snapshot", 0), ("display", 0)):
+    for name, least in LEAST.items():
         if getattr(param, name) < least:
             message = f"{name} must be {least} or more, not {getattr(param, name)}"
             words = definition.overrides.get((name,), "")

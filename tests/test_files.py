@@ -175,3 +175,18 @@ def test_devices_and_fifos_are_refused_at_once(tmp_path):
 def test_what_a_file_of_the_system_gives_is_bounded_too():
     with pytest.raises(DataError, match="more than 10 bytes"):
         read_bytes("/proc/self/maps", limit=10)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link to a fifo", "link to a folder"])
+def test_only_files_are_replaced(tmp_path, kind):
+    place = tmp_path / "place"
+    real = tmp_path / "real" if kind.startswith("link") else place
+    os.mkfifo(real) if kind.endswith("fifo") else real.mkdir()
+    if real != place:
+        place.symlink_to(real)
+    before = stat.S_IFMT(real.lstat().st_mode)
+    with pytest.raises(RunError, match=r"cannot write .*place: it is a (FIFO|folder), not a file"):
+        atomic_write(place, b"data")
+    assert stat.S_IFMT(real.lstat().st_mode) == before
+    assert {child.name for child in tmp_path.iterdir()} == {place.name, real.name}

@@ -79,7 +79,13 @@ def score(net: Net, iterations: int, log: Log) -> tuple[list[tuple[str, float]],
         outputs = net.forward()
         loss += net.loss
         names = [name for name, data in outputs.items() for _ in range(data.size)]
-        values = np.concatenate([data.ravel() for data in outputs.values()]).astype(np.float64)
+        values = np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())])
+        if batch and len(values) != len(sums):
+            raise UsageError(
+                "the outputs of the net change their size from batch to batch: there is no mean of them",
+                path=net.definition.path,
+                hint="--iterations 1 shows those of the first batch",
+            )
         sums = sums + values
         for name, value in zip(names, values):
             log(f"Batch {batch}, {name} = {number(value)}")

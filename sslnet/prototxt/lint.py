@@ -77,6 +77,7 @@ def lint_solver(solver: Definition, net: Definition) -> list[Note]:
         *_regularization_types(solver, net, params),
         *_steps_of_another_policy(solver),
         *_tests(solver),
+        *_bound_of_nothing(solver),
     ]
 
 
@@ -187,6 +188,13 @@ def _steps_of_another_policy(solver: Definition) -> Iterator[Note]:
         if name in given and policy not in policies:
             hint = f'it belongs to lr_policy: "{policies[0]}"'
             yield _note("warning", f'{name} does nothing with lr_policy "{policy}"', solver, (name,), hint=hint)
+
+
+def _bound_of_nothing(solver: Definition) -> Iterator[Note]:
+    message = solver.message
+    if message.HasField("max_data_errors") and message.on_data_error == pb.SolverParameter.STOP:
+        text = "max_data_errors does nothing with on_data_error: STOP"
+        yield _note("warning", text, solver, ("max_data_errors",), hint="it belongs to on_data_error: SKIP")
 
 
 def _tests(solver: Definition) -> Iterator[Note]:

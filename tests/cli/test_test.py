@@ -128,3 +128,29 @@ def test_weights_of_another_net_are_bad_input(folder: Path, capsys: pytest.Captu
 def test_iterations_are_at_least_one(number: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--iterations", number) == 2
     assert "--iterations" in capsys.readouterr().err
+
+
+def test_net_without_outputs_has_a_loss_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = NET + "".join(
+        f'layer {{ name: "silent_{name}" type: "Silence" bottom: "{name}" }}\n'
+        for name in Net(str(folder / "net.prototxt")).outputs
+    )
+    (folder / "silent.prototxt").write_text(silent)
+    assert cli.main(["test", "--model", "silent.prototxt", "--weights", "net.caffemodel", "--iterations", "2"]) == 0
+    assert "Loss: " in capsys.readouterr().out
+
+
+def test_outputs_that_change_their_size_have_no_mean(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """\
+layer { name: "d" type: "DummyData" top: "x" top: "chosen" dummy_data_param { shape { dim: 8 dim: 3 } shape { dim: 8 }
+  data_filler { type: "gaussian" } data_filler { type: "uniform" min: 0 max: 1.9999 } } }
+layer { name: "floor" type: "Threshold" bottom: "chosen" top: "bits" threshold_param { threshold: 1 } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2 } }
+layer { name: "filter" type: "Filter" bottom: "ip" bottom: "bits" top: "some" }
+"""
+    (folder / "filter.prototxt").write_text(text)
+    Net(str(folder / "filter.prototxt")).save("filter.caffemodel")
+    arguments = ["test", "--model", "filter.prototxt", "--weights", "filter.caffemodel", "--iterations"]
+    assert cli.main([*arguments, "20"]) == 2
+    assert "change their size from batch to batch" in capsys.readouterr().err
+    assert cli.main([*arguments, "1"]) == 0
