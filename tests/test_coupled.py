@@ -53,6 +53,10 @@ STEPS: dict[str, Any] = {
 }
 
 
+CLOSE = 5e-5
+"""Of what CLARABEL finds: it ends at a gap of at most 1e-9 here, and sqrt(2 step gap) is how far off it then may be."""
+
+
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")  # 1e-10 is more than it promises, and than is needed
 @pytest.mark.parametrize("kind", list(STEPS))
 @pytest.mark.parametrize("rows_too", [False, True])
@@ -69,8 +73,8 @@ def test_prox_is_the_minimiser(kind: str, rows_too: bool, strength: float) -> No
         z = [array.copy() for array in x]
         penalty.prox(z, steps)
     for found, wanted in zip(z, expected):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-    dead = np.concatenate([np.abs(w).ravel() < 1e-5 for w in expected])
+        np.testing.assert_allclose(found, wanted, atol=CLOSE)
+    dead = np.concatenate([np.abs(w).ravel() < CLOSE for w in expected])
     zero = np.concatenate([f.ravel() == 0 for f in z])
     np.testing.assert_array_equal(zero, dead)
 

@@ -307,7 +307,9 @@ def test_iter_size_is_a_bigger_batch(folder: Path) -> None:
         whole.step(1)
         parts.step(1)
         assert whole.smoothed_loss == pytest.approx(parts.smoothed_loss, rel=1e-5)
-    np.testing.assert_allclose(whole.net.params["ip"][0].data, parts.net.params["ip"][0].data, rtol=1e-5)
+    expected, found = (solver.net.params["ip"][0].data for solver in (whole, parts))
+    # A small weight is a sum of large terms: all are rounded to the digits of the largest.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_same_seed_is_the_same_run(folder: Path) -> None:

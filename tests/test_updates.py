@@ -143,14 +143,16 @@ ADAMW = 'type: "AdamW" momentum: 0.9 momentum2: 0.99 delta: 0.01 '
 
 def test_adamw_by_hand() -> None:
     """w = 2, g = 4 / 2, decay 0.5 * 3, rate 0.1 * 2: first 2 - 0.2 * 1.5 * 2 = 1.4; the corrected means are g and g^2 at the
-    first step, so 1.4 - 0.2 * 2 / (2 + 0.01)."""
+    first step, so 1.4 - 0.2 * 2 / (2 + 0.01).
+
+    The corrections divide by 1 - momentum2, a difference that rounding to float32 changes by up to 6e-8 / 0.01."""
     weight = updates(ADAMW + "weight_decay: 0.5", "lr_mult: 2 decay_mult: 3")[0]
     weight.param.blob.data[...] = 2
     weight.param.blob.diff[...] = 4
     weight(0, 0.1, 0.5)
-    np.testing.assert_allclose(weight.param.blob.data, 1.4 - 0.4 / 2.01, rtol=1e-6)
-    np.testing.assert_allclose(weight.history[0], 0.2, rtol=1e-6)
-    np.testing.assert_allclose(weight.history[1], 0.04, rtol=1e-6)
+    np.testing.assert_allclose(weight.param.blob.data, 1.4 - 0.4 / 2.01, rtol=1e-5)
+    np.testing.assert_allclose(weight.history[0], 0.2, rtol=1e-5)
+    np.testing.assert_allclose(weight.history[1], 0.04, rtol=1e-5)
 
 
 def test_adamw_without_gradient_only_decays() -> None:
