@@ -60,7 +60,9 @@ def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
             raise FileNotFoundError(f"there is no folder {target.parent}")
         found = target.lstat() if os.path.lexists(target) else None
         if found is not None and not stat.S_ISREG(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and not follow):
-            raise FileExistsError(f"it is {_kind(found.st_mode)}, not a file")  # as root even a device could be replaced
+            raise FileExistsError(
+                f"it is {_kind(found.st_mode)}, not a file"
+            )  # as root even a device could be replaced
         remove_remains(target.parent, target.name, whole=True)
         with _temporary(target) as temporary:
             yield temporary

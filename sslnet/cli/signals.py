@@ -5,11 +5,15 @@ with one (``signal_effects``); any other command they end as an exception does, 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
+AGAIN = 0.01
+"""Seconds after which a signal is sent once more that came where it could not end the command."""
 EFFECTS = ("stop", "snapshot", "none")
 
 
@@ -19,19 +23,39 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
-    """While it lasts SIGTERM and SIGHUP raise Ended in the main thread, where nobody has decided otherwise (as nohup has).
+    """While it lasts SIGTERM and SIGHUP raise Ended in the main thread, and Ctrl-C KeyboardInterrupt, where nobody has
+    decided otherwise (as nohup has).
 
     Gives a list of the signals that have come.
     """
     received: list[int] = []
+    again: list[threading.Timer] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if _swallows(frame):
+            again.append(threading.Timer(AGAIN, os.kill, (os.getpid(), number)))
+            again[-1].start()
+            return
         received.append(number)
-        raise Ended(signal.Signals(number).name)
+        raise KeyboardInterrupt if number == signal.SIGINT else Ended(signal.Signals(number).name)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    with _handlers({number: handle for number in numbers if signal.getsignal(number) is signal.SIG_DFL}):
-        yield received
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    undecided = (signal.SIG_DFL, signal.default_int_handler)
+    try:
+        with _handlers({number: handle for number in numbers if signal.getsignal(number) in undecided}):
+            yield received
+    finally:
+        for timer in again:
+            timer.cancel()
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether an exception raised here would come to nothing: in what Python calls when an object goes, it prints them."""
+    while frame is not None:
+        if frame.f_code.co_filename == weakref.__file__ or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

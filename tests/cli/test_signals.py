@@ -169,3 +169,23 @@ def test_request_to_end_interrupts_where_nobody_has_decided_otherwise() -> None:
 def test_signals_are_left_alone_outside_the_main_thread() -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(cli.main, ["--version"]).result() == 0
+
+
+class Dying:
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+    def __del__(self) -> None:
+        self.act()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_that_comes_while_an_object_goes_is_not_lost(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    number = getattr(signal, name)
+    with pytest.raises(KeyboardInterrupt), ended_by_signals() as received:
+        dying = Dying(lambda: os.kill(os.getpid(), number))
+        del dying
+        assert received == []
+        time.sleep(10)
+    assert received == [number]
+    assert "Exception ignored" not in capfd.readouterr().err

@@ -382,11 +382,11 @@ def test_full_disk_leaves_nothing_behind(
     whole, before = files.atomic_path, sorted(net.rglob("*"))
 
     @contextlib.contextmanager
-    def limited(path: Any) -> Iterator[Path]:
+    def limited(path: Any, **how: Any) -> Iterator[Path]:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
         try:
-            with whole(path) as temporary:
+            with whole(path, **how) as temporary:
                 yield temporary
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

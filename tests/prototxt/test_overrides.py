@@ -99,7 +99,7 @@ def test_override_of_a_field_takes_its_place_in_the_file(solver):
         ),
         ("test_state.2.stage=c", "--set test_state.2.stage=c: there is no test_state 2: there are 2, counted from 0"),
         ("test_state.0=c", "--set test_state.0=c: test_state is a list of blocks: set a field in one of them"),
-        ("a" * 3 + "=\0", '--set aaa=\0: SolverParameter has no field "aaa"'),
+        ("a" * 3 + "=\0", '--set aaa=\\x00: SolverParameter has no field "aaa"'),
     ],
 )
 def test_override_that_cannot_be_names_the_option(solver, override, text):

@@ -176,9 +176,15 @@ class Training(Chains):
     def arguments(self, folder: Path, rng: random.Random | None) -> list[str]:
         words = ["train", "--solver", str(self.solver), *self.how.options]
         words += [word for one in (*self.sets, f"snapshot_prefix={folder / 'r'}") for word in ("--set", one)]
+        from sslnet.snapshot import find_weights, read_state
+
         states = self._states(folder)
         if rng is not None and states:
-            words += ["--snapshot", str(states[-2] if len(states) > 1 and rng.random() < 0.2 else states[-1])]
+            if len(states) > 1 and rng.random() < 0.2:  # the run goes on from there, so what came later is void
+                later = states.pop()
+                find_weights(read_state(later), later).unlink()
+                later.unlink()
+            words += ["--snapshot", str(states[-1])]
         return words
 
     def _states(self, folder: Path) -> list[Path]:
