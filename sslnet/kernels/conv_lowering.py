@@ -101,6 +101,11 @@ def lower_forward(geometry: ConvGeometry, kept: np.ndarray | None = None) -> Low
     )  # fmt: skip
 
 
+MOST_PASSES = 1 << 12
+"""Passes that the gradient of an input is planned in, one for each place of a pixel within a stride. A convolution of
+longer strides is better run by plain code."""
+
+
 def lower_input_grad(geometry: ConvGeometry) -> Lowering:
     """dx from dy: what was a filter is now a channel and the other way round.
 

@@ -14,6 +14,10 @@ SLACK = 64
 C-contiguous array, and nothing outside it is read or written."""
 
 
+MOST = 1 << 62
+"""Bytes of an array: NumPy takes no more for a number."""
+
+
 def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
     """An uninitialised C-contiguous array that starts at a multiple of 64 bytes and owns 64 bytes behind its end."""
     return _aligned(np.empty, shape, dtype)
@@ -53,6 +57,8 @@ def _aligned(make, shape, dtype) -> np.ndarray:
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
+    if size > MOST:
+        raise MemoryError(f"{size} bytes for an array of {' x '.join(map(str, shape))} numbers")
     raw = make(size + ALIGNMENT + SLACK, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)

@@ -11,6 +11,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.kernels.conv_geometry import ConvGeometry
+from sslnet.kernels.conv_lowering import MOST_PASSES
 from sslnet.kernels.conv_sparse_choice import SparseForward, SparseInputGrad
 from sslnet.kernels.same_bits import SameBits
 from sslnet.layers.convolution import Convolution
@@ -48,8 +49,8 @@ class ConvolutionStep(Step):
 
     @staticmethod
     def takes(layer: Convolution) -> bool:
-        """One or two spatial axes."""
-        return layer.num_spatial in (1, 2)
+        """One or two spatial axes, and strides that are not absurdly long."""
+        return layer.num_spatial in (1, 2) and prod(layer.window.stride) <= MOST_PASSES
 
     def join_relu(self) -> None:
         """Applies max(0, .) to the output from now on."""

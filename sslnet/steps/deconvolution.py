@@ -6,10 +6,12 @@ convolution's input, the gradient of the bottom its forward pass, and in the wei
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from sslnet.blob import Blob
 from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv_lowering import MOST_PASSES
 from sslnet.layers.deconvolution import Deconvolution
 from sslnet.steps.base import Step
 
@@ -32,8 +34,8 @@ class DeconvolutionStep(Step):
 
     @staticmethod
     def takes(layer: Deconvolution) -> bool:
-        """Two spatial axes behind one batch axis."""
-        return layer.num_spatial == 2 and layer.axis == 1
+        """Two spatial axes behind one batch axis, and strides that are not absurdly long."""
+        return layer.num_spatial == 2 and layer.axis == 1 and prod(layer.window.stride) <= MOST_PASSES
 
     def join_relu(self) -> None:
         """Applies max(0, .) to the output from now on."""

@@ -41,3 +41,8 @@ def test_scratch_differs_between_threads():
     thread.start()
     thread.join()
     assert not np.shares_memory(mine, others[0])
+
+
+def test_array_beyond_all_memory_is_told_as_such():
+    with pytest.raises(MemoryError, match="18446744073709551616 bytes for an array of 4611686018427387904 numbers"):
+        aligned_zeros(1 << 62)

@@ -120,3 +120,9 @@ def test_other_numbers_of_axes_run_plainly(shape, spatial):
     assert net.forward(x0=np.ones(shape))["y0"].shape == (shape[0], 2, *(n + 1 for n in shape[2:]))
     assert [step.kernel for step in net.plan(fused=True).steps][1] == "plain"
     assert net.layers[1].num_spatial == spatial
+
+
+def test_absurdly_long_strides_run_plainly_and_soon():
+    fast, plain = nets((1, 1, 3, 5), 2, (9, 5, 1_000_000, 1, 40, 4, 1))
+    compare(fast, plain)
+    assert [step.kernel for step in fast.plan(fused=True).steps][1] == "plain"
