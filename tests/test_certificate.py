@@ -58,7 +58,7 @@ def solver(param: str, decay: float, batch: int = SAMPLES, more: str = "") -> So
 def test_residual_is_zero_at_the_minimiser_alone(case: str, more: str, data: tuple) -> None:
     run = solver(PARAMS[case], 0.3, more=more)
     (before,) = certify(run, 1)
-    run.step(3000)
+    run.step(1500)
     (after,) = certify(run, 1)
     assert before.residual > 0.1
     assert after.residual < 1e-3
@@ -193,7 +193,7 @@ def coupled_solver(case: str, decay: float, more: str = "") -> Solver:
 def test_residual_of_coupled_groups_is_zero_at_the_minimiser_alone(case: str, more: str, data: tuple) -> None:
     run = coupled_solver(case, 0.4, more)
     (before,) = certify(run, 1)
-    run.step(800)
+    run.step(400)
     (after,) = certify(run, 1)
     assert before.residual > 0.1
     assert after.residual < 1e-3
@@ -215,7 +215,7 @@ def test_lambda_max_of_coupled_groups_is_where_the_last_one_dies(case: str, data
     assert sum(groups.zero for groups in found.groups) == sum(groups.residuals.size for groups in found.groups)
     for factor, alive in ((1.01, False), (0.97, True)):
         run = coupled_solver(case, 30.0 * found.lambda_max * factor)
-        run.step(600)
+        run.step(300)
         weights = np.concatenate([run.net.params[name][0].data.ravel() for name in ("one", "two")])
         assert (np.abs(weights).max() > 1e-6) == alive
 
