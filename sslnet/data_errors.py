@@ -18,6 +18,19 @@ from sslnet.net import Net
 
 UNUSABLE = (DataError, BatchError)
 """What is raised for data that cannot be used."""
+MOVING = ("MemoryData", "Python")
+"""Layers that bring other data at each pass, beside those that read ahead. Where there are none, the next batch is the same."""
+
+
+class Statistics:
+    """Copies of what the forward pass of a net changes in its parameters (``Layer.statistics``)."""
+
+    def __init__(self, net: Net) -> None:
+        self._copies = [(blob, blob.data.copy()) for layer in net.layers for blob in layer.statistics()]
+
+    def restore(self) -> None:
+        for blob, values in self._copies:
+            blob.data[...] = values
 
 
 class DataErrors:
@@ -36,17 +49,21 @@ class DataErrors:
     def forward(self, net: Net) -> None:
         """A forward pass. With SKIP every data layer of the net goes on to its next batch when one cannot be used.
 
-        raises DataError or BatchError: with STOP the first, with SKIP the one after max_data_errors
+        raises DataError or BatchError: with STOP the first, with SKIP the one after max_data_errors. Running statistics are
+        then as they were before the pass
         """
-        skip = self._param.on_data_error == pb.SolverParameter.SKIP
-        sources = [layer for layer in net.layers if isinstance(layer, PrefetchedLayer)] if skip else []
+        sources = [layer for layer in net.layers if isinstance(layer, PrefetchedLayer)]
+        moving = bool(sources) or any(layer.TYPE in MOVING for layer in net.layers)
+        skip = moving and self._param.on_data_error == pb.SolverParameter.SKIP
         while True:
             before = [layer.batches for layer in sources]
+            statistics = Statistics(net)
             try:
                 net.forward()
                 _check_data(net)
                 return
             except UNUSABLE as error:
+                statistics.restore()
                 if not skip:
                     raise
                 if self.count >= self._param.max_data_errors:

@@ -24,7 +24,8 @@ MOST_IMAGE = 1 << 30
 MOST_MESSAGE = 2**31 - 1
 """Of a message: protobuf reads no more."""
 HDF5_ROOM = 2 << 20
-"""Bytes that HDF5 may write beside the values added to a data set: the rest of a chunk, and where chunks are."""
+"""Bytes that HDF5 may write beside the values added to a data set: chunks that it still holds in memory, and where chunks
+are."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)
 """Names of the files that are being written, by the names that they get at the end."""
 _NO_LINK, _CLOSE_ON_EXEC = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_CLOEXEC", 0)
@@ -52,6 +53,8 @@ def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
     raises RunError when the folder is missing, the disk is full, ...
     """
     place = os.fspath(path)
+    if "\0" in place:
+        raise RunError(f"{place!r} is not the name of a file")
     target = (
         Path(os.path.realpath(place)) if follow else Path(os.path.realpath(os.path.dirname(place)), Path(place).name)
     )
@@ -60,9 +63,7 @@ def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
             raise FileNotFoundError(f"there is no folder {target.parent}")
         found = target.lstat() if os.path.lexists(target) else None
         if found is not None and not stat.S_ISREG(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and not follow):
-            raise FileExistsError(
-                f"it is {_kind(found.st_mode)}, not a file"
-            )  # as root even a device could be replaced
+            raise FileExistsError(f"it is {_kind(found.st_mode)}, not a file")  # root could replace even a device
         remove_remains(target.parent, target.name, whole=True)
         with _temporary(target) as temporary:
             yield temporary
@@ -93,10 +94,10 @@ def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
 
 
 def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
-    """Take room on the disk for so many bytes that are going to be added to a data set of an HDF5 file.
+    """Take room on the disk for an HDF5 file that is going to grow to so many bytes, HDF5_ROOM a data set included.
 
-    The HDF5 library must not meet a full disk itself (see atomic_hdf5). What is not needed it gives back when it closes
-    the file.
+    The HDF5 library must not meet a full disk itself (see atomic_hdf5). A file that is opened anew for each addition
+    gets what it has not needed back when it is closed; one that stays open must be truncated at the end.
     raises OSError when there is not so much room; the file is then as it was
     """
     if not hasattr(os, "posix_fallocate"):
@@ -105,7 +106,8 @@ def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
     try:
         end = os.fstat(handle).st_size
         try:
-            os.posix_fallocate(handle, end, size + HDF5_ROOM)
+            if size > end:
+                os.posix_fallocate(handle, end, size - end)
         except OSError:
             os.ftruncate(handle, end)
             raise
@@ -125,9 +127,14 @@ def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = F
     except OSError:
         return
     for name in found:
-        with contextlib.suppress(OSError), open(os.path.join(folder, name), "rb") as file:
-            if _lock(file.fileno()):
-                os.unlink(file.name)
+        place = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            handle = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NO_LINK | _CLOSE_ON_EXEC)
+            try:
+                if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle):
+                    os.unlink(place)
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager
@@ -135,8 +142,8 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Holds a lock while the block runs; ``path`` is its file, there for as long. A killed process leaves no lock behind.
 
     what   whom the lock is for, for the error's sake
-    raises UsageError when another process, or another part of this one, has it; RunError when its file cannot be made;
-           without locks (Windows, some file systems) nothing is held
+    raises UsageError when another process, or another part of this one, has it, or the file is no lock of ours; RunError
+           when it cannot be made; without locks (Windows, some file systems) nothing is held
     """
     place = os.fspath(path)
     while True:
@@ -144,6 +151,11 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             handle = os.open(place, os.O_RDWR | os.O_CREAT | _NO_LINK | _CLOSE_ON_EXEC, 0o666)
         except OSError as error:
             raise RunError(f"cannot make the lock {place}: {error.strerror or error}") from error
+        if os.fstat(handle).st_size:
+            os.close(handle)
+            raise UsageError(
+                f"{place} is not a lock of sslnet: it is not empty", hint=f"choose another name for {what}"
+            )
         held = _lock(handle)
         if held is False:
             os.close(handle)
@@ -154,10 +166,12 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if held is None:  # where there are no locks an open file may not even be removed
+            os.close(handle)
+        with contextlib.suppress(OSError):
+            os.unlink(place)
         if held:
-            with contextlib.suppress(OSError):
-                os.unlink(place)
-        os.close(handle)
+            os.close(handle)
 
 
 def open_regular(
@@ -293,7 +307,7 @@ def _put_in_place(temporary: Path, target: Path, new: bool) -> None:
     try:
         os.link(temporary, target, follow_symlinks=False)
     except FileExistsError:
-        raise FileExistsError("there is a file of this name already") from None
+        raise FileExistsError("a file of this name already exists") from None
     except OSError:  # a file system without hard links
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         os.replace(temporary, target)

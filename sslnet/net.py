@@ -392,6 +392,11 @@ class Net:
         for layer, top in zip(self.layers, self.tops):
             layer.reseed(seed, top)
 
+    def check_outputs(self) -> None:
+        """raises DefinitionError when a layer of the net may not write the file that it names"""
+        for layer in self.layers:
+            layer.check_outputs()
+
     def layer_states(self) -> dict[str, bytes]:
         """What layers keep beside their blobs (data positions, random draws), by layer name: see ``set_layer_states``."""
         states = {layer.name: layer.state() for layer in self.layers}

@@ -29,16 +29,29 @@ class OutputRule:
         """Why a layer may not create the file ``name``; None when it may. Links on the way count as where they lead."""
         if not name or "\0" in name:
             return f"{name!r} is not the name of a file"
-        root = os.path.realpath(self.root or os.curdir)
-        place = os.path.realpath(name)
-        if os.path.commonpath([root, place]) != root or place == root:
+        root = Path(os.path.realpath(self.root or os.curdir))
+        place = Path(os.path.realpath(name))
+        if root not in place.parents:
             return f"{name} is not below {self.root or 'the working folder'}"
-        if os.path.lexists(name) and not self.overwrite:
-            return f"{name} is there already"
+        if os.path.lexists(name) and not self.overwrite and not is_made(name):
+            return f"{name} already exists"
         return None
 
 
 _rule = OutputRule()
+_made: set[tuple[int, int]] = set()
+
+
+def note_made(name: str | os.PathLike[str]) -> None:
+    """A layer has made this file: layers of this process may replace it."""
+    found = os.lstat(name)
+    _made.add((found.st_dev, found.st_ino))
+
+
+def is_made(name: str | os.PathLike[str]) -> bool:
+    """Whether a layer of this process has made the file, a link not counting."""
+    found = os.lstat(name)
+    return (found.st_dev, found.st_ino) in _made
 
 
 def output_rule() -> OutputRule:
@@ -53,15 +66,16 @@ def set_output_rule(root: str | os.PathLike[str] | None = None, *, overwrite: bo
     overwrite  whether files that are there already may be replaced
     """
     global _rule
-    _rule = OutputRule(None if root is None else os.fspath(Path(root)), overwrite)
+    _rule = OutputRule(None if root is None else os.path.abspath(root), overwrite)
 
 
 @contextlib.contextmanager
 def layers_write(rule: OutputRule) -> Iterator[None]:
-    """The rule holds while the block runs."""
-    global _rule
-    before, _rule = _rule, rule
+    """The rule holds while the block runs, for which files made before are those of somebody else."""
+    global _rule, _made
+    before = _rule, _made
+    _rule, _made = rule, set()
     try:
         yield
     finally:
-        _rule = before
+        _rule, _made = before

@@ -314,7 +314,7 @@ print(json.dumps([name.decode("latin-1") for name in names]))
 
 def _old_names(guard: Guard, group: str) -> list[bytes]:
     """Names without a fixed length, as states had them at first: a process of its own reads them, which may crash."""
-    command = [sys.executable, "-I", "-c", OLD_NAMES, os.path.abspath(guard.path), group]
+    command = [sys.executable, "-P", "-c", OLD_NAMES, os.path.abspath(guard.path), group]
     try:
         done = subprocess.run(command, capture_output=True, timeout=30, check=True)
         return [str(name).encode("latin-1") for name in json.loads(done.stdout)]

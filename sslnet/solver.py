@@ -14,17 +14,18 @@ import contextlib
 import math
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from sslnet import lr_policies
 from sslnet import sslnet_pb2 as pb
-from sslnet.data_errors import DataErrors
+from sslnet.data_errors import DataErrors, Statistics
 from sslnet.errors import (
     BatchError,
     DataError,
@@ -132,6 +133,11 @@ class Solver:
         """Runs the forward passes; counts the batches that were left out."""
         self._start: dict[str, dict[str, bytes]] = {}
         """States of the nets' layers where the iteration began, as far as they may have changed since."""
+        self._start_statistics: Statistics | None = None
+        self._start_errors = 0
+        """The running statistics, and the number of batches left out, at that time."""
+        self._begun = 0
+        """The iteration at which ``solve`` began: there is nothing new to save before the next one."""
         self._updating = False
         """Whether weights are being changed: an error then leaves nothing that is worth a snapshot."""
         self.copied: list[Copied] = []
@@ -196,7 +202,10 @@ class Solver:
         if resume is not None:
             self.restore(resume)
         check_aims(self.definition, self.net)
+        for net in self._nets().values():
+            net.check_outputs()
         with self._own_prefix():
+            self._begun = self.iter
             self.monitor.on_start(self)
             try:
                 self.step(max(0, self.param.max_iter - self.iter))
@@ -217,6 +226,8 @@ class Solver:
         self._shown = (self.iter, time.perf_counter())
         while self.iter < end:
             self._start = {"train": self.net.layer_states()}
+            self._start_errors = self.data_errors.count
+            self._start_statistics = Statistics(self.net) if self.param.iter_size > 1 else None
             if self._is_time(self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
                 self.test()
                 if self._request == "stop":
@@ -231,7 +242,7 @@ class Solver:
             self._updating = True
             self._apply_update(rate)
             self.iter += 1
-            self._updating, self._start = False, {}
+            self._updating, self._start, self._start_statistics = False, {}, None
             if self.steering is not None:
                 self.steering.after_iteration(self)
             self.monitor.on_iteration(self.iter, self.smoothed_loss)
@@ -386,10 +397,12 @@ class Solver:
         net, batches = self.test_nets[index], self.param.test_iter[index]
         started, loss = time.perf_counter(), 0.0
         before = self._start[f"test{index}"] = net.layer_states()
+        errors = self.data_errors.count
         sums: list[float] = []
         for _ in range(batches):
             if self._request == "stop":
                 net.set_layer_states(before)  # so that the resumed run repeats this test, not half of it
+                self.data_errors.count = errors
                 return None
             self.data_errors.forward(net)
             loss += net.loss
@@ -422,7 +435,7 @@ class Solver:
         return NotFiniteError(message, path=self.definition.path, layer=layer, hint=self._advice())
 
     def _tell_data_error(self, error: DataError | BatchError, count: int) -> None:
-        left = f"a batch is left out, number {count} of at most {self.param.max_data_errors}: {error.message}"
+        left = f"skipped a batch ({count} of at most {self.param.max_data_errors}): {error.message}"
         self.monitor.on_warning(Note("warning", left, span=error.span, path=error.path, layer=error.layer))
 
     def _advice(self) -> str:
@@ -474,22 +487,33 @@ class Solver:
         except NotFiniteError:
             raise
         except RunError as error:
-            rescue = tempfile.mkdtemp(prefix="sslnet-")
-            weights, _ = self._write_snapshot(os.path.join(rescue, os.path.basename(self.prefix)))
-            error.hint = "; ".join(filter(None, (error.hint, f"the weights were saved as {weights}")))
-            raise
+            rescue = None
+            try:
+                rescue = tempfile.mkdtemp(prefix="sslnet-")
+                weights, _ = self._write_snapshot(os.path.join(rescue, os.path.basename(self.prefix)))
+                saved = f"the weights were saved as {weights}"
+            except (SslnetError, OSError) as second:
+                saved = f"nor can they be saved in the folder for temporary files: {second}"
+                if rescue is not None:
+                    shutil.rmtree(rescue, ignore_errors=True)
+            error.hint = "; ".join(filter(None, (error.hint, saved)))
+            raise error
 
     def _save_before(self, error: Exception) -> None:
         """Before an error ends the run: a snapshot of where the iteration began, if nothing speaks against it. Puts
         into the error where it is."""
         wanted = self.param.snapshot or self.param.snapshot_after_train
-        if self._updating or not wanted or isinstance(error, NotFiniteError):
+        if self._updating or not wanted or self.iter == self._begun or isinstance(error, NotFiniteError):
             return
         try:
             if self._saved_at != self.iter:
                 nets = self._nets()
                 for name, states in self._start.items():
                     nets[name].set_layer_states(states)
+                if self._start:
+                    self.data_errors.count = self._start_errors
+                if self._start_statistics is not None:
+                    self._start_statistics.restore()
                 self.snapshot()
         except (SslnetError, OSError, MemoryError):
             return
@@ -507,6 +531,7 @@ class Solver:
     def _restore(self, state: State, path: str | os.PathLike[str]) -> None:
         weights = find_weights(state, path)
         check_history(state, self.updates, path)
+        left_out = _count(state.arrays.get("data_errors"), path)
         copied = self.net.copy_from(weights)
         if state.seed is not None and state.seed != self.seed:
             self.seed = state.seed
@@ -522,7 +547,7 @@ class Solver:
             self.steering.set_state({k.removeprefix(start): a for k, a in state.arrays.items() if k.startswith(start)})
         self._losses.clear()
         self._losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
-        self.data_errors.count = int(state.arrays.get("data_errors", np.zeros(1)).sum())
+        self.data_errors.count = left_out
         self._frozen_known = any(update.keep is not None for update in self.updates)
         if self.steering is not None:
             self.steering.start(self)
@@ -546,13 +571,28 @@ class Solver:
     def _nets(self) -> dict[str, Net]:
         return {"train": self.net, **{f"test{k}": net for k, net in enumerate(self.test_nets)}}
 
-    def _own_prefix(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _own_prefix(self) -> Iterator[None]:
         """Snapshots must have a place before hours are spent, and no other run must write its own between them."""
-        if not (self.param.snapshot or self.param.snapshot_after_train):
-            return contextlib.nullcontext()
-        make_folder(self.prefix)
-        remove_remains(os.path.dirname(self.prefix) or ".", f"{os.path.basename(self.prefix)}_iter_")
-        return sole_user(f"{self.prefix}.lock", f"snapshot_prefix {self.prefix}")
+        prefixes = [self.prefix] if self.param.snapshot or self.param.snapshot_after_train else []
+        if prefixes and self._fallback is not None and os.path.abspath(self._fallback) != os.path.abspath(self.prefix):
+            prefixes.append(self._fallback)
+        with contextlib.ExitStack() as stack:
+            for prefix in prefixes:
+                make_folder(prefix)
+                remove_remains(os.path.dirname(prefix) or ".", f"{os.path.basename(prefix)}_iter_")
+                stack.enter_context(sole_user(f"{prefix}.lock", f"snapshot_prefix {prefix}"))
+            yield
+
+
+def _count(array: np.ndarray | None, path: str | os.PathLike[str]) -> int:
+    """The whole number that an array of a state holds. raises WeightsError for another one"""
+    if array is None:
+        return 0
+    value = float(array.reshape(-1)[0]) if array.size == 1 else -1.0
+    if not (0 <= value < 2**53) or value != int(value):
+        raise WeightsError("the number of batches left out is damaged", path=os.fspath(path))
+    return int(value)
 
 
 def _square_sum(array: np.ndarray) -> float:

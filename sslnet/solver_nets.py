@@ -39,6 +39,9 @@ def check(definition: Definition) -> None:
             words = definition.overrides.get((name,), "")
             span = None if words else definition.span(name, value=True)
             raise DefinitionError(message, span=span, path=definition.path, hint=words and f"set by {words}")
+    if "\0" in param.snapshot_prefix:
+        span = definition.span("snapshot_prefix", value=True)
+        raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)
     for index, count in enumerate(param.test_iter):
         if count <= 0:
             span = definition.span("test_iter", index, value=True)

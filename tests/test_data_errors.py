@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -11,9 +12,10 @@ import pytest
 from sslnet import io, prototxt
 from sslnet import monitor as monitors
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import BatchError, DataError, NotFiniteError
+from sslnet.errors import BatchError, DataError, NotFiniteError, WeightsError
 from sslnet.monitor import Monitor
 from sslnet.prototxt import Note
+from sslnet.snapshot import read_state, write_state
 from sslnet.solver import Solver
 from sslnet.sources.lmdb import write_lmdb
 
@@ -113,10 +115,10 @@ def test_batches_left_out_are_as_if_they_were_not_in_the_data(folder: Path) -> N
     run = solver("on_data_error=SKIP", "max_iter=8", monitor=monitor)
     drop = next(layer for layer in run.net.layers if layer.TYPE == "Dropout")
     run.solve()
-    told = [note.message for note in monitor.notes if "left out" in note.message]
+    told = [note.message for note in monitor.notes if "skipped" in note.message]
     assert [text.split(":")[0] for text in told] == [
-        "a batch is left out, number 1 of at most 100",
-        "a batch is left out, number 2 of at most 100",
+        "skipped a batch (1 of at most 100)",
+        "skipped a batch (2 of at most 100)",
     ]
     assert run.data_errors.count == 2
     assert drop.draws >= 8
@@ -211,3 +213,88 @@ def test_damaged_record_in_a_test_stops_with_a_snapshot_that_repeats_the_test(fo
         told.append([record for record in tests.records if record[0] >= 5])
     assert told[0] == told[1]
     assert [record[:2] for record in told[0]] == [(5, 0), (5, 1), (10, 0), (10, 1), (15, 0), (15, 1)]
+
+
+NORMALISED = NET.replace(
+    'layer { name: "drop"', 'layer { name: "bn" type: "BatchNorm" bottom: "sum" top: "sum" }\nlayer { name: "drop"'
+)
+
+
+@pytest.mark.parametrize("iter_size", [1, 2])
+def test_running_statistics_are_those_before_the_batch_that_failed(iter_size: int, folder: Path) -> None:
+    (folder / "net.prototxt").write_text(NORMALISED)
+    database("db", r32=datum(32, label=99))
+    database("other")
+    run = solver(f"iter_size={iter_size}")
+    with pytest.raises(BatchError, match="label 99"):
+        run.solve()
+    assert run.iter == 6 // iter_size
+    shutil.rmtree("db")
+    database("db")
+    resumed = solver(f"iter_size={iter_size}", snapshot=f"run/r_iter_{run.iter}.solverstate")
+    resumed.solve()
+    whole = solver(f"iter_size={iter_size}", "snapshot_prefix=whole/r")
+    whole.solve()
+    statistics = [[blob.data.tobytes() for blob in each.net.params["bn"]] for each in (resumed, whole)]
+    assert statistics[0] == statistics[1]
+    assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_skipped_batch_leaves_no_trace_in_running_statistics(folder: Path) -> None:
+    images = np.random.default_rng(0).random((20, 1, 3, 4), dtype=np.float32)
+    for name, rows in (("all", range(20)), ("good", [i for i in range(20) if i // 5 != 2])):
+        with h5py.File(f"{name}.h5", "w") as file:
+            file["data"], file["label"] = images[list(rows)], np.arange(20)[list(rows)] % 10
+        Path(f"{name}.txt").write_text(f"{name}.h5\n")
+    with h5py.File("all.h5", "r+") as file:
+        file["data"][11, 0, 1, 2] = np.nan
+    found = []
+    for name in ("all", "good"):
+        data = f'hdf5_data_param {{ source: "{name}.txt" batch_size: 5 }}'
+        lines = NORMALISED.splitlines()
+        lines[0] = f'layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" {data} }}'
+        text = "\n".join(line for line in lines if '"e"' not in line and "Dropout" not in line)
+        Path("net.prototxt").write_text(text.replace('bottom: "other"', 'bottom: "data"'))
+        run = solver("on_data_error=SKIP", "max_iter=9", f"snapshot_prefix={name}/r")
+        run.solve()
+        found.append([blob.data.tobytes() for blob in run.net.params["bn"]] + weights(run))
+    assert found[0] == found[1]
+
+
+def test_batches_are_counted_anew_where_the_iteration_is_repeated(folder: Path) -> None:
+    database("db", **{f"r{i}": datum(i, damaged=True) for i in (10, 15, 20, 25)})
+    database("other")
+    with pytest.raises(DataError):
+        solver("on_data_error=SKIP", "max_data_errors=2").solve()
+    assert read_state("run/r_iter_2.solverstate").arrays.get("data_errors") is None
+    resumed = solver("on_data_error=SKIP", "max_data_errors=4", "max_iter=5", snapshot="run/r_iter_2.solverstate")
+    resumed.solve()
+    assert resumed.data_errors.count == 4
+
+
+@pytest.mark.parametrize("count", [np.nan, np.inf, -1, 0.5])
+def test_damaged_count_is_one_error(count: float, folder: Path) -> None:
+    database("db")
+    database("other")
+    solver("max_iter=1").solve()
+    state = read_state("run/r_iter_1.solverstate")
+    state.arrays["data_errors"] = np.array([count])
+    write_state("run/r_iter_1.solverstate", state)
+    with pytest.raises(WeightsError, match="the number of batches left out is damaged"):
+        solver(snapshot="run/r_iter_1.solverstate")
+
+
+def test_batch_that_would_come_again_is_not_skipped(folder: Path) -> None:
+    text = """\
+layer { name: "d" type: "DummyData" top: "x" top: "label" dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 }
+  data_filler { value: 1 } data_filler { value: 7 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 3 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+    Path("net.prototxt").write_text(text)
+    monitor = Warnings()
+    with pytest.raises(BatchError, match="label 7"):
+        solver("on_data_error=SKIP", monitor=monitor).solve()
+    assert not monitor.notes
+    assert not Path("run/r_iter_0.solverstate").exists(), "nothing was learned yet"

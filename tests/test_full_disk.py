@@ -16,7 +16,7 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import RunError
+from sslnet.errors import DefinitionError, RunError, UsageError
 from sslnet.files import atomic_hdf5, atomic_write, remove_remains
 from sslnet.monitor import Monitor
 from sslnet.prototxt import Note
@@ -225,10 +225,75 @@ def test_hdf5_file_is_written_whole_or_not_at_all(folder: Path) -> None:
 
 def test_new_file_takes_the_place_of_none(folder: Path) -> None:
     atomic_write("new.bin", b"1", new=True)
-    with pytest.raises(RunError, match="there is a file of this name already"):
+    with pytest.raises(RunError, match="a file of this name already exists"):
         atomic_write("new.bin", b"2", new=True)
     assert Path("new.bin").read_bytes() == b"1"
     os.symlink("nowhere", "link")
     with pytest.raises(RunError, match="already"):
         atomic_write("link", b"2", new=True, follow=False)
     assert not os.path.exists("nowhere")
+
+
+def test_rows_of_extract_take_no_more_room_than_they_need(folder: Path) -> None:
+    from sslnet.cli import main
+
+    solver().snapshot()
+    arguments = ["extract", "--model", "net.prototxt", "--weights", "run/r_iter_0.caffemodel", "--blobs", "x,ip"]
+    assert main([*arguments, "--iterations", "50", "--output", "o.h5"]) == 0
+    with h5py.File("o.h5") as file:
+        values = sum(file[name].size for name in ("x", "ip")) * 4
+        assert len(file["x"]) == 200
+    assert values <= os.path.getsize("o.h5") <= values + (1 << 20)
+
+
+def test_fifo_among_the_remains_stops_nobody(folder: Path) -> None:
+    os.mkfifo(".deadbeef-a.bin")
+    os.symlink("net.prototxt", ".deadbee1-a.bin")
+    atomic_write("a.bin", b"data")
+    assert Path("a.bin").read_bytes() == b"data"
+    assert Path("net.prototxt").read_text() == NET
+
+
+def test_lock_of_another_program_is_left_alone(folder: Path) -> None:
+    Path("poetry.lock").write_text("precious")
+    with pytest.raises(UsageError, match=r"poetry\.lock is not a lock of sslnet"):
+        solver("snapshot_prefix=poetry").solve()
+    assert Path("poetry.lock").read_text() == "precious"
+
+
+def test_two_runs_do_not_share_the_names_in_a_fallback_folder(folder: Path) -> None:
+    first, second = solver("snapshot_prefix=a/r", fallback="fall"), solver("snapshot_prefix=b/r", fallback="fall")
+
+    class Second(Monitor):
+        def on_iteration(self, iteration: int, loss: float) -> None:
+            if iteration == 1:
+                with pytest.raises(UsageError, match="fall/r is in use"):
+                    second.solve()
+
+    first.monitor = Second()
+    first.solve()
+    assert os.listdir("fall") == []
+
+
+def test_last_snapshot_that_can_be_written_nowhere_names_the_first_cause(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
+    run = solver("snapshot=0", "max_iter=1")
+
+    def fail(self: Solver, prefix: str) -> None:
+        raise RunError(f"cannot write {prefix}")
+
+    monkeypatch.setattr(Solver, "_write_snapshot", fail)
+    with pytest.raises(RunError, match="cannot write run/r") as found:
+        run.solve()
+    assert "nor can they be saved in the folder for temporary files" in found.value.hint
+
+
+def test_name_with_a_nul_is_one_error(folder: Path) -> None:
+    with pytest.raises(DefinitionError, match="must not hold a NUL character"):
+        solver("snapshot_prefix=r\0x")
+    with pytest.raises(RunError, match="is not the name of a file"):
+        atomic_write("a\0b", b"")

@@ -137,21 +137,26 @@ def writer(output: str, net: Net, names: list[str]) -> Iterator[Write]:
 def _hdf5_writer(path: str, net: Net, names: list[str]) -> Iterator[Write]:
     import h5py
 
-    from sslnet.files import atomic_path, reserve_hdf5
+    from sslnet.files import HDF5_ROOM, atomic_path, reserve_hdf5
 
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-        sets = {}
-        for name in names:
-            sets[name] = _data_set(file, name, _row_shape(net, name))
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", locking=False) as file:
+            sets = {name: _data_set(file, name, _row_shape(net, name)) for name in names}
+            room = HDF5_ROOM * len(sets)
 
-        def write(name: str, values: np.ndarray) -> None:
-            target = sets[name]
-            reserve_hdf5(temporary, values.nbytes)
-            start = len(target)
-            target.resize(start + len(values), axis=0)
-            target[start:] = values
+            def write(name: str, values: np.ndarray) -> None:
+                nonlocal room
+                room += values.nbytes
+                reserve_hdf5(temporary, room)
+                target = sets[name]
+                start = len(target)
+                target.resize(start + len(values), axis=0)
+                target[start:] = values
 
-        yield write
+            yield write
+            file.flush()
+            size = file.id.get_filesize()
+        os.truncate(temporary, size)
 
 
 def _data_set(file: Any, name: str, shape: tuple[int, ...]) -> Any:

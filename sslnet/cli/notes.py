@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 def tell_notes(*definitions: Definition, log: Callable[..., object] | None = None) -> None:
     """Each note once, to the log or to stderr."""
     told = dict.fromkeys(str(note) for definition in definitions for note in definition.notes)
-    if not output_rule().writes:
-        told |= dict.fromkeys(text for definition in definitions for text in _silent_writers(definition))
+    told |= dict.fromkeys(text for definition in definitions for text in silent_writers(definition))
     for text in told:
         if log is not None:
             log(*text.split("\n"))
@@ -25,9 +24,9 @@ def tell_notes(*definitions: Definition, log: Callable[..., object] | None = Non
             print(text, file=sys.stderr)
 
 
-def _silent_writers(definition: Definition) -> list[str]:
-    """The layers that would write files, in a command that does not let them."""
-    layers = getattr(definition.message, "layer", ())
+def silent_writers(definition: Definition) -> list[str]:
+    """A line for each layer that would write a file, in a command that does not let it."""
+    layers = () if output_rule().writes else getattr(definition.message, "layer", ())
     return [
         f'note: layer "{printable(layer.name)}" writes no file: only sslnet train and sslnet test let layers write'
         for layer in layers

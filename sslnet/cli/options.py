@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from sslnet.errors import UsageError, WeightsError
@@ -41,7 +42,7 @@ def rule_of(args: argparse.Namespace) -> OutputRule:
     """What layers may write while a command runs: nothing, unless it has the options of add_output_options."""
     if not hasattr(args, "output_root"):
         return OutputRule(writes=False)
-    return OutputRule(args.output_root, args.allow_overwrite)
+    return OutputRule(args.output_root and os.path.abspath(args.output_root), args.allow_overwrite)
 
 
 def use_threads(threads: int | None, deterministic: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.log import Log
 from sslnet.cli.monitors import LogMonitor, ScreenMonitor
+from sslnet.cli.notes import silent_writers
 from sslnet.cli.signals import signal_effects
 
 if TYPE_CHECKING:
@@ -35,10 +36,17 @@ def solver_monitor(log: Log) -> Any:
 
 
 def watching(log: Log, compiling: Compiling) -> Callable[[Solver], contextlib.AbstractContextManager[None]]:
-    """For each solver: Ctrl-C, SIGTERM and a reader of the log who goes stop it where it can go on later."""
+    """For each solver: Ctrl-C, SIGTERM and a reader of the log who goes stop it where it can go on later. Layers of its
+    nets that would write files are told, once."""
+    told: set[str] = set()
 
     @contextlib.contextmanager
     def watch(solver: Solver) -> Iterator[None]:
+        for net in (solver.net, *solver.test_nets):
+            for text in silent_writers(net.definition):
+                if text not in told:
+                    told.add(text)
+                    log(text)
         with (
             signal_effects(solver.request, log, "stop", "none", compiling.give_up),
             log.stopping(lambda: solver.request("stop")),

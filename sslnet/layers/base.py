@@ -146,6 +146,13 @@ class Layer(ABC):
 
     # -- state over iterations: saved in snapshots, so that a resumed run is the same run ---------------------------
 
+    def check_outputs(self) -> None:  # noqa: B027 - most layers write no files
+        """raises DefinitionError when the layer may not write the file that it names (``sslnet.output_rule``)"""
+
+    def statistics(self) -> Sequence[Blob]:
+        """The parameter blobs that ``forward`` itself changes, as running means: a batch that fails must leave no trace."""
+        return ()
+
     def state(self) -> bytes:
         """What must be kept beside the blobs for a bit-identical resume; empty when nothing."""
         return json.dumps({"draws": self.draws}).encode() if self.draws else b""

@@ -182,6 +182,9 @@ class BatchNorm(ChannelWise):
         variances[:] = fraction * variances + unbiased * self._variance
         factor[:] = fraction * factor + 1
 
+    def statistics(self) -> Blobs:
+        return () if self.use_global_stats else self.blobs
+
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return not in_place
 

@@ -13,9 +13,9 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.errors import RunError
-from sslnet.files import atomic_hdf5, reserve_hdf5
+from sslnet.files import HDF5_ROOM, atomic_hdf5, reserve_hdf5
 from sslnet.layers.base import Blobs, Layer
-from sslnet.output_rule import output_rule
+from sslnet.output_rule import note_made, output_rule
 
 NAMES = ("data", "label")
 
@@ -40,6 +40,19 @@ class HDF5Output(Layer):
                 f"both bottoms need equally many rows; they have {bottom[0].num} and {bottom[1].num}"
             )
 
+    def check_outputs(self) -> None:
+        rule = output_rule()
+        problem = rule.problem(self._file_name) if rule.writes and self._place is None else None
+        if problem is not None:
+            raise self.error(
+                f"the layer may not write this file: {problem}",
+                "hdf5_output_param",
+                "file_name",
+                value=True,
+                hint="name a new file below the working folder; or sslnet train and test take --output-root DIR (another "
+                "folder) and --allow-overwrite (replace the file), in Python sslnet.set_output_rule(root, overwrite=True)",
+            )
+
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         rule = output_rule()
         if not rule.writes:
@@ -48,22 +61,15 @@ class HDF5Output(Layer):
         if self._place is not None:
             self._add(self._place, arrays)
             return
-        problem = rule.problem(self._file_name)
-        if problem is not None:
-            raise self.error(
-                f"the layer may not write this file: {problem}",
-                "hdf5_output_param",
-                "file_name",
-                value=True,
-                hint="--output-root DIR and --allow-overwrite of sslnet train and test, or sslnet.set_output_rule, allow more",
-            )
+        self.check_outputs()
         place = os.path.realpath(self._file_name)
         try:
-            with atomic_hdf5(place, new=not rule.overwrite) as file:
+            with atomic_hdf5(place, new=not (rule.overwrite or os.path.lexists(self._file_name))) as file:
                 for name, array in zip(NAMES, arrays):
                     file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
         except RunError as error:
             raise self.run_error(error.message) from error
+        note_made(place)
         self._place, self._made = place, os.lstat(place)
 
     def _add(self, place: str, arrays: list[np.ndarray]) -> None:
@@ -72,9 +78,9 @@ class HDF5Output(Layer):
 
         try:
             if self._made is None or not os.path.samestat(self._made, os.lstat(place)):
-                raise FileNotFoundError("it has been replaced while the net ran")
-            for array in arrays:
-                reserve_hdf5(place, array.nbytes)
+                raise FileNotFoundError("another layer or program has replaced it")
+            new = sum(array.nbytes + HDF5_ROOM for array in arrays)
+            reserve_hdf5(place, os.path.getsize(place) + new)
             with h5py.File(place, "r+") as file:
                 for name, array in zip(NAMES, arrays):
                     rows = len(file[name])

@@ -18,7 +18,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, RunError, ShapeError, UsageError, WeightsError
 from sslnet.net import Net
-from sslnet.output_rule import OutputRule, layers_write
+from sslnet.output_rule import OutputRule, layers_write, set_output_rule
 from sslnet.sources.lmdb import write_lmdb
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "data"
@@ -352,7 +352,6 @@ import os, sys, warnings
 import numpy as np
 from sslnet import prototxt, sslnet_pb2 as pb
 from sslnet.net import Net
-from sslnet.output_rule import OutputRule, layers_write
 warnings.simplefilter("ignore")
 make = lambda: Net(prototxt.parse(sys.argv[1], pb.NetParameter), phase=pb.TEST, seed=1)
 net, other = make(), make()
@@ -375,7 +374,6 @@ def test_program_ends_while_batches_are_read_ahead() -> None:
 import sys
 from sslnet import prototxt, sslnet_pb2 as pb
 from sslnet.net import Net
-from sslnet.output_rule import OutputRule, layers_write
 net = Net(prototxt.parse(sys.argv[1], pb.NetParameter), phase=pb.TEST, seed=1)
 net.forward()
 """
@@ -709,7 +707,7 @@ def test_output_rule_opens_another_folder_and_old_files(working_folder: Path, tm
     net = net_of(DUMMIES + OUTPUT % (root / "new.h5"))
     with layers_write(OutputRule(str(root))):
         net.forward()
-        with pytest.raises(DefinitionError, match="is there already"):
+        with pytest.raises(DefinitionError, match="already exists"):
             net_of(DUMMIES + OUTPUT % (root / "old.h5")).forward()
     with layers_write(OutputRule(str(root), overwrite=True)):
         net_of(DUMMIES + OUTPUT % (root / "old.h5")).forward()
@@ -727,9 +725,33 @@ def test_hdf5_output_adds_rows_to_no_file_that_took_the_place_of_its_own(working
     os.replace("out.h5", "mine.h5")
     shutil.copy("mine.h5", "out.h5")
     before = (working_folder / "out.h5").read_bytes()
-    with pytest.raises(RunError, match="has been replaced"):
+    with pytest.raises(RunError, match="another layer or program has replaced it"):
         net.forward()
     assert (working_folder / "out.h5").read_bytes() == before
+
+
+def test_files_that_this_process_has_made_may_be_replaced(working_folder: Path) -> None:
+    first = net_of(DUMMIES + OUTPUT % "out.h5")
+    first.forward()
+    second = net_of(DUMMIES + OUTPUT % "out.h5")
+    second.check_outputs()
+    second.forward()
+    second.forward()
+    with h5py.File("out.h5") as file:
+        assert len(file["data"]) == 4
+    with pytest.raises(RunError, match="another layer or program has replaced it"):
+        first.forward()
+
+
+def test_output_root_is_that_of_the_call(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (working_folder / "sub" / "sub").mkdir(parents=True)
+    try:
+        set_output_rule("sub")
+        monkeypatch.chdir("sub")
+        net_of(DUMMIES + OUTPUT % "out.h5").forward()
+        assert (working_folder / "sub" / "out.h5").exists()
+    finally:
+        set_output_rule()
 
 
 def test_labels_of_any_length_are_read(tmp_path: Path) -> None:

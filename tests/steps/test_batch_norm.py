@@ -233,3 +233,25 @@ def test_a_blob_with_a_second_reader_keeps_its_values():
     for net in both:
         net.forward(x=x)
     compare(both, diffs=False)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 4, 5, 3), (4, 3)])
+def test_variance_of_zero_without_eps_is_not_finite_as_in_plain_code(shape):
+    dims = " ".join(f"dim: {n}" for n in shape)
+    text = (
+        f'force_backward: true layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }} '
+        'layer { name: "n" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { eps: 0 } }'
+    )
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    x[:, 1] = 2.5
+    found = []
+    for plain in (False, True):
+        net = Net(prototxt.parse(text, pb.NetParameter), phase=pb.TRAIN, plain=plain)
+        y = np.array(net.forward(x=x)["y"])
+        net.backward(y=np.ones(shape))
+        found.append((y, np.array(net.blobs["x"].diff)))
+    for ours, theirs in zip(*found):
+        np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+    assert np.isfinite(found[0][0][:, [0, 2]]).all()
+    assert not np.isfinite(found[0][0][:, 1]).any()

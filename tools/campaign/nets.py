@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,8 @@ class Solvers(Definitions):
         net = DIGITS_NET if rng.random() < 0.1 else self.seeds / "goldens/formats/net.prototxt"
         sets = [f"net={net}", f"snapshot_prefix={beside(path, '_s')}", "max_iter=3"]
         sets += ["test_iter=1"] if rng.random() < 0.7 else []
+        if re.search(rb"iter_size:\s*\d{2}", path.read_bytes()):  # it may rightly take for ever
+            sets.append("iter_size=9")
         self.command("train", "--solver", path, *(word for one in sets for word in ("--set", one)))
 
 
