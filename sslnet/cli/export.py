@@ -73,7 +73,7 @@ def shapes(infos: Any) -> dict[str, list[int | str]]:
 def check_target(path: str, force: bool) -> None:
     """raises UsageError for a file that exists, unless ``force``; and for what is none: a folder, a device, a FIFO"""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"{path} is no file", hint="--output names another one")
+        raise UsageError(f"{path} is not a regular file", hint="--output names another one")
     if os.path.exists(path) and not force:
         raise UsageError(f"{path} exists", hint="--force overwrites it, --output names another file")
 

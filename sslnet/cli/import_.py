@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise RunError(f"cannot make the folder of {prefix}: {error.strerror or error}") from error
     with atomic_path(weights) as new_weights, atomic_path(model) as new_model:  # both or none
-        new_weights.write_bytes(data)
-        new_model.write_text(text, encoding="utf-8")
+        _write(new_weights, data)
+        _write(new_model, text.encode())
     relative = imported.difference.relative if imported.difference is not None else None
     if args.json:
         record = {"model": model, "weights": weights, "layers": len(imported.message.layer), "difference": relative}
@@ -71,3 +71,11 @@ def run(args: argparse.Namespace) -> int:
         )
     print("to train it: add a data layer in the place of the input, a loss behind the output (docs/prototxt.md)")
     return 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file to the disk: a disk that is full or broken is found out before the first of two files is in place."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -70,7 +70,9 @@ def from_onnx(path: str | Path, batch: int = 1) -> Imported:
 def _imported(path: str | Path, batch: int) -> Imported:
     source = load(path, batch)
     builder = Builder(source, Path(path).stem)
-    errors = _read_nodes(source, builder, str(path)) + builder.unused_padding(str(path))
+    errors = _read_nodes(source, builder, str(path))
+    if not source.room.spent:  # all nodes were read, then
+        errors += builder.unused_padding(str(path))
     if errors:
         raise errors[0] if len(errors) == 1 else ErrorList(errors[:MOST_ERRORS])
     blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
@@ -94,16 +96,21 @@ def _read_nodes(source: Source, builder: Builder, path: str) -> list[SslnetError
     """Reads all nodes in order; returns an error for each that has no counterpart here, until there are too many."""
     errors: list[SslnetError] = []
     broken: set[str] = set()  # values of such nodes: what is wrong with those that read them follows from it
+    constants: set[str] = set()  # of these, the values that would be known ahead of time
     waiting = deque(source.nodes)
-    while waiting and len(errors) < MOST_ERRORS:
+    while waiting and len(errors) < MOST_ERRORS and not source.room.spent:
         node = waiting.popleft()
         try:
             _read(node, source, builder, waiting)
         except SslnetError as error:
-            if node.op not in READERS or not broken.intersection(node.inputs):  # each fault is told once
+            folded = source.folds(node, constants)
+            known = folded or node.op == "If" or node.op in READERS
+            if not known or not broken.intersection(node.inputs):  # each fault is told once
                 error.path = error.path or path
                 errors.append(error)
             broken.update(node.outputs)
+            if folded or not source.unknown(node, constants):
+                constants.update(node.outputs)
             for value in node.outputs:
                 builder.become(value, value)
     return errors
@@ -124,8 +131,10 @@ def _read(node: Node, source: Source, builder: Builder, waiting: deque[Node]) ->
             )
         READERS[node.op](builder, node)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # The last line of defence: what the node says does not fit together in a way that its reader did not look for.
-        raise node.error(f"what it says does not fit together ({type(error).__name__}: {first_line(error)})") from error
+        # The last line of defence: attributes or inputs are inconsistent in a way that the reader did not look for.
+        raise node.error(
+            f"its attributes or inputs are inconsistent ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def _keep_preprocessing(message: Any, metadata: Mapping[str, str]) -> None:

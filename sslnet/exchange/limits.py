@@ -15,6 +15,10 @@ LEAST_ROOM = 64 << 20
 """Bytes for constants of even the smallest model."""
 ROOM_PER_BYTE = 16
 """More of them for each byte of the model: a weight of 1 byte becomes a float, and is moved, joined and cut."""
+WORK_PER_ROOM = 4
+"""Bytes that all that is computed ahead of time may read and write together, for each that it may keep."""
+STEP = 1000
+"""Bytes that are read and written in the time of a step in Python: some operators take one for each index."""
 MOST_VALUES = 128 << 20
 """Bytes that a net may take to be run and compared, besides ROOM_PER_BYTE; about four times as many are taken."""
 MOST_WORK = 10**11
@@ -34,11 +38,16 @@ MOST_ERRORS = 20
 
 
 class Room:
-    """Bytes that are left for arrays which are made of a model ahead of time."""
+    """Bytes that are left for arrays which are made of a model ahead of time, and for the work of making them.
+
+    spent   whether the work was too much once: nothing more is computed
+    """
 
     def __init__(self, model_bytes: int) -> None:
         self.model_bytes = model_bytes
         self.left = LEAST_ROOM + ROOM_PER_BYTE * model_bytes
+        self.work_left = WORK_PER_ROOM * self.left
+        self.spent = False
 
     def take(self, node: Node, shape: Sequence[int], item: int = 4) -> None:
         """Counts an array that the node is about to make. item: bytes of a value. raises DefinitionError when it is too large"""
@@ -49,6 +58,18 @@ class Room:
                 f"{self.model_bytes:,} bytes may"
             )
         self.left -= size
+
+    def work(self, node: Node, size: int) -> None:
+        """Counts what the node is about to read and write, in bytes. raises DefinitionError when it is too much
+
+        A kept array is counted once, however often it is read; the time for reading it is not.
+        """
+        if size > self.work_left:
+            self.spent = True
+            raise node.error(
+                f"computing it ahead of time would be too much work for a model of {self.model_bytes:,} bytes"
+            )
+        self.work_left -= size
 
     def holds_values(self, size: int) -> bool:
         """Whether a net of so many bytes is run to compare it with the model."""

@@ -15,6 +15,8 @@ from sslnet.errors import DefinitionError, printable
 
 MOST_INTEGER = 2**31 - 1
 """What a field of a prototxt holds."""
+MOST_INT64 = 2**63 - 1
+"""What an attribute of a node holds; as the end of a Slice it means the end of the axis."""
 
 
 class Node:
@@ -72,28 +74,40 @@ class Node:
         return value
 
     def integers(
-        self, name: str, default: list[int] | None = None, *, count: int | None = None, least: int = -MOST_INTEGER
+        self,
+        name: str,
+        default: list[int] | None = None,
+        *,
+        count: int | None = None,
+        least: int = -MOST_INTEGER,
+        most: int = MOST_INTEGER,
     ) -> list[int]:
-        """Whole numbers, at least ``least``, as many as ``count`` says."""
+        """Whole numbers from ``least`` to ``most``, as many as ``count`` says."""
         attribute = self._attribute(name, AttributeProto.INTS, default)
         values = [int(value) for value in attribute.ints] if attribute is not None else list(default or ())
-        return self.checked(name, values, count=count, least=least)
+        return self.checked(name, values, count=count, least=least, most=most)
 
     def checked(
-        self, name: str, values: list[int], *, count: int | None = None, least: int = -MOST_INTEGER
+        self,
+        name: str,
+        values: list[int],
+        *,
+        count: int | None = None,
+        least: int = -MOST_INTEGER,
+        most: int = MOST_INTEGER,
     ) -> list[int]:
-        """The values, wherever they come from, if there are ``count`` of them, each at least ``least``."""
+        """The values, wherever they come from, if there are ``count`` of them, each from ``least`` to ``most``."""
         if count is not None and len(values) != count:
             raise self.error(f"{name} has {len(values)} values, not {count}")
-        if any(not least <= value <= MOST_INTEGER for value in values):
-            raise self.error(f"{name} is {values[:8]}; the values must be from {least} to {MOST_INTEGER}")
+        if any(not least <= value <= most for value in values):
+            raise self.error(f"{name} is {values[:8]}; the values must be from {least} to {most}")
         return values
 
-    def number(self, name: str, default: float | None = None) -> float:
-        """A finite number."""
+    def number(self, name: str, default: float | None = None, *, infinite: bool = False) -> float:
+        """A finite number. infinite: or an infinite one"""
         attribute = self._attribute(name, AttributeProto.FLOAT, default)
         value = float(attribute.f) if attribute is not None else float(default or 0.0)
-        if not math.isfinite(value):
+        if not (math.isfinite(value) or (infinite and math.isinf(value))):
             raise self.error(f"{name} is {value}")
         return value
 

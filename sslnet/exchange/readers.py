@@ -117,6 +117,11 @@ def clip(builder: Builder, node: Node) -> None:
 
 
 def _clip(builder: Builder, node: Node, low: float | None, high: float | None, bottom: list[str]) -> None:
+    """A bound that is infinite in its own direction is none."""
+    for bound in (low, high):
+        if bound is not None and math.isnan(bound):
+            raise node.error("a bound that is not a number")
+    low, high = None if low == -math.inf else low, None if high == math.inf else high
     if low == 0 and high is None:
         builder.layer(node, "ReLU", bottom=bottom)
     elif (low, high) == (0, 6):
@@ -129,7 +134,7 @@ def _clip(builder: Builder, node: Node, low: float | None, high: float | None, b
 
 def _bound(builder: Builder, node: Node, index: int, name: str) -> float | None:
     if node.has(name):
-        return node.number(name)
+        return node.number(name, infinite=True)
     return builder.known_number(node, index) if node.has_input(index) else None
 
 

@@ -21,7 +21,7 @@ def run_in_onnxruntime(
     Nodes run as they stand: optimising, it would compute constants ahead, also those of branches that never run, in
     whatever memory they take.
 
-    raises `error` for a model that it does not take
+    raises `error` for a model that it rejects
     """
     try:
         import onnxruntime
@@ -38,4 +38,4 @@ def run_in_onnxruntime(
         raise
     except Exception as problem:  # its own classes, which have no base but this
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
-        raise error(f"onnxruntime does not take the model: {printable(lines[0][:300])}") from problem
+        raise error(f"onnxruntime rejects the model: {printable(lines[0][:300])}") from problem

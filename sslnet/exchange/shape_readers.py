@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sslnet.exchange.builder import Builder, Chain
-from sslnet.exchange.node import Node
+from sslnet.exchange.node import MOST_INT64, Node
 
 
 def alias(builder: Builder, node: Node) -> None:
@@ -34,7 +34,7 @@ def slice_(builder: Builder, node: Node) -> None:
     """One axis at a time: what is left out goes to a Silence."""
     shape = builder.shape(node, 0)
     if builder.source.opset < 10:
-        starts, ends = node.integers("starts"), node.integers("ends")
+        starts, ends = (node.integers(name, least=-MOST_INT64 - 1, most=MOST_INT64) for name in ("starts", "ends"))
         axes = node.integers("axes") if node.has("axes") else list(range(len(starts)))
         steps = []
     else:

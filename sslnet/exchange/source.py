@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,19 @@ import onnx.inliner
 from google.protobuf.descriptor import FieldDescriptor
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from sslnet.errors import DataError, DefinitionError, SslnetError, printable
-from sslnet.exchange.limits import MOST_AXES, MOST_DEPTH, MOST_NAME, MOST_NODES, MOST_SHAPE, Room
+from sslnet.exchange.limits import (
+    MOST_AXES,
+    MOST_DEPTH,
+    MOST_NAME,
+    MOST_NODES,
+    MOST_SHAPE,
+    ROOM_PER_BYTE,
+    STEP,
+    Room,
+)
 from sslnet.exchange.node import MOST_INTEGER, Node
 from sslnet.files import open_regular, read_bytes
 from sslnet.prototxt.values import is_repeated
@@ -25,16 +35,21 @@ MOST_FILE = 2**31 - 1
 """Bytes of the model's own file: protobuf reads no more. Weights may stand in others beside it."""
 
 FOLDED = {
-    "Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
-    "ConstantOfShape", "CumSum", "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "EyeLike", "Flatten", "Floor",
-    "Gather", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "Max", "Mean",
-    "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pad", "Pow", "QuantizeLinear", "Range", "Reciprocal",
-    "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
-    "Relu", "Reshape", "Round", "Sigmoid", "Sign", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh",
-    "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "Cast",
+    "CastLike", "Ceil", "Celu", "Clip", "Concat", "Constant", "ConstantOfShape", "Cos", "Cosh", "CumSum",
+    "DequantizeLinear", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather",
+    "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf",
+    "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "Mean", "Min", "Mod", "Mul",
+    "Neg", "NonZero", "Not", "OneHot", "Or", "Pad", "Pow", "PRelu", "QuantizeLinear", "Range", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape",
+    "Round", "ScatterElements", "ScatterND", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Size", "Slice", "Softmax",
+    "Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile",
+    "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 }  # fmt: skip
 """Operators that are computed ahead of time when what they read is known: the arithmetic of shapes, and what moves or
-turns weights. Each takes time that its values bound."""
+turns weights. Each takes time that its values bound (``_work``)."""
+NATIVE = {helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"}
+"""Types that NumPy has. Casts to others, FLOAT8 among them, may take a step in Python for each value."""
 SHAPE_INPUTS = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
@@ -46,6 +61,18 @@ SHAPE_INPUTS = {
     "Upsample": (1,),
 }
 """Inputs whose number of values says how many axes an output has."""
+
+
+class GatherElements(OpRun):
+    """In place of ONNX's own, which takes no more than 64 places along an axis."""
+
+    op_domain = ""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, axis: int) -> tuple[np.ndarray]:
+        part = tuple(
+            slice(None) if j == axis % data.ndim else slice(0, size) for j, size in enumerate(indices.shape)
+        )  # other axes may be shorter than those of the data
+        return (np.take_along_axis(data[part], indices, axis),)
 
 
 class Source:
@@ -82,7 +109,8 @@ class Source:
             return
         types, data = {}, {}
         for index, name in enumerate(node.inputs):
-            if not name:
+            if not name:  # left out; ONNX 1.16 asks for its type all the same
+                types[""] = onnx.TypeProto()
                 continue
             types[name] = self._types[name]
             if self._sets_axes(node, index):
@@ -120,10 +148,11 @@ class Source:
             self._know(node.result, np.array(shape, np.int64)[part])
             return True
         needed = [name for name in node.inputs if name]
-        if node.op not in FOLDED or node.has_graphs or not all(name in self.constants for name in needed):
+        if not self.folds(node):
             return False
         for name in node.outputs:
             self.room.take(node, self._folded_shape(node, name), self._item(node, name))
+        self.room.work(node, self._work(node))
         graph = helper.make_graph(
             [node.proto],
             "part",
@@ -132,26 +161,72 @@ class Source:
         )
         model = helper.make_model(graph, opset_imports=self.opsets)
         try:
-            results = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in needed})
+            results = ReferenceEvaluator(model, new_ops=[GatherElements]).run(
+                None, {name: self.constants[name] for name in needed}
+            )
         except Exception as error:  # an operator that it does not have, values that do not fit
             raise node.error(f"cannot be computed ahead: {first_line(error)}") from error
         for name, value in zip(node.outputs, results):
             self._know(name, np.asarray(value))
         return True
 
+    def folds(self, node: Node, besides: Collection[str] = ()) -> bool:
+        """Whether a node is one that is computed ahead. besides: values that count as known, though they are not"""
+        if node.op == "Shape":
+            return True
+        if node.op in ("Softmax", "LogSoftmax") and self.opset < 13:  # over all axes behind one; computed over one
+            return False
+        return node.op in FOLDED and not node.has_graphs and not self.unknown(node, besides)
+
+    def unknown(self, node: Node, besides: Collection[str] = ()) -> bool:
+        """Whether a node reads a value that is not known."""
+        return not all(name in self.constants or name in besides for name in node.inputs if name)
+
+    def _work(self, node: Node) -> int:
+        """Time that a node takes to be computed, in bytes that are read and written in it.
+
+        Axes of size 0 count as 1: there are no values, but some operators go through the other axes all the same.
+        """
+        values = [self.constants[name] for name in node.inputs if name]
+        sizes = [(value.shape, value.itemsize, _type(value)) for value in values]
+        sizes += [
+            (self._folded_shape(node, name), self._item(node, name), self._element(name)) for name in node.outputs
+        ]
+        work = sum(_product(shape) * (item if kind in NATIVE else STEP) for shape, item, kind in sizes)
+        if node.op in ("MatMul", "Gemm"):
+            first = values[0]
+            depth = math.prod(first.shape[:1] if node.op == "Gemm" and node.flag("transA") else first.shape[-1:])
+            multiplications = _product(sizes[-1][0]) * depth * first.itemsize
+            work += multiplications // 16 if first.dtype in (np.float32, np.float64) else multiplications * 4
+        elif node.op in ("GatherND", "ScatterND"):  # a step for each index, which takes or sets a part of the data
+            data, indices = values[:2]
+            part = _product(data.shape[math.prod(indices.shape[-1:]) :]) if indices.ndim else 1
+            work += _product(indices.shape[:-1]) * (STEP + part * data.itemsize)
+        elif node.op == "ScatterElements":
+            work += _product(values[1].shape) * STEP
+        elif node.op == "Erf":
+            work += _product(values[0].shape) * STEP // 8
+        return work
+
     def _folded_shape(self, node: Node, name: str) -> tuple[int, ...]:
         """The shape of what is about to be computed, or the largest that it can have."""
         if node.op == "NonZero":
             values = self.constants[node.input(0)]
             return (max(values.ndim, 1), values.size)
+        if node.op == "OneHot" and self.constants[node.input(1)].size == 1:
+            return (*self.constants[node.input(0)].shape, max(int(self.constants[node.input(1)].item()), 0))
         return self.shape(node, name)
 
     def _item(self, node: Node, name: str) -> int:
         """Bytes of a value that is about to be computed."""
-        kind = self._types[name].tensor_type.elem_type if name in self._types else TensorProto.UNDEFINED
+        kind = self._element(name)
         if kind in (TensorProto.UNDEFINED, TensorProto.STRING):
             raise node.error("only numbers are computed ahead")
         return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+
+    def _element(self, name: str) -> int:
+        """The type of the numbers of a value, UNDEFINED where it is not known."""
+        return int(self._types[name].tensor_type.elem_type if name in self._types else TensorProto.UNDEFINED)
 
     def inline(self, node: Node) -> list[Node]:
         """The nodes of the branch that an If takes, in its place. raises DefinitionError where that shows only in running"""
@@ -185,7 +260,7 @@ class Source:
         shape = self.shapes.get(name)
         if shape is None:
             why = self._unknown.get(name, "")
-            raise node.error(f'the shape of "{name}" cannot be told before the net runs' + (f": {why}" if why else ""))
+            raise node.error(f'the shape of "{name}" is unknown before the net runs' + (f": {why}" if why else ""))
         return shape
 
     def same(self, value: str, other: str) -> None:
@@ -269,8 +344,10 @@ def _check_size(model: Any) -> None:
 def _load_outside(model: Any, path: Path) -> int:
     """Reads tensors that stand in files beside the model; returns the bytes of these files.
 
-    raises DataError for what is no file below the model's folder, or is a link, and where tensors claim more bytes than
-    the files have
+    Several tensors may share their data, as tied weights do.
+
+    raises DataError for what is no file below the model's folder, or is a link, where a tensor claims more bytes than
+    its file has, and where all of them claim more than ROOM_PER_BYTE times those of the files
     """
     folder, sizes, claimed = Path(os.path.realpath(path.parent)), dict[str, int](), 0
     for tensor in _tensors(model):
@@ -281,14 +358,17 @@ def _load_outside(model: Any, path: Path) -> int:
         inside = "\0" not in str(place) and place != folder and place.is_relative_to(folder)
         if not inside or place.resolve() != place:
             raise DataError(
-                f'the data of "{name}" must be a file in the folder of the model, and no link', path=str(path)
+                f'the data of "{name}" must be a file in the folder of the model, and no link',
+                path=str(path),
+                hint="copy the model and its data into one folder",
             )
         start = int(keys.get("offset") or 0)
         with open_regular(place) as file:
             size = sizes[str(place)] = os.fstat(file.fileno()).st_size
             length = int(keys["length"]) if keys.get("length") else size - start
             claimed += length
-            if start < 0 or length < 0 or start + length > size or claimed > sum(sizes.values()):
+            most = ROOM_PER_BYTE * sum(sizes.values())
+            if start < 0 or length < 0 or start + length > size or claimed > most:
                 raise DataError(f'"{name}" has more data than the files beside the model hold', path=str(path))
             file.seek(start)
             tensor.raw_data = file.read(length)
@@ -373,6 +453,11 @@ def _fixed_shape(info: Any, batch: int) -> tuple[int, ...]:
             f'the input "{name}" has {"x".join(map(str, sizes[:MOST_AXES]))} values, more than a blob may'
         )
     return tuple(sizes)
+
+
+def _product(shape: Iterable[int]) -> int:
+    """How many values there are of a shape, axes of size 0 counted as 1."""
+    return math.prod(max(size, 1) for size in shape)
 
 
 def _type(array: np.ndarray) -> int:

@@ -264,6 +264,107 @@ def test_what_has_no_layer_is_one_error(node: Any, message: str | None, tmp_path
         from_onnx(path)
 
 
+V = weights(6, 1, 1) / 4
+ELEMENTWISE = [
+    "Softplus", "Sin", "Cos", "Tan", "Erf", "Elu", "Selu", "HardSigmoid", "LeakyRelu", "Celu", "Softsign", "Atan", "Asin",
+    "Acos", "Sinh", "Cosh", "Asinh", "Atanh", "Softmax", "LogSoftmax", "HardSwish", "ThresholdedRelu",
+]  # fmt: skip
+KNOWN: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    **{op: ([(op, "v", "a"), ("Mul", "x a", "y")], {"v": V}) for op in ELEMENTWISE},
+    "Acosh": ([("Acosh", "v", "a"), ("Mul", "x a", "y")], {"v": np.abs(V) + 1}),
+    "PRelu": ([("PRelu", "v s", "a"), ("Mul", "x a", "y")], {"v": V, "s": np.full((1, 1, 1), 0.3, "f4")}),
+    "added": ([("Cos", "v", "a"), ("Add", "a x", "y")], {"v": V}),
+    "spectral norm": (
+        [
+            ("Reshape", "w s", "m"),
+            ("MatMul", "m v", "mv"),
+            ("MatMul", "u mv", "sigma"),
+            ("Div", "w sigma", "n"),
+            ("Conv", "x n", "y"),
+        ],
+        {"w": weights(4, 6, 3, 3), "s": ints(4, 54), "v": weights(54), "u": weights(4)},
+    ),
+    "Gemm": (
+        [("Gemm", "a b c", "m", {"transA": 1, "alpha": 0.5}), ("Reshape", "m s", "w"), ("Conv", "x w", "y")],
+        {"a": weights(3, 4), "b": weights(3, 6), "c": weights(6), "s": ints(4, 6, 1, 1)},
+    ),
+    "GatherND": ([("GatherND", "w i", "a"), ("Mul", "x a", "y")], {"w": weights(9, 6, 1, 1), "i": ints(4)}),
+    "GatherElements": (
+        [("GatherElements", "w i", "a", {"axis": 0}), ("Reshape", "a s", "b"), ("Mul", "x b", "y")],
+        {"w": weights(99, 4), "i": ints(98, -1, 3, 1, 0, 7).reshape(2, 3), "s": ints(6, 1, 1)},
+    ),
+    "ScatterND": (
+        [("ScatterND", "w i u", "a"), ("Mul", "x a", "y")],
+        {"w": weights(6, 1, 1), "i": ints(4, 1).reshape(2, 1), "u": weights(2, 1, 1)},
+    ),
+    "ScatterElements": (
+        [("ScatterElements", "w i u", "a"), ("Mul", "x a", "y")],
+        {"w": weights(6, 1, 1), "i": ints(4, 1).reshape(2, 1, 1), "u": weights(2, 1, 1)},
+    ),
+    "OneHot": (
+        [("OneHot", "i d v", "a"), ("Reshape", "a s", "b"), ("Add", "x b", "y")],
+        {"i": ints(2), "d": np.int64(6), "v": np.array([0.5, 2], "f4"), "s": ints(6, 1, 1)},
+    ),
+    "BitShift": (
+        [("BitShift", "a b", "c", {"direction": "LEFT"}), ("Cast", "c", "d", {"to": 1}), ("Mul", "x d", "y")],
+        {"a": np.uint8(3), "b": np.uint8(2)},
+    ),
+}
+"""What is computed of constants alone."""
+
+
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_constants_are_computed_ahead(name: str, tmp_path: Path) -> None:
+    nodes, constants = KNOWN[name]
+    imported = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants))
+    assert imported.difference is not None and imported.difference.relative < 1e-5
+    assert len(imported.message.layer) == 2
+
+
+def test_slice_to_the_end_of_an_axis_as_an_attribute(tmp_path: Path) -> None:
+    """As PyTorch writes it up to operator set 9: the end is the largest integer that there is."""
+    attributes = {"axes": [1, 2], "starts": [2, -(2**63)], "ends": [2**63 - 1, -1]}
+    imported = from_onnx(model(tmp_path / "m.onnx", ("Slice", "x", "y", attributes), opset=9))
+    assert imported.difference is not None and imported.difference.relative == 0
+    assert Net(prototxt.Definition(imported.message)).blobs["y"].shape == (1, 4, 7, 8)
+
+
+def test_clip_to_infinity_as_an_attribute(tmp_path: Path) -> None:
+    attributes = {"min": 0.0, "max": float("inf")}
+    imported = from_onnx(model(tmp_path / "m.onnx", ("Clip", "x", "y", attributes), opset=9))
+    assert [layer.type for layer in imported.message.layer] == ["Input", "ReLU"]
+
+
+def test_clip_to_what_is_no_number_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="Clip: max is nan"):
+        from_onnx(model(tmp_path / "m.onnx", ("Clip", "x", "y", {"min": 0.0, "max": float("nan")}), opset=9))
+    path = model(tmp_path / "m.onnx", ("Clip", "x low", "y"), constants={"low": np.float32("nan")})
+    with pytest.raises(DefinitionError, match="Clip: a bound that is not a number"):
+        from_onnx(path)
+
+
+def test_input_in_the_middle_may_be_left_out(tmp_path: Path) -> None:
+    node = helper.make_node(
+        "Resize", ["x", "", "f"], ["y"], coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
+    made = onnx.load(str(model(tmp_path / "m.onnx", ("Relu", "x", "y"), constants={"f": np.array([1, 1, 2, 2], "f4")})))
+    made.graph.node[0].CopyFrom(node)
+    onnx.save(made, str(tmp_path / "m.onnx"))
+    imported = from_onnx(tmp_path / "m.onnx")
+    assert imported.difference is not None and imported.difference.relative < 1e-5
+
+
+def test_error_that_follows_from_a_constant_is_not_told(tmp_path: Path) -> None:
+    path = model(
+        tmp_path / "m.onnx",
+        ("Hardmax", "v", "a"), ("Cos", "a", "b"), ("Shape", "b", "c"), ("ConstantOfShape", "c", "d"), ("Mul", "x d", "e"), ("Erf", "x", "y"),
+        constants={"v": weights(6, 1, 1)},
+    )  # fmt: skip
+    with pytest.raises(ErrorList) as caught:
+        from_onnx(path)
+    assert [error.message.split()[-1] for error in caught.value.errors] == ["Hardmax", "Erf"]
+
+
 def test_every_fault_of_a_model_is_told_once(tmp_path: Path) -> None:
     path = model(tmp_path / "m.onnx", ("Hardmax", "x", "a"), ("Sign", "a", "b"), ("Relu", "b", "c"), ("Erf", "c", "y"))
     with pytest.raises(ErrorList) as caught:
