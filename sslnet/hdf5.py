@@ -31,11 +31,15 @@ PACKED_WELL = 100
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 32000: "lzf"}
 """By HDF5's numbers: what chunks may be packed with, each once. Two packers, one on the other, give 1 : 1032^2; and others
 make room for as much as the file says."""
+UNSAFE = {5: "nbit", 6: "scaleoffset"}
+"""HDF5's own, which trust what is stored: a chunk that is too short for its numbers is read beyond its end, and the process
+dies of it (seen with HDF5 2.0.0)."""
 DEFLATE = 1
 CHECKSUM = 4
 """Bytes of fletcher32, behind a chunk."""
 PIECE = 1 << 20
-HINT = "h5repack -f GZIP=4 packs it anew; large data go into several files"
+PACK = "h5repack -f GZIP=4 packs it anew"
+UNPACK = "h5repack -f NONE unpacks it, and a larger file may hold more; large data go into several files"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -57,7 +61,7 @@ class Guard:
         self._error = error
         self._size = os.path.getsize(path)
         self._room = max(ROOM, self._size * PACKED_WELL)
-        self._left = min(self._size * LARGEST_COMPRESSION, self._room)
+        self._most = self._left = min(self._size * LARGEST_COMPRESSION, self._room)
         self._seen: set[Any] = set()
 
     def find(self, name: str) -> Any:
@@ -76,7 +80,7 @@ class Guard:
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
-            self.fail(f"{key} leads elsewhere", layer)
+            self.fail(f"{key} is a link to another place", layer)
         return group[key]
 
     def item(self, group: Any, key: str, layer: str = "") -> Any:
@@ -128,39 +132,53 @@ class Guard:
             what = "nothing" if dataset.shape is None else f"{dataset.dtype}, not numbers"
             self.fail(f"dataset {name} holds {what}", layer)
         if dataset.is_virtual or dataset.external:
-            self.fail(f"dataset {name} leads elsewhere: its numbers are in other files", layer)
+            self.fail(f"the numbers of dataset {name} are in other files", layer)
         claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
         stored = dataset.id.get_storage_size()
         packed = dataset.chunks is not None
-        chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if packed else 0
-        if max(claimed, chunk) > min(stored, self._size) * (LARGEST_COMPRESSION if packed else 1):
-            self.fail(f"dataset {name} says that it has {claimed} bytes, and {stored} are stored", layer)
+        chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if packed and stored else 0
+        if stored and not packed and claimed > min(stored, self._size):
+            self.fail(f"dataset {name} declares {claimed} bytes but stores {stored}", layer)
         if packed:
             self._check_packing(dataset, name, chunk, layer)
         self._left -= claimed
-        if self._left < 0 or chunk > self._room:
-            self.fail("more numbers than the file can hold, or than are taken from one of its size", layer, HINT)
+        if self._left < 0 or chunk > self._most:
+            limit = f"{self._most} bytes, the limit for a file of this size"
+            self.fail(f"the data sets unpack to more than {limit}", layer, UNPACK)
 
     def _check_packing(self, dataset: Any, name: str, chunk: int, layer: str) -> None:
         """raises when chunks are packed with what may unpack to any size. chunk: bytes that each is to unpack to"""
         properties = dataset.id.get_create_plist()
         filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        for number in set(filters) & set(UNSAFE):
+            what = f"{UNSAFE[number]}, which the HDF5 library cannot unpack safely where a file is damaged"
+            self.fail(f"dataset {name} is packed with {what}", layer, PACK)
         packers = [number for number in filters if FILTERS.get(number) not in ("shuffle", "fletcher32")]
         if len(packers) > 1 or len(set(filters)) < len(filters) or not set(filters) <= set(FILTERS):
-            self.fail(f"dataset {name} is packed in a way that is not read: filters {filters}", layer, HINT)
+            self.fail(f"dataset {name} is packed in a way that is not read: filters {filters}", layer, PACK)
         if DEFLATE not in filters or self._size * LARGEST_COMPRESSION <= self._room:
             return
         # HDF5 unpacks a chunk to its end, however long that is: where it can be longer than the room, look first.
-        large: list[Any] = []
-        most = self._room // LARGEST_COMPRESSION
-        dataset.id.chunk_iter(lambda info: large.append(info) if info.size > most else None)
-        for info in large:
+        for info in _chunks_beyond(dataset.id, self._room // LARGEST_COMPRESSION):
             mask, data = dataset.id.read_direct_chunk(info.chunk_offset)
             if not mask >> filters.index(DEFLATE) & 1 and not _unpacks_within(data, chunk + CHECKSUM):
                 self.fail(f"a chunk of dataset {name} unpacks to more than its {chunk} bytes", layer)
 
     def fail(self, message: str, layer: str = "", hint: str = "") -> NoReturn:
         raise self._error(shorten(message, 200), path=self.path, layer=shorten(layer, 100) or None, hint=hint)
+
+
+def _chunks_beyond(dataset: Any, size: int) -> list[Any]:
+    """Where the stored chunks of a dataset (h5py's DatasetID) are that have more bytes than that."""
+    found: list[Any] = []
+    if dataset.get_storage_size() <= size:
+        return found
+    if hasattr(dataset, "chunk_iter"):
+        dataset.chunk_iter(lambda info: found.append(info) if info.size > size else None)
+        return found
+    # The wheels of h5py 3.9 have no chunk_iter; this counts to each chunk anew.
+    chunks = (dataset.get_chunk_info(index) for index in range(dataset.get_num_chunks()))
+    return [info for info in chunks if info.size > size]
 
 
 def _unpacks_within(data: bytes, size: int) -> bool:

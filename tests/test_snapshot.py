@@ -307,8 +307,8 @@ def _empty(file: h5py.File) -> None:
     "damage, message",
     [
         (_repeat, "in one another"),
-        (_link, "1 leads elsewhere"),
-        (_claim, "says that it has 4000000000 bytes, and 0 are stored"),
+        (_link, "1 is a link to another place"),
+        (_claim, "the data sets unpack to more than"),
         (_empty, "iter holds 0 values, not one"),
         (lambda file: file.pop("learned_net"), "it lacks iter, learned_net or current_step"),
     ],

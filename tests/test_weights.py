@@ -252,7 +252,7 @@ def test_huge_shape_is_an_error_before_memory_is_taken() -> None:
 def test_hdf5_that_claims_more_than_it_stores_is_an_error(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file.create_dataset("data/ip/0", shape=(1 << 20, 1 << 20), dtype="f4", chunks=(1024, 1024))
-    with pytest.raises(WeightsError, match="says that it has 4398046511104 bytes, and 0 are stored"):
+    with pytest.raises(WeightsError, match="the data sets unpack to more than"):
         net().copy_from(tmp_path / "w.h5")
 
 
