@@ -15,6 +15,8 @@ from sslnet.sources.base import ArraySource
 from sslnet.sources.unpack import open_unpacked
 
 UNSIGNED_BYTE = 8
+MOST_AXES = 32
+"""NumPy 1 has no more."""
 MOST_UNPACKED = 1 << 30
 """Bytes of a compressed file; the largest set of this kind, EMNIST, has half of that."""
 
@@ -33,6 +35,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             raise DataError("is not an IDX file: it does not begin with two zero bytes", path=name)
         if head[2] != UNSIGNED_BYTE:
             raise DataError(f"holds values of type 0x{head[2]:02x}; only unsigned bytes (0x08) are read", path=name)
+        if head[3] > MOST_AXES:
+            raise DataError(f"announces {head[3]} axes; at most {MOST_AXES} are read", path=name)
         sizes = file.read(4 * head[3])
         if not sizes or len(sizes) < 4 * head[3]:
             raise DataError("is cut off within its header", path=name)
@@ -44,7 +48,10 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             f"holds {len(raw)} values{more}, but its header announces {' x '.join(map(str, shape))} = {math.prod(shape)}",
             path=name,
         )
-    return np.frombuffer(raw, np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(raw, np.uint8).reshape(shape)
+    except ValueError as error:  # 0 values, but of other axes that make more than NumPy counts
+        raise DataError(f"announces no array: {' x '.join(map(str, shape))} values", path=name) from error
 
 
 def idx_source(name: str, images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> ArraySource:

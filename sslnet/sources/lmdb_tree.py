@@ -69,6 +69,8 @@ def locate_records(file: StableFile) -> tuple[np.ndarray, np.ndarray]:
             visited += count
             found.append(children[:count].copy())
         level = np.concatenate(found)
+        if not len(level):
+            raise ValueError("the database is damaged: a page without entries")
     offsets, sizes = np.empty(entries, np.int64), np.empty(entries, np.int64)
     done = 0
     for numbers, data, places in _blocks(file, level, page_size):

@@ -43,6 +43,8 @@ def test_idx_files_are_read_packed_or_not(pack, tmp_path: Path) -> None:
         (gzip.compress(idx(ARRAY))[:-9], "the compressed file is cut off or damaged"),
         (gzip.compress(idx(ARRAY) + b"x" * 1000), "holds 25 values"),
         (gzip.compress(b"\x00\x00\x08\x03" + b"\xff" * 12), "holds 0 values"),
+        (b"\x00\x00\x08\xff" + (b"\0\0\0\1" * 255) + b"x", "announces 255 axes; at most 32 are read"),
+        (b"\x00\x00\x08\x05" + bytes(4) + b"\xff" * 16, "announces no array: 0 x 4294967295 x 4294967295"),
     ],
 )
 def test_damaged_idx_files_are_told(contents: bytes, message: str, tmp_path: Path) -> None:

@@ -147,6 +147,18 @@ def test_mutated_databases_give_records_or_one_error(data, tmp_path: Path) -> No
         assert error.path == str(tmp_path)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_branch_pages_without_entries_are_told(depth: int, tmp_path: Path) -> None:
+    raw = bytearray(GOLDEN)
+    for meta in (16, 4096 + 16):
+        raw[meta + 78 : meta + 80] = depth.to_bytes(2, "little")
+        raw[meta + 112 : meta + 120] = (2).to_bytes(8, "little")
+    raw[2 * 4096 + 10 : 2 * 4096 + 14] = bytes([1, 0, 16, 0])  # page 2: a branch, its pointers end where they begin
+    (tmp_path / "data.mdb").write_bytes(raw)
+    with pytest.raises(DataError, match="the database is damaged: a page without entries"):
+        LmdbSource(tmp_path)
+
+
 def test_named_databases_inside_a_file_are_not_taken_for_records(tmp_path: Path) -> None:
     environment = lmdb.open(str(tmp_path), max_dbs=1)
     with environment.begin(write=True) as transaction:
