@@ -23,12 +23,12 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
 
     raises DataError when the file is missing, no image, or has more pixels than sslnet.sources.images.MAX_PIXELS
     """
-    from sslnet.sources.images import open_image
+    from sslnet.sources.images import MORE_FORMATS, open_image
 
     place = os.fspath(filename)
     raw = read_bytes(place, limit=MOST_IMAGE)
     try:
-        with open_image(raw) as image:
+        with open_image(raw, MORE_FORMATS) as image:
             pixels = np.array(image.convert("RGB" if color else "L"), dtype=np.float32)
     except DataError as error:
         raise DataError(error.message, path=place, hint=error.hint) from error
@@ -49,7 +49,7 @@ def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int =
     if image.shape[:2] == (height, width):
         return image.astype(np.float32)
     factors = (height / image.shape[0], width / image.shape[1]) + (1,) * (image.ndim - 2)
-    return zoom(image.astype(np.float32), factors, order=interp_order, mode="nearest", grid_mode=True)
+    return zoom(image.astype(np.float32, copy=False), factors, order=interp_order, mode="nearest", grid_mode=True)
 
 
 def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:

@@ -1,11 +1,12 @@
 """sslnet.io: what goes in comes out; the transformer against the same steps written out by hand."""
 
+import io as memory
 import resource
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, features
 
 from sslnet import io
 from sslnet import sslnet_pb2 as pb
@@ -131,6 +132,44 @@ def test_images_of_every_format_are_recognised(tmp_path):
     for form in images.FORMATS:
         picture.save(tmp_path / "a", form)
         assert io.load_image(tmp_path / "a").shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("form", ["JPEG2000", "DIB", "PCX", "SGI", "ICO", "TGA"])
+def test_a_single_image_may_be_of_more_formats(form, tmp_path):
+    if form == "JPEG2000" and not features.check("jpg_2000"):
+        pytest.skip("Pillow was built without it")
+    pixels = np.full((16, 16, 3), [250, 130, 10], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a", form)
+    np.testing.assert_allclose(io.load_image(tmp_path / "a") * 255, pixels, atol=1)
+    with pytest.raises(DataError, match="of no format that is read"):
+        images.decode_image((tmp_path / "a").read_bytes())
+
+
+def test_every_format_is_refused_before_too_many_pixels_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 255)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("is decoded"))
+    for form in images.MORE_FORMATS:
+        if form != "JPEG2000" or features.check("jpg_2000"):
+            with open(tmp_path / "a", "wb") as file:
+                Image.new("RGB", (16, 16)).save(file, form)
+            with pytest.raises(DataError, match="the image has 16 x 16 pixels; at most 255 are read"):
+                io.load_image(tmp_path / "a")
+
+
+@pytest.mark.parametrize("form", ["PNG", "DIB"])
+def test_an_icon_is_as_large_as_the_image_in_it(form, tmp_path):
+    large = memory.BytesIO()
+    if form == "PNG":
+        large.write(png_of(9000, 9000))
+    else:
+        Image.new("1", (9000, 9000)).save(large, form)
+    head = bytes([0, 0, 1, 0, 1, 0]) + bytes([16, 16, 0, 0, 1, 0, 1, 0]) + large.tell().to_bytes(4, "little")
+    (tmp_path / "a.ico").write_bytes(head + (22).to_bytes(4, "little") + large.getvalue())
+    with pytest.raises(DataError, match="the image has 9000 x 9000 pixels"):
+        io.load_image(tmp_path / "a.ico")
+    (tmp_path / "a.ico").write_bytes(head[:4] + b"\xff\xff" + bytes(16 * 65535))
+    with pytest.raises(DataError):
+        io.load_image(tmp_path / "a.ico")
 
 
 def test_shapes_beyond_any_number_are_refused():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ from sslnet.sources.base import Records, Source
 MAX_PIXELS = 1 << 26
 """Larger images are refused: 64 Mpixel, 192 MiB in colour. A few bytes of PNG can claim any size."""
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
+MORE_FORMATS = (*FORMATS, "JPEG2000", "DIB", "PCX", "SGI", "ICO", "TGA")
+"""For images that a user names one by one. TGA comes last: its files begin with nothing that is theirs alone."""
+MOST_ICONS = 256
+ICON_HEAD = 1 << 16
+"""Bytes of an image in an ICO file in which its own size must be found."""
 GREY_WEIGHTS = np.array([3735, 19235, 9798], np.uint32)
 """Blue, green, red parts of grey (0.114, 0.587, 0.299) in units of 1/32768."""
 COEFFICIENT_BITS = 11
@@ -50,18 +56,21 @@ def decode_image(raw: bytes, color: bool | None = None, *, upright: bool = False
         raise DataError(f"the image cannot be decoded: {error}") from error
 
 
-def open_image(raw: bytes) -> Image.Image:
+def open_image(raw: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
     """An image file in memory, not decoded yet: every image that sslnet reads is opened here.
 
+    formats  those it may be of, by Pillow's names
     raises DataError for what is no image, or has more than MAX_PIXELS pixels; what decodes it raises almost anything
 
     Image.open is of no use: it warns of large images, and warnings can only be held back for all threads at once.
     """
     Image.init()
-    for name in FORMATS:
+    for name in formats:
         make, accepts = Image.OPEN.get(name, (None, None))
         if make is None or (accepts is not None and accepts(raw[:16]) is not True):
             continue
+        if name == "ICO":  # Pillow decodes these on opening
+            _check_icons(raw)
         try:
             image = make(io.BytesIO(raw), "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # not this format, as Image.open has it
@@ -69,7 +78,17 @@ def open_image(raw: bytes) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
         return image
-    raise DataError("the image cannot be decoded: it is of no format that is read", hint=", ".join(FORMATS))
+    raise DataError("the image cannot be decoded: it is of no format that is read", hint=", ".join(formats))
+
+
+def _check_icons(raw: bytes) -> None:
+    """raises DataError where an image in an ICO file is larger than may be: it has a size of its own, beside the file's"""
+    count = int.from_bytes(raw[4:6], "little")
+    if count > MOST_ICONS:
+        raise DataError(f"the image is a file of {count} icons; at most {MOST_ICONS} are read")
+    for entry in range(6, 6 + 16 * count, 16):
+        begin = int.from_bytes(raw[entry + 12 : entry + 16], "little")
+        open_image(raw[begin : begin + ICON_HEAD], ("PNG", "DIB")).close()
 
 
 def file_form(raw: bytes) -> tuple[str, int, bool]:
