@@ -82,7 +82,7 @@ class Point:
     def score(self) -> float:
         value = self.error if self.error is not None else self.loss
         assert value is not None
-        return value
+        return math.inf if math.isnan(value) else value
 
 
 @dataclass
@@ -299,9 +299,11 @@ class _Follower:
 def _point(value: Any, path: str) -> Point:
     """The point in a file. raises WeightsError for one that lacks what a point has"""
     known = fields(value)
-    factor, error, loss, flops, seconds, speedup = (
-        number(known.get(name)) for name in ("factor", "error", "loss", "flops", "seconds", "speedup")
+    factor, error, flops, seconds, speedup = (
+        number(known.get(name)) for name in ("factor", "error", "flops", "seconds", "speedup")
     )
+    loss = known.get("loss")
+    loss = loss if isinstance(loss, float) else number(loss)  # of a net that diverged it is inf or NaN
     parameters, weights = whole(known.get("parameters")), known.get("weights")
     if flops is None or seconds is None or parameters is None or (error is None and loss is None):
         raise WeightsError("is damaged: it lacks what was measured of the point", path=path, hint=ANEW)

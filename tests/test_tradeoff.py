@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from sslnet.monitor import Monitor
 from sslnet.net import Net
 from sslnet.solver import Solver
 from sslnet.tradeoff import Path as Curve
-from sslnet.tradeoff import Plan, Point, Stopped, follow
+from sslnet.tradeoff import Plan, Point, Stopped, _point, follow
 from sslnet.trials import fit_schedule
 
 DIGITS = Path(__file__).parents[1] / "solvers" / "digits_ssl.prototxt"
@@ -114,6 +116,14 @@ def test_path_ends_where_nothing_is_left(tmp_path: Path) -> None:
     assert follow(plan(tmp_path / "a", 1e4, 1e5, finetune=0, iterations=2)) == curve
 
 
+@pytest.mark.parametrize("loss", [math.inf, math.nan, 1.5])
+def test_point_of_a_net_that_diverged_is_read_back(loss: float) -> None:
+    point = Point(1, None, loss, 2, 3, 4, 5, "w")
+    back = _point(json.loads(json.dumps(asdict(point))), "p.json")
+    assert repr(back) == repr(Point(1.0, None, loss, 2.0, 3, 4.0, 5.0, "w"))
+    assert Curve([back, Point(2, None, 0.5, 2, 3, 4, 5)]).best("flops") == [False, True]
+
+
 def test_best_are_the_points_that_no_other_beats() -> None:
     points = [Point(1.0, error, 0.0, flops, 1, 1, 1) for error, flops in ((1, 9), (2, 9), (2, 3), (2, 3), (3, 1))]
     assert Curve(points).best("flops") == [True, False, True, True, True]
@@ -187,6 +197,7 @@ def test_bad_options_are_one_clear_error(
         '{"point": [1]}',
         '{"point": {"factor": 1, "error": "low", "loss": {}, "flops": 1, "parameters": 1, "seconds": 1, "speedup": 1}}',
         '{"point": {"factor": 1, "error": 0.1, "flops": 1, "parameters": 1.5, "seconds": 1, "speedup": 1}}',
+        '{"point": {"factor": 1, "loss": 1' + "0" * 400 + ', "flops": 1, "parameters": 1, "seconds": 1, "speedup": 1}}',
         '{"ended": 7}',
         "{",
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sslnet.errors import DataError
-from sslnet.files import atomic_write, read_text
+from sslnet.files import MOST_BYTES, atomic_write, read_text
 from sslnet.json_file import fields, parse_json, whole
 from sslnet.report import dump_json
 
@@ -39,7 +39,7 @@ class Metrics:
         if kept is None:
             self._file = _new_file(path)
         else:
-            atomic_write(path, "".join(kept).encode())
+            atomic_write(path, "".join(kept).encode(), follow=False)
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         try:
             self.write("run" if kept is None else "resume", iteration=resumed or 0, **header)
@@ -81,7 +81,7 @@ def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
 def lines_before(path: Path, iteration: int, snapshot_prefix: str) -> list[str] | None:
     """The lines of a run up to an iteration, its header first; None when the file is not of this run's snapshots."""
     try:
-        lines = [f"{line}\n" for line in read_text(path, errors="strict").split("\n")[:-1]]
+        lines = [f"{line}\n" for line in read_text(path, limit=MOST_BYTES, errors="strict").split("\n")[:-1]]
     except (DataError, UnicodeDecodeError):
         return None
     records = [_record(line) for line in lines]

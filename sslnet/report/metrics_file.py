@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslnet.errors import Span, UsageError
-from sslnet.files import read_text
+from sslnet.files import MOST_BYTES, read_text
 from sslnet.json_file import fields, number, parse_json, whole
 
 MOST_ITERATIONS = 2**31 - 1
@@ -64,7 +64,7 @@ def read_metrics(path: str) -> Run:
 
     raises UsageError for what is no such file
     """
-    lines = read_text(path, errors="replace", error=UsageError).removesuffix("\n").split("\n")
+    lines = read_text(path, limit=MOST_BYTES, errors="replace", error=UsageError).removesuffix("\n").split("\n")
     run = Run([], [])
     for place, line in enumerate(lines, 1):
         try:

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from sslnet.cli.metrics import NAME, Metrics, header
+from sslnet.cli import metrics as writer
+from sslnet.cli.metrics import NAME, Metrics, header, lines_before
+from sslnet.errors import UsageError
+from sslnet.files import MOST_BYTES
+from sslnet.report import metrics_file
 
 HEADER = {"snapshot_prefix": "run/net", "seed": 1}
 
@@ -60,6 +64,31 @@ def test_metrics_of_another_run_are_not_continued(tmp_path: Path) -> None:
     run(tmp_path, range(5, 6), resumed=5)
     assert len(records(tmp_path / "metrics.1.jsonl")) == 4
     assert [record["type"] for record in records(tmp_path / NAME)] == ["run", "train"]
+
+
+def test_metrics_are_continued_beside_a_link_not_through_it(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    run(tmp_path / "other", range(3))
+    before = (tmp_path / "other" / NAME).read_bytes()
+    (tmp_path / NAME).symlink_to(tmp_path / "other" / NAME)
+    run(tmp_path, range(1, 2), resumed=1)
+    assert (tmp_path / "other" / NAME).read_bytes() == before
+    assert not (tmp_path / NAME).is_symlink() and len(records(tmp_path / NAME)) == 4
+
+
+def test_metrics_of_long_runs_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def read(path: object, limit: int, **options: object) -> str:
+        limits.append(limit)
+        return ""
+
+    for module in (writer, metrics_file):
+        monkeypatch.setattr(module, "read_text", read)
+    lines_before(tmp_path / NAME, 1, "run/net")
+    with pytest.raises(UsageError):
+        metrics_file.read_metrics(str(tmp_path / NAME))
+    assert limits == [MOST_BYTES, MOST_BYTES]  # an iteration of a large net has 45 KB: no bound of a few hundred MiB
 
 
 def test_half_a_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
