@@ -29,12 +29,40 @@ WORKER_MEMORY = 2 << 30
 """Bytes that a process of the tests may come to need."""
 
 
+def memory_left(root: Path = Path("/")) -> int:
+    """Bytes that may still be used: of the machine, and of the control groups that this process lies in (v2 and v1).
+
+    root  where /proc and /sys are
+    """
+    left = [psutil.virtual_memory().available]
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, place = (*line.split(":", 2), "", "")[:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        mount = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        folder = mount / place.lstrip("/")
+        for group in {folder, mount, *(parent for parent in folder.parents if parent.is_relative_to(mount))}:
+            limit, used, stat = (_text(group / name) for name in (*names, "memory.stat"))
+            if limit.strip().isdecimal() and used.strip().isdecimal():  # not "max", and there are such files
+                files = re.findall(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)
+                left.append(max(0, int(limit) - int(used) + int(max(files, default="0", key=int))))  # cache gives way
+    return min(left)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Processes of ``-n auto``: one a core while memory lasts; one file or single tests run in pytest's own process."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None  # xdist obeys it
-    workers = min(usable_cores(), psutil.virtual_memory().available // WORKER_MEMORY)
+    workers = min(usable_cores(), memory_left() // WORKER_MEMORY)
     paths = {Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args}
     one_file = len(paths) == 1 and all(path.is_file() for path in paths)
     return 0 if one_file or workers < 2 else workers
