@@ -220,7 +220,7 @@ def test_data_sets_declare_no_more_than_they_store(tmp_path: Path) -> None:
     path.write_bytes(raw.replace((4000).to_bytes(8, "little"), (40).to_bytes(8, "little")))
     (tmp_path / "list.txt").write_text("a.h5\n")
     with pytest.raises(
-        DataError, match="declares 4000 bytes but stores 40|cannot be read"
+        DataError, match=r"declares 4000 bytes but stores 40|cannot be read"
     ):  # some HDF5 say so themselves
         read(tmp_path, ["x"])
 
