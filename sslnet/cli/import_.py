@@ -50,9 +50,10 @@ def run(args: argparse.Namespace) -> int:
         os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder of {prefix}: {error.strerror or error}") from error
-    with atomic_path(weights) as new_weights, atomic_path(model) as new_model:  # both or none
+    with atomic_path(weights) as new_weights:  # both or none
         _write(new_weights, data)
-        _write(new_model, text.encode())
+        with atomic_path(model) as new_model:
+            _write(new_model, text.encode())
     relative = imported.difference.relative if imported.difference is not None else None
     if args.json:
         record = {"model": model, "weights": weights, "layers": len(imported.message.layer), "difference": relative}
