@@ -34,12 +34,13 @@ def run(net, backward=True):
 
 
 def compare(fast, plain):
-    """Within 2e-5 of the largest value."""
+    """Within 2e-5 of the largest value; 1e-4, as in the tests of the kernels, where Winograd's transforms add to the rounding."""
+    within = 1e-4 if kernel(fast).startswith("winograd") else 2e-5
     pairs = [
         (net.blobs["conv"].data, net.blobs["x"].diff, *(p.blob.diff for p in net.learnable)) for net in (fast, plain)
     ]
     for mine, theirs in zip(*pairs):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-5 * max(1, np.abs(theirs).max()))
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=within * max(1, np.abs(theirs).max()))
 
 
 def kernel(net):
