@@ -112,10 +112,16 @@ class Prefetcher:
             self._free.put([])
         stop = threading.Event()
         arguments = (self._reader, self._dtype, self._position, self._batch, self._free, self._ready, stop)
-        self._thread = threading.Thread(target=_work, args=arguments, name="sslnet-prefetch", daemon=True)
-        self._pid = os.getpid()
-        self._finalizer = weakref.finalize(self, _stop, self._thread, self._free, stop, self._pid)
-        self._thread.start()
+        thread = threading.Thread(target=_work, args=arguments, name="sslnet-prefetch", daemon=True)
+        try:
+            thread.start()
+            self._pid = os.getpid()
+            self._finalizer = weakref.finalize(self, _stop, thread, self._free, stop, self._pid)
+            self._thread = thread
+        except BaseException:  # as a signal raises it: nobody will ask this thread for anything
+            stop.set()
+            self._free.put(None)
+            raise
 
 
 def _work(

@@ -116,3 +116,28 @@ def test_streams_differ_in_each_part_of_their_name() -> None:
     names = [(1, "a", "x", 0), (2, "a", "x", 0), (1, "b", "x", 0), (1, "a", "y", 0), (1, "a", "x", 1)]
     assert len({draw(*name) for name in names}) == len(names)
     assert draw(*names[0]) == draw(*names[0])
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_interrupt_while_the_thread_is_started_leaves_none_behind(
+    started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gc.collect()
+    before, start = threading.active_count(), threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if started:
+            start(thread)
+        raise KeyboardInterrupt
+
+    prefetcher = Prefetcher(Counting(), np.float32, 0, 0, 2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        prefetcher.get()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    assert (prefetcher.get()[0] == 0).all()
+    prefetcher.close()
+    assert threading.active_count() == before

@@ -286,7 +286,7 @@ class Compressing(Chains):
     def check_killed(self, folder: Path) -> None:
         if (folder / "state.json").exists():
             self.check("broken", "state.json", folder, lambda: json.loads((folder / "state.json").read_text()))
-        for state in folder.glob("*_iter_*.solverstate"):
+        for state in folder.glob("[!.]*_iter_*.solverstate"):
             self.check("broken", state.name, folder, partial(whole, state))
 
     def check_ended(self, folder: Path, reference: Path) -> None:
