@@ -24,7 +24,7 @@ class Ended(KeyboardInterrupt):
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
     """While it lasts SIGTERM and SIGHUP raise Ended in the main thread, and Ctrl-C KeyboardInterrupt, where nobody has
-    decided otherwise (as nohup has).
+    decided otherwise (as nohup has). While the command ends for one, further SIGTERM and SIGHUP are ignored.
 
     Gives a list of the signals that have come.
     """
@@ -32,6 +32,8 @@ def ended_by_signals() -> Iterator[list[int]]:
     again: list[threading.Timer] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if received and number != signal.SIGINT:
+            return  # the command is ending already: its temporary files are being removed
         if _swallows(frame):
             again.append(threading.Timer(AGAIN, os.kill, (os.getpid(), number)))
             again[-1].start()

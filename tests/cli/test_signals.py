@@ -189,3 +189,18 @@ def test_signal_that_comes_while_an_object_goes_is_not_lost(name: str, capfd: py
         time.sleep(10)
     assert received == [number]
     assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_second_signal_does_not_disturb_the_clearing_up() -> None:
+    cleared = []
+    with pytest.raises(Ended, match="SIGTERM"), ended_by_signals() as received:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+            cleared.append(True)
+    assert cleared == [True]
+    assert received == [signal.SIGTERM]
