@@ -88,8 +88,8 @@ def test_process_that_cannot_write_its_snapshot_ends_with_an_error(form: str, fo
     assert os.listdir("run") == []
 
 
-@pytest.mark.parametrize("command", ["extract", "test"])
-def test_command_that_cannot_write_rows_ends_with_an_error(command: str, folder: Path) -> None:
+@pytest.mark.parametrize(("command", "limit"), [("extract", 3 << 20), ("extract", 610), ("test", 3 << 20)])
+def test_command_that_cannot_write_rows_ends_with_an_error(command: str, limit: int, folder: Path) -> None:
     output = (
         'layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "label" hdf5_output_param { file_name: "o.h5" } }'
     )
@@ -100,7 +100,7 @@ def test_command_that_cannot_write_rows_ends_with_an_error(command: str, folder:
         "test": "['test', '--model', 'out.prototxt'",
     }
     code = f"import sys; from sslnet.cli import main\nsys.exit(main({what[command]}, '--weights', 'run/r_iter_0.caffemodel', '--iterations', '2000']))"
-    done = limited(3 << 20, code)
+    done = limited(limit, code)
     assert done.returncode == 1, done.stderr
     assert "cannot write o.h5: File too large" in done.stderr
     assert "Traceback" not in done.stderr

@@ -140,6 +140,7 @@ def _hdf5_writer(path: str, net: Net, names: list[str]) -> Iterator[Write]:
     from sslnet.files import HDF5_ROOM, atomic_path, reserve_hdf5
 
     with atomic_path(path) as temporary:
+        reserve_hdf5(temporary, HDF5_ROOM)  # where there is not even room for its head, HDF5 must not make the file
         with h5py.File(temporary, "w", locking=False) as file:
             sets = {name: _data_set(file, name, _row_shape(net, name)) for name in names}
             room = HDF5_ROOM * len(sets)
