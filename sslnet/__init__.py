@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 from sslnet.kernel_cache import ensure_cache_folder
 
 if TYPE_CHECKING:
-    from sslnet import errors, io, layers
+    from sslnet import errors, layers
     from sslnet.blob import Blob
-    from sslnet.classifier import Classifier
     from sslnet.errors import SslnetError
-    from sslnet.kernels.threads import set_deterministic
+    from sslnet.inference.predictor import Predictor
+    from sslnet.kernels.runtime.threads import set_deterministic
     from sslnet.layers.python import PythonLayer as Layer
     from sslnet.layers.python import allow_python_layers
-    from sslnet.net import Net
-    from sslnet.net_spec import NetSpec, params, to_proto
+    from sslnet.net.net import Net
     from sslnet.output_rule import set_output_rule
-    from sslnet.predictor import Predictor
-    from sslnet.pycaffe import (
+    from sslnet.prototxt.net_spec import NetSpec, params, to_proto
+    from sslnet.pycaffe import io
+    from sslnet.pycaffe.classifier import Classifier
+    from sslnet.pycaffe.module import (
         AdaDeltaSolver,
         AdaGradSolver,
         AdamSolver,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
         set_mode_gpu,
         set_random_seed,
     )
-    from sslnet.solver import Solver
+    from sslnet.solver.solver import Solver
     from sslnet.sslnet_pb2 import TEST, TRAIN
 
     __version__: str
@@ -49,32 +50,32 @@ if TYPE_CHECKING:
 _MODULES = {
     "TEST": "sslnet.sslnet_pb2",
     "TRAIN": "sslnet.sslnet_pb2",
-    "AdaDeltaSolver": "sslnet.pycaffe",
-    "AdaGradSolver": "sslnet.pycaffe",
-    "AdamSolver": "sslnet.pycaffe",
-    "AdamWSolver": "sslnet.pycaffe",
+    "AdaDeltaSolver": "sslnet.pycaffe.module",
+    "AdaGradSolver": "sslnet.pycaffe.module",
+    "AdamSolver": "sslnet.pycaffe.module",
+    "AdamWSolver": "sslnet.pycaffe.module",
     "Blob": "sslnet.blob",
-    "Classifier": "sslnet.classifier",
+    "Classifier": "sslnet.pycaffe.classifier",
     "Layer": "sslnet.layers.python:PythonLayer",
-    "NesterovSolver": "sslnet.pycaffe",
-    "Net": "sslnet.net",
-    "NetSpec": "sslnet.net_spec",
-    "Predictor": "sslnet.predictor",
-    "RMSPropSolver": "sslnet.pycaffe",
-    "SGDSolver": "sslnet.pycaffe",
-    "Solver": "sslnet.solver",
+    "NesterovSolver": "sslnet.pycaffe.module",
+    "Net": "sslnet.net.net",
+    "NetSpec": "sslnet.prototxt.net_spec",
+    "Predictor": "sslnet.inference.predictor",
+    "RMSPropSolver": "sslnet.pycaffe.module",
+    "SGDSolver": "sslnet.pycaffe.module",
+    "Solver": "sslnet.solver.solver",
     "SslnetError": "sslnet.errors",
     "allow_python_layers": "sslnet.layers.python",
-    "get_solver": "sslnet.pycaffe",
-    "layer_type_list": "sslnet.pycaffe",
-    "params": "sslnet.net_spec",
-    "set_deterministic": "sslnet.kernels.threads",
-    "set_device": "sslnet.pycaffe",
-    "set_mode_cpu": "sslnet.pycaffe",
-    "set_mode_gpu": "sslnet.pycaffe",
+    "get_solver": "sslnet.pycaffe.module",
+    "layer_type_list": "sslnet.pycaffe.module",
+    "params": "sslnet.prototxt.net_spec",
+    "set_deterministic": "sslnet.kernels.runtime.threads",
+    "set_device": "sslnet.pycaffe.module",
+    "set_mode_cpu": "sslnet.pycaffe.module",
+    "set_mode_gpu": "sslnet.pycaffe.module",
     "set_output_rule": "sslnet.output_rule",
-    "set_random_seed": "sslnet.pycaffe",
-    "to_proto": "sslnet.net_spec",
+    "set_random_seed": "sslnet.pycaffe.module",
+    "to_proto": "sslnet.prototxt.net_spec",
 }
 """Public name -> the module that defines it, and its name there where that is another."""
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslnet.errors import UsageError
-from sslnet.kernels.memory import aligned_zeros
+from sslnet.kernels.runtime.memory import aligned_zeros
 
 
 class Blob:

@@ -115,6 +115,16 @@ def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
         os.close(handle)
 
 
+def make_folder(path: str | os.PathLike[str]) -> str:
+    """Makes the folder that a file of this name, or files with this prefix, go to; returns it. raises RunError"""
+    folder = os.path.dirname(path) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder: {error.strerror or error}", path=os.fspath(folder)) from error
+    return os.fspath(folder)
+
+
 def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = False) -> None:
     """Remove the temporary files that killed processes left in a folder, those for files whose names start so.
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from sslnet.kernels.cores import usable_cores
+from sslnet.kernels.runtime.cores import usable_cores
 
 settings.register_profile("same", derandomize=True, database=None, print_blob=True)
 settings.register_profile("random", print_blob=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 DATA = Path(os.environ.get("SSLNET_TEST_DATA", ""))
 REFERENCES = sorted((DATA / "caffemodels").glob("*/ref_*.npz")) if str(DATA) != "." else []

@@ -18,11 +18,11 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, RunError, UsageError
 from sslnet.files import atomic_hdf5, atomic_write, remove_remains
-from sslnet.monitor import Monitor
+from sslnet.net.weights import read_weights
 from sslnet.prototxt import Note
-from sslnet.snapshot import read_state
-from sslnet.solver import Solver
-from sslnet.weights import read_weights
+from sslnet.solver.callbacks import Monitor
+from sslnet.solver.snapshot import read_state
+from sslnet.solver.solver import Solver
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="file sizes cannot be limited here")
 
@@ -73,7 +73,7 @@ def block(folder: str) -> None:
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
 def test_process_that_cannot_write_its_snapshot_ends_with_an_error(form: str, folder: Path) -> None:
     code = (
-        "from sslnet import prototxt; from sslnet.solver import Solver; from sslnet.errors import RunError\n"
+        "from sslnet import prototxt; from sslnet.solver.solver import Solver; from sslnet.errors import RunError\n"
         "import tempfile; tempfile.tempdir = '.'\n"
         f"d = prototxt.apply_overrides(prototxt.read_solver('solver.prototxt'), ['snapshot_format={form}'])\n"
         "s = Solver(d)\n"

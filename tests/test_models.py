@@ -16,11 +16,11 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.families import couple
-from sslnet.inputs import fill_inputs, with_inputs
-from sslnet.net import Net
+from sslnet.net.input_layers import fill_inputs, with_inputs
+from sslnet.net.net import Net
 from sslnet.prototxt.lint import lint_solver
-from sslnet.updates import make_updates
+from sslnet.solver.coupled_groups import couple
+from sslnet.solver.updates import make_updates
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = sorted(path.parent for path in ROOT.glob("models/*/deploy.prototxt"))

@@ -15,9 +15,9 @@ import pytest
 from sslnet import cli, prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, UsageError
-from sslnet.net import Net
+from sslnet.net.net import Net
+from sslnet.net.weights import save_arrays
 from sslnet.prototxt.lint import lint_solver
-from sslnet.weights import save_arrays, save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -294,12 +294,12 @@ def test_figures_are_those_of_the_final_net(tmp_path: Path, monkeypatch: pytest.
     for blobs in dense.params.values():
         for blob in blobs:
             blob.data[...] = random.standard_normal(blob.shape)
-    save_weights(dense, tmp_path / "dense.caffemodel")
+    dense.save(tmp_path / "dense.caffemodel")
     dense.params["conv1"][0].data[5:] = 0
     dense.params["conv2"][0].data[19:] = 0
     dense.params["conv2"][0].data[:, 4:] = 0
     (tmp_path / "lenet2/2_small").mkdir(parents=True)
-    save_weights(dense, tmp_path / "small.caffemodel")
+    dense.save(tmp_path / "small.caffemodel")
     nets = {
         "lenet1": Nets("", "models/lenet/deploy.prototxt", "dense.caffemodel"),
         "lenet2": Nets("", "models/lenet/deploy.prototxt", "small.caffemodel"),

@@ -15,13 +15,15 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli.classify import read_labels
 from sslnet.cli.metrics import lines_before
+from sslnet.compress.pipeline.fingerprint import file_mark
 from sslnet.errors import SslnetError
 from sslnet.exchange.source import load as load_onnx
-from sslnet.io import load_image
-from sslnet.net import Net
+from sslnet.net.net import Net
+from sslnet.net.weights import read_message, read_weights
+from sslnet.pycaffe.io import load_image
 from sslnet.report.error_pictures import _csv_rows, _json_rows
 from sslnet.report.metrics_file import read_metrics
-from sslnet.snapshot import read_state
+from sslnet.solver.snapshot import read_state
 from sslnet.sources import cifar, windows
 from sslnet.sources.database import open_database
 from sslnet.sources.datasets import _unpack
@@ -30,8 +32,6 @@ from sslnet.sources.idx import read_idx
 from sslnet.sources.images import ImageListSource, ListedImage
 from sslnet.sources.imageset import Conversion
 from sslnet.sources.mean import read_mean
-from sslnet.trials import file_mark
-from sslnet.weights import read_message, read_weights
 
 LONG = 5.0
 """Seconds after which a reader counts as waiting; all others need some milliseconds."""

@@ -277,7 +277,7 @@ def test_a_broken_line_of_metrics_is_found(training, tmp_path):
 
 
 def test_another_end_is_found(training, tmp_path):
-    from sslnet.snapshot import read_state, write_state
+    from sslnet.solver.snapshot import read_state, write_state
 
     path = tmp_path / "chain" / "r_iter_20.solverstate"
     state = read_state(path)

@@ -12,7 +12,7 @@ from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.compress.check import Check
+    from sslnet.compress.compaction.check import Check
 
 HELP = "Runs two nets on the same data: how far their outputs are apart, and what each takes."
 EXAMPLE = (
@@ -44,14 +44,14 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads
     from sslnet.cli.progress import progress
-    from sslnet.compress.check import check
-    from sslnet.inputs import source_shapes, with_inputs
-    from sslnet.net import Net
+    from sslnet.compress.compaction.check import check
+    from sslnet.net.input_layers import source_shapes, with_inputs
+    from sslnet.net.net import Net
+    from sslnet.net.weights import copy_all_weights
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table
     from sslnet.report.check import difference_table, verdict
     from sslnet.report.compaction import size_table
-    from sslnet.weights import copy_all_weights
 
     if args.batches < 1:
         raise UsageError(f"--batches must be at least 1, not {args.batches}")
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     state: dict[str, Any] = {"phase": pb.Phase.Value(args.phase), "level": args.level, "stages": stages(args.stage)}
     first = Net(args.model, **state)
-    copy_all_weights(first, args.weights)
+    copy_all_weights(first.params, args.weights)
     second = Net(with_inputs(read_net(args.model2), source_shapes(first)), **state)
-    copy_all_weights(second, args.weights2)
+    copy_all_weights(second.params, args.weights2)
     tell_notes(first.definition, second.definition)
     with progress("batches", args.batches) as advance:
         found = check(first, second, batches=args.batches, seed=args.seed, on_batch=advance)

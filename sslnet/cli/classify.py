@@ -10,7 +10,7 @@ from sslnet.errors import DataError, DefinitionError, ShapeError, UsageError, We
 if TYPE_CHECKING:
     import numpy as np
 
-    from sslnet.classifier import Classifier
+    from sslnet.pycaffe.classifier import Classifier
 
 HELP = "Names the most likely classes of images, by a trained net."
 EXAMPLE = "sslnet classify deploy.prototxt net.caffemodel cat.jpg --mean 104,117,123 --labels synset_words.txt"
@@ -74,10 +74,10 @@ IMAGES_AT_ONCE = 64
 
 def load(args: argparse.Namespace) -> Classifier:
     """The net with its weights, and the way from image files to its input."""
-    from sslnet.classifier import Classifier
     from sslnet.cli.log import Log
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
+    from sslnet.pycaffe.classifier import Classifier
 
     dims = None if args.image_dims is None else _whole_numbers("--image-dims", args.image_dims, 2)
     scales = {"raw_scale": args.raw_scale, "input_scale": args.input_scale}
@@ -103,7 +103,7 @@ def load(args: argparse.Namespace) -> Classifier:
 
 def predict(net: Classifier, names: list[str], oversample: bool) -> np.ndarray:
     """(images, classes): the net's first output."""
-    from sslnet.io import load_image, resize_image
+    from sslnet.pycaffe.io import load_image, resize_image
 
     color = net.blobs[net.inputs[0]].shape[1] == 3
     size = tuple(net.image_dims)  # at once: there is never more than one image in memory in its own size

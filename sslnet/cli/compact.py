@@ -12,8 +12,8 @@ from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.compress import Compaction
-    from sslnet.compress.low_rank import LowRank
+    from sslnet.compress.compaction.compact import Compaction
+    from sslnet.compress.low_rank.low_rank import LowRank
 
 HELP = "Removes zero filters and all that only they fed: a smaller net that gives the same outputs."
 EXAMPLE = "sslnet compact --model models/lenet/train_test.prototxt --weights lenet_ssl.caffemodel --output small/lenet"
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads
-    from sslnet.compress import compact
+    from sslnet.compress.compaction.compact import compact
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table
     from sslnet.report.compaction import compaction_table
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         del paths["deploy"]
     write_files(compaction, paths, args.model)
     if compaction.state is not None:
-        from sslnet.snapshot import write_state
+        from sslnet.solver.snapshot import write_state
 
         compaction.state.learned_net = paths["weights"]
         write_state(paths["state"], compaction.state)
@@ -97,7 +97,7 @@ def weights_of(args: argparse.Namespace) -> str:
         return str(args.weights)
     if not args.snapshot:
         raise UsageError("--weights FILE is needed, or --snapshot FILE with weights beside it")
-    from sslnet.snapshot import find_weights, read_state
+    from sslnet.solver.snapshot import find_weights, read_state
 
     return str(find_weights(read_state(args.snapshot), args.snapshot))
 
@@ -135,10 +135,10 @@ def train_line(model: str, *start: str) -> str:
 def write_files(compaction: Compaction | LowRank, paths: dict[str, str], model: str) -> None:
     """All of them, each whole; files that the definition names stay findable from where it is written."""
     from sslnet import prototxt
-    from sslnet.compress.relocate import relocate
-    from sslnet.files import atomic_write
+    from sslnet.compress.compaction.rebase import relocate
+    from sslnet.files import atomic_write, make_folder
 
-    os.makedirs(os.path.dirname(paths["model"]) or ".", exist_ok=True)
+    make_folder(paths["model"])
     atomic_write(paths["weights"], compaction.weights.SerializeToString())
     for name, message in (("model", compaction.message), ("deploy", compaction.deploy)):
         if name in paths:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sslnet.monitor import Monitor
+from sslnet.solver.callbacks import Monitor
 
 if TYPE_CHECKING:
-    from sslnet.net import Net
-    from sslnet.solver import Solver
+    from sslnet.net.net import Net
+    from sslnet.solver.callbacks import Training
 
 NOTICE = "compiling kernels, once: later runs start faster"
 SECONDS = 5.0
@@ -73,7 +73,7 @@ class Compiling(Monitor):
 
     # -- how far it is -----------------------------------------------------------------------------------------------
 
-    def on_start(self, solver: Solver) -> None:
+    def on_start(self, solver: Training) -> None:
         param, at = solver.param, solver.iter
         tested = param.test_interval > 0 and at % param.test_interval == 0 and (at > 0 or param.test_initialization)
         self.follow(solver.net, solver.test_nets if tested else ())

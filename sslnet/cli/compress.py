@@ -14,7 +14,7 @@ from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.procedure import Procedure, Task
+    from sslnet.compress.pipeline.pipeline import Procedure, Task
 
 HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
 EXAMPLE = "sslnet compress --model models/digits/train_test.prototxt --target-flops 0.3"
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
+    from sslnet.compress.pipeline.pipeline import Procedure
+    from sslnet.compress.pipeline.regularization_path import Stopped
     from sslnet.files import atomic_write
-    from sslnet.procedure import Procedure
     from sslnet.report import dump_json, print_table
     from sslnet.report.procedure import procedure_table
-    from sslnet.tradeoff import Stopped
 
     use_threads(args.threads, args.deterministic)
     task = make_task(args)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 def make_task(args: argparse.Namespace) -> Task:
     """raises UsageError for options out of range, or that do not belong together"""
-    from sslnet.procedure import Task
+    from sslnet.compress.pipeline.pipeline import Task
 
     targets = read_targets(args)
     if targets is None:

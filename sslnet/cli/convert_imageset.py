@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet.cli.options import use_threads
     from sslnet.cli.progress import progress
-    from sslnet.kernels.threads import num_threads
+    from sslnet.kernels.runtime.threads import num_threads
     from sslnet.sources.images import read_list
     from sslnet.sources.imageset import Conversion, convert, shuffled
     from sslnet.sources.lmdb import lmdb_writer

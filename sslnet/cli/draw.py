@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
     from sslnet.files import atomic_write
-    from sslnet.graph import State, filter_layers
+    from sslnet.net.graph import State, filter_layers
     from sslnet.prototxt import read_net
     from sslnet.report.drawing import draw_net
 
@@ -59,7 +59,7 @@ def data_shapes(options: list[str], layers: list[Any]) -> dict[str, tuple[int, .
     layers   the definitions of the layers that run
     """
     from sslnet.errors import suggestion
-    from sslnet.inputs import is_source
+    from sslnet.net.input_layers import is_source
 
     tops = {top: list(layer.top) for layer in layers if is_source(layer) for top in layer.top}
     shapes: dict[str, tuple[int, ...]] = {}

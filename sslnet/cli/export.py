@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     need_onnx()
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
-    from sslnet.compress.deploy import deploy_net
+    from sslnet.compress.compaction.deploy import deploy_net
     from sslnet.exchange.export import export, preprocessing
     from sslnet.files import atomic_write
     from sslnet.report.units import size

@@ -15,7 +15,7 @@ from sslnet.errors import UsageError, printable, suggestion
 if TYPE_CHECKING:
     import numpy as np
 
-    from sslnet.net import Net
+    from sslnet.net.net import Net
 
 HELP = "Runs a net over its data and stores what blobs hold: features, to HDF5 or LMDB."
 EXAMPLE = "sslnet extract --model train_test.prototxt --weights net.caffemodel --blobs ip1,label --output features.h5"
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.cli.progress import progress
-    from sslnet.net import Net
+    from sslnet.net.net import Net
 
     use_threads(args.threads)
     names = list(dict.fromkeys(name.strip() for name in args.blobs.split(",") if name.strip()))

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet import prototxt
     from sslnet.cli.export import check_target, need_onnx
     from sslnet.files import atomic_path
-    from sslnet.weights import to_bytes
+    from sslnet.net.weights import to_bytes
 
     need_onnx()
     from sslnet.exchange.importing import from_onnx

@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
 
 def facts() -> dict[str, Any]:
     """Everything, for programs."""
-    import sslnet.net  # noqa: F401 - with it the libraries that compute are loaded
-    from sslnet.kernels.cores import physical_cores
-    from sslnet.kernels.threads import VARIABLE, num_threads
+    import sslnet.net.net  # noqa: F401 - with it the libraries that compute are loaded
+    from sslnet.kernels.runtime.cores import physical_cores
+    from sslnet.kernels.runtime.threads import VARIABLE, num_threads
 
     return {
         "cpu": {
@@ -58,7 +58,7 @@ def facts() -> dict[str, Any]:
 
 def words(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The same for people: (name, value)."""
-    from sslnet.kernels.threads import VARIABLE
+    from sslnet.kernels.runtime.threads import VARIABLE
     from sslnet.report.units import DASH, size
 
     cpu, unit, threads, store = found["cpu"], found["kernels"], found["threads"], found["cache"]
@@ -122,7 +122,7 @@ def kernels() -> dict[str, Any]:
     """What Numba compiles the kernels for."""
     from numba.core.registry import cpu_target
 
-    from sslnet.kernels.vector import vector_unit
+    from sslnet.kernels.simd.vector import vector_unit
 
     unit = vector_unit()
     target = cpu_target.target_context.codegen().magic_tuple()[1]
@@ -163,7 +163,7 @@ def versions() -> dict[str, str | None]:
 def cache() -> dict[str, Any]:
     """Where Numba keeps what it compiled: the folder, how many kernels (of one signature each) there are, their bytes."""
     import sslnet
-    from sslnet.transformer import _transform
+    from sslnet.sources.transformer import _transform
 
     package = Path(sslnet.__file__).parent
     kernel: Any = _transform

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.compact import output_paths, train_line, write_files
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads
-    from sslnet.compress.low_rank import low_rank
+    from sslnet.compress.low_rank.low_rank import low_rank
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table
     from sslnet.report.low_rank import low_rank_table, plot_ranks

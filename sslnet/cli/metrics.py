@@ -62,7 +62,7 @@ def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
     from importlib.metadata import version
 
     from sslnet import __version__
-    from sslnet.kernels.threads import num_threads
+    from sslnet.kernels.runtime.threads import num_threads
 
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

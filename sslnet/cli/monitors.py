@@ -1,6 +1,6 @@
 """What listens to the solver of ``sslnet train``: the log in Caffe's shape, the live display, metrics.jsonl.
 
-Each is a ``sslnet.monitor.Monitor``; ``Monitors`` tells all of them.
+Each is a ``sslnet.solver.callbacks.Monitor``; ``Monitors`` tells all of them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from sslnet.cli import metrics
 from sslnet.cli.live import Live
 from sslnet.cli.log import Log, loss_part, number
 from sslnet.errors import RunError
-from sslnet.monitor import Display, Monitor, Test
 from sslnet.report import coupled_table, sparsity_summary, sparsity_table, tied
-from sslnet.sparsity import measure_training
+from sslnet.solver.callbacks import Display, Monitor, Test
+from sslnet.solver.measure_training import measure_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sslnet.certificate import Certificate
-    from sslnet.net import Net
+    from sslnet.net.net import Net
     from sslnet.prototxt import Note
-    from sslnet.solver import Solver
-    from sslnet.sparsity import LayerSparsity, Sparsity
+    from sslnet.solver.callbacks import Training
+    from sslnet.sparsity.measure import LayerSparsity, Sparsity
+    from sslnet.sparsity.optimality import Certificate
 
 
 class Monitors(Monitor):
@@ -38,7 +38,7 @@ class Monitors(Monitor):
         for monitor in self.monitors:
             monitor.on_warning(note)
 
-    def on_start(self, solver: Solver) -> None:
+    def on_start(self, solver: Training) -> None:
         for monitor in self.monitors:
             monitor.on_start(solver)
 
@@ -62,7 +62,7 @@ class Monitors(Monitor):
         for monitor in self.monitors:
             monitor.on_debug(line)
 
-    def on_finish(self, solver: Solver, stopped: bool) -> None:
+    def on_finish(self, solver: Training, stopped: bool) -> None:
         for monitor in self.monitors:
             monitor.on_finish(solver, stopped)
 
@@ -74,12 +74,12 @@ class LogMonitor(Monitor):
         self.log = log
         self.interval = 0
         self.last = 0
-        self.solver: Solver | None = None
+        self.solver: Training | None = None
 
     def on_warning(self, note: Note) -> None:
         self.log(*str(note).split("\n"))
 
-    def on_start(self, solver: Solver) -> None:
+    def on_start(self, solver: Training) -> None:
         self.solver = solver
         self.interval, self.last = solver.param.display, solver.param.max_iter
         self.log(f"Solving {solver.net.name}")
@@ -119,7 +119,7 @@ class LogMonitor(Monitor):
     def on_debug(self, line: str) -> None:
         self.log(line)
 
-    def on_finish(self, solver: Solver, stopped: bool) -> None:
+    def on_finish(self, solver: Training, stopped: bool) -> None:
         self.log("Optimization stopped early." if stopped else "Optimization Done.")
 
 
@@ -132,7 +132,7 @@ class ScreenMonitor(Monitor):
     def __init__(self, log: Log) -> None:
         self.log = log
         self.live: Live | None = None
-        self.solver: Solver | None = None
+        self.solver: Training | None = None
         self.errors: list[dict[str, str]] = []
         self.moved = 0.0
 
@@ -144,7 +144,7 @@ class ScreenMonitor(Monitor):
     def on_warning(self, note: Note) -> None:
         self.log(*str(note).split("\n"))
 
-    def on_start(self, solver: Solver) -> None:
+    def on_start(self, solver: Training) -> None:
         self.solver = solver
         self.errors = [accuracies(net) for net in solver.test_nets]
         for line in lines_at_start(solver):
@@ -181,7 +181,7 @@ class ScreenMonitor(Monitor):
     def on_debug(self, line: str) -> None:
         self.log(line)
 
-    def on_finish(self, solver: Solver, stopped: bool) -> None:
+    def on_finish(self, solver: Training, stopped: bool) -> None:
         self.close()
 
     def close(self) -> None:
@@ -196,12 +196,12 @@ class MetricsMonitor(Monitor):
     def __init__(self, resumed: bool, log: Callable[[str], object] = lambda line: None) -> None:
         self.resumed, self.log = resumed, log
         self.file: metrics.Metrics | None = None
-        self.solver: Solver | None = None
+        self.solver: Training | None = None
         self.started = 0.0
         self.incomplete = ""
         """Since the file could not be written: a sentence that names it and the cause."""
 
-    def on_start(self, solver: Solver) -> None:
+    def on_start(self, solver: Training) -> None:
         self.solver, self.started = solver, time.monotonic()
         path = Path(solver.prefix).parent / metrics.NAME
         header = metrics.header(prototxt.write(solver.param), solver.prefix, solver.seed)
@@ -312,7 +312,7 @@ def sparsity_lines(sparsity: Sparsity) -> list[str]:
     return text.splitlines()
 
 
-def lines_at_start(solver: Solver) -> list[str]:
+def lines_at_start(solver: Training) -> list[str]:
     """Which layers the net ties together, where groups are coupled."""
     coupled = measure_training(solver).coupled if solver.coupled else []
     return (
@@ -322,7 +322,7 @@ def lines_at_start(solver: Solver) -> list[str]:
     )
 
 
-def lines_at_snapshot(solver: Solver | None) -> list[str]:
+def lines_at_snapshot(solver: Training | None) -> list[str]:
     """The tables, where a run seeks sparsity and goes on: those at the end come with the outcome."""
     if solver is None or solver.iter >= solver.param.max_iter:
         return []

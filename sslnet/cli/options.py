@@ -11,8 +11,8 @@ from sslnet.output_rule import OutputRule
 
 if TYPE_CHECKING:
     from sslnet.cli.log import Log
-    from sslnet.net import Net
-    from sslnet.weights import Copied
+    from sslnet.net.net import Net
+    from sslnet.net.weights import Copied
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def use_threads(threads: int | None, deterministic: bool = False) -> None:
     """``--threads N`` and ``--deterministic``: to be called before anything computes."""
     if threads is None and not deterministic:
         return
-    from sslnet.kernels.threads import set_deterministic, set_num_threads
+    from sslnet.kernels.runtime.threads import set_deterministic, set_num_threads
 
     if deterministic:
         set_deterministic(True)

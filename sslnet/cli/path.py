@@ -12,7 +12,7 @@ from sslnet.cli.options import add_deterministic_option
 from sslnet.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from sslnet import tradeoff
+    from sslnet.compress.pipeline import regularization_path as tradeoff
     from sslnet.prototxt import Definition
 
 HELP = "Sweeps the group lasso's strengths from weak to strong: error against FLOPs, parameters and time."
@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
+    from sslnet.compress.pipeline.regularization_path import Stopped, follow
     from sslnet.files import atomic_write
     from sslnet.report import dump_json, print_table
     from sslnet.report.plots import check_plot
     from sslnet.report.tradeoff import plot_tradeoff, tradeoff_csv, tradeoff_table
-    from sslnet.tradeoff import Stopped, follow
 
     use_threads(args.threads, args.deterministic)
     if args.plot:
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Plan:
     """raises UsageError for options out of range"""
-    from sslnet.snapshot import snapshot_prefix
-    from sslnet.tradeoff import Plan
+    from sslnet.compress.pipeline.regularization_path import Plan
+    from sslnet.solver.snapshot import snapshot_prefix
 
     factors = parse_strengths(args.strengths)
     param = definition.message
@@ -103,7 +103,7 @@ def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Plan
 
 def parse_strengths(text: str) -> list[float]:
     """``0.1:10:9`` or ``0.1,1,10`` as ascending factors. raises UsageError"""
-    from sslnet.tradeoff import geometric
+    from sslnet.compress.pipeline.regularization_path import geometric
 
     advice = "as 0.1:10:9 for nine of them, or as a list 0.1,1,10"
     try:
@@ -152,7 +152,7 @@ def as_json(args: argparse.Namespace, path: tradeoff.Path) -> dict[str, Any]:
 
 def next_lines(definition: Definition, path: tradeoff.Path) -> list[str]:
     """The command that makes the small net of a point; nothing for a net without a file of its own."""
-    from sslnet.trials import find_trial
+    from sslnet.compress.evaluation import find_trial
 
     model = find_trial(definition, 0).definition.path
     chosen = [point for point, good in zip(path.points, path.best("flops")) if good and point.factor is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError
@@ -42,20 +41,21 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.compact import output_paths, train_line
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
-    from sslnet.compress.prune import keep_zeros, prune
-    from sslnet.compress.relocate import relocate
-    from sslnet.net import Net
+    from sslnet.compress.compaction.rebase import relocate
+    from sslnet.compress.pruning.magnitude import keep_zeros, prune
+    from sslnet.files import make_folder
+    from sslnet.net.net import Net
+    from sslnet.net.weights import copy_all_weights
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table, sparsity_table
-    from sslnet.sparsity import measure
-    from sslnet.weights import copy_all_weights, save_weights
+    from sslnet.sparsity.measure import measure
 
     check(args)
     paths = output_paths(args.model, args.weights, args.output, "_pruned")
     definition = read_net(args.model)
     net = Net(definition, phase=pb.TEST, level=args.level, stages=stages(args.stage))
     tell_notes(definition)
-    copy_all_weights(net, args.weights)
+    copy_all_weights(net.params, args.weights)
     pruned = prune(
         net,
         sparsity=args.sparsity,
@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     message = pb.NetParameter()
     message.CopyFrom(definition.message)
     keep_zeros(message, [layer.name for layer in pruned])
-    os.makedirs(os.path.dirname(paths["model"]) or ".", exist_ok=True)
-    save_weights(net, paths["weights"])
+    make_folder(paths["model"])
+    net.save(paths["weights"])
     relocate(message, args.model, paths["model"])
     prototxt.save(message, paths["model"])
     if args.json:

@@ -13,7 +13,7 @@ from sslnet.cli.signals import signal_effects
 
 if TYPE_CHECKING:
     from sslnet.cli.compiling import Compiling
-    from sslnet.solver import Solver
+    from sslnet.solver.solver import Solver
 
 
 class _Runs(ScreenMonitor):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.targets import Targets
+    from sslnet.compress.control.targets import Targets
 
 SMALL = {"flops": "FLOPs", "params": "parameters"}
 SPEEDUP = "speedup"
@@ -31,7 +31,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 
 def read_targets(args: argparse.Namespace) -> Targets | None:
     """What the options ask for; None where they ask for nothing. raises UsageError for numbers out of range, or several"""
-    from sslnet.targets import Targets
+    from sslnet.compress.control.targets import Targets
 
     given = {of: text for of in (*SMALL, SPEEDUP) if (text := getattr(args, f"target_{of}")) is not None}
     if len(given) > 1:
@@ -54,7 +54,7 @@ def read_targets(args: argparse.Namespace) -> Targets | None:
 
 
 def _parts(of: str, text: str) -> Targets:
-    from sslnet.targets import Targets
+    from sslnet.compress.control.targets import Targets
 
     whole: float | None = None
     layers: dict[str, float] = {}

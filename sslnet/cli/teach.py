@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError, printable
@@ -42,11 +41,12 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.compact import output_paths, train_line
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
-    from sslnet.compress.relocate import relocate
-    from sslnet.compress.teach import teach
+    from sslnet.compress.compaction.rebase import relocate
+    from sslnet.compress.distillation.teacher import teach
+    from sslnet.files import make_folder
+    from sslnet.net.weights import save_arrays
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json
-    from sslnet.weights import save_arrays
 
     if args.loss_weight is not None and not (args.loss_weight > 0 and math.isfinite(args.loss_weight)):
         raise UsageError(f"--loss-weight must be above 0, not {args.loss_weight:g}")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         level=args.level,
         stages=stages(args.stage),
     )
-    os.makedirs(os.path.dirname(paths["model"]) or ".", exist_ok=True)
+    make_folder(paths["model"])
     save_arrays(taught.weights, paths["weights"], hdf5=False)
     relocate(taught.definition, args.model, paths["model"])
     prototxt.save(taught.definition, paths["model"])

@@ -11,7 +11,7 @@ from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
     from sslnet.cli.log import Log
-    from sslnet.net import Net
+    from sslnet.net.net import Net
 
 HELP = "Scores a trained net on its test data: every output, averaged over batches."
 EXAMPLE = "sslnet test --model models/lenet/train_test.prototxt --weights lenet.caffemodel"
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.log import Log
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
-    from sslnet.net import Net
-    from sslnet.trials import epoch_batches
+    from sslnet.compress.evaluation import epoch_batches
+    from sslnet.net.net import Net
 
     use_threads(args.threads, args.deterministic)
     if args.iterations is not None and args.iterations < 1:
@@ -104,7 +104,7 @@ def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str
 def error_lines(net: Net, outputs: list[tuple[str, float]], iterations: int) -> list[str]:
     """What the net's Accuracy layers say, as the share of images that went wrong; nothing without such layers."""
     from sslnet.cli.monitors import accuracies
-    from sslnet.inputs import source_shapes
+    from sslnet.net.input_layers import source_shapes
 
     names = accuracies(net)
     errors = [

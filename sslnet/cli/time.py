@@ -12,9 +12,9 @@ from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
     from sslnet.cli.log import Log
-    from sslnet.forms import FormTiming
-    from sslnet.net import Net
-    from sslnet.timing import Timing
+    from sslnet.net.net import Net
+    from sslnet.timing.layerwise import Timing
+    from sslnet.timing.sparse_forms import FormTiming
 
 HELP = "Times each layer of a net, forward and backward, beside a second net, or in the ways to leave its zeros out."
 EXAMPLE = "sslnet time --model models/lenet/train_test.prototxt --weights sparse.caffemodel --forms"
@@ -103,8 +103,8 @@ def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timi
     from sslnet.cli.log import Log
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.progress import progress
-    from sslnet.forms import time_forms
-    from sslnet.timing import WARM_UP, time_nets
+    from sslnet.timing.layerwise import WARM_UP, time_nets
+    from sslnet.timing.sparse_forms import time_forms
 
     log = Log()
     nets = [open_with(args, args.model, args.weights, batch, log if first else None)]
@@ -124,7 +124,7 @@ def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: 
     """The net with its weights; the log is told which layers they left out. raises WeightsError when these are all"""
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.options import stages, tell_copied
-    from sslnet.timing import open_net
+    from sslnet.timing.layerwise import open_net
 
     state = {"phase": pb.Phase.Value(args.phase), "level": args.level, "stages": stages(args.stage)}
     lean = args.phase == "TRAIN" or args.forward_only
@@ -135,10 +135,10 @@ def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: 
 
 
 def show(result: Timing | FormTiming, *, first: bool) -> None:
-    from sslnet.forms import FormTiming
     from sslnet.report import print_table
     from sslnet.report.forms import form_tables
     from sslnet.report.timing import timing_table
+    from sslnet.timing.sparse_forms import FormTiming
 
     for k, table in enumerate(form_tables(result) if isinstance(result, FormTiming) else [timing_table(result)]):
         if k or not first:
@@ -147,15 +147,15 @@ def show(result: Timing | FormTiming, *, first: bool) -> None:
 
 
 def as_json(result: Timing | FormTiming) -> dict[str, Any]:
-    from sslnet.forms import FormTiming
     from sslnet.report.timing_json import forms_json, timing_json
+    from sslnet.timing.sparse_forms import FormTiming
 
     return forms_json(result) if isinstance(result, FormTiming) else timing_json(result)
 
 
 def plot(results: list[Any], file: str) -> None:
-    from sslnet.forms import FormTiming
     from sslnet.report.forms import plot_forms
     from sslnet.report.timing import plot_timings
+    from sslnet.timing.sparse_forms import FormTiming
 
     (plot_forms if isinstance(results[0], FormTiming) else plot_timings)(results, file)

@@ -17,14 +17,14 @@ from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.certificate import Certificate
     from sslnet.cli.log import Log
     from sslnet.cli.monitors import Memo
-    from sslnet.net import Net
+    from sslnet.compress.control.controller import Steering
+    from sslnet.net.net import Net
     from sslnet.prototxt import Definition
-    from sslnet.solver import Solver
-    from sslnet.sparsity import LayerSparsity, Sparsity
-    from sslnet.steering import Steering
+    from sslnet.solver.solver import Solver
+    from sslnet.sparsity.measure import LayerSparsity, Sparsity
+    from sslnet.sparsity.optimality import Certificate
 
 HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
 EXAMPLE = "sslnet train --solver solvers/digits_ssl.prototxt"
@@ -53,15 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet.certificate import certify
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import Log
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
     from sslnet.cli.options import use_threads
     from sslnet.cli.signals import signal_effects
-    from sslnet.solver import Solver
-    from sslnet.sparsity import measure_training
-    from sslnet.speedup import race_of
+    from sslnet.compress.control.latency_model import race_of
+    from sslnet.solver.measure_training import measure_training
+    from sslnet.solver.solver import Solver
+    from sslnet.sparsity.optimality import certify
 
     if args.snapshot and args.weights:
         raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
@@ -168,7 +168,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
     from sslnet import __version__, prototxt
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
-    from sslnet.kernels.threads import num_threads
+    from sslnet.kernels.runtime.threads import num_threads
     from sslnet.report.units import count, size
 
     if not log.terminal:
@@ -191,7 +191,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
 
 def make_steering(args: argparse.Namespace, log: Log) -> Steering | None:
     """What the targets ask for. raises UsageError for those out of range, or several"""
-    from sslnet.steering import Steering
+    from sslnet.compress.control.controller import Steering
 
     targets = read_targets(args)
     return Steering(targets, log) if targets else None
@@ -199,7 +199,7 @@ def make_steering(args: argparse.Namespace, log: Log) -> Steering | None:
 
 def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
     """Before the run, not after it: whether what --certificate asks for can be had."""
-    from sslnet.certificate import is_certifiable
+    from sslnet.sparsity.optimality import is_certifiable
 
     if args.certificate is None:
         return
@@ -238,8 +238,8 @@ def closing_lines(
     args: argparse.Namespace,
 ) -> list[str]:
     """The outcome: test error, what is left of each layer, the snapshot, the commands to go on with."""
-    from sslnet.certificate import caveats
     from sslnet.report import certificate_table, coupled_table, sparsity_table
+    from sslnet.sparsity.optimality import caveats
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = [*test_lines(solver, memo), "", *sparsity_table(sparsity.layers).text(width).splitlines(), ""]

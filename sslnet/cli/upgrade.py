@@ -83,8 +83,8 @@ def _upgrade_weights(source: Path, target: Path) -> list[str]:
     from sslnet import sslnet_pb2 as pb
     from sslnet.files import atomic_write
     from sslnet.hdf5 import is_hdf5
+    from sslnet.net.weights import read_message, read_weights, save_arrays
     from sslnet.prototxt import Definition, upgrade_net
-    from sslnet.weights import read_message, read_weights, save_arrays
 
     to_hdf5 = target.suffix in (".h5", ".hdf5")
     if is_hdf5(str(source)):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sslnet.errors import SslnetError, UsageError
 
 if TYPE_CHECKING:
-    from sslnet.inputs import Shapes
-    from sslnet.net import Net
+    from sslnet.net.input_layers import Shapes
+    from sslnet.net.net import Net
     from sslnet.prototxt import Definition
 
 HELP = "Compiles ahead what nets need, so that their first runs start at once."
@@ -81,9 +81,9 @@ def warm_solver(path: str, compiling: Any) -> None:
     """Runs one iteration of a solver, and one batch of each of its test nets, on nets of their own without data."""
     from sslnet import prototxt
     from sslnet import sslnet_pb2 as pb
-    from sslnet.solver import Solver
-    from sslnet.solver_nets import find_nets, net_state
-    from sslnet.sparsity import measure_training
+    from sslnet.solver.measure_training import measure_training
+    from sslnet.solver.solver import Solver
+    from sslnet.solver.solver_definition import find_nets, net_state
 
     given = prototxt.read_solver(path)
     train, tests = find_nets(given)
@@ -106,8 +106,8 @@ def warm_solver(path: str, compiling: Any) -> None:
 def small_net(definition: Definition, **state: Any) -> Net:
     """The net with Input layers of a few images in place of its data: of the shapes of its data where they are there,
     else of the shape that the deploy.prototxt beside it says."""
-    from sslnet.inputs import fill_inputs, source_shapes, with_inputs
-    from sslnet.net import Net
+    from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
+    from sslnet.net.net import Net
 
     try:
         net = Net(definition, **state)
@@ -129,7 +129,7 @@ def small_net(definition: Definition, **state: Any) -> Net:
 def deploy_shapes(definition: Definition) -> Shapes:
     """Shapes for the tops of data layers, images as the deploy net's input and one label each; none without a deploy net."""
     from sslnet import prototxt
-    from sslnet.inputs import is_source
+    from sslnet.net.input_layers import is_source
 
     beside = Path(definition.path).parent / "deploy.prototxt" if definition.path else None
     if beside is None or not beside.exists():

@@ -13,7 +13,7 @@ from sslnet.errors import DefinitionError, SslnetError
 from sslnet.exchange.limits import MOST_AXES, tidy
 from sslnet.exchange.node import Node
 from sslnet.exchange.source import Source
-from sslnet.weights import blob_proto
+from sslnet.net.weights import blob_proto
 
 
 class Builder:

@@ -16,12 +16,12 @@ from google.protobuf.json_format import MessageToDict
 from onnx import helper
 
 import sslnet
-from sslnet.compress.compare import BlobDifference, Difference, blob_difference
+from sslnet.compress.compaction.compare import BlobDifference, Difference, blob_difference
 from sslnet.errors import RunError
 from sslnet.exchange.graph import OPSET, Graph, Unsupported, value_info
 from sslnet.exchange.operators import WRITERS
 from sslnet.exchange.runtime import run_in_onnxruntime
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 IR_VERSION = 8
 """The oldest file format that has this operator set: the one that most readers take."""

@@ -19,7 +19,7 @@ from google.protobuf import json_format
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.compress.compare import Difference, blob_difference
+from sslnet.compress.compaction.compare import Difference, blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList, RunError, SslnetError, printable
 from sslnet.exchange.builder import Builder
 from sslnet.exchange.limits import MOST_ERRORS, MOST_NAME, MOST_WORK, tidy
@@ -27,8 +27,7 @@ from sslnet.exchange.node import Node
 from sslnet.exchange.readers import READERS
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.exchange.source import Source, first_line, load
-from sslnet.footprint import measure
-from sslnet.net import Net
+from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
 TOLERANCE = 1e-4
@@ -150,7 +149,7 @@ def _keep_preprocessing(message: Any, metadata: Mapping[str, str]) -> None:
 
 def _too_large(net: Net, source: Source) -> str:
     """Why the net is not run to compare it; empty where it is."""
-    size = measure(net).total
+    size = net.memory().total
     if not source.room.holds_values(size):
         return f"its values take {size / 2**20:,.0f} MiB, more than are spent on a model of this size"
     work = sum(_work(layer, bottoms, tops) for layer, bottoms, tops in zip(net.layers, net.bottoms, net.tops))

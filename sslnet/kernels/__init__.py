@@ -1,1 +1,11 @@
-"""Pure functions and plans on arrays; nothing here knows of nets, layers or blobs."""
+"""Arrays in, arrays out: functions and plans that know nothing of nets, layers or blobs.
+
+    simd/       vectors of the machine: their width, and what is written for them in LLVM's words
+    runtime/    compilation, threads, memory
+    conv/       convolutions
+    matmul/     products of matrices
+    pointwise/  activations, pooling, normalisation, softmax
+    optim/      updates of weights, and proximal operators
+
+Knows: files and errors. A kernel is a serial Numba function over an index range, which ``runtime.threads`` spreads over workers.
+"""

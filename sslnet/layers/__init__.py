@@ -83,7 +83,7 @@ from sslnet.layers.threshold import Threshold
 from sslnet.layers.tile import Tile
 from sslnet.layers.upsample import Upsample
 from sslnet.layers.window_data import WindowData
-from sslnet.net_spec import layer_function
+from sslnet.prototxt.net_spec import layer_function
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,

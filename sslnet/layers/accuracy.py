@@ -14,7 +14,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, Layer
 from sslnet.layers.loss import IGNORED, OUT_OF_RANGE, bad_label, class_of

@@ -11,7 +11,7 @@ times). Stated once, for all of them:
 * ``backward`` reads of its blobs' data only what it says it does (``reads_bottom``, ``reads_top``): the rest may be gone;
 * ``backward`` **overwrites** the diffs of its bottoms and **accumulates** into the diffs of its parameter blobs;
 * it computes only what is asked for: ``propagate_down[i]`` for bottom i, ``self.param_propagate_down[j]`` for blob j;
-* every layer runs alone, plainly, in float32 and float64; faster ways to run it belong to ``sslnet.plan``;
+* every layer runs alone, plainly, in float32 and float64; faster ways to run it belong to ``sslnet.net.plan``;
 * what compaction may do with it is declared here as well; the default refuses everything.
 """
 

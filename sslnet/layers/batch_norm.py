@@ -20,9 +20,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.channels import channel_moments, channel_sums
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.pointwise.channel_reductions import channel_moments, channel_sums
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
 

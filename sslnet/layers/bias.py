@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.kernels.jit import spread
+from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis

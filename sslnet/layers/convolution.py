@@ -1,7 +1,7 @@
 """Convolution: y[n, f] = b[f] + sum over channels c of the filter's group and window places of w[f, c, ...] * x[n, c, ...].
 
 Here is the plain way, which takes any number of spatial axes: each image is lowered (im2col) and multiplied with the
-weights, group by group; several bottoms share the weights. 2-D float32 has faster ways in ``sslnet.plan``.
+weights, group by group; several bottoms share the weights. 2-D float32 has faster ways in ``sslnet.net.plan``.
 
 bottom   (N, C, spatial ...), N standing for all axes before ``axis``
 top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sslnet.kernels.im2col import col2im, im2col, output_extent
-from sslnet.kernels.memory import scratch
-from sslnet.kernels.threads import num_parts, parallel
+from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
+from sslnet.kernels.runtime.memory import scratch
+from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, BoolVector, Layer

@@ -1,6 +1,6 @@
 """Data: batches of a database, in the order of its keys and from its beginning again, transformed, with their labels.
 
-    top[0]  (batch_size, C, H, W)   see sslnet.transformer
+    top[0]  (batch_size, C, H, W)   see sslnet.sources.transformer
     top[1]  (batch_size)            labels, when it is named
 
 Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships inside the

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.im2col import col2im, im2col
-from sslnet.kernels.memory import scratch
-from sslnet.kernels.threads import num_parts, parallel
+from sslnet.kernels.conv.im2col import col2im, im2col
+from sslnet.kernels.runtime.memory import scratch
+from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, BoolVector, Layer

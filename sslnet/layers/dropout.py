@@ -14,8 +14,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.bits import draw_key, random_bits
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.counter_rng import draw_key, random_bits
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 

@@ -14,8 +14,15 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.several import maximum, maximum_gradients, product, product_gradients, scaled_copies, weighted_sum
+from sslnet.kernels.pointwise.elementwise import (
+    maximum,
+    maximum_gradients,
+    product,
+    product_gradients,
+    scaled_copies,
+    weighted_sum,
+)
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from sslnet.kernels.elementary import exp
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
+from sslnet.kernels.simd.math import exp
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 

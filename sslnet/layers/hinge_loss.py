@@ -15,7 +15,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.loss import Loss, bad_label, class_of
 

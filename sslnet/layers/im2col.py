@@ -11,8 +11,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.im2col import col2im, im2col, output_extent
-from sslnet.kernels.threads import parallel
+from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
+from sslnet.kernels.runtime.threads import parallel
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, Layer
 

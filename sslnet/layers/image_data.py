@@ -1,6 +1,6 @@
 """ImageData: batches of the image files that a text file names, one a line with its label, transformed.
 
-    top[0]  (batch_size, C, H, W)   see sslnet.transformer; planes blue, green, red, or with is_color: false one
+    top[0]  (batch_size, C, H, W)   see sslnet.sources.transformer; planes blue, green, red, or with is_color: false one
     top[1]  (batch_size)            labels
 
 `new_height` and `new_width` resize (bilinear, see resize_image); `root_folder` is put before each name; names are looked for

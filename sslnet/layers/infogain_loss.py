@@ -21,8 +21,8 @@ from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import DataError
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.softmax import softmax
+from sslnet.kernels.pointwise.softmax import softmax
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
 from sslnet.layers.loss import IGNORED, OUT_OF_RANGE, Loss, bad_label, class_of, normalizer

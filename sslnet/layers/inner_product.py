@@ -14,7 +14,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.gemm import add_product, multiply
+from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer

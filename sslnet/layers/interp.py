@@ -15,7 +15,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 

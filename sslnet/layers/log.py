@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar, final
 
-from sslnet.kernels.elementary import log
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
+from sslnet.kernels.simd.math import log
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import BatchError
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.base import Blobs, Layer
 
 IGNORED = -1

@@ -19,8 +19,8 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.kernels.elementary import power
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.simd.math import power
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
 
@@ -176,7 +176,6 @@ class LRN(ChannelWise):
             raise self.error(f"local_size must be odd, not {param.local_size}", "lrn_param", "local_size", value=True)
         self.across = param.norm_region == pb.LRNParameter.ACROSS_CHANNELS
         neighbours = param.local_size if self.across else param.local_size**2
-        self.half = param.local_size // 2
         self.alpha = self.dtype.type(param.alpha / neighbours)
         self.beta = self.dtype.type(param.beta)
         self.scale = Blob(name=f"{self.name} scale", dtype=self.dtype)
@@ -188,6 +187,8 @@ class LRN(ChannelWise):
         top[0].reshape_like(x)
         self.scale.reshape_like(x)
         self.fold = (x.num, x.channels, x.count_of(2)) if self.across else (x.count_of(0, 2), x.height, x.width)
+        farthest = x.channels if self.across else max(x.height, x.width)
+        self.half = min(self.param.lrn_param.local_size // 2, farthest)  # beyond it there are only zeros to add
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y, scale = (a.reshape(self.fold) for a in (bottom[0].data, top[0].data, self.scale.data))

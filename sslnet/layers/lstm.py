@@ -12,8 +12,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.elementary import sigmoid, tanh
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.simd.math import sigmoid, tanh
 from sslnet.layers.recurrent import Recurrent
 
 # Several loops over few arrays each: of one over all of them the compiler could not see that none overlaps another.

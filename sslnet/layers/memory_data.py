@@ -19,7 +19,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.layers.base import Blobs, Layer
 from sslnet.sources.base import size_text
-from sslnet.transformer import Transformer
+from sslnet.sources.transformer import Transformer
 
 
 @final

@@ -12,7 +12,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
 

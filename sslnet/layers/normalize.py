@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
 
 

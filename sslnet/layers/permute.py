@@ -10,7 +10,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import spread
+from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channels import ChannelKeeper
 from sslnet.layers.concat import copy_rows

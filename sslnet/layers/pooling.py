@@ -21,9 +21,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.kernels.bits import draw_key
-from sslnet.kernels.jit import spread
-from sslnet.kernels.pooling import (
+from sslnet.kernels.pointwise.pooling import (
     ave_backward,
     ave_forward,
     draw_forward,
@@ -33,6 +31,8 @@ from sslnet.kernels.pooling import (
     scatter,
     weigh,
 )
+from sslnet.kernels.runtime.counter_rng import draw_key
+from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 

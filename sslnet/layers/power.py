@@ -10,8 +10,8 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.elementary import power as power_of
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
+from sslnet.kernels.simd.math import power as power_of
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.kept_columns import drop_columns

@@ -22,7 +22,7 @@ from sslnet.layers.base import Blobs, Layer
 from sslnet.sources.base import Source, located
 from sslnet.sources.order import Order, generator
 from sslnet.sources.prefetch import Prefetcher, Reader
-from sslnet.transformer import Transformer
+from sslnet.sources.transformer import Transformer
 
 
 class PrefetchedLayer(Layer):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.elementwise import copy

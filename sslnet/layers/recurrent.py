@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sslnet.kernels.gemm import add_product, multiply
+from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.base import Blobs, BoolVector, Layer
 
 

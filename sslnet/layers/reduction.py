@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
 from sslnet.layers.channels import ChannelKeeper

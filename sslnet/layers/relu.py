@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 

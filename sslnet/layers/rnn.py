@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import spread
+from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.recurrent import Recurrent
 from sslnet.layers.tanh import TanH

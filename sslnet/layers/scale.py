@@ -13,9 +13,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.kernels.channels import channel_sums
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.pointwise.channel_reductions import channel_sums
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from sslnet.kernels.elementary import sigmoid
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
+from sslnet.kernels.simd.math import sigmoid
 from sslnet.layers.elementwise import Elementwise, Kernel
 
 

@@ -14,8 +14,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.elementary import sigmoid, softplus
-from sslnet.kernels.jit import kernel, spread
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.simd.math import sigmoid, softplus
 from sslnet.layers.base import Blobs
 from sslnet.layers.loss import Loss, normalizer
 

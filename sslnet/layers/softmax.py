@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from sslnet.kernels.softmax import softmax, softmax_gradient
+from sslnet.kernels.pointwise.softmax import softmax, softmax_gradient
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, Layer
 

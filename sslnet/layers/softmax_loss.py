@@ -16,9 +16,9 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.kernels.elementary import log
-from sslnet.kernels.jit import kernel, spread
-from sslnet.kernels.softmax import softmax
+from sslnet.kernels.pointwise.softmax import softmax
+from sslnet.kernels.runtime.jit import kernel, spread
+from sslnet.kernels.simd.math import log
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
 from sslnet.layers.loss import OUT_OF_RANGE, Loss, bad_label, class_of, normalizer

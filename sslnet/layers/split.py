@@ -10,8 +10,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.kernels.jit import spread
-from sslnet.kernels.several import weighted_sum
+from sslnet.kernels.pointwise.elementwise import weighted_sum
+from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 

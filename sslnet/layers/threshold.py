@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
 

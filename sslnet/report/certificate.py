@@ -9,7 +9,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import factor, left, percent
 
 if TYPE_CHECKING:
-    from sslnet.certificate import Certificate
+    from sslnet.sparsity.optimality import Certificate
 
 
 def certificate_table(certificates: Sequence[Certificate], batches: int, caveats: Sequence[str] = ()) -> Table:

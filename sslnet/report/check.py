@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sslnet.report.tables import Table
 
 if TYPE_CHECKING:
-    from sslnet.compress.check import Check
+    from sslnet.compress.compaction.check import Check
 
 
 def difference_table(check: Check, tolerance: float) -> Table:

@@ -9,8 +9,8 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count, factor, size
 
 if TYPE_CHECKING:
-    from sslnet.compress import Compaction
-    from sslnet.compress.sizes import LayerSize, Size
+    from sslnet.compress.compaction.compact import Compaction
+    from sslnet.compress.compaction.sizes import LayerSize, Size
 
 
 def compaction_table(compaction: Compaction) -> Table:
@@ -42,7 +42,7 @@ def size_table(title: str, layers: Sequence[LayerSize]) -> Table:
 
 def totals(layers: Sequence[LayerSize]) -> tuple[Size, Size]:
     """The whole net before and after."""
-    from sslnet.compress.sizes import total_size
+    from sslnet.compress.compaction.sizes import total_size
 
     return (
         total_size([layer.before for layer in layers]),

@@ -12,10 +12,10 @@ from typing import Any
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import DefinitionError, SslnetError
-from sslnet.graph import State, check_graph, filter_layers
-from sslnet.inputs import with_inputs
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
+from sslnet.net.graph import State, check_graph, filter_layers
+from sslnet.net.input_layers import with_inputs
 from sslnet.prototxt import Definition, upgrade_net
 from sslnet.report.layered import Link, rank_nodes
 

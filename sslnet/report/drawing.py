@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from sslnet.graph import State
+from sslnet.net.graph import State
 from sslnet.prototxt import Definition
 from sslnet.report.diagram import Box, Diagram, Output, Part, diagram
 from sslnet.report.layered import Link, Node, Placement, Segment, place

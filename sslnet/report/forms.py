@@ -10,8 +10,8 @@ from sslnet.report.tables import Table
 from sslnet.report.units import percent
 
 if TYPE_CHECKING:
-    from sslnet.forms import FormTimes, FormTiming
-    from sslnet.timing import Spread
+    from sslnet.timing.layerwise import Spread
+    from sslnet.timing.sparse_forms import FormTimes, FormTiming
 
 NAMES = {"csr": "CSR"}
 """How forms are shown, where not as they are."""

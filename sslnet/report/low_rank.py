@@ -9,7 +9,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count, factor
 
 if TYPE_CHECKING:
-    from sslnet.compress.low_rank import LowRank
+    from sslnet.compress.low_rank.low_rank import LowRank
 
 
 def low_rank_table(result: LowRank) -> Table:

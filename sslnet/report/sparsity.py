@@ -10,14 +10,14 @@ from sslnet.report.tables import Table
 from sslnet.report.units import DASH, count, left, percent
 
 if TYPE_CHECKING:
-    from sslnet.sparsity import Blocks, CoupledSparsity, LayerSparsity
+    from sslnet.sparsity.measure import Blocks, CoupledSparsity, LayerSparsity
 
 WIDTH = 100
 """Of the lines that say which layers are tied."""
 
 
 def sparsity_table(layers: Sequence[LayerSparsity], title: str = "Sparsity") -> Table:
-    """A row for each weight blob of ``sslnet.sparsity.measure``: what is left of it, and what its regularisation adds to the loss.
+    """A row for each weight blob of ``sslnet.sparsity.measure.measure``: what is left of it, and what its regularisation adds to the loss.
 
     Blobs with one axis (biases) have no rows and columns; they count in the total alone, unless they are under a group lasso.
     Blocks and regularisation have a column where any layer has them.

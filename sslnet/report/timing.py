@@ -11,7 +11,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
 
 if TYPE_CHECKING:
-    from sslnet.timing import LayerTime, NetTime, Spread, Timing
+    from sslnet.timing.layerwise import LayerTime, NetTime, Spread, Timing
 
 
 def timing_table(timing: Timing) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sslnet.forms import FormTimes, FormTiming
-    from sslnet.timing import Spread, Timing
+    from sslnet.timing.layerwise import Spread, Timing
+    from sslnet.timing.sparse_forms import FormTimes, FormTiming
 
 PARTS = {"forward": "forward", "backward": "backward", "product": "gemm"}
 """Parts of the time of a form, and their names here."""

@@ -11,7 +11,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, milliseconds
 
 if TYPE_CHECKING:
-    from sslnet.tradeoff import Path
+    from sslnet.compress.pipeline.regularization_path import Path
 
 COSTS = {"flops": "FLOPs an image", "parameters": "parameters", "seconds": "forward ms"}
 """What a net costs, as a field of Point, and its words."""

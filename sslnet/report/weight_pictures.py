@@ -20,8 +20,8 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError, suggestion
 from sslnet.hdf5 import is_hdf5
+from sslnet.net.weights import Arrays, read_message, read_weights
 from sslnet.report.plots import figure
-from sslnet.weights import Arrays, read_message, read_weights
 
 WIDTH = 7.2
 """Inches of a picture of filters."""

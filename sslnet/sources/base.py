@@ -1,7 +1,7 @@
 """Source: a fixed number of images with their labels, read by index.
 
 A source knows nothing of batches, epochs, layers or threads. Its order is that of the file; what order the records are
-read in is `sslnet.sources.order`, what is made of them is `sslnet.transformer`.
+read in is `sslnet.sources.order`, what is made of them is `sslnet.sources.transformer`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ SETS = {
     "digits/train": ("digits", "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "digits/test": ("digits", "test-images-idx3-ubyte.gz", "test-labels-idx1-ubyte.gz"),
 }
-"""Name: folder of sslnet/data, images, labels. The digits are 1 x 8 x 8 with values 0 .. 16."""
+"""Name: folder of sslnet/sources/data, images, labels. The digits are 1 x 8 x 8 with values 0 .. 16."""
 
 
 def builtin_source(name: str) -> ArraySource:
@@ -21,6 +21,6 @@ def builtin_source(name: str) -> ArraySource:
         hint = suggestion(name, SETS) or "there are " + ", ".join(f'"{known}"' for known in SETS)
         raise DataError(f'no data set "{name}" ships with sslnet', hint=hint)
     folder, images, labels = SETS[name]
-    root = files("sslnet").joinpath("data", folder)
+    root = files("sslnet").joinpath("sources", "data", folder)
     with as_file(root.joinpath(images)) as image_file, as_file(root.joinpath(labels)) as label_file:
         return idx_source(name, image_file, label_file)

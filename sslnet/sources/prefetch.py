@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.runtime.memory import aligned_empty
 
 POLL = 0.5
 """Seconds between two looks whether the thread still lives; waiting in slices also lets an interrupt through everywhere."""

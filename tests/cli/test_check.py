@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sslnet.cli import main
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 MODEL = """
 name: "tiny"

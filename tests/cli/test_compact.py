@@ -11,7 +11,7 @@ import pytest
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 MODEL = """
 name: "tiny"

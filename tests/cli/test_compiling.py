@@ -16,7 +16,7 @@ import sslnet
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli.compiling import NOTICE, Compiling
-from sslnet.solver import Solver
+from sslnet.solver.solver import Solver
 
 NET = """
 layer { name: "data" type: "DummyData" top: "x" dummy_data_param { shape { dim: 4 dim: 3 } } }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sslnet.cli import main
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -107,7 +107,7 @@ def test_interrupted_run_leaves_nothing_behind(output: str, monkeypatch: pytest.
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sslnet.net.Net.forward", interrupted)
+    monkeypatch.setattr("sslnet.net.net.Net.forward", interrupted)
     assert extract("data", output) == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 

@@ -11,8 +11,8 @@ import numba
 import pytest
 
 from sslnet import cli
-from sslnet.kernels.threads import num_threads, set_num_threads
-from sslnet.kernels.vector import vector_unit
+from sslnet.kernels.runtime.threads import num_threads, set_num_threads
+from sslnet.kernels.simd.vector import vector_unit
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_blas_of_numpy_is_named(facts: dict) -> None:
 
 
 def test_cache_folder_is_where_numba_keeps_the_kernels(facts: dict) -> None:
-    from sslnet.transformer import _transform
+    from sslnet.sources.transformer import _transform
 
     assert _transform._cache.cache_path.startswith(facts["cache"]["folder"])
     assert facts["cache"]["kernels"] >= 0

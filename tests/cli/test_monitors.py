@@ -13,8 +13,8 @@ import pytest
 import sslnet
 from sslnet.cli.log import Log
 from sslnet.cli.monitors import LogMonitor, Monitors, by_name, fields_of
-from sslnet.monitor import Display, Monitor
-from sslnet.sparsity import CoupledSparsity, Kept, LayerSparsity, Sparsity
+from sslnet.solver.callbacks import Display, Monitor
+from sslnet.sparsity.measure import CoupledSparsity, Kept, LayerSparsity, Sparsity
 
 EVENTS = [name for name in vars(Monitor) if name.startswith("on_")]
 

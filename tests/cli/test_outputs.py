@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 from sslnet import cli
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 NET = """\
 layer { name: "digits" type: "Data" top: "data" top: "label" data_param { source: "digits/test" backend: BUILTIN batch_size: 20 } }

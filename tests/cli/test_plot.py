@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from sslnet import cli
-from sslnet.weights import save_arrays
+from sslnet.net.weights import save_arrays
 
 METRICS = [
     {"type": "run"},

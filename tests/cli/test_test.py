@@ -11,7 +11,7 @@ import pytest
 
 from sslnet import cli
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 from sslnet.sources.builtin import builtin_source
 
 NET = """\

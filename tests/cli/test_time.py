@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from sslnet import forms, timing
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.net import Net
+from sslnet.net.net import Net
+from sslnet.timing import layerwise as timing
+from sslnet.timing import sparse_forms as forms
 
 MODEL = """
 name: "tiny"

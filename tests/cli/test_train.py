@@ -20,8 +20,8 @@ from sslnet import cli, prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli.metrics import Metrics
 from sslnet.cli.train import is_learned_zero
-from sslnet.solver import Solver
-from sslnet.sparsity import measure_training
+from sslnet.solver.measure_training import measure_training
+from sslnet.solver.solver import Solver
 
 NET = """\
 name: "small"

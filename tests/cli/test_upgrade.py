@@ -12,7 +12,7 @@ from google.protobuf import text_format
 
 from sslnet import cli
 from sslnet import sslnet_pb2 as pb
-from sslnet.weights import read_weights
+from sslnet.net.weights import read_weights
 
 FORMATS = Path(__file__).parent.parent / "goldens" / "formats"
 NET = """\

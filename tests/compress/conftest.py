@@ -10,7 +10,7 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 
 @pytest.fixture

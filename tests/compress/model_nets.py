@@ -9,8 +9,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.inputs import is_source
-from sslnet.net import Net
+from sslnet.net.input_layers import is_source
+from sslnet.net.net import Net
 
 MODELS = Path(__file__).parents[2] / "models"
 SLOW = {"alexnet", "caffenet", "vgg16"}

@@ -9,10 +9,10 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
-from sslnet.net import Net
-from sslnet.solver import Solver
-from sslnet.sparsity import measure
+from sslnet.compress.compaction.compact import compact
+from sslnet.net.net import Net
+from sslnet.solver.solver import Solver
+from sslnet.sparsity.measure import measure
 
 NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 9 dim: 8 } } }

@@ -10,9 +10,9 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
+from sslnet.compress.compaction.compact import compact
 from sslnet.errors import RunError, WeightsError
-from sslnet.net import Net
+from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }'

@@ -10,10 +10,9 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
-from sslnet.compress.recipe import Compaction
+from sslnet.compress.compaction.compact import Compaction, compact
 from sslnet.errors import RunError
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }'
 

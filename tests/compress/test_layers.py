@@ -11,9 +11,9 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
+from sslnet.compress.compaction.compact import compact
 from sslnet.layers import LAYERS
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }'
 

@@ -8,9 +8,9 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import Compaction, compact
-from sslnet.net import Net
-from sslnet.solver import Solver
+from sslnet.compress.compaction.compact import Compaction, compact
+from sslnet.net.net import Net
+from sslnet.solver.solver import Solver
 
 NET = """
 layer { name: "data" type: "Data" top: "data" top: "label"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.compress.factors import Weights, choose, factorise
-from sslnet.compress.low_rank import low_rank
+from sslnet.compress.low_rank.factors import Weights, choose, factorise
+from sslnet.compress.low_rank.low_rank import low_rank
 from sslnet.errors import UsageError
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 METHODS = ("svd", "filters", "spatial", "tucker")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
-from sslnet.net import Net
+from sslnet.compress.compaction.compact import compact
+from sslnet.net.net import Net
 
 from .model_nets import BLOCKS, NAMES, SLOW, deploy_net, ends, light, prune, with_dummy_data
 

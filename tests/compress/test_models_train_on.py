@@ -14,10 +14,10 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
-from sslnet.compress.channels import find_channels
-from sslnet.snapshot import write_state
-from sslnet.solver import Solver
+from sslnet.compress.compaction.channels import find_channels
+from sslnet.compress.compaction.compact import compact
+from sslnet.solver.snapshot import write_state
+from sslnet.solver.solver import Solver
 
 from .model_nets import BLOCKS, NAMES, SLOW, ends, light, prune, with_dummy_data
 

@@ -14,9 +14,9 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
-from sslnet.inputs import is_source
-from sslnet.net import Net
+from sslnet.compress.compaction.compact import compact
+from sslnet.net.input_layers import is_source
+from sslnet.net.net import Net
 
 from .model_nets import BLOCKS, MODELS, NAMES, SLOW, deploy_net, ends, light, opencv_outputs, prune, with_dummy_data
 

@@ -12,10 +12,10 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.compress.prune import prune
+from sslnet.compress.pruning.magnitude import prune
 from sslnet.errors import UsageError
-from sslnet.net import Net
-from sslnet.solver import Solver
+from sslnet.net.net import Net
+from sslnet.solver.solver import Solver
 
 MODEL = """
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {

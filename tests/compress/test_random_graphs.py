@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
+from sslnet.compress.compaction.compact import compact
 from sslnet.errors import RunError, ShapeError
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 IN_PLACE = ("ReLU", "PReLU", "Dropout", "BatchNorm", "Scale", "Bias", "Sigmoid", "Power", "ELU")
 POOL = pb.PoolingParameter

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from sslnet.cli import main
-from sslnet.compress import Compaction, compact
-from sslnet.compress.prune import prune
+from sslnet.compress.compaction.compact import Compaction, compact
+from sslnet.compress.pruning.magnitude import prune
 from sslnet.errors import UsageError
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 from ..test_caffemodels import DATA, REFERENCES, TOLERANCE, Reference, difference
 from .model_nets import opencv_outputs

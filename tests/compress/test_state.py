@@ -11,10 +11,10 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.compress import compact
+from sslnet.compress.compaction.compact import compact
 from sslnet.errors import WeightsError
-from sslnet.snapshot import read_state, write_state
-from sslnet.solver import Solver
+from sslnet.solver.snapshot import read_state, write_state
+from sslnet.solver.solver import Solver
 
 NET = """
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {

@@ -12,11 +12,11 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.compress.teach import PREFIX, Taught, teach
+from sslnet.compress.distillation.teacher import PREFIX, Taught, teach
 from sslnet.errors import SslnetError, UsageError
-from sslnet.net import Net
+from sslnet.net.net import Net
 from sslnet.prototxt import Definition
-from sslnet.solver import Solver
+from sslnet.solver.solver import Solver
 
 DATA = """
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {

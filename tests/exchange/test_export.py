@@ -15,13 +15,13 @@ import onnx
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
+from sslnet.compress.compaction.compact import compact
 from sslnet.errors import DefinitionError
 from sslnet.exchange.export import compare_with_onnxruntime, export, preprocessing, to_onnx
 from sslnet.exchange.importing import from_onnx
 from sslnet.exchange.operators import WRITERS
 from sslnet.layers import LAYERS
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*/deploy.prototxt"))
 LARGE = {"alexnet", "caffenet", "vgg16"}

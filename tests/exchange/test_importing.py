@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
-from sslnet.compress.compare import blob_difference
+from sslnet.compress.compaction.compare import blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList
 from sslnet.exchange.export import export
 from sslnet.exchange.importing import Imported, from_onnx
 from sslnet.exchange.runtime import run_in_onnxruntime
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 RANDOM = np.random.default_rng(0)
 

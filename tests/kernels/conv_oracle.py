@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sslnet.kernels.vector import GENERIC, UNITS
-from sslnet.kernels.winograd import WinogradEngine
-from sslnet.kernels.winograd_weight_grad import WinogradGradEngine
+from sslnet.kernels.conv.winograd.loop import WinogradEngine
+from sslnet.kernels.conv.winograd.weight_grad import WinogradGradEngine
+from sslnet.kernels.simd.vector import GENERIC, UNITS
 
 CANARY = np.float32(-12345.5)
 ALL_UNITS = [*UNITS.values(), GENERIC]

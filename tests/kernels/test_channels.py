@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sslnet.kernels.channels import channel_moments, channel_sums
+from sslnet.kernels.pointwise.channel_reductions import channel_moments, channel_sums
 
 SHAPES = [(3, 4, 7), (5, 6, 1), (1, 2, 1000), (1, 1, 1), (64, 3, 1)]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sslnet.kernels.clear import clear
-from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.runtime.fill import clear
+from sslnet.kernels.runtime.threads import set_num_threads
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sslnet.errors import ShapeError
-from sslnet.kernels import conv_engine, conv_weight_grad
-from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.conv_choice import costed_grad_tiles, costed_tiles, engine_of, grad_engine_of
-from sslnet.kernels.conv_engine import address
-from sslnet.kernels.conv_filters import FilterEngine, FilterTile
-from sslnet.kernels.conv_lowering import lower_forward
-from sslnet.kernels.conv_reference import ReferenceForward, ReferenceInputGrad, ReferenceWeightGrad
-from sslnet.kernels.im2col import output_extent
-from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.conv import packing as conv_engine
+from sslnet.kernels.conv import weight_grad_filters as conv_weight_grad
+from sslnet.kernels.conv.choose import costed_grad_tiles, costed_tiles, engine_of, grad_engine_of
+from sslnet.kernels.conv.filters_loop import FilterEngine, FilterTile
+from sslnet.kernels.conv.im2col import output_extent
+from sslnet.kernels.conv.packing import address
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv.reference import ReferenceForward, ReferenceInputGrad, ReferenceWeightGrad
+from sslnet.kernels.conv.taps import lower_forward
+from sslnet.kernels.runtime.threads import set_num_threads
 
 from .conv_oracle import (
     ALL_UNITS,

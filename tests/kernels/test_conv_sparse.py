@@ -8,22 +8,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sslnet.errors import ShapeError
-from sslnet.kernels import conv_sparse_filters
-from sslnet.kernels.conv import ConvGeometry
-from sslnet.kernels.conv_sparse import (
-    Kept,
-    find_kept,
-    keep_all,
-    plan_kept,
-    plan_kept_input_grad,
-    plan_kept_weight_grad,
-    plan_unstructured,
-)
-from sslnet.kernels.conv_sparse_filters import FilterForward, takes
-from sslnet.kernels.conv_sparse_kept import PixelForward
-from sslnet.kernels.im2col import output_extent
-from sslnet.kernels.threads import set_num_threads
-from sslnet.kernels.vector import vector_unit
+from sslnet.kernels.conv.im2col import output_extent
+from sslnet.kernels.conv.plan import ConvGeometry
+from sslnet.kernels.conv.sparse import structured_filters as conv_sparse_filters
+from sslnet.kernels.conv.sparse.pattern import Kept, find_kept, keep_all
+from sslnet.kernels.conv.sparse.plan import plan_kept, plan_kept_input_grad, plan_kept_weight_grad, plan_unstructured
+from sslnet.kernels.conv.sparse.structured_filters import FilterForward, takes
+from sslnet.kernels.conv.sparse.structured_pixels import PixelForward
+from sslnet.kernels.runtime.threads import set_num_threads
+from sslnet.kernels.simd.vector import vector_unit
 
 from .conv_oracle import (
     ALL_UNITS,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sslnet.kernels import cores
-from sslnet.kernels.cores import cpu_quota, physical_cores, usable_cores
+from sslnet.kernels.runtime import cores
+from sslnet.kernels.runtime.cores import cpu_quota, physical_cores, usable_cores
 
 
 def system(root: Path, groups: str, files: dict[str, str]) -> Path:

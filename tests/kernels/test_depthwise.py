@@ -5,13 +5,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sslnet.kernels import conv_engine, depthwise
-from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.conv_engine import address
-from sslnet.kernels.depthwise_stencil import Stencil
-from sslnet.kernels.im2col import output_extent
-from sslnet.kernels.threads import set_num_threads
-from sslnet.kernels.vector import GENERIC, UNITS, vector_unit
+from sslnet.kernels.conv import packing as conv_engine
+from sslnet.kernels.conv.depthwise import loop as depthwise
+from sslnet.kernels.conv.depthwise.stencil import Stencil
+from sslnet.kernels.conv.im2col import output_extent
+from sslnet.kernels.conv.packing import address
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.runtime.threads import set_num_threads
+from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
 from .conv_oracle import (
     ALL_UNITS,

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sslnet.kernels.elementary import exp, log, power, sigmoid, softplus, tanh
-from sslnet.kernels.jit import kernel
+from sslnet.kernels.runtime.jit import kernel
+from sslnet.kernels.simd.math import exp, log, power, sigmoid, softplus, tanh
 
 
 @kernel

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sslnet.errors import ShapeError
-from sslnet.kernels import fc, fc_engines
-from sslnet.kernels.fc import plan_dot, plan_outer, plan_sum
-from sslnet.kernels.threads import set_num_threads
-from sslnet.kernels.vector import GENERIC, UNITS
+from sslnet.kernels.matmul import fully_connected as fc
+from sslnet.kernels.matmul import loops as fc_engines
+from sslnet.kernels.matmul.fully_connected import plan_dot, plan_outer, plan_sum
+from sslnet.kernels.runtime.threads import set_num_threads
+from sslnet.kernels.simd.vector import GENERIC, UNITS
 
 ALL_UNITS = [*UNITS.values(), GENERIC]
 CANARY = np.float32(-77.0)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslnet.kernels import gemm
-from sslnet.kernels.gemm import add_product, multiply
-from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.matmul import blas as gemm
+from sslnet.kernels.matmul.blas import add_product, multiply
+from sslnet.kernels.runtime.threads import set_num_threads
 
 sizes = st.integers(1, 40)
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sslnet.errors import ShapeError
-from sslnet.kernels.im2col import col2im, im2col, output_extent
+from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
 
 
 def naive_im2col(image, kernel, stride, pad, dilation):

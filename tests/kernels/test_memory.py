@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from sslnet.kernels.memory import SLACK, aligned_empty, aligned_zeros, scratch
+from sslnet.kernels.runtime.memory import SLACK, aligned_empty, aligned_zeros, scratch
 
 
 @pytest.mark.parametrize("shape", [(), 5, (3, 7), (0, 4)])

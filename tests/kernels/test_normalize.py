@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslnet.kernels import jit
-from sslnet.kernels.normalize import Normalization
-from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.pointwise.batch_norm import Normalization
+from sslnet.kernels.runtime import jit
+from sslnet.kernels.runtime.threads import set_num_threads
 
 from .conv_oracle import ALL_UNITS, assert_guards_untouched, guarded, inside_guards
 

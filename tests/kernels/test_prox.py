@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from sslnet.kernels import prox as kernels
-from sslnet.kernels.prox import Panels
-from sslnet.kernels.prox_diagonal import prox_diagonal
-from sslnet.kernels.threads import parallel, set_num_threads
+from sslnet.kernels.optim import prox as kernels
+from sslnet.kernels.optim.prox import Panels
+from sslnet.kernels.optim.prox_diagonal import prox_diagonal
+from sslnet.kernels.runtime.threads import parallel, set_num_threads
 
 SHAPE = (12, 96)
 TILES = [(1, 96), (12, 1), (1, 1), (12, 96), (4, 3), (3, 32), (2, 48), (12, 8), (1, 9 * 4)]

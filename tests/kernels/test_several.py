@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslnet.kernels.several import (
+from sslnet.kernels.pointwise.elementwise import (
     maximum,
     maximum_gradients,
     product,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslnet.kernels import jit
-from sslnet.kernels.softmax import softmax, softmax_gradient
-from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.pointwise.softmax import softmax, softmax_gradient
+from sslnet.kernels.runtime import jit
+from sslnet.kernels.runtime.threads import set_num_threads
 
 CANARY = -12345.5
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from numba import njit
 
 from sslnet.errors import UsageError
-from sslnet.kernels import threads
-from sslnet.kernels.cores import usable_cores
-from sslnet.kernels.spin import spin
-from sslnet.kernels.threads import (
+from sslnet.kernels.runtime import threads
+from sslnet.kernels.runtime.cores import usable_cores
+from sslnet.kernels.runtime.spin_wait import spin
+from sslnet.kernels.runtime.threads import (
     DETERMINISTIC_PARTS,
     deterministic,
     num_parts,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sslnet.kernels import update as kernels
-from sslnet.kernels.denormals import flush_denormals, restore_denormals
-from sslnet.kernels.jit import spread
-from sslnet.kernels.threads import set_num_threads
+from sslnet.kernels.optim import update as kernels
+from sslnet.kernels.runtime.denormals import flush_denormals, restore_denormals
+from sslnet.kernels.runtime.jit import spread
+from sslnet.kernels.runtime.threads import set_num_threads
 
 COUNT = 300_001
 NO_MEAN = (np.empty(0), 0.0)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslnet.kernels import update_prox as kernels
-from sslnet.kernels.denormals import flushed
-from sslnet.kernels.threads import parallel, set_deterministic, set_num_threads
+from sslnet.kernels.optim import update_prox as kernels
+from sslnet.kernels.runtime.denormals import flushed
+from sslnet.kernels.runtime.threads import parallel, set_deterministic, set_num_threads
 
 CANARY = 123.0
 TERMS = (0.5, 0.01, 0.02, 0.1, 0.9)

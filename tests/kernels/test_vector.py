@@ -11,8 +11,8 @@ import pytest
 from numba import njit, types
 from numba.extending import intrinsic
 
-from sslnet.kernels import vector as vec
-from sslnet.kernels.vector import GENERIC, UNITS, vector_unit
+from sslnet.kernels.simd import vector as vec
+from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys
 import numpy as np
-from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.vector import vector_unit
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.simd.vector import vector_unit
 
 def run(channels, stride, gradients):
     g = ConvGeometry(2, channels, 8, 8, 20, 3, 3, stride, stride)

@@ -6,14 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sslnet.errors import UsageError
-from sslnet.kernels import conv_engine, winograd, winograd_weight_grad
-from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.conv_engine import address
-from sslnet.kernels.threads import set_num_threads
-from sslnet.kernels.winograd import OUTPUTS, WinogradEngine, fits
-from sslnet.kernels.winograd_choice import VARIABLE, winograd_grad_tiles, winograd_tiles
-from sslnet.kernels.winograd_matrices import GRADIENT, INPUT, OUTPUT, WEIGHT_GRADIENT, WEIGHTS, matrix_of
-from sslnet.kernels.winograd_weight_grad import WinogradGradEngine
+from sslnet.kernels.conv import packing as conv_engine
+from sslnet.kernels.conv.packing import address
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv.winograd import loop as winograd
+from sslnet.kernels.conv.winograd import weight_grad as winograd_weight_grad
+from sslnet.kernels.conv.winograd.choose import VARIABLE, winograd_grad_tiles, winograd_tiles
+from sslnet.kernels.conv.winograd.loop import OUTPUTS, WinogradEngine, fits
+from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, OUTPUT, WEIGHT_GRADIENT, WEIGHTS, matrix_of
+from sslnet.kernels.conv.winograd.weight_grad import WinogradGradEngine
+from sslnet.kernels.runtime.threads import set_num_threads
 
 from .conv_oracle import (
     ALL_UNITS,

@@ -9,7 +9,7 @@ import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 
 @dataclass(frozen=True)

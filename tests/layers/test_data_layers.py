@@ -17,7 +17,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, RunError, ShapeError, UsageError, WeightsError
-from sslnet.net import Net
+from sslnet.net.net import Net
 from sslnet.output_rule import OutputRule, layers_write, set_output_rule
 from sslnet.sources.lmdb import write_lmdb
 
@@ -351,7 +351,7 @@ def test_data_goes_on_in_a_forked_child() -> None:
 import os, sys, warnings
 import numpy as np
 from sslnet import prototxt, sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 warnings.simplefilter("ignore")
 make = lambda: Net(prototxt.parse(sys.argv[1], pb.NetParameter), phase=pb.TEST, seed=1)
 net, other = make(), make()
@@ -373,7 +373,7 @@ def test_program_ends_while_batches_are_read_ahead() -> None:
     code = """
 import sys
 from sslnet import prototxt, sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 net = Net(prototxt.parse(sys.argv[1], pb.NetParameter), phase=pb.TEST, seed=1)
 net.forward()
 """

@@ -9,8 +9,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.threads import num_threads, set_num_threads
-from sslnet.net import Net
+from sslnet.kernels.runtime.threads import num_threads, set_num_threads
+from sslnet.net.net import Net
 
 from .harness import inputs
 

@@ -12,7 +12,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 from .cases import CASES, IMAGES, SCORES, single
 from .harness import Case, inputs

@@ -11,7 +11,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 MODES = [None, *pb.ConvolutionParameter.ConvMode.keys()]
 

@@ -6,7 +6,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 MODULE = """
 import json

@@ -13,7 +13,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Layer
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 from .harness import inputs
 

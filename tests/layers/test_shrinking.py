@@ -10,8 +10,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress import compact
-from sslnet.net import Net
+from sslnet.compress.compaction.compact import compact
+from sslnet.net.net import Net
 
 from .harness import inputs
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError
-from sslnet.net import Net
+from sslnet.net.net import Net
 from sslnet.sources.mean import write_mean
 from sslnet.sources.windows import crop_window, read_windows
 

@@ -11,9 +11,9 @@ from google.protobuf import text_format
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList
-from sslnet.graph import State, build_graph
+from sslnet.net.graph import State, build_graph
 from sslnet.prototxt.finite import INFINITE, WEIGHTS
-from sslnet.solver_nets import check
+from sslnet.solver.solver_definition import check
 
 BY_TYPE = {
     name: getattr(pb, name).DESCRIPTOR for name in ("SolverParameter", "NetParameter", "LayerParameter", "ParamSpec")

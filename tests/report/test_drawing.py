@@ -12,9 +12,9 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, ShapeError
-from sslnet.graph import State
 from sslnet.layers import LAYERS
-from sslnet.net import Net
+from sslnet.net.graph import State
+from sslnet.net.net import Net
 from sslnet.report.diagram import Box, diagram
 from sslnet.report.drawing import COLOURS, KIND, draw_net, shorten, text_width
 

@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib")
 from sslnet import cli
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
+from sslnet.net.weights import blob_proto, save_arrays
 from sslnet.report import error_pictures, training_pictures, weight_pictures
 from sslnet.report.error_pictures import known_costs, plot_errors, read_results
 from sslnet.report.metrics_file import NetTest, _sparsity, accuracy_errors, layers_left, parameters_left, read_metrics
@@ -30,7 +31,6 @@ from sslnet.report.weight_pictures import (
     plot_connections,
     plot_filters,
 )
-from sslnet.weights import blob_proto, save_arrays
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sslnet.report import (
     to_plain,
     units,
 )
-from sslnet.sparsity import Blocks, CoupledSparsity, Kept, LayerSparsity
+from sslnet.sparsity.measure import Blocks, CoupledSparsity, Kept, LayerSparsity
 
 
 class Terminal(io.StringIO):

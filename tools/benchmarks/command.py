@@ -16,7 +16,7 @@ from benchmarks.record import Record, compare, load
 from benchmarks.sections import SECTIONS
 from benchmarks.tables import head_line, line
 from benchmarks.turns import interruptible
-from sslnet.kernels.threads import num_threads
+from sslnet.kernels.runtime.threads import num_threads
 
 DESCRIPTION = """\
 How fast sslnet is, beside PyTorch and onnxruntime where they are installed.

@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks.machine import import_peer, use_threads
 from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_of
 from benchmarks.turns import OURS, compare
-from sslnet.kernels.conv import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.memory import aligned_empty, aligned_zeros
-from sslnet.peak import peak_flops
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros
+from sslnet.timing.roofline import peak_flops
 
 HELP = "Convolutions: forward, gradients of input and weights."
 SECONDS = 0.4

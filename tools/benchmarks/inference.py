@@ -17,7 +17,7 @@ from benchmarks.machine import import_peer, use_threads
 from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_of
 from benchmarks.turns import OURS, compare
 from benchmarks.workloads import deploy_net
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 HELP = "Latency of whole nets in phase TEST, for one image and for 16."
 SECONDS = 0.8

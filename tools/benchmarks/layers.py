@@ -18,7 +18,7 @@ from benchmarks.tables import Column, Row, best_ratio, own_times, ratio, times_o
 from benchmarks.turns import OURS, compare
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 HELP = "Pooling, normalisation, activations, losses, fully connected and other layers."
 SECONDS = 0.3

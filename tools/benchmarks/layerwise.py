@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.tables import Row
 from benchmarks.turns import OURS, summary
-from sslnet.solver import Solver
+from sslnet.solver.solver import Solver
 
 MOST = 12
 """Layers told of at the end."""

@@ -8,9 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sslnet.kernels.cores import usable_cores
-from sslnet.kernels.threads import set_num_threads
-from sslnet.kernels.vector import vector_unit
+from sslnet.kernels.runtime.cores import usable_cores
+from sslnet.kernels.runtime.threads import set_num_threads
+from sslnet.kernels.simd.vector import vector_unit
 
 PEERS = ("torch", "onnxruntime")
 

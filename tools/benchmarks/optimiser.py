@@ -20,10 +20,10 @@ from benchmarks.turns import OURS, compare
 from benchmarks.workloads import MODELS, fill_parameters
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.inputs import with_inputs
-from sslnet.net import Net
+from sslnet.net.input_layers import with_inputs
+from sslnet.net.net import Net
 from sslnet.prototxt import Definition
-from sslnet.updates import make_updates
+from sslnet.solver.updates import make_updates
 
 HELP = "SGD with and without prox, and Adam, on the 61 million parameters of AlexNet."
 SECONDS = 2.0

@@ -25,8 +25,8 @@ from benchmarks.convs import filled, geometry_of
 from benchmarks.machine import use_threads
 from benchmarks.tables import Column, Row, own_times, times_of
 from benchmarks.turns import OURS, compare
-from sslnet.kernels.conv import ConvGeometry, plan_forward
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward
+from sslnet.kernels.runtime.memory import aligned_empty
 
 HELP = "Convolutions with zeros at the paper's levels, against dense ones."
 SECONDS = 0.4
@@ -108,7 +108,8 @@ def _measure(name: str, g: ConvGeometry, way: str, threads: int, options: argpar
 
 
 def plans(g: ConvGeometry, way: str, weights: np.ndarray) -> dict[str, Any]:
-    from sslnet.kernels.conv_sparse import find_kept, plan_kept, plan_unstructured
+    from sslnet.kernels.conv.sparse.pattern import find_kept
+    from sslnet.kernels.conv.sparse.plan import plan_kept, plan_unstructured
 
     sparse = (
         plan_kept(g, find_kept(weights, g.groups))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
+from sslnet.net.net import Net
 
 
 @dataclass

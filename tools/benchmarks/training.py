@@ -17,8 +17,8 @@ from benchmarks.tables import COMMON, Column, Row
 from benchmarks.turns import OURS, summary, take_turns
 from benchmarks.workloads import WORKLOADS, Workload, open_net
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
-from sslnet.solver import Solver
+from sslnet.net.net import Net
+from sslnet.solver.solver import Solver
 
 HELP = "A training iteration of whole nets: forward, backward, update."
 SECONDS = 3.0

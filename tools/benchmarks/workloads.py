@@ -11,8 +11,8 @@ import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.inputs import with_inputs
-from sslnet.net import Net
+from sslnet.net.input_layers import with_inputs
+from sslnet.net.net import Net
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_seeds(options: argparse.Namespace) -> Seeds:
-    from sslnet.kernels.threads import set_num_threads
+    from sslnet.kernels.runtime.threads import set_num_threads
 
     set_num_threads(options.threads)
     folder = options.work / "seeds"

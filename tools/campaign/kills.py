@@ -176,7 +176,7 @@ class Training(Chains):
     def arguments(self, folder: Path, rng: random.Random | None) -> list[str]:
         words = ["train", "--solver", str(self.solver), *self.how.options]
         words += [word for one in (*self.sets, f"snapshot_prefix={folder / 'r'}") for word in ("--set", one)]
-        from sslnet.snapshot import find_weights, read_state
+        from sslnet.solver.snapshot import find_weights, read_state
 
         states = self._states(folder)
         if rng is not None and states:
@@ -241,8 +241,8 @@ def weights_of(state: Path) -> Path:
 
 def whole(state: Path) -> None:
     """Reads a state and its weights. raises an exception for what is not whole"""
-    from sslnet.snapshot import find_weights, read_state
-    from sslnet.weights import read_weights
+    from sslnet.net.weights import read_weights
+    from sslnet.solver.snapshot import find_weights, read_state
 
     found = read_state(state)
     if found.iteration != iteration(state):
@@ -251,7 +251,7 @@ def whole(state: Path) -> None:
 
 
 def state_bytes(path: Path) -> tuple[Any, ...]:
-    from sslnet.snapshot import read_state
+    from sslnet.solver.snapshot import read_state
 
     state = read_state(path)
     arrays = sorted((name, array.tobytes()) for name, array in state.arrays.items())
@@ -260,7 +260,7 @@ def state_bytes(path: Path) -> tuple[Any, ...]:
 
 
 def weight_bytes(state: Path) -> list[Any]:
-    from sslnet.weights import read_weights
+    from sslnet.net.weights import read_weights
 
     return sorted(
         (name, [array.tobytes() for array in blobs]) for name, blobs in read_weights(weights_of(state)).items()

@@ -34,8 +34,8 @@ def machine() -> dict[str, Any]:
 
     import numpy
 
-    from sslnet.kernels.cores import usable_cores
-    from sslnet.kernels.vector import vector_unit
+    from sslnet.kernels.runtime.cores import usable_cores
+    from sslnet.kernels.simd.vector import vector_unit
 
     return {
         "cpu": cpu_name(),

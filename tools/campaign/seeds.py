@@ -183,7 +183,7 @@ def write_data(folder: Path, rng: np.random.Generator) -> None:
 
 def records(images: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
     """Keys and Datums of images, labelled in turn."""
-    from sslnet.io import array_to_datum
+    from sslnet.pycaffe.io import array_to_datum
 
     for number, image in enumerate(images):
         yield f"{number:08d}".encode(), array_to_datum(image, number % 10).SerializeToString()

@@ -73,7 +73,7 @@ def _sample(file: Any) -> None:
 def _train(job: Job, samples: Path) -> int:
     """In a child: trains, tests and writes snapshots until it is killed; keeps the last ones only."""
     from sslnet import prototxt
-    from sslnet.solver import Solver
+    from sslnet.solver.solver import Solver
 
     solver_file = job.seeds.small_solver(job.target, job.seeds.data, job.folder)
     snapshots = job.folder / "snapshots"

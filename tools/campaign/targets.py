@@ -78,13 +78,13 @@ class Caffemodel(Target):
         return self.seeds.bytes("digits.caffemodel", "goldens/scnn/init_sparse_g2.caffemodel", *small)
 
     def run(self, path: Path, rng: random.Random) -> None:
-        from sslnet.weights import copy_weights, read_weights
+        from sslnet.net.weights import copy_weights, read_weights
 
         kind = rng.random()
         if kind < 0.45:
             self.call(lambda: read_weights(path))
         elif kind < 1 - COMMANDS:
-            self.call(lambda: copy_weights(self.net, path))
+            self.call(lambda: copy_weights(self.net.params, path))
         else:
             net = ["--model", DIGITS_NET, "--weights", path]
             commands: list[list[object]] = [
@@ -124,7 +124,7 @@ class State(Target):
         return self.seeds.bytes(self.TINY, self.TINY, f"digits{self.SUFFIX}")
 
     def run(self, path: Path, rng: random.Random) -> None:
-        from sslnet.snapshot import find_weights, read_state
+        from sslnet.solver.snapshot import find_weights, read_state
 
         kind = rng.random()
         weights = path.with_name(path.name.replace(".solverstate", ".caffemodel"))
@@ -143,7 +143,7 @@ class State(Target):
     @cached_property
     def solver(self) -> Any:
         from sslnet import prototxt
-        from sslnet.solver import Solver
+        from sslnet.solver.solver import Solver
 
         definition = prototxt.read_solver(self.seeds / "goldens" / "formats" / "solver_binaryproto.prototxt")
         return Solver(prototxt.apply_overrides(definition, ["snapshot=0", "snapshot_after_train=false"]))

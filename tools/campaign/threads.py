@@ -44,7 +44,7 @@ def run(job: Job) -> None:
 
 def _round(job: Job, rng: random.Random) -> int:
     """In a child: 1 and a line when something is wrong."""
-    from sslnet.kernels.threads import set_num_threads
+    from sslnet.kernels.runtime.threads import set_num_threads
 
     set_num_threads(rng.choice([1, 2, 4]))
     problem = ROUNDS[job.target](job.seeds, rng)
@@ -192,7 +192,7 @@ def _solver(seeds: Seeds, kind: str) -> Any:
 def _again(path: Any) -> Any:
     """A new solver of that file."""
     from sslnet import prototxt
-    from sslnet.solver import Solver
+    from sslnet.solver.solver import Solver
 
     sets = ["snapshot=0", "test_interval=100000", "test_initialization=false", "snapshot_after_train=false"]
     return Solver(prototxt.apply_overrides(prototxt.read_solver(path or DIGITS_SOLVER), sets), lean=True)

@@ -27,7 +27,7 @@ from paper.published import ALEXNET, AlexNetLayer
 from paper.record import Record
 from paper.tables import short
 from sslnet.errors import SslnetError
-from sslnet.kernels.memory import aligned_empty
+from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.report.plots import check_plot
 from sslnet.report.tables import Table
 

@@ -13,9 +13,9 @@ from benchmarks.machine import machine
 from paper.recipes import RECIPES
 from paper.steps import Nets, Steps
 from sslnet import sslnet_pb2 as pb
-from sslnet.net import Net
-from sslnet.sparsity import LayerSparsity, measure
-from sslnet.weights import copy_all_weights
+from sslnet.net.net import Net
+from sslnet.net.weights import copy_all_weights
+from sslnet.sparsity.measure import LayerSparsity, measure
 
 Figures = dict[str, Any]
 
@@ -58,7 +58,7 @@ def matrices(blobs: list[LayerSparsity]) -> dict[str, LayerSparsity]:
 
 def open_net(nets: Nets, work: Path) -> Net:
     net = Net(os.fspath(work / nets.deploy), phase=pb.TEST)
-    copy_all_weights(net, work / nets.weights)
+    copy_all_weights(net.params, work / nets.weights)
     return net
 
 

@@ -1,0 +1,87 @@
+"""The wires of a net that lost layers.
+
+Layers that only copy, what is left of a sum or a Concat with one bottom, go where names allow it. A blob that lost its
+readers gets a Silence layer, so that it is no output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.net.graph import State, filter_layers
+from sslnet.prototxt import Definition
+
+
+def copy_layer(layer: Any, factor: float) -> Any:
+    """A Power with the name, the blobs and the rules of a layer: its one bottom times a factor."""
+    copy = pb.LayerParameter(name=layer.name, type="Power", bottom=layer.bottom, top=layer.top)
+    copy.include.extend(layer.include)
+    copy.exclude.extend(layer.exclude)
+    copy.propagate_down.extend(layer.propagate_down)
+    if factor != 1:
+        copy.power_param.scale = factor
+    return copy
+
+
+def remove_copies(message: Any, origin: list[int], places: Sequence[int], watched: set[str]) -> None:
+    """Takes copying layers out of a pb.NetParameter, and lets those that read the copy read what was copied.
+
+    origin   index in the original's message of each layer; changed along with the message
+    places   such indices, of the layers that copy
+    watched  blobs that keep their names
+    """
+    for place in sorted(places):
+        k = origin.index(place)
+        if _bypass(message.layer, k, watched):
+            del message.layer[k], origin[k]
+
+
+def silence_unread(before: Definition, message: Any, origin: list[int], states: Sequence[State]) -> None:
+    """Adds a Silence layer for each blob that nobody reads in one of the states, and somebody did before."""
+    after = Definition(message)
+    unread = [sorted(_unread(after, state) - _unread(before, state)) for state in states]
+    for name in dict.fromkeys(name for found in unread for name in found):
+        silence = message.layer.add(name=f"{name}_unread", type="Silence", bottom=[name])
+        phases = [state.phase for state, found in zip(states, unread) if name in found]
+        if len(phases) < len(states):
+            silence.include.add(phase=phases[0])
+        origin.append(-1)
+
+
+def _unread(definition: Definition, state: State) -> set[str]:
+    result: set[str] = set()
+    for layer in filter_layers(definition, state):
+        result.difference_update(layer.param.bottom)
+        result.update(layer.param.top)
+    return result
+
+
+def _bypass(layers: Any, k: int, watched: set[str]) -> bool:
+    """Lets the layers behind layer k read its bottom; False, and nothing changes, where that cannot be said by names."""
+    old, new = layers[k].top[0], layers[k].bottom[0]
+    if _has_rules(layers[k]):
+        return False
+    readers, overwritten = [], False
+    for layer in layers[k + 1 :]:
+        if old in layer.bottom:
+            if overwritten:
+                return False
+            readers.append(layer)
+        writes = old in layer.top or new in layer.top
+        if writes and _has_rules(layer):
+            return False
+        overwritten |= new in layer.top
+        if old in layer.top:
+            break
+    else:
+        if old in watched:
+            return False
+    for layer in readers:
+        layer.bottom[:] = [new if name == old else name for name in layer.bottom]
+    return True
+
+
+def _has_rules(layer: Any) -> bool:
+    return bool(layer.include or layer.exclude)

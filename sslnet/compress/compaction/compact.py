@@ -1,0 +1,220 @@
+"""``compact``: a pruned net in, the smaller net that computes the same out, with the proof."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.build import Smaller, build_smaller
+from sslnet.compress.compaction.channels import NetChannels, find_channels, settle
+from sslnet.compress.compaction.compare import Difference, compare
+from sslnet.compress.compaction.constant_folding import (
+    Contribution,
+    choose_carriers,
+    constant_values,
+    find_contributions,
+)
+from sslnet.compress.compaction.deploy import deploy_definition
+from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
+from sslnet.compress.compaction.standard import make_readable, make_standard
+from sslnet.compress.compaction.state import cut_state, train_view, weight_places
+from sslnet.errors import RunError, SslnetError
+from sslnet.net.graph import State, filter_layers
+from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
+from sslnet.net.net import Net
+from sslnet.net.weights import copy_all_weights, read_weights
+from sslnet.prototxt import Definition, upgrade_net
+from sslnet.solver.snapshot import State as SolverState
+from sslnet.solver.snapshot import read_state
+
+TOLERANCE = 1e-4
+"""Differences up to this part of the largest output are rounding."""
+
+
+@dataclass
+class Compaction:
+    """What ``compact`` made.
+
+    message     pb.NetParameter: the smaller net, with all phases of the original
+    deploy      pb.NetParameter: the net for deployment; None when ``message`` is one already
+    weights     pb.NetParameter with the smaller blobs
+    layers      sizes before and after
+    batch       images that these sizes are for
+    constants   names of layers that took what removed channels still emitted into their bias,
+    maps        that have a Bias layer for it behind them,
+    factors     that have a Scale layer behind them, for a factor that was constant,
+    carriers    for which constant channels were kept to carry it
+    difference  between the pruned net and the smaller one
+    notes       sentences on what could not be done
+    state       with which a solver goes on with the smaller net; None where none was given
+    """
+
+    message: Any
+    deploy: Any
+    weights: Any
+    layers: list[LayerSize]
+    batch: int
+    difference: Difference
+    constants: list[str] = field(default_factory=list)
+    maps: list[str] = field(default_factory=list)
+    factors: list[str] = field(default_factory=list)
+    carriers: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    state: SolverState | None = None
+
+    @property
+    def removed(self) -> int:
+        """Parameters that went."""
+        return sum(layer.before.parameters - layer.after.parameters for layer in self.layers)
+
+
+def compact(
+    model: str | Path | Definition,
+    weights: str | Path | Any,
+    *,
+    phase: int = pb.TEST,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    drop_constants: bool = False,
+    standard_only: bool = False,
+    snapshot: str | Path | None = None,
+    seed: int = 0,
+) -> Compaction:
+    """The net without the channels that do nothing. Nothing is written.
+
+    model           train_test or deploy prototxt, with all its phases
+    weights         .caffemodel, or a pb.NetParameter with blobs
+    phase           in which the two nets are compared, and in which constants are what they are
+    drop_constants  leave out what removed channels still emitted: smaller by a Bias here and there, and not the same net
+    standard_only   in words that Caffe 1.0 knows, with all columns of the kernels
+
+    raises RunError when a layer would lose every channel, or when the smaller net computes something else
+    """
+    definition = upgrade_net(model) if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
+    state = State(phase, level, tuple(stages))
+    notes: list[str] = []
+    pruned = _pruned_net(definition, weights, state, seed)
+    nets = [pruned, *_other_phase(definition, pruned, weights, state, notes)]
+    inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
+    for absorb_shared in (True, False):
+        with _unchanged(nets):
+            views = find_channels(nets, absorb_shared=absorb_shared, run=True)
+            contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
+        smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
+        if not smaller.shared_differ():
+            break
+    if smaller.untiled:
+        names = ", ".join(smaller.untiled)
+        notes.append(f"group lasso over tiles left out where they do not divide the smaller weights: {names}")
+    if standard_only:
+        notes += make_standard(smaller, views)
+    after = _smaller_net(smaller, definition, pruned, state)
+    with _unchanged([pruned, after]):
+        difference = compare(pruned, after, inputs)
+    if not drop_constants and not difference.relative <= TOLERANCE:
+        raise _differs(difference, definition, phase)
+    _note_unseen(definition, nets, notes)
+    cut = None
+    if snapshot is not None:
+        before = train_view(views, os.fspath(snapshot)).net
+        trained = _smaller_net(smaller, definition, pruned, before.state)
+        places = weight_places(views, contributions, standard_only)
+        cut = cut_state(read_state(snapshot), before, trained, places, os.fspath(snapshot))
+    deploy = deploy_definition(smaller.definition(definition.path), state, source_shapes(pruned))
+    if standard_only:
+        make_readable(smaller.message if deploy is None else deploy, smaller.arrays)
+    return Compaction(
+        message=smaller.message,
+        deploy=deploy,
+        weights=smaller.weights(),
+        layers=layer_sizes(pruned, after),
+        batch=next((shape[0] for shape in source_shapes(pruned).values() if shape), 1),
+        difference=difference,
+        constants=_names(pruned, contributions, "shift"),
+        maps=_names(pruned, contributions, "map"),
+        factors=_names(pruned, contributions, "factor"),
+        carriers=_names(pruned, contributions, "layer"),
+        notes=notes,
+        state=cut,
+    )
+
+
+@contextmanager
+def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
+    """In phase TRAIN a pass forward moves the statistics of BatchNorm: afterwards they are what they were."""
+    blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
+    values = [blob.data.copy() for blob in blobs]
+    try:
+        yield
+    finally:
+        for blob, value in zip(blobs, values):
+            blob.data[...] = value
+
+
+def _pruned_net(definition: Definition, weights: Any, state: State, seed: int) -> Net:
+    net = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
+    copy_all_weights(net.params, weights)
+    return net
+
+
+def _other_phase(definition: Definition, pruned: Net, weights: Any, state: State, notes: list[str]) -> list[Net]:
+    """The net of the other phase, its data by hand; an empty list, and a note, where there is none to build."""
+    phase = pb.TRAIN if state.phase == pb.TEST else pb.TEST
+    other = State(phase, state.level, state.stages)
+    if not filter_layers(definition, other):
+        return []
+    by_hand = with_inputs(definition, source_shapes(pruned))
+    try:
+        return [Net(by_hand, weights, phase, level=other.level, stages=other.stages, seed=pruned.seed)]
+    except SslnetError as error:
+        name = pb.Phase.Name(phase)
+        notes.append(f"phase {name} was not looked at, layers that only run there stay as they are: {error.message}")
+        return []
+
+
+def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contribution]:
+    """Where the constants of removed channels go; keeps those channels that carry others."""
+    values = constant_values(views[0])
+    carriers = choose_carriers(views[0], values, maps=maps)
+    for i, channels in carriers.items():
+        views[0].bottoms[i][0].needed[channels] = True
+    settle(views)
+    return find_contributions(views[0], values, carriers)
+
+
+def _factors(views: Sequence[NetChannels]) -> dict[int, Contribution]:
+    """The dropped factors of products alone: what is left out of a sum is nothing, of a product 1."""
+    values = {i: found for i, found in constant_values(views[0]).items() if views[0].net.layers[i].factors()}
+    return find_contributions(views[0], values, {})
+
+
+def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[str]:
+    return [net.layer_names[i] for i, found in contributions.items() if getattr(found, kind) is not None]
+
+
+def _smaller_net(smaller: Smaller, definition: Definition, pruned: Net, state: State) -> Net:
+    by_hand = with_inputs(smaller.definition(definition.path), source_shapes(pruned))
+    return Net(by_hand, smaller.weights(), state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
+
+
+def _differs(difference: Difference, definition: Definition, phase: int) -> RunError:
+    random = "; layers such as Dropout draw random numbers in phase TRAIN: compare in phase TEST"
+    worst = max(difference.blobs, key=lambda blob: blob.relative)
+    return RunError(
+        f'the smaller net differs by {worst.absolute:.3g} in "{worst.name}", whose largest value is {worst.largest:.3g}',
+        path=definition.path,
+        hint="that is more than rounding; nothing was written" + (random if phase == pb.TRAIN else ""),
+    )
+
+
+def _note_unseen(definition: Definition, nets: Sequence[Net], notes: list[str]) -> None:
+    seen = {layer.definition.index for net in nets for layer in net.layers}
+    unseen = [layer.name for i, layer in enumerate(definition.message.layer) if i not in seen]
+    if unseen and len(nets) > 1:
+        notes.append(f"left as they are, for no phase runs them at this level and these stages: {', '.join(unseen)}")

@@ -1,0 +1,222 @@
+"""What removed constant channels contributed to the layers that read them: the layer's own response to them alone.
+
+Their values come from one forward pass of the pruned net; they cannot depend on its input. A layer that absorbs is
+affine in its bottom, so its contribution is f(constants, zeros elsewhere) - f(zeros), in float64. One of three takes it:
+
+* it is the same at all positions of a top: a shift, which the layer's own bias takes;
+* near padding it is not: a map of C x H x W for a Bias layer behind it;
+* where that map would be larger than some more channels: as many of the constant channels stay as are linearly
+  independent, the carriers, and the layer's weights on them count for the others too. Where every channel is the same at
+  all its positions, that is one.
+
+What a dropped term of a sum added goes into a Bias layer behind the sum, one number a channel or a map; a dropped factor
+into a Scale layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from sslnet.blob import Blob
+from sslnet.compress.compaction.channels import NetChannels
+from sslnet.layers.base import Layer
+
+UNIFORM = 1e-6
+"""What varies over positions by less than this part of its largest value is the same everywhere: constants were
+computed in float32, and not in the same order at every position."""
+VARIES = 1e-4
+"""Images of a batch whose constant channels differ by more than this part of their largest value: not constant."""
+SAME = 1e-5
+"""Two responses that differ by less than this part of the larger are the same: ``UNIFORM``, summed over channels."""
+CARRIER_COST = 2
+"""A carrier costs its weights in the layer that reads it, and about as much in the layer that makes it."""
+LARGEST_FACTOR = 16
+"""By which a carrier's values are multiplied in the place of others': more would make its rounding errors theirs."""
+
+Values = dict[int, np.ndarray]
+"""For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant. For
+each sum or product that drops bottoms: what these are worth in the first image (bottoms, channels, ...), 0 or 1 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """Where a contribution went.
+
+    shift  (kept top channels) float64
+    map    (kept top channels) or (kept top channels, ...) float64, for a Bias layer
+    factor like map, for a Scale layer
+    layer  the layer with the weights on its carrier changed, to be shrunk in its place
+    """
+
+    shift: np.ndarray | None = None
+    map: np.ndarray | None = None
+    factor: np.ndarray | None = None
+    layer: Layer | None = None
+
+
+def constant_values(view: NetChannels) -> Values:
+    """Runs the net forward once, layer by layer, and keeps the constants that absorbing layers read.
+
+    raises RunError when a channel that a layer called constant is not
+    """
+    result = {}
+    for i, layer in enumerate(view.net.layers):
+        if not view.is_alive(i) or view.refuses[i]:
+            pass
+        elif view.absorbs[i] and view.bottoms[i][0].absorbed.size:
+            result[i] = _values(layer, view.net.bottoms[i][0].data, view.bottoms[i][0].constant)
+        elif any(view.dropped[i]):
+            result[i] = _terms(view, i)
+        layer.forward(view.net.bottoms[i], view.net.tops[i])
+    return result
+
+
+def choose_carriers(view: NetChannels, values: Values, *, maps: bool = True) -> dict[int, np.ndarray]:
+    """For each layer that is better off with some: the constant channels to keep. ``view`` stays as it is.
+
+    maps   whether a map may be the better way; else carriers are, wherever there are any
+    """
+    result = {}
+    for i in values:
+        if not view.absorbs[i]:
+            continue
+        layer, removed = view.net.layers[i], view.bottoms[i][0].absorbed
+        contribution = _Response(view, i).to(values[i], removed)
+        if _is_uniform(contribution):
+            continue
+        carriers = _independent(values[i], removed)
+        weights = layer.blobs[0].count * len(contribution) // (view.bottoms[i][0].size * view.tops[i][0].size)
+        cheaper = not maps or CARRIER_COST * weights * len(carriers) < contribution.size
+        if cheaper and _merged(view, i, values[i], removed, carriers) is not None:
+            result[i] = carriers
+    return result
+
+
+def find_contributions(
+    view: NetChannels, values: Values, carriers: Mapping[int, np.ndarray]
+) -> dict[int, Contribution]:
+    """What each layer that absorbs something but zeros gets, by its index. ``view`` keeps the carriers by now."""
+    result = {}
+    for i in values:
+        if not view.absorbs[i]:
+            gone, keep = values[i][view.dropped[i]], view.tops[i][0].keep
+            factor, added = gone.prod(axis=0)[keep], gone.sum(axis=0)[keep]
+            if view.net.layers[i].factors():
+                result[i] = Contribution(factor=_per_channel(factor)) if (factor != 1).any() else Contribution()
+            elif added.any():
+                result[i] = Contribution(map=_per_channel(added))
+            continue
+        removed = view.bottoms[i][0].absorbed
+        merged = _merged(view, i, values[i], removed, carriers[i]) if i in carriers else None
+        if merged is not None:
+            result[i] = Contribution(layer=merged)
+        elif values[i][removed].any():
+            contribution = _Response(view, i).to(values[i], removed)
+            uniform = _is_uniform(contribution)
+            shift = contribution.reshape(len(contribution), -1).mean(axis=1)
+            result[i] = Contribution(shift=shift) if uniform else Contribution(map=contribution)
+    return result
+
+
+def _values(layer: Layer, data: np.ndarray, constant: np.ndarray) -> np.ndarray:
+    """The constant channels of the first image, after a look at the others."""
+    values = data[:, constant]
+    if not np.isfinite(values).all():
+        raise layer.run_error("a constant channel that it reads is not finite", hint="the weights hold NaN or infinity")
+    if np.abs(values - values[0]).max(initial=0) > VARIES * np.abs(values).max(initial=0):
+        raise layer.run_error(
+            "a channel of zero filters that it reads is not the same for all images",
+            hint="layers such as Dropout draw random numbers in phase TRAIN: compare in phase TEST",
+        )
+    result = np.zeros(data.shape[1:])
+    result[constant] = values[0]
+    return result
+
+
+def _terms(view: NetChannels, i: int) -> np.ndarray:
+    """(bottoms, channels, ...): what each dropped bottom adds to a sum, 0 elsewhere; of a product its values, 1 elsewhere."""
+    layer = view.net.layers[i]
+    blobs, bottoms = view.net.bottoms[i], view.bottoms[i]
+    coefficients = layer.coefficients() or [1.0] * len(blobs)
+    result = np.full((len(blobs), *blobs[0].shape[1:]), 1.0 if layer.factors() else 0.0)
+    for j, coefficient in enumerate(coefficients):
+        if view.dropped[i][j] and coefficient:
+            values = coefficient * _values(layer, blobs[j].data, bottoms[j].constant)
+            result[j] = values.reshape(*values.shape, *(1,) * (result[j].ndim - values.ndim))
+    return result
+
+
+def _per_channel(values: np.ndarray) -> np.ndarray:
+    """Values (channels, ...) as one number a channel where they are the same at all positions."""
+    uniform = values.ndim < 2 or _is_uniform(values)
+    return values.reshape(len(values), -1).mean(axis=1) if uniform else values
+
+
+def _independent(values: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """Those of the channels that the others are sums of, the strongest first.
+
+    By a QR decomposition with pivots; what it leaves of a channel below ``UNIFORM`` of the strongest is rounding.
+    """
+    r, order = scipy.linalg.qr(values[channels].reshape(len(channels), -1).T, mode="r", pivoting=True)
+    size = np.abs(np.diagonal(r))
+    return channels[order[: int(np.count_nonzero(size > UNIFORM * size[0]))]]
+
+
+def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, carriers: np.ndarray) -> Layer | None:
+    """The layer whose weights on the carriers count for all removed channels; None where that is not the same.
+
+    The channels lie along axis 1 of the weights, or along axis 0: whichever gives the right response.
+    """
+    others, every = np.setdiff1d(removed, carriers), np.union1d(removed, carriers)
+    flat = values.reshape(len(values), -1)
+    factors = np.linalg.lstsq(flat[carriers].T, flat[others].T, rcond=None)[0]
+    if np.abs(factors).max(initial=0) > LARGEST_FACTOR:
+        return None
+    wanted = _Response(view, i).to(values, every)
+    layer = view.net.layers[i]
+    for axis in (1, 0):
+        if axis >= layer.blobs[0].num_axes or layer.blobs[0].shape[axis] != len(values):
+            continue
+        response = _Response(view, i)
+        weights = np.moveaxis(response.layer.blobs[0].data, axis, 0)
+        weights[carriers] += np.tensordot(factors, weights[others], axes=1)
+        if np.abs(response.to(values, carriers) - wanted).max() <= SAME * np.abs(wanted).max():
+            return response.layer
+    return None
+
+
+def _is_uniform(array: np.ndarray) -> bool:
+    """Whether each channel (axis 0) is the same at all positions."""
+    flat = array.reshape(len(array), -1)
+    return bool(np.ptp(flat, axis=1).max(initial=0) <= UNIFORM * np.abs(flat).max(initial=0))
+
+
+class _Response:
+    """A layer alone, plainly, in float64, on one image: ``layer`` is the copy that runs, its weights free to be changed."""
+
+    def __init__(self, view: NetChannels, i: int) -> None:
+        original, shape = view.net.layers[i], view.net.bottoms[i][0].shape
+        self.keep = view.tops[i][0].keep
+        self.bottom = Blob((1, *shape[1:]), name="alone", dtype=np.float64)
+        self.top = Blob(name="response", dtype=np.float64)
+        self.layer = type(original)(original.definition, dataclasses.replace(original.context, dtype=np.float64))
+        self.layer.setup([self.bottom], [self.top])
+        for theirs, ours in zip(self.layer.blobs, original.blobs):
+            theirs.data[...] = ours.data
+        self.layer.reshape([self.bottom], [self.top])
+
+    def to(self, values: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """(kept top channels, ...): what the channels with these values add to the top."""
+        self.bottom.data[...] = 0
+        nothing = self._run()
+        self.bottom.data[0, channels] = values[channels]
+        return (self._run() - nothing)[self.keep]
+
+    def _run(self) -> np.ndarray:
+        self.layer.forward([self.bottom], [self.top])
+        return self.top.data[0].copy()

@@ -1,0 +1,128 @@
+"""A definition for deployment, from one for training and testing: data by hand, outputs in the place of losses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DefinitionError
+from sslnet.layers import LAYERS
+from sslnet.net.graph import State, filter_layers
+from sslnet.net.input_layers import Shapes, input_layer, is_source, source_shapes, with_inputs
+from sslnet.net.net import Net
+from sslnet.net.weights import copy_all_weights
+from sslnet.prototxt import Definition, read_net
+
+OUTPUT_OF_LOSS = {
+    "SoftmaxWithLoss": ("Softmax", "prob"),
+    "SigmoidCrossEntropyLoss": ("Sigmoid", "prob"),
+}
+"""What a loss computes of its first bottom on the way, as a layer type, and the name it goes by."""
+MEASURES = ("Accuracy", "Silence")
+"""Layers that only say how well the net does, or hide what it does not need; they go, as all losses do."""
+
+
+def deploy_definition(definition: Definition, state: State, shapes: Shapes) -> Any:
+    """The layers of one phase without rules, losses and labels; None where nothing would change.
+
+    shapes   of the blobs which source layers make; the batch becomes 1
+    """
+    layers = [layer.param for layer in filter_layers(definition, state)]
+    if not any(_goes(layer) or (is_source(layer) and layer.type != "Input") for layer in layers):
+        return None
+    result = pb.NetParameter(name=definition.message.name)
+    result.input.extend(definition.message.input)
+    result.input_shape.extend(definition.message.input_shape)
+    result.input_dim.extend(definition.message.input_dim)
+    names = {name for layer in layers for name in (layer.name, *layer.top)}
+    losses = [layer for layer in layers if layer.type in OUTPUT_OF_LOSS]
+    main = max(losses, key=lambda loss: sum(loss.loss_weight) or 1, default=None)
+    kept: list[Any] = []
+    for layer in layers:
+        if _goes(layer):
+            output = _output_layer(layer, names, plain=layer is main)
+            if output is not None and not _same_output(output, kept):
+                kept.append(output)
+                names.add(output.name)
+        else:
+            kept.append(_plain(layer))
+    read = {name for layer in kept for name in layer.bottom}
+    for layer in kept:
+        if is_source(layer):
+            tops = [top for top in layer.top if top in read]
+            if tops:
+                source = pb.LayerParameter(name=layer.name, top=tops)
+                result.layer.append(input_layer(source, {top: (1, *shapes[top][1:]) for top in tops}))
+        else:
+            result.layer.append(layer)
+    return result
+
+
+def deploy_net(
+    path: str | Path, weights: Any, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
+) -> tuple[Net, Any]:
+    """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
+
+    A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
+    raises DefinitionError when it has no inputs, WeightsError when a layer finds no weights
+    """
+    definition = read_net(os.fspath(path))
+    state = State(pb.TEST, level, stages)
+    net = Net(definition, phase=pb.TEST, level=level, stages=stages, lean=lean)
+    deployed = deploy_definition(definition, state, source_shapes(net))
+    if deployed is not None:
+        shapes = {name: (1, *shape[1:]) for name, shape in source_shapes(net).items()}
+        net = Net(with_inputs(definition.with_message(deployed), shapes), phase=pb.TEST, lean=lean)
+    if not net.inputs:
+        raise DefinitionError("the net has no inputs: there is nothing to give it", path=definition.path)
+    copy_all_weights(net.params, weights)
+    return net, definition.message
+
+
+def _goes(layer: Any) -> bool:
+    cls = LAYERS.get(layer.type)
+    return layer.type in MEASURES or (cls is not None and cls.IS_LOSS)
+
+
+def _output_layer(loss: Any, names: set[str], *, plain: bool) -> Any:
+    """What takes the place of a loss, None for nothing; the main one has a ``plain`` name, as far as it is free."""
+    if loss.type not in OUTPUT_OF_LOSS:
+        return None
+    kind, name = OUTPUT_OF_LOSS[loss.type]
+    if name in names or not plain:
+        name = f"{loss.name}_{name}" if f"{loss.name}_{name}" not in names else loss.name
+    output = pb.LayerParameter(name=name, type=kind, bottom=[loss.bottom[0]], top=[name])
+    if loss.HasField("softmax_param"):
+        output.softmax_param.CopyFrom(loss.softmax_param)
+    return output
+
+
+def _same_output(output: Any, kept: list[Any]) -> bool:
+    """A second loss on the same blob needs no second output."""
+    return any(k.type == output.type and list(k.bottom) == list(output.bottom) for k in kept)
+
+
+def _plain(layer: Any) -> Any:
+    """The layer without what only training uses: rules, rates, loss weights, fillers. Names of shared parameters stay."""
+    result = pb.LayerParameter()
+    result.CopyFrom(layer)
+    for name in ("include", "exclude", "loss_weight", "propagate_down", "phase", "param", "connectivity_mode"):
+        result.ClearField(name)
+    if any(spec.name for spec in layer.param):
+        for spec in layer.param:
+            result.param.add(name=spec.name)
+    for field, value in result.ListFields():
+        if field.message_type is not None and field.name.endswith("_param"):
+            _drop_fillers(value)
+    return result
+
+
+def _drop_fillers(param: Any) -> None:
+    field: FieldDescriptor
+    for field in param.DESCRIPTOR.fields:
+        if field.message_type is not None and field.message_type.name == "FillerParameter":
+            param.ClearField(field.name)

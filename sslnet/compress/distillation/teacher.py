@@ -1,0 +1,190 @@
+"""A net with its teacher in one definition: the small one is trained on towards what the large one says of the same batch.
+
+The teacher's layers stand behind those of the student, with ``teacher/`` before their names, frozen, in phase TRAIN alone;
+an EuclideanLoss draws the student's scores (what the loss reads) towards the teacher's. It is plain Caffe, to be read and
+changed in the prototxt; tested and run is the student as it was.
+
+    loss = student's own + weight / (2 N) sum over images and classes of (z - t)^2
+
+z, t   scores of student and teacher, before the softmax
+
+The gradient w (z - t) / N is that of the cross entropy between both softmax outputs at a high temperature, but for a factor.
+Without a weight given w is 1 over the root mean square of the length of t, less its mean over the batch: on a student that
+knows nothing yet the teacher then pulls about as strongly as the labels do.
+
+Ref: Ba and Caruana 2014, "Do deep nets really need to be deep?" (regression on scores); Hinton, Vinyals, Dean 2015,
+"Distilling the knowledge in a neural network", section 2.1 (the limit)
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import UsageError
+from sslnet.layers import LAYERS
+from sslnet.net.graph import State, filter_layers
+from sslnet.net.input_layers import is_source, source_shapes, with_inputs
+from sslnet.net.net import Net
+from sslnet.net.weights import Arrays, copy_all_weights
+from sslnet.prototxt import Definition, upgrade_net
+
+PREFIX = "teacher/"
+"""Before the names of the teacher's layers and blobs."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A student with its teacher.
+
+    definition   a NetParameter: the student in all its phases, the teacher in phase TRAIN
+    weights      of both, by layer
+    scores       the blobs that are drawn together: the student's, the teacher's as the definition calls it
+    weight       of the loss between them
+    """
+
+    definition: Any
+    weights: Arrays
+    scores: tuple[str, str]
+    weight: float
+
+
+def teach(
+    student: Definition,
+    weights: Any,
+    teacher: Definition,
+    teacher_weights: Any,
+    *,
+    scores: str | None = None,
+    teacher_scores: str | None = None,
+    weight: float | None = None,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    seed: int = 1,
+) -> Taught:
+    """Puts a teacher beside a student.
+
+    weights, teacher_weights  paths, or pb.NetParameter
+    scores, teacher_scores    blobs that are drawn together; None: what the loss of each net reads
+    weight                    of the loss between them; None: by the teacher's scores of one batch, as above
+    level, stages             of both nets, the student's in phase TRAIN, the teacher's in phase TEST
+    seed                      of what is random in the batch that the weight is found by
+
+    raises UsageError for nets that do not fit together, WeightsError for weights that do not fit them
+    """
+    student, teacher = upgrade_net(student), upgrade_net(teacher)
+    ours = [layer.param for layer in filter_layers(student, State(pb.TRAIN, level, tuple(stages)))]
+    theirs = [layer.param for layer in filter_layers(teacher, State(pb.TEST, level, tuple(stages)))]
+    if any(layer.name.startswith(PREFIX) for layer in ours):
+        raise UsageError(f"the student has a teacher already: layers whose names begin with {PREFIX}")
+    blobs = [_scores(ours, scores, student), _scores(theirs, teacher_scores, teacher)]
+    learner = Net(student, phase=pb.TRAIN, level=level, stages=stages, seed=seed)
+    copy_all_weights(learner.params, weights)
+    shapes = source_shapes(learner) | {name: learner.blobs[name].shape for name in student.message.input}
+    needed = _needed(theirs, blobs[1])
+    _check_inputs(needed, teacher, set(shapes))
+    knower = Net(with_inputs(teacher, shapes), phase=pb.TEST, level=level, stages=stages)
+    copy_all_weights(knower.params, teacher_weights)
+    sizes = [net.blobs[name].shape for net, name in zip((learner, knower), blobs)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f'the scores differ in shape: "{blobs[0]}" of the student is {sizes[0]}, "{blobs[1]}" of the teacher {sizes[1]}',
+            hint="--scores and --teacher-scores name the blobs that are compared",
+        )
+    both = {name: [blob.data.copy() for blob in params] for name, params in learner.params.items()}
+    weight = _weight(learner, knower, blobs[1]) if weight is None else weight  # which moves statistics of BatchNorm
+    definition = copy.deepcopy(student.message)
+    definition.layer.extend(_frozen(needed, knower, set(shapes)))
+    definition.layer.append(_loss(blobs[0], PREFIX + blobs[1], weight))
+    kept = [layer.name for layer in needed if layer.name in knower.params]
+    both |= {PREFIX + name: [blob.data for blob in knower.params[name]] for name in kept}
+    return Taught(definition, both, (blobs[0], PREFIX + blobs[1]), weight)
+
+
+def _scores(layers: Sequence[Any], given: str | None, net: Definition) -> str:
+    """The blob asked for, else what the loss with the largest weight reads, or without one Softmax or Accuracy."""
+    made = [top for layer in layers for top in layer.top]
+    if given is not None:
+        if given not in made:
+            raise UsageError(f'{net.path or "the net"} has no blob "{given}"', hint=f"it has {', '.join(made)}")
+        return given
+    losses = [layer for layer in layers if layer.type in LAYERS and LAYERS[layer.type].IS_LOSS]
+    measures = [layer for name in ("Softmax", "Accuracy") for layer in layers if layer.type == name]
+    if losses:
+        return str(max(losses, key=lambda loss: loss.loss_weight[0] if loss.loss_weight else 1).bottom[0])
+    if measures:
+        return str(measures[0].bottom[0])
+    raise UsageError(
+        f"{net.path or 'the net'} has no loss, no Softmax and no Accuracy that would say which blob has the scores",
+        hint="name it: --scores of the student, --teacher-scores of the teacher",
+    )
+
+
+def _weight(student: Net, teacher: Net, scores: str) -> float:
+    """1 / root mean square length of the teacher's scores, less their mean, of one batch of the student's."""
+    student.forward()
+    given: dict[str, Any] = {name: student.blobs[name].data for name in source_shapes(teacher)}
+    values = teacher.forward(blobs=[scores], **given)[scores].astype(np.float64)
+    length = math.sqrt(float(((values - values.mean(axis=0)) ** 2).sum()) / len(values))
+    if not (math.isfinite(length) and length > 0):
+        raise UsageError(f'the teacher says the same of all images of a batch: "{scores}" does not depend on them')
+    return float(f"{1 / length:.2g}")
+
+
+def _needed(layers: Sequence[Any], blob: str) -> list[Any]:
+    """The layers that a blob is computed by, those that bring data aside."""
+    wanted, found = {blob}, []
+    for layer in reversed(layers):
+        if wanted & set(layer.top) and not is_source(layer):
+            found.append(layer)
+            wanted |= set(layer.bottom)
+    return found[::-1]
+
+
+def _check_inputs(layers: Sequence[Any], teacher: Definition, given: Set[str]) -> None:
+    """That the student's data hold all that the teacher reads."""
+    made = {top for layer in layers for top in layer.top}
+    lacking = [name for layer in layers for name in layer.bottom if name not in made | given]
+    if lacking:
+        raise UsageError(
+            f'the teacher reads "{lacking[0]}", which the student\'s data layers do not make',
+            hint=f"they make {', '.join(sorted(given))}; name the blobs alike in both nets",
+        )
+
+
+def _frozen(layers: Sequence[Any], net: Net, given: Set[str]) -> Iterator[Any]:
+    """The teacher's layers as they stand beside the student: they neither learn nor drop out nor take statistics."""
+    called = {name: name for name in given}
+    for layer in layers:
+        if layer.type == "Dropout":
+            called[layer.top[0]] = called[layer.bottom[0]]
+            continue
+        frozen = copy.deepcopy(layer)
+        for name in ("include", "exclude", "param", "loss_weight", "propagate_down"):
+            frozen.ClearField(name)
+        frozen.name = PREFIX + layer.name
+        frozen.bottom[:] = [called[name] for name in layer.bottom]
+        frozen.top[:] = [PREFIX + name for name in layer.top]
+        called |= {name: PREFIX + name for name in layer.top}
+        frozen.include.add(phase=pb.TRAIN)
+        for index in range(len(net.params.get(layer.name, ()))):
+            spec = frozen.param.add(lr_mult=0, decay_mult=0)
+            if index < len(layer.param) and layer.param[index].name:
+                spec.name = PREFIX + layer.param[index].name
+        if layer.type == "BatchNorm":
+            frozen.batch_norm_param.use_global_stats = True
+        yield frozen
+
+
+def _loss(scores: str, wanted: str, weight: float) -> Any:
+    name = f"{PREFIX}loss"
+    loss = pb.LayerParameter(name=name, type="EuclideanLoss", bottom=[scores, wanted], top=[name], loss_weight=[weight])
+    loss.propagate_down.extend([True, False])
+    loss.include.add(phase=pb.TRAIN)
+    return loss

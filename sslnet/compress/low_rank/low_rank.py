@@ -1,0 +1,282 @@
+"""``low_rank``: a net whose large layers have been replaced by products of small ones, to be fine-tuned.
+
+A layer keeps its name, bias and rates in the last of the layers that take its place; those before it are called
+NAME_basis (tucker: NAME_basis and NAME_core).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.compare import Difference, compare
+from sslnet.compress.compaction.deploy import deploy_definition
+from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
+from sslnet.compress.low_rank.factors import METHODS, Candidate, Factors, Stage, Weights, choose, factorise
+from sslnet.errors import UsageError, suggestion
+from sslnet.layers.base import Layer
+from sslnet.net.graph import State
+from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
+from sslnet.net.net import Net
+from sslnet.net.weights import Arrays, blob_proto, copy_all_weights, read_weights
+from sslnet.prototxt import Definition
+
+SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
+KINDS = ("Convolution", "InnerProduct")
+
+
+@dataclass(frozen=True)
+class FactoredLayer:
+    """One layer of the net: what was chosen for it, and what could have been.
+
+    chosen   None: it stays as it is
+    flops    before and after, of one image
+    """
+
+    name: str
+    flops: tuple[int, int]
+    parameters: tuple[int, int]
+    method: str = ""
+    chosen: Candidate | None = None
+    factors: list[Factors] = field(default_factory=list)
+
+
+@dataclass
+class LowRank:
+    """What ``low_rank`` made: the definition, that for deployment (None: it is one), weights; and what it is worth."""
+
+    message: Any
+    deploy: Any
+    weights: Any
+    layers: list[FactoredLayer]
+    sizes: list[LayerSize]
+    difference: Difference
+    error: float
+    """The largest relative error that a layer's weights were allowed."""
+    notes: list[str] = field(default_factory=list)
+
+
+def low_rank(
+    model: str | Path | Definition,
+    weights: str | Path | Any,
+    *,
+    error: float | None = None,
+    target_flops: float | None = None,
+    methods: Sequence[str] = tuple(METHODS),
+    layers: Sequence[str] = (),
+    level: int = 0,
+    stages: Sequence[str] = (),
+    seed: int = 0,
+) -> LowRank:
+    """The net in low-rank factors. Nothing is written.
+
+    error         largest relative error of a layer's weights, 0 to 1; or
+    target_flops  the part of the net's FLOPs that may be left, 0 to 1: the error that gets there is found
+    methods       among which each layer has the cheapest; layers: which ones (default: all that get cheaper)
+
+    raises UsageError when the target cannot be reached, or a layer is named that cannot be factored
+    """
+    definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
+    state = State(pb.TEST, level, tuple(stages))
+    net = Net(definition, phase=pb.TEST, level=level, stages=stages, seed=seed)
+    copy_all_weights(net.params, weights)
+    notes: list[str] = []
+    factors = _all_factors(net, tuple(methods), layers, notes)
+    if error is None:
+        error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
+    chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
+    message, arrays = _with_factors(definition.message, net, chosen)
+    new_weights = _weights(message, read_weights(weights) | arrays)
+    smaller = definition.with_message(message)
+    after = Net(with_inputs(smaller, source_shapes(net)), new_weights, pb.TEST, level=level, stages=stages, seed=seed)
+    inputs = "random numbers" if fill_inputs(net, seed) else "data of the net"
+    return LowRank(
+        message=message,
+        deploy=deploy_definition(smaller, state, source_shapes(net)),
+        weights=new_weights,
+        layers=_rows(factors, chosen),
+        sizes=layer_sizes(net, after),
+        difference=compare(net, after, inputs),
+        error=error,
+        notes=notes,
+    )
+
+
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+
+def _all_factors(
+    net: Net, methods: tuple[str, ...], wanted: Sequence[str], notes: list[str]
+) -> dict[str, list[Factors]]:
+    """By layer name, the factorisations of each layer that has any."""
+    for name in wanted:
+        if name not in net.params:
+            raise UsageError(f'the net has no layer "{name}" with weights', hint=suggestion(name, net.params))
+    shared = _shared(net)
+    result: dict[str, list[Factors]] = {}
+    for i, layer in enumerate(net.layers):
+        if wanted and layer.name not in wanted:
+            continue
+        why = _refusal(layer, shared)
+        if why:
+            if layer.name in wanted:
+                raise UsageError(f'layer "{layer.name}" cannot be factored: {why}')
+            if layer.TYPE in KINDS:
+                notes.append(f"{layer.name} stays as it is: {why}")
+            continue
+        result[layer.name] = factorise(_weights_of(layer, net.bottoms[i][0].shape), methods)
+    return result
+
+
+def _refusal(layer: Layer, shared: set[str]) -> str:
+    """Why a layer cannot be factored; empty when it can."""
+    if layer.TYPE not in KINDS:
+        return f"it is of type {layer.TYPE}"
+    if layer.name in shared:
+        return "it shares its parameters with another layer"
+    if layer.TYPE == "Convolution" and (layer.blobs[0].num_axes != 4 or layer.axis != 1):  # type: ignore[attr-defined]
+        return "only convolutions over images, two axes, are factored"
+    if layer.TYPE == "InnerProduct" and layer.transpose:  # type: ignore[attr-defined]
+        return "its weights are transposed"
+    return ""
+
+
+def _shared(net: Net) -> set[str]:
+    seen: dict[str, str] = {}
+    result: set[str] = set()
+    for layer in net.layers:
+        for spec in layer.param.param:
+            if spec.name and seen.setdefault(spec.name, layer.name) != layer.name:
+                result |= {layer.name, seen[spec.name]}
+    return result
+
+
+def _weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
+    array = layer.blobs[0].data
+    if layer.TYPE == "InnerProduct":
+        return Weights(array)
+    w = layer.window
+    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]))
+
+
+def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> float:
+    """The smallest error, of those at which something changes, whose net keeps to the target."""
+    batch = next((shape[0] for shape in source_shapes(net).values() if shape), 1)
+    total = sum(layer.flops(b, t) for layer, b, t in zip(net.layers, net.bottoms, net.tops)) // batch
+    levels = sorted({c.error for each in factors.values() for f in each for c in f.candidates})
+
+    def left(error: float) -> int:
+        found = (choose(each, error) for each in factors.values())
+        return total - sum(f.weights.flops - c.flops for f, c in (pair for pair in found if pair is not None))
+
+    low, high = 0, len(levels) - 1
+    if not levels or left(levels[-1]) > target * total:
+        least = left(levels[-1]) / total if levels else 1.0
+        raise UsageError(f"low rank cannot bring the net to {target:g} of its FLOPs: {least:.3g} is the least")
+    while low < high:
+        middle = (low + high) // 2
+        if left(levels[middle]) <= target * total:
+            high = middle
+        else:
+            low = middle + 1
+    return levels[low]
+
+
+def _rows(factors: dict[str, list[Factors]], chosen: dict[str, tuple[Factors, Candidate]]) -> list[FactoredLayer]:
+    rows = []
+    for name, each in factors.items():
+        if not each:
+            continue
+        flops, parameters = each[0].weights.flops, each[0].weights.array.size
+        if name in chosen:
+            method, candidate = chosen[name]
+            after = (candidate.flops, candidate.parameters)
+            rows.append(FactoredLayer(name, (flops, after[0]), (parameters, after[1]), method.METHOD, candidate, each))
+        else:
+            rows.append(FactoredLayer(name, (flops, flops), (parameters, parameters), factors=each))
+    return rows
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+def _with_factors(message: Any, net: Net, chosen: dict[str, tuple[Factors, Candidate]]) -> tuple[Any, Arrays]:
+    """The definition with the chosen layers, of every phase, as chains of theirs; and the blobs of these chains."""
+    result = pb.NetParameter()
+    result.CopyFrom(message)
+    del result.layer[:]
+    taken = {name for layer in message.layer for name in (layer.name, *layer.top)}
+    arrays: Arrays = {}
+    chains: dict[str, tuple[list[Stage], list[str]]] = {}
+    for name, (factors, candidate) in chosen.items():
+        stages = factors.stages(candidate.rank)
+        names = [*(_free(name + suffix, taken) for suffix in SUFFIXES[len(stages)]), name]
+        chains[name] = stages, names
+        arrays |= {each: [stage.array] for each, stage in zip(names, stages)}
+        arrays[name] += [blob.data for blob in net.params[name][1:]]
+    types = {layer.name: layer.TYPE for layer in net.layers}
+    for layer in message.layer:
+        if layer.name in chains and layer.type == types[layer.name]:
+            result.layer.extend(_chain(layer, *chains[layer.name]))
+        else:
+            result.layer.add().CopyFrom(layer)
+    return result, arrays
+
+
+def _chain(layer: Any, stages: list[Stage], names: list[str]) -> Iterable[Any]:
+    bottom = layer.bottom[0]
+    for stage, name in zip(stages, names):
+        new, last = pb.LayerParameter(), name == names[-1]
+        new.CopyFrom(layer)
+        del new.blobs[:]
+        new.name, new.bottom[:] = name, [bottom]
+        param = new.inner_product_param if layer.type == "InnerProduct" else new.convolution_param
+        param.num_output = len(stage.array)
+        if not last:
+            new.ClearField("loss_weight")
+            new.top[:] = [name]
+            del new.param[1:]
+            param.bias_term = False
+            param.ClearField("bias_filler")
+        if layer.type == "Convolution":
+            _set_window(param, stage)
+        bottom = new.top[0]
+        yield new
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _set_window(param: Any, stage: Stage) -> None:
+    sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
+    for name in ("kernel_size", "stride", "pad", "dilation", *sides):
+        param.ClearField(name)
+    for name, (h, w), default in (
+        ("kernel_size", stage.kernel, None),
+        ("stride", stage.stride, 1),
+        ("pad", stage.pad, 0),
+        ("dilation", stage.dilation, 1),
+    ):
+        if (h, w) != (default, default):
+            getattr(param, name).extend([h] if h == w else [h, w])
+
+
+def _weights(message: Any, arrays: Arrays) -> Any:
+    result = pb.NetParameter(name=message.name)
+    left = dict(arrays)
+    for layer in message.layer:
+        if layer.name in left:
+            blobs = (blob_proto(np.ascontiguousarray(array, np.float32)) for array in left.pop(layer.name))
+            result.layer.add(name=layer.name, type=layer.type).blobs.extend(blobs)
+    return result

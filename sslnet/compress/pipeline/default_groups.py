@@ -1,0 +1,96 @@
+"""Sensible groups for a net that declares none: every filter and neuron that is not an output, with all that hangs on it,
+behind normalisation by its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.pipeline.schedule import STRENGTHS
+from sslnet.net.graph import State, filter_layers
+from sslnet.prototxt import Definition
+
+GROUPS = {"Convolution": pb.GroupLassoSpec.FILTER, "InnerProduct": pb.GroupLassoSpec.OUTPUT_NEURON}
+"""Layers whose outputs may become zero, and by which groups."""
+DEFAULTS = dict(zip(STRENGTHS, (0.01, 0.003, 0.003, 0.001)))
+"""Strengths where the solver says none; steering turns them, so they only say how the kinds weigh against each other."""
+MIXING = (*GROUPS, "Deconvolution", "Embed", "LSTM", "RNN")
+"""Layers behind which a channel is no longer the channel before."""
+
+
+def declared(net: Any) -> set[str]:
+    """The strengths that the groups of a NetParameter ask for."""
+    found = set()
+    for layer in net.layer:
+        for spec in layer.param:
+            asked = (spec.breadth_decay_mult, spec.kernel_shape_decay_mult, spec.block_group_lasso, spec.group_lasso)
+            found |= {name for name, value in zip(STRENGTHS, asked) if value}
+    return found
+
+
+def set_strengths(solver: Any, net: Any) -> None:
+    """Gives a SolverParameter strengths for the groups of its net, unless it has some of them."""
+    asked = declared(net)
+    if any(getattr(solver, name) for name in asked):
+        return
+    for name in asked:
+        setattr(solver, name, DEFAULTS[name])
+    if "group_lasso_decay" in asked:
+        solver.group_lasso_scale_by_size = True
+
+
+def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
+    """Adds groups to the net's message for all layers of GROUPS but those whose outputs are the net's; returns their names.
+
+    Where normalisation stands behind a layer, the group is that of the Scale behind it: what weights weigh is taken out again.
+
+    state   phase, level and stages of the net that is trained
+    """
+    layers = [layer.param for layer in filter_layers(definition, State(**state))]
+    last = _last(layers)
+    chosen = {k: x for k, x in enumerate(layers) if x.type in GROUPS and x.name not in last and _trained(x)}
+    for k, layer in chosen.items():
+        scale = _scale_behind(layer, layers[k + 1 :])
+        asked = layer if scale is None else scale
+        if not asked.param:
+            asked.param.add()
+        group = pb.GroupLassoSpec.FILTER if scale is not None else GROUPS[layer.type]
+        asked.param[0].group_lasso.add(group=group, couple=True, take_bias=True, take_followers=True)
+    return [layer.name for layer in chosen.values()]
+
+
+def _scale_behind(maker: Any, layers: list[Any]) -> Any | None:
+    """Of the layers behind one the Scale that reads it through BatchNorm, with a learned value for each channel, if any."""
+    blob, normed = maker.top[0], False
+    for layer in layers:
+        if blob not in layer.bottom:
+            continue
+        if layer.type == "BatchNorm" and not normed:
+            blob, normed = layer.top[0], True
+            continue
+        by_channel = len(layer.bottom) == 1 and layer.scale_param.axis == 1 and layer.scale_param.num_axes == 1
+        return layer if layer.type == "Scale" and normed and by_channel and _trained(layer) else None
+    return None
+
+
+def _trained(layer: Any) -> bool:
+    return not layer.param or layer.param[0].lr_mult != 0
+
+
+def _last(layers: list[Any]) -> set[str]:
+    """Names of the layers from which there is a way to an output of the net (a loss, say) without another layer that mixes."""
+    exposed: set[str] = set()
+    read: set[str] = set()
+    found = set()
+    for layer in reversed(layers):
+        tops, bottoms = set(layer.top), set(layer.bottom)
+        reaches = bool(tops & exposed) or not tops & read
+        exposed -= tops
+        read -= tops
+        if reaches and layer.type in MIXING:
+            found.add(layer.name)
+        elif reaches:
+            exposed |= bottoms
+        read |= bottoms
+    return found

@@ -1,0 +1,27 @@
+"""Fingerprints of files and texts: whether what an interrupted command began with is still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from sslnet.errors import WeightsError
+from sslnet.files import open_regular, resolve
+
+if TYPE_CHECKING:
+    pass
+
+
+def file_mark(path: str | os.PathLike[str], beside: str | None = None) -> str:
+    """A few hexadecimal digits that say whether a file is still the same. raises WeightsError when it cannot be read"""
+    found = resolve(os.fspath(path), beside, error=WeightsError)
+    try:
+        with open_regular(found, error=WeightsError) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]  # type: ignore[arg-type]
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror or error}", path=os.fspath(path)) from error
+
+
+def text_mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,90 @@
+"""One definition from two: a solver that names a net for training and others for testing gets one with both phases.
+
+Layers that compute the same stand once, as the net for training has them; all others get a rule for their phase. What
+else than fillers, multipliers and rules differs in a layer with weights, keeps both versions, under one name.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from typing import Any
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.rebase import relocate
+from sslnet.errors import UsageError
+from sslnet.net.graph import State, filter_layers
+from sslnet.prototxt import Definition, upgrade_net
+from sslnet.solver.solver_definition import find_nets, net_state
+
+APART = ("train_net", "train_net_param", "test_net", "test_net_param")
+
+
+def names_apart(solver: Definition) -> bool:
+    """Whether a solver names nets for training and testing by themselves."""
+    param = solver.message
+    return any(getattr(param, name) if name.startswith("test") else param.HasField(name) for name in APART)
+
+
+def merge_nets(solver: Definition) -> Definition:
+    """The solver with the net it trains and the first that it tests as one ``net_param``.
+
+    raises UsageError where it tests none
+    """
+    param = solver.message
+    train, tests = find_nets(solver)
+    if not tests:
+        raise UsageError(
+            f"{solver.path or 'the solver'} has no test data: it names no net to test", hint="add a test_net"
+        )
+    result = copy.deepcopy(param)
+    for name in (*APART, "net", "net_param", "test_state", "train_state"):
+        result.ClearField(name)
+    del result.test_iter[1:]
+    state = param.test_state[0] if param.test_state else pb.NetState()
+    ours, theirs = _layers(train, pb.TRAIN, param.train_state, solver), _layers(tests[0], pb.TEST, state, solver)
+    result.net_param.name = train.message.name
+    result.net_param.layer.extend(_merged(ours, theirs))
+    return solver.with_message(result)
+
+
+def _layers(net: Definition, phase: int, said: Any, solver: Definition) -> list[Any]:
+    """The layers that run, without rules; files that they name are found from the solver's folder."""
+    net = upgrade_net(net)
+    message = copy.deepcopy(net.message)
+    if net.path is not None and solver.path is not None:
+        relocate(message, net.path, os.fspath(solver.path))
+    state = net_state(net, phase, said)
+    layers = [layer.param for layer in filter_layers(net.with_message(message), State(**state))]
+    for layer in layers:
+        layer.ClearField("include")
+        layer.ClearField("exclude")
+    return layers
+
+
+def _merged(train: list[Any], test: list[Any]) -> list[Any]:
+    ours, theirs = ([_key(layer) for layer in layers] for layers in (train, test))
+    result: list[Any] = []
+    for what, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        if what == "equal":
+            result += train[a:b]
+            continue
+        for layers, phase in ((train[a:b], pb.TRAIN), (test[c:d], pb.TEST)):
+            for layer in layers:
+                layer.include.add(phase=phase)
+            result += layers
+    return result
+
+
+def _key(layer: Any) -> bytes:
+    """What a layer computes: without what only matters before and while it is trained."""
+    bare = copy.deepcopy(layer)
+    for name in ("param", "phase", "blobs"):
+        bare.ClearField(name)
+    for field, value in bare.ListFields():
+        if field.message_type is not None and not field.is_repeated:
+            for part, _ in value.ListFields():
+                if part.message_type is not None and part.message_type.name == "FillerParameter":
+                    value.ClearField(part.name)
+    return bytes(bare.SerializeToString(deterministic=True))

@@ -1,0 +1,316 @@
+"""The path of a net from weak to strong penalties: error against what compaction leaves, a point a strength.
+
+All strengths of the group lassos are multiplied by one factor a point. A point starts from the weights of the one before,
+without its momentum, trains, is tested, compacted and timed. What a point gives is written when it is done, so that a
+path which was interrupted goes on with the next.
+
+Ref: Friedman, Hastie, Tibshirani 2010, section 2.5 (warm starts along a path)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.compact import Compaction, compact
+from sslnet.compress.compaction.sizes import total_size
+from sslnet.compress.evaluation import Trial, find_trial
+from sslnet.compress.pipeline.fingerprint import file_mark, text_mark
+from sslnet.compress.pipeline.schedule import check_started, check_turnable, fit_schedule, quiet
+from sslnet.errors import RunError, UsageError, WeightsError
+from sslnet.files import atomic_write, make_folder
+from sslnet.json_file import fields, number, read_json, whole
+from sslnet.net.net import Net
+from sslnet.prototxt import Definition
+from sslnet.solver.callbacks import Monitor
+from sslnet.solver.solver import Solver
+from sslnet.solver.solver_definition import check_aims, find_nets
+from sslnet.timing.layerwise import time_nets
+
+Watch = Callable[[Solver], contextlib.AbstractContextManager[Any]]
+"""Gives the context in which a solver runs: signals that stop it."""
+
+
+ANEW = "without it the point is done anew"
+"""What to do about a point's file."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and did."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one strength gives.
+
+    factor      of all strengths; None for the net at the start
+    error, loss of the net on its test data, after fine-tuning where there is some
+    flops, parameters   of the compacted net, an image
+    seconds     forward pass of the compacted net over the test net's batch, median
+    speedup     time of the net at the start, measured in turns, by that time
+    weights     file of the weights, not compacted; None where nothing was written
+    """
+
+    factor: float | None
+    error: float | None
+    loss: float | None
+    flops: float
+    parameters: int
+    seconds: float
+    speedup: float
+    weights: str | None = None
+
+    @property
+    def score(self) -> float:
+        value = self.error if self.error is not None else self.loss
+        assert value is not None
+        return math.inf if math.isnan(value) else value
+
+
+@dataclass
+class Path:
+    """The points that have been reached, the net at the start first. ended: why no stronger penalty was tried, or ""."""
+
+    points: list[Point]
+    ended: str = ""
+
+    @property
+    def measure(self) -> str:
+        return "loss" if self.points and self.points[0].error is None else "error"
+
+    def best(self, cost: str) -> list[bool]:
+        """For each point whether no other is as good by error and by ``cost`` and better by one of them.
+
+        cost   flops, parameters or seconds
+        """
+        pairs = [(point.score, getattr(point, cost)) for point in self.points]
+        return [
+            not any(other != pair and other[0] <= pair[0] and other[1] <= pair[1] for other in pairs) for pair in pairs
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A path to be followed.
+
+    weights     .caffemodel to start from; None: what the solver says, else its fillers
+    factors     ascending, > 0
+    iterations  a point;  finetune: of a copy, without penalties, its zeros kept
+    prefix      of the files that are written
+    runs        of the timing
+    """
+
+    definition: Definition
+    weights: str | None
+    factors: Sequence[float]
+    iterations: int
+    finetune: int
+    prefix: str
+    runs: int = 20
+    seed: int = 1
+
+    def mark(self) -> str:
+        """Says whether a point that was written belongs to this path."""
+        train, tests = find_nets(self.definition)
+        texts = [prototxt.write(net.message) for net in (self.definition, train, *tests)]
+        weights = file_mark(self.weights) if self.weights else ""
+        return text_mark("\0".join([*texts, weights, str(self.iterations), str(self.finetune), str(self.seed)]))
+
+
+def geometric(first: float, last: float, count: int) -> list[float]:
+    """``count`` factors from first to last, each the same multiple of the one before."""
+    if count == 1:
+        return [first]
+    return [first * (last / first) ** (k / (count - 1)) for k in range(count)]
+
+
+def follow(
+    plan: Plan,
+    monitor: Monitor | None = None,
+    watch: Watch = lambda solver: contextlib.nullcontext(),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """The whole path, point after point; those that are there already are read.
+
+    raises UsageError when the files belong to another path, Stopped when a solver was asked to stop
+    """
+    return _Follower(plan, monitor or Monitor(), watch, tell).follow()
+
+
+class _Follower:
+    def __init__(self, plan: Plan, monitor: Monitor, watch: Watch, tell: Callable[[str], None]) -> None:
+        self.plan, self.monitor, self.watch, self.tell = plan, monitor, watch, tell
+        self.trial: Trial = find_trial(plan.definition, plan.seed)
+        self.mark = plan.mark()
+
+    def follow(self) -> Path:
+        plan = self.plan
+        self.trial.check()
+        make_folder(plan.prefix)
+        known = [self._read(k) for k in range(len(plan.factors) + 1)]
+        start = self._start()
+        path, weights = Path([]), start
+        for k, factor in enumerate([None, *plan.factors]):
+            record = known[k] or {"mark": self.mark, "factor": factor}
+            if "point" not in record and "ended" not in record:
+                record |= self._new(k, factor, weights, start, known[k] is not None)
+                self._write(k, record)
+                self.tell(self._line(k, record))
+            if "ended" in record:
+                path.ended = record["ended"]
+                break
+            path.points.append(_point(record["point"], self._name(k, "json")))
+            weights = self._name(k, "caffemodel")
+        return path
+
+    def _write(self, k: int, record: dict[str, Any]) -> None:
+        atomic_write(self._name(k, "json"), json.dumps(record, indent=2).encode())
+
+    def _line(self, k: int, record: dict[str, Any]) -> str:
+        if "ended" in record:
+            return record["ended"]
+        point = _point(record["point"], self._name(k, "json"))
+        what = f"point {k} of {len(self.plan.factors)}, strengths x {point.factor:.3g}" if k else "the net at the start"
+        score = f"error {100 * point.error:.2f} %" if point.error is not None else f"loss {point.loss:.4g}"
+        return f"{what}: {score}, {point.flops:,.0f} FLOPs, {point.parameters:,} parameters"
+
+    def _name(self, k: int, suffix: str) -> str:
+        return f"{self.plan.prefix}_point_{k}.{suffix}"
+
+    def _read(self, k: int) -> dict[str, Any] | None:
+        """What was written of a point; None where nothing was."""
+        name = self._name(k, "json")
+        if not os.path.lexists(name):
+            return None
+        record = fields(read_json(name, error=WeightsError, hint=ANEW))
+        factor = self.plan.factors[k - 1] if k else None
+        if record.get("mark") != self.mark or record.get("factor") != factor:
+            raise UsageError(
+                f"{name} belongs to another path: other options, another net, solver or start",
+                hint="the command it was begun with continues it; another --output starts anew",
+            )
+        if "point" in record:
+            _point(record["point"], name)
+        elif not isinstance(record.get("ended", ""), str):
+            raise WeightsError("is damaged: it does not say in words why the path ended", path=name, hint=ANEW)
+        return record
+
+    # -- a point -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> str:
+        """The file of the weights at the start, which a solver without any makes from its fillers."""
+        name = self._name(0, "caffemodel")
+        solver = self._solver(1, 0, [self.plan.weights] if self.plan.weights else [], named=not self.plan.weights)
+        check_turnable(solver)
+        check_aims(solver.definition, solver.net)
+        if self._read(0) is None:
+            solver.net.save(name)
+        return name
+
+    def _new(self, k: int, factor: float | None, weights: str, start: str, trained: bool) -> dict[str, Any]:
+        tested = weights if factor is None else self._train(k, factor, weights, trained)
+        try:
+            compaction = compact(
+                self.trial.definition, tested, level=self.trial.level, stages=self.trial.stages, seed=self.plan.seed
+            )
+        except RunError as error:
+            if factor is None:
+                raise
+            return {"ended": f"strengths x {factor:.3g} and more leave no net: {error.message}"}
+        return {"point": asdict(self._measured(factor, tested, compaction, start))}
+
+    def _train(self, k: int, factor: float, weights: str, trained: bool) -> str:
+        """Trains a point and, on a copy, fine-tunes it; returns the file of the weights that count.
+
+        trained   all but the fine-tuning was done before an interruption
+        """
+        name, tuned = self._name(k, "caffemodel"), f"{self.plan.prefix}_point_{k}_finetuned.caffemodel"
+        if not trained:
+            solver = self._solver(self.plan.iterations, k, [weights])
+            solver.scale_penalties(factor)
+            self._run(solver)
+            solver.net.save(name)
+            self._write(k, {"mark": self.mark, "factor": factor})
+        if not self.plan.finetune:
+            return name
+        solver = self._solver(self.plan.finetune, k, [name])
+        solver.keep_zeros()
+        self._run(solver)
+        solver.net.save(tuned)
+        return tuned
+
+    def _solver(self, iterations: int, k: int, weights: Sequence[str], named: bool = False) -> Solver:
+        definition = self.plan.definition.with_message(copy.deepcopy(self.plan.definition.message))
+        param = definition.message
+        names = list(param.weights)
+        quiet(param)
+        param.weights.extend(names if named else [])
+        fit_schedule(param, iterations)
+        param.snapshot, param.random_seed = 0, self.plan.seed + k
+        solver = Solver(definition, weights=weights, monitor=self.monitor, lean=True)
+        check_started(solver, weights)
+        return solver
+
+    def _run(self, solver: Solver) -> None:
+        with self.watch(solver):
+            self.monitor.on_start(solver)
+            solver.step(solver.param.max_iter)
+            stopped = solver.iter < solver.param.max_iter
+            self.monitor.on_finish(solver, stopped)
+        if stopped:
+            raise Stopped
+
+    def _measured(self, factor: float | None, weights: str, compaction: Compaction, start: str) -> Point:
+        small = small_definition(self.trial.definition, compaction.message)
+        nets = [self.trial.net(start), self.trial.net(compaction.weights, small)]
+        times = [net.forward.median for net in time_nets(_fed(nets), self.plan.runs, forward_only=True).nets]
+        size = total_size([layer.after for layer in compaction.layers])
+        score = self.trial.score(weights)
+        return Point(
+            factor,
+            score.error,
+            score.loss,
+            size.flops / compaction.batch,
+            size.parameters,
+            times[1],
+            times[0] / times[1] if times[1] else math.inf,
+            weights,
+        )
+
+
+def _point(value: Any, path: str) -> Point:
+    """The point in a file. raises WeightsError for one that lacks what a point has"""
+    known = fields(value)
+    factor, error, flops, seconds, speedup = (
+        number(known.get(name)) for name in ("factor", "error", "flops", "seconds", "speedup")
+    )
+    loss = known.get("loss")
+    loss = loss if isinstance(loss, float) else number(loss)  # of a net that diverged it is inf or NaN
+    parameters, weights = whole(known.get("parameters")), known.get("weights")
+    if flops is None or seconds is None or parameters is None or (error is None and loss is None):
+        raise WeightsError("is damaged: it lacks what was measured of the point", path=path, hint=ANEW)
+    weights = weights if isinstance(weights, str) else None
+    return Point(factor, error, loss, flops, parameters, seconds, math.inf if speedup is None else speedup, weights)
+
+
+def small_definition(definition: Definition, message: pb.NetParameter) -> Definition:
+    """The compacted net; files that it names are found where those of ``definition`` are."""
+    path = None if definition.path is None else os.path.join(os.path.dirname(definition.path), "(smaller net)")
+    return prototxt.parse(prototxt.write(message), pb.NetParameter, path)
+
+
+def _fed(nets: Sequence[Net]) -> Sequence[Net]:
+    """The nets with a batch of data, as ``time_nets`` wants them."""
+    for net in nets:
+        for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
+            if layer.IS_SOURCE:
+                layer.forward(bottom, top)
+    return nets

@@ -1,0 +1,53 @@
+"""A solver's definition made ready for one of several trainings, and checks before it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sslnet.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from sslnet.solver.solver import Solver
+
+STRENGTHS = ("breadth_decay", "kernel_shape_decay", "block_group_decay", "group_lasso_decay")
+"""Fields of a solver that say how strong a group lasso is."""
+
+
+def fit_schedule(param: Any, iterations: int) -> None:
+    """Lets a solver run for so many iterations, its learning rate falling as it did over max_iter before."""
+    ratio = iterations / param.max_iter if param.max_iter else 1.0
+    param.max_iter = iterations
+    if param.HasField("stepsize"):
+        param.stepsize = max(1, round(param.stepsize * ratio))
+    param.stepvalue[:] = [round(value * ratio) for value in param.stepvalue]
+    if param.lr_policy == "exp":
+        param.gamma **= 1 / ratio
+    elif param.lr_policy in ("inv", "sigmoid"):
+        param.gamma /= ratio
+
+
+def quiet(param: Any) -> None:
+    """A solver that has no test nets, ends without a snapshot, and starts from no weights of its own accord."""
+    for name in ("test_iter", "test_interval", "test_initialization", "test_compute_loss", "test_state", "test_net"):
+        param.ClearField(name)
+    param.ClearField("test_net_param")
+    param.ClearField("weights")
+    param.snapshot_after_train = False
+
+
+def check_started(solver: Solver, weights: Sequence[str | os.PathLike[str]]) -> None:
+    """raises WeightsError when a file of weights has nothing for the net"""
+    for path, copied in zip(weights, solver.copied[len(solver.copied) - len(weights) :]):
+        if not copied.copied:
+            raise WeightsError(f'no layer of the net "{solver.net.name}" is in it', path=os.fspath(path))
+
+
+def check_turnable(solver: Solver) -> None:
+    """raises UsageError unless there is a group lasso whose strength can be turned, and which makes weights zero"""
+    if not solver.coupled and not any(update.prox is not None for update in solver.updates):
+        raise UsageError(
+            "no parameter of the net has a group lasso with proximal updates",
+            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+        )

@@ -1,0 +1,116 @@
+"""``prune``: the smallest weights, or groups of weights, set to zero: what sparsity by magnitude is worth, for comparison.
+
+Han's procedure: train, prune by a threshold, retrain what is left with the zeros kept (``connectivity_mode``), and again.
+
+Ref: Han, Pool, Tran, Dally 2015, "Learning both Weights and Connections for Efficient Neural Networks" (threshold: a
+quality factor times the standard deviation of a layer's weights); Li et al. 2017, "Pruning Filters" (groups by their norm)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import UsageError, suggestion
+from sslnet.net.net import Net
+from sslnet.net.parameters import Param
+from sslnet.sparsity.groups import WEIGHTS, matrix_shape, tiles_of
+
+GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
+
+MADE = ("FILTER", "OUTPUT_NEURON")
+"""Groups that make one output, which a bias belongs to."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was done to one layer: how many groups there are, how many of them are zero now, and the threshold of their norms."""
+
+    name: str
+    groups: int
+    zero: int
+    threshold: float
+
+
+def prune(
+    net: Net,
+    *,
+    sparsity: float | None = None,
+    quality: float | None = None,
+    group: str = "ELEMENT",
+    layers: Sequence[str] = (),
+    whole_net: bool = False,
+    take_bias: bool = False,
+) -> list[Pruned]:
+    """Sets the weights of the smallest groups to zero.  [overwrites the net's parameters]
+
+    sparsity    part of the groups that are to be zero, 0 to 1: of each layer, or with ``whole_net`` of all together
+                (by root mean square then, so that large and small groups compare); or
+    quality     groups go whose root mean square is below quality * standard deviation of the layer's weights
+    group       as in ``group_lasso``
+    layers      names; default: all with such groups, but the last one with weights, whose outputs are the net's
+    take_bias   the biases of filters or neurons that go become zero, too: nothing constant stays behind
+
+    raises UsageError for layers that there are not, or that have no such groups, and for take_bias with other groups
+    """
+    if take_bias and group not in MADE:
+        raise UsageError(f"a bias goes with {' or '.join(MADE)}, not with {group}")
+    params = _params(net, group, layers)
+    tiles = [_tiles(param, group) for param in params]
+    sizes = [math.sqrt(math.prod(tiles_of(param)[group])) for param in params]
+    norms = [np.sqrt(np.einsum("ahbw,ahbw->ab", t, t, dtype=np.float64)) / size for t, size in zip(tiles, sizes)]
+    if quality is not None:
+        thresholds = [quality * float(param.blob.data.std()) for param in params]
+    elif whole_net:
+        thresholds = [_cut(np.concatenate([n.ravel() for n in norms]), sparsity or 0.0)] * len(norms)
+    else:
+        thresholds = [_cut(n.ravel(), sparsity or 0.0) for n in norms]
+    result = []
+    for param, tile, norm, threshold in zip(params, tiles, norms, thresholds):
+        gone = (norm < threshold) | (norm == 0)
+        tile *= ~gone[:, None, :, None]
+        if take_bias:
+            for bias in net.params[param.layer.name][1:2]:
+                bias.data[gone.ravel()] = 0
+        result.append(Pruned(param.layer.name, norm.size, int(np.count_nonzero(gone)), threshold))
+    return result
+
+
+def keep_zeros(message: Any, layers: Sequence[str]) -> None:
+    """Lets these layers of a definition keep their zeros while they are trained on.  [changes message]"""
+    for layer in message.layer:
+        if layer.name in layers:
+            layer.connectivity_mode = pb.DISCONNECTED_ELTWISE
+
+
+def _cut(norms: np.ndarray, sparsity: float) -> float:
+    """The threshold below which that part of the norms lies."""
+    count = round(sparsity * norms.size)
+    return math.inf if count >= norms.size else float(np.partition(norms, count)[count])
+
+
+def _params(net: Net, group: str, layers: Sequence[str]) -> list[Param]:
+    for name in layers:
+        if name not in net.params:
+            raise UsageError(f'the net has no layer "{name}" with weights', hint=suggestion(name, net.params))
+    weights = [p for p in net.learnable if p.index == 0 and p.layer.TYPE in WEIGHTS]
+    found = [p for p in weights if group in tiles_of(p) and (p.layer.name in layers or not layers)]
+    for name in layers:
+        if name not in {param.layer.name for param in found}:
+            raise UsageError(f'layer "{name}" has no groups {group}')
+    if not layers and weights:
+        found = [param for param in found if param is not weights[-1]]
+    if not found:
+        raise UsageError(f"no layer of the net has groups {group}")
+    return found
+
+
+def _tiles(param: Param, group: str) -> np.ndarray:
+    """The weights as (tiles down, height, tiles along, width), a view."""
+    (rows, columns), (height, width) = matrix_shape(param.blob.shape), tiles_of(param)[group]
+    return param.blob.data.reshape(rows // height, height, columns // width, width)

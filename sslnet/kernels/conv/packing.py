@@ -1,0 +1,292 @@
+"""What the two engines of a lowered convolution share: the window of source rows they work on, and packed weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from sslnet.kernels.conv.taps import Lowering, Pass
+from sslnet.kernels.conv.transposes import scatter_transposed
+from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.threads import num_parts, parallel
+from sslnet.kernels.simd import vector as vec
+from sslnet.kernels.simd.vector import VectorUnit, call_tile
+
+WINDOW_BYTES = 384 * 1024
+"""What the source rows of a chunk may take: they are to stay in the second-level cache while all filters pass over them."""
+SMALL = 1 << 22
+"""Multiply-adds below which one thread is faster than waking others."""
+SMALL_PACK = 1 << 16
+"""Weights below which one thread packs faster."""
+
+
+def address(array: np.ndarray) -> int:
+    """Where the array's data begin; read-only arrays too."""
+    return array.__array_interface__["data"][0]
+
+
+def threads_for(multiply_adds: int) -> int:
+    """How many threads a pass with so much work is worth."""
+    return 1 if multiply_adds < SMALL else num_parts()
+
+
+@dataclass(frozen=True)
+class Window:
+    """The source rows that a chunk of output rows reads: in place where no tap leaves the source, else a padded copy.
+
+    chunk   output rows at most
+    split   the copy is split into stride_h * stride_w planes, so that neighbours in the output are neighbours in a plane
+    """
+
+    lowering: Lowering
+    chunk: int
+    split: bool
+    in_place: bool
+
+    @cached_property
+    def first_row(self) -> int:
+        """Source row of the copy's first row, for output row 0."""
+        return self.lowering.first_and_last("rows")[0]
+
+    @cached_property
+    def first_column(self) -> int:
+        return self.lowering.first_and_last("columns")[0]
+
+    @cached_property
+    def step_h(self) -> int:
+        return self.lowering.stride_h if self.split else 1
+
+    @cached_property
+    def step_w(self) -> int:
+        return self.lowering.stride_w if self.split else 1
+
+    @cached_property
+    def plane_rows(self) -> int:
+        low, high = self.lowering.first_and_last("rows")
+        return ((self.chunk - 1) * self.lowering.stride_h + high - low) // self.step_h + 1
+
+    @cached_property
+    def plane_columns(self) -> int:
+        low, high = self.lowering.first_and_last("columns")
+        last = (max(p.out_w for p in self.lowering.passes) - 1) * self.lowering.stride_w
+        return (last + high - low) // self.step_w + 1
+
+    @cached_property
+    def plane_bytes(self) -> int:
+        return 4 * self.plane_rows * self.plane_columns
+
+    @cached_property
+    def channel_bytes(self) -> int:
+        return self.step_h * self.step_w * self.plane_bytes
+
+    @cached_property
+    def row_step(self) -> int:
+        """Bytes from the pixels of one output row to those of the next."""
+        columns = self.lowering.width if self.in_place else self.plane_columns
+        return 4 * columns * self.lowering.stride_h // self.step_h
+
+    @property
+    def size(self) -> int:
+        """Floats of the copy, with room for vectors that begin inside it."""
+        return 64 if self.in_place else self.lowering.channels * self.channel_bytes // 4 + 64
+
+    def offsets(self, taps: Pass) -> np.ndarray:
+        """(groups, taps) int64: bytes from an output pixel's place in the window to the pixel that the tap reads."""
+        if self.in_place:
+            return 4 * ((taps.channels * self.lowering.height + taps.rows) * self.lowering.width + taps.columns)
+        rows, a = np.divmod(taps.rows - self.first_row, self.step_h)
+        columns, b = np.divmod(taps.columns - self.first_column, self.step_w)
+        plane = (taps.channels * self.step_h + a) * self.step_w + b
+        return 4 * ((plane * self.plane_rows + rows) * self.plane_columns + columns)
+
+
+def window_for(
+    lowering: Lowering, *, split: bool, whole_vectors: bool, exact: bool = False, granularity: int = 1
+) -> Window:
+    """The window of an engine.
+
+    split           see Window
+    whole_vectors   the engine reads whole vectors of pixels, so rows in place would be overrun
+    exact           the engine reads no padding, so there need be none
+    granularity     output rows that belong together
+    """
+    split = split and (lowering.stride_h > 1 or lowering.stride_w > 1)
+    last = (lowering.rows - 1) * lowering.stride_h
+    last_column = (max(p.out_w for p in lowering.passes) - 1) * lowering.stride_w
+    inside = True
+    for axis, reach, size in (("rows", last, lowering.height), ("columns", last_column, lowering.width)):
+        low, high = lowering.first_and_last(axis)
+        inside = inside and low >= 0 and high + reach < size
+    in_place = not split and not whole_vectors and (inside or exact)
+    row_bytes = 4 * lowering.channels * lowering.stride_h * max(lowering.width, lowering.out_w)
+    rows = max(4, WINDOW_BYTES // row_bytes)
+    parts = threads_for(lowering.multiply_adds)
+    if lowering.batch < parts:
+        rows = min(rows, -(-lowering.rows * lowering.batch // parts))
+    rows = min(max(rows // granularity, 1) * granularity, -(-lowering.rows // granularity) * granularity)
+    return Window(lowering, rows, split, in_place)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Filters of a group in blocks of ``width``, the last one narrower when ``padded`` is no multiple of it."""
+
+    width: int
+    padded: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.padded // self.width)
+
+
+class PackedWeights:
+    """The weights as an engine reads them: per pass, group and block (taps, filters of the block), zero for no filter."""
+
+    def __init__(self, lowering: Lowering, blocks: Blocks, unit: VectorUnit) -> None:
+        self.lowering = lowering
+        self.blocks = blocks
+        self.lanes = unit.lanes
+        sizes = [lowering.groups * blocks.padded * p.taps for p in lowering.passes]
+        self.starts = np.cumsum([0, *sizes])
+        self.values = aligned_zeros(int(self.starts[-1]) + unit.lanes)
+        self.bias = aligned_zeros((lowering.groups, blocks.padded))
+        self.places = address(self.values), address(self.bias)
+        self.in_vectors = blocks.width % unit.lanes == 0
+        self.runs = [Runs(p.weights, unit.lanes) for p in lowering.passes] if self.in_vectors else []
+        self.scatter = scatter_transposed(unit) if self.in_vectors else 0
+
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        low = self.lowering
+        most = 1 if weights.size < SMALL_PACK else None
+        shape = (low.weight_step, low.filters, self.blocks.width, self.blocks.padded)
+        for p, (start, taps) in enumerate(zip(self.starts[:-1], low.passes, strict=True)):
+            values = self.values[start:]
+            if self.in_vectors:
+                runs, units = self.runs[p], low.groups * self.blocks.padded // self.lanes
+                parallel(
+                    _pack_vectors, units, runs.table, runs.places, taps.taps, *shape, self.lanes, self.scatter,
+                    address(weights), address(values), most=most,
+                )  # fmt: skip
+            else:
+                units = low.groups * self.blocks.count
+                parallel(_pack_blocks, units, taps.weights, *shape, address(weights), values, most=most)
+        self.bias[:, : low.filters] = 0 if bias is None else bias.reshape(low.groups, low.filters)
+
+
+class Runs:
+    """Where the weights of a group's first filter lie, as runs that are worth reading in one piece.
+
+    table    (groups, runs, 3) int64: first weight, length (0 where a group has fewer runs), where the run's places begin
+    places   for every weight of a run the tap that it is, -1 for none
+    """
+
+    def __init__(self, weights: np.ndarray, most_gap: int) -> None:
+        tables, places, begin = [], [], 0
+        for taps in weights:
+            order = np.argsort(taps)
+            sorted_taps = taps[order]
+            ends = np.flatnonzero(np.diff(sorted_taps) > most_gap) + 1
+            first = sorted_taps[np.concatenate([[0], ends])] if len(taps) else np.zeros(0, np.int64)
+            last = sorted_taps[np.concatenate([ends - 1, [len(taps) - 1]])] if len(taps) else first
+            lengths = last - first + 1
+            starts = np.concatenate([[0], np.cumsum(lengths)])
+            own = np.full(starts[-1], -1, np.int64)
+            run = np.searchsorted(first, sorted_taps, side="right") - 1
+            own[starts[run] + sorted_taps - first[run]] = order
+            tables.append(np.stack([first, lengths, begin + starts[:-1]], axis=1))
+            places.append(own)
+            begin += len(own)
+        self.table = np.zeros((len(tables), max(map(len, tables)), 3), np.int64)
+        for rows, own in zip(self.table, tables, strict=True):
+            rows[: len(own)] = own
+        self.places = np.concatenate(places)
+
+
+PASS = np.dtype([(name, np.int64) for name in ("out_h", "out_w", "taps", "weights", "offsets", "plane")])
+
+
+def pass_table(low: Lowering, weights: PackedWeights, chunk: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The passes as a kernel reads them; where each one's plane of outputs lies and its columns, and the planes' size.
+
+    The planes hold ``chunk`` rows of every filter, and are there only when there are several passes.
+    """
+    table = np.zeros(len(low.passes), PASS)
+    offsets = plane = 0
+    for row, (taps, start) in enumerate(zip(low.passes, weights.starts, strict=False)):
+        table[row] = (taps.out_h, taps.out_w, taps.taps, start, offsets, plane)
+        offsets += low.groups * taps.taps
+        plane += low.filters * chunk * taps.out_w
+    places = np.stack([table["plane"], table["out_w"]], axis=1)
+    return table, places, plane if len(low.passes) > 1 else 0
+
+
+def record(**numbers: int) -> np.ndarray:
+    """Named int64 for a Numba function, which reads them as fields of element 0."""
+    return np.array([tuple(int(n) for n in numbers.values())], np.dtype([(name, np.int64) for name in numbers]))
+
+
+@njit(nogil=True, cache=True)
+def add_bias_sums(sums, filters, db, overwrite):
+    """db (groups * filters) += the sums (parts, groups, padded filters) over the parts, in their order."""
+    if overwrite:
+        db[:] = 0
+    for part in range(sums.shape[0]):
+        for group in range(sums.shape[1]):
+            for f in range(filters):
+                db[group * filters + f] += sums[part, group, f]
+
+
+@intrinsic
+def _float_at(typingctx, where):
+    """The float32 at an address: an array argument would be another compiled function when it is read-only."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(vec.at(builder, args[0], ir.FloatType()))
+
+    return types.float32(types.int64), codegen
+
+
+@njit(nogil=True, cache=True)
+def _pack_vectors(
+    u0, u1, thread, table, places, taps, step, filters, width, padded, lanes, scatter, weights, packed
+):  # fmt: skip
+    """_pack_blocks for the units u0 .. u1 of lanes filters each, through square transposes."""
+    vectors = padded // lanes
+    for u in range(u0, u1):
+        group, f = u // vectors, u % vectors * lanes
+        block = f // width * width
+        own = min(width, padded - block)
+        target = packed + ((group * padded + block) * taps + f - block) * 4
+        for run in range(table.shape[1]):
+            first, length, begin = table[group, run, 0], table[group, run, 1], table[group, run, 2]
+            call_tile(
+                scatter,
+                (
+                    weights + (first + f * step) * 4, step * 4, filters - f, length,
+                    np.int64(places.ctypes.data) + begin * 8, target, own * 4,
+                ),
+            )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _pack_blocks(u0, u1, thread, index, step, filters, width, padded, weights, packed):
+    """Blocks u0 .. u1 of all groups: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
+    taps = index.shape[1]
+    blocks = (padded + width - 1) // width
+    for u in range(u0, u1):
+        group, block = u // blocks, u % blocks
+        own = min(width, padded - block * width)
+        there = max(0, min(own, filters - block * width))
+        start = (group * padded + block * width) * taps
+        for tap in range(taps):
+            first = weights + (index[group, tap] + block * width * step) * 4
+            for f in range(there):
+                packed[start + f] = _float_at(first + f * step * 4)
+            for f in range(there, own):
+                packed[start + f] = 0
+            start += own

@@ -1,0 +1,415 @@
+"""What brings pixels to the products of convolutions with zeros, and results to where they belong.
+
+    lower_taps    the pixels that each tap meets, side by side: a row of the lowered matrix a tap
+    lower_same    the same where a tap is one shift of the whole plane
+    add_taps      its adjoint: rows of the lowered matrix added back to where their pixels came from
+    copy_rows     rows of a padded plane to rows side by side
+    fill_row      one number, over and over
+
+As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+Patterns of zeros are arguments of these functions: another pattern compiles nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from sslnet.kernels.simd import vector as vec
+from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, compiled, literal_values
+
+TAP = 3
+"""Numbers of a tap in a table: distance of its channel's plane, and its row and column for the first output pixel."""
+
+
+@cache
+def lower_taps(unit: VectorUnit, step: int) -> int:
+    """col[tap, row * columns + column] = the pixel that the tap meets there, 0 in the padding.
+
+    (source, table, taps, height, width, top, rows, columns, row_step, col, pitch)
+    table      (taps, 3) int64: see TAP
+    top, rows  the output rows, from top on
+    columns    of an output row; the source is read every ``step`` columns and every row_step rows
+    col        pitch from one tap to the next; the vector behind the last pixel becomes zero
+    """
+    lanes, revision = unit.lanes, REVISION
+    phased = min(step, 3)
+
+    @compiled(11)
+    def lower(source, table, taps, height, width, top, rows, columns, row_step, col, pitch):
+        for tap in range(taps):
+            entry = table + tap * 24
+            first = top * row_step + integer_at(entry + 8)
+            column = integer_at(entry + 16)
+            plane = source + integer_at(entry)
+            target = col + tap * pitch
+            before, inside = _rows_inside(first, row_step, rows, height)
+            for i in range(0, before * columns, lanes):
+                _store_zeros(lanes, revision, target + i * 4)
+            line = plane + ((first + before * row_step) * width + column) * 4
+            for i in range(0, columns, lanes):
+                # The last vector of a row ends where the row ends, where that is possible: nothing behind is touched.
+                at = min(i, max(columns - lanes, 0))
+                _lower_block(
+                    lanes, phased, revision, line + at * step * 4, row_step * width * 4, inside,
+                    target + (before * columns + at) * 4, columns * 4,
+                    -(column + at * step), width - (column + at * step), step,
+                )  # fmt: skip
+            for i in range((before + inside) * columns, rows * columns, lanes):
+                _store_zeros(lanes, revision, target + i * 4)
+            # What fills up the last vector of pixels is zero, for products are summed over it.
+            _store_zeros(lanes, revision, target + rows * columns * 4)
+
+    return lower
+
+
+@cache
+def lower_same(unit: VectorUnit) -> int:
+    """lower_taps where an output row is as long as a source row and the stride is 1: a tap is then one shift of the plane.
+
+    (source, table, taps, vectors, masks, col, pitch)
+    table    (taps, 2) int64: distance of the pixel that meets output pixel 0, and of the tap's masks from ``masks``
+    vectors  of output pixels
+    masks    a bit a pixel, max(lanes, 8) bits a vector: whether the tap meets a pixel there, not padding
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(7)
+    def lower(source, table, taps, vectors, masks, col, pitch):
+        _lower_same(lanes, revision, source, table, taps, vectors, masks, col, pitch)
+
+    return lower
+
+
+@cache
+def add_taps(unit: VectorUnit, step: int) -> int:
+    """target[the pixel that the tap meets] += col[tap, row * columns + column], the padding left out.
+
+    (target, table, taps, height, width, top, rows, columns, row_step, col, pitch)
+    As lower_taps, the other way round; up to a vector behind a tap's last pixel must be readable.
+    """
+    lanes, revision = unit.lanes, REVISION
+    phased = min(step, 2)
+
+    @compiled(11)
+    def add(target, table, taps, height, width, top, rows, columns, row_step, col, pitch):
+        for tap in range(taps):
+            entry = table + tap * 24
+            first = top * row_step + integer_at(entry + 8)
+            column = integer_at(entry + 16)
+            before, inside = _rows_inside(first, row_step, rows, height)
+            line = target + integer_at(entry) + ((first + before * row_step) * width + column) * 4
+            source = col + tap * pitch + before * columns * 4
+            for at in range(0, columns, lanes):
+                _add_block(
+                    lanes, phased, revision, source + at * 4, columns * 4, inside, line + at * step * 4,
+                    row_step * width * 4, -(column + at * step), width - (column + at * step), columns - at, step,
+                )  # fmt: skip
+
+    return add
+
+
+@cache
+def copy_rows(unit: VectorUnit) -> int:
+    """target[row, column] = source[row, column]; nothing behind the target's columns is touched.
+
+    (source, source_step, rows, columns, target, target_step)
+    The source must be readable up to a vector behind each row.
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(6)
+    def copy(source, source_step, rows, columns, target, target_step):
+        for i in range(0, columns, lanes):
+            at = min(i, max(columns - lanes, 0))
+            _copy_block(
+                lanes, revision, source + at * 4, source_step, rows, target + at * 4, target_step, min(columns, lanes)
+            )
+
+    return copy
+
+
+@cache
+def fill_row(unit: VectorUnit) -> int:
+    """target[0 .. count] = the float at ``value``, at least 0 if relu.
+
+    (value, target, count, relu)
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(4)
+    def fill(value, target, count, relu):
+        _fill(lanes, revision, value, target, count // lanes, count % lanes, relu)
+
+    return fill
+
+
+@intrinsic
+def integer_at(typingctx, where):
+    """The int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(vec.at(builder, args[0], I64))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _rows_inside(typingctx, first, step, rows, height):
+    """Of ``rows`` rows, every step-th from ``first`` on: how many lie before row 0, and how many then before ``height``."""
+
+    def codegen(context, builder, signature, args):
+        first, step, rows, height = args
+        zero = I64(0)
+
+        def at_least(a, b):
+            return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+        def at_most(a, b):
+            return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+        def up(value):
+            # Divisions take as long as copying several rows: the common step does without.
+            one = builder.icmp_signed("==", step, I64(1))
+
+            def divided():
+                return [builder.sdiv(builder.add(value, builder.sub(step, I64(1))), step)]
+
+            return vec.either(builder, one, lambda: [value], divided, I64)[0]
+
+        before = at_most(rows, up(at_least(builder.neg(first), zero)))
+        end = at_most(rows, up(at_least(builder.sub(height, first), zero)))
+        inside = at_least(builder.sub(end, before), zero)
+        return context.make_tuple(builder, signature.return_type, [before, inside])
+
+    return types.UniTuple(types.int64, 2)(*[types.int64] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _store_zeros(typingctx, lanes, revision, target):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        vec.store(builder, vec.zeros(width), args[2])
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _lower_block(typingctx, lanes, phased, revision, line, line_step, rows, target, target_step, low, high, step):
+    """A vector of each row: target[i] = line[i * step] for the lanes low <= i * step < high, 0 for the others.
+
+    phased   the step where it is 1 or 2, else 3
+    """
+    numbers = literal_values(lanes, phased, revision)
+    if numbers is None:
+        return None
+    width, kind, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        line, line_step, rows, target, target_step, low, high, step = args[3:]
+        if kind == 3:
+            read = _strided_reader(builder, width, low, high, step)
+            _each_row(builder, rows, line, line_step, target, target_step, read)
+            return context.get_dummy_value()
+        masks = [_between(builder, width, low, high, width * i) for i in range(kind)]
+        whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(width * kind)))
+
+        def plain(source):
+            return [vec.load(builder, width, vec.offset(builder, source, 4 * width * i)) for i in range(kind)]
+
+        def masked(source):
+            return [
+                vec.masked_load(builder, width, vec.offset(builder, source, 4 * width * i), mask)
+                for i, mask in enumerate(masks)
+            ]
+
+        def joined(values):
+            return values[0] if kind == 1 else vec.even_lanes(builder, *values)
+
+        with builder.if_else(whole) as (full, part):
+            with full:
+                _each_row(builder, rows, line, line_step, target, target_step, lambda s: joined(plain(s)))
+            with part:
+                _each_row(builder, rows, line, line_step, target, target_step, lambda s: joined(masked(s)))
+        return context.get_dummy_value()
+
+    return types.void(lanes, phased, revision, *[types.int64] * 8), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _lower_same(typingctx, lanes, revision, source, table, taps, vectors, masks, col, pitch):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+    bits = ir.IntType(max(width, 8))
+    size, step = 4 * width, max(width, 8) // 8
+
+    def codegen(context, builder, signature, args):
+        source, table, taps, vectors, masks, col, pitch = args[2:]
+
+        def tap(state):
+            entry, target = state
+            line = builder.add(source, builder.load(vec.at(builder, entry, I64)))
+            bits_at = builder.add(masks, builder.load(vec.at(builder, vec.offset(builder, entry, 8), I64)))
+
+            def some(count):
+                def block(state):
+                    line, bits_at, out = state
+                    for v in range(count):
+                        flags = builder.load(vec.at(builder, vec.offset(builder, bits_at, step * v), bits))
+                        flags = builder.trunc(flags, ir.IntType(width)) if width < 8 else flags
+                        mask = builder.bitcast(flags, ir.VectorType(vec.I1, width))
+                        values = vec.masked_load(builder, width, vec.offset(builder, line, size * v), mask)
+                        vec.store(builder, values, vec.offset(builder, out, size * v), size)
+                    steps = ((line, size), (bits_at, step), (out, size))
+                    return [vec.offset(builder, place, own * count) for place, own in steps]
+
+                return block
+
+            places = vec.counted_loop(builder, fours, [line, bits_at, target], some(4))
+            vec.counted_loop(builder, rest, places, some(1))
+            return [vec.offset(builder, entry, 16), builder.add(target, pitch)]
+
+        fours, rest = builder.ashr(vectors, I64(2)), builder.and_(vectors, I64(3))
+        vec.counted_loop(builder, taps, [table, col], tap)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 7), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _add_block(typingctx, lanes, phased, revision, source, source_step, rows, line, line_step, low, high, left, step):
+    """line[i * step] += source[i] in each row, for the lanes low <= i * step < high with i < left.
+
+    phased   1 where the step is, else 2
+    """
+    numbers = literal_values(lanes, phased, revision)
+    if numbers is None:
+        return None
+    width, kind, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        source, source_step, rows, line, line_step, low, high, left, step = args[3:]
+
+        def row(state):
+            source, line = state
+            values = vec.load(builder, width, source)
+            if kind == 1:
+                mask = builder.and_(_between(builder, width, low, high, 0), vec.first_lanes(builder, width, left))
+                total = builder.fadd(values, vec.masked_load(builder, width, line, mask))
+                vec.masked_store(builder, total, line, mask)
+            else:
+                _add_strided(builder, width, values, line, low, high, left, step)
+            return [builder.add(source, source_step), builder.add(line, line_step)]
+
+        vec.counted_loop(builder, rows, [source, line], row)
+        return context.get_dummy_value()
+
+    return types.void(lanes, phased, revision, *[types.int64] * 9), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _copy_block(typingctx, lanes, revision, source, source_step, rows, target, target_step, count):
+    """A vector of each row, of which the first ``count`` lanes are stored."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        source, source_step, rows, target, target_step, count = args[2:]
+        mask = vec.first_lanes(builder, width, count)
+
+        def row(state):
+            vec.masked_store(builder, vec.load(builder, width, state[0]), state[1], mask)
+            return [builder.add(state[0], source_step), builder.add(state[1], target_step)]
+
+        vec.counted_loop(builder, rows, [source, target], row)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 6), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _fill(typingctx, lanes, revision, value, target, vectors, rest, relu):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        value, target, vectors, rest, relu = args[2:]
+        values = vec.at_least(builder, vec.broadcast(builder, width, value), vec.least_value(builder, width, relu))
+
+        def whole(state):
+            vec.store(builder, values, state[0])
+            return [vec.offset(builder, state[0], 4 * width)]
+
+        (end,) = vec.counted_loop(builder, vectors, [target], whole)
+        vec.masked_store(builder, values, end, vec.first_lanes(builder, width, rest))
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 5), codegen
+
+
+def _each_row(builder, rows, line, line_step, target, target_step, read):
+    """Stores what ``read`` makes of every line."""
+
+    def row(state):
+        vec.store(builder, read(state[0]), state[1])
+        return [builder.add(state[0], line_step), builder.add(state[1], target_step)]
+
+    vec.counted_loop(builder, rows, [line, target], row)
+
+
+def _between(builder, width, low, high, first):
+    """The mask of the lanes i with low <= first + i < high."""
+    below = vec.first_lanes(builder, width, builder.sub(low, I64(first)))
+    return builder.and_(builder.not_(below), vec.first_lanes(builder, width, builder.sub(high, I64(first))))
+
+
+def _inside(builder, low, high, i, step):
+    """Whether low <= i * step < high, and i * step."""
+    at = builder.mul(step, I64(i))
+    return builder.and_(builder.icmp_signed(">=", at, low), builder.icmp_signed("<", at, high)), at
+
+
+def _strided_reader(builder, width, low, high, step):
+    """Reads the lanes one by one, those inside."""
+
+    def read(source):
+        result = vec.zeros(width)
+        for i in range(width):
+            inside, at = _inside(builder, low, high, i, step)
+            place = builder.add(source, builder.mul(at, I64(4)))
+            (value,) = vec.either(
+                builder,
+                inside,
+                lambda place=place: [builder.load(vec.at(builder, place, vec.F32))],
+                lambda: [vec.F32(0.0)],
+                vec.F32,
+            )
+            result = builder.insert_element(result, value, ir.Constant(vec.I32, i))
+        return result
+
+    return read
+
+
+def _add_strided(builder, width, values, line, low, high, left, step):
+    """Adds the lanes one by one, those inside."""
+    for i in range(width):
+        inside, at = _inside(builder, low, high, i, step)
+        counted = builder.and_(inside, builder.icmp_signed("<", I64(i), left))
+        with builder.if_then(counted):
+            place = vec.at(builder, builder.add(line, builder.mul(at, I64(4))), vec.F32)
+            value = builder.extract_element(values, ir.Constant(vec.I32, i))
+            builder.store(builder.fadd(builder.load(place), value), place)

@@ -1,0 +1,133 @@
+"""What both ways over kept filters and columns share: packed weights, and where outputs of kept and other filters belong."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.packing import address, threads_for
+from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.threads import parallel
+from sslnet.kernels.simd.vector import VectorUnit
+
+GROUP = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("taps", "first_tap", "filters", "first_filter", "weights", "dropped", "first_dropped")
+    ]
+)
+"""How many taps, kept filters and other filters a group has; where those of the groups before end, blocks of kept filters
+filled up; where its weights begin."""
+
+
+class KeptForward(ABC):
+    """y = x * w + b over the kept filters and columns, then ReLU if planned with it; pack first.
+
+    Weights are packed per group and block of ``width`` filters as (taps, filters of the block), zero for no filter.
+
+    columns   a group: its kept columns, in the order of the taps
+    """
+
+    cycles: float
+    """Estimated, for an image."""
+    units: int
+    """Pieces of work, for the threads."""
+
+    def __init__(
+        self, geometry: ConvGeometry, kept: Kept, columns: tuple[np.ndarray, ...], width: int, unit: VectorUnit
+    ) -> None:
+        g = self.geometry = geometry
+        self.kept = kept
+        self.width = width
+        pixels = 4 * g.out_h * g.out_w
+        groups = self.groups = np.zeros(g.groups, GROUP)
+        order, dropped = [], []
+        tap = filter_ = weight = drop = 0
+        for group, (f, c) in enumerate(zip(kept.filters, columns, strict=True)):
+            padded = -(-len(f) // width) * width
+            without = np.setdiff1d(np.arange(g.group_filters), f)
+            groups[group] = (len(c), tap, len(f), filter_, weight, len(without), drop)
+            order.append(np.pad(f + group * g.group_filters, (0, padded - len(f)), constant_values=-1))
+            dropped.append(without + group * g.group_filters)
+            tap, filter_, weight, drop = tap + len(c), filter_ + padded, weight + padded * len(c), drop + len(without)
+        self.order, self.columns, self.dropped = (np.concatenate(v).astype(np.int64) for v in (order, columns, dropped))
+        self.targets, self.dropped_targets = np.maximum(self.order, 0) * pixels, self.dropped * pixels
+        self.values = aligned_zeros(weight + unit.lanes)
+        self.bias = aligned_zeros(len(self.order) + unit.lanes)
+        self.dropped_bias = aligned_zeros(drop + unit.lanes)
+        self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
+
+    @property
+    @abstractmethod
+    def kernel(self) -> str:
+        """Tile, for reports."""
+
+    @abstractmethod
+    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
+        """Units u0 .. u1 from the arrays at these addresses."""
+
+    def _places(self) -> dict[str, int]:
+        """Where a kernel finds all this, for its record."""
+        return {
+            "values": address(self.values),
+            "bias": address(self.bias),
+            "targets": address(self.targets),
+            "dropped_bias": address(self.dropped_bias),
+            "dropped": address(self.dropped_targets),
+        }
+
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        """Copies the kept of weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,)."""
+        g = self.geometry
+        check_array("weights", weights, g.weight_shape)
+        pack_kept(weights.reshape(g.filters, -1), self.groups, self.columns, self.order, self.width, self.values, False)
+        if bias is None:
+            self.bias[:] = 0
+            self.dropped_bias[:] = 0
+            return
+        check_array("bias", bias, (g.filters,))
+        there = self.order >= 0
+        self.bias[: len(there)][there] = bias[self.order[there]]
+        self.dropped_bias[: len(self.dropped)] = bias[self.dropped]
+
+    def run(self, x: np.ndarray, y: np.ndarray) -> None:
+        """The convolution with the weights last packed.  [overwrites y]"""
+        g = self.geometry
+        check_array("x", x, g.input_shape)
+        check_array("y", y, g.output_shape)
+        self.run_at(address(x), address(y))
+
+    def run_at(self, x: int, y: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        parallel(self._part, self.units, x, y, most=threads_for(self.multiply_adds))
+
+
+@njit(nogil=True, cache=True)
+def pack_kept(weights, groups, columns, order, width, packed, transposed):
+    """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for a filter -1 that only fills up.
+
+    transposed   the blocks are of taps instead: packed[group][block of columns][filter][column], by groups' numbers
+    """
+    for g in range(groups.size):
+        one = groups[g]
+        at = one.weights
+        if transposed:
+            for k in range(0, one.filters, width):
+                for f in range(one.taps):
+                    line = weights[order[one.first_tap + f]]
+                    for i in range(width):
+                        column = columns[one.first_filter + k + i]
+                        packed[at + i] = line[column] if column >= 0 else 0
+                    at += width
+        else:
+            for f in range(0, one.filters, width):
+                for k in range(one.taps):
+                    column = columns[one.first_tap + k]
+                    for i in range(width):
+                        row = order[one.first_filter + f + i]
+                        packed[at + i] = weights[row, column] if row >= 0 else 0
+                    at += width

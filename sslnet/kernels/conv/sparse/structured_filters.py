@@ -1,0 +1,297 @@
+"""Kept filters and columns, multiplied with vectors over filters: pixels are read where they lie, and what a tap meets in
+the padding is neither read nor multiplied.
+
+Taps are sorted by kernel column, then by kernel row. Those that meet a source row, for a row of outputs, are then a span of
+every kernel column, and all taps of a span meet the source in the same pixels of a tile. Sums leave through a transpose to
+the channels of the kept filters. While a tile multiplies it asks for the pixels, and for the outputs, of what comes next:
+with so few multiplications memory would be waited for otherwise. Threads share out the rows of all units.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.conv.cost import CALL, FAR_BYTES, FIRST_CACHE, LATENCY, SECOND_BYTES
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.packing import address, record
+from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at
+from sslnet.kernels.conv.sparse.microkernels import kept_tile
+from sslnet.kernels.conv.sparse.packing import KeptForward
+from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.simd.vector import VectorUnit, call_tile
+
+WINDOW_BYTES = 256 * 1024
+"""What the source rows of a chunk may take: they, and those of the next chunk, are to stay in the second-level cache."""
+MOST_SPANS = 16
+"""Kernel columns with a loop of their own in a tile; kernels that are wider, and reach into padding, go another way."""
+WEIGHT_BYTES = 512 * 1024
+"""Weights of a block of filters beyond this come from beyond the second-level cache."""
+SPAN = 12
+"""Cycles to go from one span to the next."""
+LEAVE = 90
+"""Cycles to bring lanes filters of up to lanes pixels out."""
+
+Cut = tuple[int, int]
+"""First pixel of a tile in its row, and how many."""
+
+UNIT = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("start", "group", "row", "rows", "first", "vectors", "first_dropped", "dropped"),
+            *("ahead", "ahead_piece", "ahead_bytes", "out", "out_piece", "out_bytes"),
+        )
+    ]
+)
+"""Some filters over some rows: the rows of the units before; its group, rows, filters, and those that are dropped among
+them. The input to ask for meanwhile: where it begins, from the image's first pixel, bytes of each channel and in all.
+The same of its own outputs, from the image's first one."""
+
+
+@dataclass(frozen=True)
+class FilterBlocks:
+    """How many vectors of filters the blocks of each group have, and the estimated cycles for an image."""
+
+    vectors: tuple[tuple[int, ...], ...]
+    cycles: float
+
+
+def takes(g: ConvGeometry) -> bool:
+    """Whether the taps of the kernel fall into few enough spans."""
+    return spans_of(g) <= MOST_SPANS
+
+
+def spans_of(g: ConvGeometry) -> int:
+    """Spans of taps for a row: one a kernel column, or one in all where no column meets padding."""
+    return g.kernel_w if g.pad_w else 1
+
+
+def cut_row(g: ConvGeometry, unit: VectorUnit, vectors: int) -> list[Cut]:
+    """An output row in as few tiles as the registers allow, as even as can be."""
+    most = (unit.registers - 1) // vectors - 1
+    count = -(-g.out_w // most)
+    ends = [g.out_w * i // count for i in range(count + 1)]
+    return [(a, b - a) for a, b in pairwise(ends)]
+
+
+def limits(g: ConvGeometry, cut: Cut) -> tuple[int, int]:
+    """The low and high of the kept_tile for these pixels."""
+    column, pixels = cut
+    begin = column * g.stride_w - g.pad_w
+    beyond = (pixels - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
+    return max(0, -begin), min(beyond, g.width - begin)
+
+
+def choose_blocks(g: ConvGeometry, kept: Kept, unit: VectorUnit) -> FilterBlocks:
+    """The blocks with the fewest estimated cycles."""
+    in_all = [-(-len(f) // unit.lanes) for f in kept.filters]
+    counts = [spans.sum(axis=0)[:, 1] for spans in (group_spans(g, c)[1] for c in kept.columns)]
+    candidates = []
+    for most in range(1, min(max(*in_all, 1), (unit.registers - 1) // 2) + 1):
+        blocks = tuple(tuple(even_parts(v, most)) for v in in_all)
+        cycles = sum(_block_cycles(g, unit, v, count) for own, count in zip(blocks, counts) for v in own)
+        candidates.append(FilterBlocks(blocks, cycles))
+    return min(candidates, key=lambda blocks: blocks.cycles)
+
+
+def even_parts(count: int, most: int) -> list[int]:
+    """The count in as few parts as can be of at most so many, the larger ones first."""
+    parts = -(-count // most)
+    return [(count + i) // parts for i in range(parts)][::-1]
+
+
+def _block_cycles(g: ConvGeometry, unit: VectorUnit, vectors: int, taps: np.ndarray) -> float:
+    """Estimated cycles of a block for an image; taps (spans,): those that meet a source row, summed over the rows."""
+    cycles = 0.0
+    block = int(taps.sum()) * vectors * unit.bytes // g.out_h
+    tiles = Counter((cut[1], *limits(g, cut)) for cut in cut_row(g, unit, vectors))
+    for (pixels, low, high), tile_count in tiles.items():
+        own = g.out_h * (CALL + SPAN * len(taps) + LEAVE * vectors * -(-pixels // unit.lanes))
+        for span, count in enumerate(taps):
+            met = sum(low <= p * g.stride_w + span * g.dilation_w < high for p in range(pixels)) if g.pad_w else pixels
+            per_tap = max(vectors * met / 2, (vectors + met + 3) / 2, LATENCY)
+            if block > FIRST_CACHE:
+                per_tap = max(per_tap, vectors * unit.bytes / (SECOND_BYTES if block <= WEIGHT_BYTES else FAR_BYTES))
+            own += count * per_tap * (met > 0)
+        cycles += tile_count * own
+    return cycles
+
+
+def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A group's columns in the order of the taps, and (out_h, spans, 2): the first tap of each span and how many."""
+    channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
+    # Neighbours of a kernel row one after the other are slower: the same lines of the source over and over.
+    span, level = j if g.pad_w else 0 * j, i if g.pad_h else 0 * i
+    order = np.lexsort((channel, i, j, level, span))
+    places = (span * g.kernel_h + level)[order]
+    top = np.arange(g.out_h) * g.stride_h - g.pad_h
+    # Kernel rows from the first one that is not above the source to the last one that is not below it.
+    first = np.clip(-(top // g.dilation_h), 0, g.kernel_h)
+    last = np.maximum(np.clip(-((top - g.height) // g.dilation_h), 0, g.kernel_h), first)
+    starts = np.arange(spans_of(g)) * g.kernel_h
+    low, high = (np.searchsorted(places, starts + rows[:, None]) for rows in (first, last))
+    return columns[order], np.stack([low, high - low], axis=2).astype(np.int64)
+
+
+class FilterForward(KeptForward):
+    """With vectors over filters."""
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        kept: Kept,
+        unit: VectorUnit,
+        *,
+        relu: bool = False,
+        blocks: FilterBlocks | None = None,
+    ) -> None:
+        g = geometry
+        blocks = blocks or choose_blocks(g, kept, unit)
+        self.cycles = blocks.cycles
+        self.most = max((v for own in blocks.vectors for v in own), default=0)
+        columns, spans = zip(*(group_spans(g, c) for c in kept.columns))
+        super().__init__(g, kept, columns, unit.lanes, unit)
+        self.spans = np.stack(spans)
+        self.offsets = np.concatenate([_offsets(g, group, c) for group, c in enumerate(columns)])
+        self.table = np.array(list(self._units(blocks, unit)), UNIT)
+        self.total = int(self.table["rows"].sum())
+        self.units = g.batch * self.total
+        self.tiles, self.counts = _tile_table(g, unit, {v for own in blocks.vectors for v in own})
+        self.numbers = record(
+            batch=g.batch, groups=g.groups, channels=g.channels, height=g.height, width=g.width, filters=g.filters,
+            out_h=g.out_h, out_w=g.out_w, stride_h=g.stride_h, stride_w=g.stride_w, lanes=unit.lanes,
+            spans=spans_of(g), rows=self.total, relu=relu, fill=fill_row(unit), offsets=address(self.offsets),
+            span_table=address(self.spans), **self._places(),
+        )  # fmt: skip
+
+    @property
+    def kernel(self) -> str:
+        return f"kept filters {self.most}"
+
+    def _units(self, blocks: FilterBlocks, unit: VectorUnit) -> Iterator[tuple[int, ...]]:
+        """The units of an image: per group and chunk of rows all blocks of filters, or one without where all is dropped."""
+        g = self.geometry
+        plane, source = 4 * g.out_h * g.out_w, 4 * g.height * g.width
+        sizes = even_parts(g.out_h, max(4, WINDOW_BYTES // (4 * g.group_channels * g.stride_h * g.width)))
+        rows = np.cumsum([0, *sizes])
+        # Where a chunk's source rows begin and end.
+        tops = np.maximum(rows[:-1] * g.stride_h - g.pad_h, 0)
+        ends = np.minimum((rows[1:] - 1) * g.stride_h - g.pad_h + (g.kernel_h - 1) * g.dilation_h + 1, g.height)
+        start = 0
+        for group, (vectors, filters) in enumerate(zip(blocks.vectors, self.kept.filters)):
+            own = vectors or (0,)
+            first = np.cumsum([0, *own]) * unit.lanes
+            # A block has the outputs from its first filter to that of the next one.
+            begins = [0, *(int(filters[f]) for f in first[1:-1]), g.group_filters]
+            edges = np.array(begins) + group * g.group_filters
+            dropped = np.searchsorted(self.dropped, edges)
+            channels = np.arange(len(own) + 1) * g.group_channels // len(own)
+            for chunk, size in enumerate(sizes):
+                after = (chunk + 1) % len(sizes)
+                next_channel = (group + (after == 0)) * g.group_channels
+                piece = max(int(ends[after] - tops[after]), 0) * 4 * g.width
+                out_piece = size * 4 * g.out_w
+                for b, v in enumerate(own):
+                    yield (
+                        start, group, rows[chunk], size, first[b], v, dropped[b], dropped[b + 1] - dropped[b],
+                        (next_channel + channels[b]) * source + tops[after] * 4 * g.width, piece,
+                        (channels[b + 1] - channels[b]) * piece, edges[b] * plane + rows[chunk] * 4 * g.out_w,
+                        out_piece, (edges[b + 1] - edges[b]) * out_piece,
+                    )  # fmt: skip
+                    start += size
+
+    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
+        _run_rows(u0, u1, self.numbers, self.groups, self.table, self.tiles, self.counts, x, y)
+
+
+def _offsets(g: ConvGeometry, group: int, columns: np.ndarray) -> np.ndarray:
+    """Bytes from where an output's window begins in channel 0 of the image to the pixel that each column meets."""
+    channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
+    row = (group * g.group_channels + channel) * g.height + i * g.dilation_h - g.pad_h
+    return 4 * (row * g.width + j * g.dilation_w - g.pad_w).astype(np.int64)
+
+
+def _tile_table(g: ConvGeometry, unit: VectorUnit, kinds: set[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(most vectors + 1, tiles of a row, 2) int64: tile and first pixel, by the vectors of a block; how many there are."""
+    cuts = {vectors: cut_row(g, unit, vectors) for vectors in kinds}
+    size = max(kinds, default=0) + 1
+    table = np.zeros((size, max(map(len, cuts.values()), default=0), 2), np.int64)
+    counts = np.zeros(size, np.int64)
+    spacing = g.dilation_w if g.pad_w else 1
+    for vectors, own in cuts.items():
+        counts[vectors] = len(own)
+        for t, cut in enumerate(own):
+            low, high = limits(g, cut) if g.pad_w else (0, (cut[1] - 1) * g.stride_w + 1)
+            tile = kept_tile(unit, vectors, cut[1], g.stride_w, spans_of(g), spacing, low, high)
+            table[vectors, t] = tile, cut[0]
+    return table, counts
+
+
+@njit(nogil=True, cache=True)
+def _run_rows(r0, r1, numbers, groups, units, tiles, counts, source, target):
+    """Rows r0 .. r1 of the units of all images."""
+    n = numbers[0]
+    plane, out_plane = n.height * n.width * 4, n.out_h * n.out_w * 4
+    source_end = source + n.batch * n.channels * plane
+    for image in range(r0 // n.rows, (r1 + n.rows - 1) // n.rows):
+        x, y = source + image * n.channels * plane, target + image * n.filters * out_plane
+        for u in range(units.size):
+            unit = units[u]
+            start = image * n.rows + unit.start
+            first, last = max(r0, start) - start, min(r1, start + unit.rows) - start
+            if first >= last:
+                continue
+            there = x + unit.ahead < source_end
+            ahead, ahead_piece, ahead_bytes = x + unit.ahead, unit.ahead_piece, unit.ahead_bytes if there else 0
+            following = units[(u + 1) % units.size]
+            there = start + unit.rows < r1
+            out = y + (u + 1) // units.size * n.filters * out_plane + following.out
+            out_piece, out_bytes = following.out_piece, following.out_bytes if there else 0
+            group = groups[unit.group]
+            filter_ = group.first_filter + unit.first
+            tile_count = counts[unit.vectors]
+            calls = max(tile_count * unit.rows, 1)
+            taps = max(group.taps, 1)
+            for row in range(first, last):
+                line = x + (unit.row + row) * n.stride_h * n.width * 4
+                spans = n.span_table + (unit.group * n.out_h + unit.row + row) * n.spans * 16
+                for t in range(tile_count):
+                    column = tiles[unit.vectors, t, 1]
+                    call = row * tile_count + t
+                    ahead_at, ahead_step = _share(ahead, ahead_bytes, ahead_piece, plane, call, calls, taps)
+                    out_at, out_step = _share(out, out_bytes, out_piece, out_plane, call, calls, taps)
+                    call_tile(
+                        tiles[unit.vectors, t, 0],
+                        (
+                            n.values + (group.weights + unit.first * group.taps) * 4, group.taps * n.lanes * 4,
+                            n.offsets + group.first_tap * 8, spans, line + column * n.stride_w * 4,
+                            n.bias + filter_ * 4, n.targets + filter_ * 8,
+                            y + ((unit.row + row) * n.out_w + column) * 4, group.filters - unit.first, n.relu,
+                            ahead_at, ahead_step, out_at, out_step,
+                        ),
+                    )  # fmt: skip
+            if first == 0:
+                for d in range(unit.first_dropped, unit.first_dropped + unit.dropped):
+                    call_tile(
+                        n.fill,
+                        (
+                            n.dropped_bias + d * 4, y + integer_at(n.dropped + d * 8) + unit.row * n.out_w * 4,
+                            unit.rows * n.out_w, n.relu,
+                        ),
+                    )  # fmt: skip
+
+
+@njit(nogil=True)
+def _share(begin, size, piece, step, call, calls, taps):
+    """What one of the calls asks for of ``size`` bytes in pieces that lie ``step`` apart: where it begins, and bytes a tap."""
+    if size == 0:
+        return begin, 0
+    own = (size + calls - 1) // calls
+    at = call * own
+    return begin + at // piece * step + at % piece, min(64, (own + taps - 1) // taps)

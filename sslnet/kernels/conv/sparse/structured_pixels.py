@@ -1,0 +1,275 @@
+"""Kept filters and columns: their pixels are lowered, a chunk of rows at a time, and multiplied with vectors over pixels.
+
+A filter that is left over costs no more than the others, and outputs go to the channels of the kept filters as they lie.
+Threads share out images, groups and chunks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.conv.cost import FAR_BYTES
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.packing import address, record
+from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same, lower_taps
+from sslnet.kernels.conv.sparse.microkernels import panel_tile
+from sslnet.kernels.conv.sparse.packing import KeptForward
+from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.runtime.memory import scratch_address
+from sslnet.kernels.runtime.threads import num_parts
+from sslnet.kernels.simd.vector import VectorUnit, call_tile
+
+CHUNK_BYTES = 448 * 1024
+"""What a lowered chunk may take: all filters pass over it in the second-level cache."""
+LATENCY, CALL = 4, 20
+"""Cycles from one multiply-add to the next on a register; to enter and leave a tile."""
+LOWER = 12, 4
+"""Cycles to lower a tap: for a chunk, and for each of its vectors."""
+LINE = 2.2
+"""Cycles for a vector from the second-level cache, where the lowered pixels are."""
+FAR = 8 * 1024 * 1024
+"""Bytes of inputs and outputs of all images beyond which they come from far, and are waited for."""
+
+
+@dataclass(frozen=True)
+class PanelTile:
+    """Outputs in registers: ``filters`` by up to ``vectors`` of pixels."""
+
+    filters: int
+    vectors: int
+
+    def fits(self, unit: VectorUnit) -> bool:
+        return self.filters * self.vectors + self.vectors + 1 <= unit.registers
+
+
+def panels_of(vectors: int, most: int) -> list[int]:
+    """So many vectors in as few panels as can be, as even as can be."""
+    count = -(-vectors // most)
+    return [(vectors + i) // count for i in range(count)][::-1] if vectors else []
+
+
+def panel_cost(unit: VectorUnit, tile: PanelTile, filters: int, taps: int, vectors: int) -> float:
+    """Estimated cycles of all filters over so many vectors of pixels."""
+    cycles = 0.0
+    for panel, count in Counter(panels_of(vectors, tile.vectors)).items():
+        sums = tile.filters * panel
+        per_tap = max(sums / 2, (tile.filters + panel) / 2, LINE * panel, LATENCY)
+        cycles += count * -(-filters // tile.filters) * (taps * per_tap + CALL + 2 * sums)
+    return cycles
+
+
+def panel_tiles(unit: VectorUnit) -> Iterator[PanelTile]:
+    """The shapes worth trying: enough sums to hide the latency, and few loads for each."""
+    for vectors in range(1, 7):
+        filters = (unit.registers - 1 - vectors) // vectors
+        yield from (PanelTile(f, vectors) for f in range(filters, max(filters - 3, 0), -1))
+
+
+CHUNK = np.dtype([(name, np.int64) for name in ("pixel", "pixels", "top", "rows", "vectors")])
+
+
+def choose_tile(
+    unit: VectorUnit,
+    products: list[tuple[int, int]],
+    cut: Callable[[PanelTile], np.ndarray],
+    put: tuple[float, float] = (0, 0),
+) -> tuple[PanelTile, np.ndarray, float]:
+    """The tile with the fewest estimated cycles for an image, the chunks of its output pixels for that tile, and the cycles.
+
+    products  for each conv group: how many outputs, and how many terms each one sums up
+    put       cycles, for a chunk and for each of its vectors, that it takes to put an output where it belongs
+    """
+    best = None
+    for tile in panel_tiles(unit):
+        chunks = cut(tile)
+        cycles = 0.0
+        for v, n in Counter(chunks["vectors"].tolist()).items():
+            for outputs, terms in products:
+                moved = terms * (LOWER[0] + LOWER[1] * v) + outputs * (put[0] + put[1] * v)
+                cycles += n * (panel_cost(unit, tile, outputs, terms, v) + moved)
+        if best is None or cycles < best[0]:
+            best = cycles, tile, chunks
+    assert best is not None
+    return best[1], best[2], best[0]
+
+
+def choose_panels(geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> tuple[PanelTile, np.ndarray, float]:
+    """Tile, chunks and estimated cycles of PixelForward."""
+    products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
+    most = max(len(c) for c in kept.columns)
+    tile, chunks, cycles = choose_tile(unit, products, lambda tile: cut_chunks(unit, geometry, tile, most))
+    moved = 4 * (prod(geometry.input_shape) + prod(geometry.output_shape))
+    return tile, chunks, cycles + (moved / geometry.batch / FAR_BYTES if moved > FAR else 0)
+
+
+def is_same(geometry: ConvGeometry) -> bool:
+    """Whether an output row is as long as a source row, at stride 1: a tap is then a shift of the whole plane."""
+    return geometry.out_w == geometry.width and geometry.stride_h == geometry.stride_w == 1
+
+
+def cut_chunks(unit: VectorUnit, geometry: ConvGeometry, tile: PanelTile, taps: int) -> np.ndarray:
+    """The output pixels in chunks that are lowered at once: a panel of vectors where taps are shifts, else some rows."""
+    g = geometry
+    if not is_same(g):
+        rows = max(1, CHUNK_BYTES // (4 * max(taps, 1) * g.out_w))
+        if g.batch * g.groups < num_parts():
+            rows = min(rows, -(-g.out_h * g.batch * g.groups // num_parts()))
+        return rows_chunks(unit, g, rows)
+    return vector_chunks(unit, g, tile.vectors)
+
+
+def vector_chunks(unit: VectorUnit, geometry: ConvGeometry, vectors: int) -> np.ndarray:
+    """The output pixels in chunks of at most so many vectors, as even as can be, wherever rows end."""
+    pixels = geometry.out_h * geometry.out_w
+    sizes = np.array(panels_of(-(-pixels // unit.lanes), vectors)) * unit.lanes
+    starts = np.cumsum(sizes) - sizes
+    return _chunks(unit, geometry, starts, np.minimum(sizes, pixels - starts))
+
+
+def rows_chunks(unit: VectorUnit, geometry: ConvGeometry, rows: int) -> np.ndarray:
+    """The output pixels in chunks of at most so many rows, as even as can be."""
+    g = geometry
+    rows = -(-g.out_h // -(-g.out_h // rows))
+    starts = np.arange(0, g.out_h, rows) * g.out_w
+    return _chunks(unit, g, starts, np.minimum(rows * g.out_w, g.out_h * g.out_w - starts))
+
+
+def _chunks(unit: VectorUnit, geometry: ConvGeometry, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    chunks = np.zeros(len(starts), CHUNK)
+    chunks["pixel"], chunks["pixels"] = starts, counts
+    chunks["top"], chunks["rows"] = starts // geometry.out_w, counts // geometry.out_w
+    chunks["vectors"] = -(-counts // unit.lanes)
+    return chunks
+
+
+def tile_table(unit: VectorUnit, tile: PanelTile, chunks: np.ndarray) -> np.ndarray:
+    """Address of the tile for each number of vectors that a panel of a chunk has."""
+    table = np.zeros(tile.vectors + 1, np.int64)
+    for vectors in {v for chunk in set(chunks["vectors"].tolist()) for v in panels_of(chunk, tile.vectors)}:
+        table[vectors] = panel_tile(unit, tile.filters, vectors)
+    return table
+
+
+def tap_numbers(geometry: ConvGeometry, group: int, columns: np.ndarray) -> np.ndarray:
+    """(columns, 3) int64: what lower_taps knows of the taps of these columns of the group."""
+    g = geometry
+    channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
+    plane = 4 * g.height * g.width * (group * g.group_channels + channel)
+    numbers = [plane, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w]
+    return np.ascontiguousarray(np.stack(numbers, axis=1).astype(np.int64))
+
+
+class Taps:
+    """How the pixels that the kept taps meet are lowered.
+
+    move    address of lower_same, or lower_taps
+    table   as this wants it, all groups
+    masks   for lower_same
+    """
+
+    def __init__(self, unit: VectorUnit, geometry: ConvGeometry, columns: tuple[np.ndarray, ...]) -> None:
+        g = geometry
+        self.table = np.concatenate([tap_numbers(g, group, c) for group, c in enumerate(columns)])
+        self.masks = np.zeros(1, np.uint8)
+        self.move = lower_taps(unit, g.stride_w)
+        if is_same(g):
+            self.move = lower_same(unit)
+            self.masks = tap_masks(unit, g)
+            plane, row, column = self.table.T
+            place = np.concatenate([c % (g.kernel_h * g.kernel_w) for c in columns]) * self.masks[0].nbytes
+            self.table = np.ascontiguousarray(np.stack([plane + 4 * (row * g.width + column), place], axis=1))
+
+
+def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
+    """(kernel_h * kernel_w, bytes) uint8: a bit for each output pixel, whether the tap meets the source there."""
+    g = geometry
+    i, j = np.arange(g.kernel_h) * g.dilation_h - g.pad_h, np.arange(g.kernel_w) * g.dilation_w - g.pad_w
+    row, column = np.arange(g.out_h) + i[:, None], np.arange(g.out_w) + j[:, None]
+    row_inside, column_inside = (row >= 0) & (row < g.height), (column >= 0) & (column < g.width)
+    inside = (row_inside[:, None, :, None] & column_inside[None, :, None, :]).reshape(g.kernel_h * g.kernel_w, -1)
+    vectors = -(-g.out_h * g.out_w // unit.lanes)
+    flags = np.pad(inside, [(0, 0), (0, vectors * unit.lanes - inside.shape[1])])
+    by_vector = flags.reshape(len(flags), vectors, unit.lanes)
+    whole_bytes = np.pad(by_vector, [(0, 0), (0, 0), (0, max(8 - unit.lanes, 0))])
+    return np.packbits(whole_bytes, axis=2, bitorder="little").reshape(len(flags), -1)
+
+
+class PixelForward(KeptForward):
+    """With vectors over output pixels."""
+
+    def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit, *, relu: bool = False) -> None:
+        g = geometry
+        most = max(len(c) for c in kept.columns)
+        self.tile, self.chunks, self.cycles = choose_panels(g, kept, unit)
+        super().__init__(g, kept, kept.columns, self.tile.filters, unit)
+        self.taps = Taps(unit, g, kept.columns)
+        self.col_size = (most * int(self.chunks["vectors"].max()) + 2) * unit.lanes
+        self.tiles = tile_table(unit, self.tile, self.chunks)
+        self.units = g.batch * g.groups * len(self.chunks)
+        self.numbers = record(
+            groups=g.groups, channels=g.channels, height=g.height, width=g.width, filters=g.filters, out_h=g.out_h,
+            out_w=g.out_w, stride_h=g.stride_h, lanes=unit.lanes, mask_bytes=max(unit.lanes, 8) // 8,
+            tile_filters=self.tile.filters, tile_vectors=self.tile.vectors, relu=relu, same=is_same(g),
+            move=self.taps.move, fill=fill_row(unit), taps=address(self.taps.table), masks=address(self.taps.masks),
+            **self._places(),
+        )  # fmt: skip
+
+    @property
+    def kernel(self) -> str:
+        return f"kept pixels {self.tile.filters}x{self.tile.vectors}"
+
+    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
+        col = scratch_address("conv col", self.col_size)
+        _run_kept(u0, u1, self.numbers, self.groups, self.chunks, self.tiles, col, x, y)
+
+
+@njit(nogil=True, cache=True)
+def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
+    """Units u0 .. u1: chunks of the groups of the images."""
+    n = numbers[0]
+    pixels = n.out_h * n.out_w
+    for u in range(u0, u1):
+        image, rest = u // (n.groups * chunks.size), u % (n.groups * chunks.size)
+        group, chunk = groups[rest // chunks.size], chunks[rest % chunks.size]
+        pitch = chunk.vectors * n.lanes * 4
+        lower(n, source + image * n.channels * n.height * n.width * 4, group.first_tap, group.taps, chunk, col, pitch)
+        y = target + (image * n.filters * pixels + chunk.pixel) * 4
+        panels = (chunk.vectors + n.tile_vectors - 1) // n.tile_vectors
+        first = 0
+        for panel in range(panels):
+            own = (chunk.vectors + panels - 1 - panel) // panels
+            last = min(n.lanes, chunk.pixels - (first + own - 1) * n.lanes)
+            for f in range(0, group.filters, n.tile_filters):
+                call_tile(
+                    tiles[own],
+                    (
+                        n.values + (group.weights + f * group.taps) * 4, group.taps, col + first * n.lanes * 4, pitch,
+                        n.bias + (group.first_filter + f) * 4, n.targets + (group.first_filter + f) * 8,
+                        y + first * n.lanes * 4, group.filters - f, last, n.relu,
+                    ),
+                )  # fmt: skip
+            first += own
+        for d in range(group.first_dropped, group.first_dropped + group.dropped):
+            call_tile(n.fill, (n.dropped_bias + d * 4, y + integer_at(n.dropped + d * 8), chunk.pixels, n.relu))
+
+
+@njit(nogil=True, cache=True)
+def lower(n, image, first, taps, chunk, col, pitch):
+    """A chunk of the image lowered for ``taps`` taps from ``first`` on."""
+    if n.same:
+        masks = n.masks + chunk.pixel // n.lanes * n.mask_bytes
+        call_tile(n.move, (image + chunk.pixel * 4, n.taps + first * 16, taps, chunk.vectors, masks, col, pitch))
+    else:
+        call_tile(
+            n.move,
+            (
+                image, n.taps + first * 24, taps, n.height, n.width, chunk.top, chunk.rows, n.out_w, n.stride_h, col,
+                pitch,
+            ),
+        )  # fmt: skip

@@ -1,0 +1,252 @@
+"""What moves pixels to and from the buffers of the convolutions: planes into padded windows, phases back together.
+
+As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+from sslnet.kernels.simd import vector as vec
+from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, compiled, literal_values
+
+
+@cache
+def fill_plane(unit: VectorUnit) -> int:
+    """A window of one channel, zero where it reaches beyond the channel, split into step_h * step_w planes by phase.
+
+    (source, height, width, target, plane_step, first_row, first_column, step_h, step_w, rows, columns)
+
+    plane (a, b) at (row, column) = source[first_row + row * step_h + a, first_column + column * step_w + b]
+
+    target       (step_h, step_w) planes of (rows, columns) and a vector more, which may be overwritten
+    plane_step   from one plane to the next
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(11)
+    def fill(source, height, width, target, plane_step, first_row, first_column, step_h, step_w, rows, columns):
+        for phase in range(step_h * step_w):
+            low = first_column + phase % step_w
+            plane = target + phase * plane_step
+            for row in range(rows):
+                source_row = first_row + row * step_h + phase // step_w
+                inside = width if 0 <= source_row < height else 0
+                line = source + (source_row * width + low) * 4
+                if step_w == 1:
+                    for column in range(0, columns, lanes):
+                        start = low + column
+                        _copy_inside(lanes, revision, plane + column * 4, line + column * 4, -start, inside - start)
+                elif step_w == 2:
+                    for column in range(0, columns, lanes):
+                        start = low + 2 * column
+                        _copy_even(lanes, revision, plane + column * 4, line + column * 8, -start, inside - start)
+                else:
+                    for column in range(columns):
+                        at = low + column * step_w
+                        _copy_one(plane + column * 4, line + column * step_w * 4, 0 <= at < inside)
+                plane += columns * 4
+
+    return fill
+
+
+@cache
+def fetch_ahead(unit: VectorUnit) -> int:
+    """Asks for the cache lines of a piece of memory, so that they come while something else is computed.
+
+    (start, size): any piece; what is not there is not asked for
+    """
+    revision = REVISION
+
+    @compiled(2)
+    def fetch(start, size):
+        for line in range(0, size, 64):
+            _fetch(revision, start + line)
+
+    return fetch
+
+
+@intrinsic(prefer_literal=True)
+def _fetch(typingctx, revision, where):
+    """The cache line at an address, into the second-level cache."""
+    if literal_values(revision) is None:
+        return None
+
+    def codegen(context, builder, signature, args):
+        vec.prefetch(builder, args[1])
+        return context.get_dummy_value()
+
+    return types.void(revision, types.int64), codegen
+
+
+@cache
+def interleave(unit: VectorUnit) -> int:
+    """Puts step_h * step_w planes of every map together: target[map, row * step_h + a, column * step_w + b].
+
+    (planes, maps, places, map_rows, first, last, target, height, width, step_h, step_w)
+    places        (step_h * step_w, 2) int64: where the plane (a, b) of map 0 begins, in floats from planes, and its columns
+    map_rows      rows from one map to the next, in every plane; the planes begin with row ``first``
+    first, last   rows of the planes that are put, as far as target has them
+    target        (maps, height, width)
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(11)
+    def put(planes, maps, places, map_rows, first, last, target, height, width, step_h, step_w):
+        for m in range(maps):
+            for row in range(first, last):
+                for a in range(step_h):
+                    h = row * step_h + a
+                    if h < height:
+                        line = target + (m * height + h) * width * 4
+                        done = 0
+                        if step_w == 2:
+                            even = _plane_line(planes, places + a * 32, m * map_rows + row - first)
+                            odd = _plane_line(planes, places + a * 32 + 16, m * map_rows + row - first)
+                            while done + 2 * lanes <= width:
+                                _interleave_pair(lanes, revision, line + done * 4, even + done * 2, odd + done * 2)
+                                done += 2 * lanes
+                            _interleave_part(
+                                lanes, revision, line + done * 4, even + done * 2, odd + done * 2, width - done
+                            )
+                            done = width
+                        for w in range(done, width):
+                            place = places + (a * step_w + w % step_w) * 16
+                            plane = _plane_line(planes, place, m * map_rows + row - first)
+                            _copy_one(line + w * 4, plane + w // step_w * 4, True)
+
+    return put
+
+
+@njit(nogil=True)
+def _plane_line(planes, place, row):
+    """The address of a row of the plane whose start and columns stand at ``place``."""
+    return planes + (_integer_at(place) + row * _integer_at(place + 8)) * 4
+
+
+@intrinsic
+def _integer_at(typingctx, where):
+    """The int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(vec.at(builder, args[0], I64))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _interleave_pair(typingctx, lanes, revision, target, even, odd):
+    """2 * lanes floats of target from lanes floats of even and of odd, in turn."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        target, even, odd = args[2:]
+        both = [vec.load(builder, width, even), vec.load(builder, width, odd)]
+        for i, values in enumerate(vec.zip_lanes(builder, *both)):
+            vec.store(builder, values, vec.offset(builder, target, 4 * width * i))
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 3), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _interleave_part(typingctx, lanes, revision, target, even, odd, count):
+    """count floats of target, fewer than 2 * lanes, from even and odd in turn."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+
+    def codegen(context, builder, signature, args):
+        target, even, odd, count = args[2:]
+        both = []
+        for start, extra in ((even, 1), (odd, 0)):
+            half = builder.lshr(builder.add(count, I64(extra)), I64(1))
+            both.append(vec.masked_load(builder, width, start, vec.first_lanes(builder, width, half)))
+        for i, values in enumerate(vec.zip_lanes(builder, *both)):
+            mask = vec.first_lanes(builder, width, builder.sub(count, I64(i * width)))
+            vec.masked_store(builder, values, vec.offset(builder, target, 4 * width * i), mask)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _copy_inside(typingctx, lanes, revision, target, source, low, high):
+    """target[i] = source[i] for the lanes low <= i < high, 0 for the others."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+    kind = vec.vector_type(width)
+
+    def codegen(context, builder, signature, args):
+        target, source, low, high = args[2:]
+        whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(width)))
+
+        def part():
+            above = builder.not_(vec.first_lanes(builder, width, low))
+            mask = builder.and_(above, vec.first_lanes(builder, width, high))
+            return [vec.masked_load(builder, width, source, mask)]
+
+        (values,) = vec.either(builder, whole, lambda: [vec.load(builder, width, source)], part, kind)
+        vec.store(builder, values, target)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _copy_even(typingctx, lanes, revision, target, source, low, high):
+    """target[i] = source[2 i] where low <= 2 i < high, 0 elsewhere."""
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+    width, _ = numbers
+    kind = vec.vector_type(width)
+
+    def codegen(context, builder, signature, args):
+        target, source, low, high = args[2:]
+        whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(2 * width)))
+        halves = (source, vec.offset(builder, source, 4 * width))
+
+        def part():
+            loaded = []
+            for i, half in enumerate(halves):
+                first, end = (builder.sub(limit, I64(i * width)) for limit in (low, high))
+                mask = builder.and_(
+                    builder.not_(vec.first_lanes(builder, width, first)), vec.first_lanes(builder, width, end)
+                )
+                loaded.append(vec.masked_load(builder, width, half, mask))
+            return loaded
+
+        loaded = vec.either(builder, whole, lambda: [vec.load(builder, width, half) for half in halves], part, kind)
+        vec.store(builder, vec.even_lanes(builder, *loaded), target)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def _copy_one(typingctx, target, source, inside):
+    """The float at source, or 0 without reading when it is not inside."""
+
+    def codegen(context, builder, signature, args):
+        target, source, inside = args
+        (value,) = vec.either(
+            builder,
+            inside,
+            lambda: [builder.load(vec.at(builder, source, vec.F32))],
+            lambda: [vec.F32(0.0)],
+            vec.F32,
+        )
+        builder.store(value, vec.at(builder, target, vec.F32))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.boolean), codegen

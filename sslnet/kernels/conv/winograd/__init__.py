@@ -1,0 +1,10 @@
+"""Convolutions of 3 x 3 by Winograd's method: fewer multiplications, for more additions.
+
+    matrices.py      the transforms
+    choose.py        which tile, and whether it pays
+    loop.py          forward and the gradient of the input
+    weight_grad.py   the gradient of the weights
+    microkernels.py  the transforms of a tile
+
+Ref: Lavin, Gray 2016, "Fast algorithms for convolutional neural networks"
+"""

@@ -1,0 +1,308 @@
+"""The engine for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
+
+Vectors hold channels on the way in and filters on the way out, so images of any width fill them. Rows of tiles, of one
+image or of several, go through three stages together: pixels to V (positions, channels, tiles), a matrix product with the
+transformed weights at each position, products to pixels.
+
+Largest errors, relative to the largest output, of normal weights and inputs with up to 512 channels: F(2x2, 3x3) 1e-6,
+F(4x4, 3x3) 2e-5, F(2x2, 5x5) and F(4x4, 5x5) 2e-5, gradients of 5x5 weights 4e-5; of the sums as they stand: 1e-6.
+
+Ref: Lavin and Gray 2016, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.microkernels import filter_tile
+from sslnet.kernels.conv.packing import Blocks, address, record, threads_for
+from sslnet.kernels.conv.transposes import load_transposed, store_tile
+from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS
+from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
+from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros, scratch, scratch_address
+from sslnet.kernels.runtime.threads import num_parts, parallel
+from sslnet.kernels.simd.vector import VectorUnit, call_tile
+
+OUTPUTS = {3: (2, 4), 5: (2, 4)}
+"""m of F(m x m, r x r), by r."""
+BLOCK_BYTES = 512 * 1024
+"""What V and the products of a block of tiles may take, to stay in the second-level cache."""
+SMALL_TRANSFORM = 1 << 17
+"""Floats of transformed weights below which one thread packs faster."""
+LEAST_TILES = 28
+MANY_WEIGHTS = 4 * 1024 * 1024
+LEAST_TILES_OF_MANY = 64
+"""Tiles of a block nevertheless, more when the transformed weights take more than MANY_WEIGHTS bytes: each block brings
+all weights in once."""
+
+
+@dataclass(frozen=True)
+class WinogradTile:
+    """Outputs of a tile, m x m; in the product, ``vectors`` of filters by ``tiles`` tiles in registers."""
+
+    m: int
+    vectors: int
+    tiles: int
+
+    @property
+    def name(self) -> str:
+        return f"winograd {self.m}x{self.m} {self.vectors}x{self.tiles}"
+
+
+def fits(g: ConvGeometry) -> bool:
+    """Whether the kernel is one of these, and the padding leaves no output without a tap."""
+    square = g.kernel_h == g.kernel_w and g.kernel_h in OUTPUTS
+    plain = g.stride_h == g.stride_w == g.dilation_h == g.dilation_w == 1
+    return square and plain and g.pad_h < g.kernel_h and g.pad_w < g.kernel_w
+
+
+def split_units(units: int, columns: int, in_product: int, tile_bytes: int, weight_bytes: int) -> tuple[int, int, int]:
+    """Rows of ``columns`` tiles: those of a thread, those that go through the stages together, and the tiles of those,
+    filled up to a multiple of ``in_product``. What fits into the cache, and is filled up least.
+
+    tile_bytes, weight_bytes   what a tile takes in V and the products, and all weights
+    """
+    own = -(-units // min(num_parts(), units))
+    least = LEAST_TILES_OF_MANY if weight_bytes > MANY_WEIGHTS else LEAST_TILES
+    most = min(max(1, max(least, BLOCK_BYTES // tile_bytes) // columns), own)
+
+    def filled(rows: int) -> int:
+        return -(-rows * columns // in_product) * in_product
+
+    block = min(range(most, most // 2, -1), key=lambda rows: -(-own // rows) * filled(rows))
+    return own, block, filled(block)
+
+
+def spread_bytes(floats: int) -> int:
+    """The distance of planes of that size: an odd number of cache lines, so that they do not all fall into few sets."""
+    return (-(-floats * 4 // 64) | 1) * 64
+
+
+class WinogradEngine:
+    """Runs one convolution, or the gradient of its input; pack first.
+
+    lasting   False: weights are packed into memory that all such engines share, good until another of them packs
+    """
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        unit: VectorUnit,
+        tile: WinogradTile,
+        *,
+        relu: bool = False,
+        backward: bool = False,
+        lasting: bool = True,
+    ) -> None:
+        g = self.geometry = geometry
+        self.tile = tile
+        self.backward = backward
+        r, lanes = g.kernel_h, unit.lanes
+        n = tile.m + r - 1
+        positions = n * n
+        self.height, self.width, out_h, out_w = g.height, g.width, g.out_h, g.out_w
+        pad_h, pad_w = g.pad_h, g.pad_w
+        channels, filters = g.group_channels, g.group_filters
+        if backward:
+            self.height, self.width, out_h, out_w = out_h, out_w, self.height, self.width
+            pad_h, pad_w = r - 1 - pad_h, r - 1 - pad_w
+            channels, filters = filters, channels
+        padded = -(-filters // lanes) * lanes
+        self.blocks = Blocks(min(tile.vectors * lanes, padded), padded)
+        rows, columns = -(-out_h // tile.m), -(-out_w // tile.m)
+        self.units = g.batch * rows
+        weight_bytes = g.groups * positions * channels * padded * 4
+        tile_bytes = positions * (channels + padded) * 4
+        _, block_units, most_tiles = split_units(self.units, columns, tile.tiles, tile_bytes, weight_bytes)
+        channel_blocks = -(-channels // lanes)
+        v_position = spread_bytes(channel_blocks * most_tiles * lanes)
+        product_position = spread_bytes(most_tiles * padded)
+        stage_columns = columns * tile.m + r - 1
+        self.sizes = {
+            "winograd stage": ((min(block_units, rows) * tile.m + r - 1) * stage_columns + 2 * lanes) * lanes,
+            "winograd v": positions * v_position // 4,
+            "winograd products": positions * product_position // 4,
+            "winograd band": (tile.m * (out_w + lanes) + tile.m * tile.m + lanes) * lanes,
+        }
+        self.offsets = (np.arange(channels) // lanes * most_tiles * lanes + np.arange(channels) % lanes) * 4
+        self.weight_position = channels * padded
+        self.lasting = lasting
+        self.weights_shape = (g.groups, positions, channels * padded)
+        self.weights = aligned_empty(self.weights_shape if lasting else 0)
+        self.packed_size = prod(self.weights_shape)
+        self.pack_units = g.groups * padded // lanes
+        self.transposed_size = channels * r * r * lanes + lanes**2
+        self.filters = filters
+        self.bias = aligned_zeros((g.groups, padded))
+        self.zeros = aligned_zeros(self.blocks.width)
+        self.constants = address(self.bias), address(self.zeros)
+        counts = [self.blocks.width // lanes, padded % self.blocks.width // lanes]
+        products = [filter_tile(unit, count, 1, tile.tiles, lanes) if count else 0 for count in counts]
+        self.tiles = np.array(
+            [
+                stage_rows(unit), transform(unit, INPUT, tile.m, r), *products,
+                transform(unit, OUTPUT, tile.m, r), store_tile(unit),
+            ],
+            np.int64,
+        )  # fmt: skip
+        self.packers = np.array([load_transposed(unit), transform(unit, WEIGHTS, tile.m, r)], np.int64)
+        self.numbers = record(
+            groups=g.groups, channels=channels, height=self.height, width=self.width, filters=filters, padded=padded,
+            block_width=self.blocks.width, lanes=lanes, out_h=out_h, out_w=out_w, pad_h=pad_h, pad_w=pad_w, m=tile.m, r=r, n=n,
+            positions=positions, rows=rows, columns=columns, tile_tiles=tile.tiles, block_units=block_units,
+            most_tiles=most_tiles, v_position=v_position, product_position=product_position,
+            weight_position=self.weight_position, stage_columns=stage_columns, relu=relu, backward=backward,
+        )  # fmt: skip
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        return self.units * int(self.numbers["columns"][0]) * prod(self.weights_shape)
+
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        if not self.lasting:
+            self.weights = scratch("winograd weights", self.packed_size)
+        most = 1 if self.packed_size < SMALL_TRANSFORM else None
+        parallel(self._pack, self.pack_units, address(weights), self.transposed_size, most=most)
+        self.bias[:, : self.filters] = 0 if bias is None else bias.reshape(-1, self.filters)
+
+    def run_at(self, source: int, target: int) -> None:
+        parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
+
+    def _pack(self, u0: int, u1: int, thread: int, weights: int, size: int) -> None:
+        _pack_units(
+            u0, u1, self.numbers, self.packers, scratch_address("conv window", size), weights, address(self.weights)
+        )
+
+    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
+        stage, v, products, band = (scratch_address(slot, size) for slot, size in self.sizes.items())
+        _run_units(
+            u0, u1, self.numbers, self.tiles, self.offsets, address(self.weights), *self.constants, stage, v,
+            products, band, source, target,
+        )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _pack_units(u0, u1, numbers, packers, transposed, weights, packed):
+    """Transformed weights of the units u0 .. u1, lanes filters each: packed[group][position][block][channel][filter]."""
+    n = numbers[0]
+    vectors = n.padded // n.lanes
+    taps = n.r * n.r
+    size = n.lanes * 4
+    for u in range(u0, u1):
+        group, f = u // vectors, u % vectors * n.lanes
+        if n.backward:
+            for c in range(n.channels):
+                first = weights + ((group * n.channels + c) * n.filters + f) * taps * 4
+                call_tile(packers[0], (first, taps * 4, n.filters - f, taps, transposed + c * taps * size, n.lanes))
+            start, step = transposed + (taps - 1) * size, -size
+        else:
+            columns = n.channels * taps
+            first = weights + (group * n.filters + f) * columns * 4
+            call_tile(packers[0], (first, columns * 4, n.filters - f, columns, transposed, n.lanes))
+            start, step = transposed, size
+        block = f // n.block_width * n.block_width
+        own = min(n.block_width, n.padded - block)
+        target = packed + (group * n.positions * n.weight_position + block * n.channels + f - block) * 4
+        position = n.weight_position * 4
+        call_tile(
+            packers[1],
+            (
+                start, n.r * step, step, target, n.n * position, position, n.channels, taps * size, own * 4, np.int64(0)
+            ),
+        )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _run_units(
+    u0, u1, numbers, tiles, offsets, packed, bias, zeros, stage, v, products, band, source, target
+):  # fmt: skip
+    """Rows of tiles u0 .. u1 of all images."""
+    n = numbers[0]
+    size = n.lanes * 4
+    for u in range(u0, u1, n.block_units):
+        last = min(u + n.block_units, u1)
+        for group in range(n.groups):
+            for c in range(0, n.channels, n.lanes):
+                at = v + c * n.most_tiles * 4
+                one = u
+                while one < last:
+                    image, first = one // n.rows, one % n.rows
+                    count = min(n.rows - first, last - one)
+                    channel = (image * n.groups + group) * n.channels + c
+                    rows = count * n.m + n.r - 1
+                    call_tile(
+                        tiles[0],
+                        (
+                            source + channel * n.height * n.width * 4, n.height * n.width * 4, n.channels - c,
+                            n.height, n.width, first * n.m - n.pad_h, -n.pad_w, rows, n.stage_columns, stage,
+                        ),
+                    )  # fmt: skip
+                    for row in range(count):
+                        line = stage + row * n.m * n.stage_columns * size
+                        call_tile(
+                            tiles[1],
+                            (
+                                line, n.stage_columns * size, size, at, n.n * n.v_position, n.v_position,
+                                n.columns, n.m * size, size, np.int64(0),
+                            ),
+                        )  # fmt: skip
+                        at += n.columns * size
+                    one += count
+            _multiply(n, (last - u) * n.columns, tiles, offsets, packed, group, zeros, v, products)
+            for f in range(0, n.filters, n.lanes):
+                _leave(n, u, last, group, f, tiles, bias, products, band, target)
+
+
+@njit(nogil=True, cache=True)
+def _multiply(n, count, tiles, offsets, packed, group, zeros, v, products):
+    """products[position][block][tile][filter] = sum over channels of v[position][channel][tile] * weight."""
+    weights = packed + group * n.positions * n.weight_position * 4
+    for position in range(n.positions):
+        for f in range(0, n.padded, n.block_width):
+            width = min(n.block_width, n.padded - f)
+            which = 2 if width == n.block_width else 3
+            for t in range(0, count, n.tile_tiles):
+                call_tile(
+                    tiles[which],
+                    (
+                        weights + (position * n.weight_position + f * n.channels) * 4, np.int64(offsets.ctypes.data),
+                        n.channels, v + position * n.v_position + t * n.lanes * 4, np.int64(0),
+                        products + position * n.product_position + (f * n.most_tiles + t * width) * 4, zeros,
+                    ),
+                )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _leave(n, u, last, group, f, tiles, bias, products, band, target):
+    """Products of lanes filters from f on to outputs."""
+    block = f // n.block_width * n.block_width
+    width = min(n.block_width, n.padded - block)
+    size = n.lanes * 4
+    at = products + (block * n.most_tiles + f - block) * 4
+    for one in range(u, last):
+        image, row = one // n.rows, one % n.rows
+        # From the last tile back to the first: what a tile writes beyond the row its neighbour below overwrites.
+        call_tile(
+            tiles[4],
+            (
+                at + (n.columns - 1) * width * 4, n.n * n.product_position, n.product_position,
+                band + (n.columns - 1) * n.m * size, n.out_w * size, size, n.columns, -width * 4, -n.m * size,
+                bias + (group * n.padded + f) * 4,
+            ),
+        )  # fmt: skip
+        at += n.columns * width * 4
+        maps = (image * n.groups + group) * n.filters + f
+        top = row * n.m
+        call_tile(
+            tiles[5],
+            (
+                band, np.int64(1), min(n.m, n.out_h - top) * n.out_w,
+                target + (maps * n.out_h + top) * n.out_w * 4, n.out_h * n.out_w * 4, n.filters - f, n.relu,
+            ),
+        )  # fmt: skip

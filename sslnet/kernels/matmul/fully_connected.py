@@ -1,0 +1,126 @@
+"""Products of the rows of few images with a large matrix: what the fully connected layer is made of.
+
+    plan_dot(images, rows, columns).run(a, w, y, bias, relu=True)   y = a w^T + bias   a (images, columns)
+    plan_sum(images, rows, columns).run(a, w, y, bias, relu=True)   y = a w + bias     a (images, rows)
+    plan_outer(images, rows, columns).run(a, b, w)                  w += a^T b         a (images, rows), b (images, columns)
+
+w (rows, columns) is read, or added to, once and in its own layout: nothing is to be packed when it changes. Arrays are
+C-contiguous float32 of any alignment, and nothing outside them is read or written. For a given number of threads the same
+input gives the same bits. One plan is not to be run by two threads at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sslnet.kernels.conv.geometry import check_array
+from sslnet.kernels.matmul.blas import add_product, multiply
+from sslnet.kernels.matmul.loops import DotEngine, OuterEngine, ProductShape, SumEngine
+from sslnet.kernels.simd.vector import GENERIC, VectorUnit, vector_unit
+
+__all__ = ["OuterPlan", "ProductPlan", "plan_dot", "plan_outer", "plan_sum"]
+
+SMALL = 1 << 19
+"""Multiply-adds below which BLAS is faster, for it begins sooner."""
+FEW_ROWS = 24
+"""Rows of w below which bringing sums in and out takes longer than what is added to them."""
+FEW_IMAGES = 2
+"""Images below which y = a w is a matrix and a vector, which BLAS brings together at the speed of memory."""
+
+
+class ProductPlan:
+    """y = a w^T + bias (dot), or y = a w + bias (sum), then ReLU if asked for."""
+
+    def __init__(self, shape: ProductShape, engine: Any, *, dot: bool) -> None:
+        self.engine = engine
+        self.w_shape = shape.rows, shape.columns
+        self.a_shape = shape.images, shape.columns if dot else shape.rows
+        self.y_shape = shape.images, shape.rows if dot else shape.columns
+
+    @property
+    def kernel(self) -> str:
+        """Engine and tile, for reports."""
+        return self.engine.kernel
+
+    def run(
+        self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
+    ) -> None:
+        """The product; negative outputs become 0 if relu.  [overwrites y]"""
+        check_array("a", a, self.a_shape)
+        check_array("w", w, self.w_shape)
+        check_array("y", y, self.y_shape)
+        if bias is not None:
+            check_array("bias", bias, self.y_shape[1:])
+        self.engine.run(a, w, y, bias, relu)
+
+
+class OuterPlan:
+    """w += a^T b."""
+
+    def __init__(self, shape: ProductShape, engine: Any) -> None:
+        self.shape = shape
+        self.engine = engine
+
+    @property
+    def kernel(self) -> str:
+        """Engine and tile, for reports."""
+        return self.engine.kernel
+
+    def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
+        """The products of every image, summed over the images.  [accumulates into w]"""
+        s = self.shape
+        check_array("a", a, (s.images, s.rows))
+        check_array("b", b, (s.images, s.columns))
+        check_array("w", w, (s.rows, s.columns))
+        self.engine.run(a, b, w)
+
+
+def plan_dot(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
+    """y (images, rows) = a (images, columns) w^T + bias; unit: the vector unit when it is not to be the machine's best."""
+    shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
+    return ProductPlan(shape, BlasProduct(dot=True) if _suits_blas(shape, unit) else DotEngine(shape, unit), dot=True)
+
+
+def plan_sum(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
+    """y (images, columns) = a (images, rows) w + bias; unit as in plan_dot."""
+    shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
+    blas = _suits_blas(shape, unit) or rows < FEW_ROWS or images < FEW_IMAGES
+    return ProductPlan(shape, BlasProduct(dot=False) if blas else SumEngine(shape, unit), dot=False)
+
+
+def plan_outer(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> OuterPlan:
+    """w += a^T b; unit as in plan_dot."""
+    shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
+    return OuterPlan(shape, BlasOuter() if _suits_blas(shape, unit) else OuterEngine(shape, unit))
+
+
+def _suits_blas(shape: ProductShape, unit: VectorUnit) -> bool:
+    """Whether the product is small, or the machine has no multiply-add instruction that is known of."""
+    return shape.multiply_adds < SMALL or unit == GENERIC
+
+
+class BlasProduct:
+    """What DotEngine (dot) and SumEngine compute, by BLAS."""
+
+    kernel = "blas"
+
+    def __init__(self, *, dot: bool) -> None:
+        self.dot = dot
+
+    def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
+        multiply(a, w.T if self.dot else w, y)
+        if bias is not None:
+            y += bias
+        if relu:
+            np.maximum(y, 0, out=y)
+
+
+class BlasOuter:
+    """What OuterEngine computes, by BLAS."""
+
+    kernel = "blas"
+
+    def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
+        add_product(a.T, b, w)

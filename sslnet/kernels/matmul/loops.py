@@ -1,0 +1,287 @@
+"""The engines of the fully connected layer: how tiles pass over a matrix w (rows, columns) and the rows of few images.
+
+Each is made once per shape. A thread packs what it needs of the small matrix block by block of columns, so that the
+block stays in its second-level cache while the rows of w go by. Threads share out the rows of w (DotEngine) or its
+columns, so that no two write the same place and nothing is summed over threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.conv.packing import address, record, threads_for
+from sslnet.kernels.matmul.microkernels import dot_tile, outer_tile, sum_tile
+from sslnet.kernels.matmul.packing import copy_blocks, copy_vectors, put_vectors
+from sslnet.kernels.runtime.memory import aligned_zeros, scratch, scratch_address
+from sslnet.kernels.runtime.threads import parallel
+from sslnet.kernels.simd.vector import VectorUnit, call_tile
+
+ROW_BYTES = 2048
+"""Of a row of w that several tiles of images meet: the rows of a tile, and those fetched for the next one, are to stay in
+the first-level cache."""
+SLOWLY = 8
+"""Tiles of images from which on the next rows come in slowly enough that twice as much of a row can be had at a time."""
+BLOCK_BYTES = 256 * 1024
+"""What the small matrix takes in a block of columns."""
+AHEAD = 8
+"""Tiles by which w is fetched ahead along its rows."""
+
+
+@dataclass(frozen=True)
+class ProductShape:
+    """The sizes of w, and how many images there are."""
+
+    images: int
+    rows: int
+    columns: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.images * self.rows * self.columns
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds that take as long as all of it: to bring in an element of w takes as long as four."""
+        return self.multiply_adds + 4 * self.rows * self.columns
+
+
+class DotEngine:
+    """y = a w^T + bias, then ReLU if asked for: a (images, columns), y (images, rows)."""
+
+    def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
+        self.shape = shape
+        most_rows, most_images = _dot_sizes(unit, shape.images)
+        rows, images = _even(shape.rows, most_rows), _even(shape.images, most_images)
+        blocks = -(-shape.images // images)
+        vectors = -(-shape.columns // unit.lanes)
+        chunk = vectors
+        if blocks > 1:
+            chunk = _even(vectors, ROW_BYTES // unit.bytes * (1 if blocks < SLOWLY else 2))
+        # Alone a tile's rows go by once, and the processor itself sees what comes next.
+        ahead = -(-rows // blocks) if blocks > 1 else 0
+        self.kernel = f"dot {rows}x{images}"
+        self.units = -(-shape.rows // rows)
+        self.packed_size = chunk * blocks * images * unit.lanes
+        self.no_bias = aligned_zeros(shape.rows)
+        self.tiles = np.array([copy_vectors(unit), dot_tile(unit, rows, images, ahead)], np.int64)
+        self.numbers = record(
+            images=shape.images, rows=shape.rows, columns=shape.columns, lanes=unit.lanes, tile_rows=rows,
+            tile_images=images, blocks=blocks, chunk=chunk, ahead=ahead,
+        )  # fmt: skip
+
+    def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
+        first = address(self.no_bias if bias is None else bias)
+        most = threads_for(self.shape.work)
+        parallel(self._part, self.units, address(a), address(w), address(y), first, relu, most=most)
+
+    def _part(self, u0: int, u1: int, thread: int, a: int, w: int, y: int, first: int, relu: bool) -> None:
+        packed = scratch_address("fc images", self.packed_size)
+        _run_dot(u0, u1, self.numbers, self.tiles, a, w, y, first, packed, relu)
+
+
+class SumEngine:
+    """y = a w + bias, then ReLU if asked for: a (images, rows), y (images, columns)."""
+
+    def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
+        self.shape = shape
+        most_rows, vectors = _sum_sizes(unit)
+        rows = _even(shape.rows, most_rows)
+        width = vectors * unit.lanes
+        blocks = -(-shape.rows // rows)
+        self.kernel = f"sum {rows}x{vectors}"
+        self.units = -(-shape.columns // width)
+        chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
+        self.sums_size = chunk * shape.images * width
+        self.packed_size = blocks * shape.images * rows
+        self.tiles = np.array([copy_blocks(unit), sum_tile(unit, rows, vectors), put_vectors(unit)], np.int64)
+        self.numbers = record(
+            images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows, width=width,
+            blocks=blocks, chunk=chunk,
+        )  # fmt: skip
+
+    def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
+        packed = scratch_address("fc factors", self.packed_size)
+        _pack_factors(self.numbers, self.tiles[0], address(a), packed)
+        first = 0 if bias is None else address(bias)
+        most = threads_for(self.shape.work)
+        parallel(self._part, self.units, packed, address(w), address(y), first, relu, most=most)
+
+    def _part(self, u0: int, u1: int, thread: int, packed: int, w: int, y: int, first: int, relu: bool) -> None:
+        sums = scratch("fc sums", self.sums_size)
+        _run_sum(u0, u1, self.numbers, self.tiles, packed, w, y, first, sums, relu)
+
+
+class OuterEngine:
+    """w += a^T b: a (images, rows), b (images, columns)."""
+
+    def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
+        self.shape = shape
+        most_rows, vectors = _outer_sizes(unit)
+        rows = _even(shape.rows, most_rows)
+        width = vectors * unit.lanes
+        blocks = -(-shape.rows // rows)
+        self.kernel = f"outer {rows}x{vectors}"
+        self.units = -(-shape.columns // width)
+        chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
+        self.own_size = chunk * shape.images * width
+        self.packed_size = blocks * shape.images * rows
+        self.tiles = np.array([copy_blocks(unit), outer_tile(unit, rows, vectors), copy_vectors(unit)], np.int64)
+        self.numbers = record(
+            images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows,
+            width=width, blocks=blocks, chunk=chunk, lanes=unit.lanes,
+        )  # fmt: skip
+
+    def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
+        packed = scratch_address("fc factors", self.packed_size)
+        _pack_factors(self.numbers, self.tiles[0], address(a), packed)
+        parallel(self._part, self.units, packed, address(b), address(w), most=threads_for(self.shape.work))
+
+    def _part(self, u0: int, u1: int, thread: int, packed: int, b: int, w: int) -> None:
+        _run_outer(u0, u1, self.numbers, self.tiles, packed, b, w, scratch_address("fc images", self.own_size))
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the fewest even parts of count, each at most most."""
+    return -(-count // -(-count // most))
+
+
+def _dot_sizes(unit: VectorUnit, images: int) -> tuple[int, int]:
+    """Rows (a vector's lanes at most) and images of a dot_tile, so that its sums and one step's vectors fit the registers."""
+    if unit.registers < 32:
+        return 3, 4
+    if images < 4:
+        return 4, images
+    return (6, 4) if unit.lanes >= 6 else (4, 6)
+
+
+def _sum_sizes(unit: VectorUnit) -> tuple[int, int]:
+    """Rows and vectors of a sum_tile. More than eight rows a power of two apart would not fit beside each other into the
+    first-level cache."""
+    return (4, 3) if unit.registers < 32 else (8, 3)
+
+
+def _outer_sizes(unit: VectorUnit) -> tuple[int, int]:
+    """Rows and vectors of an outer_tile."""
+    return (6, 2) if unit.registers < 32 else (6, 4)
+
+
+@njit(nogil=True, cache=True)
+def _pack_factors(numbers, copy, a, packed):
+    """a (images, rows) as (blocks, images, rows of a tile)."""
+    n = numbers[0]
+    call_tile(copy, (a, n.rows * 4, n.images, n.rows, packed, n.tile_rows, n.blocks))
+
+
+@njit(nogil=True, cache=True)
+def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
+    """Rows of the units u0 .. u1; a unit is a tile's rows."""
+    n = numbers[0]
+    vector_bytes, w_step = n.lanes * 4, n.columns * 4
+    unit_bytes = n.tile_rows * w_step
+    vectors = (n.columns + n.lanes - 1) // n.lanes
+    for k in range(0, vectors, n.chunk):
+        steps = min(n.chunk, vectors - k)
+        columns = min(n.columns - k * n.lanes, steps * n.lanes)
+        block_bytes = steps * n.tile_images * vector_bytes
+        for j in range(n.blocks):
+            image = j * n.tile_images
+            call_tile(
+                tiles[0],
+                (
+                    a + image * w_step + k * vector_bytes, w_step, n.images - image, columns, packed + j * block_bytes,
+                    n.tile_images, vector_bytes, steps, n.tile_images * vector_bytes,
+                ),
+            )  # fmt: skip
+        last = k + steps == vectors
+        for u in range(u0, u1):
+            row = u * n.tile_rows
+            block = w + u * unit_bytes + k * vector_bytes
+            following = block + unit_bytes
+            if u + 1 == u1:
+                following = w + u0 * unit_bytes + (k + steps) * vector_bytes
+            for j in range(n.blocks):
+                image = j * n.tile_images
+                call_tile(
+                    tiles[1],
+                    (
+                        block, w_step, n.rows - row, columns // n.lanes, columns % n.lanes, packed + j * block_bytes,
+                        y + (image * n.rows + row) * 4, n.rows * 4, n.images - image, first + row * 4 if k == 0 else 0,
+                        np.int64(relu and last), following + j * n.ahead * w_step,
+                    ),
+                )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
+    """Columns of the units u0 .. u1; a unit is a tile's columns."""
+    n = numbers[0]
+    w_step, tile_bytes = n.columns * 4, n.width * 4
+    block_bytes, sums_bytes = n.images * n.tile_rows * 4, n.images * tile_bytes
+    own = np.int64(sums.ctypes.data)
+    chunks = (u1 - u0 + n.chunk - 1) // n.chunk
+    for c in range(chunks):
+        start, end = u0 + (u1 - u0) * c // chunks, u0 + (u1 - u0) * (c + 1) // chunks
+        sums[: (end - start) * n.images * n.width] = 0
+        for block in range(n.blocks):
+            row = block * n.tile_rows
+            for u in range(start, end):
+                ahead = _ahead(u, start, end) * tile_bytes
+                if u + AHEAD >= end:
+                    ahead += n.tile_rows * w_step
+                call_tile(
+                    tiles[1],
+                    (
+                        w + row * w_step + u * tile_bytes, w_step, n.rows - row, n.columns - u * n.width,
+                        packed + block * block_bytes, own + (u - start) * sums_bytes, n.images, ahead,
+                    ),
+                )  # fmt: skip
+        for u in range(start, end):
+            bias = first + u * tile_bytes if first != 0 else 0
+            call_tile(
+                tiles[2],
+                (
+                    own + (u - start) * sums_bytes, tile_bytes, n.images, min(n.width, n.columns - u * n.width),
+                    y + u * tile_bytes, w_step, bias, np.int64(relu),
+                ),
+            )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
+    """Columns of the units u0 .. u1; a unit is a tile's columns."""
+    n = numbers[0]
+    w_step, tile_bytes = n.columns * 4, n.width * 4
+    block_bytes, own_bytes = n.images * n.tile_rows * 4, n.images * tile_bytes
+    chunks = (u1 - u0 + n.chunk - 1) // n.chunk
+    for c in range(chunks):
+        start, end = u0 + (u1 - u0) * c // chunks, u0 + (u1 - u0) * (c + 1) // chunks
+        for u in range(start, end):
+            call_tile(
+                tiles[2],
+                (
+                    b + u * tile_bytes, w_step, n.images, n.columns - u * n.width, own + (u - start) * own_bytes,
+                    n.images, tile_bytes, n.width // n.lanes, n.lanes * 4,
+                ),
+            )  # fmt: skip
+        for block in range(n.blocks):
+            row = block * n.tile_rows
+            for u in range(start, end):
+                ahead = _ahead(u, start, end) * tile_bytes
+                if u + AHEAD >= end:
+                    ahead += n.tile_rows * w_step
+                call_tile(
+                    tiles[1],
+                    (
+                        w + row * w_step + u * tile_bytes, w_step, n.rows - row, n.columns - u * n.width,
+                        packed + block * block_bytes, own + (u - start) * own_bytes, n.images, ahead,
+                    ),
+                )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _ahead(u, start, end):
+    """How many units lie from u to the one that is AHEAD tiles later; at the end of the row it goes on from the start."""
+    return AHEAD if u + AHEAD < end else (u + AHEAD - end) % (end - start) + start - u

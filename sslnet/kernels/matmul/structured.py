@@ -1,0 +1,96 @@
+"""The product of a fully connected layer without the rows and columns of its weights that are zero throughout.
+
+    kept = keep_product(images, weights, bias)   None where too few are zero for it to pay
+    kept.run(x, y, relu=True)                    y = x w^T + bias   x (images, columns), y (images, rows)
+
+The weights that are left are copied once, so this is for weights that do not change. What is left out counts as zero: an
+infinite x times a zero weight is nothing here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sslnet.kernels.conv.geometry import check_array
+from sslnet.kernels.conv.sparse.pattern import find_kept, hardly_zero
+from sslnet.kernels.matmul.fully_connected import plan_dot
+from sslnet.kernels.runtime.memory import scratch
+
+WORTH = 0.7
+"""Weights that are left, as a part of all, up to which leaving out the others pays."""
+SMALL = 1 << 16
+"""Weights below which choosing columns takes longer than multiplying all."""
+
+
+class KeptProduct:
+    """y = x w^T + bias over the kept rows and columns of w.
+
+    rows, columns   sorted indices of what is kept
+    weights         (kept rows, kept columns), C-contiguous
+    bias            (all rows,) or None
+    shape           (rows, columns) of the whole
+    """
+
+    def __init__(
+        self,
+        images: int,
+        rows: np.ndarray,
+        columns: np.ndarray,
+        weights: np.ndarray,
+        bias: np.ndarray | None,
+        shape: tuple[int, int],
+    ) -> None:
+        self.x_shape, self.y_shape = (images, shape[1]), (images, shape[0])
+        self.rows = rows if len(rows) < shape[0] else None
+        self.columns = columns if len(columns) < shape[1] else None
+        self.weights = weights
+        self.bias = np.zeros(shape[0], np.float32) if bias is None else bias.copy()
+        self.kept_bias = self.bias[rows]
+        self.plan = plan_dot(images, *weights.shape) if weights.size else None
+
+    @property
+    def kernel(self) -> str:
+        """Engine and tile, for reports."""
+        return f"kept {self.plan.kernel}" if self.plan is not None else "kept nothing"
+
+    def run(self, x: np.ndarray, y: np.ndarray, *, relu: bool = False) -> None:
+        """The product; negative outputs become 0 if relu.  [overwrites y]"""
+        check_array("x", x, self.x_shape)
+        check_array("y", y, self.y_shape)
+        images, (rows, columns) = len(x), self.weights.shape
+        if self.columns is not None:
+            chosen = scratch("kept x", images * columns).reshape(images, columns)
+            np.take(x, self.columns, axis=1, out=chosen, mode="clip")
+            x = chosen
+        if self.rows is None:
+            self._multiply(x, y, relu)
+            return
+        found = scratch("kept y", images * rows).reshape(images, rows)
+        self._multiply(x, found, relu)
+        y[...] = np.maximum(self.bias, 0) if relu else self.bias
+        y[:, self.rows] = found
+
+    def _multiply(self, x: np.ndarray, y: np.ndarray, relu: bool) -> None:
+        if self.plan is not None:
+            self.plan.run(x, self.weights, y, self.kept_bias, relu=relu)
+        elif y.size:
+            y[...] = np.maximum(self.kept_bias, 0) if relu else self.kept_bias
+
+
+def keep_product(
+    images: int, weights: np.ndarray, bias: np.ndarray | None, *, transpose: bool = False
+) -> KeptProduct | None:
+    """The product for these weights, or None where too few of their rows and columns are zero.
+
+    weights   (rows, columns), C-contiguous float32; (columns, rows) with transpose
+    bias      (rows,) or None
+    """
+    if weights.size < SMALL or hardly_zero(weights):
+        return None
+    kept = find_kept(weights)
+    if kept.share > WORTH:
+        return None
+    (rows,), (columns,) = (kept.columns, kept.filters) if transpose else (kept.filters, kept.columns)
+    left = weights[np.ix_(columns, rows)].T if transpose else weights[np.ix_(rows, columns)]
+    shape = weights.shape[::-1] if transpose else weights.shape
+    return KeptProduct(images, rows, columns, np.ascontiguousarray(left), bias, shape)

@@ -1,0 +1,391 @@
+"""Channel-wise normalisation in as few passes as it takes: moments; y = a (x - mean) + c, then ReLU; and their gradients.
+
+Rows are the values of one channel of one image: (images, channels, values), float32, C-contiguous. Ranges are over channels,
+so that what a channel gets does not depend on the number of threads, and a channel's second pass finds it in the cache.
+Sums run in float32, each vector lane its own, over blocks of some thousand values, and in float64 over the blocks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+from sslnet.kernels.conv.packing import address
+from sslnet.kernels.runtime.jit import spread
+from sslnet.kernels.simd import vector as vec
+from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, call_tile, compiled, literal_values, vector_unit
+
+BLOCK = 4096
+"""Values of a channel that are summed in float32."""
+UNROLLED = 4
+"""Vectors of a turn of the loop: sums of their own hide how long an addition takes."""
+
+
+class Normalization:
+    """The passes over activations of one shape (images, channels, values)."""
+
+    def __init__(self, shape: tuple[int, int, int], unit: VectorUnit | None = None) -> None:
+        unit = unit or vector_unit()
+        self.shape = shape
+        self.images, self.channels, self.values = shape
+        self.cost = self.images * self.values
+        self.tiles = np.array([moments(unit), affine(unit), grad_sums(unit), grad(unit)], np.int64)
+        self.numbers = np.array([self.images, self.channels, self.values], np.int64)
+
+    def normalize(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        table: np.ndarray,
+        gamma: np.ndarray,
+        beta: np.ndarray,
+        eps: float,
+        relu: bool,
+    ) -> None:
+        """Mean and biased variance of each channel, and y = gamma (x - mean) / sqrt(variance + eps) + beta, then ReLU.
+
+        x, y         may be one array
+        table        (channels, 4) float64: mean, variance, 1 / sqrt(variance + eps) are put here  [overwrites it]
+        gamma, beta  (channels) float32
+        """
+        arrays = (address(x), address(y), table, gamma, beta, eps, int(relu))
+        spread(_normalize, self.channels, self.cost, self.numbers, self.tiles, *arrays)
+
+    def apply(
+        self, x: np.ndarray, y: np.ndarray, table: np.ndarray, gamma: np.ndarray, beta: np.ndarray, relu: bool
+    ) -> None:
+        """y = gamma (x - mean) inverse + beta, then ReLU, with mean and inverse from the table."""
+        arrays = (address(x), address(y), table, gamma, beta, int(relu))
+        spread(_apply, self.channels, self.cost, self.numbers, self.tiles, *arrays)
+
+    def gradient(
+        self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, table: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
+        through: np.ndarray, relu: bool, fixed: bool, sums: np.ndarray,
+    ) -> None:  # fmt: skip
+        """The gradient of ``normalize`` (of ``apply`` when fixed) by x, and the sums that those by gamma and beta are.
+
+        With dz = dy where the output is positive (everywhere without ReLU): sums = sum of dz (x - mean) inverse, sum of dz;
+        dx = gamma inverse (dz - mean of dz - x' mean of dz x'), x' = (x - mean) inverse; gamma inverse dz when fixed.
+
+        dx      may be dy; None: not wanted. If it is another array, dy becomes dz times ``through``  [overwrites dy]
+        through (channels) float32: what the chain multiplies with behind its first layer
+        sums    (channels, 2) float64  [overwrites it]
+        """
+        addresses = (address(x), address(dy), address(dx) if dx is not None else 0)
+        arrays = (*addresses, table, gamma, beta, through, int(relu), fixed, sums)
+        spread(_gradient, self.channels, self.cost, self.numbers, self.tiles, *arrays)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _normalize(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, eps, relu):
+    images, channels, values = numbers[0], numbers[1], numbers[2]
+    found = np.empty(8, np.float32)
+    for c in range(c0, c1):
+        _moments(numbers, tiles[0], x, c, found, table[c])
+        table[c, 2] = 1 / np.sqrt(table[c, 1] + eps)
+        found[0], found[1], found[2] = table[c, 0], table[c, 2] * gamma[c], beta[c]
+        first, step = c * values * 4, channels * values * 4
+        call_tile(tiles[1], (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _moments(numbers, tile, x, c, found, row):
+    """row[0], row[1] = mean and biased variance of a channel. The sums are those of x less the mean of the first row, so
+    that a large mean costs no digits."""
+    images, channels, values = numbers[0], numbers[1], numbers[2]
+    first, step = x + c * values * 4, channels * values * 4
+    where = np.int64(found.ctypes.data)
+    block = max(1, BLOCK // values)
+    count = images * values
+    found[0] = 0
+    call_tile(tile, (first, step, 1, values, where))
+    found[0] = np.float32(found[4] / values)
+    shift = np.float64(found[0])
+    total = square = 0.0
+    for n in range(0, images, block):
+        call_tile(tile, (first + n * step, step, min(block, images - n), values, where))
+        total += np.float64(found[4])
+        square += np.float64(found[5])
+    off = total / count
+    row[0] = shift + off
+    row[1] = max(square / count - off * off, 0.0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _apply(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, relu):
+    images, channels, values = numbers[0], numbers[1], numbers[2]
+    found = np.empty(8, np.float32)
+    for c in range(c0, c1):
+        found[0], found[1], found[2] = table[c, 0], table[c, 2] * gamma[c], beta[c]
+        first, step = c * values * 4, channels * values * 4
+        call_tile(tiles[1], (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _gradient(c0, c1, thread, numbers, tiles, x, dy, dx, table, gamma, beta, through, relu, fixed, sums):
+    images, channels, values = numbers[0], numbers[1], numbers[2]
+    found = np.empty(8, np.float32)
+    where = np.int64(found.ctypes.data)
+    block = max(1, BLOCK // values)
+    count = images * values
+    step = channels * values * 4
+    for c in range(c0, c1):
+        first = c * values * 4
+        inverse = table[c, 2]
+        found[0], found[1], found[2] = table[c, 0], inverse * gamma[c], beta[c]
+        total = dot = 0.0
+        for n in range(0, images, block):
+            rows = min(block, images - n)
+            call_tile(tiles[2], (x + first + n * step, dy + first + n * step, step, rows, values, where, relu))
+            total += np.float64(found[4])
+            dot += np.float64(found[5])
+        sums[c, 0], sums[c, 1] = dot * inverse, total
+        if dx != 0:
+            level, slope = (0.0, 0.0) if fixed else (total / count, dot / count * inverse * inverse)
+            found[3], found[4], found[5] = level, slope, found[1]
+            call_tile(tiles[3], (x + first, dy + first, dx + first, step, images, values, where, relu))
+            if dx != dy:
+                found[3], found[4], found[5] = 0, 0, through[c]
+                call_tile(tiles[3], (x + first, dy + first, dy + first, step, images, values, where, relu))
+
+
+# What follows is called for one channel: rows ``step`` bytes apart. ``found`` is the address of 8 floats:
+# mean, factor, shift, level; found[4] and found[5] are what sums are put into, and further numbers of ``grad``.
+
+
+@cache
+def moments(unit: VectorUnit) -> int:
+    """found[4], found[5] = sum of x - found[0], and of its square.  (x, step, rows, values, found)"""
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(5)
+    def tile(x, step, rows, values, found):
+        _moments_tile(lanes, revision, x, step, rows, values, found)
+
+    return tile
+
+
+@intrinsic(prefer_literal=True)
+def _moments_tile(typingctx, lanes, revision, x, step, rows, values, found):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+
+    def codegen(context, builder, signature, args):
+        b, width = builder, numbers[0]
+        x, step, rows, values, found = args[2:]
+        mean = vec.broadcast(b, width, found)
+
+        def add(loaded, mask, sums):
+            v = b.fsub(loaded[0], mean)
+            if mask is not None:
+                v = b.select(mask, v, vec.zeros(width))
+            return [b.fadd(sums[0], v), vec.multiply_add(b, v, v, sums[1])]
+
+        _store_sums(b, width, found, _sum_rows(b, width, [x], step, rows, values, add))
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 5), codegen
+
+
+@cache
+def affine(unit: VectorUnit) -> int:
+    """y = factor (x - mean) + shift, then ReLU.  (x, y, step, rows, values, found, relu)"""
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(7)
+    def tile(x, y, step, rows, values, found, relu):
+        _affine_tile(lanes, revision, x, y, step, rows, values, found, relu)
+
+    return tile
+
+
+@intrinsic(prefer_literal=True)
+def _affine_tile(typingctx, lanes, revision, x, y, step, rows, values, found, relu):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+
+    def codegen(context, builder, signature, args):
+        b, width = builder, numbers[0]
+        x, y, step, rows, values, found, relu = args[2:]
+        mean, factor, shift = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in range(3))
+        least = vec.least_value(b, width, relu)
+
+        def value(loaded):
+            return vec.at_least(b, vec.multiply_add(b, b.fsub(loaded[0], mean), factor, shift), least)
+
+        _map_rows(b, width, [x], y, step, rows, values, value)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 7), codegen
+
+
+@cache
+def grad_sums(unit: VectorUnit) -> int:
+    """found[4], found[5] = sum of dz, and of dz (x - mean).  (x, dy, step, rows, values, found, relu)"""
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(7)
+    def tile(x, dy, step, rows, values, found, relu):
+        _grad_sums_tile(lanes, revision, x, dy, step, rows, values, found, relu)
+
+    return tile
+
+
+@intrinsic(prefer_literal=True)
+def _grad_sums_tile(typingctx, lanes, revision, x, dy, step, rows, values, found, relu):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+
+    def codegen(context, builder, signature, args):
+        b, width = builder, numbers[0]
+        x, dy, step, rows, values, found, relu = args[2:]
+        above = _positive_part(b, width, found, relu)
+
+        def add(loaded, mask, sums):
+            v, dz = above(*loaded)
+            # Behind the end of a row dz is 0.
+            return [b.fadd(sums[0], dz), vec.multiply_add(b, v, dz, sums[1])]
+
+        _store_sums(b, width, found, _sum_rows(b, width, [x, dy], step, rows, values, add))
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 7), codegen
+
+
+@cache
+def grad(unit: VectorUnit) -> int:
+    """dx = found[5] (dz - level - slope (x - mean)), level = found[3], slope = found[4].
+
+    (x, dy, dx, step, rows, values, found, relu)
+    """
+    lanes, revision = unit.lanes, REVISION
+
+    @compiled(8)
+    def tile(x, dy, dx, step, rows, values, found, relu):
+        _grad_tile(lanes, revision, x, dy, dx, step, rows, values, found, relu)
+
+    return tile
+
+
+@intrinsic(prefer_literal=True)
+def _grad_tile(typingctx, lanes, revision, x, dy, dx, step, rows, values, found, relu):
+    numbers = literal_values(lanes, revision)
+    if numbers is None:
+        return None
+
+    def codegen(context, builder, signature, args):
+        b, width = builder, numbers[0]
+        x, dy, dx, step, rows, values, found, relu = args[2:]
+        factor, level, slope = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in (5, 3, 4))
+        downhill = b.fsub(vec.zeros(width), slope)
+        above = _positive_part(b, width, found, relu)
+
+        def value(loaded):
+            v, dz = above(*loaded)
+            return b.fmul(factor, vec.multiply_add(b, v, downhill, b.fsub(dz, level)))
+
+        _map_rows(b, width, [x, dy], dx, step, rows, values, value)
+        return context.get_dummy_value()
+
+    return types.void(lanes, revision, *[types.int64] * 8), codegen
+
+
+def _positive_part(b: Any, width: int, found: Any, relu: Any) -> Any:
+    """(x, dy) -> x - mean, and dy where factor (x - mean) + shift, rounded as ``affine`` does, is positive; dy without ReLU."""
+    mean, factor, shift = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in range(3))
+    least = vec.least_value(b, width, relu)
+
+    def above(x, dy):
+        v = b.fsub(x, mean)
+        # Not a number counts as positive: it goes on into the gradient.
+        positive = b.fcmp_unordered(">", vec.multiply_add(b, v, factor, shift), least)
+        return v, b.select(positive, dy, vec.zeros(width))
+
+    return above
+
+
+def _sum_rows(b: Any, width: int, arrays: list[Any], step: Any, rows: Any, values: Any, add: Any) -> list[Any]:
+    """Two vectors of sums over all values; add(vectors of the arrays, mask or None, sums) -> sums."""
+
+    def turn(many):
+        def one(state):
+            places, sums = state[: len(arrays)], state[len(arrays) :]
+            following = list(sums)
+            for i in range(many):
+                loaded = [vec.load(b, width, vec.offset(b, place, 4 * width * i)) for place in places]
+                following[2 * i : 2 * i + 2] = add(loaded, None, sums[2 * i : 2 * i + 2])
+            return [*(vec.offset(b, place, 4 * width * many) for place in places), *following]
+
+        return one
+
+    in_turn, left, rest, mask = _parts(b, width, values)
+
+    def row(state):
+        starts = state[: len(arrays)]
+        now = vec.counted_loop(b, in_turn, state, turn(UNROLLED))
+        now = vec.counted_loop(b, left, now, turn(1))
+        places, sums = now[: len(arrays)], now[len(arrays) :]
+
+        def tail():
+            loaded = [vec.masked_load(b, width, place, mask) for place in places]
+            return add(loaded, mask, sums[:2])
+
+        last = vec.either(b, b.icmp_signed(">", rest, I64(0)), tail, lambda: sums[:2], vec.vector_type(width))
+        return [*(b.add(start, step) for start in starts), *last, *sums[2:]]
+
+    sums = vec.counted_loop(b, rows, [*arrays, *[vec.zeros(width)] * 2 * UNROLLED], row)[len(arrays) :]
+    while len(sums) > 2:
+        half = len(sums) // 2
+        sums = [b.fadd(one, other) for one, other in zip(sums[:half], sums[half:])]
+    return sums
+
+
+def _map_rows(
+    b: Any, width: int, arrays: list[Any], target: Any, step: Any, rows: Any, values: Any, value: Any
+) -> None:
+    """target = value(vectors of the arrays), everywhere."""
+
+    def turn(many):
+        def one(state):
+            for i in range(many):
+                loaded = [vec.load(b, width, vec.offset(b, place, 4 * width * i)) for place in state[:-1]]
+                vec.store(b, value(loaded), vec.offset(b, state[-1], 4 * width * i))
+            return [vec.offset(b, place, 4 * width * many) for place in state]
+
+        return one
+
+    in_turn, left, rest, mask = _parts(b, width, values)
+
+    def row(starts):
+        now = vec.counted_loop(b, in_turn, starts, turn(UNROLLED))
+        now = vec.counted_loop(b, left, now, turn(1))
+        with b.if_then(b.icmp_signed(">", rest, I64(0))):
+            loaded = [vec.masked_load(b, width, place, mask) for place in now[:-1]]
+            vec.masked_store(b, value(loaded), now[-1], mask)
+        return [b.add(start, step) for start in starts]
+
+    vec.counted_loop(b, rows, [*arrays, target], row)
+
+
+def _parts(b: Any, width: int, values: Any) -> tuple[Any, Any, Any, Any]:
+    """A row in turns of UNROLLED vectors, single vectors, and a rest of values with its mask."""
+    vectors = b.sdiv(values, I64(width))
+    rest = b.srem(values, I64(width))
+    return (
+        b.sdiv(vectors, I64(UNROLLED)),
+        b.srem(vectors, I64(UNROLLED)),
+        rest,
+        vec.first_lanes(b, width, rest),
+    )
+
+
+def _store_sums(b: Any, width: int, found: Any, sums: list[Any]) -> None:
+    for i, total in enumerate(sums):
+        b.store(vec.sum_lanes(b, total), vec.at(b, vec.offset(b, found, 16 + 4 * i), vec.F32))

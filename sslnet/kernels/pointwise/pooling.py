@@ -1,0 +1,342 @@
+"""Windows of planes: their maximum, mean, a value drawn from them, and the gradients; ranges are over planes.
+
+x, dx   (planes, H, W)                     kh, kw, sh, sw, ph, pw   window, stride, padding
+y, dy   (planes, out_h, out_w)             place   (planes, out_h, out_w)  int32, h * W + w of the value taken, -1 for none
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from sslnet.kernels.runtime.counter_rng import random_bits
+from sslnet.kernels.runtime.jit import kernel
+
+_LOWEST = np.finfo(np.float32).min
+_UNIT = 2.0**-32
+_VECTOR = 16
+
+
+# MAX and AVE first reduce the kw neighbours along the plane at every pixel at once: the plane, padded where it must be, is
+# one long row, and what passes from one row into the next is never used. Then, for each row of windows, kh rows of that
+# are reduced, and the windows wanted are picked. Long loops without conditions are what makes vectors, and no branch
+# depends on the values. Unsigned numbers index them: one that might be negative costs the vectors.
+
+
+@kernel
+def _starts(out, stride, pad, size):
+    """Where each window starts along one axis of the padded plane; behind the image one place is as good as another."""
+    result = np.empty(out, np.uint64)
+    for r in range(out):
+        result[r] = min(r * stride, pad + size)
+    return result
+
+
+@kernel
+def _sizes(rows, columns, kw):
+    """Of all the sums or maxima along the plane, and of a row of them: whole vectors, for what is left over goes slowly."""
+    line = -(-(columns - kw + 1) // _VECTOR) * _VECTOR
+    return -(-((rows - 1) * columns + line) // _VECTOR) * _VECTOR, line
+
+
+@kernel
+def _place(image, plane, columns, start):
+    """Rows of the image into the plane, ``columns`` apart, from ``start`` on."""
+    height, width = np.uint64(image.shape[0]), np.uint64(image.shape[1])
+    source = image.reshape(-1)
+    if width == columns:
+        height, width = np.uint64(1), np.uint64(source.size)
+    for h in range(height):
+        a, b = h * width, h * np.uint64(columns) + np.uint64(start)
+        for q in range(width):
+            plane[b + q] = source[a + q]
+
+
+@kernel
+def _take(plane, image, columns, start):
+    """The inverse of _place."""
+    height, width = np.uint64(image.shape[0]), np.uint64(image.shape[1])
+    target = image.reshape(-1)
+    if width == columns:
+        height, width = np.uint64(1), np.uint64(target.size)
+    for h in range(height):
+        a, b = h * width, h * np.uint64(columns) + np.uint64(start)
+        for q in range(width):
+            target[a + q] = plane[b + q]
+
+
+@njit(inline="always")
+def _largest(line, from_, start, taps, apart, best, which):
+    """best = the largest of ``taps`` values, ``apart`` from each other, from line[start:] on, the first of equal ones;
+    which = its entry of from_, and its distance added."""
+    p0, p1, n1 = np.uint64(start), np.uint64(start + min(1, taps - 1) * apart), np.int32(min(1, taps - 1) * apart)
+    p2, n2 = np.uint64(start + 2 * apart), np.int32(2 * apart)
+    if taps <= 2:  # one tap is compared with itself, which changes nothing
+        for q in range(np.uint64(best.size)):
+            most, index = line[p0 + q], from_[p0 + q]
+            value, other = line[p1 + q], np.int32(from_[p1 + q] + n1)
+            which[q] = other if value > most else index
+            best[q] = value if value > most else most
+    else:
+        for q in range(np.uint64(best.size)):
+            most, index = line[p0 + q], from_[p0 + q]
+            value, other = line[p1 + q], np.int32(from_[p1 + q] + n1)
+            index, most = (other if value > most else index), (value if value > most else most)
+            value, other = line[p2 + q], np.int32(from_[p2 + q] + n2)
+            which[q] = other if value > most else index
+            best[q] = value if value > most else most
+    for tap in range(3, taps):
+        p, n = np.uint64(start + tap * apart), np.int32(tap * apart)
+        for q in range(np.uint64(best.size)):
+            value, other, most, index = line[p + q], np.int32(from_[p + q] + n), best[q], which[q]
+            which[q] = other if value > most else index
+            best[q] = value if value > most else most
+
+
+@kernel
+def max_forward(i0, i1, thread, x, y, place, kh, kw, sh, sw, ph, pw):
+    """Over planes. Along the rows first, then down: so the maximum found is the first one in reading order."""
+    height, width = x.shape[1], x.shape[2]
+    out_h, out_w = y.shape[1], y.shape[2]
+    down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
+    rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
+    lines, line = _sizes(rows, columns, kw)
+    plane, place_of = np.empty(lines + kw, x.dtype), np.empty(rows * columns, np.int32)
+    plane[:] = _LOWEST
+    place_of[:] = -1
+    for q in range(height * width):
+        place_of[(ph + q // width) * columns + pw + q % width] = q
+    along, along_which = np.empty(lines, x.dtype), np.empty(lines, np.int32)
+    none = np.zeros(plane.size, np.int32)
+    best, which = np.empty(line, x.dtype), np.empty(line, np.int32)
+    out, index = y.reshape(-1), place.reshape(-1)
+    for i in range(i0, i1):
+        _place(x[i], plane, columns, ph * columns + pw)
+        _largest(plane, none, 0, kw, 1, along, along_which)
+        for r in range(out_h):
+            start = down[r] * np.uint64(columns)
+            _largest(along, along_which, start, kh, columns, best, which)
+            o = np.uint64((i * out_h + r) * out_w)
+            for q in range(np.uint64(out_w)):
+                p = right[q]
+                out[o + q] = best[p]
+                index[o + q] = place_of[start + p + np.uint64(which[p])]
+
+
+@njit(inline="always")
+def _most(line, start, taps, apart, best):
+    """best = the largest of ``taps`` values, ``apart`` from each other, from line[start:] on."""
+    p0, p1, p2 = np.uint64(start), np.uint64(start + min(1, taps - 1) * apart), np.uint64(start + 2 * apart)
+    if taps <= 2:  # one tap is compared with itself, which changes nothing
+        for q in range(np.uint64(best.size)):
+            most, value = line[p0 + q], line[p1 + q]
+            best[q] = value if value > most else most
+    else:
+        for q in range(np.uint64(best.size)):
+            most, value = line[p0 + q], line[p1 + q]
+            most = value if value > most else most
+            value = line[p2 + q]
+            best[q] = value if value > most else most
+    for tap in range(3, taps):
+        p = np.uint64(start + tap * apart)
+        for q in range(np.uint64(best.size)):
+            value, most = line[p + q], best[q]
+            best[q] = value if value > most else most
+
+
+@kernel
+def max_values(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
+    """max_forward without the places: down first, for the rows of windows alone, then along those."""
+    height, width = x.shape[1], x.shape[2]
+    out_h, out_w = y.shape[1], y.shape[2]
+    down = _starts(out_h, sh, ph, height)
+    rows, columns = max(down[-1] + kh, ph + height), max((out_w - 1) * sw + kw, pw + width)
+    line = -(-columns // _VECTOR) * _VECTOR
+    plane = np.empty(rows * columns + line, x.dtype)
+    best, along = np.empty(line + kw, x.dtype), np.empty(line, x.dtype)
+    plane[:] = _LOWEST
+    best[:] = _LOWEST
+    out, step = y.reshape(-1), np.uint64(sw)
+    for i in range(i0, i1):
+        _place(x[i], plane, columns, ph * columns + pw)
+        for r in range(out_h):
+            _most(plane, down[r] * np.uint64(columns), kh, columns, best[:line])
+            _most(best, 0, kw, 1, along)
+            o = np.uint64((i * out_h + r) * out_w)
+            for q in range(np.uint64(out_w)):
+                out[o + q] = along[q * step]
+
+
+@kernel
+def max_whole(i0, i1, thread, x, y, place):
+    """The maximum of each plane and its place.  x (planes, pixels)"""
+    for i in range(i0, i1):
+        plane = x[i]
+        most, index = plane[0], 0
+        for q in range(plane.size):
+            if plane[q] > most:
+                most, index = plane[q], q
+        y[i], place[i] = most, index
+
+
+@kernel
+def scatter(i0, i1, thread, dy, place, dx):
+    """dx = 0, then dy added at each place.  (planes, pixels) each"""
+    size = np.uint32(dx.shape[1])
+    for i in range(i0, i1):
+        above, where, below = dy[i], place[i], dx[i]
+        below[:] = 0
+        for q in range(above.size):
+            p = np.uint32(where[q])  # -1 becomes the largest number
+            if p < size:
+                below[p] += above[q]
+
+
+@kernel
+def _share(out, kernel_size, stride, pad, size):
+    """1 / the number of pixels, padding included, that each window has along one axis; 0 for a window without."""
+    result = np.zeros(out, np.float64)
+    for r in range(out):
+        start = r * stride - pad
+        pixels = min(start + kernel_size, size + pad) - start
+        if pixels > 0:
+            result[r] = 1.0 / pixels
+    return result
+
+
+@kernel
+def _shares(down, along, shares):
+    """The same for all windows of a plane: the products."""
+    for r in range(down.size):
+        for q in range(along.size):
+            shares[r * along.size + q] = down[r] * along[q]
+    return shares
+
+
+@njit(inline="always")
+def _sum(line, start, taps, apart, total):
+    """total = the sum of ``taps`` values, ``apart`` from each other, from line[start:] on."""
+    p0, p1, p2 = np.uint64(start), np.uint64(start + apart), np.uint64(start + 2 * apart)
+    if taps == 1:
+        for q in range(np.uint64(total.size)):
+            total[q] = line[p0 + q]
+    elif taps == 2:
+        for q in range(np.uint64(total.size)):
+            total[q] = line[p0 + q] + line[p1 + q]
+    else:
+        for q in range(np.uint64(total.size)):
+            total[q] = line[p0 + q] + line[p1 + q] + line[p2 + q]
+        for tap in range(3, taps):
+            p = np.uint64(start + tap * apart)
+            for q in range(np.uint64(total.size)):
+                total[q] += line[p + q]
+
+
+@kernel
+def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
+    """Over planes."""
+    height, width = x.shape[1], x.shape[2]
+    out_h, out_w = y.shape[1], y.shape[2]
+    shares = _shares(
+        _share(out_h, kh, sh, ph, height), _share(out_w, kw, sw, pw, width), np.empty(out_h * out_w, x.dtype)
+    )
+    down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
+    rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
+    if rows == kh == height and columns == kw == width:
+        flat, size = x.reshape(-1), np.uint64(height * width)
+        for i in range(np.uint64(i0), np.uint64(i1)):
+            whole = x.dtype.type(0)
+            for q in range(size):
+                whole += flat[i * size + q]
+            y[i, 0, 0] = whole * shares[0]
+        return
+    lines, line = _sizes(rows, columns, kw)
+    plane, along, total = np.zeros(lines + kw, x.dtype), np.empty(lines, x.dtype), np.empty(line, x.dtype)
+    out = y.reshape(-1)
+    for i in range(i0, i1):
+        _place(x[i], plane, columns, ph * columns + pw)
+        _sum(plane, 0, kw, 1, along)
+        for r in range(out_h):
+            _sum(along, down[r] * np.uint64(columns), kh, columns, total)
+            a = np.uint64(r * out_w)
+            o = np.uint64(i * out_h * out_w) + a
+            for q in range(np.uint64(out_w)):
+                out[o + q] = total[right[q]] * shares[a + q]
+
+
+@kernel
+def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw):
+    """Over planes; the adjoint, step by step from the last."""
+    height, width = dx.shape[1], dx.shape[2]
+    out_h, out_w = dy.shape[1], dy.shape[2]
+    shares = _shares(
+        _share(out_h, kh, sh, ph, height), _share(out_w, kw, sw, pw, width), np.empty(out_h * out_w, dx.dtype)
+    )
+    down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
+    rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
+    if rows == kh == height and columns == kw == width:
+        for i in range(i0, i1):
+            dx[i] = dy[i, 0, 0] * shares[0]
+        return
+    size = -(-rows * columns // _VECTOR) * _VECTOR
+    # With zeros in front of both, so that the sums of the values before a pixel can be taken everywhere.
+    spread_down, spread_along = np.zeros((kh - 1) * columns + size, dx.dtype), np.zeros(kw - 1 + size, dx.dtype)
+    windows, total, plane = spread_down[(kh - 1) * columns :], spread_along[kw - 1 :], np.empty(size, dx.dtype)
+    above = dy.reshape(-1)
+    for i in range(i0, i1):
+        for r in range(out_h):
+            a = np.uint64(r * out_w)
+            o, p = np.uint64(i * out_h * out_w) + a, down[r] * np.uint64(columns)
+            for q in range(np.uint64(out_w)):
+                windows[p + right[q]] = above[o + q] * shares[a + q]
+        _sum(spread_down, 0, kh, columns, total)
+        _sum(spread_along, 0, kw, 1, plane)
+        _take(plane, dx[i], columns, ph * columns + pw)
+
+
+@kernel
+def draw_forward(i0, i1, thread, x, y, place, key, kh, kw, sh, sw):
+    """Over planes: the first value at which the running sum of the window reaches a uniform share of its sum."""
+    height, width = x.shape[1], x.shape[2]
+    out_h, out_w = y.shape[1], y.shape[2]
+    for i in range(i0, i1):
+        for r in range(out_h):
+            for q in range(out_w):
+                total, running, index = 0.0, 0.0, -1
+                for h in range(r * sh, min(r * sh + kh, height)):
+                    for w in range(q * sw, min(q * sw + kw, width)):
+                        total += x[i, h, w]
+                level = random_bits(key, np.uint64((i * out_h + r) * out_w + q)) * _UNIT * total
+                y[i, r, q] = 0
+                for h in range(r * sh, min(r * sh + kh, height)):
+                    for w in range(q * sw, min(q * sw + kw, width)):
+                        running += x[i, h, w]
+                        if index < 0 and running >= level:
+                            index = h * width + w
+                            y[i, r, q] = x[i, h, w]
+                place[i, r, q] = index
+
+
+@kernel
+def weigh(i0, i1, thread, x, y, dy, dx, backward, kh, kw, sh, sw):
+    """Over planes: y = sum of x^2 / sum of x of each window, 0 where that is 0; or backward, dx = dy (2 x - y) / sum of x."""
+    height, width = x.shape[1], x.shape[2]
+    for i in range(i0, i1):
+        if backward:
+            dx[i] = 0
+        for r in range(y.shape[1]):
+            for q in range(y.shape[2]):
+                total, squares = 0.0, 0.0
+                for h in range(r * sh, min(r * sh + kh, height)):
+                    for w in range(q * sw, min(q * sw + kw, width)):
+                        v = x[i, h, w]
+                        total += v
+                        squares += v * v
+                value = squares / total if total > 0 else 0.0
+                if not backward:
+                    y[i, r, q] = value
+                elif total > 0:
+                    slope = dy[i, r, q] / total
+                    for h in range(r * sh, min(r * sh + kh, height)):
+                        for w in range(q * sw, min(q * sw + kw, width)):
+                            dx[i, h, w] += slope * (2 * x[i, h, w] - value)

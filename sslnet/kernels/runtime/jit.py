@@ -1,0 +1,33 @@
+"""How the kernels of the layers are compiled and spread over the threads, said once.
+
+Two habits keep a loop vectorised: slice arrays before the inner loop and index from 0 (an index that might be negative
+costs ten times), and give an operation that works in place its array once, not twice (aliasing arrays fail the compiler's
+overlap test at run time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+from sslnet.kernels.runtime.denormals import flushed
+from sslnet.kernels.runtime.threads import parallel
+
+FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
+"""Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning, so that a diverged run shows."""
+
+kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+
+
+SMALL = 1 << 17
+"""Elements of work up to which one thread is done before another one has woken."""
+
+
+def spread(fn: Callable[..., object], n: int, cost: int, *args: Any) -> None:
+    """Calls fn(i0, i1, part, *args) over range(n), n items of ``cost`` elements, on all threads; little work stays on this one."""
+    if n * cost > SMALL:
+        parallel(fn, n, *args)
+        return
+    flushed(fn, 0, n, 0, *args)

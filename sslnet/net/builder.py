@@ -1,0 +1,119 @@
+"""Layers created one after the other, each with its blobs: which tops work in place, which get a blob of their own."""
+
+from __future__ import annotations
+
+from sslnet.blob import Blob
+from sslnet.errors import ShapeError
+from sslnet.layers import LAYERS
+from sslnet.layers.base import Context, Layer, LayerDefinition
+from sslnet.net.backward import backward_needs
+from sslnet.net.layer_graph import LayerGraph
+from sslnet.net.parameters import collect_params
+
+
+class Builder:
+    """Puts a net's layers together, one ``add`` after the other; ``graph`` gives what was built."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.layers: list[Layer] = []
+        self.names: list[str] = []
+        self.bottoms: list[list[Blob]] = []
+        self.tops: list[list[Blob]] = []
+        self.bottom_names: list[list[str]] = []
+        self.top_names: list[list[str]] = []
+        self.loss_weights: list[list[float]] = []
+        self.blobs: dict[str, Blob] = {}
+        self._kept: set[Blob] = set()
+        """Blobs whose data must stay as their layer wrote it: its backward pass reads them."""
+
+    def add(self, definition: LayerDefinition) -> None:
+        """Creates one layer and its tops, sets it up and propagates shapes.
+
+        raises DefinitionError, ShapeError for what the layer says wrong, or what does not fit
+        """
+        param = definition.param
+        layer = LAYERS[param.type](definition, self.context)
+        bottom = [self.blobs[name] for name in param.bottom]
+        names = list(param.top)
+        if layer.IS_LOSS and not names:
+            names = [param.name if param.name not in self.blobs else f"{param.name}_loss"]
+        top = []
+        for j, name in enumerate(names):
+            if j < len(bottom) and name == param.bottom[j] and not self._must_stay(bottom[j], layer):
+                top.append(bottom[j])
+            else:
+                top.append(Blob(name=name, dtype=self.context.dtype))
+                self.blobs[name] = top[-1]
+        layer.setup(bottom, top)
+        try:
+            layer.reshape(bottom, top)
+        except ValueError as error:
+            raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
+        if self.context.backward and layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
+            self._kept.update(top)
+        given = list(param.loss_weight)
+        self.loss_weights.append(
+            [given[j] if j < len(given) else layer.default_loss_weight(j) for j in range(len(top))]
+        )
+        self.layers.append(layer)
+        self.names.append(layer.name)
+        self.bottoms.append(bottom)
+        self.tops.append(top)
+        self.bottom_names.append(list(param.bottom))
+        self.top_names.append(names)
+
+    def _must_stay(self, blob: Blob, layer: Layer) -> bool:
+        """Whether a layer that asks to work in place on the blob gets one of its own instead: what the blob holds is read
+        again, by the backward pass of the layer that made it or under another name (Flatten, Split).
+
+        raises DefinitionError for code of the user's own, which may know that it works in place
+        """
+        stays = blob in self._kept or not blob.owns("data")
+        if stays and layer.TYPE == "Python":
+            raise layer.error(
+                f'it cannot work in place on "{blob.name}", whose values are needed behind it as they are',
+                "top",
+                0,
+                value=True,
+                hint="give the top a name of its own",
+            )
+        return stays
+
+    def graph(self, *, force_backward: bool) -> LayerGraph:
+        """The layers and blobs of all that was added; parameters of one name are shared from now on.
+
+        raises DefinitionError, ShapeError where shared parameters disagree
+        """
+        learnable = collect_params(self.layers)
+        layer_needs, bottom_needs = backward_needs(
+            self.layers, self.bottoms, self.tops, self.loss_weights, force=force_backward
+        )
+        return LayerGraph(
+            layers=self.layers,
+            layer_names=self.names,
+            bottoms=self.bottoms,
+            tops=self.tops,
+            bottom_names=self.bottom_names,
+            top_names=self.top_names,
+            blobs=self.blobs,
+            versions=list(dict.fromkeys(blob for tops in self.tops for blob in tops)),
+            inputs=[name for layer, tops in zip(self.layers, self.top_names) if layer.TYPE == "Input" for name in tops],
+            outputs=self._outputs(),
+            layer_loss_weights=self.loss_weights,
+            params={layer.name: layer.blobs for layer in self.layers if layer.blobs},
+            learnable=learnable,
+            runs_backward=self.context.backward,
+            layer_need_backward=layer_needs,
+            bottom_need_backward=bottom_needs,
+        )
+
+    def _outputs(self) -> list[str]:
+        """The blobs that no layer reads, in the order in which they are made."""
+        made: dict[str, None] = {}
+        for bottoms, tops in zip(self.bottom_names, self.top_names):
+            for name in bottoms:
+                made.pop(name, None)
+            for name in tops:
+                made[name] = None
+        return list(made)

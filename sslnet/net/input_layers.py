@@ -1,0 +1,99 @@
+"""Nets whose data come by hand: Input layers in the place of the layers that bring data from outside.
+
+Comparing two nets, or timing one, wants the same data in both and nothing read twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.layers import LAYERS
+from sslnet.prototxt import Definition
+
+if TYPE_CHECKING:
+    from sslnet.net.net import Net
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def is_source(param: Any) -> bool:
+    """Whether a layer definition brings data from outside (an Input layer included)."""
+    cls = LAYERS.get(param.type)
+    return cls is not None and cls.IS_SOURCE
+
+
+def source_shapes(net: Net) -> dict[str, tuple[int, ...]]:
+    """The shapes of the blobs that the net's source layers make, by blob name."""
+    return {
+        name: blob.shape
+        for layer, names, tops in zip(net.layers, net.top_names, net.tops)
+        if layer.IS_SOURCE
+        for name, blob in zip(names, tops)
+    }
+
+
+def with_inputs(definition: Definition, shapes: Shapes) -> Definition:
+    """The definition with Input layers of the same names and rules in place of its source layers.
+
+    A source layer with a top of unknown shape stays as it is. Positions in the file stay right for all other layers.
+    """
+    message = pb.NetParameter()
+    message.CopyFrom(definition.message)
+    for layer in message.layer:
+        if is_source(layer) and all(top in shapes for top in layer.top):
+            layer.CopyFrom(input_layer(layer, shapes))
+    if message.input and all(name in shapes for name in message.input):
+        message.ClearField("input_dim")
+        message.ClearField("input_shape")
+        for name in message.input:
+            message.input_shape.add().dim.extend(shapes[name])
+    return definition.with_message(message)
+
+
+def input_layer(source: Any, shapes: Shapes) -> Any:
+    """The Input layer with the tops, and the include and exclude rules, of a source layer's definition."""
+    layer = pb.LayerParameter(name=source.name, type="Input", top=source.top)
+    layer.include.extend(source.include)
+    layer.exclude.extend(source.exclude)
+    for top in source.top:
+        layer.input_param.shape.add().dim.extend(shapes[top])
+    return layer
+
+
+def copy_sources(source: Net, target: Net) -> None:
+    """The data that the source layers of one net hold, into the blobs of the same names of another, batch repeated or cut to its size."""
+    for name in source_shapes(target):
+        if name in source.blobs:
+            data, blob = source.blobs[name].data, target.blobs[name]
+            blob.data[...] = np.resize(data, blob.shape) if data.shape != blob.shape else data
+
+
+def fill_inputs(net: Net, seed: int = 0) -> bool:
+    """Puts normal random numbers into the net's inputs, zeros into labels (class 0 is always one); whether there were any."""
+    random = np.random.default_rng(seed)
+    labels = {
+        written_name(net, name)
+        for layer, names in zip(net.layers, net.bottom_names)
+        for j, name in enumerate(names)
+        if not layer.allow_force_backward(j)
+    }
+    for name in net.inputs:
+        blob = net.blobs[name]
+        blob.data[...] = 0 if name in labels else random.standard_normal(blob.shape)
+    return bool(net.inputs)
+
+
+def written_name(net: Net, name: str) -> str:
+    """The name that the definition gives a blob which a Split layer shows under another."""
+    makers = {
+        top: (layer, bottoms)
+        for layer, bottoms, tops in zip(net.layers, net.bottom_names, net.top_names)
+        for top in tops
+    }
+    while makers[name][0].TYPE == "Split":
+        name = makers[name][1][0]
+    return name

@@ -1,0 +1,140 @@
+"""Lifetimes: from which step to which the values of a blob matter, so that blobs whose lives do not overlap share memory.
+
+The steps of a plan are numbered 0 .. n - 1 as they run forward and n .. 2 n - 1 as they run backward, the last first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sslnet.blob import Blob
+from sslnet.layers.concat import Concat
+from sslnet.net.layer_graph import LayerGraph
+from sslnet.net.steps import JoinedStep, Step
+
+
+@dataclass
+class Life:
+    """Values that are first written in step ``first`` and read for the last time in step ``last``.
+
+    which   "data" or "diff";  blob: the one that they belong to, not one that shows them under another name
+    offset  where in the arena they lie, in bytes; -1: nowhere yet
+    inside  the life in whose memory they lie, ``at`` bytes from its beginning (bottoms of a Concat in its top)
+
+    The memory is theirs from step ``since`` to step ``until``: for longer than they live where others lie inside.
+    """
+
+    blob: Blob
+    which: str
+    first: int
+    last: int
+    offset: int = -1
+    inside: Life | None = None
+    at: int = 0
+
+    def __post_init__(self) -> None:
+        self.since, self.until = self.first, self.last
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.blob.nbytes
+
+    def overlaps(self, other: Life) -> bool:
+        """Whether there is a step in which both need their memory."""
+        return self.since <= other.until and other.since <= self.until
+
+    def put_inside(self, other: Life, at: int) -> None:
+        """Lies in the other's memory from now on, ``at`` bytes from its beginning."""
+        self.inside, self.at = other, at
+        outer: Life | None = other
+        while outer is not None:
+            outer.since, outer.until = min(outer.since, self.since), max(outer.until, self.until)
+            outer = outer.inside
+
+
+def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[Blob, str]]) -> list[Life]:
+    """The lives of all values that may share memory: none for what is kept, for what sources bring and outputs hold, and
+    for diffs that are read where nobody has written them (they are zero, and stay it).
+
+    kept   (blob, "data" or "diff") that stay readable
+
+    A net with layers whose shapes depend on the data (Filter, Python) keeps everything.
+    """
+    if any(layer.DYNAMIC for layer in graph.layers):
+        return []
+    watch = _Watch(graph, steps)
+    for i in range(len(steps)):
+        watch.forward(i)
+    if graph.runs_backward:
+        for i in reversed(range(len(steps))):
+            if graph.layer_need_backward[i]:
+                watch.backward(i)
+    fixed = {(blob.owner(which), which) for blob, which in kept} | watch.unwritten
+    for layer, tops in zip(graph.layers, graph.tops):
+        if layer.IS_SOURCE:
+            fixed |= {(top.owner(which), which) for top in tops for which in ("data", "diff")}
+    for name in graph.outputs:
+        fixed |= {(graph.blobs[name].owner(which), which) for which in ("data", "diff")}
+    own = set(graph.versions)
+    lives = {
+        (blob, which): Life(blob, which, first, last)
+        for (blob, which), (first, last) in watch.spans.items()
+        if (blob, which) not in fixed and blob in own and blob.count
+    }
+    for i, layer in enumerate(graph.layers):
+        if isinstance(layer, Concat) and layer.is_joint:
+            _put_inside(graph.bottoms[i], graph.tops[i][0], lives)
+    return list(lives.values())
+
+
+def _put_inside(bottoms: Sequence[Blob], top: Blob, lives: Mapping[tuple[Blob, str], Life]) -> None:
+    """Bottoms of a Concat which lie in its top one behind the other: where nobody else needs them, they are made there, and
+    there is nothing to copy; their diffs likewise."""
+    data, diff = lives.get((top, "data")), lives.get((top, "diff"))
+    at = 0
+    for bottom in bottoms:
+        part = lives.get((bottom, "data"))
+        if data is not None and part is not None and part.last == data.first:
+            part.put_inside(data, at)
+        part = lives.get((bottom, "diff"))
+        if diff is not None and part is not None and part.first == diff.last:
+            part.put_inside(diff, at)
+        at += bottom.nbytes
+
+
+class _Watch:
+    """Notes who touches what when. Steps that are joined count as one: what one of them touches lives through all."""
+
+    def __init__(self, graph: LayerGraph, steps: Sequence[Step]) -> None:
+        self.graph = graph
+        self.steps = steps
+        self.spans: dict[tuple[Blob, str], tuple[int, int]] = {}
+        self.unwritten: set[tuple[Blob, str]] = set()
+        self._begin: list[int] = []
+        for i, step in enumerate(steps):
+            self._begin.append(self._begin[-1] if isinstance(step, JoinedStep) and i else i)
+        self._end = [max(j for j, begin in enumerate(self._begin) if begin == own) for own in self._begin]
+
+    def forward(self, i: int) -> None:
+        for blob in (*self.graph.bottoms[i], *self.graph.tops[i]):
+            self._touch(blob, "data", self._begin[i], self._end[i])
+
+    def backward(self, i: int) -> None:
+        last = 2 * len(self.steps) - 1
+        times = last - self._end[i], last - self._begin[i]
+        for blob in self.steps[i].backward_reads():
+            self._touch(blob, "data", *times)
+        for top, weight in zip(self.graph.tops[i], self.graph.layer_loss_weights[i]):
+            key = (top.owner("diff"), "diff")
+            if not weight and key not in self.spans:
+                self.unwritten.add(key)
+            self._touch(top, "diff", *times)
+        for bottom, wanted in zip(self.graph.bottoms[i], self.graph.bottom_need_backward[i]):
+            if wanted:
+                self._touch(bottom, "diff", *times)
+
+    def _touch(self, blob: Blob, which: str, first: int, last: int) -> None:
+        key = (blob.owner(which), which)
+        known = self.spans.get(key, (first, last))
+        self.spans[key] = min(known[0], first), max(known[1], last)

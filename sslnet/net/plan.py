@@ -1,0 +1,116 @@
+"""The plan: the flat list of steps that a net runs, compiled from its graph.
+
+``sslnet.net.steps`` has the steps; which of them run, and which are joined, is decided here, in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sslnet.blob import Blob
+from sslnet.layers.batch_norm import BatchNorm
+from sslnet.layers.relu import ReLU
+from sslnet.layers.scale import Scale
+from sslnet.net.layer_graph import LayerGraph
+from sslnet.net.liveness import lifetimes
+from sslnet.net.memory_planner import Arena, Lease
+from sslnet.net.steps import FAST, EmptyStep, JoinedStep, Step, batch_norm
+
+
+class Plan:
+    """The steps of a net, one a layer, in order.
+
+    fused   let a step take over what the next layer does (only when the whole net runs)
+    plain   only the layers' own code, none of the faster steps
+    arena   the memory that blobs share, in a lean net;  kept: (blob, "data" or "diff") that have memory of their own
+
+    Made for the shapes that the blobs have now; other shapes need another plan.
+    """
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        *,
+        fused: bool,
+        plain: bool = False,
+        arena: Arena | None = None,
+        kept: Collection[tuple[Blob, str]] = (),
+    ) -> None:
+        self.fused = fused
+        self.held = False
+        self.steps: list[Step] = []
+        for i, layer in enumerate(graph.layers):
+            fast = None if plain else FAST.get(layer.TYPE)
+            step: type[Any] = fast if fast is not None and fast.takes(layer) else Step
+            if EmptyStep.takes(layer, graph.bottoms[i], graph.tops[i]):
+                step = EmptyStep
+            self.steps.append(step(layer, graph.bottoms[i], graph.tops[i], graph.bottom_need_backward[i]))
+        if arena is not None:
+            self._share_normalized()
+        if fused:
+            if not plain:
+                batch_norm.join(self.steps, graph.layer_need_backward)
+            self._join_relu()
+        self.runs = [step.forward for step in self.steps if not step.IDLE]
+        """What runs a forward pass, in order."""
+        self.lease = Lease(arena, lifetimes(graph, self.steps, kept)) if arena is not None else None
+
+    def hold_weights(self, held: bool) -> None:
+        """Lets steps keep what they make of the weights, which stay what they are at the next run until this is called
+        again: after every change, when they are held."""
+        self.held = held
+        for step in self.steps:
+            step.hold_weights(held)
+
+    @contextlib.contextmanager
+    def running(self, last: int) -> Iterator[None]:
+        """While its steps run: the blobs of a lean net have their memory, and what step ``last`` leaves to be read stays.
+
+        last   the step that the run ends with, as ``sslnet.net.liveness`` counts them
+        """
+        if self.lease is None:
+            yield
+            return
+        self.lease.take()
+        try:
+            yield
+        finally:
+            self.lease.give_back(last)
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether the memory that its blobs share still has what it has written there."""
+        return self.lease is None or self.lease.holds
+
+    def exempt(self, blob: Blob, which: str) -> None:
+        """Leaves the "data", or "diff", of a blob out of the memory that blobs share."""
+        if self.lease is not None:
+            self.lease.exempt(blob, which)
+
+    def _share_normalized(self) -> None:
+        """A Scale in place right behind a BatchNorm in place reads what that has kept, instead of keeping it as well.
+
+        In a lean net alone: in any other, the user may run the Scale on other values.
+        """
+        for step, after in zip(self.steps, self.steps[1:]):
+            norm, scale = step.layer, after.layer
+            if isinstance(norm, BatchNorm) and isinstance(scale, Scale) and norm.context.backward:
+                blob = step.top[0]
+                if step.bottom[0] is blob and after.bottom[0] is blob and after.top[0] is blob:
+                    scale.take_input(norm.normalized)
+
+    def _join_relu(self) -> None:
+        """A ReLU in place right behind a step that can apply it runs as part of that step."""
+        for i, (step, after) in enumerate(zip(self.steps, self.steps[1:])):
+            if (
+                step.JOINS_RELU
+                and isinstance(after.layer, ReLU)
+                and len(step.top) == 1
+                and after.bottom[0] is step.top[0]
+                and after.top[0] is step.top[0]
+                and after.layer.slope == 0
+            ):
+                step.join_relu()
+                self.steps[i + 1] = JoinedStep(after.layer, after.bottom, after.top, after.propagate_down)

@@ -1,0 +1,27 @@
+"""Where the data of blobs lie, for kernels that take addresses."""
+
+from __future__ import annotations
+
+from weakref import ref
+
+from sslnet.blob import Blob
+from sslnet.kernels.conv.packing import address
+
+
+class Addresses:
+    """Of the data of two blobs; looked up again only when one of them shows another array.
+
+    The arrays themselves are not kept alive: memory that blobs share must be free to go.
+    """
+
+    def __init__(self, source: Blob, target: Blob) -> None:
+        self.blobs = source, target
+        self._arrays = ref(source.data), ref(target.data)
+        self._found = address(source.data), address(target.data)
+
+    def find(self) -> tuple[int, int]:
+        source, target = self.blobs[0].data, self.blobs[1].data
+        if self._arrays[0]() is not source or self._arrays[1]() is not target:
+            self._arrays = ref(source), ref(target)
+            self._found = address(source), address(target)
+        return self._found

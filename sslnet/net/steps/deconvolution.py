@@ -1,0 +1,77 @@
+"""Deconvolution through the planned convolution kernels, a ReLU behind it included.
+
+It is a convolution from its top to its bottom, run backwards, with the same weights: forward is the gradient of that
+convolution's input, the gradient of the bottom its forward pass, and in the weights' gradient x and dy change places.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from sslnet.blob import Blob
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv.taps import MOST_PASSES
+from sslnet.layers.deconvolution import Deconvolution
+from sslnet.net.steps.base import Step
+
+
+class DeconvolutionStep(Step):
+    """A 2-D deconvolution through the planned kernels."""
+
+    layer: Deconvolution
+    JOINS_RELU = True
+
+    def __init__(self, layer: Deconvolution, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
+        super().__init__(layer, bottom, top, propagate_down)
+        w = layer.window
+        numbers = (*top[0].shape, layer.channels, *w.kernel, *w.stride, *w.pad, *w.dilation, layer.group)
+        self.geometry = ConvGeometry(*numbers)
+        self.relu = False
+        self._forward: Any = None
+        self._input_grad: Any = None
+        self._weight_grad: Any = None
+
+    @staticmethod
+    def takes(layer: Deconvolution) -> bool:
+        """Two spatial axes behind one batch axis, and strides that are not absurdly long."""
+        return layer.num_spatial == 2 and layer.axis == 1 and prod(layer.window.stride) <= MOST_PASSES
+
+    def join_relu(self) -> None:
+        """Applies max(0, .) to the output from now on."""
+        self.relu = True
+
+    def forward(self) -> None:
+        if self._forward is None:
+            self._forward = plan_input_grad(self.geometry, relu=self.relu)
+        blobs = self.layer.blobs
+        self._forward.pack(blobs[0].data, blobs[1].data if len(blobs) > 1 else None)
+        for source, target in zip(self.bottom, self.top):
+            self._forward.run(source.data, target.data)
+
+    def backward(self) -> None:
+        blobs, wanted = self.layer.blobs, self.layer.param_propagate_down
+        if wanted[0]:
+            if self._weight_grad is None:
+                self._weight_grad = plan_weight_grad(self.geometry)
+            for source, target in zip(self.bottom, self.top):
+                self._weight_grad.run(target.diff, source.data, blobs[0].diff)
+        if len(blobs) > 1 and wanted[1]:
+            for target in self.top:
+                bias = blobs[1].diff
+                bias += target.diff.sum(axis=(2, 3)).sum(axis=0)
+        if any(self.propagate_down):
+            if self._input_grad is None:
+                self._input_grad = plan_forward(self.geometry)
+            self._input_grad.pack(blobs[0].data, None)
+            for source, target, down in zip(self.bottom, self.top, self.propagate_down):
+                if down:
+                    self._input_grad.run(target.diff, source.diff)
+
+    def backward_reads(self) -> list[Blob]:
+        return list(self.bottom) if self.layer.param_propagate_down[0] else []
+
+    @property
+    def kernel(self) -> str:
+        name = self._forward.kernel if self._forward is not None else "conv"
+        return f"{name}+relu" if self.relu else name

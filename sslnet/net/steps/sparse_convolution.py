@@ -1,0 +1,78 @@
+"""What zeros in the weights change about the way a convolution runs: conv_mode, kept columns, frozen zeros."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.plan import plan_weight_grad
+from sslnet.kernels.conv.sparse.pattern import find_kept
+from sslnet.kernels.conv.sparse.plan import plan_kept_weight_grad
+from sslnet.kernels.runtime.memory import scratch
+from sslnet.layers.convolution import Convolution
+from sslnet.layers.kept_columns import expand_columns
+
+CONV = pb.ConvolutionParameter
+
+WAYS = {
+    CONV.LOWERED_GEMM: "dense",
+    CONV.LOWERED_CSRMM: "lowered",
+    CONV.LOWERED_CCNMM: "kept",
+    CONV.DIRECT_SCONV: "direct",
+    CONV.DIRECT_DCONV: "dense",
+    CONV.AUTO: "measure",
+}
+"""conv_mode -> the way of ``kernels.conv_sparse_choice``."""
+FEW = 0.4
+"""Weights that are trained, as a part of all, up to which the gradient of these alone is computed."""
+
+
+def way_of(layer: Convolution) -> str:
+    """What the layer's conv_mode asks for; where it is not given, dense or kept columns as estimated.
+
+    Depthwise convolutions are dense then: to look for zeros in so many small groups takes longer than it saves.
+    """
+    param = layer.param.convolution_param
+    if param.HasField("conv_mode"):
+        return WAYS[param.conv_mode]
+    return "dense" if layer.group == layer.channels > 1 else "estimate"
+
+
+def whole_weights(layer: Convolution, weights: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+    """Weights as the layer's blob has them, as the kernels take them: all columns."""
+    if layer.kept is not None:
+        weights = expand_columns(weights, layer.kept, layer.whole_shape)
+    return weights.reshape(geometry.weight_shape)
+
+
+class SparseWeightGrad:
+    """dw and db of a layer, as its blobs have them: of kept columns, and of zeros that stay zero only what is wanted."""
+
+    def __init__(self, layer: Convolution, geometry: ConvGeometry, *, winograd: bool) -> None:
+        g = self.geometry = geometry
+        self.kept = layer.kept
+        self.frozen = layer.frozen
+        if self.kept is None and self.frozen is None:
+            self.plan = plan_weight_grad(g, winograd=winograd)
+            return
+        trained = np.ones(layer.blobs[0].shape, np.float32) if self.frozen is None else self.frozen.astype(np.float32)
+        pattern = find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
+        few = pattern.share <= FEW
+        self.plan = plan_kept_weight_grad(g, pattern) if few else plan_weight_grad(g, winograd=winograd)
+
+    def fits(self, layer: Convolution) -> bool:
+        """Whether this is still for the layer as it is."""
+        return self.frozen is layer.frozen
+
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None) -> None:
+        """[accumulates into dw, of the blob's shape, and db]"""
+        g = self.geometry
+        if self.kept is None:
+            self.plan.run(x, dy, dw.reshape(g.weight_shape), db)
+            return
+        whole = scratch("whole dw", int(np.prod(g.weight_shape))).reshape(g.weight_shape)
+        whole[...] = 0
+        self.plan.run(x, dy, whole, db)
+        matrices = whole.reshape(g.groups, g.group_filters, g.columns)
+        dw += np.take_along_axis(matrices, self.kept[:, None], axis=2).reshape(dw.shape)

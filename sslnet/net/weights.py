@@ -1,0 +1,387 @@
+"""Weights on disk: .caffemodel as a binary NetParameter and as HDF5, both ways.
+
+    copy_weights   parameters into a net, by layer name: all that match, or none
+    save_weights   parameters of a net into a file
+    read_weights   {layer: [array, ...]} of a file, whatever its age
+    save_arrays    the reverse
+    with_blobs     a NetParameter with the parameters of its layers
+
+HDF5 has Caffe's layout, one dataset a blob: /data/<layer>/<index>, and /diff/<layer>/<index> where diffs are asked for.
+
+A broken file is one WeightsError, and takes no memory beyond a bound: 50 times its size and 64 MiB when it is binary, as
+small records take more in memory than on disk; 1100 times its size in HDF5 when it is compressed, else its size.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
+from sslnet.errors import RunError, WeightsError
+from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
+from sslnet.hdf5 import Guard, is_hdf5, open_guarded
+from sslnet.layers.base import Layer
+from sslnet.prototxt.values import shorten
+
+MOST_LAYERS = 100_000
+"""Records in a file: a few bytes of it can be an empty layer, which takes 550 bytes of memory."""
+MOST_AXES = 32
+"""Of a blob, as in Caffe."""
+DEEPEST_GROUP = 32
+"""Groups in groups: a slash in the name of a layer makes one."""
+
+Arrays = dict[str, list[np.ndarray]]
+"""The parameter blobs of each layer that has any, by layer name, in the order of the file."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy of weights did, by layer name."""
+
+    copied: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    """Layers of the file that the net lacks."""
+    missing: list[str] = field(default_factory=list)
+    """Layers of the net that have parameters and are not in the file: they keep what their fillers gave them."""
+
+
+# -- into a net ------------------------------------------------------------------------------------------------------
+
+
+def copy_weights(params: Mapping[str, Sequence[Blob]], source: str | os.PathLike[str] | Any) -> Copied:
+    """Copies parameters by layer name, as Caffe does; nothing in the net changes unless everything fits.
+
+    params   the parameter blobs of each layer, by its name (``Net.params``)
+    source   path of a .caffemodel (binary or HDF5), or a pb.NetParameter
+    raises   WeightsError for a file that cannot be read, or whose blobs do not fit those of the same layer
+    """
+    path = _path_of(source)
+    arrays = read_weights(source)
+    shared = {name: [not blob.owns("data") for blob in blobs] for name, blobs in params.items()}
+    for name in arrays:
+        if name in params:
+            _check_fit(name, params[name], arrays[name], shared[name], path)
+    for name, values in arrays.items():
+        for blob, value in zip(params.get(name, ()), values):
+            blob.data[...] = value.reshape(blob.shape)
+    return Copied(
+        copied=[name for name in arrays if name in params],
+        ignored=[name for name in arrays if name not in params],
+        missing=[name for name in params if name not in arrays],
+    )
+
+
+def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: Any) -> None:
+    """``copy_weights`` for nets that make no sense half filled. raises WeightsError when a layer finds none"""
+    missing = copy_weights(params, source).missing
+    if missing:
+        layers = f"{len(missing)} layers" if len(missing) > 1 else "a layer"
+        raise WeightsError(
+            f"no weights for {layers} of the net: {', '.join(missing[:5])}",
+            path=_path_of(source),
+            hint="the weights belong to another net, or layers have been renamed",
+        )
+
+
+def _check_fit(
+    name: str, blobs: Sequence[Any], values: Sequence[np.ndarray], shared: list[bool], path: str | None
+) -> None:
+    rename = f'rename the layer "{name}" in the net to leave its weights out'
+    if len(values) > len(blobs) or not all(shared[len(values) :]):
+        raise WeightsError(
+            f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",
+            path=path,
+            layer=name,
+            hint=rename,
+        )
+    for index, (blob, value) in enumerate(zip(blobs, values)):
+        if not _same_shape(value.shape, blob.shape):
+            raise WeightsError(
+                f"blob {index} has shape {_by(value.shape)} in the file and {_by(blob.shape)} in the net",
+                path=path,
+                layer=name,
+                hint=rename,
+            )
+
+
+def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Equal, or equal as the four sizes of old files: ones in front do not count, 1 x 1 x 500 x 800 is 500 x 800."""
+    if tuple(given) == tuple(wanted):
+        return True
+    if len(given) > 4 or len(wanted) > 4:
+        return False
+    return (1,) * (4 - len(given)) + tuple(given) == (1,) * (4 - len(wanted)) + tuple(wanted)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_weights(source: str | os.PathLike[str] | Any) -> Arrays:
+    """The parameters in a .caffemodel (binary or HDF5) or a pb.NetParameter, layers of 2013 and 2014 included.
+
+    raises WeightsError, also when there is no parameter in it
+    """
+    path = _path_of(source)
+    if path is None:
+        arrays = _from_message(source, None)
+    else:
+        arrays = _from_hdf5(path) if is_hdf5(path) else _from_message(read_message(path, pb.NetParameter()), path)
+    if not arrays:
+        raise WeightsError("there are no weights in it", path=path)
+    return arrays
+
+
+def read_message(path: str | os.PathLike[str], message: Any) -> Any:
+    """Parses a binary file into the message given. raises WeightsError for a file that is missing, cut off or another kind."""
+    path = os.fspath(path)
+    data = read_bytes(path, limit=MOST_MESSAGE, error=WeightsError)
+    kind = message.DESCRIPTOR.name
+    if not data:
+        raise WeightsError("the file is empty", path=path)
+    hint = "the file is cut off, or of another kind"
+    if not _few_records(data):
+        raise WeightsError(f"more than {MOST_LAYERS} records: not a {kind}", path=path, hint=hint)
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise WeightsError(f"{len(data)} bytes that are not a whole {kind}", path=path, hint=hint) from error
+    return message
+
+
+def _few_records(data: bytes) -> bool:
+    """Whether a message has at most MOST_LAYERS fields; what is inside them is not looked at. True for what is no message."""
+    at = 0
+    for _ in range(MOST_LAYERS):
+        key, at = _varint(data, at)
+        size, wire = 0, key & 7
+        if wire == 2:
+            size, at = _varint(data, at)
+        elif wire == 0:
+            _, at = _varint(data, at)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            return True  # the parser says what is wrong with it
+        at += size
+        if at >= len(data):
+            return True
+    return False
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of variable length, and what comes after it; the end of the data ends it too."""
+    value = shift = 0
+    while at < len(data) and shift < 70:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            break
+    return value, at
+
+
+def _from_message(message: Any, path: str | None) -> Arrays:
+    arrays: Arrays = {}
+    for name, blobs in _layers_with_blobs(message):
+        arrays[name] = [blob_array(blob, path=path, layer=name, index=index) for index, blob in enumerate(blobs)]
+    return arrays
+
+
+def _layers_with_blobs(message: Any) -> Iterator[tuple[str, Sequence[Any]]]:
+    """(name, blobs) of every layer that has blobs: today's, those of 2014 and those of 2013."""
+    for layer in message.layer:
+        if len(layer.blobs):
+            yield _text(layer.name), layer.blobs
+    for layer in message.layers:
+        old = layer.HasField("layer")
+        blobs = layer.layer.blobs if old and len(layer.layer.blobs) else layer.blobs
+        if len(blobs):
+            yield _text(layer.layer.name if old else layer.name), blobs
+
+
+def _text(name: str | bytes) -> str:
+    """A name; what is no UTF-8 comes as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")
+
+
+def blob_array(
+    blob: Any, *, diff: bool = False, path: str | None = None, layer: str | None = None, index: int = 0
+) -> np.ndarray:
+    """The array of a pb.BlobProto, float32 or float64 as stored. path, layer, index: for the error's sake.
+
+    raises WeightsError when the shape and the number of values disagree
+    """
+    single, double = (blob.diff, blob.double_diff) if diff else (blob.data, blob.double_data)
+    values, dtype = (double, np.float64) if len(double) else (single, np.float32)
+    shape = blob_shape(blob)
+    layer = shorten(layer, 100) if layer else layer
+    if len(shape) > MOST_AXES:
+        raise WeightsError(f"blob {index} has {len(shape)} axes, more than {MOST_AXES}", path=path, layer=layer)
+    if math.prod(shape) != len(values) or any(size < 0 for size in shape):
+        raise WeightsError(f"blob {index} has shape {_by(shape)} and {len(values)} values", path=path, layer=layer)
+    return np.array(values, dtype=dtype).reshape(shape)
+
+
+def blob_shape(blob: Any) -> tuple[int, ...]:
+    """The shape of a pb.BlobProto: its ``shape``, or the four sizes of older files."""
+    if blob.HasField("shape"):
+        return tuple(blob.shape.dim)
+    if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
+        return (blob.num, blob.channels, blob.height, blob.width)
+    return ()
+
+
+def _from_hdf5(path: str) -> Arrays:
+    with open_guarded(path, "HDF5") as guard:
+        data = guard.group("data")
+        if data is None:
+            raise WeightsError("the HDF5 file has no group /data", path=path)
+        return _read_group(guard, data, {})
+
+
+def _read_group(guard: Guard, group: Any, arrays: Arrays, name: str = "", depth: int = 0) -> Arrays:
+    """The layers below a group, in the order in which they were made or by name; a slash in a name makes a subgroup."""
+    import h5py
+
+    if depth > DEEPEST_GROUP:
+        guard.fail("groups and datasets that are in one another", name)
+    items = {_hdf5_name(guard, key): guard.item(group, key, name) for key in group}
+    blobs = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
+    if blobs:
+        if set(blobs) != set(map(str, range(len(blobs)))):
+            guard.fail(f"blobs {sorted(blobs)} are not numbered from 0", name)
+        arrays[name] = [guard.numbers(blobs[str(index)], name) for index in range(len(blobs))]
+    for key, item in items.items():
+        if isinstance(item, h5py.Group):
+            _read_group(guard, item, arrays, f"{name}/{key}" if name else key, depth + 1)
+    return arrays
+
+
+def _hdf5_name(guard: Guard, key: str | bytes) -> str:
+    """The name of a group or dataset. raises WeightsError when it is no UTF-8"""
+    try:
+        return (key.encode("utf-8") if isinstance(key, str) else key).decode("utf-8")
+    except UnicodeError:
+        guard.fail(f"the name {shorten(repr(key), 100)} is not UTF-8 text")
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def save_weights(
+    message: Any,
+    layers: Sequence[Layer],
+    path: str | os.PathLike[str],
+    *,
+    write_diff: bool = False,
+    hdf5: bool | None = None,
+    follow: bool = True,
+) -> None:
+    """Writes a .caffemodel, whole or not at all.
+
+    message the net as a pb.NetParameter without parameters, one layer for each of ``layers``
+    hdf5    None: by the name, HDF5 when it ends in .h5
+    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    """
+    if hdf5 if hdf5 is not None else os.fspath(path).endswith(".h5"):
+        with atomic_hdf5(path, follow=follow) as file:
+            _write_hdf5(layers, file, write_diff)
+    else:
+        atomic_write(path, to_bytes(with_blobs(message, layers, write_diff), path), follow=follow)
+
+
+def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> None:
+    """Writes parameters without a net: of each layer its name and its blobs. The file is whole or not there at all."""
+    if hdf5:
+        with atomic_hdf5(path) as file:
+            for name, values in arrays.items():
+                _write_blobs(_layer_group(file.require_group("data"), name), values)
+        return
+    message = pb.NetParameter()
+    for name, values in arrays.items():
+        message.layer.add(name=name).blobs.extend(blob_proto(value) for value in values)
+    atomic_write(path, to_bytes(message, path))
+
+
+def to_bytes(message: Any, path: str | os.PathLike[str]) -> bytes:
+    """A message as it stands in a file. raises RunError when it is larger than protobuf reads. path: for the error's sake"""
+    size = message.ByteSize()
+    if size > MOST_MESSAGE:
+        raise RunError(
+            f"{size / 2**30:.2f} GiB are more than a binary file can hold",
+            path=os.fspath(path),
+            hint="HDF5 has no such limit: snapshot_format: HDF5, or a name that ends in .h5",
+        )
+    return bytes(message.SerializeToString())
+
+
+def with_blobs(message: Any, layers: Sequence[Layer], write_diff: bool = False) -> Any:
+    """The message, each of its layers with the parameter blobs of its like in ``layers``."""
+    for param, layer in zip(message.layer, layers):
+        del param.blobs[:]
+        param.blobs.extend(blob_proto(blob.data, blob.diff if write_diff else None) for blob in layer.blobs)
+    return message
+
+
+def blob_proto(data: np.ndarray, diff: np.ndarray | None = None) -> Any:
+    """A pb.BlobProto of an array (float64 as double_data) and, if given, its diff."""
+    message = pb.BlobProto()
+    message.shape.dim.extend(data.shape)
+    for array, single, double in ((data, "data", "double_data"), (diff, "diff", "double_diff")):
+        if array is not None:
+            is_double = array.dtype == np.float64
+            number = pb.BlobProto.DESCRIPTOR.fields_by_name[double if is_double else single].number
+            message.MergeFromString(_packed(number, array.astype("<f8" if is_double else "<f4", copy=False).tobytes()))
+    return message
+
+
+def _packed(number: int, payload: bytes) -> bytes:
+    """A packed repeated field on the wire: hundreds of times faster than handing over the values one by one."""
+    head = bytearray([number << 3 | 2])
+    size = len(payload)
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + payload
+
+
+def _write_hdf5(layers: Sequence[Layer], file: Any, write_diff: bool) -> None:
+    for kind in ("data", "diff") if write_diff else ("data",):
+        group = file.create_group(kind)
+        for layer in layers:
+            _write_blobs(_layer_group(group, layer.name), (getattr(blob, kind) for blob in layer.blobs))
+
+
+def _layer_group(parent: Any, name: str) -> Any:
+    """The group that a layer's blobs go to; a "/" in its name makes groups within groups, as in Caffe.
+
+    raises WeightsError when HDF5 has no such name (a part of it empty, "." or with a NUL) or it is another layer's blob
+    """
+    if "\0" in name or any(part in ("", ".") for part in name.split("/")):
+        raise WeightsError("HDF5 cannot hold a layer of this name", layer=name, hint="the binary format takes any name")
+    try:
+        return parent.require_group(name)
+    except (TypeError, ValueError) as error:  # "conv/0" beside a layer "conv", whose first blob has that name
+        raise WeightsError("HDF5 already holds a blob of this name", layer=name) from error
+
+
+def _write_blobs(group: Any, arrays: Iterable[np.ndarray]) -> None:
+    for index, array in enumerate(arrays):
+        group.create_dataset(str(index), data=array)
+
+
+def _path_of(source: Any) -> str | None:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"

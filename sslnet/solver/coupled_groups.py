@@ -1,0 +1,300 @@
+"""Coupled groups: from what a prototxt asks for to the parameters that hold them, and their common update.
+
+``group_lasso { group: FILTER couple: true }`` on the weights of one layer penalises, as one group for each output channel,
+the filters of all layers which the net ties to that channel: those that an Eltwise adds, the depthwise convolution behind
+a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the group, with
+``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and the weights by
+which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale layers, and filters
+only of layers behind which there is none. Where several layers ask for groups of the same channels, the largest strength
+counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DefinitionError
+from sslnet.net.net import Net
+from sslnet.prototxt import Definition
+from sslnet.solver.update_rules import Update
+from sslnet.sparsity.channel_dependencies import Ties, find_ties, mixes
+from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, Part
+from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, tiles_of
+
+
+class CoupledUpdate:
+    """Updates parameters that share groups: each by its own rule, then one proximal step for all."""
+
+    def __init__(self, members: Sequence[Update], penalty: CoupledPenalty) -> None:
+        self.members = list(members)
+        self.penalty = penalty
+        for update in self.members:
+            update.led, update.penalty, update.bias = True, None, None
+            if update.mean is None and update.solver.group_lasso_memory:
+                update.mean = np.zeros(update.param.blob.shape, update.param.blob.dtype)
+
+    def __call__(self, iteration: int, learning_rate: float, scale: float) -> None:
+        """One step of all members; see ``Update.__call__``."""
+        if not self.moves(learning_rate):
+            return
+        for update in self.members:
+            update.step(iteration, learning_rate, scale)
+        before = [array.copy() for array in self.arrays]
+        self.penalty.prox(self.arrays, [update.step_size(learning_rate) for update in self.members])
+        for update, array in zip(self.members, before):
+            update.after_prox(array)
+
+    def moves(self, learning_rate: float) -> bool:
+        """Whether any member has a local rate that is not zero."""
+        return any(update.rate(learning_rate) != 0 for update in self.members)
+
+    def penalty_value(self) -> float:
+        """The penalty's part of the objective now."""
+        return self.penalty.value(self.arrays)
+
+    def norms(self) -> list[np.ndarray]:
+        """Of each family the norms of its groups now."""
+        return [self.penalty.norms(self.arrays, k) for k in range(len(self.penalty.families))]
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        return [update.param.blob.data for update in self.members]
+
+    @property
+    def name(self) -> str:
+        return "+".join(family.name for family in self.penalty.families)
+
+
+@dataclass
+class _Asked:
+    """A family while it is found: the strength of each class of channels, and what its groups take along."""
+
+    name: str
+    strengths: dict[int, float]
+    weights: bool = True
+    scales: bool = False
+    bias: bool = False
+    followers: bool = False
+    readers: bool = False
+
+    def merge(self, other: _Asked) -> None:
+        for number, strength in other.strengths.items():
+            self.strengths[number] = max(strength, self.strengths.get(number, 0.0))
+        self.weights |= other.weights
+        self.scales |= other.scales
+        self.bias |= other.bias
+        self.followers |= other.followers
+        self.readers |= other.readers
+
+
+def couple(net: Net, updates: Sequence[Update], solver: Definition) -> list[CoupledUpdate]:
+    """The updates of coupled groups; their members among ``updates`` do nothing by themselves from now on.
+
+    raises DefinitionError for groups that cannot be coupled
+    """
+    asked = [(update, k, spec) for update in updates for k, spec in enumerate(update.param.spec.group_lasso)]
+    asked = [(u, k, spec) for u, k, spec in asked if is_coupled(spec)]
+    for update, k, spec in asked:
+        _check(update, k, spec, solver.message)
+    decay = solver.message.group_lasso_decay
+    asked = [(u, k, spec) for u, k, spec in asked if u.param.lr_mult and decay * spec.decay_mult]
+    if not asked:
+        return []
+    finder = _Finder(net, updates, solver.message)
+    families = [finder.family(found) for found in _merged(finder.ask(update, spec) for update, _, spec in asked)]
+    return [CoupledUpdate(*each) for each in _components(families, updates)]
+
+
+def _check(update: Update, index: int, spec: Any, solver: Any) -> None:
+    param, group = update.param, pb.GroupLassoSpec.Group.Name(spec.group)
+    message, hint, field_name = "", "", "group"
+    if group not in (*ROWS, "NEURON"):
+        message, field_name = f"only FILTER and OUTPUT_NEURON can be coupled, not {group}", "couple"
+    elif param.index != 0 or not any(name in tiles_of(param) for name in ROWS):
+        message = f"{param.name} of type {param.layer.type} has no output channels of its own"
+    elif group in ROWS and group not in tiles_of(param):
+        message, hint = f"{param.name} of type {param.layer.type} has no groups {group}", "NEURON is for all types"
+    elif spec.take_followers and not spec.couple and group != "NEURON":
+        message, hint, field_name = "take_followers needs coupled groups", "add couple: true", "take_followers"
+    elif solver.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
+        message, hint = "coupled groups need proximal updates", "group_lasso_update: PROXIMAL"
+    elif solver.group_lasso_decay * spec.decay_mult < 0:
+        message, field_name = f"a group lasso of negative strength on {param.name}", "decay_mult"
+    if message:
+        span = param.span("group_lasso", index, field_name)
+        raise DefinitionError(message, span=span, layer=param.layer.name, hint=hint)
+
+
+def _merged(asked: Iterable[_Asked]) -> list[_Asked]:
+    """Those that have channels in common become one."""
+    result: list[_Asked] = []
+    for new in asked:
+        for old in [old for old in result if not old.strengths.keys().isdisjoint(new.strengths)]:
+            result.remove(old)
+            old.merge(new)
+            new = old
+        result.append(new)
+    return result
+
+
+@dataclass(eq=False)
+class _Found:
+    """A family, its parts by update."""
+
+    name: str
+    strengths: np.ndarray
+    parts: list[tuple[Update, int, int, np.ndarray]] = field(default_factory=list)
+    makers: tuple[str, ...] = ()
+
+
+class _Finder:
+    """Finds the parameters of a net that belong to classes of channels."""
+
+    def __init__(self, net: Net, updates: Sequence[Update], solver: Any) -> None:
+        self.ties: Ties = find_ties(net)
+        self.net = net
+        self.solver = solver
+        self.places = {id(layer): i for i, layer in enumerate(net.layers)}
+        self.updates = [update for update in updates if update.param.lr_mult]
+
+    def ask(self, update: Update, spec: Any) -> _Asked:
+        (classes,) = self.ties.tops[self.places[id(update.param.layer)]][:1]
+        strength = self.solver.group_lasso_decay * spec.decay_mult
+        neuron = spec.group == pb.GroupLassoSpec.NEURON
+        scale = update.param.layer.TYPE in VALUES
+        return _Asked(
+            update.param.layer.name,
+            {int(number): strength for number in classes},
+            weights=not scale or neuron,
+            scales=scale,
+            bias=spec.take_bias or neuron,
+            followers=spec.take_followers or neuron,
+            readers=neuron,
+        )
+
+    def family(self, asked: _Asked) -> _Found:
+        numbers = np.array(sorted(asked.strengths))
+        found = _Found(asked.name, np.array([asked.strengths[int(number)] for number in numbers]))
+        makers = set()
+        for update in self.updates:
+            layer, index = update.param.layer, update.param.index
+            i = self.places[id(layer)]
+            tiles = tiles_of(update.param)
+            rows = next((tiles[name] for name in ROWS if name in tiles), None)
+            if layer.TYPE in VALUES or rows is None:
+                wanted = asked.followers or (layer.TYPE in VALUES and asked.scales and (index == 0 or asked.bias))
+                if wanted and self._follows(update, i):
+                    self._add(found, update, (1, 1), numbers, self.ties.tops[i][0])
+            elif np.isin(self.ties.tops[i][0], numbers).any():
+                makers.add(i)
+                if (index == 0 or asked.bias) and (asked.weights or not self._is_scaled(i)):
+                    self._add(found, update, rows, numbers, self.ties.tops[i][0])
+        found.makers = tuple(self.net.layers[i].param.name for i in sorted(makers))
+        for update in self.updates if asked.readers else ():
+            layer = update.param.layer
+            i = self.places[id(layer)]
+            tile = tiles_of(update.param).get("CHANNEL")
+            if update.param.index == 0 and tile is not None and mixes(layer) and i not in makers:
+                self._add(found, update, tile, numbers, self.ties.bottoms[i][0])
+        if self.solver.group_lasso_scale_by_size:
+            sizes = sum(
+                np.bincount(groups[groups >= 0], minlength=len(numbers)) * height * width
+                for _, height, width, groups in found.parts
+            )
+            found.strengths = found.strengths * np.sqrt(sizes)
+        return found
+
+    def _add(self, found: _Found, update: Update, tile: Tile, numbers: np.ndarray, classes: np.ndarray) -> None:
+        """Adds what the parameter holds of these classes, one tile a channel."""
+        rows, columns = matrix_shape(update.param.blob.shape)
+        if (rows // tile[0]) * (columns // tile[1]) != len(classes):
+            return
+        places = np.searchsorted(numbers, classes)
+        inside = numbers[np.minimum(places, len(numbers) - 1)] == classes
+        if inside.any():
+            found.parts.append((update, *tile, np.where(inside, places, -1)))
+
+    def _follows(self, update: Update, i: int) -> bool:
+        """Whether the parameter has a learned value for each channel that its layer hands on (Scale, Bias)."""
+        layer = update.param.layer
+        by_channel = layer.TYPE in ("Scale", "Bias") and len(self.net.bottoms[i]) == 1 and layer.axis == 1
+        return bool(by_channel and update.param.blob.shape == (len(self.ties.tops[i][0]),))
+
+    def _is_scaled(self, i: int) -> bool:
+        """Whether what layer i makes goes through a learned Scale, with nothing but layers of one bottom and top before it."""
+        while len(self.net.top_names[i]) == 1:  # which one layer reads: for several there is a Split
+            (blob,) = self.net.top_names[i]
+            behind = (j for j in range(i + 1, len(self.net.layers)) if blob in self.net.bottom_names[j])
+            i = next(behind, -1)
+            if i < 0 or len(self.net.bottom_names[i]) > 1 or self.net.layers[i].TYPE in WEIGHTS:
+                return False
+            scales = (u for u in self.updates if u.param.layer is self.net.layers[i] and u.param.layer.TYPE in VALUES)
+            if any(self._follows(update, i) for update in scales):
+                return True
+        return False
+
+
+def _components(families: Sequence[_Found], updates: Sequence[Update]) -> Iterator[tuple[list[Update], CoupledPenalty]]:
+    """Families that share parameters, together with these parameters' own groups: one penalty each."""
+    left = [*families, *(found for update in updates for found in _own(update))]
+    coupled = {id(family) for family in families}
+    while any(id(family) in coupled for family in left):
+        members: dict[int, Update] = {}
+        taken: list[_Found] = []
+        seed = next(family for family in left if id(family) in coupled)
+        waiting = [seed]
+        while waiting:
+            family = waiting.pop()
+            if family in taken:
+                continue
+            taken.append(family)
+            members |= {id(part[0]): part[0] for part in family.parts}
+            waiting += [f for f in left if f not in taken and any(id(part[0]) in members for part in f.parts)]
+        left = [family for family in left if family not in taken]
+        order = [update for update in updates if id(update) in members]
+        index = {id(update): k for k, update in enumerate(order)}
+        yield (
+            order,
+            CoupledPenalty(
+                [matrix_shape(update.param.blob.shape) for update in order],
+                [
+                    Family(
+                        family.name,
+                        [Part(index[id(u)], h, w, groups) for u, h, w, groups in family.parts],
+                        family.strengths,
+                        own=id(family) not in coupled,
+                        makers=family.makers,
+                    )
+                    for family in sorted(taken, key=lambda family: id(family) not in coupled)
+                ],
+            ),
+        )
+
+
+def _own(update: Update) -> Iterator[_Found]:
+    """The groups that lie in one parameter alone, or in it and its bias."""
+    for tiling in update.penalty.tilings if update.penalty is not None else ():
+        rows, columns = matrix_shape(update.param.blob.shape)
+        groups = np.arange((rows // tiling.height) * (columns // tiling.width))
+        found = _Found(f"{update.param.name} {tiling.name}", np.full(len(groups), tiling.strength))
+        found.parts.append((update, tiling.height, tiling.width, groups))
+        if tiling.bias and update.bias is not None:
+            found.parts.append((update.bias, 1, 1, groups))
+        yield found
+
+
+def take_duals(coupled: Sequence[CoupledUpdate]) -> dict[str, np.ndarray]:
+    """The part of a run's state that is theirs, by name."""
+    return {f"dual/coupled {each.name}/{k}": dual for each in coupled for k, dual in enumerate(each.penalty.state())}
+
+
+def put_duals(coupled: Sequence[CoupledUpdate], arrays: dict[str, np.ndarray]) -> None:
+    for each in coupled:
+        count = sum(len(family.parts) for family in each.penalty.families)
+        names = [f"dual/coupled {each.name}/{k}" for k in range(count)]
+        each.penalty.set_state([arrays[name] for name in names if name in arrays])

@@ -1,0 +1,313 @@
+"""Snapshots: a training run at rest, as two files that Caffe reads as well.
+
+    <prefix>_iter_N.caffemodel     the weights                                  .caffemodel.h5 in HDF5
+    <prefix>_iter_N.solverstate    iteration, history of the update rule, ...   .solverstate.h5
+
+What a bit-identical resume needs beyond Caffe's fields stands under names of its own (field 1000 and above; groups
+that Caffe does not ask for): the seed, the states of layers, arrays such as the duals of overlapping penalties.
+
+Both files are written under other names, flushed and renamed, the weights first: killed at any moment, the last good
+pair is still there, for the state is what a run resumes from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import WeightsError
+from sslnet.files import atomic_hdf5, atomic_write
+from sslnet.hdf5 import Guard, is_hdf5, open_guarded
+from sslnet.net.net import Net
+from sslnet.net.weights import blob_array, blob_proto, read_message, to_bytes
+from sslnet.prototxt import Definition
+from sslnet.prototxt.values import shorten
+from sslnet.solver.update_rules import Update
+
+LONGEST_NAME = 2**16
+"""Bytes of a name in HDF5, which has no longer attributes in a header."""
+ARRAY = "array:"
+"""What the names of arrays start with among the layer states of a binary file."""
+
+
+@dataclass
+class State:
+    """A .solverstate.
+
+    learned_net   path of the weights as written: relative to where the run was, or to the state's own folder
+    history       the update rule's arrays, in Caffe's order
+    layer_states  {"train/<layer>" or "test<k>/<layer>": what the layer wrote}
+    arrays        further arrays of the solver, by name
+    seed          None in files that Caffe wrote
+    """
+
+    iteration: int = 0
+    learned_net: str = ""
+    history: list[np.ndarray] = field(default_factory=list)
+    current_step: int = 0
+    layer_states: dict[str, bytes] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    seed: int | None = None
+
+
+def snapshot_paths(prefix: str, iteration: int, hdf5: bool) -> tuple[str, str]:
+    """Names of the weights and of the state of an iteration."""
+    suffix = ".h5" if hdf5 else ""
+    return f"{prefix}_iter_{iteration}.caffemodel{suffix}", f"{prefix}_iter_{iteration}.solverstate{suffix}"
+
+
+def snapshot_prefix(solver: Definition) -> str:
+    """snapshot_prefix; else the solver's own name; in a folder, the solver's name there."""
+    path = Path(solver.path) if solver.path else Path("solver")
+    prefix = solver.message.snapshot_prefix
+    if not prefix:
+        return str(path.with_suffix(""))
+    return os.path.join(prefix, path.stem) if os.path.isdir(prefix) else prefix
+
+
+def write_state(path: str | os.PathLike[str], state: State, *, hdf5: bool = False, follow: bool = True) -> None:
+    """Writes a .solverstate, whole or not at all. raises RunError when it cannot be written
+
+    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    """
+    if hdf5:
+        with atomic_hdf5(path, follow=follow) as file:
+            _write_hdf5(file, state)
+    else:
+        atomic_write(path, to_bytes(_to_message(state), path), follow=follow)
+
+
+def read_state(path: str | os.PathLike[str]) -> State:
+    """Reads a .solverstate, binary or HDF5, of Caffe's or our own making. raises WeightsError"""
+    path = os.fspath(path)
+    if is_hdf5(path):
+        return _read_hdf5(path)
+    return _from_message(read_message(path, pb.SolverState()), path)
+
+
+def find_weights(state: State, path: str | os.PathLike[str]) -> Path:
+    """The weights that belong to a state read from ``path``: beside it under the name that it says or under its own,
+    else where it says. raises WeightsError"""
+    path = Path(path)
+    own = path.with_name(path.name.replace(".solverstate", ".caffemodel"))
+    named = Path(state.learned_net) if state.learned_net else own
+    places = [path.with_name(named.name), own, named]
+    for place in places:
+        if place != path and place.is_file():
+            return place
+    raise WeightsError(
+        f'the weights that belong to it, "{named}", are not there',
+        path=os.fspath(path),
+        hint=f"looked for {', '.join(dict.fromkeys(map(str, places)))}",
+    )
+
+
+# -- of a run ----------------------------------------------------------------------------------------------------------
+
+
+def take_state(updates: Sequence[Update], nets: dict[str, Net]) -> State:
+    """What the updates and the nets, by name, keep beside the weights."""
+    state = State(history=_history(updates))
+    state.layer_states = {f"{name}/{k}": data for name, net in nets.items() for k, data in net.layer_states().items()}
+    for update in updates:
+        name = update.param.name
+        if update.prox is not None:
+            state.arrays |= {f"dual/{name}/{k}": dual for k, dual in enumerate(update.prox.state())}
+        if update.mean is not None:
+            state.arrays[f"mean/{name}"] = update.mean
+        if update.keep is not None:
+            state.arrays[f"keep/{name}"] = update.keep.astype(np.float32)
+    return state
+
+
+def check_history(state: State, updates: Sequence[Update], path: str | os.PathLike[str]) -> None:
+    """raises WeightsError unless the history is that of these updates."""
+    places, path = _history(updates), os.fspath(path)
+    if len(state.history) != len(places):
+        raise WeightsError(
+            f"the state has {len(state.history)} history arrays, the solver needs {len(places)} for its net",
+            path=path,
+            hint="it belongs to another net, or another type of solver",
+        )
+    for index, (array, place) in enumerate(zip(state.history, places)):
+        if array.size != place.size:
+            message = f"history array {index} has {array.size} values, the net's parameter {place.size}"
+            raise WeightsError(message, path=path, hint="it belongs to another net")
+    for update in updates:
+        if (
+            update.solver.group_lasso_settle
+            and update.mean is not None
+            and f"mean/{update.param.name}" not in state.arrays
+        ):
+            message = (
+                f"the state has no running mean of the gradients of {update.param.name}, which group_lasso_settle needs"
+            )
+            raise WeightsError(message, path=path, hint="start from its weights, or without group_lasso_settle")
+
+
+def put_state(state: State, updates: Sequence[Update], nets: dict[str, Net], path: str | os.PathLike[str]) -> None:
+    """Gives updates and nets back what take_state took; what a file of Caffe's lacks, starts anew."""
+    for place, array in zip(_history(updates), state.history):
+        place[...] = array.reshape(place.shape)
+    for update in updates:
+        name = update.param.name
+        keep = state.arrays.get(f"keep/{name}")
+        update.keep = None if keep is None else keep.reshape(-1).astype(np.uint8)
+        if update.mean is not None:
+            mean = state.arrays.get(f"mean/{name}")
+            update.mean[...] = 0 if mean is None else mean.reshape(update.mean.shape)
+        if update.prox is not None:
+            names = [f"dual/{name}/{k}" for k in range(len(update.prox.tilings) + update.prox.takes_bias)]
+            update.prox.set_state([state.arrays[key] for key in names if key in state.arrays])
+    for name, net in nets.items():
+        start = name + "/"
+        states = {k.removeprefix(start): data for k, data in state.layer_states.items() if k.startswith(start)}
+        try:
+            net.set_layer_states(states)
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"a layer's state is damaged: {error}", path=os.fspath(path)) from error
+
+
+def _history(updates: Sequence[Update]) -> list[np.ndarray]:
+    """The update rules' arrays in Caffe's order: the first of every parameter, then the second."""
+    depth = type(updates[0]).HISTORY if updates else 0
+    return [update.history[k] for k in range(depth) for update in updates]
+
+
+# -- binary ------------------------------------------------------------------------------------------------------------
+
+
+def _to_message(state: State) -> Any:
+    message = pb.SolverState(iter=state.iteration, learned_net=state.learned_net, current_step=state.current_step)
+    message.history.extend(blob_proto(array) for array in state.history)
+    message.layer_state.extend(pb.SolverState.LayerState(name=n, data=d) for n, d in state.layer_states.items())
+    for name, array in state.arrays.items():
+        message.layer_state.add(name=ARRAY + name, data=blob_proto(array).SerializeToString())
+    if state.seed is not None:
+        message.seed = state.seed
+    return message
+
+
+def _from_message(message: Any, path: str) -> State:
+    if not message.HasField("iter"):
+        raise WeightsError("this is not a solver's state: it holds no iteration", path=path)
+    state = State(message.iter, _name(message.learned_net, path), current_step=message.current_step)
+    state.seed = message.seed if message.HasField("seed") else None
+    state.history = [blob_array(blob, path=path, index=index) for index, blob in enumerate(message.history)]
+    for item in message.layer_state:
+        name = _name(item.name, path)
+        if not name.startswith(ARRAY):
+            state.layer_states[name] = item.data
+            continue
+        try:
+            blob = pb.BlobProto.FromString(item.data)
+        except DecodeError as error:
+            raise WeightsError(f'the array "{shorten(name, 100)}" is damaged', path=path) from error
+        state.arrays[name.removeprefix(ARRAY)] = blob_array(blob, path=path)
+    return state
+
+
+def _name(name: str | bytes, path: str) -> str:
+    """A name in a file. raises WeightsError when it is no UTF-8: protobuf gives such a one as bytes"""
+    try:
+        return name if isinstance(name, str) else name.decode()
+    except UnicodeDecodeError as error:
+        shown = shorten(name.decode("latin-1") if isinstance(name, bytes) else name, 100)
+        raise WeightsError(f'the name "{shown}" is not UTF-8 text: the file is damaged', path=path) from error
+
+
+# -- HDF5 --------------------------------------------------------------------------------------------------------------
+
+
+def _write_hdf5(file: Any, state: State) -> None:
+    file.create_dataset("iter", data=np.array([state.iteration], np.int32))
+    file.create_dataset("learned_net", data=np.bytes_(state.learned_net.encode() + b"\0"))
+    file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
+    _write_group(file, "history", [(str(index), array) for index, array in enumerate(state.history)])
+    _write_group(file, "layer_state", [(n, np.frombuffer(d, np.uint8)) for n, d in state.layer_states.items()])
+    _write_group(file, "array", list(state.arrays.items()))
+    if state.seed is not None:
+        file.create_dataset("seed", data=np.array([state.seed], np.uint64))
+
+
+def _write_group(file: Any, name: str, arrays: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Datasets 0, 1, 2, ...; their names, which may hold slashes, as attributes."""
+    group = file.create_group(name)
+    for index, (key, array) in enumerate(arrays):
+        # Of fixed length: attributes of any other length crash HDF5 where they are damaged.
+        group.create_dataset(str(index), data=array).attrs["name"] = np.bytes_(key.encode())
+
+
+def _read_hdf5(path: str) -> State:
+    with open_guarded(path, "a solver's state") as guard:
+        iteration, learned_net, step = guard.value("iter"), guard.value("learned_net", "S"), guard.value("current_step")
+        if iteration is None or learned_net is None or step is None:
+            raise WeightsError("this is not a solver's state: it lacks iter, learned_net or current_step", path=path)
+        state = State(int(iteration), _name(bytes(learned_net).split(b"\0")[0], path), current_step=int(step))
+        seed = guard.value("seed")
+        state.seed = None if seed is None else int(seed)
+        state.history = [array for _, array in _read_group(guard, "history", named=False)]
+        state.arrays = dict(_read_group(guard, "array"))
+        state.layer_states = {name: array.tobytes() for name, array in _read_group(guard, "layer_state")}
+        return state
+
+
+def _read_group(guard: Guard, name: str, *, named: bool = True) -> list[tuple[str, np.ndarray]]:
+    group = guard.group(name)
+    if group is None:
+        return []
+    datasets = [guard.item(group, str(index)) for index in range(len(group))]
+    names = _names(guard, name, datasets) if named else [""] * len(datasets)
+    return list(zip(names, map(guard.numbers, datasets)))
+
+
+def _names(guard: Guard, group: str, datasets: Sequence[Any]) -> list[str]:
+    """The attributes "name" of the datasets of a group. What type they are of is looked at first: HDF5 crashes, or never
+    ends, where it reads a damaged attribute that has no fixed length."""
+    import h5py
+
+    found: list[bytes] = []
+    for dataset in datasets:
+        if not isinstance(dataset, h5py.Dataset) or "name" not in dataset.attrs:
+            guard.fail(f"{group} holds an array without a name")
+        attribute = dataset.attrs.get_id("name")
+        kind = attribute.get_type()
+        if attribute.shape != () or not isinstance(kind, h5py.h5t.TypeStringID) or kind.get_size() > LONGEST_NAME:
+            guard.fail(f"a name in {group} is no text")
+        if kind.is_variable_str():
+            found = _old_names(guard, group)
+            break
+        found.append(bytes(dataset.attrs["name"]))
+    if len(found) != len(datasets):
+        guard.fail(f"{group} holds an array without a name")
+    return [_name(name, guard.path) for name in found]
+
+
+OLD_NAMES = """
+import h5py, json, sys
+with h5py.File(sys.argv[1], "r") as file:
+    group = file[sys.argv[2]]
+    names = [group[str(index)].attrs["name"] for index in range(len(group))]
+names = [name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape") for name in names]
+print(json.dumps([name.decode("latin-1") for name in names]))
+"""
+
+
+def _old_names(guard: Guard, group: str) -> list[bytes]:
+    """Names without a fixed length, as states had them at first: a process of its own reads them, which may crash."""
+    command = [sys.executable, "-P", "-c", OLD_NAMES, os.path.abspath(guard.path), group]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=30, check=True)
+        return [str(name).encode("latin-1") for name in json.loads(done.stdout)]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        guard.fail(f"the names in {group} cannot be read")

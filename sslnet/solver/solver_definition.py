@@ -1,0 +1,111 @@
+"""What a solver's definition says before it runs: whether it can be meant, the nets that it names, in which state each."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DefinitionError
+from sslnet.files import resolve
+from sslnet.prototxt import Definition
+from sslnet.solver import lr_policies
+
+if TYPE_CHECKING:
+    from sslnet.net.net import Net
+
+
+def read_definition(source: Any) -> Definition:
+    """A solver's definition, given as such, as a message or as the path of its prototxt."""
+    if isinstance(source, Definition):
+        return source
+    if isinstance(source, pb.SolverParameter):
+        return Definition(source)
+    return prototxt.read_solver(os.fspath(source))
+
+
+LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "display": 0, "max_data_errors": 0}
+"""Of whole numbers: the smallest that each may be."""
+
+
+def check(definition: Definition) -> None:
+    """What can be said of a solver without its nets."""
+    param = definition.message
+    prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
+    lr_policies.check(definition)
+    for name, least in LEAST.items():
+        if getattr(param, name) < least:
+            message = f"{name} must be {least} or more, not {getattr(param, name)}"
+            words = definition.overrides.get((name,), "")
+            span = None if words else definition.span(name, value=True)
+            raise DefinitionError(message, span=span, path=definition.path, hint=words and f"set by {words}")
+    if "\0" in param.snapshot_prefix:
+        span = definition.span("snapshot_prefix", value=True)
+        raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)
+    for index, count in enumerate(param.test_iter):
+        if count <= 0:
+            span = definition.span("test_iter", index, value=True)
+            raise DefinitionError(f"test_iter must be 1 or more, not {count}", span=span, path=definition.path)
+
+
+def check_aims(definition: Definition, net: Net) -> None:
+    """Before a whole run: that it ends somewhere else than where it begins."""
+    if not definition.message.HasField("max_iter"):
+        raise DefinitionError(
+            "the solver has no max_iter: it would train for 0 iterations",
+            path=definition.path,
+            hint="say how many to train for, as max_iter: 10000",
+        )
+    if not net.loss_weights:
+        raise DefinitionError(
+            "the net has no loss in phase TRAIN: it would learn nothing",
+            path=net.definition.path,
+            hint="SoftmaxWithLoss, EuclideanLoss and the like are losses, and so is any top with a loss_weight",
+        )
+
+
+def find_nets(solver: Definition) -> tuple[Definition, list[Definition]]:
+    """The train net and the test nets, in Caffe's order: test_net_param, test_net, then net or net_param as often as
+    test_iter still asks for."""
+    param = solver.message
+    given = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
+    if len(given) != 1:
+        what = (
+            f"the net to train is given {len(given)} times ({', '.join(given)})"
+            if given
+            else "there is no net to train"
+        )
+        span = solver.span(given[1]) if given else None
+        raise DefinitionError(
+            what, span=span, path=solver.path, hint="give one of net, net_param, train_net, train_net_param"
+        )
+    train = _part(solver, given[0])
+    test_nets = [solver.part("test_net_param", index) for index in range(len(param.test_net_param))]
+    test_nets += [_part(solver, "test_net", index) for index in range(len(param.test_net))]
+    if given[0] in ("net", "net_param"):
+        test_nets += [train] * (len(param.test_iter) - len(test_nets))
+    return train, test_nets
+
+
+def _part(solver: Definition, field: str, *index: int) -> Definition:
+    """The definition of a net: a part of the solver's own, or the file that it names."""
+    if field.endswith("_param"):
+        return solver.part(field)
+    name = getattr(solver.message, field)
+    name = name[index[0]] if index else name
+    span = solver.span(field, *index, value=True)
+    return prototxt.read_net(str(resolve(name, solver.path, error=DefinitionError, span=span)))
+
+
+def net_state(net: Definition, phase: int, state: Any) -> dict[str, Any]:
+    """The state of a net: the phase, then what the net says of its state, then what the solver says."""
+    merged = pb.NetState(phase=pb.Phase.Name(phase))
+    merged.MergeFrom(net.message.state)
+    merged.MergeFrom(state)
+    return {"phase": merged.phase, "level": merged.level, "stages": tuple(merged.stage)}
+
+
+def named_weights(solver: Definition) -> list[str]:
+    """The .caffemodel files that a solver starts from."""
+    return [name.strip() for names in solver.message.weights for name in names.split(",") if name.strip()]

@@ -1,0 +1,132 @@
+"""Which channels of a net live and die together: found from the layer graph, as what each layer says of its channels.
+
+The channels of every blob get numbers, the same for channels of one class: what an Eltwise adds up, what ReLU, BatchNorm,
+Scale, Pooling or a depthwise convolution hand on, what Concat and Slice move to another place. Layers that mix their
+channels (convolutions, InnerProduct) start new classes; those that share their weights have the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslnet.layers.base import Layer
+from sslnet.layers.channels import channel_count
+from sslnet.net.net import Net
+from sslnet.sparsity.groups import WEIGHTS
+
+
+@dataclass(frozen=True)
+class Ties:
+    """``bottoms[i][j]`` and ``tops[i][j]``: the classes of the channels around layer i, one number a channel."""
+
+    bottoms: list[list[np.ndarray]]
+    tops: list[list[np.ndarray]]
+
+
+def find_ties(net: Net) -> Ties:
+    """The classes of all channels of a net; numbers count from 0 in the order in which classes first appear."""
+    joined = _Classes()
+    current: dict[str, np.ndarray] = {}
+    bottoms: list[list[np.ndarray]] = []
+    tops: list[list[np.ndarray]] = []
+    for i, layer in enumerate(net.layers):
+        bottoms.append([current[name] for name in net.bottom_names[i]])
+        tops.append([joined.new(channel_count(blob.shape)) for blob in net.tops[i]])
+        current.update(zip(net.top_names[i], tops[i]))
+        for j, below in enumerate(bottoms[i]):
+            for above, sources in zip(
+                tops[i], _sources(layer, [len(b) for b in bottoms[i]], j, [len(t) for t in tops[i]])
+            ):
+                there = sources >= 0
+                joined.join(above[there], below[sources[there]])
+    for some, others in _sharing(net):
+        for around in (bottoms, tops):
+            for a, b in zip(around[some], around[others]):
+                if len(a) == len(b):
+                    joined.join(a, b)
+    numbers = joined.numbers()
+    return Ties(*([[numbers[ids] for ids in blobs] for blobs in around] for around in (bottoms, tops)))
+
+
+def _sharing(net: Net) -> Iterator[tuple[int, int]]:
+    """Pairs of layers, by number, whose weights are one parameter."""
+    first: dict[str, int] = {}
+    for i, layer in enumerate(net.layers):
+        name = layer.param.param[0].name if layer.param.param and layer.blobs else ""
+        if name and first.setdefault(name, i) != i:
+            yield first[name], i
+
+
+def mixes(layer: Layer) -> bool:
+    """Whether the layer makes new channels from its old ones by weights; a depthwise convolution does not."""
+    return layer.TYPE in WEIGHTS and not is_depthwise(layer)
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """A convolution with one input channel a group."""
+    return bool(layer.blobs) and layer.param.HasField("convolution_param") and 1 < getattr(layer, "group", 1) == getattr(
+        layer, "channels", 0
+    )  # fmt: skip
+
+
+def _sources(layer: Layer, sizes: list[int], index: int, tops: list[int]) -> list[np.ndarray]:
+    """For each top the channel of bottom ``index`` that each of its channels follows; -1 for none, or for several.
+
+    Asked bit by bit: the channels whose number has the bit, then those whose number has not.
+    """
+    if mixes(layer):
+        return []
+    if is_depthwise(layer):
+        return [np.arange(top) // (top // sizes[index]) for top in tops]
+    found = [np.zeros(top, np.int64) for top in tops]
+    certain = [np.ones(top, np.bool_) for top in tops]
+    number = np.arange(sizes[index])
+    for bit in range(max(1, math.ceil(math.log2(max(2, sizes[index]))))):
+        has = (number >> bit & 1).astype(np.bool_)
+        answers = [_followed(layer, sizes, index, flags, tops) for flags in (has, ~has)]
+        for k, (one, zero) in enumerate(zip(*answers)):
+            certain[k] &= one != zero
+            found[k] |= one.astype(np.int64) << bit
+    return [np.where(sure & (f < sizes[index]), f, -1) for f, sure in zip(found, certain)]
+
+
+def _followed(layer: Layer, sizes: list[int], index: int, flags: np.ndarray, tops: list[int]) -> list[np.ndarray]:
+    bottoms = [np.zeros(size, np.bool_) for size in sizes]
+    bottoms[index] = flags
+    answer = layer.followed_channels(bottoms)
+    return (
+        [np.asarray(found, np.bool_) for found in answer] if len(answer) else [np.zeros(top, np.bool_) for top in tops]
+    )
+
+
+class _Classes:
+    """Numbers that have been joined: union-find over arrays."""
+
+    def __init__(self) -> None:
+        self._parent = np.zeros(0, np.int64)
+
+    def new(self, count: int) -> np.ndarray:
+        ids = np.arange(len(self._parent), len(self._parent) + count)
+        self._parent = np.append(self._parent, ids)
+        return ids
+
+    def join(self, some: np.ndarray, others: np.ndarray) -> None:
+        for a, b in zip(some.tolist(), others.tolist()):
+            a, b = self._root(a), self._root(b)
+            self._parent[max(a, b)] = min(a, b)
+
+    def numbers(self) -> np.ndarray:
+        """The class of each number."""
+        roots = np.array([self._root(i) for i in range(len(self._parent))], np.int64)
+        return np.unique(roots, return_inverse=True)[1].reshape(-1)
+
+    def _root(self, i: int) -> int:
+        parent = self._parent
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i

@@ -1,0 +1,235 @@
+"""Which groups of weights a prototxt asks for: its fields as tilings of a parameter's matrix.
+
+A blob is taken as a matrix, shape[0] rows by all the rest columns, the rows of a convolution in one band for each conv
+group. Every kind of group is a tiling of that matrix (height x width of a tile):
+
+    breadth_decay_mult        1 x columns            group_lasso FILTER, OUTPUT_NEURON
+    kernel_shape_decay_mult   band x 1               group_lasso SHAPE, INPUT_NEURON
+    block_group_lasso         ydimen x xdimen        group_lasso BLOCK
+                              band x (kh * kw)       group_lasso CHANNEL (InnerProduct: H * W columns)
+                              1 x (kh * kw)          group_lasso FILTER_2D
+                              rows x columns         group_lasso LAYER
+                              1 x 1                  group_lasso ELEMENT; FILTER, OUTPUT_NEURON on biases, FILTER on Scale
+
+Groups that reach into other parameters (NEURON, ``couple``) are found by ``sslnet.solver.coupled_groups``.
+
+Where a blob lies the other way round, so do its tiles: an InnerProduct with ``transpose`` and an Embed have their outputs
+in columns; a row of a Deconvolution belongs to an input channel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.errors import DefinitionError
+from sslnet.prototxt import Definition
+from sslnet.sparsity.penalties import Penalty, Tiling
+
+Tile = tuple[int, int]
+"""Rows and columns."""
+
+ROWS = ("FILTER", "OUTPUT_NEURON")
+"""The groups that make one output channel each."""
+
+
+def penalty_of(param: Any, solver: Definition) -> Penalty | None:
+    """The penalty that a param's spec and the solver's decays ask for together; None when there is none.
+
+    param   a sslnet.net.net.Param
+    raises  DefinitionError for groups that the parameter does not have, and for negative strengths
+    """
+    tilings: dict[tuple[int, int, bool], Tiling] = {}
+    for tiling in (*_of_authors(param, solver.message), *_named(param, solver.message)):
+        size = (tiling.height, tiling.width, tiling.bias)
+        strength = tiling.strength + (tilings[size].strength if size in tilings else 0.0)
+        tilings[size] = replace(tiling, strength=strength)
+    active = [tiling for tiling in tilings.values() if tiling.strength > 0]
+    return Penalty(matrix_shape(param.blob.shape), active, param.blob.dtype) if active else None
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """The blob as a matrix: shape[0] rows by the product of all other sizes."""
+    return (shape[0], math.prod(shape[1:])) if len(shape) else (1, 1)
+
+
+def conv_groups(param: Any) -> int:
+    """The conv groups that the rows of a parameter matrix belong to, in equal bands; 1 for all but conv weights."""
+    layer = param.layer.param
+    if param.index == 0 and layer.HasField("convolution_param"):
+        return layer.convolution_param.group
+    return 1
+
+
+# -- the fields of the method's authors --------------------------------------------------------------------------------
+
+
+def _of_authors(param: Any, solver: Any) -> Iterator[Tiling]:
+    spec = param.spec
+    rows, columns = matrix_shape(param.blob.shape)
+    if spec.breadth_decay_mult:
+        yield _tiling(param, (1, columns), solver.breadth_decay * spec.breadth_decay_mult, "breadth_decay_mult")
+    if spec.kernel_shape_decay_mult:
+        strength = solver.kernel_shape_decay * spec.kernel_shape_decay_mult
+        yield _tiling(param, (rows // conv_groups(param), 1), strength, "kernel_shape_decay_mult")
+    for index, block in enumerate(spec.block_group_lasso):
+        tile = _block(param, block, "block_group_lasso", index)
+        yield _tiling(param, tile, solver.block_group_decay * block.block_decay_mult, "block_group_lasso", index)
+
+
+def _block(param: Any, block: Any, *field: str | int) -> Tile:
+    """The tile that a block's xdimen and ydimen ask for, which must cover the matrix."""
+    rows, columns = matrix_shape(param.blob.shape)
+    height, width = block.ydimen, block.xdimen
+    if not (height and width) or rows % height or columns % width:
+        raise DefinitionError(
+            f"tiles of {height} x {width} do not cover the {rows} x {columns} matrix of {param.name}",
+            span=param.span(*field),
+            layer=param.layer.name,
+            hint=f"ydimen must divide {rows}, and xdimen {columns}",
+        )
+    return height, width
+
+
+def _tiling(param: Any, tile: Tile, strength: float, *field: str | int, bias: bool = False) -> Tiling:
+    if strength < 0:
+        raise DefinitionError(
+            f"a group lasso of negative strength {strength:g} on {param.name}",
+            span=param.span(*field),
+            layer=param.layer.name,
+        )
+    return Tiling(*tile, strength, bias)
+
+
+# -- groups by their names ---------------------------------------------------------------------------------------------
+
+
+def _named(param: Any, solver: Any) -> Iterator[Tiling]:
+    tiles = tiles_of(param)
+    for index, spec in enumerate(param.spec.group_lasso):
+        if is_coupled(spec):  # its groups lie in several parameters: sslnet.solver.coupled_groups
+            continue
+        group = pb.GroupLassoSpec.Group.Name(spec.group)
+        if spec.group == pb.GroupLassoSpec.BLOCK:
+            tile = _block(param, spec, "group_lasso", index)
+        elif group in tiles:
+            tile = tiles[group]
+        else:
+            raise DefinitionError(
+                f"{param.name} of type {param.layer.type} has no groups {group}",
+                span=param.span("group_lasso", index, "group", value=True),
+                layer=param.layer.name,
+                hint=f"it has {', '.join((*tiles, 'BLOCK'))}",
+            )
+        if spec.take_bias:
+            _check_bias(param, solver, group, index)
+        strength = solver.group_lasso_decay * spec.decay_mult
+        if solver.group_lasso_scale_by_size:
+            strength *= math.sqrt(math.prod(tile) + spec.take_bias)
+        yield _tiling(param, tile, strength, "group_lasso", index, bias=spec.take_bias)
+
+
+def is_coupled(spec: Any) -> bool:
+    """Whether a ``group_lasso`` asks for groups that reach into other parameters than its own (its bias aside)."""
+    return bool(spec.couple or spec.take_followers or spec.group == pb.GroupLassoSpec.NEURON)
+
+
+def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:
+    """That the groups have a bias to take along."""
+    message, hint = "", ""
+    if group not in ("FILTER", "OUTPUT_NEURON"):
+        message = f"take_bias is for the groups FILTER and OUTPUT_NEURON, not for {group}"
+    elif param.index != 0 or len(param.layer.blobs) < 2:
+        message = f"{param.name} has no bias to take along"
+    elif solver.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
+        message, hint = "take_bias needs proximal updates", "group_lasso_update: PROXIMAL"
+    if message:
+        span = param.span("group_lasso", index, "take_bias")
+        raise DefinitionError(message, span=span, layer=param.layer.name, hint=hint)
+
+
+def tiles_of(param: Any) -> dict[str, Tile]:
+    """The groups that a parameter has by its layer's type, and the tile of each. BLOCK, which all have, has none."""
+    shape = param.blob.shape
+    of_type = ((WEIGHTS if param.index == 0 else BIASES) | VALUES).get(param.layer.type)
+    own = of_type(param, *matrix_shape(shape)) if of_type and param.index < 2 else {}
+    return {**own, "LAYER": matrix_shape(shape), "ELEMENT": (1, 1)}
+
+
+def _convolution(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    band, plane = rows // conv_groups(param), math.prod(param.blob.shape[2:])
+    return {"FILTER": (1, columns), "CHANNEL": (band, plane), "SHAPE": (band, 1), "FILTER_2D": (1, plane)}
+
+
+def _deconvolution(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    band, plane = rows // conv_groups(param), math.prod(param.blob.shape[2:])
+    return {"FILTER": (band, plane), "CHANNEL": (1, columns), "FILTER_2D": (1, plane)}
+
+
+def _inner_product(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    layer = param.layer
+    if layer.transpose:
+        tiles = {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns), "CHANNEL": (layer.channel_size, columns)}
+    else:
+        tiles = {"OUTPUT_NEURON": (1, columns), "INPUT_NEURON": (rows, 1), "CHANNEL": (rows, layer.channel_size)}
+    if layer.axis != 1:  # what it reads are not the channels of its bottom
+        del tiles["CHANNEL"]
+    return tiles
+
+
+def _embed(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    return {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns)}
+
+
+def _filter_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    return {"FILTER": (1, 1)}
+
+
+def _neuron_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    return {"OUTPUT_NEURON": (1, 1)}
+
+
+def _values(param: Any, rows: int, columns: int) -> dict[str, Tile]:
+    """Of a Scale, where each channel has a value of its own."""
+    return {"FILTER": (1, 1)} if param.layer.axis == 1 and len(param.blob.shape) == 1 else {}
+
+
+def block_tiles(param: Any) -> list[Tile]:
+    """The tiles which the parameter's spec declares beside whole rows, columns and channels, each once: those of BLOCK,
+    FILTER_2D and block_group_lasso, whatever their strength. What does not cover the matrix, as in a net that has been
+    cut since, is left out."""
+    rows, columns = matrix_shape(param.blob.shape)
+    named = [spec for spec in param.spec.group_lasso if spec.group == pb.GroupLassoSpec.BLOCK]
+    tiles = [(block.ydimen, block.xdimen) for block in (*param.spec.block_group_lasso, *named)]
+    if any(spec.group == pb.GroupLassoSpec.FILTER_2D for spec in param.spec.group_lasso):
+        tiles.append(tiles_of(param).get("FILTER_2D", (0, 0)))
+    return [(h, w) for h, w in dict.fromkeys(tiles) if h and w and rows % h == 0 and columns % w == 0]
+
+
+TilesOf = Callable[[Any, int, int], dict[str, Tile]]
+
+WEIGHTS: dict[str, TilesOf] = {
+    "Convolution": _convolution,
+    "ConvolutionDepthwise": _convolution,
+    "DepthwiseConvolution": _convolution,
+    "Deconvolution": _deconvolution,
+    "InnerProduct": _inner_product,
+    "Embed": _embed,
+}
+"""By layer type, the groups of the first blob."""
+
+BIASES: dict[str, TilesOf] = {
+    "Convolution": _filter_bias,
+    "ConvolutionDepthwise": _filter_bias,
+    "DepthwiseConvolution": _filter_bias,
+    "Deconvolution": _filter_bias,
+    "InnerProduct": _neuron_bias,
+    "Embed": _neuron_bias,
+}
+"""By layer type, the groups of the second blob."""
+
+VALUES: dict[str, TilesOf] = {"Scale": _values}
+"""By type of layers that make no channels but change each, the groups of either blob."""

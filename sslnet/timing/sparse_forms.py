@@ -1,0 +1,395 @@
+"""The ways to run layers whose weights hold zeros, timed side by side on the data that flow through the net.
+
+    dense    all weights, as if none was zero
+    kept     rows and columns of the weight matrix that are not zero throughout: what compaction stores
+    csr      single weights, from a lowered matrix
+    direct   single weights, from the padded image
+
+A convolution has all four (``conv_mode`` asks for one) and is timed whole: lowering, padding and writing the result
+included; forward its weights are packed once, as for inference. InnerProduct has one way, dense. The matrix products alone,
+of what is lowered already and as libraries compute them, are timed beside them: speedups of sparse layers are mostly told
+of these. The forms of a layer take turns, A B C, then C B A, each time its data come by.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
+from sslnet.errors import UsageError
+from sslnet.kernels.conv.sparse.pattern import Kept as Pattern
+from sslnet.kernels.conv.sparse.pattern import find_kept
+from sslnet.kernels.runtime.threads import num_threads
+from sslnet.layers.convolution import Convolution
+from sslnet.layers.inner_product import InnerProduct
+from sslnet.net.net import Net
+from sslnet.net.plan import Plan
+from sslnet.net.steps import ConvolutionStep, InnerProductStep, Step
+from sslnet.sparsity.measure import Kept
+from sslnet.timing.gemm_baseline import PRODUCTS, Products, lowered, transposed
+from sslnet.timing.layerwise import Passes, Spread, batch_of, clock, repeat, seconds_of
+from sslnet.timing.roofline import peak_flops
+
+WAYS = {"dense": "dense", "kept": "kept", "csr": "lowered", "direct": "direct"}
+"""Form -> the way of ``kernels.conv_sparse_choice``."""
+FORMS = tuple(WAYS)
+BACKWARD = ("dense", "kept")
+"""Forms that have gradients of their own."""
+FASTEST = "fastest"
+PARTS = ("forward", "backward", "product")
+
+
+@dataclass(frozen=True)
+class FormTime:
+    """One form of a layer, or of the whole net.
+
+    kernel      the way that its forward pass runs; "" of a net
+    flops       of one forward pass over the batch, those that this form takes
+    gradients   how many products of as many FLOPs its backward pass has: 1 or 2
+    forward, backward   of the whole layer; None where it has no such way
+    product     the matrix product of the forward pass alone, by ``gemm_library``
+    """
+
+    kernel: str
+    flops: int
+    gradients: int
+    forward: Spread | None
+    backward: Spread | None
+    product: Spread | None
+    gemm_library: str
+
+    def rate(self, part: str) -> float | None:
+        """FLOP a second of one of ``PARTS``."""
+        spread: Spread | None = getattr(self, part)
+        times = self.gradients if part == "backward" else 1
+        return times * self.flops / spread.median if spread is not None and spread.median else None
+
+
+@dataclass(frozen=True)
+class FormTimes:
+    """A layer, or the whole net, by form; "dense" is always there, the others where there are zeros."""
+
+    name: str
+    type: str
+    forms: dict[str, FormTime]
+
+    def limit(self, form: str) -> float | None:
+        """How many times fewer multiply-adds the form takes than dense; None for none at all, or no such form."""
+        own = self.forms[form].flops if form in self.forms else 0
+        return self.forms["dense"].flops / own if own else None
+
+    def speedup(self, form: str, part: str) -> float | None:
+        """Time of dense by that of the form; None where there is none."""
+        if form not in self.forms:
+            return None
+        spread, dense = (getattr(self.forms[f], part) for f in (form, "dense"))
+        return dense.median / spread.median if spread is not None and dense is not None and spread.median else None
+
+
+@dataclass(frozen=True)
+class LayerForms(FormTimes):
+    """What of the weight matrix is not zero: filters (rows), columns, single weights."""
+
+    filters: Kept
+    columns: Kept
+    weights: Kept
+
+
+@dataclass(frozen=True)
+class FormTiming:
+    """What was measured of a net, and how; other fields as of ``timing.NetTime`` and ``timing.Timing``."""
+
+    name: str
+    model: str
+    phase: str
+    batch: int
+    threads: int
+    iterations: int
+    peak: float
+    layers: list[LayerForms]
+    whole: FormTimes
+
+    def total(self, form: str, part: str) -> float | None:
+        """Seconds of all layers, those without the form run dense; "fastest": each in its fastest form. None where no
+        layer but dense ones would be in it."""
+        rows = [row for row in self.layers if getattr(row.forms["dense"], part) is not None]
+        if form == FASTEST:
+            return sum(min(_medians(row, part)) for row in rows) if rows else None
+        if not any(form in row.forms and getattr(row.forms[form], part) is not None for row in rows):
+            return None
+        return sum(_median_or_dense(row, form, part) for row in rows)
+
+    def speedup(self, form: str, part: str) -> float | None:
+        """Of all layers, as in ``total``."""
+        own, dense = self.total(form, part), self.total("dense", part)
+        return dense / own if own and dense else None
+
+    def limit(self, form: str) -> float | None:
+        """How many times fewer multiply-adds all layers take, those without the form dense; None for none at all, and for
+        "fastest"."""
+        if form == FASTEST:
+            return None
+        runs = [(row.forms, form in row.forms and row.forms[form].forward is not None) for row in self.layers]
+        own = sum(forms[form if present else "dense"].flops for forms, present in runs)
+        return sum(forms["dense"].flops for forms, _ in runs) / own if own else None
+
+
+def _medians(row: FormTimes, part: str) -> list[float]:
+    return [spread.median for form in row.forms.values() if (spread := getattr(form, part)) is not None]
+
+
+def _median_or_dense(row: FormTimes, form: str, part: str) -> float:
+    spread = getattr(row.forms[form], part) if form in row.forms else None
+    return float((spread if spread is not None else getattr(row.forms["dense"], part)).median)
+
+
+def time_forms(
+    net: Net,
+    iterations: int = 50,
+    *,
+    forms: Sequence[str] = FORMS,
+    forward_only: bool = False,
+    partial: bool = False,
+    on_run: Callable[[int], object] = lambda done: None,
+) -> FormTiming:
+    """Times the forms of every convolution and InnerProduct, and of the whole net, on the data that its inputs hold.
+
+    forms            those wanted; dense is always one of them
+    partial, on_run  as of ``timing.repeat``
+
+    raises UsageError when no weight of such a layer is zero, or all are
+    """
+    wanted = [form for form in FORMS if form in forms or form == "dense"]
+    watch = _Watch(net, wanted, forward_only)
+    done = repeat(watch.run, watch.forget, iterations, partial=partial, on_run=on_run)
+    return FormTiming(
+        name=net.name,
+        model=net.definition.path or "",
+        phase=pb.Phase.Name(net.phase),
+        batch=batch_of(net),
+        threads=num_threads(),
+        iterations=done,
+        peak=peak_flops(),
+        layers=[contest.result() for contest in watch.contests.values()],
+        whole=watch.whole(),
+    )
+
+
+class _Samples:
+    """Seconds by part and form."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, part: str, form: str, seconds: float) -> None:
+        self.seconds.setdefault((part, form), []).append(seconds)
+
+    def spread(self, part: str, form: str) -> Spread | None:
+        return Spread.of(self.seconds[part, form]) if (part, form) in self.seconds else None
+
+    def time(self, form: str, kernel: str, flops: int, gradients: int) -> FormTime:
+        forward, backward, product = (self.spread(part, form) for part in PARTS)
+        return FormTime(kernel, flops, gradients, forward, backward, product, PRODUCTS.get(form, ""))
+
+
+class _Contest:
+    """One layer in its forms.
+
+    pattern, nonzero   which rows and columns are not zero throughout, and how many weights are not zero
+    steps              by form, what runs the whole layer
+    products           the matrix products alone
+    """
+
+    def __init__(self, layer: Any, pattern: Pattern, nonzero: int, steps: dict[str, Step], products: Products) -> None:
+        self.layer = layer
+        self.pattern = pattern
+        self.nonzero = nonzero
+        self.steps = steps
+        self.products = products
+        first = next(iter(steps.values()))
+        self.gradients = int(layer.param_propagate_down[0]) + int(any(first.propagate_down))
+        self.samples = _Samples()
+
+    @property
+    def forms(self) -> list[str]:
+        return list(dict.fromkeys([*self.steps, *self.products.forms]))
+
+    def forward(self, turn: int) -> None:
+        """The whole layer in all its forms, then the products, with what is in its bottoms."""
+        for form in _order(self.steps, turn):
+            self.samples.add("forward", form, seconds_of([self.steps[form]]))
+        self.products.load()
+        for form in _order(self.products.forms, turn):
+            self.samples.add("product", form, self.products.seconds(form, clock()))
+
+    def backward(self, turn: int) -> None:
+        for form in _order([form for form in self.steps if form in BACKWARD], turn):
+            self.samples.add("backward", form, seconds_of([self.steps[form]], backward=True))
+
+    def flops(self, form: str) -> int:
+        weights = {"dense": prod(self.pattern.shape), "kept": self.pattern.weights}.get(form, self.nonzero)
+        return 2 * weights * self.products.pixels
+
+    def result(self) -> LayerForms:
+        filters, columns = (Kept(sum(map(len, kept)), size) for kept, size in self._sides())
+        return LayerForms(
+            self.layer.name,
+            self.layer.TYPE,
+            {
+                form: self.samples.time(
+                    form, self.steps[form].kernel if form in self.steps else "", self.flops(form), self.gradients
+                )
+                for form in self.forms
+            },
+            filters,
+            columns,
+            Kept(self.nonzero, prod(self.pattern.shape)),
+        )
+
+    def _sides(self) -> list[tuple[tuple[np.ndarray, ...], int]]:
+        groups, filters, columns = self.pattern.shape
+        return [(self.pattern.filters, groups * filters), (self.pattern.columns, groups * columns)]
+
+
+class _Watch:
+    """The contests of a net's layers, by index, and one plan of the whole net for each form."""
+
+    def __init__(self, net: Net, forms: Sequence[str], forward_only: bool) -> None:
+        self.net = net
+        self.passes = Passes(net, forward_only)
+        self.single = net.plan(fused=False)
+        contests = {i: _contest(step, forms) for i, step in enumerate(self.single.steps)}
+        self.contests = {i: contest for i, contest in contests.items() if contest is not None}
+        _check_zeros(net, [*self.contests.values()])
+        self.plans = {form: self._plan(form) for form in forms}
+        self.samples = _Samples()
+
+    def forget(self) -> None:
+        self.samples = _Samples()
+        for contest in self.contests.values():
+            contest.samples = _Samples()
+
+    def run(self, turn: int) -> None:
+        with self.single.running(self.passes.last):
+            for i in self.passes.forward:
+                if i in self.contests:
+                    self.contests[i].forward(turn)
+                else:
+                    self.single.steps[i].forward()
+            self.passes.set_loss_diffs()
+            for i in self.passes.backward:
+                if i in self.contests:
+                    self.contests[i].backward(turn)
+                else:
+                    self.single.steps[i].backward()
+        for form in _order(self.plans, turn):
+            self._run_whole(form)
+
+    def _run_whole(self, form: str) -> None:
+        plan = self.plans[form]
+        with plan.running(self.passes.last):
+            steps = plan.steps
+            self.samples.add("forward", form, seconds_of([steps[i] for i in self.passes.forward]))
+            if self.passes.backward and form in BACKWARD:
+                self.passes.set_loss_diffs()
+                seconds = seconds_of([steps[i] for i in self.passes.backward], backward=True)
+                self.samples.add("backward", form, seconds)
+
+    def _plan(self, form: str) -> Plan:
+        """The whole net with its convolutions in this form, where they have it."""
+        plan = self.net.new_plan(fused=True)
+        for i, contest in self.contests.items():
+            step, own = plan.steps[i], contest.steps.get(form, contest.steps["dense"])
+            if isinstance(step, ConvolutionStep) and isinstance(own, ConvolutionStep):
+                step.layer, step.way = own.layer, own.way
+            elif isinstance(step, InnerProductStep):
+                step.leaves_zeros = False
+        plan.hold_weights(True)
+        return plan
+
+    def whole(self) -> FormTimes:
+        net, rest = self.net, 0
+        for i in self.passes.forward:
+            if i not in self.contests:
+                rest += net.layers[i].flops(net.bottoms[i], net.tops[i])
+        forms = {}
+        for form in self.plans:
+            present = [(contest, form if form in contest.steps else "dense") for contest in self.contests.values()]
+            flops = rest + sum(contest.flops(own) for contest, own in present)
+            forms[form] = self.samples.time(form, "", flops, 0)
+        return FormTimes(net.name, "", forms)
+
+
+def _order(forms: Any, turn: int) -> list[str]:
+    return list(forms) if turn % 2 == 0 else list(forms)[::-1]
+
+
+def _check_zeros(net: Net, contests: Sequence[_Contest]) -> None:
+    """raises UsageError for a net that has nothing to compare"""
+    model = net.definition.path or net.name
+    if not contests:
+        raise UsageError(f"{model} has no convolution and no InnerProduct that could run in several forms")
+    if all(contest.nonzero == prod(contest.pattern.shape) for contest in contests):
+        raise UsageError(
+            f"{model}: no weight is zero, so that there are no forms to compare",
+            hint="give the weights of a net that was trained or pruned to be sparse with --weights",
+        )
+    if not any(contest.nonzero for contest in contests):
+        raise UsageError(f"{model}: all weights are zero", hint="give its weights with --weights")
+
+
+def _contest(step: Step, forms: Sequence[str]) -> _Contest | None:
+    """For a layer that has several forms; those other than dense only where weights are zero."""
+    if isinstance(step, ConvolutionStep):
+        return _convolution(step, forms)
+    return _inner_product(step, forms) if isinstance(step, InnerProductStep) else None
+
+
+def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _Contest:
+    layer, g = step.layer, step.geometry
+    whole = layer.whole_weights()
+    pattern, nonzero = find_kept(whole, g.groups), int(np.count_nonzero(whole))
+    present = forms if nonzero < whole.size else ["dense"]
+    steps: dict[str, Step] = {}
+    for form in present:
+        own = ConvolutionStep(_in_form(layer, pattern, form), step.bottom, step.top, step.propagate_down)
+        own.way = WAYS[form]
+        own.hold_weights(True)
+        steps[form] = own
+    matrices = steps["dense"].layer.blobs[0].data.reshape(pattern.shape)
+    return _Contest(layer, pattern, nonzero, steps, Products(matrices, pattern, present, lowered(layer, step.bottom)))
+
+
+def _in_form(layer: Convolution, pattern: Pattern, form: str) -> Convolution:
+    """The layer with all columns of its weights, its gradient, unless dense, of kept weights alone. It shares parameters
+    that are whole already."""
+    own = copy.copy(layer)
+    own.frozen = None
+    if layer.kept is not None:
+        blob = Blob(layer.whole_shape, name=layer.blobs[0].name, dtype=layer.dtype)
+        blob.data[...] = layer.whole_weights()
+        own.blobs, own.kept, own.columns = [blob, *layer.blobs[1:]], None, prod(layer.whole_shape[1:])
+    if form != "dense":
+        trained = np.zeros(pattern.shape, np.uint8)
+        for matrix, filters, columns in zip(trained, pattern.filters, pattern.columns):
+            matrix[np.ix_(filters, columns)] = 1
+        own.frozen = trained
+    return own
+
+
+def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _Contest:
+    layer: InnerProduct = step.layer
+    data = layer.blobs[0].data
+    weights = np.ascontiguousarray(data.T if layer.transpose else data)
+    pattern, nonzero = find_kept(weights), int(np.count_nonzero(weights))
+    present = [form for form in forms if form in PRODUCTS] if nonzero < weights.size else ["dense"]
+    own = InnerProductStep(layer, step.bottom, step.top, step.propagate_down)
+    products = Products(weights[None], pattern, present, transposed(step.bottom[0], step.inputs))
+    return _Contest(layer, pattern, nonzero, {"dense": own}, products)

@@ -1,0 +1,148 @@
+"""Settling: minimisers stay as they are, groups that nothing but noise keeps alive become zero, with their momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.solver.solver import Solver
+from sslnet.solver.update_rules import Update
+from sslnet.solver.updates import UPDATES
+from sslnet.solver.zero_group_test import settle
+
+NET = """
+layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 8 dim: 6 dim: 2 dim: 2 }} }} }}
+layer {{ name: "y" type: "Input" top: "y" input_param {{ shape {{ dim: 8 dim: 5 }} }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "p" param {{ {spec} }} param {{ lr_mult: 2 }}
+        inner_product_param {{ num_output: 5 weight_filler {{ type: "gaussian" std: 1 }} }} }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }}
+"""
+GROUPS = {
+    "rows": "group_lasso { group: OUTPUT_NEURON }",
+    "channels": "group_lasso { group: CHANNEL }",
+    "elements": "group_lasso { group: ELEMENT }",
+    "blocks": "group_lasso { group: BLOCK xdimen: 4 }",
+    "nested": "group_lasso { group: CHANNEL } group_lasso { group: INPUT_NEURON }",
+    "overlapping": "group_lasso { group: OUTPUT_NEURON } group_lasso { group: INPUT_NEURON }",
+    "with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true }",
+    "overlapping, with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true } group_lasso { group: CHANNEL }",
+    "coupled": "group_lasso { group: NEURON } group_lasso { group: CHANNEL }",
+}
+RATE = 0.01
+
+
+def solver(rule: str, groups: str, strength: float = 1.0) -> Solver:
+    """After some steps, so that the rules have their step sizes."""
+    momentum = "momentum: 0.5" if UPDATES[rule].TAKES_MOMENTUM else ""
+    text = (
+        f'type: "{rule}" {momentum} base_lr: {RATE} lr_policy: "fixed" random_seed: 1 group_lasso_decay: {strength} '
+        f"net_param {{ {NET.format(spec=GROUPS[groups])} }}"
+    )
+    run = Solver(prototxt.parse(text, pb.SolverParameter))
+    random = np.random.default_rng(0)
+    for name in ("x", "y"):
+        run.net.blobs[name].data[...] = random.standard_normal(run.net.blobs[name].shape)
+    run.step(3)
+    return run
+
+
+def penalised(run: Solver) -> tuple[list[Update], Any]:
+    """The updates under the one penalty, and its prox of a list of arrays with steps of 1."""
+    if run.coupled:
+        return run.coupled[0].members, lambda values: run.coupled[0].penalty.prox(values, [1.0] * len(values))
+    (update,) = (update for update in run.updates if update.prox is not None)
+    members = [update] if update.bias is None else [update, update.bias]
+    penalty = update.prox
+    assert penalty is not None
+    return members, lambda values: penalty.prox(values[0], 1.0, None, *values[1:], *[1.0] * (len(values) - 1))
+
+
+def set_means(run: Solver, gradients: list[np.ndarray]) -> None:
+    """As if every gradient so far had been this one."""
+    for update, gradient in zip(penalised(run)[0], gradients):
+        assert update.mean is not None
+        update.mean[...] = gradient * (1 - update.solver.group_lasso_memory**run.iter)
+
+
+def look(run: Solver) -> list[np.ndarray]:
+    """The weights before."""
+    members, _ = penalised(run)
+    before = [update.param.blob.data.copy() for update in members]
+    settle(run.updates, run.coupled, run.iter - 1, RATE, 1.0)
+    return before
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("rule", UPDATES)
+def test_minimisers_stay_as_they_are(rule: str, groups: str) -> None:
+    """z = prox(x) is the minimiser where the gradient is z - x; the look must find it so in the metric of the rule."""
+    run = solver(rule, groups)
+    members, prox = penalised(run)
+    random = np.random.default_rng(1)
+    found = [random.standard_normal(update.param.blob.shape).astype(np.float32) for update in members]
+    for x in found:  # two rows and a third of the columns are short
+        x[:2] *= 0.01
+        x.reshape(5, -1)[:, 16:] *= 0.01
+    aims = [x.copy() for x in found]
+    prox(found)
+    zeros = sum(int((z == 0).sum()) for z in found)
+    assert zeros and any(z.any() for z in found), "the case must have both"
+    for update, z in zip(members, found):
+        update.param.blob.data[...] = z
+    set_means(run, [z - x for z, x in zip(found, aims)])
+    for before, update in zip(look(run), members):
+        np.testing.assert_array_equal(update.param.blob.data, before)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("rule", UPDATES)
+def test_short_groups_that_no_gradient_holds_become_zero_with_their_momentum(rule: str, groups: str) -> None:
+    run = solver(rule, groups)
+    members, _ = penalised(run)
+    for update in members:
+        update.param.blob.data[...] = 1e-6
+        update.history[0][...] = 1
+    for coupled in run.coupled:  # its duals are those of other weights, within TOLERANCE
+        coupled.penalty.set_state([])
+    duals = [array.copy() for array in duals_of(run)]
+    set_means(run, [np.zeros(update.param.blob.shape, np.float32) for update in members])
+    look(run)
+    for update in members:
+        assert not update.param.blob.data.any()
+        assert update.history[0].any() == (update.MOMENTA == 0)
+    assert len(duals) == len(duals_of(run))
+    for before, after in zip(duals, duals_of(run)):
+        np.testing.assert_array_equal(after, before)
+
+
+def duals_of(run: Solver) -> list[np.ndarray]:
+    own = [array for update in run.updates if update.prox is not None for array in update.prox.state()]
+    return own + [array for coupled in run.coupled for array in coupled.penalty.state()]
+
+
+def test_weights_of_groups_that_live_are_not_moved() -> None:
+    run = solver("SGD", "rows")
+    (update,), _ = penalised(run)
+    w = update.param.blob.data
+    w[...] = 1
+    w[2] = 1e-6
+    set_means(run, [np.zeros(w.shape, np.float32)])
+    look(run)
+    assert not w[2].any()
+    assert (np.delete(w, 2, axis=0) == 1).all()
+
+
+def test_looks_come_when_the_iterations_are_a_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = solver("SGD", "rows"), []
+    monkeypatch.setattr(
+        "sslnet.solver.solver.settle", lambda updates, coupled, iteration, rate, scale: seen.append(iteration)
+    )
+    run.step(4)
+    assert seen == []
+    run.param.group_lasso_settle = 5
+    run.step(9)
+    assert seen == [9, 14]
