@@ -19,7 +19,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, RunError, UsageError
 from sslnet.files import atomic_hdf5, atomic_write, remove_remains
 from sslnet.net.weights import read_weights
-from sslnet.prototxt import Note
+from sslnet.prototxt import Diagnostic
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.snapshot import read_state
 from sslnet.solver.solver import Solver
@@ -57,7 +57,7 @@ class Warnings(Monitor):
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         self.messages.append(note.message)
 
 

@@ -74,7 +74,7 @@ IMAGES_AT_ONCE = 64
 
 def load(args: argparse.Namespace) -> Classifier:
     """The net with its weights, and the way from image files to its input."""
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
     from sslnet.pycaffe.classifier import Classifier
@@ -84,7 +84,7 @@ def load(args: argparse.Namespace) -> Classifier:
     net = Classifier(args.model, args.weights, image_dims=dims, **scales, lean=True)
     tell_notes(net.definition)
     assert net.copied is not None
-    tell_copied(net, args.weights, net.copied, Log())
+    tell_copied(net, args.weights, net.copied, RunLog())
     name = net.inputs[0]
     channels = net.blobs[name].shape[1]
     if channels not in (1, 3):

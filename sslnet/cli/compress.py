@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet.cli.compiling import Compiling
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     use_threads(args.threads, args.deterministic)
     task = make_task(args)
-    log = Log()
+    log = RunLog()
     with contextlib.closing(solver_monitor(log)) as shown, Compiling(log) as compiling:
         procedure = Procedure(task, Monitors(shown, compiling), watching(log, compiling), log)
         try:

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
     from sslnet.files import atomic_write
-    from sslnet.net.graph import State, filter_layers
+    from sslnet.net.graph import PhaseState, filter_layers
     from sslnet.prototxt import read_net
     from sslnet.report.drawing import draw_net
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{target}: a picture ends in .svg")
     definition = read_net(args.model)
     tell_notes(definition)
-    state = State(pb.Phase.Value(args.phase), args.level, stages(args.stage))
+    state = PhaseState(pb.Phase.Value(args.phase), args.level, stages(args.stage))
     shapes = data_shapes(args.shape, [layer.param for layer in filter_layers(definition, state)])
     text, shown = draw_net(definition, state, rankdir=args.rankdir, shapes=shapes)
     atomic_write(target, text.encode())

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.cli.progress import progress
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     tell_notes(net.definition)
     _check_blobs(net, names)
     iterations, records = extent(net, args.iterations)
-    load_weights(net, args.weights, Log())
+    load_weights(net, args.weights, RunLog())
     with writer(args.output, net, names) as write, progress("batches", iterations) as report:
         rows = extract(net, names, iterations, records, write, report)
     for name in names:

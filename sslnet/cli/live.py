@@ -9,7 +9,7 @@ from sslnet.errors import printable
 from sslnet.terminal import escape_streams
 
 if TYPE_CHECKING:
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
 
 FIELDS = ("loss", "lr", "test error", "filters")
 """What stands below the bar, in this order, once it is known; what a narrow terminal has no room for is cut off."""
@@ -18,7 +18,7 @@ FIELDS = ("loss", "lr", "test error", "filters")
 class Live:
     """A bar from ``first`` to ``last`` iteration on stderr. While it is open, lines of the log appear above it."""
 
-    def __init__(self, log: Log, title: str, first: int, last: int) -> None:
+    def __init__(self, log: RunLog, title: str, first: int, last: int) -> None:
         from rich.console import Group
         from rich.live import Live as RichLive
 

@@ -27,7 +27,7 @@ READER_GONE = 141
 """The exit code of a command whose output nobody reads: that of a process which SIGPIPE ends."""
 
 
-class Log:
+class RunLog:
     """Writes the lines of a run: ``log("...", "...")`` to stderr as Caffe does, ``log.result("...")`` to stdout.
 
     Each argument is one line: line ends in it, which can only be those of a name, are escaped as what is not printable.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sslnet import prototxt
 from sslnet.cli import metrics
 from sslnet.cli.live import Live
-from sslnet.cli.log import Log, loss_part, number
+from sslnet.cli.log import RunLog, loss_part, number
 from sslnet.errors import RunError
 from sslnet.report import coupled_table, sparsity_summary, sparsity_table, tied
 from sslnet.solver.callbacks import Display, Monitor, Test
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sslnet.net.net import Net
-    from sslnet.prototxt import Note
+    from sslnet.prototxt import Diagnostic
     from sslnet.solver.callbacks import Training
     from sslnet.sparsity.measure import LayerSparsity, Sparsity
     from sslnet.sparsity.optimality import Certificate
@@ -34,7 +34,7 @@ class Monitors(Monitor):
     def __init__(self, *monitors: Monitor) -> None:
         self.monitors = monitors
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         for monitor in self.monitors:
             monitor.on_warning(note)
 
@@ -70,13 +70,13 @@ class Monitors(Monitor):
 class LogMonitor(Monitor):
     """Caffe's log lines: what its parse_log looks for, word for word; between them the tables of what is left."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: RunLog) -> None:
         self.log = log
         self.interval = 0
         self.last = 0
         self.solver: Training | None = None
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         self.log(*str(note).split("\n"))
 
     def on_start(self, solver: Training) -> None:
@@ -129,7 +129,7 @@ class ScreenMonitor(Monitor):
     PAUSE = 0.1
     """Seconds between two moves of the bar."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: RunLog) -> None:
         self.log = log
         self.live: Live | None = None
         self.solver: Training | None = None
@@ -141,7 +141,7 @@ class ScreenMonitor(Monitor):
         if self.live is not None:
             self.live.tell(text)
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         self.log(*str(note).split("\n"))
 
     def on_start(self, solver: Training) -> None:

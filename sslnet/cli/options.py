@@ -10,7 +10,7 @@ from sslnet.errors import UsageError, WeightsError
 from sslnet.output_rule import OutputRule
 
 if TYPE_CHECKING:
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.net.net import Net
     from sslnet.net.weights import Copied
 
@@ -65,12 +65,12 @@ def stages(text: str) -> tuple[str, ...]:
     return tuple(stage.strip() for stage in text.split(",") if stage.strip())
 
 
-def load_weights(net: Net, path: str, log: Log) -> None:
+def load_weights(net: Net, path: str, log: RunLog) -> None:
     """Copies weights into the net by layer name and says what did not match; raises when nothing did."""
     tell_copied(net, path, net.copy_from(path), log)
 
 
-def tell_copied(net: Net, path: str, done: Copied, log: Log) -> None:
+def tell_copied(net: Net, path: str, done: Copied, log: RunLog) -> None:
     """Says which layers a copy of weights left out; raises WeightsError when it brought nothing at all."""
     if not done.copied:
         theirs = ", ".join(done.ignored[:5])

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet import prototxt
     from sslnet.cli.compiling import Compiling
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         check_plot(args.plot)
     definition = prototxt.apply_overrides(prototxt.read_solver(args.solver), args.overrides)
     plan = make_plan(args, definition)
-    log = Log()
+    log = RunLog()
     with contextlib.closing(solver_monitor(log)) as shown, Compiling(log) as compiling:
         try:
             path = follow(plan, Monitors(shown, compiling), watching(log, compiling), log)
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
     return log.exit_code(0)
 
 
-def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Plan:
+def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.PathPlan:
     """raises UsageError for options out of range"""
-    from sslnet.compress.pipeline.regularization_path import Plan
+    from sslnet.compress.pipeline.regularization_path import PathPlan
     from sslnet.solver.snapshot import snapshot_prefix
 
     factors = parse_strengths(args.strengths)
@@ -90,7 +90,7 @@ def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Plan
         if value < least:
             raise UsageError(f"{name} must be {least} or more, not {value}")
     prefix = (args.output or snapshot_prefix(definition) + "_path").removesuffix(".json").removesuffix(".csv")
-    return Plan(
+    return PathPlan(
         definition,
         args.weights,
         factors,

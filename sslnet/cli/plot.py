@@ -123,7 +123,7 @@ def error(args: argparse.Namespace, titles: list[str]) -> None:
 
 def training(args: argparse.Namespace, titles: list[str]) -> None:
     from sslnet.report.metrics_file import read_metrics
-    from sslnet.report.training_pictures import Training, plot_training
+    from sslnet.report.training_pictures import PicturedTraining, plot_training
 
-    runs = [Training(title, file, read_metrics(file)) for file, title in zip(args.files, titles)]
+    runs = [PicturedTraining(title, file, read_metrics(file)) for file, title in zip(args.files, titles)]
     plot_training(runs, args.output, of=args.of or "filters", accuracy=args.accuracy)

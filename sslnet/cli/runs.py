@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.log import Log
+from sslnet.cli.log import RunLog
 from sslnet.cli.monitors import LogMonitor, ScreenMonitor
 from sslnet.cli.notes import silent_writers
 from sslnet.cli.signals import signal_effects
@@ -30,12 +30,12 @@ class _LoggedRuns(LogMonitor):
     def close(self) -> None: ...
 
 
-def solver_monitor(log: Log) -> Any:
+def solver_monitor(log: RunLog) -> Any:
     """A Monitor with ``close``."""
     return _Runs(log) if log.terminal else _LoggedRuns(log)
 
 
-def watching(log: Log, compiling: Compiling) -> Callable[[Solver], contextlib.AbstractContextManager[None]]:
+def watching(log: RunLog, compiling: Compiling) -> Callable[[Solver], contextlib.AbstractContextManager[None]]:
     """For each solver: Ctrl-C, SIGTERM and a reader of the log who goes stop it where it can go on later. Layers of its
     nets that would write files are told, once."""
     told: set[str] = set()

@@ -10,7 +10,7 @@ from sslnet.cli.options import add_deterministic_option, add_output_options, add
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.net.net import Net
 
 HELP = "Scores a trained net on its test data: every output, averaged over batches."
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.compiling import Compiling
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.compress.evaluation import epoch_batches
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.model} has no test data: it waits for {', '.join(net.inputs)}",
             hint="give the net with the data layers, train_test.prototxt or train_val.prototxt",
         )
-    log = Log()
+    log = RunLog()
     tell_notes(net.definition, log=log)
     load_weights(net, args.weights, log)
     iterations = args.iterations or epoch_batches(net) or 50
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def score(net: Net, iterations: int, log: Log) -> tuple[list[tuple[str, float]], float]:
+def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float]], float]:
     """Means over the batches: (output, value) for each element of each output, and the weighted loss."""
     import numpy as np
 

@@ -11,7 +11,7 @@ from sslnet.cli.options import add_deterministic_option, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.net.net import Net
     from sslnet.timing.layerwise import Timing
     from sslnet.timing.sparse_forms import FormTiming
@@ -100,13 +100,13 @@ def check(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timing | FormTiming:
     """Times with the threads as they are set. first: nothing has been said of the files yet"""
     from sslnet.cli.compiling import Compiling
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.progress import progress
     from sslnet.timing.layerwise import WARM_UP, time_nets
     from sslnet.timing.sparse_forms import time_forms
 
-    log = Log()
+    log = RunLog()
     nets = [open_with(args, args.model, args.weights, batch, log if first else None)]
     if args.model2:
         nets.append(open_with(args, args.model2, args.weights2, batch, log if first else None))
@@ -120,7 +120,7 @@ def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timi
         return time_nets(nets, args.iterations, peak=peak, on_run=report, **settings)
 
 
-def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: int | None, log: Log | None) -> Net:
+def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: int | None, log: RunLog | None) -> Net:
     """The net with its weights; the log is told which layers they left out. raises WeightsError when these are all"""
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.options import stages, tell_copied

@@ -17,9 +17,9 @@ from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import Memo
-    from sslnet.compress.control.controller import Steering
+    from sslnet.compress.control.controller import StrengthController
     from sslnet.net.net import Net
     from sslnet.prototxt import Definition
     from sslnet.solver.solver import Solver
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet.cli.compiling import Compiling
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
     from sslnet.cli.options import use_threads
     from sslnet.cli.signals import signal_effects
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
     check_kinds(args)
     use_threads(args.threads, args.deterministic)
-    log, memo = Log(), Memo()
+    log, memo = RunLog(), Memo()
     definition = solver_definition(args)
     screen = ScreenMonitor(log) if log.terminal else LogMonitor(log)
     metrics = MetricsMonitor(resumed=bool(args.snapshot), log=log)
@@ -163,7 +163,7 @@ def split_names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
+def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
     """What is going to run: the solver's text, the memory it takes, where it starts."""
     from sslnet import __version__, prototxt
     from sslnet.cli.notes import tell_notes
@@ -189,12 +189,12 @@ def introduce(solver: Solver, args: argparse.Namespace, log: Log) -> None:
         tell_copied(net, path, copied, log)
 
 
-def make_steering(args: argparse.Namespace, log: Log) -> Steering | None:
+def make_steering(args: argparse.Namespace, log: RunLog) -> StrengthController | None:
     """What the targets ask for. raises UsageError for those out of range, or several"""
-    from sslnet.compress.control.controller import Steering
+    from sslnet.compress.control.controller import StrengthController
 
     targets = read_targets(args)
-    return Steering(targets, log) if targets else None
+    return StrengthController(targets, log) if targets else None
 
 
 def check_certificate(solver: Solver, args: argparse.Namespace) -> None:

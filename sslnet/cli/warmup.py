@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet.cli.compiling import Compiling
-    from sslnet.cli.log import Log
+    from sslnet.cli.log import RunLog
     from sslnet.cli.options import use_threads
 
     use_threads(args.threads)
-    log = Log()
+    log = RunLog()
     tasks: list[tuple[Any, str]] = [(warm_net, path) for path in args.model]
     tasks += [(warm_solver, path) for path in args.solver or ([] if args.model else shipped_solvers())]
     for number, (warm, path) in enumerate(tasks, 1):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import is_source
 from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights
@@ -54,7 +54,7 @@ class Trial:
         """Before anything is trained. raises UsageError where there is nothing to test on or nothing to compare by"""
         where = self.definition.path or f'the net "{self.definition.message.name}"'
         hint = "give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt"
-        state = State(pb.TEST, self.level, self.stages)
+        state = PhaseState(pb.TEST, self.level, self.stages)
         made_by_layers = any(is_source(layer.param) for layer in filter_layers(self.definition, state))
         if not made_by_layers and not self.definition.message.input:
             raise UsageError(f"{where} has no test data", hint=hint)

@@ -11,15 +11,15 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, SslnetError
 from sslnet.exchange.limits import MOST_AXES, tidy
-from sslnet.exchange.node import Node
-from sslnet.exchange.source import Source
+from sslnet.exchange.node import OnnxNode
+from sslnet.exchange.source import OnnxModel
 from sslnet.net.weights import blob_proto
 
 
-class Builder:
+class DefinitionBuilder:
     """The definition while it is put together, and which blob each value of the model is."""
 
-    def __init__(self, source: Source, name: str) -> None:
+    def __init__(self, source: OnnxModel, name: str) -> None:
         self.source = source
         self.message = pb.NetParameter(name=tidy(name))
         self._blobs: dict[str, str] = {}
@@ -33,7 +33,7 @@ class Builder:
 
     # -- values --------------------------------------------------------------------------------------------------------
 
-    def blob(self, node: Node, index: int) -> str:
+    def blob(self, node: OnnxNode, index: int) -> str:
         """The blob that an input of the node is. raises DefinitionError for one that is padded or a constant"""
         value = node.input(index)
         if value in self._padding:
@@ -44,7 +44,7 @@ class Builder:
             raise node.error(f'its input "{value}" is a constant, in a place where a blob is needed')
         return self._blobs[value]
 
-    def padded_blob(self, node: Node) -> str:
+    def padded_blob(self, node: OnnxNode) -> str:
         """The blob that the node's first input is, for layers that take padding over."""
         return self._blobs[node.input(0)] if node.input(0) in self._padding else self.blob(node, 0)
 
@@ -63,17 +63,17 @@ class Builder:
         if self.source.is_constant(other):
             self.source.same(value, other)
 
-    def shape(self, node: Node, index: int, least: int = 1) -> tuple[int, ...]:
+    def shape(self, node: OnnxNode, index: int, least: int = 1) -> tuple[int, ...]:
         """The shape of an input. raises DefinitionError for one with less than so many axes"""
         shape = self.source.shape(node, node.input(index))
         if len(shape) < least:
             raise node.error(f"input {index} has {len(shape)} axes, less than {least}")
         return shape
 
-    def output_shape(self, node: Node) -> tuple[int, ...]:
+    def output_shape(self, node: OnnxNode) -> tuple[int, ...]:
         return self.source.shape(node, node.result)
 
-    def known(self, node: Node, index: int) -> np.ndarray:
+    def known(self, node: OnnxNode, index: int) -> np.ndarray:
         """An input that must be a constant, of numbers."""
         value = self.source.constant(node, index)
         if value is None:
@@ -82,21 +82,21 @@ class Builder:
             raise node.error(f"input {index} holds no real numbers")
         return value
 
-    def known_number(self, node: Node, index: int) -> float:
+    def known_number(self, node: OnnxNode, index: int) -> float:
         """An input that must be a constant with one value."""
         value = self.known(node, index)
         if value.size != 1:
             raise node.error(f"input {index} has {value.size} values, not one")
         return float(value.reshape(-1)[0])
 
-    def known_integers(self, node: Node, index: int) -> list[int]:
+    def known_integers(self, node: OnnxNode, index: int) -> list[int]:
         """An input that must be a constant list of whole numbers."""
         value = self.known(node, index)
         if value.dtype.kind not in "iu" or value.ndim > 1:
             raise node.error(f"input {index} is no list of whole numbers")
         return [int(number) for number in value.reshape(-1)]
 
-    def axes(self, node: Node) -> list[int]:
+    def axes(self, node: OnnxNode) -> list[int]:
         """The axes that a reduction goes over, counted from the first."""
         count = len(self.shape(node, 0, 0))
         given = list(range(count))
@@ -113,7 +113,7 @@ class Builder:
 
     def layer(
         self,
-        node: Node,
+        node: OnnxNode,
         kind: str,
         *,
         bottom: Sequence[str] | None = None,
@@ -144,18 +144,18 @@ class Builder:
             self.add_blob(node, layer, array)
         return layer
 
-    def add_blob(self, node: Node, layer: Any, array: np.ndarray) -> None:
+    def add_blob(self, node: OnnxNode, layer: Any, array: np.ndarray) -> None:
         self.source.room.take(node, array.shape)
         layer.blobs.append(blob_proto(np.ascontiguousarray(array, np.float32)))
 
-    def weights(self, node: Node, index: int, least: int = 0, most: int = MOST_AXES) -> np.ndarray:
+    def weights(self, node: OnnxNode, index: int, least: int = 0, most: int = MOST_AXES) -> np.ndarray:
         """A constant as a layer's parameter. raises DefinitionError where it has not from ``least`` to ``most`` axes, or no values"""
         values = self.known(node, index)
         if not least <= values.ndim <= most or not values.size:
             raise node.error(f"weights of shape {values.shape}")
         return values.astype(np.float32)
 
-    def optional_weights(self, node: Node, index: int, size: int) -> list[np.ndarray]:
+    def optional_weights(self, node: OnnxNode, index: int, size: int) -> list[np.ndarray]:
         """A constant that may be left out, with so many values or one for all of them."""
         if not node.has_input(index):
             return []
@@ -164,11 +164,11 @@ class Builder:
             raise node.error(f"input {index} has {values.size} values, not {size}")
         return [np.broadcast_to(values, (size,))]
 
-    def silence(self, node: Node, blobs: list[str], suffix: str) -> None:
+    def silence(self, node: OnnxNode, blobs: list[str], suffix: str) -> None:
         if blobs:
             self.message.layer.add(name=self._layer_name(f"{node.name}_{suffix}"), type="Silence", bottom=blobs)
 
-    def reshape(self, node: Node, bottom: list[str]) -> None:
+    def reshape(self, node: OnnxNode, bottom: list[str]) -> None:
         """A Reshape to the shape of the node's output; the batch stays free where it stays the first axis."""
         before, after = self.shape(node, 0), self.output_shape(node)
         if after == (before[0], math.prod(before[1:])):
@@ -179,7 +179,7 @@ class Builder:
         layer = self.layer(node, "Reshape", bottom=bottom)
         layer.reshape_param.shape.dim.extend([0 if after[:1] == before[:1] else after[0], *after[1:]] if after else [])
 
-    def constant_step(self, node: Node, operation: str, values: np.ndarray, bottom: str) -> None:
+    def constant_step(self, node: OnnxNode, operation: str, values: np.ndarray, bottom: str) -> None:
         """x + values or x * values as the layer that is simplest for their shape; a bias of fully connected layers joins them."""
         shape = self.output_shape(node)
         if values.size == 1:
@@ -205,13 +205,13 @@ class Builder:
         param.axis, param.num_axes = axis, len(kept)
         self.add_blob(node, layer, values.reshape(kept))
 
-    def last_layer(self, node: Node, *kinds: str) -> Any:
+    def last_layer(self, node: OnnxNode, *kinds: str) -> Any:
         """The layer that was added last, if it is of such a type and made for this node alone; else None."""
         layer, value = self.message.layer[-1], node.input(0)
         mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
         return layer if mine and self._readers(layer.top[0]) == 1 else None
 
-    def take_back(self, node: Node) -> None:
+    def take_back(self, node: OnnxNode) -> None:
         """Removes the layer that was added last: the node reads what that one read."""
         self.become(node.input(0), self.message.layer[-1].bottom[0])
         del self._names[self.message.layer[-1].name]
@@ -219,7 +219,7 @@ class Builder:
             del self._tops[top]
         del self.message.layer[-1]
 
-    def skip_flatten(self, node: Node, weights: np.ndarray) -> np.ndarray:
+    def skip_flatten(self, node: OnnxNode, weights: np.ndarray) -> np.ndarray:
         """Takes back what only lays an image out for a fully connected layer, which does that by itself.
 
         Where the channels had been brought to the end before, the columns of the weights (outputs, inputs) change places.
@@ -258,7 +258,7 @@ class Builder:
         values = [value for value, name in self._blobs.items() if name == blob and value in self.source.shapes]
         return self.source.shapes[values[0]] if values else None
 
-    def broadcast(self, node: Node, blob: str, before: tuple[int, ...], after: tuple[int, ...], suffix: str) -> str:
+    def broadcast(self, node: OnnxNode, blob: str, before: tuple[int, ...], after: tuple[int, ...], suffix: str) -> str:
         """The blob with axes of size 1 in front, and repeated along those of size 1, so that it has the shape ``after``."""
         full = (1,) * (len(after) - len(before)) + before
         if len(full) > len(after) or any(old not in (1, new) for old, new in zip(full, after)):
@@ -276,7 +276,7 @@ class Builder:
 
     # -- padding -------------------------------------------------------------------------------------------------------
 
-    def remember_padding(self, node: Node, amounts: list[int]) -> None:
+    def remember_padding(self, node: OnnxNode, amounts: list[int]) -> None:
         half = len(amounts) // 2
         if (
             len(amounts) != 2 * len(self.shape(node, 0))
@@ -297,14 +297,14 @@ class Builder:
             for value in padded
         ]
 
-    def padding(self, node: Node) -> tuple[list[int], list[int]]:
+    def padding(self, node: OnnxNode) -> tuple[list[int], list[int]]:
         """Zeros that a Pad puts around what the node reads: in front and behind, for each axis of the image."""
         amounts = self._padding.get(node.input(0), [])
         half = len(amounts) // 2
         return amounts[:half], amounts[half:]
 
     def pads(
-        self, node: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+        self, node: OnnxNode, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> tuple[list[int], list[int]]:
         """The node's own padding, in front and behind, for each axis of the image."""
         axes, auto = len(kernel), node.text("auto_pad", "NOTSET")
@@ -317,7 +317,7 @@ class Builder:
         return (less, more) if auto == "SAME_UPPER" else (more, less)
 
     def all_padding(
-        self, node: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+        self, node: OnnxNode, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> tuple[list[int], list[int]]:
         """The padding of each axis in front and behind, a Pad before the node included."""
         own, before = self.pads(node, kernel, strides, dilations), self.padding(node)
@@ -348,7 +348,7 @@ class Builder:
     def _layer_name(self, wanted: str) -> str:
         return _free(tidy(wanted), self._names)
 
-    def _joins_maker(self, node: Node, bottom: str, axis: int, kept: list[int], shape: tuple[int, ...]) -> bool:
+    def _joins_maker(self, node: OnnxNode, bottom: str, axis: int, kept: list[int], shape: tuple[int, ...]) -> bool:
         """Whether a summand of shape ``kept`` from ``axis`` on can be the bias of the layer just added, which makes ``bottom``."""
         maker = self.message.layer[-1]
         if list(maker.top) != [bottom] or not self._read_once(node):
@@ -358,7 +358,7 @@ class Builder:
         same = maker.type == "Scale" and len(maker.blobs) == 1 and list(maker.blobs[0].shape.dim) == kept
         return bool(same and maker.scale_param.axis == axis and not maker.param)
 
-    def _read_once(self, node: Node) -> bool:
+    def _read_once(self, node: OnnxNode) -> bool:
         """Whether the node's computed input is read by no other node, and is no output."""
         value = next(name for name in node.inputs if not self.source.is_constant(name))
         readers = sum(value in other.inputs for other in self.source.nodes)
@@ -396,7 +396,7 @@ def along(whole: tuple[int, ...], part: tuple[int, ...], *, batch: bool = False)
 class Chain:
     """Layers behind one another that stand for one node; ``blob`` is what the next of them reads."""
 
-    def __init__(self, builder: Builder, node: Node, blob: str = "", *, padded: bool = False) -> None:
+    def __init__(self, builder: DefinitionBuilder, node: OnnxNode, blob: str = "", *, padded: bool = False) -> None:
         """blob: what the first reads; default: the node's first input, which may be padded if the layers take that over."""
         self.builder, self.node = builder, node
         self.blob = blob or (builder.padded_blob(node) if padded else builder.blob(node, 0))

@@ -21,12 +21,12 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.compress.compaction.compare import Difference, blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList, RunError, SslnetError, printable
-from sslnet.exchange.builder import Builder
+from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.limits import MOST_ERRORS, MOST_NAME, MOST_WORK, tidy
-from sslnet.exchange.node import Node
+from sslnet.exchange.node import OnnxNode
 from sslnet.exchange.readers import READERS
 from sslnet.exchange.runtime import run_in_onnxruntime
-from sslnet.exchange.source import Source, first_line, load
+from sslnet.exchange.source import OnnxModel, first_line, load
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
@@ -68,7 +68,7 @@ def from_onnx(path: str | Path, batch: int = 1) -> Imported:
 
 def _imported(path: str | Path, batch: int) -> Imported:
     source = load(path, batch)
-    builder = Builder(source, Path(path).stem)
+    builder = DefinitionBuilder(source, Path(path).stem)
     errors = _read_nodes(source, builder, str(path))
     if not source.room.spent:  # all nodes were read, then
         errors += builder.unused_padding(str(path))
@@ -91,7 +91,7 @@ def _imported(path: str | Path, batch: int) -> Imported:
     return Imported(builder.message, weights, difference, source.metadata, why)
 
 
-def _read_nodes(source: Source, builder: Builder, path: str) -> list[SslnetError]:
+def _read_nodes(source: OnnxModel, builder: DefinitionBuilder, path: str) -> list[SslnetError]:
     """Reads all nodes in order; returns an error for each that has no counterpart here, until there are too many."""
     errors: list[SslnetError] = []
     broken: set[str] = set()  # values of such nodes: what is wrong with those that read them follows from it
@@ -115,7 +115,7 @@ def _read_nodes(source: Source, builder: Builder, path: str) -> list[SslnetError
     return errors
 
 
-def _read(node: Node, source: Source, builder: Builder, waiting: deque[Node]) -> None:
+def _read(node: OnnxNode, source: OnnxModel, builder: DefinitionBuilder, waiting: deque[OnnxNode]) -> None:
     """Reads one node. raises DefinitionError, which names it, whatever is wrong with it"""
     try:
         if node.op == "If":
@@ -147,7 +147,7 @@ def _keep_preprocessing(message: Any, metadata: Mapping[str, str]) -> None:
         message.layer[0].transform_param.CopyFrom(steps)
 
 
-def _too_large(net: Net, source: Source) -> str:
+def _too_large(net: Net, source: OnnxModel) -> str:
     """Why the net is not run to compare it; empty where it is."""
     size = net.memory().total
     if not source.room.holds_values(size):
@@ -172,7 +172,7 @@ def _work(layer: Any, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> float:
     return float(values)
 
 
-def _compare(path: str | Path, net: Net, builder: Builder, source: Source) -> Difference | None:
+def _compare(path: str | Path, net: Net, builder: DefinitionBuilder, source: OnnxModel) -> Difference | None:
     random = np.random.default_rng(0)
     inputs: dict[str, Any] = {
         name: random.standard_normal(shape, dtype=np.float32) for name, shape in source.inputs.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sslnet.exchange.node import Node
+from sslnet.exchange.node import OnnxNode
 
 LEAST_ROOM = 64 << 20
 """Bytes for constants of even the smallest model."""
@@ -49,7 +49,7 @@ class Room:
         self.work_left = WORK_PER_ROOM * self.left
         self.spent = False
 
-    def take(self, node: Node, shape: Sequence[int], item: int = 4) -> None:
+    def take(self, node: OnnxNode, shape: Sequence[int], item: int = 4) -> None:
         """Counts an array that the node is about to make. item: bytes of a value. raises DefinitionError when it is too large"""
         size = item * math.prod(shape)
         if size > self.left:
@@ -59,7 +59,7 @@ class Room:
             )
         self.left -= size
 
-    def work(self, node: Node, size: int) -> None:
+    def work(self, node: OnnxNode, size: int) -> None:
         """Counts what the node is about to read and write, in bytes. raises DefinitionError when it is too much
 
         A kept array is counted once, however often it is read; the time for reading it is not.

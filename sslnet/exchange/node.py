@@ -1,6 +1,6 @@
 """One node of an ONNX model, whose inputs, outputs and attributes are checked where they are read.
 
-A file may say anything: readers take what they need through the methods of ``Node``, which give a value of the right
+A file may say anything: readers take what they need through the methods of ``OnnxNode``, which give a value of the right
 type, number and range or raise an error that names the node.
 """
 
@@ -19,7 +19,7 @@ MOST_INT64 = 2**63 - 1
 """What an attribute of a node holds; as the end of a Slice it means the end of the axis."""
 
 
-class Node:
+class OnnxNode:
     """One node: its operator, and the names of its inputs and outputs; those left out at the end are not counted."""
 
     def __init__(self, proto: Any, number: int) -> None:

@@ -1,6 +1,6 @@
 """What each ONNX operator becomes: one function an operator, from a node to the layers that compute the same.
 
-Each takes (builder, node). ``Builder`` (``builder.py``) knows which blob each value is, and adds layers.
+Each takes (builder, node). ``DefinitionBuilder`` (``builder.py``) knows which blob each value is, and adds layers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.exchange.builder import Builder, Chain, along
-from sslnet.exchange.node import Node
+from sslnet.exchange.builder import Chain, DefinitionBuilder, along
+from sslnet.exchange.node import OnnxNode
 from sslnet.exchange.shape_readers import (
     alias,
     concat,
@@ -37,13 +37,13 @@ from sslnet.exchange.window_readers import (
     resize,
 )
 
-Reader = Callable[[Builder, Node], None]
+Reader = Callable[[DefinitionBuilder, OnnxNode], None]
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
-def gemm(builder: Builder, node: Node) -> None:
+def gemm(builder: DefinitionBuilder, node: OnnxNode) -> None:
     weights = builder.weights(node, 1, 2, 2) * np.float32(node.number("alpha", 1.0))
     if node.flag("transA"):
         raise node.error("transA is for matrices that are no batch of images")
@@ -53,14 +53,16 @@ def gemm(builder: Builder, node: Node) -> None:
     _inner_product(builder, node, weights, bias, axis=1)
 
 
-def mat_mul(builder: Builder, node: Node) -> None:
+def mat_mul(builder: DefinitionBuilder, node: OnnxNode) -> None:
     weights = builder.weights(node, 1, 2, 2)
     axis = len(builder.shape(node, 0)) - 1
     weights = builder.skip_flatten(node, weights.T) if axis == 1 else weights.T
     _inner_product(builder, node, weights, [], axis=axis)
 
 
-def _inner_product(builder: Builder, node: Node, weights: np.ndarray, bias: list[np.ndarray], axis: int) -> None:
+def _inner_product(
+    builder: DefinitionBuilder, node: OnnxNode, weights: np.ndarray, bias: list[np.ndarray], axis: int
+) -> None:
     layer = builder.layer(node, "InnerProduct", blobs=[weights, *bias])
     layer.inner_product_param.num_output = weights.shape[0]
     layer.inner_product_param.bias_term = bool(bias)
@@ -68,7 +70,7 @@ def _inner_product(builder: Builder, node: Node, weights: np.ndarray, bias: list
         layer.inner_product_param.axis = axis
 
 
-def batch_normalization(builder: Builder, node: Node) -> None:
+def batch_normalization(builder: DefinitionBuilder, node: OnnxNode) -> None:
     scale, bias, mean, variance = (builder.weights(node, j, 1, 1) for j in (1, 2, 3, 4))
     plain = bool((scale == 1).all() and (bias == 0).all())
     norm = builder.layer(node, "BatchNorm", blobs=[mean, variance, np.ones(1, np.float32)], last=plain)
@@ -79,7 +81,7 @@ def batch_normalization(builder: Builder, node: Node) -> None:
         layer.scale_param.bias_term = True
 
 
-def p_relu(builder: Builder, node: Node) -> None:
+def p_relu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     slopes, shape = builder.weights(node, 1), builder.shape(node, 0, 2)
     layer = builder.layer(node, "PReLU")
     if slopes.size == 1:
@@ -97,26 +99,26 @@ def p_relu(builder: Builder, node: Node) -> None:
 def simple(kind: str) -> Reader:
     """For operators that are a layer without options."""
 
-    def read(builder: Builder, node: Node) -> None:
+    def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         builder.layer(node, kind)
 
     return read
 
 
-def leaky_relu(builder: Builder, node: Node) -> None:
+def leaky_relu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     builder.layer(node, "ReLU").relu_param.negative_slope = node.number("alpha", 0.01)
 
 
-def elu(builder: Builder, node: Node) -> None:
+def elu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     builder.layer(node, "ELU").elu_param.alpha = node.number("alpha", 1.0)
 
 
-def clip(builder: Builder, node: Node) -> None:
+def clip(builder: DefinitionBuilder, node: OnnxNode) -> None:
     low, high = (_bound(builder, node, index, name) for index, name in ((1, "min"), (2, "max")))
     _clip(builder, node, low, high, [builder.blob(node, 0)])
 
 
-def _clip(builder: Builder, node: Node, low: float | None, high: float | None, bottom: list[str]) -> None:
+def _clip(builder: DefinitionBuilder, node: OnnxNode, low: float | None, high: float | None, bottom: list[str]) -> None:
     """A bound that is infinite in its own direction is none."""
     for bound in (low, high):
         if bound is not None and math.isnan(bound):
@@ -132,7 +134,7 @@ def _clip(builder: Builder, node: Node, low: float | None, high: float | None, b
         layer.clip_param.max = np.finfo(np.float32).max if high is None else high
 
 
-def _bound(builder: Builder, node: Node, index: int, name: str) -> float | None:
+def _bound(builder: DefinitionBuilder, node: OnnxNode, index: int, name: str) -> float | None:
     if node.has(name):
         return node.number(name, infinite=True)
     return builder.known_number(node, index) if node.has_input(index) else None
@@ -141,7 +143,7 @@ def _bound(builder: Builder, node: Node, index: int, name: str) -> float | None:
 def power_of(**fields: float) -> Reader:
     """(shift + scale x) ^ power, with these numbers."""
 
-    def read(builder: Builder, node: Node) -> None:
+    def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         layer = builder.layer(node, "Power")
         for name, value in fields.items():
             setattr(layer.power_param, name, value)
@@ -149,11 +151,11 @@ def power_of(**fields: float) -> Reader:
     return read
 
 
-def pow_(builder: Builder, node: Node) -> None:
+def pow_(builder: DefinitionBuilder, node: OnnxNode) -> None:
     builder.layer(node, "Power").power_param.power = builder.known_number(node, 1)
 
 
-def hard_swish(builder: Builder, node: Node) -> None:
+def hard_swish(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """x relu6(x + 3) / 6."""
     shifted = builder.layer(node, "Power", last=False, suffix="shift")
     shifted.power_param.shift = 3
@@ -164,21 +166,21 @@ def hard_swish(builder: Builder, node: Node) -> None:
     product.eltwise_param.operation = pb.EltwiseParameter.PROD
 
 
-def hard_sigmoid(builder: Builder, node: Node) -> None:
+def hard_sigmoid(builder: DefinitionBuilder, node: OnnxNode) -> None:
     line = builder.layer(node, "Power", last=False, suffix="line")
     line.power_param.scale, line.power_param.shift = node.number("alpha", 0.2), node.number("beta", 0.5)
     layer = builder.layer(node, "Clip", bottom=list(line.top))
     layer.clip_param.min, layer.clip_param.max = 0, 1
 
 
-def selu(builder: Builder, node: Node) -> None:
+def selu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     chain = Chain(builder, node)
     chain.add("ELU").elu_param.alpha = node.number("alpha", 1.67326319217681884765625)
     chain.power("gamma", scale=node.number("gamma", 1.05070102214813232421875))
     chain.end()
 
 
-def celu(builder: Builder, node: Node) -> None:
+def celu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """alpha ELU(x / alpha)."""
     alpha = node.number("alpha", 1.0)
     chain = Chain(builder, node)
@@ -190,7 +192,7 @@ def celu(builder: Builder, node: Node) -> None:
     chain.end()
 
 
-def mish(builder: Builder, node: Node) -> None:
+def mish(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """x tanh(log(1 + exp x))."""
     chain = Chain(builder, node)
     for kind in ("BNLL", "TanH"):
@@ -205,7 +207,7 @@ def mish(builder: Builder, node: Node) -> None:
 def arithmetic(operation: str) -> Reader:
     """Add, Sub, Mul, Div of two values, or of one and a constant."""
 
-    def read(builder: Builder, node: Node) -> None:
+    def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         first, second = (builder.source.is_constant(node.input(index)) for index in (0, 1))
         if first or second:
             _with_constant(builder, node, operation, 0 if first else 1)
@@ -215,7 +217,7 @@ def arithmetic(operation: str) -> Reader:
     return read
 
 
-def _with_constant(builder: Builder, node: Node, operation: str, index: int) -> None:
+def _with_constant(builder: DefinitionBuilder, node: OnnxNode, operation: str, index: int) -> None:
     values = builder.weights(node, index)
     if operation in ("Sub", "Div") and index == 0:  # constant - x, constant / x
         exponent = 1.0 if operation == "Sub" else -1.0
@@ -230,7 +232,7 @@ def _with_constant(builder: Builder, node: Node, operation: str, index: int) -> 
     builder.constant_step(node, operation, values, builder.blob(node, 1 - index))
 
 
-def _of_two(builder: Builder, node: Node, operation: str) -> None:
+def _of_two(builder: DefinitionBuilder, node: OnnxNode, operation: str) -> None:
     shapes = builder.shape(node, 0, 0), builder.shape(node, 1, 0)
     blobs = [builder.blob(node, 0), builder.blob(node, 1)]
     if operation == "Div":
@@ -259,8 +261,8 @@ def _of_two(builder: Builder, node: Node, operation: str) -> None:
 
 
 def _repeated(
-    builder: Builder,
-    node: Node,
+    builder: DefinitionBuilder,
+    node: OnnxNode,
     operation: str,
     blob: str,
     part: tuple[str, tuple[int, ...]],
@@ -280,7 +282,7 @@ def _repeated(
 def eltwise(operation: int) -> Reader:
     """Max or Sum of any number of values; the maximum with a number is a Clip."""
 
-    def read(builder: Builder, node: Node) -> None:
+    def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         if len(node.inputs) == 1:
             alias(builder, node)
         elif operation == pb.EltwiseParameter.MAX and _bounded(builder, node, "min"):
@@ -292,7 +294,7 @@ def eltwise(operation: int) -> Reader:
     return read
 
 
-def minimum(builder: Builder, node: Node) -> None:
+def minimum(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """min(a, b) = - max(-a, -b); with a number, a Clip."""
     if len(node.inputs) == 1:
         alias(builder, node)
@@ -308,7 +310,7 @@ def minimum(builder: Builder, node: Node) -> None:
         chain.end()
 
 
-def _bounded(builder: Builder, node: Node, side: str) -> bool:
+def _bounded(builder: DefinitionBuilder, node: OnnxNode, side: str) -> bool:
     """Writes the extremum of a value and a number as a Clip; whether it is one."""
     known = [builder.source.is_constant(node.input(index)) for index in range(len(node.inputs))]
     if len(known) != 2 or sum(known) != 1 or builder.known(node, known.index(True)).size != 1:
@@ -319,7 +321,7 @@ def _bounded(builder: Builder, node: Node, side: str) -> bool:
     return True
 
 
-def _whole(builder: Builder, node: Node, index: int) -> str:
+def _whole(builder: DefinitionBuilder, node: OnnxNode, index: int) -> str:
     """The blob that an input is, in the shape of the node's output."""
     blob, shape = builder.blob(node, index), builder.shape(node, index, 0)
     return builder.broadcast(node, blob, shape, builder.output_shape(node), f"{index}_")
@@ -331,7 +333,7 @@ def _whole(builder: Builder, node: Node, index: int) -> str:
 def reduce(operation: str) -> Reader:
     """MEAN, SUM, MAX, L1, L2 or SQUARES over some axes."""
 
-    def read(builder: Builder, node: Node) -> None:
+    def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         axes, shape = builder.axes(node), builder.shape(node, 0)
         if not axes:
             alias(builder, node)
@@ -396,7 +398,7 @@ def _over_channels(chain: Chain, shape: tuple[int, ...], kind: str) -> tuple[int
     return (shape[0], 1, *shape[2:])
 
 
-def softmax(builder: Builder, node: Node, *, last: bool = True) -> None:
+def softmax(builder: DefinitionBuilder, node: OnnxNode, *, last: bool = True) -> None:
     axes = len(builder.shape(node, 0))
     axis = node.axis(-1 if builder.source.opset >= 13 else 1, axes)
     if builder.source.opset < 13 and axis != axes - 1:
@@ -406,13 +408,13 @@ def softmax(builder: Builder, node: Node, *, last: bool = True) -> None:
         layer.softmax_param.axis = axis
 
 
-def log_softmax(builder: Builder, node: Node) -> None:
+def log_softmax(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """For training, a SoftmaxWithLoss behind what it reads takes its place."""
     softmax(builder, node, last=False)
     builder.layer(node, "Log", bottom=[builder.message.layer[-1].top[0]], suffix="log")
 
 
-def arg_max(builder: Builder, node: Node) -> None:
+def arg_max(builder: DefinitionBuilder, node: OnnxNode) -> None:
     layer = builder.layer(node, "ArgMax", last=node.flag("keepdims", True))
     layer.argmax_param.axis = node.axis(0, len(builder.shape(node, 0)))
     if not node.flag("keepdims", True):

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslnet.exchange.builder import Builder, Chain
-from sslnet.exchange.node import MOST_INT64, Node
+from sslnet.exchange.builder import Chain, DefinitionBuilder
+from sslnet.exchange.node import MOST_INT64, OnnxNode
 
 
-def alias(builder: Builder, node: Node) -> None:
+def alias(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """Nothing happens to the value (Dropout when it does not train, Identity, Cast between floats)."""
     builder.same(node.result, node.input(0))
 
 
-def concat(builder: Builder, node: Node) -> None:
+def concat(builder: DefinitionBuilder, node: OnnxNode) -> None:
     axis = node.axis(1, len(builder.shape(node, 0)))
     layer = builder.layer(node, "Concat", bottom=[builder.blob(node, j) for j in range(len(node.inputs))])
     if axis != 1:
         layer.concat_param.axis = axis
 
 
-def split(builder: Builder, node: Node) -> None:
+def split(builder: DefinitionBuilder, node: OnnxNode) -> None:
     axis = node.axis(0, len(builder.shape(node, 0)))
     if len(node.outputs) != len(node.proto.output):
         raise node.error("one of its outputs has no name")
@@ -30,7 +30,7 @@ def split(builder: Builder, node: Node) -> None:
     layer.slice_param.slice_point.extend(int(point) for point in np.cumsum(sizes)[:-1])
 
 
-def slice_(builder: Builder, node: Node) -> None:
+def slice_(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """One axis at a time: what is left out goes to a Silence."""
     shape = builder.shape(node, 0)
     if builder.source.opset < 10:
@@ -56,7 +56,7 @@ def slice_(builder: Builder, node: Node) -> None:
     chain.end()
 
 
-def _cut_out(chain: Chain, builder: Builder, node: Node, axis: int, first: int, last: int) -> None:
+def _cut_out(chain: Chain, builder: DefinitionBuilder, node: OnnxNode, axis: int, first: int, last: int) -> None:
     """From ``first`` to ``last`` along an axis; the rest goes to a Silence."""
     size = builder.shape(node, 0)[axis]
     points = [point for point in (first, last) if 0 < point < size]
@@ -71,18 +71,18 @@ def _cut_out(chain: Chain, builder: Builder, node: Node, axis: int, first: int, 
 # -- shapes ------------------------------------------------------------------------------------------------------------
 
 
-def reshape(builder: Builder, node: Node) -> None:
+def reshape(builder: DefinitionBuilder, node: OnnxNode) -> None:
     builder.reshape(node, [builder.blob(node, 0)])
 
 
-def flatten(builder: Builder, node: Node) -> None:
+def flatten(builder: DefinitionBuilder, node: OnnxNode) -> None:
     if node.axis(1, len(builder.shape(node, 0)), end=True) == 1:
         builder.layer(node, "Flatten")
     else:
         reshape(builder, node)
 
 
-def transpose(builder: Builder, node: Node) -> None:
+def transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """Two of them behind one another are one, or none."""
     axes = len(builder.shape(node, 0))
     order = node.integers("perm", list(range(axes))[::-1], count=axes)
@@ -98,7 +98,7 @@ def transpose(builder: Builder, node: Node) -> None:
     builder.layer(node, "Permute").permute_param.order.extend(order)
 
 
-def depth_to_space(builder: Builder, node: Node) -> None:
+def depth_to_space(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """A block of neighbouring channels becomes a square of pixels."""
     shape_in = builder.shape(node, 0, 4)
     size = node.integer("blocksize", least=1, most=2**15)
@@ -117,7 +117,7 @@ def depth_to_space(builder: Builder, node: Node) -> None:
     chain.end()
 
 
-def gather(builder: Builder, node: Node) -> None:
+def gather(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """One index, or neighbours, along an axis: a slice."""
     indices, axis = builder.known(node, 1), node.axis(0, len(builder.shape(node, 0)))
     size = builder.shape(node, 0)[axis]
@@ -134,6 +134,6 @@ def gather(builder: Builder, node: Node) -> None:
     chain.end()
 
 
-def expand(builder: Builder, node: Node) -> None:
+def expand(builder: DefinitionBuilder, node: OnnxNode) -> None:
     blob = builder.broadcast(node, builder.blob(node, 0), builder.shape(node, 0, 0), builder.output_shape(node), "")
     builder.become(node.result, blob)

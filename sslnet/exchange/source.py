@@ -27,7 +27,7 @@ from sslnet.exchange.limits import (
     STEP,
     Room,
 )
-from sslnet.exchange.node import MOST_INTEGER, Node
+from sslnet.exchange.node import MOST_INTEGER, OnnxNode
 from sslnet.files import open_regular, read_bytes
 from sslnet.prototxt.values import is_repeated
 
@@ -75,7 +75,7 @@ class GatherElements(OpRun):
         return (np.take_along_axis(data[part], indices, axis),)
 
 
-class Source:
+class OnnxModel:
     """Nodes of a model whose inputs have been given a size, with all that can be known of their values."""
 
     def __init__(self, model: Any, batch: int, room: Room) -> None:
@@ -99,11 +99,11 @@ class Source:
             self._shape(name, helper.make_tensor_type_proto(TensorProto.FLOAT, shape))
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.outputs = [info.name for info in model.graph.output]
-        self.nodes = [Node(proto, number) for number, proto in enumerate(model.graph.node)]
+        self.nodes = [OnnxNode(proto, number) for number, proto in enumerate(model.graph.node)]
 
     # -- ahead of time -------------------------------------------------------------------------------------------------
 
-    def infer(self, node: Node) -> None:
+    def infer(self, node: OnnxNode) -> None:
         """Finds the types and shapes of a node's outputs, as far as those of its inputs and the constants tell them."""
         if node.has_graphs or not all(name in self._types for name in node.inputs if name):
             return
@@ -128,7 +128,7 @@ class Source:
             if name and name not in self.constants:
                 self._shape(name, kind)
 
-    def _sets_axes(self, node: Node, index: int) -> bool:
+    def _sets_axes(self, node: OnnxNode, index: int) -> bool:
         """Whether an input may say that an output has more than MOST_AXES axes; a shape of millions would be made."""
         shape = self.shapes.get(node.inputs[index])
         if shape is not None and not (len(shape) == 1 and shape[0] > MOST_AXES):
@@ -137,7 +137,7 @@ class Source:
             return index in SHAPE_INPUTS.get(node.op, ())
         return self._types[node.inputs[index]].tensor_type.elem_type in (TensorProto.INT64, TensorProto.INT32)
 
-    def fold(self, node: Node) -> bool:
+    def fold(self, node: OnnxNode) -> bool:
         """Computes a node ahead when all that it needs is known, and there is room for it; whether it did.
 
         Its outputs' shapes are known before it is computed (``infer``).
@@ -170,7 +170,7 @@ class Source:
             self._know(name, np.asarray(value))
         return True
 
-    def folds(self, node: Node, besides: Collection[str] = ()) -> bool:
+    def folds(self, node: OnnxNode, besides: Collection[str] = ()) -> bool:
         """Whether a node is one that is computed ahead. besides: values that count as known, though they are not"""
         if node.op == "Shape":
             return True
@@ -178,11 +178,11 @@ class Source:
             return False
         return node.op in FOLDED and not node.has_graphs and not self.unknown(node, besides)
 
-    def unknown(self, node: Node, besides: Collection[str] = ()) -> bool:
+    def unknown(self, node: OnnxNode, besides: Collection[str] = ()) -> bool:
         """Whether a node reads a value that is not known."""
         return not all(name in self.constants or name in besides for name in node.inputs if name)
 
-    def _work(self, node: Node) -> int:
+    def _work(self, node: OnnxNode) -> int:
         """Time that a node takes to be computed, in bytes that are read and written in it.
 
         Axes of size 0 count as 1: there are no values, but some operators go through the other axes all the same.
@@ -208,7 +208,7 @@ class Source:
             work += _product(values[0].shape) * STEP // 8
         return work
 
-    def _folded_shape(self, node: Node, name: str) -> tuple[int, ...]:
+    def _folded_shape(self, node: OnnxNode, name: str) -> tuple[int, ...]:
         """The shape of what is about to be computed, or the largest that it can have."""
         if node.op == "NonZero":
             values = self.constants[node.input(0)]
@@ -217,7 +217,7 @@ class Source:
             return (*self.constants[node.input(0)].shape, max(int(self.constants[node.input(1)].item()), 0))
         return self.shape(node, name)
 
-    def _item(self, node: Node, name: str) -> int:
+    def _item(self, node: OnnxNode, name: str) -> int:
         """Bytes of a value that is about to be computed."""
         kind = self._element(name)
         if kind in (TensorProto.UNDEFINED, TensorProto.STRING):
@@ -228,7 +228,7 @@ class Source:
         """The type of the numbers of a value, UNDEFINED where it is not known."""
         return int(self._types[name].tensor_type.elem_type if name in self._types else TensorProto.UNDEFINED)
 
-    def inline(self, node: Node) -> list[Node]:
+    def inline(self, node: OnnxNode) -> list[OnnxNode]:
         """The nodes of the branch that an If takes, in its place. raises DefinitionError where that shows only in running"""
         taken = self.constant(node, 0)
         if taken is None or taken.size != 1:
@@ -239,12 +239,12 @@ class Source:
         results = zip(branch.output, node.proto.output)
         protos = [*branch.node, *(helper.make_node("Identity", [made.name], [name]) for made, name in results)]
         place = self.nodes.index(node)
-        self.nodes[place : place + 1] = nodes = [Node(proto, number) for number, proto in enumerate(protos)]
+        self.nodes[place : place + 1] = nodes = [OnnxNode(proto, number) for number, proto in enumerate(protos)]
         return nodes
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
-    def constant(self, node: Node, index: int) -> np.ndarray | None:
+    def constant(self, node: OnnxNode, index: int) -> np.ndarray | None:
         """The value of an input that is known; None for one that is left out."""
         if not node.has_input(index):
             return None
@@ -256,7 +256,7 @@ class Source:
     def is_constant(self, name: str) -> bool:
         return name in self.constants
 
-    def shape(self, node: Node, name: str) -> tuple[int, ...]:
+    def shape(self, node: OnnxNode, name: str) -> tuple[int, ...]:
         shape = self.shapes.get(name)
         if shape is None:
             why = self._unknown.get(name, "")
@@ -284,7 +284,7 @@ class Source:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path, batch: int) -> Source:
+def load(path: str | Path, batch: int) -> OnnxModel:
     """raises DataError for a file that is no ONNX model, or that asks for more than its size explains"""
     data = read_bytes(path, limit=MOST_FILE)
     try:
@@ -299,7 +299,7 @@ def load(path: str | Path, batch: int) -> Source:
         raise
     except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError ...
         raise DataError(f"not a model that ONNX can read: {first_line(error)}", path=str(path)) from error
-    return Source(model, batch, Room(len(data) + outside))
+    return OnnxModel(model, batch, Room(len(data) + outside))
 
 
 def _check_texts(message: Any) -> None:

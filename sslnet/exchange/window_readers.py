@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.exchange.builder import Builder, Chain
-from sslnet.exchange.node import Node
+from sslnet.exchange.builder import Chain, DefinitionBuilder
+from sslnet.exchange.node import OnnxNode
 
 LINEAR = ("half_pixel", "pytorch_half_pixel")
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 
-def conv(builder: Builder, node: Node) -> None:
+def conv(builder: DefinitionBuilder, node: OnnxNode) -> None:
     weights, group = builder.weights(node, 1, 3), node.integer("group", 1, least=1)
     strides, dilations = _steps(node, weights)
     front, behind = builder.all_padding(node, weights.shape[2:], strides, dilations)
@@ -38,7 +38,7 @@ def conv(builder: Builder, node: Node) -> None:
     _write_window(param, whole.shape[2:], strides, dilations, pads, group)
 
 
-def conv_transpose(builder: Builder, node: Node) -> None:
+def conv_transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
     weights, group = builder.weights(node, 1, 3), node.integer("group", 1, least=1)
     axes = weights.ndim - 2
     strides, dilations = _steps(node, weights)
@@ -66,7 +66,7 @@ def conv_transpose(builder: Builder, node: Node) -> None:
     _write_window(layer.convolution_param, whole.shape[2:], strides, dilations, pads, group)
 
 
-def _steps(node: Node, weights: np.ndarray) -> tuple[list[int], list[int]]:
+def _steps(node: OnnxNode, weights: np.ndarray) -> tuple[list[int], list[int]]:
     """Strides and dilations of windows that have the shape of the weights, which the node may say as well."""
     kernel = list(weights.shape[2:])
     if node.integers("kernel_shape", kernel) != kernel:
@@ -76,14 +76,16 @@ def _steps(node: Node, weights: np.ndarray) -> tuple[list[int], list[int]]:
     return strides, dilations
 
 
-def _zeros_around(node: Node, front: list[int], behind: list[int], dilations: list[int]) -> list[tuple[int, int]]:
+def _zeros_around(node: OnnxNode, front: list[int], behind: list[int], dilations: list[int]) -> list[tuple[int, int]]:
     """What ``np.pad`` is to add around weights so that their windows begin so many pixels earlier and end later."""
     if any(n % d for pair in (front, behind) for n, d in zip(pair, dilations)):
         raise node.error(f"padding that differs by {front} and {behind} pixels, with dilations {dilations}")
     return [(0, 0), (0, 0), *((f // d, b // d) for f, b, d in zip(front, behind, dilations))]
 
 
-def _padded(builder: Builder, node: Node, weights: np.ndarray, around: list[tuple[int, int]]) -> np.ndarray:
+def _padded(
+    builder: DefinitionBuilder, node: OnnxNode, weights: np.ndarray, around: list[tuple[int, int]]
+) -> np.ndarray:
     if any(min(pair) < 0 for pair in around):
         raise node.error("padding by less than 0")
     builder.source.room.take(node, [n + front + behind for n, (front, behind) in zip(weights.shape, around)])
@@ -104,17 +106,17 @@ def _write_window(
 # -- pooling -----------------------------------------------------------------------------------------------------------
 
 
-def max_pool(builder: Builder, node: Node) -> None:
+def max_pool(builder: DefinitionBuilder, node: OnnxNode) -> None:
     if len(node.outputs) > 1:
         raise node.error("its second output, the places of the maxima, counts them otherwise")
     _pool(builder, node, pb.PoolingParameter.MAX)
 
 
-def average_pool(builder: Builder, node: Node) -> None:
+def average_pool(builder: DefinitionBuilder, node: OnnxNode) -> None:
     _pool(builder, node, pb.PoolingParameter.AVE)
 
 
-def _pool(builder: Builder, node: Node, method: int) -> None:
+def _pool(builder: DefinitionBuilder, node: OnnxNode, method: int) -> None:
     """Windows start where the padding in front lets them; how far they reach behind the image follows from their number."""
     kernel = node.integers("kernel_shape", least=1)
     strides = node.integers("strides", [1] * len(kernel), count=len(kernel), least=1)
@@ -166,7 +168,7 @@ def _write_pool(param: Any, method: int, kernel: list[int], strides: list[int], 
 
 
 def _divisors(
-    builder: Builder, node: Node, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any
+    builder: DefinitionBuilder, node: OnnxNode, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any
 ) -> np.ndarray | None:
     """What the layer divides by over what the operator divides by, for each window; None where that is always the same.
 
@@ -193,7 +195,7 @@ def _divisors(
 def global_pool(method: int) -> Any:
     """The maximum or the mean of all pixels of each channel."""
 
-    def read(builder: Builder, node: Node) -> None:
+    def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         chain = Chain(builder, node)
         over_pixels(chain, builder.shape(node, 0), method)
         if len(builder.shape(node, 0)) == 3:
@@ -213,7 +215,7 @@ def over_pixels(chain: Chain, shape: tuple[int, ...], method: int) -> None:
     param.pool, param.global_pooling = method, True
 
 
-def lrn(builder: Builder, node: Node) -> None:
+def lrn(builder: DefinitionBuilder, node: OnnxNode) -> None:
     layer = builder.layer(node, "LRN")
     param = layer.lrn_param
     param.local_size = node.integer("size", least=1)
@@ -224,7 +226,7 @@ def lrn(builder: Builder, node: Node) -> None:
         raise node.error(f"size must be odd, not {param.local_size}")
 
 
-def pad(builder: Builder, node: Node) -> None:
+def pad(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """Zeros around an image: remembered, and given to the convolution or pooling that reads them."""
     amounts = node.integers("pads") if node.has("pads") else builder.known_integers(node, 1)
     value = builder.known_number(node, 2) if node.has_input(2) else node.number("value", 0.0)
@@ -238,7 +240,7 @@ def pad(builder: Builder, node: Node) -> None:
 # -- images of another size --------------------------------------------------------------------------------------------
 
 
-def resize(builder: Builder, node: Node) -> None:
+def resize(builder: DefinitionBuilder, node: OnnxNode) -> None:
     before, after = builder.shape(node, 0), builder.output_shape(node)
     mode, how = node.text("mode", "nearest"), node.text("coordinate_transformation_mode", "half_pixel")
     if node.op == "Upsample":  # of operator sets before 10
@@ -258,7 +260,7 @@ def resize(builder: Builder, node: Node) -> None:
         raise node.error(f"mode {mode} with {how}, from {before[2:]} to {after[2:]}")
 
 
-def _interpolate(builder: Builder, node: Node, shape: tuple[int, ...], factors: list[int]) -> None:
+def _interpolate(builder: DefinitionBuilder, node: OnnxNode, shape: tuple[int, ...], factors: list[int]) -> None:
     """Pixels are points in the middle of their squares: a Deconvolution of each channel with a pyramid.
 
     At the borders, where a part of it would lie outside, what is left of it is divided by its sum.

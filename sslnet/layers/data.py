@@ -16,7 +16,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
 from sslnet.layers.base import Blobs
 from sslnet.layers.prefetched import PrefetchedLayer, RecordReader
-from sslnet.sources.base import Source
+from sslnet.sources.base import DataSource
 from sslnet.sources.order import Order
 
 
@@ -39,9 +39,9 @@ class Data(PrefetchedLayer):
             source, order, self.transformer(source.shape), batch_size, labelled, (self.context.seed, self.name)
         )
 
-    def _open(self) -> Source:
+    def _open(self) -> DataSource:
         backend, color = self.param.data_param.backend, self._color()
-        source: Source
+        source: DataSource
         if backend == pb.DataParameter.BUILTIN:
             from sslnet.sources.builtin import builtin_source
 

@@ -19,7 +19,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.layers.base import Blobs, Layer
 from sslnet.sources.base import size_text
-from sslnet.sources.transformer import Transformer
+from sslnet.sources.transformer import DataTransformer
 
 
 @final
@@ -68,7 +68,7 @@ class MemoryData(Layer):
             return self.error(message, "transform_param", *field, value=True)
 
         train = self.phase == pb.TRAIN
-        transformer = Transformer(
+        transformer = DataTransformer(
             self.param.transform_param, pixels.shape[1:], train=train, dtype=self.dtype, error=error
         )
         data = np.empty((len(pixels), *transformer.shape), self.dtype)

@@ -19,10 +19,10 @@ from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.layers.base import Blobs, Layer
-from sslnet.sources.base import Source, located
+from sslnet.sources.base import DataSource, located
 from sslnet.sources.order import Order, generator
 from sslnet.sources.prefetch import Prefetcher, Reader
-from sslnet.sources.transformer import Transformer
+from sslnet.sources.transformer import DataTransformer
 
 
 class PrefetchedLayer(Layer):
@@ -142,7 +142,7 @@ class PrefetchedLayer(Layer):
     def located(self, error: DataError) -> DataError:
         return located(error, self.definition.span(*self.SOURCE_FIELD, value=True), self.name)
 
-    def transformer(self, shape: Sequence[int]) -> Transformer:
+    def transformer(self, shape: Sequence[int]) -> DataTransformer:
         def error(message: str, *field: str) -> Any:
             return self.error(message, "transform_param", *field, value=True)
 
@@ -150,7 +150,7 @@ class PrefetchedLayer(Layer):
             return Path(self.find(name, "transform_param", "mean_file"))
 
         parameters = self.param.transform_param
-        return Transformer(
+        return DataTransformer(
             parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate
         )
 
@@ -181,9 +181,9 @@ class RecordReader(Reader):
 
     def __init__(
         self,
-        source: Source,
+        source: DataSource,
         order: Order,
-        transformer: Transformer,
+        transformer: DataTransformer,
         batch_size: int,
         labelled: bool,
         random: tuple[int, str],

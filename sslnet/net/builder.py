@@ -11,7 +11,7 @@ from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.parameters import collect_params
 
 
-class Builder:
+class GraphBuilder:
     """Puts a net's layers together, one ``add`` after the other; ``graph`` gives what was built."""
 
     def __init__(self, context: Context) -> None:

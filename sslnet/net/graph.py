@@ -19,7 +19,7 @@ from sslnet.prototxt import Definition, check_finite, upgrade_net
 
 
 @dataclass(frozen=True)
-class State:
+class PhaseState:
     """What include / exclude rules are tried against: phase (pb.TRAIN or pb.TEST), level, stages."""
 
     phase: int = pb.TEST
@@ -37,7 +37,7 @@ class State:
         )
 
 
-def build_graph(definition: Definition, state: State) -> list[LayerDefinition]:
+def build_graph(definition: Definition, state: PhaseState) -> list[LayerDefinition]:
     """The layers that run in this state, in order, checked, with Split layers for fan-out.
 
     raises DefinitionError, or ErrorList when several things are wrong
@@ -52,7 +52,7 @@ def build_graph(definition: Definition, state: State) -> list[LayerDefinition]:
     return insert_splits(layers)
 
 
-def filter_layers(definition: Definition, state: State) -> list[LayerDefinition]:
+def filter_layers(definition: Definition, state: PhaseState) -> list[LayerDefinition]:
     """The layers whose include / exclude rules the state meets, each with its place in the file."""
     kept = []
     for index, param in enumerate(definition.message.layer):

@@ -63,7 +63,7 @@ def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[B
     """
     if any(layer.DYNAMIC for layer in graph.layers):
         return []
-    watch = _Watch(graph, steps)
+    watch = _TouchRecorder(graph, steps)
     for i in range(len(steps)):
         watch.forward(i)
     if graph.runs_backward:
@@ -103,7 +103,7 @@ def _put_inside(bottoms: Sequence[Blob], top: Blob, lives: Mapping[tuple[Blob, s
         at += bottom.nbytes
 
 
-class _Watch:
+class _TouchRecorder:
     """Notes who touches what when. Steps that are joined count as one: what one of them touches lives through all."""
 
     def __init__(self, graph: LayerGraph, steps: Sequence[Step]) -> None:

@@ -17,9 +17,9 @@ from sslnet.errors import DefinitionError, UsageError, suggestion
 from sslnet.kernels.runtime.fill import clear
 from sslnet.layers.base import Context, Layer
 from sslnet.net import weights
-from sslnet.net.builder import Builder
+from sslnet.net.builder import GraphBuilder
 from sslnet.net.debug_info import tell_backward, tell_forward
-from sslnet.net.graph import State, build_graph
+from sslnet.net.graph import PhaseState, build_graph
 from sslnet.net.memory_estimate import Memory, check_memory, measure
 from sslnet.net.memory_planner import Arena
 from sslnet.net.parameters import share_params
@@ -76,7 +76,7 @@ class Net:
         self.definition = _definition(source)
         self.name: str = self.definition.message.name
         self.phase = phase
-        self.state = State(phase, level, tuple(stages))
+        self.state = PhaseState(phase, level, tuple(stages))
         self.dtype = np.dtype(dtype)
         self.seed = _seed(default_seed if seed is None else seed)
         self.plain = plain or self.dtype != np.float32
@@ -90,7 +90,7 @@ class Net:
 
         beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
         context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward)
-        builder = Builder(context)
+        builder = GraphBuilder(context)
         for layer in build_graph(self.definition, self.state):
             builder.add(layer)
         self.graph = graph = builder.graph(force_backward=self.definition.message.force_backward)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sslnet.errors import Span
-from sslnet.prototxt.note import Note
-from sslnet.prototxt.scan import Node
-from sslnet.prototxt.source import Source
+from sslnet.prototxt.diagnostic import Diagnostic
+from sslnet.prototxt.scan import TextNode
+from sslnet.prototxt.source import SourceText
 
 Path = tuple[str | int, ...]
 
@@ -19,13 +19,13 @@ class Definition:
     source    its text; None for a message that was made, not read
     """
 
-    def __init__(self, message: Any, source: Source | None = None, root: Node | None = None) -> None:
+    def __init__(self, message: Any, source: SourceText | None = None, root: TextNode | None = None) -> None:
         self.message = message
         self.source = source
         self.root = root
         self.overrides: dict[Path, str] = {}
         """Fields that the command line set, and the words with which it did."""
-        self.notes: list[Note] = []
+        self.notes: list[Diagnostic] = []
         """What there is to say about how it was read: see sslnet.prototxt.upgrade."""
         self.changes: list[str] = []
         """What was old about it, in words: "9 layers of 2014"."""
@@ -72,7 +72,7 @@ class Definition:
         result.notes, result.changes = list(self.notes), list(self.changes)
         return result
 
-    def _find(self, path: Path) -> tuple[Node, bool]:
+    def _find(self, path: Path) -> tuple[TextNode, bool]:
         """The node at a path, or the nearest above it; and whether it is the one asked for."""
         assert self.root is not None
         node, at = self.root, 0

@@ -13,7 +13,7 @@ from typing import Any
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import suggestion
 from sslnet.prototxt.definition import Definition, Path
-from sslnet.prototxt.note import Note
+from sslnet.prototxt.diagnostic import Diagnostic
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Param:
     path: Path
 
 
-def lint_solver(solver: Definition, net: Definition) -> list[Note]:
+def lint_solver(solver: Definition, net: Definition) -> list[Diagnostic]:
     """All findings about a solver and the net that it trains, in the order of the checks.
 
     solver   of a SolverParameter; net: of a NetParameter, with the layers of all phases
@@ -81,7 +81,7 @@ def lint_solver(solver: Definition, net: Definition) -> list[Note]:
     ]
 
 
-def _rates_out_of_range(solver: Definition) -> Iterator[Note]:
+def _rates_out_of_range(solver: Definition) -> Iterator[Diagnostic]:
     for name in ("base_lr", "weight_decay", *(penalty.decay for penalty in _PENALTIES)):
         value = getattr(solver.message, name)
         if not _is_strength(value):
@@ -90,7 +90,7 @@ def _rates_out_of_range(solver: Definition) -> Iterator[Note]:
             )
 
 
-def _mults_out_of_range(net: Definition, params: list[_Param]) -> Iterator[Note]:
+def _mults_out_of_range(net: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     for param in params:
         fields: list[tuple[str | int, ...]] = [("decay_mult",), ("breadth_decay_mult",), ("kernel_shape_decay_mult",)]
         values = [getattr(param.spec, str(field[0])) for field in fields]
@@ -109,7 +109,7 @@ def _mults_out_of_range(net: Definition, params: list[_Param]) -> Iterator[Note]
                 yield _note("error", message, net, (*param.path, *field), value=True, layer=param.layer)
 
 
-def _decays_without_mults(solver: Definition, params: list[_Param]) -> Iterator[Note]:
+def _decays_without_mults(solver: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     for penalty in _PENALTIES:
         decay = getattr(solver.message, penalty.decay)
         if decay > 0 and not any(penalty.strength(param.spec) for param in params):
@@ -117,7 +117,7 @@ def _decays_without_mults(solver: Definition, params: list[_Param]) -> Iterator[
             yield _note("error", message, solver, (penalty.decay,), hint=penalty.advice)
 
 
-def _mults_without_decays(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Note]:
+def _mults_without_decays(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     for penalty in _PENALTIES:
         users = [param for param in params if penalty.strength(param.spec)]
         if users and not solver.message.HasField(penalty.decay):  # a 0 that is written is meant
@@ -126,7 +126,7 @@ def _mults_without_decays(solver: Definition, net: Definition, params: list[_Par
             yield _note("warning", message, net, (*users[0].path, penalty.mult), layer=users[0].layer)
 
 
-def _penalties_of_frozen_params(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Note]:
+def _penalties_of_frozen_params(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     for penalty in _PENALTIES:
         for param in params:
             if param.spec.lr_mult == 0 and penalty.strength(param.spec) and getattr(solver.message, penalty.decay):
@@ -134,7 +134,9 @@ def _penalties_of_frozen_params(solver: Definition, net: Definition, params: lis
                 yield _note("warning", message, net, (*param.path, penalty.mult), layer=param.layer)
 
 
-def _fields_of_groups_that_do_nothing(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Note]:
+def _fields_of_groups_that_do_nothing(
+    solver: Definition, net: Definition, params: list[_Param]
+) -> Iterator[Diagnostic]:
     message = solver.message
     if message.group_lasso_scale_by_size and not message.HasField("group_lasso_decay"):
         text = "group_lasso_scale_by_size does nothing: the solver has no group_lasso_decay"
@@ -150,7 +152,7 @@ def _fields_of_groups_that_do_nothing(solver: Definition, net: Definition, param
                     yield _note("warning", text, net, path, layer=param.layer, hint="it belongs to group: BLOCK")
 
 
-def _settling_of_nothing(solver: Definition, params: list[_Param]) -> Iterator[Note]:
+def _settling_of_nothing(solver: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     message, why = solver.message, ""
     if message.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
         why = "it belongs to group_lasso_update: PROXIMAL"
@@ -162,7 +164,7 @@ def _settling_of_nothing(solver: Definition, params: list[_Param]) -> Iterator[N
         yield _note("warning", f"group_lasso_settle does nothing: {why}", solver, ("group_lasso_settle",))
 
 
-def _weight_decay_of_nothing(solver: Definition, net: Definition) -> Iterator[Note]:
+def _weight_decay_of_nothing(solver: Definition, net: Definition) -> Iterator[Diagnostic]:
     layers = [layer for _, layer in _layers(net) if layer.type in _WEIGHTED]
     spared = [layer for layer in layers if layer.param and layer.param[0].decay_mult == 0]
     if solver.message.weight_decay > 0 and layers and len(spared) == len(layers):
@@ -170,7 +172,7 @@ def _weight_decay_of_nothing(solver: Definition, net: Definition) -> Iterator[No
         yield _note("warning", message, solver, ("weight_decay",))
 
 
-def _regularization_types(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Note]:
+def _regularization_types(solver: Definition, net: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     places: list[tuple[Any, Definition, Path, Any]] = [(solver.message, solver, (), None)]
     places += [(param.spec, net, param.path, param.layer) for param in params]
     for message, definition, path, layer in places:
@@ -181,7 +183,7 @@ def _regularization_types(solver: Definition, net: Definition, params: list[_Par
             yield _note("error", text, definition, (*path, "regularization_type"), value=True, layer=layer, hint=hint)
 
 
-def _steps_of_another_policy(solver: Definition) -> Iterator[Note]:
+def _steps_of_another_policy(solver: Definition) -> Iterator[Diagnostic]:
     given = {field.name for field, _ in solver.message.ListFields()}
     policy = solver.message.lr_policy
     for name, policies in _POLICIES.items():
@@ -190,14 +192,14 @@ def _steps_of_another_policy(solver: Definition) -> Iterator[Note]:
             yield _note("warning", f'{name} does nothing with lr_policy "{policy}"', solver, (name,), hint=hint)
 
 
-def _bound_of_nothing(solver: Definition) -> Iterator[Note]:
+def _bound_of_nothing(solver: Definition) -> Iterator[Diagnostic]:
     message = solver.message
     if message.HasField("max_data_errors") and message.on_data_error == pb.SolverParameter.STOP:
         text = "max_data_errors does nothing with on_data_error: STOP"
         yield _note("warning", text, solver, ("max_data_errors",), hint="it belongs to on_data_error: SKIP")
 
 
-def _tests(solver: Definition) -> Iterator[Note]:
+def _tests(solver: Definition) -> Iterator[Diagnostic]:
     """Caffe's rules: one test_iter a test net; net and net_param stand for as many test nets as have a test_iter left."""
     message = solver.message
     named = len(message.test_net) + len(message.test_net_param)
@@ -248,8 +250,8 @@ def _note(
     value: bool = False,
     layer: Any = None,
     hint: str = "",
-) -> Note:
+) -> Diagnostic:
     words = definition.overrides.get(path, "")
     span = None if words else definition.span(*path, value=value)
     name = layer.name if layer is not None else None
-    return Note(level, message, span, definition.path, name or None, hint or (words and f"set by {words}"))
+    return Diagnostic(level, message, span, definition.path, name or None, hint or (words and f"set by {words}"))

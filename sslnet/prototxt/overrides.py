@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from sslnet.errors import UsageError, suggestion
 from sslnet.prototxt.definition import Definition, Path
-from sslnet.prototxt.scan import Node
+from sslnet.prototxt.scan import TextNode
 from sslnet.prototxt.upgrade import upgrade
 from sslnet.prototxt.values import ValueProblem, is_repeated, must_be, parse_value, quoted
 
@@ -96,7 +96,7 @@ def _value(field: FieldDescriptor, word: str) -> Any:
     return parse_value(field, word)
 
 
-def _forget(root: Node, path: Path) -> None:
+def _forget(root: TextNode, path: Path) -> None:
     """Take the field out of the tree of positions: what stands in the file is no longer its value."""
     node = root
     for at, name in enumerate(path):

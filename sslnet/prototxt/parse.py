@@ -11,7 +11,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.prototxt.definition import Definition
 from sslnet.prototxt.scan import scan
-from sslnet.prototxt.source import Source, read_source
+from sslnet.prototxt.source import SourceText, read_source
 from sslnet.prototxt.upgrade import upgrade
 
 
@@ -40,11 +40,11 @@ def parse(text: str, message_type: type[Any], path: str | None = None, *, as_wri
 
     raises DefinitionError
     """
-    definition = _parse(Source(text, path), message_type)
+    definition = _parse(SourceText(text, path), message_type)
     return definition if as_written else upgrade(definition)
 
 
-def _parse(source: Source, message_type: type[Any]) -> Definition:
+def _parse(source: SourceText, message_type: type[Any]) -> Definition:
     root = scan(source, message_type.DESCRIPTOR)
     message = message_type()
     try:
@@ -54,7 +54,7 @@ def _parse(source: Source, message_type: type[Any]) -> Definition:
     return Definition(message, source, root)
 
 
-def _in_our_words(error: text_format.ParseError, source: Source) -> DefinitionError:
+def _in_our_words(error: text_format.ParseError, source: SourceText) -> DefinitionError:
     reason = str(error)
     line, column = error.GetLine(), error.GetColumn()
     if not line or not column:

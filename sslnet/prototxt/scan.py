@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from sslnet.errors import DefinitionError, suggestion
-from sslnet.prototxt.source import BAD_BYTE, Source
+from sslnet.prototxt.source import BAD_BYTE, SourceText
 from sslnet.prototxt.values import ValueProblem, is_repeated, must_be, parse_value, quoted, shorten
 
 _SKIP = re.compile(r"(?:\s++|#[^\n]*+)*+")  # possessive: nothing to go back for, so nothing is kept for it
@@ -30,7 +30,7 @@ _CLOSING = {"{": "}", "<": ">"}
 _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
 
 
-class Node:
+class TextNode:
     """Where a field stands: its name and its value as offsets into the text, and the fields inside it."""
 
     __slots__ = ("children", "end", "start", "value_end", "value_start")
@@ -40,10 +40,10 @@ class Node:
         self.end = end
         self.value_start = start
         self.value_end = end
-        self.children: dict[str, list[Node]] | None = None
+        self.children: dict[str, list[TextNode]] | None = None
 
 
-def scan(source: Source, descriptor: Descriptor) -> Node:
+def scan(source: SourceText, descriptor: Descriptor) -> TextNode:
     """The tree of positions of a text that holds a message of this kind.
 
     raises DefinitionError at the first thing that cannot be
@@ -52,11 +52,11 @@ def scan(source: Source, descriptor: Descriptor) -> Node:
 
 
 class _Scanner:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceText) -> None:
         self.source = source
         self.text = source.text
         self.end = 0
-        self.stack: list[tuple[Descriptor, Node]] = []  # the blocks that are open, outermost first
+        self.stack: list[tuple[Descriptor, TextNode]] = []  # the blocks that are open, outermost first
         self.advance()
 
     def advance(self) -> None:
@@ -71,12 +71,12 @@ class _Scanner:
         if self.token in ('"', "'"):
             self.fail("this text has no closing quote", self.start, self.end)
 
-    def scan(self, descriptor: Descriptor) -> Node:
-        root = Node(0, 0)
+    def scan(self, descriptor: Descriptor) -> TextNode:
+        root = TextNode(0, 0)
         self.block(descriptor, root, "")
         return root
 
-    def block(self, descriptor: Descriptor, node: Node, closing: str) -> None:
+    def block(self, descriptor: Descriptor, node: TextNode, closing: str) -> None:
         """The fields of a message, up to its closing brace (at the top: to the end of the text)."""
         node.children = {}
         self.stack.append((descriptor, node))
@@ -86,8 +86,8 @@ class _Scanner:
             self.field(descriptor, node)
         self.stack.pop()
 
-    def field(self, descriptor: Descriptor, parent: Node) -> None:
-        name, node = self.token, Node(self.start, self.end)
+    def field(self, descriptor: Descriptor, parent: TextNode) -> None:
+        name, node = self.token, TextNode(self.start, self.end)
         if not (name[0].isalpha() or name[0] == "_"):
             self.fail_token()
         field = descriptor.fields_by_name.get(name)
@@ -108,7 +108,7 @@ class _Scanner:
         if self.token in (",", ";"):
             self.advance()
 
-    def colon(self, field: FieldDescriptor, node: Node) -> None:
+    def colon(self, field: FieldDescriptor, node: TextNode) -> None:
         if self.token == ":":
             self.advance()
         elif field.message_type is None:
@@ -119,12 +119,12 @@ class _Scanner:
             hint = f'write "{field.name}:"' if self.token == "=" else ""
             self.fail(f'":" is missing after {field.name}', node.start, node.end, hint)
 
-    def list(self, field: FieldDescriptor, node: Node, nodes: list[Node]) -> None:
+    def list(self, field: FieldDescriptor, node: TextNode, nodes: list[TextNode]) -> None:
         """The short form of a repeated field: dim: [1, 3, 28, 28]. Every value has the name's position."""
         opening = self.start, self.end
         self.advance()
         while self.token != "]":
-            item = Node(node.start, node.end)
+            item = TextNode(node.start, node.end)
             nodes.append(item)
             self.value(field, item)
             if self.token == ",":
@@ -138,7 +138,7 @@ class _Scanner:
                 self.fail('"," is missing before this', self.start, self.end)
         self.advance()
 
-    def value(self, field: FieldDescriptor, node: Node) -> None:
+    def value(self, field: FieldDescriptor, node: TextNode) -> None:
         node.value_start = self.start
         if field.message_type is not None:
             closing = _CLOSING.get(self.token)
@@ -161,7 +161,7 @@ class _Scanner:
             self.advance()
             pieces += 1  # text in quotes goes on in the quotes that follow, as in C
 
-    def no_value(self, field: FieldDescriptor, node: Node) -> NoReturn:
+    def no_value(self, field: FieldDescriptor, node: TextNode) -> NoReturn:
         if not self.token:
             self.fail(f"{field.name} has no value: the text ends here", node.start, node.end)
         message = f"{field.name} must be {must_be(field)}, not {shorten(self.token)}"
@@ -177,7 +177,7 @@ class _Scanner:
             hint = hint or (_other_kind(descriptor, name) if len(self.stack) == 1 else "")
         self.fail(f'{descriptor.name} has no field "{shorten(name)}"', self.start, self.end, hint)
 
-    def unclosed(self, node: Node) -> NoReturn:
+    def unclosed(self, node: TextNode) -> NoReturn:
         name = self.text[node.start : node.end]
         last = self.source.span(len(self.text.rstrip()), len(self.text)).line
         message = f'"{self.text[node.value_start]}" of {name} is not closed'

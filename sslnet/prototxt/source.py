@@ -13,7 +13,7 @@ LIMIT = 16 * 2**20  # bytes of a definition: beyond any net, small enough to par
 BAD_BYTE = "\ufffd"  # stands for bytes that are not UTF-8; they may be in comments, not elsewhere
 
 
-class Source:
+class SourceText:
     """A text and where it came from.
 
     path   name to show, or None for a text that came from no file
@@ -46,7 +46,7 @@ class Source:
         return starts
 
 
-def read_source(path: str | os.PathLike[str]) -> Source:
+def read_source(path: str | os.PathLike[str]) -> SourceText:
     """The text of a file.
 
     raises DefinitionError: no such file, a folder, too large, binary
@@ -61,4 +61,4 @@ def read_source(path: str | os.PathLike[str]) -> Source:
         raise DefinitionError(f"is larger than {LIMIT // 2**20} MiB: not a definition", path=name)
     if b"\0" in data[:8192]:
         raise DefinitionError("is a binary file, not a text", path=name, hint="weights go into --weights")
-    return Source(data.decode("utf-8-sig", errors="replace"), name)
+    return SourceText(data.decode("utf-8-sig", errors="replace"), name)

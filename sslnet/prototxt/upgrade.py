@@ -18,8 +18,9 @@ from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList, SslnetError, suggestion
+from sslnet.prototxt.block import Block, as_text, block_at, copy_node
 from sslnet.prototxt.definition import Definition
-from sslnet.prototxt.note import Note
+from sslnet.prototxt.diagnostic import Diagnostic
 from sslnet.prototxt.old_forms import (
     BLOB_AXES,
     FIELDS_OF_2013,
@@ -30,8 +31,7 @@ from sslnet.prototxt.old_forms import (
     TRANSFORM_BLOCKS,
     TRANSFORM_FIELDS,
 )
-from sslnet.prototxt.part import Part, as_text, block_at, copy_node
-from sslnet.prototxt.scan import Node
+from sslnet.prototxt.scan import TextNode
 from sslnet.prototxt.values import is_repeated, shorten
 
 _LEGACY_SIZES = ("num", "channels", "height", "width")
@@ -68,7 +68,7 @@ def upgrade_solver(definition: Definition) -> Definition:
 
     raises DefinitionError
     """
-    solver = Part(pb.SolverParameter(), copy_node(definition.root))
+    solver = Block(pb.SolverParameter(), copy_node(definition.root))
     solver.message.CopyFrom(definition.message)
     result = _like(definition, solver)
     if solver.message.HasField("solver_type"):
@@ -93,9 +93,9 @@ class _NetUpgrade:
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        self.old = Part(definition.message, definition.root)
-        self.new = Part(pb.NetParameter(), copy_node(definition.root))
-        self.notes: list[Note] = []
+        self.old = Block(definition.message, definition.root)
+        self.new = Block(pb.NetParameter(), copy_node(definition.root))
+        self.notes: list[Diagnostic] = []
         self.changes: list[str] = []
         self.errors: list[SslnetError] = []
         for name in self.old.names():
@@ -137,12 +137,12 @@ class _NetUpgrade:
         param = layer.block("input_param")
         param.put("shape", [shape.message for shape in shapes], [shape.node for shape in shapes])
 
-    def _dims(self) -> list[Part]:
+    def _dims(self) -> list[Block]:
         """Four input_dim an input, as shapes."""
         dims, nodes = self.old.message.input_dim, self.old.nodes("input_dim")
         shapes = []
         for start in range(0, len(dims), 4):
-            shape = Part(pb.BlobShape(), block_at(nodes[start] if nodes else None))
+            shape = Block(pb.BlobShape(), block_at(nodes[start] if nodes else None))
             if start + 4 <= len(dims):
                 shape.put("dim", dims[start : start + 4], nodes[start : start + 4])
             shapes.append(shape)
@@ -176,7 +176,7 @@ class _NetUpgrade:
         self.changes += [f"{_count(count, 'layer')} of {year}" for year, count in by_year.items() if count]
         self._transforms()
 
-    def _layer_of_2014(self, old: Part) -> None:
+    def _layer_of_2014(self, old: Block) -> None:
         new = self.new.add("layer", old.node)
         for name in old.names():
             if name == "type":
@@ -186,7 +186,7 @@ class _NetUpgrade:
                 old.copy_to(new, name)
         _params(old, new)
 
-    def _layer_of_2013(self, connection: Part) -> None:
+    def _layer_of_2013(self, connection: Block) -> None:
         """`layers { layer { what it is } what it is connected to }`."""
         old, new = connection.block("layer"), self.new.add("layer", connection.node)
         kind = old.message.type
@@ -209,7 +209,7 @@ class _NetUpgrade:
                     old.copy_to(new.block(place[0]), name, place[1])
         _params(old, new)
 
-    def _type_of_2013(self, old: Part, new: Part) -> None:
+    def _type_of_2013(self, old: Block, new: Block) -> None:
         kind = as_text(old.message.type)
         if kind in LAYERS_OF_2013:
             new.put("type", [LAYERS_OF_2013[kind]], old.nodes("type"))
@@ -223,16 +223,16 @@ class _NetUpgrade:
                 hint=hint,
             )
 
-    def _left_out(self, name: str, part: Part, layer: Part) -> None:
+    def _left_out(self, name: str, part: Block, layer: Block) -> None:
         kind = as_text(layer.message.type)
         message = f'{name} does nothing in a layer of 2013 of type "{shorten(kind)}"; it is left out'
         place = self._place(part.nodes(name))
-        self.notes.append(Note("warning", message, **place, layer=as_text(layer.message.name) or None))
+        self.notes.append(Diagnostic("warning", message, **place, layer=as_text(layer.message.name) or None))
 
-    def _without_padding(self, layers: list[Part]) -> list[Part]:
+    def _without_padding(self, layers: list[Block]) -> list[Block]:
         """The layers without those that only pad: their pad becomes that of the layer that reads them."""
-        kept: list[Part] = []
-        made_by: dict[str, Part] = {}
+        kept: list[Block] = []
+        made_by: dict[str, Block] = {}
         paddings = 0
         for layer in layers:
             is_padding = layer.message.layer.type == "padding"
@@ -247,7 +247,7 @@ class _NetUpgrade:
             self.changes.append(_count(paddings, "padding layer"))
         return kept
 
-    def _can_fold(self, padding: Part, layer: Part) -> bool:
+    def _can_fold(self, padding: Block, layer: Block) -> bool:
         kind, name = (shorten(as_text(text)) for text in (layer.message.layer.type, padding.message.layer.name))
         alone = [len(layer.message.bottom), len(padding.message.bottom), len(padding.message.top)] == [1, 1, 1]
         if kind in ("conv", "pool") and alone:
@@ -308,13 +308,13 @@ class _NetUpgrade:
     # -- errors ------------------------------------------------------------------------------------------------------
 
     def _complain(
-        self, message: str, nodes: Sequence[Node], *, value: bool = False, layer: str = "", hint: str = ""
+        self, message: str, nodes: Sequence[TextNode], *, value: bool = False, layer: str = "", hint: str = ""
     ) -> None:
         place = self._place(nodes, value)
         name = shorten(as_text(layer), 100) or None
         self.errors.append(DefinitionError(message, **place, layer=name, hint=hint))
 
-    def _place(self, nodes: Sequence[Node], value: bool = False) -> dict[str, Any]:
+    def _place(self, nodes: Sequence[TextNode], value: bool = False) -> dict[str, Any]:
         source, span = self.definition.source, None
         if source is not None and nodes and nodes[0].end:
             node = nodes[0]
@@ -340,9 +340,9 @@ def _has_four_sizes(blob: Any) -> bool:
     return not blob.HasField("shape") and any(blob.HasField(name) for name in _LEGACY_SIZES)
 
 
-def _params(old: Part, new: Part) -> None:
+def _params(old: Block, new: Block) -> None:
     """The lists with an item a blob as one param { } a blob."""
-    specs: list[Part] = []
+    specs: list[Block] = []
     for name, field in PARAM_FIELDS.items():
         if name not in old.message.DESCRIPTOR.fields_by_name:
             continue
@@ -353,21 +353,21 @@ def _params(old: Part, new: Part) -> None:
             specs[index].put(field, [value], nodes[index : index + 1])
 
 
-def _pads(layer: Part | None) -> bool:
+def _pads(layer: Block | None) -> bool:
     return layer is not None and layer.message.layer.type == "padding"
 
 
-def _folded(padding: Part, layer: Part) -> Part:
+def _folded(padding: Block, layer: Block) -> Block:
     """A copy of the layer that pads by itself and reads what the padding layer read."""
     message = pb.V1LayerParameter()
     message.CopyFrom(layer.message)
-    folded = Part(message, copy_node(layer.node))
+    folded = Block(message, copy_node(layer.node))
     folded.take("bottom")
     padding.copy_to(folded, "bottom")
     inner = copy_node(layer.nodes("layer")[0]) if layer.nodes("layer") else block_at(None)
     assert folded.node.children is not None
     folded.node.children["layer"] = [inner]
-    padding.block("layer").copy_to(Part(message.layer, inner), "pad")
+    padding.block("layer").copy_to(Block(message.layer, inner), "pad")
     return folded
 
 
@@ -379,7 +379,7 @@ def _parts(definition: Definition, field: str) -> list[Definition]:
     return [definition.part(field)] if message.HasField(field) else []
 
 
-def _like(definition: Definition, part: Part) -> Definition:
+def _like(definition: Definition, part: Block) -> Definition:
     result = definition.with_message(part.message)
     result.root = part.node if definition.root is not None else None
     return result
@@ -391,7 +391,7 @@ def _told(old: Definition, new: Definition) -> Definition:
     if not changes:
         return old
     message = f"written for an older Caffe ({', '.join(changes)}), read in today's form"
-    new.notes.insert(0, Note("note", message, path=new.path, hint="`sslnet upgrade` writes it out"))
+    new.notes.insert(0, Diagnostic("note", message, path=new.path, hint="`sslnet upgrade` writes it out"))
     return new
 
 

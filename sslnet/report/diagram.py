@@ -14,7 +14,7 @@ from sslnet.blob import Blob
 from sslnet.errors import DefinitionError, SslnetError
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
-from sslnet.net.graph import State, check_graph, filter_layers
+from sslnet.net.graph import PhaseState, check_graph, filter_layers
 from sslnet.net.input_layers import with_inputs
 from sslnet.prototxt import Definition, upgrade_net
 from sslnet.report.layered import Link, rank_nodes
@@ -25,7 +25,7 @@ FAR = 2
 
 
 @dataclass
-class Part:
+class DrawnLayer:
     """One layer. params: how many numbers it learns or keeps; None where that is not known."""
 
     name: str
@@ -47,7 +47,7 @@ class Output:
 class Box:
     """A layer, with the layers that work in place on what it makes; or a tag, which has no parts: the name of a blob."""
 
-    parts: list[Part]
+    parts: list[DrawnLayer]
     outputs: list[Output] = field(default_factory=list)
     tag: str = ""
 
@@ -70,7 +70,7 @@ class Diagram:
     unknown: SslnetError | None
 
 
-def diagram(definition: Definition, state: State, shapes: Mapping[str, Sequence[int]] | None = None) -> Diagram:
+def diagram(definition: Definition, state: PhaseState, shapes: Mapping[str, Sequence[int]] | None = None) -> Diagram:
     """The net that runs in a state.
 
     shapes   of blobs that the net's source layers make; these then read nothing
@@ -165,7 +165,7 @@ def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
     maker: dict[str, tuple[int, int]] = {}
     for definition, shapes, params in zip(layers, inferred.tops, inferred.params):
         param = definition.param
-        part = Part(param.name, param.type, detail(param), params)
+        part = DrawnLayer(param.name, param.type, detail(param), params)
         if len(param.bottom) == len(param.top) == 1 and param.bottom[0] == param.top[0]:
             boxes[maker[param.top[0]][0]].parts.append(part)
             continue

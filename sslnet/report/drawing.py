@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from sslnet.net.graph import State
+from sslnet.net.graph import PhaseState
 from sslnet.prototxt import Definition
-from sslnet.report.diagram import Box, Diagram, Output, Part, diagram
-from sslnet.report.layered import Link, Node, Placement, Segment, place
+from sslnet.report.diagram import Box, Diagram, DrawnLayer, Output, diagram
+from sslnet.report.layered import DrawnNode, Link, Placement, Segment, place
 from sslnet.report.units import count
 
 FONTS = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
@@ -66,7 +66,7 @@ KIND = {type_: kind for kind, types in KINDS.items() for type_ in types}
 
 def draw_net(
     definition: Definition,
-    state: State,
+    state: PhaseState,
     *,
     rankdir: str = "TB",
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -95,7 +95,9 @@ class _Drawing:
             for output, offset in zip(box.outputs, card.offsets)
         ]
         nodes = [
-            Node(card.height + card.stem, card.breadth) if downwards else Node(card.width + card.stem, card.breadth)
+            DrawnNode(card.height + card.stem, card.breadth)
+            if downwards
+            else DrawnNode(card.width + card.stem, card.breadth)
             for card in self.cards
         ]
         self.place: Placement = place(nodes, links)
@@ -275,7 +277,7 @@ def _label(box: Box, output: Output) -> str:
     return f"{name}: {shape}" if name and shape else name or shape
 
 
-def _strip(x: float, y: float, width: float, part: Part, last: bool) -> list[str]:
+def _strip(x: float, y: float, width: float, part: DrawnLayer, last: bool) -> list[str]:
     """A layer that works in place: a band of its own colour."""
     fill, edge = COLOURS[_kind(part)]
     if last:
@@ -305,7 +307,7 @@ def _pill(x: float, y: float, width: float, label: str, colours: tuple[str, str]
     ]
 
 
-def _kind(part: Part) -> str:
+def _kind(part: DrawnLayer) -> str:
     from sslnet.layers import LAYERS
 
     if LAYERS[part.type].IS_SOURCE:
@@ -313,7 +315,7 @@ def _kind(part: Part) -> str:
     return "loss" if LAYERS[part.type].IS_LOSS else KIND.get(part.type, "other")
 
 
-def _params(part: Part) -> str:
+def _params(part: DrawnLayer) -> str:
     return f"{count(part.params)} params" if part.params else ""
 
 

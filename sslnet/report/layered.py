@@ -33,7 +33,7 @@ PINNED = 1e6
 
 
 @dataclass(frozen=True)
-class Node:
+class DrawnNode:
     length: float
     breadth: float
 
@@ -75,7 +75,7 @@ class Placement:
     high: float
 
 
-def place(nodes: Sequence[Node], links: Sequence[Link]) -> Placement:
+def place(nodes: Sequence[DrawnNode], links: Sequence[Link]) -> Placement:
     """Places nodes; links lead from nodes to later ones, in the order of the sequence."""
     ranks = rank_nodes(len(nodes), links)
     graph = _Graph(nodes, links, ranks)
@@ -123,7 +123,7 @@ def separate(wanted: Sequence[float], weights: Sequence[float], distances: Seque
 class _Graph:
     """Nodes, and a point for every rank that a link passes, as items: ranks of items, lines between neighbouring ranks."""
 
-    def __init__(self, nodes: Sequence[Node], links: Sequence[Link], ranks: Sequence[int]) -> None:
+    def __init__(self, nodes: Sequence[DrawnNode], links: Sequence[Link], ranks: Sequence[int]) -> None:
         self.nodes = nodes
         self.links = links
         self.rank = list(ranks)

@@ -18,7 +18,7 @@ MOST_ITERATIONS = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Part:
+class NonZeroLine:
     """Filters, columns, ... of a blob, how many of them are not zero."""
 
     kept: int
@@ -29,12 +29,12 @@ class Part:
         return 100 * self.kept / self.total if self.total else 100.0
 
 
-Sparsity = dict[str, dict[str, Part]]
+Sparsity = dict[str, dict[str, NonZeroLine]]
 """{blob: {"filters", "elements", ...: its part}}."""
 
 
 @dataclass(frozen=True)
-class Display:
+class DisplayLine:
     """One display of the training. loss: None where it was not finite"""
 
     iteration: int
@@ -55,7 +55,7 @@ class NetTest:
 class Run:
     """The lines of one run, by their type, in the order of its iterations."""
 
-    displays: list[Display]
+    displays: list[DisplayLine]
     tests: list[NetTest]
 
 
@@ -82,7 +82,7 @@ def read_metrics(path: str) -> Run:
         if iteration is None or iteration > MOST_ITERATIONS:
             raise UsageError(f'line {place} is of type "{kind}" and has no iteration', span=Span(path, place, 1))
         if kind == "train":
-            run.displays.append(Display(iteration, number(record.get("loss")), _sparsity(record.get("sparsity"))))
+            run.displays.append(DisplayLine(iteration, number(record.get("loss")), _sparsity(record.get("sparsity"))))
         else:
             outputs = {name: number(value) for name, value in fields(record.get("outputs")).items()}
             known = {name: value for name, value in outputs.items() if value is not None}
@@ -99,7 +99,7 @@ def _sparsity(value: Any) -> Sparsity:
         for kind, part in fields(parts).items():
             kept, total = (whole(fields(part).get(which)) for which in ("kept", "total"))
             if kept is not None and total is not None and kept <= total:
-                found[name][kind] = Part(kept, total)
+                found[name][kind] = NonZeroLine(kept, total)
     return found
 
 
@@ -134,5 +134,5 @@ def parameters_left(sparsity: Sparsity) -> int:
     return sum(_elements(parts) for parts in sparsity.values())
 
 
-def _elements(parts: dict[str, Part]) -> int:
+def _elements(parts: dict[str, NonZeroLine]) -> int:
     return parts["elements"].kept if "elements" in parts else 0

@@ -10,7 +10,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import DASH, count, left, percent
 
 if TYPE_CHECKING:
-    from sslnet.sparsity.measure import Blocks, CoupledSparsity, LayerSparsity
+    from sslnet.sparsity.measure import CoupledSparsity, LayerSparsity, NonZeroBlocks
 
 WIDTH = 100
 """Of the lines that say which layers are tied."""
@@ -89,7 +89,7 @@ def _value(value: float | None) -> str | None:
     return None if value is None else f"{value:.3g}"
 
 
-def blocks_left(blocks: Sequence[Blocks]) -> str:
+def blocks_left(blocks: Sequence[NonZeroBlocks]) -> str:
     """3 of 20 (50 x 25), 91 of 1,000 (1 x 25): kept of how many tiles, and the tile."""
     return ", ".join(f"{left(kind.kept, kind.total)} ({kind.height} x {kind.width})" for kind in blocks)
 

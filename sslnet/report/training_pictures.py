@@ -16,14 +16,14 @@ PARTS = ("filters", "columns", "channels", "elements")
 
 
 @dataclass(frozen=True)
-class Training:
+class PicturedTraining:
     title: str
     path: str
     run: Run
 
 
 def plot_training(
-    runs: Sequence[Training], file: str | Path, *, of: str = "filters", accuracy: str | None = None
+    runs: Sequence[PicturedTraining], file: str | Path, *, of: str = "filters", accuracy: str | None = None
 ) -> None:
     """Three panels: loss, test error, share of each layer that is left. Runs differ by colour, in the last panel by the line.
 
@@ -50,7 +50,7 @@ def plot_training(
                 ax.legend(handles, labels, fontsize=7)
 
 
-def _draw_losses(ax: Any, training: Training, name: str, colour: str) -> None:
+def _draw_losses(ax: Any, training: PicturedTraining, name: str, colour: str) -> None:
     points = _points([(display.iteration, display.loss) for display in training.run.displays])
     tests = _points([(test.iteration, _test_loss(test)) for test in training.run.tests])
     ax.plot(*points, color=colour, linewidth=0.9, alpha=0.6, label=_words(name, "training"))
@@ -65,7 +65,7 @@ def _test_loss(test: NetTest) -> float | None:
     return test.loss if test.loss is not None else test.outputs.get("loss")
 
 
-def _draw_errors(ax: Any, training: Training, name: str, colour: str, accuracy: str | None) -> None:
+def _draw_errors(ax: Any, training: PicturedTraining, name: str, colour: str, accuracy: str | None) -> None:
     """A line for each output that is an accuracy; the test before the first iteration would leave the others no room."""
     tests = [test for test in training.run.tests if test.iteration] or training.run.tests
     errors = [accuracy_errors(test, accuracy, training.path) for test in tests]
@@ -79,7 +79,7 @@ def _draw_errors(ax: Any, training: Training, name: str, colour: str, accuracy: 
         ax.plot(*zip(*points), style, marker="o", color=own, linewidth=1.2, markersize=3, label=label)
 
 
-def _draw_left(ax: Any, training: Training, of: str, style: str, with_labels: bool) -> None:
+def _draw_left(ax: Any, training: PicturedTraining, of: str, style: str, with_labels: bool) -> None:
     """A line a layer; layers are told by their colour, many of them by one that goes from the first to the last."""
     found = [(display.iteration, weight_blobs(display.sparsity)) for display in training.run.displays]
     layers = list(dict.fromkeys(name for _, blobs in found for name in blobs))

@@ -34,7 +34,7 @@ PANEL = 3.0
 
 
 @dataclass(frozen=True)
-class Filters:
+class PicturedFilters:
     """weights  (N, C, kh, kw): of one model's layer, zeros where columns were taken out"""
 
     title: str
@@ -52,7 +52,7 @@ class Connections:
 # -- what a file has ---------------------------------------------------------------------------------------------------
 
 
-def find_filters(path: str, layer: str | None, title: str) -> Filters:
+def find_filters(path: str, layer: str | None, title: str) -> PicturedFilters:
     """The filters of a convolution in a file of weights, compacted ones included.
 
     layer   None: the first convolution
@@ -73,7 +73,7 @@ def find_filters(path: str, layer: str | None, title: str) -> Filters:
             hint=f"convolutions in it: {', '.join(found)}" if found else "",
         )
     weights = found[layer]
-    return Filters(title, _with_all_columns(weights, kept[layer]) if layer in kept else weights)
+    return PicturedFilters(title, _with_all_columns(weights, kept[layer]) if layer in kept else weights)
 
 
 def find_connections(path: str, layer: str | None, shape: Sequence[int] | None, title: str) -> Connections:
@@ -159,7 +159,7 @@ def _image_shape(what: str, columns: int, shape: Sequence[int] | None) -> tuple[
 # -- filters -----------------------------------------------------------------------------------------------------------
 
 
-def plot_filters(models: Sequence[Filters], file: str | Path, *, each: bool = False, bgr: bool = False) -> None:
+def plot_filters(models: Sequence[PicturedFilters], file: str | Path, *, each: bool = False, bgr: bool = False) -> None:
     """A panel for each model, its filters side by side: of one channel in grey, of three in colour, of others a row a channel.
 
     each   every filter has a scale of its own; else all of a model have one
@@ -183,7 +183,9 @@ def plot_filters(models: Sequence[Filters], file: str | Path, *, each: bool = Fa
         axes[-1].set_xlabel("   ".join(words), fontsize=7, color="#555555")
 
 
-def _draw_filters(grid: _Grid, model: Filters, counts: int, channels: int, whole: bool, each: bool, bgr: bool) -> None:
+def _draw_filters(
+    grid: _Grid, model: PicturedFilters, counts: int, channels: int, whole: bool, each: bool, bgr: bool
+) -> None:
     largest = float(np.abs(model.weights).max()) or 1.0
     for i in range(counts):
         weights = model.weights[i] if i < len(model.weights) else None
@@ -203,7 +205,7 @@ def _draw_filters(grid: _Grid, model: Filters, counts: int, channels: int, whole
                 grid.add((c, i), shades[c] if there else None, weights[c] == 0 if there else None)
 
 
-def _filters_title(model: Filters, counts: int, each: bool) -> str:
+def _filters_title(model: PicturedFilters, counts: int, each: bool) -> str:
     weights = model.weights
     alive = int(np.count_nonzero(weights.any(axis=(1, 2, 3))))
     columns = weights.any(axis=0)

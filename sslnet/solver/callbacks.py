@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sslnet.net.net import Net
-    from sslnet.prototxt import Note
+    from sslnet.prototxt import Diagnostic
     from sslnet.solver.coupled_groups import CoupledUpdate
     from sslnet.solver.update_rules import Update
 
@@ -66,7 +66,7 @@ class Training(Protocol):
 class Monitor:
     """What a solver tells while it runs; every method does nothing until it is overridden."""
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         """Something that the definitions say may not be meant; or a resumed run cannot be quite the same."""
 
     def on_start(self, solver: Training) -> None:

@@ -23,7 +23,7 @@ from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver.update_rules import Update
 from sslnet.sparsity.channel_dependencies import Ties, find_ties, mixes
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, Part
+from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
 from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, tiles_of
 
 
@@ -265,7 +265,7 @@ def _components(families: Sequence[_Found], updates: Sequence[Update]) -> Iterat
                 [
                     Family(
                         family.name,
-                        [Part(index[id(u)], h, w, groups) for u, h, w, groups in family.parts],
+                        [GroupPart(index[id(u)], h, w, groups) for u, h, w, groups in family.parts],
                         family.strengths,
                         own=id(family) not in coupled,
                         makers=family.makers,

@@ -11,7 +11,7 @@ from sslnet.net.parameters import Param
 from sslnet.solver.callbacks import Training
 from sslnet.sparsity.coupled_penalty import Family
 from sslnet.sparsity.groups import ROWS, tiles_of
-from sslnet.sparsity.measure import CoupledSparsity, Kept, Sparsity, measure
+from sslnet.sparsity.measure import CoupledSparsity, NonZero, Sparsity, measure
 
 
 def measure_training(solver: Training) -> Sparsity:
@@ -27,7 +27,7 @@ def measure_training(solver: Training) -> Sparsity:
                 name = members[family.parts[0].index].name
                 penalties[name] = penalties.get(name, 0.0) + value
             else:
-                groups = Kept(int(np.count_nonzero(norms)), norms.size)
+                groups = NonZero(int(np.count_nonzero(norms)), norms.size)
                 coupled.append(CoupledSparsity(family.name, groups, *_tied(family, members), value))
     layers = [
         replace(layer, group_lasso=penalties.get(layer.name), weight_decay=decays[layer.name])

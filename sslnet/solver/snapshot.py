@@ -41,7 +41,7 @@ ARRAY = "array:"
 
 
 @dataclass
-class State:
+class SolverState:
     """A .solverstate.
 
     learned_net   path of the weights as written: relative to where the run was, or to the state's own folder
@@ -75,7 +75,7 @@ def snapshot_prefix(solver: Definition) -> str:
     return os.path.join(prefix, path.stem) if os.path.isdir(prefix) else prefix
 
 
-def write_state(path: str | os.PathLike[str], state: State, *, hdf5: bool = False, follow: bool = True) -> None:
+def write_state(path: str | os.PathLike[str], state: SolverState, *, hdf5: bool = False, follow: bool = True) -> None:
     """Writes a .solverstate, whole or not at all. raises RunError when it cannot be written
 
     follow  where the path is a symbolic link, replace the file that it points to, not the link
@@ -87,7 +87,7 @@ def write_state(path: str | os.PathLike[str], state: State, *, hdf5: bool = Fals
         atomic_write(path, to_bytes(_to_message(state), path), follow=follow)
 
 
-def read_state(path: str | os.PathLike[str]) -> State:
+def read_state(path: str | os.PathLike[str]) -> SolverState:
     """Reads a .solverstate, binary or HDF5, of Caffe's or our own making. raises WeightsError"""
     path = os.fspath(path)
     if is_hdf5(path):
@@ -95,7 +95,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
     return _from_message(read_message(path, pb.SolverState()), path)
 
 
-def find_weights(state: State, path: str | os.PathLike[str]) -> Path:
+def find_weights(state: SolverState, path: str | os.PathLike[str]) -> Path:
     """The weights that belong to a state read from ``path``: beside it under the name that it says or under its own,
     else where it says. raises WeightsError"""
     path = Path(path)
@@ -115,9 +115,9 @@ def find_weights(state: State, path: str | os.PathLike[str]) -> Path:
 # -- of a run ----------------------------------------------------------------------------------------------------------
 
 
-def take_state(updates: Sequence[Update], nets: dict[str, Net]) -> State:
+def take_state(updates: Sequence[Update], nets: dict[str, Net]) -> SolverState:
     """What the updates and the nets, by name, keep beside the weights."""
-    state = State(history=_history(updates))
+    state = SolverState(history=_history(updates))
     state.layer_states = {f"{name}/{k}": data for name, net in nets.items() for k, data in net.layer_states().items()}
     for update in updates:
         name = update.param.name
@@ -130,7 +130,7 @@ def take_state(updates: Sequence[Update], nets: dict[str, Net]) -> State:
     return state
 
 
-def check_history(state: State, updates: Sequence[Update], path: str | os.PathLike[str]) -> None:
+def check_history(state: SolverState, updates: Sequence[Update], path: str | os.PathLike[str]) -> None:
     """raises WeightsError unless the history is that of these updates."""
     places, path = _history(updates), os.fspath(path)
     if len(state.history) != len(places):
@@ -155,7 +155,9 @@ def check_history(state: State, updates: Sequence[Update], path: str | os.PathLi
             raise WeightsError(message, path=path, hint="start from its weights, or without group_lasso_settle")
 
 
-def put_state(state: State, updates: Sequence[Update], nets: dict[str, Net], path: str | os.PathLike[str]) -> None:
+def put_state(
+    state: SolverState, updates: Sequence[Update], nets: dict[str, Net], path: str | os.PathLike[str]
+) -> None:
     """Gives updates and nets back what take_state took; what a file of Caffe's lacks, starts anew."""
     for place, array in zip(_history(updates), state.history):
         place[...] = array.reshape(place.shape)
@@ -187,7 +189,7 @@ def _history(updates: Sequence[Update]) -> list[np.ndarray]:
 # -- binary ------------------------------------------------------------------------------------------------------------
 
 
-def _to_message(state: State) -> Any:
+def _to_message(state: SolverState) -> Any:
     message = pb.SolverState(iter=state.iteration, learned_net=state.learned_net, current_step=state.current_step)
     message.history.extend(blob_proto(array) for array in state.history)
     message.layer_state.extend(pb.SolverState.LayerState(name=n, data=d) for n, d in state.layer_states.items())
@@ -198,10 +200,10 @@ def _to_message(state: State) -> Any:
     return message
 
 
-def _from_message(message: Any, path: str) -> State:
+def _from_message(message: Any, path: str) -> SolverState:
     if not message.HasField("iter"):
         raise WeightsError("this is not a solver's state: it holds no iteration", path=path)
-    state = State(message.iter, _name(message.learned_net, path), current_step=message.current_step)
+    state = SolverState(message.iter, _name(message.learned_net, path), current_step=message.current_step)
     state.seed = message.seed if message.HasField("seed") else None
     state.history = [blob_array(blob, path=path, index=index) for index, blob in enumerate(message.history)]
     for item in message.layer_state:
@@ -229,7 +231,7 @@ def _name(name: str | bytes, path: str) -> str:
 # -- HDF5 --------------------------------------------------------------------------------------------------------------
 
 
-def _write_hdf5(file: Any, state: State) -> None:
+def _write_hdf5(file: Any, state: SolverState) -> None:
     file.create_dataset("iter", data=np.array([state.iteration], np.int32))
     file.create_dataset("learned_net", data=np.bytes_(state.learned_net.encode() + b"\0"))
     file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
@@ -248,12 +250,12 @@ def _write_group(file: Any, name: str, arrays: Sequence[tuple[str, np.ndarray]])
         group.create_dataset(str(index), data=array).attrs["name"] = np.bytes_(key.encode())
 
 
-def _read_hdf5(path: str) -> State:
+def _read_hdf5(path: str) -> SolverState:
     with open_guarded(path, "a solver's state") as guard:
         iteration, learned_net, step = guard.value("iter"), guard.value("learned_net", "S"), guard.value("current_step")
         if iteration is None or learned_net is None or step is None:
             raise WeightsError("this is not a solver's state: it lacks iter, learned_net or current_step", path=path)
-        state = State(int(iteration), _name(bytes(learned_net).split(b"\0")[0], path), current_step=int(step))
+        state = SolverState(int(iteration), _name(bytes(learned_net).split(b"\0")[0], path), current_step=int(step))
         seed = guard.value("seed")
         state.seed = None if seed is None else int(seed)
         state.history = [array for _, array in _read_group(guard, "history", named=False)]

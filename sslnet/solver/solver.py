@@ -40,13 +40,13 @@ from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.convolution import Convolution
 from sslnet.net.net import Net
 from sslnet.net.weights import Copied
-from sslnet.prototxt import Definition, Note, lint_solver
+from sslnet.prototxt import Definition, Diagnostic, lint_solver
 from sslnet.solver import lr_policies
 from sslnet.solver.callbacks import Display, Monitor, Test, outputs_of
 from sslnet.solver.coupled_groups import CoupledUpdate, couple, put_duals, take_duals
 from sslnet.solver.data_errors import DataErrors, Statistics
 from sslnet.solver.snapshot import (
-    State,
+    SolverState,
     check_history,
     find_weights,
     put_state,
@@ -63,7 +63,7 @@ from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
 
 
-class Steering(Protocol):
+class StrengthControl(Protocol):
     """What turns a solver's strengths while it trains; its state is part of a run's."""
 
     def start(self, solver: Any) -> None: ...
@@ -112,7 +112,7 @@ class Solver:
         plain: bool = False,
         allow_python: bool = False,
         lean: bool = False,
-        steering: Steering | None = None,
+        steering: StrengthControl | None = None,
         fallback: str | os.PathLike[str] | None = None,
     ) -> None:
         self.definition = read_definition(source)
@@ -435,7 +435,7 @@ class Solver:
 
     def _tell_data_error(self, error: DataError | BatchError, count: int) -> None:
         left = f"skipped a batch ({count} of at most {self.param.max_data_errors}): {error.message}"
-        self.monitor.on_warning(Note("warning", left, span=error.span, path=error.path, layer=error.layer))
+        self.monitor.on_warning(Diagnostic("warning", left, span=error.span, path=error.path, layer=error.layer))
 
     def _advice(self) -> str:
         rate, _ = lr_policies.learning_rate(self.param, self.iter, self.current_step)
@@ -456,7 +456,7 @@ class Solver:
         except RunError as error:
             if self._fallback is None:
                 raise
-            self.monitor.on_warning(Note("warning", f"{error.message}: the snapshot goes to {self._fallback}"))
+            self.monitor.on_warning(Diagnostic("warning", f"{error.message}: the snapshot goes to {self._fallback}"))
             return self._write_snapshot(self._fallback)
 
     def _write_snapshot(self, prefix: str) -> tuple[str, str]:
@@ -477,7 +477,7 @@ class Solver:
             raise
         except RunError as error:
             message = f"{error.message}: the run goes on without a snapshot of iteration {self.iter}"
-            self.monitor.on_warning(Note("warning", message, path=error.path))
+            self.monitor.on_warning(Diagnostic("warning", message, path=error.path))
 
     def _save_at_the_end(self) -> None:
         """The last snapshot; where it cannot be written, it goes to a temporary folder, which the error names."""
@@ -527,7 +527,7 @@ class Solver:
         """
         self._restore(read_state(path), path)
 
-    def _restore(self, state: State, path: str | os.PathLike[str]) -> None:
+    def _restore(self, state: SolverState, path: str | os.PathLike[str]) -> None:
         weights = find_weights(state, path)
         check_history(state, self.updates, path)
         left_out = _count(state.arrays.get("data_errors"), path)
@@ -553,9 +553,9 @@ class Solver:
         self._tell_frozen()
         if state.seed is None:
             message = "the snapshot does not say where in the data it was taken: data starts at its first record"
-            self.monitor.on_warning(Note("warning", message, path=os.fspath(path)))
+            self.monitor.on_warning(Diagnostic("warning", message, path=os.fspath(path)))
 
-    def _state(self, weights: str) -> State:
+    def _state(self, weights: str) -> SolverState:
         state = take_state(self.updates, self._nets())
         state.arrays |= take_duals(self.coupled)
         if self.steering is not None:

@@ -27,7 +27,7 @@ class Records:
     """(n) int32, or None when the source has no labels."""
 
 
-class Source(ABC):
+class DataSource(ABC):
     """Records by index.
 
     path      what the user called it, for messages
@@ -53,7 +53,7 @@ class Source(ABC):
         """
 
 
-class ArraySource(Source):
+class ArraySource(DataSource):
     """Records that are in memory already.
 
     images  (n, C, H, W) uint8 or float32

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from sslnet.sources.base import Source
+from sslnet.sources.base import DataSource
 from sslnet.sources.builtin import SETS, builtin_source
 
 
-def open_database(path: str | os.PathLike[str], *, color: bool | None = None) -> Source:
+def open_database(path: str | os.PathLike[str], *, color: bool | None = None) -> DataSource:
     """An LMDB, a LevelDB, or a data set that ships inside the package by its name.
 
     color   of encoded records, see decode_image

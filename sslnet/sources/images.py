@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from sslnet.errors import DataError, Span, SslnetError
 from sslnet.files import MOST_IMAGE, MOST_LIST, read_bytes, read_text
-from sslnet.sources.base import Records, Source
+from sslnet.sources.base import DataSource, Records
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused: 64 Mpixel, 192 MiB in colour. A few bytes of PNG can claim any size."""
@@ -131,7 +131,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
 
 
-class ImageListSource(Source):
+class ImageListSource(DataSource):
     """The images of a text file, one a line: file name, blank, label.
 
     path           the list

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sslnet.errors import DataError
-from sslnet.sources.base import Records, Source
+from sslnet.sources.base import DataSource, Records
 from sslnet.sources.datum import DatumDecoder, Values
 from sslnet.sources.stable_file import Identity
 
@@ -22,7 +22,7 @@ CONVERT = (
 )
 
 
-class LeveldbSource(Source):
+class LeveldbSource(DataSource):
     """The records of one LevelDB, in the order of the keys. Not for two threads at once."""
 
     def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from sslnet.errors import DataError, RunError
 from sslnet.files import sole_user
-from sslnet.sources.base import Records, Source
+from sslnet.sources.base import DataSource, Records
 from sslnet.sources.datum import DatumDecoder, Values
 from sslnet.sources.lmdb_tree import locate_records
 from sslnet.sources.stable_file import StableFile
@@ -33,7 +33,7 @@ LARGEST_RECORD = 2**31 - 1
 """Bytes: protobuf reads no more."""
 
 
-class LmdbSource(Source):
+class LmdbSource(DataSource):
     """The records of one LMDB.
 
     path   its folder (or, made with another layout, the file)

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.files import MOST_IMAGE, atomic_path, atomic_write, read_bytes
-from sslnet.sources.base import Source, size_text
+from sslnet.sources.base import DataSource, size_text
 
 CHUNK_BYTES = 1 << 25
 """Of images of bytes that are in memory at once, about."""
@@ -35,7 +35,7 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
     return np.ascontiguousarray(mean, np.float32)
 
 
-def mean_image(source: Source, report: Callable[[int], object] = lambda done: None) -> np.ndarray:
+def mean_image(source: DataSource, report: Callable[[int], object] = lambda done: None) -> np.ndarray:
     """The mean over all records of a source, (C, H, W) float32, summed exactly for bytes, in float64 for other numbers.
 
     report  called with the number of records read so far, now and then

@@ -38,7 +38,7 @@ from sslnet.sources.base import size_text
 from sslnet.sources.mean import read_mean
 
 
-class Transformer:
+class DataTransformer:
     """The transformation of one layer.
 
     param   a TransformationParameter

@@ -31,7 +31,7 @@ CLOSE = 1e-7
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupPart:
     """What groups hold of one parameter, as tiles of its matrix.
 
     index   which of the penalty's parameters
@@ -82,7 +82,7 @@ class Family:
     """
 
     name: str
-    parts: list[Part]
+    parts: list[GroupPart]
     strengths: np.ndarray
     own: bool = False
     makers: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ class Family:
                 total += np.bincount(part.groups[inside], by_tile[inside], minlength=count)
         return sums[0], sums[1]
 
-    def _pull(self, part: Part, step: float | np.ndarray, tiles: np.ndarray) -> np.ndarray:
+    def _pull(self, part: GroupPart, step: float | np.ndarray, tiles: np.ndarray) -> np.ndarray:
         """step * strength for each value, or each tile."""
         strengths = part.by_tile(self.strengths, 0.0, tiles)
         return strengths * step if isinstance(step, float) else strengths * part.tiles(step).astype(tiles.dtype)

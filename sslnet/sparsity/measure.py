@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
+class NonZero:
     """So many of a total are not zero."""
 
     kept: int
@@ -51,7 +51,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Blocks(Kept):
+class NonZeroBlocks(NonZero):
     """Tiles of height x width, as BLOCK, FILTER_2D or block_group_lasso declare them."""
 
     height: int
@@ -68,15 +68,15 @@ class LayerSparsity:
     blob: int
     type: str
     shape: tuple[int, ...]
-    elements: Kept
-    filters: Kept | None
-    channels: Kept | None
-    columns: Kept | None
-    flops: Kept
+    elements: NonZero
+    filters: NonZero | None
+    channels: NonZero | None
+    columns: NonZero | None
+    flops: NonZero
     """Of one forward pass of the layer over the net's batch; 0 of 0 for all blobs but the layer's first."""
-    parameters: Kept
+    parameters: NonZero
     """Weights in non-zero rows and columns; biases of non-zero rows; all of any other blob."""
-    blocks: tuple[Blocks, ...] = ()
+    blocks: tuple[NonZeroBlocks, ...] = ()
     """For each kind of tile that the net declares for the blob."""
     group_lasso: float | None = None
     """What its group lasso adds to the loss, coupled groups aside; None where it has none, or no solver tells."""
@@ -100,7 +100,7 @@ class CoupledSparsity:
     """
 
     name: str
-    groups: Kept
+    groups: NonZero
     makers: tuple[str, ...]
     readers: tuple[str, ...]
     group_lasso: float
@@ -144,16 +144,16 @@ def _measured(net: Net, param: Param, i: int, matrices: dict[int, Matrix]) -> La
     layer, array = param.layer, param.blob.data
     flops_of_layer = layer.flops(net.bottoms[i], net.tops[i])
     filters = channels = columns = None
-    flops = Kept(0, 0)
+    flops = NonZero(0, 0)
     if array.ndim < 2 or not flops_of_layer:
-        elements = Kept(int(np.count_nonzero(array)), array.size)
+        elements = NonZero(int(np.count_nonzero(array)), array.size)
         rows = matrices[i].rows if i in matrices and param.index == 1 else None
-        parameters = _kept(rows) if rows is not None and rows.size == array.size else Kept(array.size, array.size)
+        parameters = _kept(rows) if rows is not None and rows.size == array.size else NonZero(array.size, array.size)
     else:
         groups, per_channel = _layout(layer.param, array.shape, net.bottoms[i])
         matrix = nonzero_parts(_outputs_first(layer, array, groups), groups)
-        elements = Kept(matrix.nonzero, array.size)
-        parameters = Kept(int((matrix.rows.sum(axis=1) * matrix.columns.sum(axis=1)).sum()), array.size)
+        elements = NonZero(matrix.nonzero, array.size)
+        parameters = NonZero(int((matrix.rows.sum(axis=1) * matrix.columns.sum(axis=1)).sum()), array.size)
         filters, columns = _kept(matrix.rows), _kept(matrix.columns)
         if isinstance(layer, Convolution) and layer.kept is not None:
             channels = _listed_channels(layer.kept // math.prod(layer.window.kernel), matrix.columns)
@@ -161,7 +161,7 @@ def _measured(net: Net, param: Param, i: int, matrices: dict[int, Matrix]) -> La
             channels = _kept(np.logical_or.reduce(matrix.columns.reshape(groups, -1, per_channel), axis=2))
         if param.index == 0:
             matrices[i] = matrix
-            flops = Kept(flops_of_layer * parameters.kept // parameters.total, flops_of_layer)
+            flops = NonZero(flops_of_layer * parameters.kept // parameters.total, flops_of_layer)
     blocks = tuple(_blocks(array, *tile) for tile in block_tiles(param))
     return LayerSparsity(
         param.name, layer.name, param.index, layer.TYPE, param.blob.shape,
@@ -169,10 +169,10 @@ def _measured(net: Net, param: Param, i: int, matrices: dict[int, Matrix]) -> La
     )  # fmt: skip
 
 
-def _blocks(array: np.ndarray, height: int, width: int) -> Blocks:
+def _blocks(array: np.ndarray, height: int, width: int) -> NonZeroBlocks:
     rows, columns = matrix_shape(array.shape)
     there = (array != 0).reshape(rows // height, height, columns // width, width).any(axis=3).any(axis=1)
-    return Blocks(int(np.count_nonzero(there)), there.size, height, width)
+    return NonZeroBlocks(int(np.count_nonzero(there)), there.size, height, width)
 
 
 def nonzero_parts(weights: np.ndarray, groups: int = 1) -> Matrix:
@@ -225,12 +225,12 @@ def _layout(param: Any, shape: Sequence[int], bottoms: Sequence[Blob]) -> tuple[
     return 1, 1
 
 
-def _kept(flags: np.ndarray) -> Kept:
-    return Kept(int(np.count_nonzero(flags)), flags.size)
+def _kept(flags: np.ndarray) -> NonZero:
+    return NonZero(int(np.count_nonzero(flags)), flags.size)
 
 
-def _listed_channels(channels: np.ndarray, columns: np.ndarray) -> Kept:
+def _listed_channels(channels: np.ndarray, columns: np.ndarray) -> NonZero:
     """Channels of a convolution whose weights list their columns, from the channel (groups, columns) of each one."""
     present = [np.unique(own).size for own in channels]
     left = [np.unique(own[there]).size for own, there in zip(channels, columns, strict=True)]
-    return Kept(sum(left), sum(present))
+    return NonZero(sum(left), sum(present))

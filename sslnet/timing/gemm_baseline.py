@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from sslnet.blob import Blob
 from sslnet.kernels.conv.im2col import im2col
-from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.matmul.blas import SMALL, multiply
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_threads, parallel
@@ -28,7 +28,7 @@ LOWERED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class Lowering:
+class LoweringTime:
     """How the right factor is made.
 
     images, all  how many images are lowered, and how many the layer runs on
@@ -42,7 +42,7 @@ class Lowering:
     fill: Callable[[np.ndarray], None]
 
 
-def lowered(layer: Convolution, bottom: Sequence[Blob]) -> Lowering:
+def lowered(layer: Convolution, bottom: Sequence[Blob]) -> LoweringTime:
     """Of a convolution: the pixels that each weight meets, for as many output pixels as there are."""
     w, first = layer.window, bottom[0]
     batch = first.count_of(0, layer.axis)
@@ -54,16 +54,16 @@ def lowered(layer: Convolution, bottom: Sequence[Blob]) -> Lowering:
         for image, col in zip(source[:images], out):
             im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(rows, -1))
 
-    return Lowering(images, batch * len(bottom), layer.pixels, fill)
+    return LoweringTime(images, batch * len(bottom), layer.pixels, fill)
 
 
-def transposed(bottom: Blob, inputs: int) -> Lowering:
+def transposed(bottom: Blob, inputs: int) -> LoweringTime:
     """Of an InnerProduct: the inputs as rows, all images side by side."""
 
     def fill(out: np.ndarray) -> None:
         out[0, 0] = bottom.data.reshape(-1, inputs).T
 
-    return Lowering(1, 1, bottom.count // inputs, fill)
+    return LoweringTime(1, 1, bottom.count // inputs, fill)
 
 
 class Products:
@@ -73,7 +73,9 @@ class Products:
     kept     their rows and columns that are not zero
     """
 
-    def __init__(self, weights: np.ndarray, kept: Kept, forms: Sequence[str], lowering: Lowering) -> None:
+    def __init__(
+        self, weights: np.ndarray, kept: SparsityPattern, forms: Sequence[str], lowering: LoweringTime
+    ) -> None:
         self.forms = [form for form in forms if form in PRODUCTS]
         self.shape = weights.shape
         self.lowering = lowering

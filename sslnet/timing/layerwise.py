@@ -24,7 +24,7 @@ from sslnet.net.input_layers import copy_sources, fill_inputs, source_shapes, wi
 from sslnet.net.memory_estimate import Memory
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
-from sslnet.sparsity.measure import Kept, measure
+from sslnet.sparsity.measure import NonZero, measure
 from sslnet.timing.roofline import peak_flops
 
 WARM_UP = 3
@@ -63,8 +63,8 @@ class LayerTime:
     flops: int
     flops_left: int
     kernel: str
-    filters: Kept | None
-    columns: Kept | None
+    filters: NonZero | None
+    columns: NonZero | None
     source: bool = False
 
     @property
@@ -166,7 +166,7 @@ def time_nets(
     peak             measures what the threads can do at most as well
     partial, on_run  as of ``repeat``
     """
-    watches = [_Watch(net, forward_only) for net in nets]
+    watches = [_NetSamples(net, forward_only) for net in nets]
 
     def turn(run: int) -> None:
         for watch in watches if run % 2 == 0 else watches[::-1]:
@@ -234,7 +234,7 @@ class Passes:
                     top.diff[...] = weight
 
 
-class _Watch:
+class _NetSamples:
     """The samples of one net: seconds of each layer that computes, by its index, and of the whole."""
 
     def __init__(self, net: Net, forward_only: bool) -> None:

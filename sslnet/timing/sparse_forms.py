@@ -24,15 +24,14 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import UsageError
-from sslnet.kernels.conv.sparse.pattern import Kept as Pattern
-from sslnet.kernels.conv.sparse.pattern import find_kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept
 from sslnet.kernels.runtime.threads import num_threads
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.net.net import Net
 from sslnet.net.plan import Plan
 from sslnet.net.steps import ConvolutionStep, InnerProductStep, Step
-from sslnet.sparsity.measure import Kept
+from sslnet.sparsity.measure import NonZero
 from sslnet.timing.gemm_baseline import PRODUCTS, Products, lowered, transposed
 from sslnet.timing.layerwise import Passes, Spread, batch_of, clock, repeat, seconds_of
 from sslnet.timing.roofline import peak_flops
@@ -97,9 +96,9 @@ class FormTimes:
 class LayerForms(FormTimes):
     """What of the weight matrix is not zero: filters (rows), columns, single weights."""
 
-    filters: Kept
-    columns: Kept
-    weights: Kept
+    filters: NonZero
+    columns: NonZero
+    weights: NonZero
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def time_forms(
     raises UsageError when no weight of such a layer is zero, or all are
     """
     wanted = [form for form in FORMS if form in forms or form == "dense"]
-    watch = _Watch(net, wanted, forward_only)
+    watch = _FormContests(net, wanted, forward_only)
     done = repeat(watch.run, watch.forget, iterations, partial=partial, on_run=on_run)
     return FormTiming(
         name=net.name,
@@ -207,7 +206,9 @@ class _Contest:
     products           the matrix products alone
     """
 
-    def __init__(self, layer: Any, pattern: Pattern, nonzero: int, steps: dict[str, Step], products: Products) -> None:
+    def __init__(
+        self, layer: Any, pattern: SparsityPattern, nonzero: int, steps: dict[str, Step], products: Products
+    ) -> None:
         self.layer = layer
         self.pattern = pattern
         self.nonzero = nonzero
@@ -238,7 +239,7 @@ class _Contest:
         return 2 * weights * self.products.pixels
 
     def result(self) -> LayerForms:
-        filters, columns = (Kept(sum(map(len, kept)), size) for kept, size in self._sides())
+        filters, columns = (NonZero(sum(map(len, kept)), size) for kept, size in self._sides())
         return LayerForms(
             self.layer.name,
             self.layer.TYPE,
@@ -250,7 +251,7 @@ class _Contest:
             },
             filters,
             columns,
-            Kept(self.nonzero, prod(self.pattern.shape)),
+            NonZero(self.nonzero, prod(self.pattern.shape)),
         )
 
     def _sides(self) -> list[tuple[tuple[np.ndarray, ...], int]]:
@@ -258,7 +259,7 @@ class _Contest:
         return [(self.pattern.filters, groups * filters), (self.pattern.columns, groups * columns)]
 
 
-class _Watch:
+class _FormContests:
     """The contests of a net's layers, by index, and one plan of the whole net for each form."""
 
     def __init__(self, net: Net, forms: Sequence[str], forward_only: bool) -> None:
@@ -367,7 +368,7 @@ def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _Contest:
     return _Contest(layer, pattern, nonzero, steps, Products(matrices, pattern, present, lowered(layer, step.bottom)))
 
 
-def _in_form(layer: Convolution, pattern: Pattern, form: str) -> Convolution:
+def _in_form(layer: Convolution, pattern: SparsityPattern, form: str) -> Convolution:
     """The layer with all columns of its weights, its gradient, unless dense, of kept weights alone. It shares parameters
     that are whole already."""
     own = copy.copy(layer)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sslnet.cli.log import Log, loss_part, number, prefix
+from sslnet.cli.log import RunLog, loss_part, number, prefix
 
 GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+\] (.*)")
 
@@ -20,7 +20,7 @@ def test_prefix_is_that_of_glog() -> None:
 
 
 def test_every_line_of_the_log_is_stamped(capsys: pytest.CaptureFixture[str]) -> None:
-    Log()("Solving net", "Learning Rate Policy: fixed")
+    RunLog()("Solving net", "Learning Rate Policy: fixed")
     lines = capsys.readouterr().err.splitlines()
     assert [GLOG.fullmatch(line)[1] for line in lines] == ["Solving net", "Learning Rate Policy: fixed"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import sslnet
-from sslnet.cli.log import Log
+from sslnet.cli.log import RunLog
 from sslnet.cli.monitors import LogMonitor, Monitors, by_name, fields_of
 from sslnet.solver.callbacks import Display, Monitor
-from sslnet.sparsity.measure import CoupledSparsity, Kept, LayerSparsity, Sparsity
+from sslnet.sparsity.measure import CoupledSparsity, LayerSparsity, NonZero, Sparsity
 
 EVENTS = [name for name in vars(Monitor) if name.startswith("on_")]
 
@@ -51,7 +51,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_display_reads_as_in_caffes_log(capsys: pytest.CaptureFixture[str]) -> None:
-    monitor = LogMonitor(Log())
+    monitor = LogMonitor(RunLog())
     monitor.interval, monitor.last = 100, 1000
     monitor.on_display(display(outputs=[("loss", 0.25, 1.0), ("accuracy", 0.5, 0.0)]))
     assert logged(capsys) == [
@@ -63,7 +63,7 @@ def test_display_reads_as_in_caffes_log(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_last_display_tells_the_loss_alone_as_in_caffes_log(capsys: pytest.CaptureFixture[str]) -> None:
-    monitor = LogMonitor(Log())
+    monitor = LogMonitor(RunLog())
     monitor.interval, monitor.last = 100, 100
     monitor.on_display(display(outputs=[("loss", 0.25, 1.0)]))
     assert logged(capsys) == ["Iteration 100, loss = 0.3125"]
@@ -75,14 +75,14 @@ def test_outputs_of_several_values_become_lists() -> None:
 
 def sparsity(sought: bool = True) -> Sparsity:
     layer = LayerSparsity(
-        "conv1[0]", "conv1", 0, "Convolution", (20, 1, 5, 5), Kept(110, 500), Kept(5, 20), Kept(1, 1), Kept(24, 25),
-        Kept(240, 1000), Kept(120, 500), (), 0.5, 0.25,
+        "conv1[0]", "conv1", 0, "Convolution", (20, 1, 5, 5), NonZero(110, 500), NonZero(5, 20), NonZero(1, 1), NonZero(24, 25),
+        NonZero(240, 1000), NonZero(120, 500), (), 0.5, 0.25,
     )  # fmt: skip
-    return Sparsity([layer], [CoupledSparsity("conv1", Kept(5, 20), ("conv1", "scale1"), (), 0.5)], sought)
+    return Sparsity([layer], [CoupledSparsity("conv1", NonZero(5, 20), ("conv1", "scale1"), (), 0.5)], sought)
 
 
 def test_display_shows_tables_of_what_is_left_to_runs_that_seek_sparsity(capsys: pytest.CaptureFixture[str]) -> None:
-    monitor = LogMonitor(Log())
+    monitor = LogMonitor(RunLog())
     monitor.interval, monitor.last = 100, 1000
     monitor.on_display(display(sparsity=sparsity()))
     lines = logged(capsys)
@@ -95,12 +95,12 @@ def test_display_shows_tables_of_what_is_left_to_runs_that_seek_sparsity(capsys:
 def test_metrics_have_everything_that_the_tables_show() -> None:
     found = fields_of(sparsity())
     assert found["sparsity"]["conv1[0]"] == {
-        "elements": Kept(110, 500),
-        "filters": Kept(5, 20),
-        "channels": Kept(1, 1),
-        "columns": Kept(24, 25),
-        "parameters": Kept(120, 500),
-        "flops": Kept(240, 1000),
+        "elements": NonZero(110, 500),
+        "filters": NonZero(5, 20),
+        "channels": NonZero(1, 1),
+        "columns": NonZero(24, 25),
+        "parameters": NonZero(120, 500),
+        "flops": NonZero(240, 1000),
         "group_lasso": 0.5,
         "weight_decay": 0.25,
     }

@@ -13,7 +13,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.compress.compaction.compact import compact
-from sslnet.compress.control.controller import Steering
+from sslnet.compress.control.controller import StrengthController
 from sslnet.compress.control.estimate import Left, left
 from sslnet.compress.control.latency_model import Clock
 from sslnet.compress.control.targets import Targets
@@ -50,7 +50,7 @@ breadth_decay: 0.01 kernel_shape_decay: 0.003 snapshot_prefix: "unused"
 """
 
 
-def solver(steering: Steering, *overrides: str, net: str = NET) -> Solver:
+def solver(steering: StrengthController, *overrides: str, net: str = NET) -> Solver:
     definition = prototxt.parse(SOLVER, pb.SolverParameter)
     definition.message.net_param.CopyFrom(prototxt.parse(net, pb.NetParameter).message)
     return Solver(prototxt.apply_overrides(definition, list(overrides)), steering=steering)
@@ -59,7 +59,7 @@ def solver(steering: Steering, *overrides: str, net: str = NET) -> Solver:
 @pytest.mark.parametrize("of", ["flops", "params"])
 def test_target_is_met_and_kept(of: str) -> None:
     told: list[str] = []
-    steering = Steering(Targets(of, 0.3), told.append)
+    steering = StrengthController(Targets(of, 0.3), told.append)
     one = solver(steering, "momentum=0.9")
     one.step(300)
     assert steering.met
@@ -80,10 +80,10 @@ def test_target_is_met_and_kept(of: str) -> None:
 def test_what_the_penalty_leaves_too_long_is_cut(targets: Targets) -> None:
     weak = "breadth_decay=1e-5", "kernel_shape_decay=1e-5", "max_iter=30", "stepvalue=29"
     told: list[str] = []
-    missed = Steering(targets)
+    missed = StrengthController(targets)
     solver(missed, *weak).solve()
     assert not missed.met
-    steering = Steering(replace(targets, cut=True), told.append)
+    steering = StrengthController(replace(targets, cut=True), told.append)
     one = solver(steering, *weak)
     one.step(18)
     assert steering.met and sum("shortest groups are cut" in line for line in told) == len(steering.goals)
@@ -98,7 +98,7 @@ def test_what_the_penalty_leaves_too_long_is_cut(targets: Targets) -> None:
 
 
 def test_the_shortest_groups_are_cut() -> None:
-    steering = Steering(Targets("params", None, {"ip1": 0.5}, cut=True))
+    steering = StrengthController(Targets("params", None, {"ip1": 0.5}, cut=True))
     one = solver(steering, "breadth_decay=1e-5", "kernel_shape_decay=1e-5", "max_iter=50", "stepvalue=49")
     one.step(29)
     norms = np.linalg.norm(one.net.params["ip1"][0].data, axis=1)
@@ -163,11 +163,11 @@ def test_resumed_run_is_the_same_run(
     monkeypatch.setattr(Clock, "measure", staticmethod(measure))
     monkeypatch.setattr(Clock, "race", lambda *args: None)
     prefix = f"snapshot_prefix={tmp_path}/run"
-    whole = solver(Steering(targets), prefix)
+    whole = solver(StrengthController(targets), prefix)
     whole.step(stop)
     _, state = whole.snapshot()
     whole.step(9)
-    second = solver(Steering(targets), prefix)
+    second = solver(StrengthController(targets), prefix)
     second.restore(state)
     second.step(9)
     for name, blobs in whole.net.params.items():
@@ -179,16 +179,16 @@ def test_resumed_run_is_the_same_run(
 
 
 def test_snapshot_of_other_targets_is_one_clear_error(tmp_path: Path) -> None:
-    one = solver(Steering(Targets("flops", 0.5)), f"snapshot_prefix={tmp_path}/run")
+    one = solver(StrengthController(Targets("flops", 0.5)), f"snapshot_prefix={tmp_path}/run")
     one.step(1)
     _, state = one.snapshot()
-    two = solver(Steering(Targets("flops", 0.5, {"conv2": 0.3})))
+    two = solver(StrengthController(Targets("flops", 0.5, {"conv2": 0.3})))
     with pytest.raises(WeightsError, match="steered to other targets"):
         two.restore(state)
 
 
 def test_layer_is_steered_by_itself() -> None:
-    steering = Steering(Targets("flops", None, {"conv2": 0.3}))
+    steering = StrengthController(Targets("flops", None, {"conv2": 0.3}))
     one = solver(steering, "breadth_decay=0.001")
     one.step(300)
     assert steering.met
@@ -203,7 +203,7 @@ def test_layer_is_steered_by_itself() -> None:
 def test_strength_that_kills_everything_leaves_the_last_rows() -> None:
     """Far too strong at once: each layer keeps a row, what it was an iteration before, and the run goes on."""
     told: list[str] = []
-    one = solver(Steering(Targets("flops", 0.05), told.append))
+    one = solver(StrengthController(Targets("flops", 0.05), told.append))
     one.scale_penalties(1e5)
     one.step(20)
     for name in ("conv1", "conv2", "ip1"):
@@ -215,7 +215,7 @@ def test_strength_that_kills_everything_leaves_the_last_rows() -> None:
 def test_short_run_keeps_its_net() -> None:
     """20 iterations to a twentieth: not to be had, but nothing is destroyed, and it says what it would take."""
     told: list[str] = []
-    steering = Steering(Targets("flops", 0.05), told.append)
+    steering = StrengthController(Targets("flops", 0.05), told.append)
     one = solver(steering, "max_iter=20", "stepvalue=19")
     one.step(20)
     assert not steering.met
@@ -241,7 +241,7 @@ def test_residual_branch_may_go_but_not_the_way_through() -> None:
     param = pb.SolverParameter(base_lr=0.1, lr_policy="fixed", max_iter=90, random_seed=0, breadth_decay=0.1)
     param.net_param.CopyFrom(prototxt.parse(text, pb.NetParameter).message)
     told: list[str] = []
-    one = Solver(param, steering=Steering(Targets("flops", 0.3), told.append))
+    one = Solver(param, steering=StrengthController(Targets("flops", 0.3), told.append))
     one.scale_penalties(1e5)
     one.step(30)
     assert one.net.params["a"][0].data.any()
@@ -256,7 +256,7 @@ def test_coupled_groups_are_held_too() -> None:
     net.message.layer[4].ClearField("param")
     add_groups(net, {"phase": pb.TRAIN, "level": 0, "stages": ()})
     strengths = "group_lasso_decay=0.01", "breadth_decay=0", "kernel_shape_decay=0"
-    one = solver(Steering(Targets("flops", 0.05), told.append), *strengths, net=prototxt.write(net.message))
+    one = solver(StrengthController(Targets("flops", 0.05), told.append), *strengths, net=prototxt.write(net.message))
     one.scale_penalties(1e5)
     one.step(20)
     assert sum("the last groups of" in line for line in told) == 3
@@ -278,13 +278,13 @@ def test_coupled_groups_are_held_too() -> None:
 )
 def test_target_out_of_reach_is_an_error_before_the_run(targets: Targets, message: str) -> None:
     with pytest.raises(UsageError) as error:
-        solver(Steering(targets))
+        solver(StrengthController(targets))
     assert message in str(error.value).replace("\n  ", "; ")
 
 
 def test_net_that_is_cut_in_two_ends_the_run() -> None:
     """By other hands than the penalties': no rows can be put back."""
-    one = solver(Steering(Targets("flops", 0.5)))
+    one = solver(StrengthController(Targets("flops", 0.5)))
     one.step(3)
     one.net.params["ip2"][0].data[...] = 0
     one.updates = []

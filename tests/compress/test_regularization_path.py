@@ -17,7 +17,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.cli.path import parse_strengths
 from sslnet.compress.pipeline.regularization_path import Path as Curve
-from sslnet.compress.pipeline.regularization_path import Plan, Point, Stopped, _point, follow
+from sslnet.compress.pipeline.regularization_path import PathPlan, Point, Stopped, _point, follow
 from sslnet.compress.pipeline.schedule import fit_schedule
 from sslnet.errors import UsageError, WeightsError
 from sslnet.net.net import Net
@@ -43,8 +43,8 @@ class Killer(Monitor):
             raise Kill
 
 
-def plan(prefix: Path, *factors: float, finetune: int = 6, iterations: int = 40) -> Plan:
-    return Plan(prototxt.read_solver(DIGITS), None, factors, iterations, finetune, str(prefix), runs=1)
+def plan(prefix: Path, *factors: float, finetune: int = 6, iterations: int = 40) -> PathPlan:
+    return PathPlan(prototxt.read_solver(DIGITS), None, factors, iterations, finetune, str(prefix), runs=1)
 
 
 def stripped(curve: Curve) -> list[tuple]:
@@ -103,7 +103,7 @@ def test_request_to_stop_ends_the_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda p: plan(p, 1, iterations=7), lambda p: plan(p, 2)])
-def test_files_of_another_path_are_an_error(change: Callable[[Path], Plan], tmp_path: Path) -> None:
+def test_files_of_another_path_are_an_error(change: Callable[[Path], PathPlan], tmp_path: Path) -> None:
     follow(plan(tmp_path / "a", 1, iterations=2, finetune=0))
     with pytest.raises(UsageError, match=r"a_point_[01]\.json belongs to another path"):
         follow(change(tmp_path / "a"))

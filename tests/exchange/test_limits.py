@@ -25,7 +25,7 @@ from sslnet.cli import main
 from sslnet.errors import DataError, DefinitionError, ErrorList, SslnetError
 from sslnet.exchange.importing import from_onnx
 from sslnet.exchange.limits import LEAST_ROOM, MOST_NODES, Room
-from sslnet.exchange.node import Node
+from sslnet.exchange.node import OnnxNode
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="memory and limits are measured as Linux does"
@@ -243,7 +243,7 @@ def test_long_model_takes_time_that_its_length_explains(tmp_path: Path) -> None:
 
 
 def test_room_is_counted_together() -> None:
-    room, reader = Room(0), Node(helper.make_node("Range", [], ["y"]), 0)
+    room, reader = Room(0), OnnxNode(helper.make_node("Range", [], ["y"]), 0)
     room.take(reader, (LEAST_ROOM // 8,), 8)
     room.take(reader, (0, 10**18))
     with pytest.raises(SslnetError, match="Range: would make 1 values ahead of time"):

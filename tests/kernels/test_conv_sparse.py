@@ -11,7 +11,7 @@ from sslnet.errors import ShapeError
 from sslnet.kernels.conv.im2col import output_extent
 from sslnet.kernels.conv.plan import ConvGeometry
 from sslnet.kernels.conv.sparse import structured_filters as conv_sparse_filters
-from sslnet.kernels.conv.sparse.pattern import Kept, find_kept, keep_all
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept, keep_all
 from sslnet.kernels.conv.sparse.plan import plan_kept, plan_kept_input_grad, plan_kept_weight_grad, plan_unstructured
 from sslnet.kernels.conv.sparse.structured_filters import FilterForward, takes
 from sslnet.kernels.conv.sparse.structured_pixels import PixelForward
@@ -161,7 +161,7 @@ def test_a_pattern_covers_what_it_keeps():
 
 def test_a_pattern_of_other_weights_is_an_error():
     g = ConvGeometry(1, 4, 5, 5, 6, 3, 3, groups=2)
-    pattern = Kept((np.arange(6),), (np.arange(36),), (1, 6, 36))
+    pattern = SparsityPattern((np.arange(6),), (np.arange(36),), (1, 6, 36))
     for plan in (plan_kept, plan_kept_input_grad, plan_kept_weight_grad):
         with pytest.raises(ShapeError, match=r"the pattern is of weights \(groups, filters, columns\) \(1, 6, 36\)"):
             plan(g, pattern)

@@ -5,13 +5,13 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList
-from sslnet.net.graph import State, build_graph
+from sslnet.net.graph import PhaseState, build_graph
 
 X = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
 
 
 def graph(text, **state):
-    return build_graph(prototxt.parse(text, pb.NetParameter, "net.prototxt"), State(**state))
+    return build_graph(prototxt.parse(text, pb.NetParameter, "net.prototxt"), PhaseState(**state))
 
 
 def names(text, **state):

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList
-from sslnet.net.graph import State, build_graph
+from sslnet.net.graph import PhaseState, build_graph
 from sslnet.prototxt.finite import INFINITE, WEIGHTS
 from sslnet.solver.solver_definition import check
 
@@ -74,7 +74,7 @@ def test_every_number_of_a_net_is_finite_but_for_the_table(value: str) -> None:
             prototxt.check_finite(definition)
             continue
         with pytest.raises(DefinitionError) as caught:
-            build_graph(definition, State())
+            build_graph(definition, PhaseState())
         assert caught.value.message == f"{field.name} must be a finite number, not {value}", path
         assert (caught.value.line, caught.value.layer) == (len(path), "l"), path
 
@@ -82,7 +82,7 @@ def test_every_number_of_a_net_is_finite_but_for_the_table(value: str) -> None:
 def test_one_of_a_list_is_named_by_its_own_place() -> None:
     text = 'layer {\n name: "e" type: "Eltwise"\n eltwise_param { coeff: 1\n coeff: nan coeff: 2\n coeff: inf } }'
     with pytest.raises(ErrorList) as caught:
-        build_graph(parse_net(text), State())
+        build_graph(parse_net(text), PhaseState())
     assert [(error.line, error.column) for error in caught.value.errors] == [(4, 9), (5, 9)]
 
 

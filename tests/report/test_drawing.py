@@ -13,7 +13,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, ShapeError
 from sslnet.layers import LAYERS
-from sslnet.net.graph import State
+from sslnet.net.graph import PhaseState
 from sslnet.net.net import Net
 from sslnet.report.diagram import Box, diagram
 from sslnet.report.drawing import COLOURS, KIND, draw_net, shorten, text_width
@@ -55,7 +55,7 @@ def parse(text: str) -> prototxt.Definition:
 
 
 def shown(text: str, phase: int = pb.TEST, **options: object):
-    return diagram(parse(text), State(phase), **options)
+    return diagram(parse(text), PhaseState(phase), **options)
 
 
 def names(boxes: list[Box]) -> list[list[str]]:
@@ -180,7 +180,7 @@ def nets() -> list[object]:
 
 def elements(source: str | Path, rankdir: str) -> ElementTree.Element:
     definition = prototxt.read_net(str(source)) if isinstance(source, Path) else parse(source)
-    return ElementTree.fromstring(draw_net(definition, State(pb.TEST), rankdir=rankdir)[0])
+    return ElementTree.fromstring(draw_net(definition, PhaseState(pb.TEST), rankdir=rankdir)[0])
 
 
 @pytest.mark.parametrize("rankdir", ["TB", "LR"])
@@ -247,4 +247,4 @@ def test_names_are_shortened_in_the_middle_and_cleaned() -> None:
 
 
 def test_same_net_gives_the_same_picture() -> None:
-    assert draw_net(parse(RESIDUAL), State())[0] == draw_net(parse(RESIDUAL), State())[0]
+    assert draw_net(parse(RESIDUAL), PhaseState())[0] == draw_net(parse(RESIDUAL), PhaseState())[0]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from sslnet.report.layered import GAP, Link, Node, place, rank_nodes, separate
+from sslnet.report.layered import GAP, DrawnNode, Link, place, rank_nodes, separate
 
 
 @settings(deadline=None, max_examples=60)
@@ -37,7 +37,7 @@ def graphs(draw):
     """Nodes of random sizes; links from each to some later ones, several links from some."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     count = draw(st.integers(1, 14))
-    nodes = [Node(*random.uniform(20, 200, 2).tolist()) for _ in range(count)]
+    nodes = [DrawnNode(*random.uniform(20, 200, 2).tolist()) for _ in range(count)]
     links = []
     for source in range(count):
         for offset in random.uniform(-10, 10, random.integers(3)).tolist():
@@ -112,14 +112,14 @@ def test_lines_run_through_no_box(graph) -> None:
 
 
 def test_chain_is_one_straight_line() -> None:
-    nodes = [Node(40, 50.0 + 20 * i) for i in range(5)]
+    nodes = [DrawnNode(40, 50.0 + 20 * i) for i in range(5)]
     placed = place(nodes, [Link(i, (i + 1,)) for i in range(4)])
     assert len(set(placed.middle)) == 1
     assert np.diff(placed.begin).tolist() == [40 + GAP] * 4
 
 
 def test_shortcut_bows_around_a_straight_trunk() -> None:
-    placed = place([Node(40, 100)] * 4, [Link(0, (1, 3)), Link(1, (2,)), Link(2, (3,))])
+    placed = place([DrawnNode(40, 100)] * 4, [Link(0, (1, 3)), Link(1, (2,)), Link(2, (3,))])
     assert len(set(placed.middle)) == 1
     passing = [segment for segment in placed.segments[0] if segment.start[1] == segment.end[1] != placed.middle[0]]
     assert passing
@@ -136,7 +136,7 @@ def test_branches_do_not_cross_where_they_need_not() -> None:
         Link(5, (7,)),
         Link(6, (7,)),
     ]
-    placed = place([Node(40, 100)] * 8, links)
+    placed = place([DrawnNode(40, 100)] * 8, links)
     first = np.argsort([placed.middle[i] for i in (1, 2, 3)]).tolist()
     second = np.argsort([placed.middle[i] for i in (6, 5, 4)]).tolist()
     assert first == second

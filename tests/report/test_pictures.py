@@ -23,9 +23,9 @@ from sslnet.net.weights import blob_proto, save_arrays
 from sslnet.report import error_pictures, training_pictures, weight_pictures
 from sslnet.report.error_pictures import known_costs, plot_errors, read_results
 from sslnet.report.metrics_file import NetTest, _sparsity, accuracy_errors, layers_left, parameters_left, read_metrics
-from sslnet.report.training_pictures import Training, plot_training
+from sslnet.report.training_pictures import PicturedTraining, plot_training
 from sslnet.report.weight_pictures import (
-    Filters,
+    PicturedFilters,
     find_connections,
     find_filters,
     plot_connections,
@@ -110,7 +110,7 @@ def test_grey_filters_have_zero_in_the_middle(panels: list[Any]) -> None:
     weights = np.zeros((3, 1, 2, 2), np.float32)
     weights[0, 0] = [[1, -1], [0.5, 0.25]]
     weights[2, 0] = [[0, 0.5], [0.5, 0.5]]
-    plot_filters([Filters("net", weights)], "")
+    plot_filters([PicturedFilters("net", weights)], "")
     image = panels[0].images[0].get_array().data
     assert image.shape == (4, 10, 3)
     assert image[1:3, 1:3, 0] == pytest.approx(np.array([[1, 0], [0.75, 0.625]]))
@@ -123,9 +123,9 @@ def test_grey_filters_have_zero_in_the_middle(panels: list[Any]) -> None:
 
 def test_each_filter_can_have_a_scale_of_its_own(panels: list[Any]) -> None:
     weights = np.array([4.0, 0.5], np.float32).reshape(2, 1, 1, 1)
-    plot_filters([Filters("net", weights)], "", each=True)
+    plot_filters([PicturedFilters("net", weights)], "", each=True)
     assert panels[0].images[0].get_array().data[1, [1, 3], 0] == pytest.approx([1, 1])
-    plot_filters([Filters("net", weights)], "")
+    plot_filters([PicturedFilters("net", weights)], "")
     assert panels[0].images[0].get_array().data[1, [1, 3], 0] == pytest.approx([1, 0.5625])
 
 
@@ -133,7 +133,7 @@ def test_each_filter_can_have_a_scale_of_its_own(panels: list[Any]) -> None:
 def test_filters_of_three_channels_are_in_colour(bgr: bool, channel: int, panels: list[Any]) -> None:
     weights = np.zeros((1, 3, 1, 2), np.float32)
     weights[0, 0, 0, 0] = 1
-    plot_filters([Filters("net", weights)], "", bgr=bgr)
+    plot_filters([PicturedFilters("net", weights)], "", bgr=bgr)
     image = panels[0].images[0].get_array().data
     assert image[1, 1].tolist() == [1.0 if c == channel else 0.5 for c in range(3)]
     assert len(panels[0].collections[0].get_segments()) == 2  # the second weight is zero in all channels
@@ -142,7 +142,7 @@ def test_filters_of_three_channels_are_in_colour(bgr: bool, channel: int, panels
 def test_filters_of_many_channels_have_a_row_for_each(panels: list[Any]) -> None:
     weights = np.ones((4, 2, 1, 1), np.float32)
     weights[:, 1] = 0
-    plot_filters([Filters("net", weights), Filters("small", weights[:1, :1])], "")
+    plot_filters([PicturedFilters("net", weights), PicturedFilters("small", weights[:1, :1])], "")
     assert panels[0].images[0].get_array().data.shape == (5, 9, 3)
     assert "a column is a filter, a row an input channel" in panels[1].get_xlabel()
     assert "1 of 4 filters" in panels[1].get_title(loc="left")
@@ -351,7 +351,7 @@ def test_course_of_a_run_is_drawn(panels: list[Any], tmp_path: Path) -> None:
     path = lines(
         tmp_path / "m.jsonl", display(0, 5), trial(0, 0.1), display(5, 2, loss=None), trial(5, 0.8), display(9, 1), trial(9, 0.9)
     )  # fmt: skip
-    plot_training([Training("run", path, read_metrics(path))], "")
+    plot_training([PicturedTraining("run", path, read_metrics(path))], "")
     losses, errors, left = panels
     assert [list(line.get_xdata()) for line in losses.lines] == [[0, 9], [0, 5, 9]]
     assert list(errors.lines[0].get_ydata()) == pytest.approx([20, 10])
@@ -365,7 +365,7 @@ def test_course_of_a_run_is_drawn(panels: list[Any], tmp_path: Path) -> None:
 def test_runs_are_told_apart(panels: list[Any], tmp_path: Path) -> None:
     path = lines(tmp_path / "m.jsonl", display(0, 5), trial(5, 0.9))
     run = read_metrics(path)
-    plot_training([Training("one", path, run), Training("two", path, run)], "", of="elements")
+    plot_training([PicturedTraining("one", path, run), PicturedTraining("two", path, run)], "", of="elements")
     assert {text.get_text() for text in panels[1].get_legend().get_texts()} == {"one: 10.00 %", "two: 10.00 %"}
     assert {text.get_text() for text in panels[2].get_legend().get_texts()} == {"conv", "ip", "one", "two"}
     assert panels[2].get_ylabel() == "elements left (%)"
@@ -375,7 +375,7 @@ def test_many_layers_are_told_by_one_colour_bar(panels: list[Any], tmp_path: Pat
     record = display(0, 5)
     record["sparsity"] = {f"conv{i}[0]": record["sparsity"]["conv[0]"] for i in range(20)}
     path = lines(tmp_path / "m.jsonl", record)
-    plot_training([Training("run", path, read_metrics(path))], "")
+    plot_training([PicturedTraining("run", path, read_metrics(path))], "")
     assert len(panels[2].lines) == 20 and panels[2].get_legend() is None
     assert len(panels[2].figure.axes) == 4
 

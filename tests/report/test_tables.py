@@ -23,7 +23,7 @@ from sslnet.report import (
     to_plain,
     units,
 )
-from sslnet.sparsity.measure import Blocks, CoupledSparsity, Kept, LayerSparsity
+from sslnet.sparsity.measure import CoupledSparsity, LayerSparsity, NonZero, NonZeroBlocks
 
 
 class Terminal(io.StringIO):
@@ -182,13 +182,13 @@ def test_json_refuses_what_it_does_not_know() -> None:
 
 def layer(name: str, blob: int = 0, **more: Any) -> LayerSparsity:
     if blob:
-        none = Kept(0, 0)
+        none = NonZero(0, 0)
         return LayerSparsity(
-            f"{name}[1]", name, 1, "Convolution", (20,), Kept(20, 20), None, None, None, none, Kept(5, 20), **more
+            f"{name}[1]", name, 1, "Convolution", (20,), NonZero(20, 20), None, None, None, none, NonZero(5, 20), **more
         )
     return LayerSparsity(
         f"{name}[0]", name, 0, "Convolution", (20, 1, 5, 5),
-        Kept(110, 500), Kept(5, 20), Kept(1, 1), Kept(24, 25), Kept(240, 1000), Kept(120, 500), **more,
+        NonZero(110, 500), NonZero(5, 20), NonZero(1, 1), NonZero(24, 25), NonZero(240, 1000), NonZero(120, 500), **more,
     )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def test_sparsity_table_names_the_layers_and_counts_biases_in_the_total() -> Non
 
 
 def test_sparsity_table_has_columns_for_blocks_and_regularisation_where_there_are_any() -> None:
-    blocks = (Blocks(3, 20, 1, 25), Blocks(91, 100, 1, 5))
+    blocks = (NonZeroBlocks(3, 20, 1, 25), NonZeroBlocks(91, 100, 1, 5))
     layers = [
         layer("conv1", blocks=blocks, group_lasso=0.25, weight_decay=0.5),
         layer("conv2", group_lasso=None, weight_decay=0.0),
@@ -227,8 +227,8 @@ def test_sparsity_table_of_nothing_has_a_total() -> None:
 
 def test_coupled_table_says_which_layers_are_tied() -> None:
     families = [
-        CoupledSparsity("conv1", Kept(12, 16), ("conv1", "res1", "scale1"), ("res2", "ip"), 0.25),
-        CoupledSparsity("alone", Kept(0, 4), ("alone",), (), 0.0),
+        CoupledSparsity("conv1", NonZero(12, 16), ("conv1", "res1", "scale1"), ("res2", "ip"), 0.25),
+        CoupledSparsity("alone", NonZero(0, 4), ("alone",), (), 0.0),
     ]
     assert coupled_table(families).text() == (
         "Coupled groups\n"
@@ -244,7 +244,7 @@ def test_coupled_table_says_which_layers_are_tied() -> None:
 
 def test_long_lists_of_tied_layers_are_folded() -> None:
     names = tuple(f"res{i}-branch" for i in range(30))
-    lines = tied(CoupledSparsity("conv1", Kept(12, 16), names, (), 0.25)).splitlines()
+    lines = tied(CoupledSparsity("conv1", NonZero(12, 16), names, (), 0.25)).splitlines()
     assert len(lines) > 2 and max(map(len, lines)) <= 100
     assert all(any(name in line for line in lines) for name in names)
 

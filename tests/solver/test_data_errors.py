@@ -12,7 +12,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import BatchError, DataError, NotFiniteError, WeightsError
-from sslnet.prototxt import Note
+from sslnet.prototxt import Diagnostic
 from sslnet.pycaffe import io
 from sslnet.solver import callbacks as monitors
 from sslnet.solver.callbacks import Monitor
@@ -37,9 +37,9 @@ net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 15 
 
 class Warnings(Monitor):
     def __init__(self) -> None:
-        self.notes: list[Note] = []
+        self.notes: list[Diagnostic] = []
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         self.notes.append(note)
 
 

@@ -20,10 +20,10 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.net.weights import read_weights
-from sslnet.prototxt import Note
+from sslnet.prototxt import Diagnostic
 from sslnet.solver import snapshot
 from sslnet.solver.callbacks import Monitor
-from sslnet.solver.snapshot import State, find_weights, read_state, snapshot_prefix, write_state
+from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix, write_state
 from sslnet.solver.solver import Solver
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -68,7 +68,7 @@ class Heard(Monitor):
     def __init__(self) -> None:
         self.displays: list[Any] = []
         self.tests: list[Any] = []
-        self.notes: list[Note] = []
+        self.notes: list[Diagnostic] = []
 
     def on_display(self, record: Any) -> None:
         self.displays.append((record.iteration, record.loss, record.rate, record.outputs, record.penalty))
@@ -76,7 +76,7 @@ class Heard(Monitor):
     def on_test(self, record: Any) -> None:
         self.tests.append((record.iteration, record.outputs))
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         self.notes.append(note)
 
 
@@ -274,7 +274,7 @@ def test_state_has_caffes_fields(folder: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("hdf5", [False, True])
 def test_state_comes_back(tmp_path: Path, hdf5: bool) -> None:
-    state = State(7, "a/w.caffemodel", [np.arange(6, dtype=np.float32).reshape(2, 3)], 2, seed=2**63 - 1)
+    state = SolverState(7, "a/w.caffemodel", [np.arange(6, dtype=np.float32).reshape(2, 3)], 2, seed=2**63 - 1)
     state.layer_states = {"train/block/data": b"\0\xff", "test0/data": b"{}"}
     state.arrays = {"dual/block/conv[0]/0": np.ones((2, 2), np.float32), "losses": np.array([1 / 3])}
     write_state(tmp_path / "s", state, hdf5=hdf5)
@@ -316,7 +316,7 @@ def _empty(file: h5py.File) -> None:
 )
 def test_hdf5_state_is_read_within_bounds(tmp_path: Path, damage: Callable[[h5py.File], None], message: str) -> None:
     path = tmp_path / "s.h5"
-    write_state(path, State(7, "w.caffemodel", [np.ones((2, 3), np.float32)]), hdf5=True)
+    write_state(path, SolverState(7, "w.caffemodel", [np.ones((2, 3), np.float32)]), hdf5=True)
     with h5py.File(path, "r+") as file:
         damage(file)
     with pytest.raises(WeightsError, match=message) as caught:
@@ -327,20 +327,20 @@ def test_hdf5_state_is_read_within_bounds(tmp_path: Path, damage: Callable[[h5py
 def test_weights_are_found_beside_a_state_that_was_moved(tmp_path: Path) -> None:
     (tmp_path / "w.caffemodel").touch()
     assert (
-        find_weights(State(learned_net="elsewhere/w.caffemodel"), tmp_path / "s.solverstate")
+        find_weights(SolverState(learned_net="elsewhere/w.caffemodel"), tmp_path / "s.solverstate")
         == tmp_path / "w.caffemodel"
     )
 
 
 def test_weights_are_found_under_the_states_own_name(tmp_path: Path) -> None:
     (tmp_path / "s.caffemodel.h5").touch()
-    found = find_weights(State(learned_net="elsewhere/w.caffemodel"), tmp_path / "s.solverstate.h5")
+    found = find_weights(SolverState(learned_net="elsewhere/w.caffemodel"), tmp_path / "s.solverstate.h5")
     assert found == tmp_path / "s.caffemodel.h5"
 
 
 def test_weights_that_are_gone_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"the weights that belong to it, \"elsewhere/w.caffemodel\", are not there"):
-        find_weights(State(learned_net="elsewhere/w.caffemodel"), tmp_path / "s.solverstate")
+        find_weights(SolverState(learned_net="elsewhere/w.caffemodel"), tmp_path / "s.solverstate")
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5"])

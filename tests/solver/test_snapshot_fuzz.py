@@ -12,13 +12,13 @@ import pytest
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import WeightsError
-from sslnet.solver.snapshot import State, read_state, write_state
+from sslnet.solver.snapshot import SolverState, read_state, write_state
 
 EXAMPLES = int(os.environ.get("SSLNET_TEST_EXAMPLES", "400"))
 """Damaged files of each format."""
 SEED = random.randrange(2**32) if os.environ.get("SSLNET_TEST_RANDOM") else 0
 
-STATE = State(
+STATE = SolverState(
     7,
     "run/é_iter_7.caffemodel",
     [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones(4, np.float32)],

@@ -18,7 +18,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList, RunError, UsageError
 from sslnet.net.net import Net
-from sslnet.prototxt import Note
+from sslnet.prototxt import Diagnostic
 from sslnet.solver.callbacks import Display, Monitor
 from sslnet.solver.solver import Solver
 
@@ -47,7 +47,7 @@ class Heard(Monitor):
     def of(self, kind: str) -> list[Any]:
         return [value for name, value in self.events if name == kind]
 
-    def on_warning(self, note: Note) -> None:
+    def on_warning(self, note: Diagnostic) -> None:
         self.events.append(("warning", note))
 
     def on_start(self, solver: Solver) -> None:

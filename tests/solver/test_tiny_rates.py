@@ -16,7 +16,7 @@ from sslnet.solver.coupled_groups import couple
 from sslnet.solver.solver import Solver
 from sslnet.solver.updates import UPDATES, make_updates
 from sslnet.solver.zero_group_test import settle
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, Part
+from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
 from sslnet.sparsity.penalties import Penalty, Tiling
 
 LEAST = float(np.finfo(np.float32).tiny)
@@ -140,8 +140,8 @@ def test_prox_moves_only_what_has_a_step() -> None:
 @pytest.mark.parametrize("families", [1, 2])
 def test_coupled_prox_of_tiny_steps_leaves_the_weights(families: int, steps: str) -> None:
     shapes = [(4, 6), (3, 8)]
-    together = Family("a", [Part(0, 1, 6, np.arange(4)), Part(1, 3, 2, np.arange(4))], np.full(4, 0.5))
-    rows = Family("b", [Part(1, 1, 8, np.arange(3))], np.full(3, 0.3))
+    together = Family("a", [GroupPart(0, 1, 6, np.arange(4)), GroupPart(1, 3, 2, np.arange(4))], np.full(4, 0.5))
+    rows = Family("b", [GroupPart(1, 1, 8, np.arange(3))], np.full(3, 0.3))
     random = np.random.default_rng(1)
     x = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
     x[0][1], x[1][:, 2:4], x[1][2] = 0, 0, 0

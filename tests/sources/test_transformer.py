@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError
 from sslnet.sources.mean import write_mean
-from sslnet.sources.transformer import Transformer
+from sslnet.sources.transformer import DataTransformer
 
 
-def make(param: object, shape: tuple[int, ...], *, train: bool = True, dtype: type = np.float32) -> Transformer:
-    return Transformer(param, shape, train=train, dtype=dtype, error=lambda message, *field: DefinitionError(message))
+def make(param: object, shape: tuple[int, ...], *, train: bool = True, dtype: type = np.float32) -> DataTransformer:
+    return DataTransformer(
+        param, shape, train=train, dtype=dtype, error=lambda message, *field: DefinitionError(message)
+    )
 
 
 def naive(
@@ -267,6 +269,6 @@ def test_augmentation_that_cannot_be_names_the_field(fields: dict[str, object], 
         return DefinitionError(text)
 
     with pytest.raises(DefinitionError) as raised:
-        Transformer(pb.TransformationParameter(**fields), (1, 8, 8), train=True, dtype=np.float32, error=error)
+        DataTransformer(pb.TransformationParameter(**fields), (1, 8, 8), train=True, dtype=np.float32, error=error)
     assert raised.value.message == message
     assert asked == [(field,)]

@@ -9,17 +9,21 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, Part
+from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
 
 
 def families(strength: float = 1.0, rows_too: bool = True) -> list[Family]:
     """Rows of a 4 x 6 matrix with pairs of columns of a 3 x 8 one and a bias; rows of the second; one column is in no group."""
     together = Family(
         "first",
-        [Part(0, 1, 6, np.arange(4)), Part(1, 3, 2, np.array([0, 1, 2, -1])), Part(2, 1, 1, np.arange(4))],
+        [
+            GroupPart(0, 1, 6, np.arange(4)),
+            GroupPart(1, 3, 2, np.array([0, 1, 2, -1])),
+            GroupPart(2, 1, 1, np.arange(4)),
+        ],
         strength * np.array([1.0, 0.5, 2.0, 0.7]),
     )
-    rows = Family("second", [Part(1, 1, 8, np.array([0, 1, 1]))], strength * np.array([0.9, 1.1]))
+    rows = Family("second", [GroupPart(1, 1, 8, np.array([0, 1, 1]))], strength * np.array([0.9, 1.1]))
     return [together, rows] if rows_too else [together]
 
 

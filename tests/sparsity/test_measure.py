@@ -16,7 +16,7 @@ from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.net.net import Net
 from sslnet.solver.measure_training import measure_training
 from sslnet.solver.solver import Solver
-from sslnet.sparsity.measure import Blocks, Kept, LayerSparsity, measure, nonzero_parts
+from sslnet.sparsity.measure import LayerSparsity, NonZero, NonZeroBlocks, measure, nonzero_parts
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "sparsity"
 SCNN = Path(__file__).parents[1] / "goldens" / "scnn"
@@ -105,8 +105,8 @@ def test_measure_counts_per_group_of_a_convolution() -> None:
     weights[3:, 1] = 0  # the second group's second channel
     weights[:3, 0, 0, 0] = 0
     row = rows(net)["conv[0]"]
-    assert (row.filters, row.channels, row.columns) == (Kept(5, 6), Kept(3, 4), Kept(16 - 5, 16))
-    assert row.elements == Kept(48 - 8 - 12 - 2, 48)
+    assert (row.filters, row.channels, row.columns) == (NonZero(5, 6), NonZero(3, 4), NonZero(16 - 5, 16))
+    assert row.elements == NonZero(48 - 8 - 12 - 2, 48)
 
 
 def test_measure_counts_flops_of_kept_filters_times_kept_columns() -> None:
@@ -115,7 +115,7 @@ def test_measure_counts_flops_of_kept_filters_times_kept_columns() -> None:
     weights[0] = 0  # 2 of 3 filters in the first group
     weights[3:, 1] = 0  # 4 of 8 columns in the second
     places, images = 4 * 4, 2
-    assert rows(net)["conv[0]"].flops == Kept(
+    assert rows(net)["conv[0]"].flops == NonZero(
         2 * images * places * (2 * 8 + 3 * 4), 2 * images * places * (3 * 8 + 3 * 8)
     )
 
@@ -129,14 +129,14 @@ def test_measure_takes_the_pixels_of_a_channel_together_for_inner_products(trans
     matrix[:, 16:32] = 0
     matrix[:, 40] = 0
     row = rows(net)["ip[0]"]
-    assert (row.filters, row.channels, row.columns) == (Kept(2, 3), Kept(5, 6), Kept(96 - 17, 96))
+    assert (row.filters, row.channels, row.columns) == (NonZero(2, 3), NonZero(5, 6), NonZero(96 - 17, 96))
 
 
 def test_measure_counts_elements_alone_for_biases() -> None:
     net = make()
     net.params["conv"][1].data[:2] = 0
     row = rows(net)["conv[1]"]
-    assert (row.elements, row.filters, row.channels, row.columns) == (Kept(4, 6), None, None, None)
+    assert (row.elements, row.filters, row.channels, row.columns) == (NonZero(4, 6), None, None, None)
 
 
 def test_measure_gives_the_figures_that_the_authors_implementation_printed() -> None:
@@ -196,9 +196,9 @@ def test_parameters_left_are_those_in_kept_rows_and_columns_and_the_biases_of_ke
     weights[3:, 1] = 0  # 4 of 8 columns in the second
     weights[1, 0, 0, 0] = 0  # a single weight is not saved
     found = rows(net)
-    assert found["conv[0]"].parameters == Kept(2 * 8 + 3 * 4, 6 * 8)
-    assert found["conv[1]"].parameters == Kept(5, 6)
-    assert found["ip[1]"].parameters == Kept(3, 3)
+    assert found["conv[0]"].parameters == NonZero(2 * 8 + 3 * 4, 6 * 8)
+    assert found["conv[1]"].parameters == NonZero(5, 6)
+    assert found["ip[1]"].parameters == NonZero(3, 3)
 
 
 @settings(max_examples=30, deadline=None)
@@ -226,7 +226,7 @@ def test_blocks_are_those_of_naive_loops(tiles: tuple[int, ...], density: float,
         for i in range(down)
         for j in range(along)
     )
-    assert rows(net)["ip[0]"].blocks == (Blocks(kept, down * along, height, width),)
+    assert rows(net)["ip[0]"].blocks == (NonZeroBlocks(kept, down * along, height, width),)
 
 
 def test_kernels_between_channels_are_blocks_and_tiles_that_do_not_fit_are_none() -> None:
@@ -235,7 +235,7 @@ def test_kernels_between_channels_are_blocks_and_tiles_that_do_not_fit_are_none(
     net = Net(prototxt.parse(text, pb.NetParameter), seed=0)
     net.params["conv"][0].data[...] = 1
     net.params["conv"][0].data[2, 1] = 0
-    assert rows(net)["conv[0]"].blocks == (Blocks(11, 12, 1, 4),)
+    assert rows(net)["conv[0]"].blocks == (NonZeroBlocks(11, 12, 1, 4),)
 
 
 def test_deconvolution_counts_filters_where_they_are() -> None:
@@ -250,8 +250,8 @@ def test_deconvolution_counts_filters_where_they_are() -> None:
     weights[:2, 1] = 0  # the second output of the first group
     weights[3] = 0  # the last input channel
     row = rows(net)["up[0]"]
-    assert (row.filters, row.channels, row.columns) == (Kept(5, 6), Kept(3, 4), Kept(12, 16))
-    assert row.parameters == Kept(2 * 8 + 3 * 4, 48)
+    assert (row.filters, row.channels, row.columns) == (NonZero(5, 6), NonZero(3, 4), NonZero(12, 16))
+    assert row.parameters == NonZero(2 * 8 + 3 * 4, 48)
 
 
 COUPLED = """
@@ -284,7 +284,7 @@ def test_coupled_groups_tell_which_layers_are_tied_and_how_many_are_left() -> No
     found = measure_training(solver)
     (family,) = found.coupled
     assert (family.name, family.makers, family.readers) == ("a", ("a", "b", "scale"), ("ip",))
-    assert family.groups == Kept(4, 5), "the second channel is still read"
+    assert family.groups == NonZero(4, 5), "the second channel is still read"
     assert found.sought
 
 

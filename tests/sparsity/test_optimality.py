@@ -11,7 +11,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.solver.solver import Solver
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, Part
+from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
 from sslnet.sparsity.optimality import Families, Tilings, caveats, certify, is_certifiable, kkt, lambda_max
 from sslnet.sparsity.penalties import Penalty, Tiling
 
@@ -229,11 +229,15 @@ def families(count: int) -> list[Family]:
     return [
         Family(
             "together",
-            [Part(0, 1, 6, np.arange(4)), Part(1, 3, 2, np.array([0, 1, 2, -1])), Part(2, 1, 1, np.arange(4))],
+            [
+                GroupPart(0, 1, 6, np.arange(4)),
+                GroupPart(1, 3, 2, np.array([0, 1, 2, -1])),
+                GroupPart(2, 1, 1, np.arange(4)),
+            ],
             np.array([1.0, 0.5, 2.0, 0.7]),
         ),
-        Family("rows", [Part(1, 1, 8, np.array([0, 1, 1]))], np.array([0.9, 1.1])),
-        Family("columns", [Part(0, 4, 1, np.arange(6))], np.full(6, 0.8)),
+        Family("rows", [GroupPart(1, 1, 8, np.array([0, 1, 1]))], np.array([0.9, 1.1])),
+        Family("columns", [GroupPart(0, 4, 1, np.arange(6))], np.full(6, 0.8)),
     ][:count]
 
 

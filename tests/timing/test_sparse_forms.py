@@ -12,7 +12,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
-from sslnet.sparsity.measure import Kept
+from sslnet.sparsity.measure import NonZero
 from sslnet.timing import layerwise as timing
 from sslnet.timing import sparse_forms as forms
 from sslnet.timing.layerwise import Spread
@@ -157,7 +157,7 @@ def test_what_is_left_and_its_flops_are_counted(no_warm_up: None) -> None:
     nonzero = int(np.count_nonzero(net.params["conv"][0].data))
     result = time_forms(net, 1, forward_only=True)
     conv = result.layers[1]
-    assert (conv.filters, conv.columns, conv.weights) == (Kept(5, 6), Kept(18, 36), Kept(nonzero, 216))
+    assert (conv.filters, conv.columns, conv.weights) == (NonZero(5, 6), NonZero(18, 36), NonZero(nonzero, 216))
     pixels = 3 * 7 * 8
     flops = {form: time.flops for form, time in conv.forms.items()}
     assert flops == {
@@ -232,7 +232,7 @@ def layer(name: str, **seconds: float) -> LayerForms:
         form: FormTime("", 100 if form == "dense" else 20, 1, Spread(value, value, value), None, None, "")
         for form, value in seconds.items()
     }
-    return LayerForms(name, "Convolution", times, Kept(1, 1), Kept(1, 1), Kept(1, 1))
+    return LayerForms(name, "Convolution", times, NonZero(1, 1), NonZero(1, 1), NonZero(1, 1))
 
 
 def test_totals_take_layers_without_the_form_dense() -> None:

@@ -453,7 +453,7 @@ class Metrics(Target):
     def run(self, path: Path, rng: random.Random) -> None:
         from sslnet.report.error_pictures import known_costs, read_results
         from sslnet.report.metrics_file import read_metrics
-        from sslnet.report.training_pictures import Training, plot_training
+        from sslnet.report.training_pictures import PicturedTraining, plot_training
 
         if rng.random() < 0.3:
             path = path.rename(beside(path, rng.choice([".csv", ".json"])))
@@ -466,7 +466,10 @@ class Metrics(Target):
             picture = beside(path, ".svg")
             self.call(
                 lambda: plot_training(
-                    [Training("x", str(path), read_metrics(str(path)))], str(picture), of="filters", accuracy=None
+                    [PicturedTraining("x", str(path), read_metrics(str(path)))],
+                    str(picture),
+                    of="filters",
+                    accuracy=None,
                 )
             )
         else:

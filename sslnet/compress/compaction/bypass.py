@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition
 
 
@@ -38,7 +38,7 @@ def remove_copies(message: Any, origin: list[int], places: Sequence[int], watche
             del message.layer[k], origin[k]
 
 
-def silence_unread(before: Definition, message: Any, origin: list[int], states: Sequence[State]) -> None:
+def silence_unread(before: Definition, message: Any, origin: list[int], states: Sequence[PhaseState]) -> None:
     """Adds a Silence layer for each blob that nobody reads in one of the states, and somebody did before."""
     after = Definition(message)
     unread = [sorted(_unread(after, state) - _unread(before, state)) for state in states]
@@ -50,7 +50,7 @@ def silence_unread(before: Definition, message: Any, origin: list[int], states: 
         origin.append(-1)
 
 
-def _unread(definition: Definition, state: State) -> set[str]:
+def _unread(definition: Definition, state: PhaseState) -> set[str]:
     result: set[str] = set()
     for layer in filter_layers(definition, state):
         result.difference_update(layer.param.bottom)

@@ -25,13 +25,12 @@ from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
 from sslnet.compress.compaction.standard import make_readable, make_standard
 from sslnet.compress.compaction.state import cut_state, train_view, weight_places
 from sslnet.errors import RunError, SslnetError
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights, read_weights
 from sslnet.prototxt import Definition, upgrade_net
-from sslnet.solver.snapshot import State as SolverState
-from sslnet.solver.snapshot import read_state
+from sslnet.solver.snapshot import SolverState, read_state
 
 TOLERANCE = 1e-4
 """Differences up to this part of the largest output are rounding."""
@@ -97,7 +96,7 @@ def compact(
     raises RunError when a layer would lose every channel, or when the smaller net computes something else
     """
     definition = upgrade_net(model) if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
-    state = State(phase, level, tuple(stages))
+    state = PhaseState(phase, level, tuple(stages))
     notes: list[str] = []
     pruned = _pruned_net(definition, weights, state, seed)
     nets = [pruned, *_other_phase(definition, pruned, weights, state, notes)]
@@ -157,16 +156,16 @@ def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
             blob.data[...] = value
 
 
-def _pruned_net(definition: Definition, weights: Any, state: State, seed: int) -> Net:
+def _pruned_net(definition: Definition, weights: Any, state: PhaseState, seed: int) -> Net:
     net = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
     copy_all_weights(net.params, weights)
     return net
 
 
-def _other_phase(definition: Definition, pruned: Net, weights: Any, state: State, notes: list[str]) -> list[Net]:
+def _other_phase(definition: Definition, pruned: Net, weights: Any, state: PhaseState, notes: list[str]) -> list[Net]:
     """The net of the other phase, its data by hand; an empty list, and a note, where there is none to build."""
     phase = pb.TRAIN if state.phase == pb.TEST else pb.TEST
-    other = State(phase, state.level, state.stages)
+    other = PhaseState(phase, state.level, state.stages)
     if not filter_layers(definition, other):
         return []
     by_hand = with_inputs(definition, source_shapes(pruned))
@@ -198,7 +197,7 @@ def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[
     return [net.layer_names[i] for i, found in contributions.items() if getattr(found, kind) is not None]
 
 
-def _smaller_net(smaller: Smaller, definition: Definition, pruned: Net, state: State) -> Net:
+def _smaller_net(smaller: Smaller, definition: Definition, pruned: Net, state: PhaseState) -> Net:
     by_hand = with_inputs(smaller.definition(definition.path), source_shapes(pruned))
     return Net(by_hand, smaller.weights(), state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
 

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.layers import LAYERS
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import Shapes, input_layer, is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights
@@ -26,7 +26,7 @@ MEASURES = ("Accuracy", "Silence")
 """Layers that only say how well the net does, or hide what it does not need; they go, as all losses do."""
 
 
-def deploy_definition(definition: Definition, state: State, shapes: Shapes) -> Any:
+def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes) -> Any:
     """The layers of one phase without rules, losses and labels; None where nothing would change.
 
     shapes   of the blobs which source layers make; the batch becomes 1
@@ -71,7 +71,7 @@ def deploy_net(
     raises DefinitionError when it has no inputs, WeightsError when a layer finds no weights
     """
     definition = read_net(os.fspath(path))
-    state = State(pb.TEST, level, stages)
+    state = PhaseState(pb.TEST, level, stages)
     net = Net(definition, phase=pb.TEST, level=level, stages=stages, lean=lean)
     deployed = deploy_definition(definition, state, source_shapes(net))
     if deployed is not None:

@@ -21,7 +21,7 @@ from sslnet.errors import RunError, WeightsError
 from sslnet.layers.base import Layer
 from sslnet.net.net import Net
 from sslnet.net.parameters import Param
-from sslnet.solver.snapshot import State
+from sslnet.solver.snapshot import SolverState
 
 Places = dict[str, list[np.ndarray]]
 """For each layer, for each of its blobs: the place in the flat original blob, plus 1; 0 for a weight that is new."""
@@ -40,7 +40,7 @@ def weight_places(
     return result
 
 
-def cut_state(state: State, before: Net, after: Net, places: Places, path: str) -> State:
+def cut_state(state: SolverState, before: Net, after: Net, places: Places, path: str) -> SolverState:
     """The state of a solver that trains ``after`` from one that trained ``before``, both nets of phase TRAIN.
 
     History, means of gradients, frozen weights and duals follow the weights; what is new starts at zero. Iteration,
@@ -101,7 +101,7 @@ def _taken(array: np.ndarray | None, param: Param, places: np.ndarray | None) ->
     return flat[places.reshape(-1).astype(np.int64)].reshape(param.blob.shape)
 
 
-def _arrays_of(state: State, name: str, param: Param, places: Places) -> dict[str, np.ndarray]:
+def _arrays_of(state: SolverState, name: str, param: Param, places: Places) -> dict[str, np.ndarray]:
     """The arrays of one parameter. The last dual may be that of the biases which the weights take along."""
     own, result = _places_of(param, places), {}
     for kind in ("mean", "keep"):

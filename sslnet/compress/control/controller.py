@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sslnet.compress.control.collapse_guard import Spares
-from sslnet.compress.control.estimate import Part, costs, parts, share
+from sslnet.compress.control.estimate import RemainingPart, costs, parts, share
 from sslnet.compress.control.latency_model import Clock, Track
 from sslnet.compress.control.penalty_handles import Lever, find_levers, thinned
 from sslnet.compress.control.targets import NAMES, Targets
@@ -77,7 +77,7 @@ class Goal:
     left: float = 1.0
 
 
-class Steering:
+class StrengthController:
     """Turns a solver's strengths until a net is left with what targets say.
 
     Layers with targets are steered each by itself. Where the net has none, layers without one keep their strengths.
@@ -260,7 +260,7 @@ class Steering:
                 self._steer(solver, goal, soon, every * min(STEEPEST, MOST / run))
         self._turn()
 
-    def _steer(self, solver: Solver, goal: Goal, soon: list[Part] | None, most: float) -> None:
+    def _steer(self, solver: Solver, goal: Goal, soon: list[RemainingPart] | None, most: float) -> None:
         passed = solver.iter / solver.param.max_iter
         foreseen = self._left(goal, solver.net, soon) if soon is not None else 0.0
         ends = (goal.left, passed), (foreseen, passed + AHEAD)
@@ -276,7 +276,7 @@ class Steering:
         """Logarithm of what should be left when so much of the run has passed."""
         return min(1.0, passed / LEARN) * math.log(CLOSE * goal.target)
 
-    def _holds(self, solver: Solver, goal: Goal, now: list[Part]) -> bool:
+    def _holds(self, solver: Solver, goal: Goal, now: list[RemainingPart]) -> bool:
         """Whether a target that is met by the table is met on the machine."""
         if self._clock is None:
             return True
@@ -289,7 +289,7 @@ class Steering:
             self.tell(f"iteration {solver.iter}: compacted, the net runs {race}")
         return goal.left <= goal.target
 
-    def _foreseen(self, solver: Solver, iterations: float) -> list[Part] | None:
+    def _foreseen(self, solver: Solver, iterations: float) -> list[RemainingPart] | None:
         """What is left of the layers in so many iterations; None of a net that will be cut in two."""
         speeds = self._speeds / (1 - MEMORY**self._checks)
         alive = np.repeat([not lever.ended for lever in self.levers], [lever.count for lever in self.levers])
@@ -357,7 +357,7 @@ class Steering:
             for lever in goal.levers:
                 lever.scale(math.exp(goal.log_factor))
 
-    def _left(self, goal: Goal, net: Net, found: list[Part]) -> float:
+    def _left(self, goal: Goal, net: Net, found: list[RemainingPart]) -> float:
         if self._clock is not None:
             return self._clock.share(found)
         if not goal.layer:

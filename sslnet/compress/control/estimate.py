@@ -13,7 +13,7 @@ from sslnet.net.net import Net
 
 
 @dataclass(frozen=True)
-class Part:
+class RemainingPart:
     """What is left of one layer, 0 to 1: of its top channels, and of its weight matrix (of layers without one as of the
     channels)."""
 
@@ -29,10 +29,10 @@ class Left:
     params: float
 
 
-GONE = Part(0.0, 0.0)
+GONE = RemainingPart(0.0, 0.0)
 
 
-def parts(net: Net) -> list[Part]:
+def parts(net: Net) -> list[RemainingPart]:
     """For each layer what stays, without the channels that nobody needs and the columns of weights that are zero.
 
     raises RunError for a net that would be cut in two
@@ -58,24 +58,24 @@ def costs(net: Net, of: str) -> list[tuple[int, int]]:
     return [(count[0] if count else 0, sum(count[1:])) for count in counts]
 
 
-def share(costs: list[tuple[int, int]], found: list[Part]) -> float:
+def share(costs: list[tuple[int, int]], found: list[RemainingPart]) -> float:
     """What is left of all costs, 0 to 1."""
     total = sum(matrix + rows for matrix, rows in costs)
     kept = sum(matrix * part.matrix + rows * part.rows for (matrix, rows), part in zip(costs, found))
     return kept / max(1, total)
 
 
-def _part(view: NetChannels, i: int, layer: Layer) -> Part:
+def _part(view: NetChannels, i: int, layer: Layer) -> RemainingPart:
     if not view.tops[i] or not view.tops[i][0].size:
-        return Part(1.0, 1.0)
+        return RemainingPart(1.0, 1.0)
     kept = view.tops[i][0].needed
     rows = float(kept.mean())
     columns = _columns(layer, len(view.bottoms[i][0].needed)) if layer.blobs and view.bottoms[i] else None
     if columns is None:
-        return Part(rows, rows)
+        return RemainingPart(rows, rows)
     matrix, channel = columns
     needed = view.bottoms[i][0].needed[channel] & (matrix[kept] != 0).any(axis=0)
-    return Part(rows, rows * float(needed.mean()))
+    return RemainingPart(rows, rows * float(needed.mean()))
 
 
 def _columns(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray] | None:

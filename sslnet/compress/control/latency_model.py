@@ -18,12 +18,12 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.compress.compaction.deploy import deploy_definition
-from sslnet.compress.control.estimate import Part, parts
+from sslnet.compress.control.estimate import RemainingPart, parts
 from sslnet.compress.control.penalty_handles import Lever, thinned
 from sslnet.compress.evaluation import Trial, find_trial
 from sslnet.errors import RunError
 from sslnet.kernels.runtime.threads import num_threads
-from sslnet.net.graph import State
+from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights
@@ -85,7 +85,7 @@ class Track:
         found = source_shapes(tested)
         self.batch = batch or next((shape[0] for shape in found.values() if shape), 1)
         self.shapes = {name: (self.batch, *shape[1:]) for name, shape in found.items()}
-        deployed = deploy_definition(trial.definition, State(pb.TEST, trial.level, trial.stages), found)
+        deployed = deploy_definition(trial.definition, PhaseState(pb.TEST, trial.level, trial.stages), found)
         self.whole = self._net(deployed or trial.definition.message, None)
         (first,) = fastest([self.whole], LEAST)
         self.runs = int(np.clip(SECONDS / max(first, 1e-9), LEAST, MOST))
@@ -140,11 +140,11 @@ class Clock:
         nets = [track.whole, *(net for net, _ in smaller)]
         wholes = fastest(nets, track.runs)
         times = time_nets(nets, track.runs, forward_only=True).nets
-        lefts = [[Part(1.0, 1.0)] * len(solver.net.layers), *(found for _, found in smaller)]
+        lefts = [[RemainingPart(1.0, 1.0)] * len(solver.net.layers), *(found for _, found in smaller)]
         matrix = np.array([[part.matrix for part in found] + [1.0] for found in lefts])
         return cls(matrix, np.array([_seconds(solver.net, *each) for each in zip(times, wholes)]))
 
-    def share(self, found: Sequence[Part]) -> float:
+    def share(self, found: Sequence[RemainingPart]) -> float:
         """The part of the whole net's time."""
         total = self.seconds[0, -1]
         for i, part in enumerate(found):
@@ -152,7 +152,7 @@ class Clock:
             total += np.interp(part.matrix, self.left[order, i], self.seconds[order, i])
         return float(self.correction * total / self.seconds[0].sum())
 
-    def race(self, solver: Solver, found: Sequence[Part], batch: int | None) -> Race | None:
+    def race(self, solver: Solver, found: Sequence[RemainingPart], batch: int | None) -> Race | None:
         """Measures the net as it is now and puts the table right; None where nothing is left."""
         try:
             race = race_of(solver, batch)
@@ -170,7 +170,9 @@ class Clock:
         return cls(left, seconds, float(state["correction"].reshape(-1)[0]))
 
 
-def _thinned(solver: Solver, levers: Sequence[Lever], track: Track, part: float) -> tuple[Net, list[Part]] | None:
+def _thinned(
+    solver: Solver, levers: Sequence[Lever], track: Track, part: float
+) -> tuple[Net, list[RemainingPart]] | None:
     """The small net with a part of the groups, and what is left of the layers; None where that cuts the net in two."""
     with thinned(levers, [lever.first(part) for lever in levers]):
         try:

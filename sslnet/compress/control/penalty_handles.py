@@ -21,7 +21,7 @@ from sslnet.sparsity.groups import tiles_of
 if TYPE_CHECKING:
     from sslnet.solver.coupled_groups import CoupledUpdate
     from sslnet.solver.solver import Solver
-    from sslnet.sparsity.coupled_penalty import Part
+    from sslnet.sparsity.coupled_penalty import GroupPart
     from sslnet.sparsity.penalties import Penalty
 
 FOREVER = 1e30
@@ -187,7 +187,7 @@ class SharedLever(Lever):
         self.family.strengths = np.where(self.norms() > 0, 0.0, FOREVER)
 
 
-def _makes(part: Part, update: Update) -> bool:
+def _makes(part: GroupPart, update: Update) -> bool:
     """Whether the tiles of weights are those of outputs."""
     tiles = tiles_of(update.param)
     return (part.height, part.width) in [tiles[name] for name in ROWS if name in tiles]

@@ -29,7 +29,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.layers import LAYERS
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import Arrays, copy_all_weights
@@ -79,8 +79,8 @@ def teach(
     raises UsageError for nets that do not fit together, WeightsError for weights that do not fit them
     """
     student, teacher = upgrade_net(student), upgrade_net(teacher)
-    ours = [layer.param for layer in filter_layers(student, State(pb.TRAIN, level, tuple(stages)))]
-    theirs = [layer.param for layer in filter_layers(teacher, State(pb.TEST, level, tuple(stages)))]
+    ours = [layer.param for layer in filter_layers(student, PhaseState(pb.TRAIN, level, tuple(stages)))]
+    theirs = [layer.param for layer in filter_layers(teacher, PhaseState(pb.TEST, level, tuple(stages)))]
     if any(layer.name.startswith(PREFIX) for layer in ours):
         raise UsageError(f"the student has a teacher already: layers whose names begin with {PREFIX}")
     blobs = [_scores(ours, scores, student), _scores(theirs, teacher_scores, teacher)]

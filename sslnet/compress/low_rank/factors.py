@@ -151,7 +151,7 @@ class Svd(_MatrixFactors):
 
 
 @final
-class Filters(_MatrixFactors):
+class FilterFactors(_MatrixFactors):
     METHOD: ClassVar[str] = "filters"
 
     def _matrix(self, part: np.ndarray) -> np.ndarray:
@@ -250,7 +250,7 @@ class Tucker(Factors):
 
 METHODS: dict[str, Callable[[Weights], Factors]] = {
     "svd": Svd,
-    "filters": Filters,
+    "filters": FilterFactors,
     "spatial": Spatial,
     "tucker": Tucker,
 }

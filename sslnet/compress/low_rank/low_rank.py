@@ -22,7 +22,7 @@ from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
 from sslnet.compress.low_rank.factors import METHODS, Candidate, Factors, Stage, Weights, choose, factorise
 from sslnet.errors import UsageError, suggestion
 from sslnet.layers.base import Layer
-from sslnet.net.graph import State
+from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import Arrays, blob_proto, copy_all_weights, read_weights
@@ -84,7 +84,7 @@ def low_rank(
     raises UsageError when the target cannot be reached, or a layer is named that cannot be factored
     """
     definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
-    state = State(pb.TEST, level, tuple(stages))
+    state = PhaseState(pb.TEST, level, tuple(stages))
     net = Net(definition, phase=pb.TEST, level=level, stages=stages, seed=seed)
     copy_all_weights(net.params, weights)
     notes: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.pipeline.schedule import STRENGTHS
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition
 
 GROUPS = {"Convolution": pb.GroupLassoSpec.FILTER, "InnerProduct": pb.GroupLassoSpec.OUTPUT_NEURON}
@@ -47,7 +47,7 @@ def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
 
     state   phase, level and stages of the net that is trained
     """
-    layers = [layer.param for layer in filter_layers(definition, State(**state))]
+    layers = [layer.param for layer in filter_layers(definition, PhaseState(**state))]
     last = _last(layers)
     chosen = {k: x for k, x in enumerate(layers) if x.type in GROUPS and x.name not in last and _trained(x)}
     for k, layer in chosen.items():

@@ -14,7 +14,7 @@ from typing import Any
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.rebase import relocate
 from sslnet.errors import UsageError
-from sslnet.net.graph import State, filter_layers
+from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition, upgrade_net
 from sslnet.solver.solver_definition import find_nets, net_state
 
@@ -56,7 +56,7 @@ def _layers(net: Definition, phase: int, said: Any, solver: Definition) -> list[
     if net.path is not None and solver.path is not None:
         relocate(message, net.path, os.fspath(solver.path))
     state = net_state(net, phase, said)
-    layers = [layer.param for layer in filter_layers(net.with_message(message), State(**state))]
+    layers = [layer.param for layer in filter_layers(net.with_message(message), PhaseState(**state))]
     for layer in layers:
         layer.ClearField("include")
         layer.ClearField("exclude")

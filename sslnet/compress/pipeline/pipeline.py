@@ -30,7 +30,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.compress.compaction.rebase import relocate
 from sslnet.compress.compaction.sizes import total_size
-from sslnet.compress.control.controller import Steering
+from sslnet.compress.control.controller import StrengthController
 from sslnet.compress.control.latency_model import Race, Track
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.distillation.teacher import PREFIX, teach
@@ -319,7 +319,7 @@ class Procedure:
 
     def _sparsify(self) -> dict[str, Any]:
         added = self._write_net("sparsify", self._sparse_definition().message)
-        steering = Steering(self.task.targets, self.tell)
+        steering = StrengthController(self.task.targets, self.tell)
         self._train("sparsify", "sparsify", [self.weights("baseline")], steering)
         score = self.trial.score(self.weights("sparsify"), added)
         return {"met": steering.met, "left": steering.left, "missed": steering.missed(), **asdict(score)}
@@ -451,11 +451,11 @@ class Procedure:
         solver = Solver(self.solver.with_message(param), net=net)
         check_turnable(solver)
         if "baseline" not in self.results:
-            Steering(self.task.targets).start(solver)
+            StrengthController(self.task.targets).start(solver)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def _train(self, stage: str, net: str, weights: list[str], steering: Steering | None = None) -> None:
+    def _train(self, stage: str, net: str, weights: list[str], steering: StrengthController | None = None) -> None:
         """Trains the net that stage ``net`` wrote, or goes on from the last snapshot, and writes its weights."""
         path = self.name(net, ".prototxt")
         param = self._stage_solver(stage, prototxt.read_net(path).message)

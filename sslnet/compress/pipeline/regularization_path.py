@@ -98,7 +98,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PathPlan:
     """A path to be followed.
 
     weights     .caffemodel to start from; None: what the solver says, else its fillers
@@ -133,7 +133,7 @@ def geometric(first: float, last: float, count: int) -> list[float]:
 
 
 def follow(
-    plan: Plan,
+    plan: PathPlan,
     monitor: Monitor | None = None,
     watch: Watch = lambda solver: contextlib.nullcontext(),
     tell: Callable[[str], None] = lambda line: None,
@@ -146,7 +146,7 @@ def follow(
 
 
 class _Follower:
-    def __init__(self, plan: Plan, monitor: Monitor, watch: Watch, tell: Callable[[str], None]) -> None:
+    def __init__(self, plan: PathPlan, monitor: Monitor, watch: Watch, tell: Callable[[str], None]) -> None:
         self.plan, self.monitor, self.watch, self.tell = plan, monitor, watch, tell
         self.trial: Trial = find_trial(plan.definition, plan.seed)
         self.mark = plan.mark()

@@ -16,9 +16,9 @@ from sslnet.kernels.conv.cost import CALL, FIRST_CACHE, LATENCY, SECOND_BYTES, w
 from sslnet.kernels.conv.filters_loop import FilterEngine, FilterTile, line_limits, runs_exactly
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.microkernels import line_pixels, meetings_of
-from sslnet.kernels.conv.packing import Window, window_for
+from sslnet.kernels.conv.packing import SourceWindow, window_for
 from sslnet.kernels.conv.pixels_loop import PixelEngine, PixelTile
-from sslnet.kernels.conv.taps import Lowering, Pass, lower_forward, lower_input_grad
+from sslnet.kernels.conv.taps import Pass, TapGeometry, lower_forward, lower_input_grad
 from sslnet.kernels.conv.weight_grad_filters import POSITIONS, WeightGradEngine, WeightGradTile, is_exact, overhang
 from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, taps_inside
 from sslnet.kernels.conv.weight_grad_pixels import PixelGradEngine, PixelGradTile
@@ -65,7 +65,7 @@ def _cheapest(candidates: list[tuple[float, Any]]) -> Any:
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def engine_of(lowering: Lowering, unit: VectorUnit, tile: FilterTile | PixelTile, *, relu: bool = False) -> Engine:
+def engine_of(lowering: TapGeometry, unit: VectorUnit, tile: FilterTile | PixelTile, *, relu: bool = False) -> Engine:
     """The engine that runs this tile."""
     if isinstance(tile, PixelTile):
         return PixelEngine(lowering, unit, tile, relu=relu)
@@ -74,13 +74,13 @@ def engine_of(lowering: Lowering, unit: VectorUnit, tile: FilterTile | PixelTile
     return FilterEngine(lowering, unit, tile, relu=relu, tap_block=0 if taps <= 2 * tap_block else tap_block)
 
 
-def costed_tiles(lowering: Lowering, unit: VectorUnit) -> Iterator[tuple[float, FilterTile | PixelTile]]:
+def costed_tiles(lowering: TapGeometry, unit: VectorUnit) -> Iterator[tuple[float, FilterTile | PixelTile]]:
     """Every candidate with its estimated cycles for one image."""
     yield from ((_filter_cost(lowering, unit, tile), tile) for tile in filter_tiles(lowering, unit))
     yield from ((_pixel_cost(lowering, unit, tile), tile) for tile in pixel_tiles(lowering, unit))
 
 
-def filter_tiles(lowering: Lowering, unit: VectorUnit) -> Iterator[FilterTile]:
+def filter_tiles(lowering: TapGeometry, unit: VectorUnit) -> Iterator[FilterTile]:
     """As many pixels as registers allow for every number of vectors, evenly over the row; rows together where it is short."""
     vectors_in_all = -(-lowering.filters // unit.lanes)
     out_h, out_w = (min(getattr(p, axis) for p in lowering.passes) for axis in ("out_h", "out_w"))
@@ -95,7 +95,7 @@ def filter_tiles(lowering: Lowering, unit: VectorUnit) -> Iterator[FilterTile]:
             yield from (FilterTile(vectors, r, pixels) for r in sorted({1, max(rows, 1)}))
 
 
-def pixel_tiles(lowering: Lowering, unit: VectorUnit) -> Iterator[PixelTile]:
+def pixel_tiles(lowering: TapGeometry, unit: VectorUnit) -> Iterator[PixelTile]:
     """As many filters as registers allow for every number of vectors, evenly over the filters."""
     vectors_in_all = lowering.rows * -(-lowering.out_w // unit.lanes)
     for vectors in range(1, min(vectors_in_all, 8) + 1):
@@ -154,7 +154,7 @@ def costed_grad_tiles(
         yield g.groups * (_fill_cost(low, unit, window) + cycles), PixelGradTile(filters, taps)
 
 
-def _filter_cost(low: Lowering, unit: VectorUnit, tile: FilterTile) -> float:
+def _filter_cost(low: TapGeometry, unit: VectorUnit, tile: FilterTile) -> float:
     vectors_in_all = -(-low.filters // unit.lanes)
     blocks = [tile.vectors] * (vectors_in_all // tile.vectors) + [vectors_in_all % tile.vectors]
     pixels = tile.rows * tile.pixels
@@ -182,7 +182,7 @@ def _filter_cost(low: Lowering, unit: VectorUnit, tile: FilterTile) -> float:
     return low.groups * (cycles + _fill_cost(low, unit, window) + _combine_cost(low)) + far
 
 
-def _line_cycles(low: Lowering, unit: VectorUnit, taps: Pass, vectors: int, pixels: int, column: int) -> float:
+def _line_cycles(low: TapGeometry, unit: VectorUnit, taps: Pass, vectors: int, pixels: int, column: int) -> float:
     """Cycles of a line_tile for one line of taps."""
     if not vectors or taps.line is None:
         return 0
@@ -194,7 +194,7 @@ def _line_cycles(low: Lowering, unit: VectorUnit, taps: Pass, vectors: int, pixe
     return max(vectors * products / 2, loads / 2, LATENCY * count)
 
 
-def _weight_grad_cost(g: ConvGeometry, low: Lowering, unit: VectorUnit, tile: WeightGradTile) -> float:
+def _weight_grad_cost(g: ConvGeometry, low: TapGeometry, unit: VectorUnit, tile: WeightGradTile) -> float:
     vectors_in_all = -(-g.group_filters // unit.lanes)
     lines_in_all = g.group_channels * (1 if tile.by_row else g.kernel_h)
     columns: float = g.out_w
@@ -221,7 +221,7 @@ def _weight_grad_cost(g: ConvGeometry, low: Lowering, unit: VectorUnit, tile: We
     return g.groups * (_fill_cost(low, unit, window) + leaving + cycles)
 
 
-def _pixel_cost(low: Lowering, unit: VectorUnit, tile: PixelTile) -> float:
+def _pixel_cost(low: TapGeometry, unit: VectorUnit, tile: PixelTile) -> float:
     partial = any(p.out_w % unit.lanes for p in low.passes)
     window = window_for(low, split=True, whole_vectors=partial)
     sums = tile.filters * tile.vectors
@@ -236,7 +236,7 @@ def _pixel_cost(low: Lowering, unit: VectorUnit, tile: PixelTile) -> float:
     return low.groups * (cycles + _fill_cost(low, unit, window) + _combine_cost(low))
 
 
-def _fill_cost(low: Lowering, unit: VectorUnit, window: Window) -> float:
+def _fill_cost(low: TapGeometry, unit: VectorUnit, window: SourceWindow) -> float:
     if window.in_place:
         return 0
     rows = window.step_h * window.step_w * window.plane_rows * -(-low.rows // window.chunk)
@@ -245,5 +245,5 @@ def _fill_cost(low: Lowering, unit: VectorUnit, window: Window) -> float:
     return low.channels * rows * per_row
 
 
-def _combine_cost(low: Lowering) -> float:
+def _combine_cost(low: TapGeometry) -> float:
     return low.filters * low.out_h * (10 + low.out_w / 4) if len(low.passes) > 1 else 0

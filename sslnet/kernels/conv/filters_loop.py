@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.microkernels import filter_tile, line_pixels, line_tile
-from sslnet.kernels.conv.packing import Blocks, PackedWeights, pass_table, record, threads_for, window_for
-from sslnet.kernels.conv.taps import Lowering, Pass
+from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, threads_for, window_for
+from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import store_tile
 from sslnet.kernels.conv.window import fill_plane, interleave
 from sslnet.kernels.runtime.memory import scratch_address
@@ -39,7 +39,7 @@ class FilterEngine:
     """Runs one lowered convolution; pack first."""
 
     def __init__(
-        self, lowering: Lowering, unit: VectorUnit, tile: FilterTile, *, relu: bool = False, tap_block: int = 0
+        self, lowering: TapGeometry, unit: VectorUnit, tile: FilterTile, *, relu: bool = False, tap_block: int = 0
     ) -> None:
         low = self.lowering = lowering
         self.tile = tile
@@ -47,7 +47,7 @@ class FilterEngine:
         window = self.window = window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
         vectors_in_all = -(-low.filters // unit.lanes)
         vectors = min(tile.vectors, vectors_in_all)
-        self.blocks = Blocks(vectors * unit.lanes, vectors_in_all * unit.lanes)
+        self.blocks = FilterBlocking(vectors * unit.lanes, vectors_in_all * unit.lanes)
         self.weights = PackedWeights(low, self.blocks, unit)
         self.units = -(-low.rows // tile.rows)
         most_taps = max(p.taps for p in low.passes)
@@ -113,7 +113,7 @@ class FilterEngine:
         return spans
 
 
-def runs_exactly(low: Lowering, unit: VectorUnit, tile: FilterTile) -> bool:
+def runs_exactly(low: TapGeometry, unit: VectorUnit, tile: FilterTile) -> bool:
     """Whether line_tile takes these taps, so that nothing is read or multiplied in the padding."""
     lines = [p.line for p in low.passes if p.taps]
     vectors = min(tile.vectors, -(-low.filters // unit.lanes))
@@ -122,7 +122,7 @@ def runs_exactly(low: Lowering, unit: VectorUnit, tile: FilterTile) -> bool:
     )
 
 
-def line_limits(low: Lowering, taps: Pass, pixels: int, column: int) -> tuple[int, int]:
+def line_limits(low: TapGeometry, taps: Pass, pixels: int, column: int) -> tuple[int, int]:
     """The low and high of the line_tile for the pixels from ``column`` of a row on."""
     assert taps.line is not None
     first, count, spacing = taps.line
@@ -132,7 +132,7 @@ def line_limits(low: Lowering, taps: Pass, pixels: int, column: int) -> tuple[in
 
 
 def _tile_at(
-    unit: VectorUnit, low: Lowering, taps: Pass, tile: FilterTile, vectors: int, column: int, exact: bool
+    unit: VectorUnit, low: TapGeometry, taps: Pass, tile: FilterTile, vectors: int, column: int, exact: bool
 ) -> int:
     """The tile for the pixels from ``column`` of a row on."""
     if not exact or taps.line is None:

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from sslnet.kernels.conv.taps import Lowering, Pass
+from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import scatter_transposed
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.runtime.threads import num_parts, parallel
@@ -36,14 +36,14 @@ def threads_for(multiply_adds: int) -> int:
 
 
 @dataclass(frozen=True)
-class Window:
+class SourceWindow:
     """The source rows that a chunk of output rows reads: in place where no tap leaves the source, else a padded copy.
 
     chunk   output rows at most
     split   the copy is split into stride_h * stride_w planes, so that neighbours in the output are neighbours in a plane
     """
 
-    lowering: Lowering
+    lowering: TapGeometry
     chunk: int
     split: bool
     in_place: bool
@@ -106,8 +106,8 @@ class Window:
 
 
 def window_for(
-    lowering: Lowering, *, split: bool, whole_vectors: bool, exact: bool = False, granularity: int = 1
-) -> Window:
+    lowering: TapGeometry, *, split: bool, whole_vectors: bool, exact: bool = False, granularity: int = 1
+) -> SourceWindow:
     """The window of an engine.
 
     split           see Window
@@ -129,11 +129,11 @@ def window_for(
     if lowering.batch < parts:
         rows = min(rows, -(-lowering.rows * lowering.batch // parts))
     rows = min(max(rows // granularity, 1) * granularity, -(-lowering.rows // granularity) * granularity)
-    return Window(lowering, rows, split, in_place)
+    return SourceWindow(lowering, rows, split, in_place)
 
 
 @dataclass(frozen=True)
-class Blocks:
+class FilterBlocking:
     """Filters of a group in blocks of ``width``, the last one narrower when ``padded`` is no multiple of it."""
 
     width: int
@@ -147,7 +147,7 @@ class Blocks:
 class PackedWeights:
     """The weights as an engine reads them: per pass, group and block (taps, filters of the block), zero for no filter."""
 
-    def __init__(self, lowering: Lowering, blocks: Blocks, unit: VectorUnit) -> None:
+    def __init__(self, lowering: TapGeometry, blocks: FilterBlocking, unit: VectorUnit) -> None:
         self.lowering = lowering
         self.blocks = blocks
         self.lanes = unit.lanes
@@ -210,7 +210,7 @@ class Runs:
 PASS = np.dtype([(name, np.int64) for name in ("out_h", "out_w", "taps", "weights", "offsets", "plane")])
 
 
-def pass_table(low: Lowering, weights: PackedWeights, chunk: int) -> tuple[np.ndarray, np.ndarray, int]:
+def pass_table(low: TapGeometry, weights: PackedWeights, chunk: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The passes as a kernel reads them; where each one's plane of outputs lies and its columns, and the planes' size.
 
     The planes hold ``chunk`` rows of every filter, and are there only when there are several passes.

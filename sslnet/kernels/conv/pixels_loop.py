@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.microkernels import pixel_tile
-from sslnet.kernels.conv.packing import Blocks, PackedWeights, pass_table, record, threads_for, window_for
-from sslnet.kernels.conv.taps import Lowering
+from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, threads_for, window_for
+from sslnet.kernels.conv.taps import TapGeometry
 from sslnet.kernels.conv.window import fill_plane, interleave
 from sslnet.kernels.runtime.memory import scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
@@ -34,12 +34,12 @@ class PixelTile:
 class PixelEngine:
     """Runs one lowered convolution; pack first."""
 
-    def __init__(self, lowering: Lowering, unit: VectorUnit, tile: PixelTile, *, relu: bool = False) -> None:
+    def __init__(self, lowering: TapGeometry, unit: VectorUnit, tile: PixelTile, *, relu: bool = False) -> None:
         low = self.lowering = lowering
         self.tile = tile
         partial = any(p.out_w % unit.lanes for p in low.passes)
         window = self.window = window_for(low, split=True, whole_vectors=partial)
-        self.blocks = Blocks(tile.filters, -(-low.filters // tile.filters) * tile.filters)
+        self.blocks = FilterBlocking(tile.filters, -(-low.filters // tile.filters) * tile.filters)
         self.weights = PackedWeights(low, self.blocks, unit)
         self.offsets = np.concatenate([window.offsets(p).ravel() for p in low.passes])
         self.passes, self.places, self.planes_size = pass_table(low, self.weights, window.chunk)

@@ -51,7 +51,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Lowering:
+class TapGeometry:
     """Everything an engine needs to know; ``channels`` and ``filters`` are those of one group, in this direction."""
 
     batch: int
@@ -85,7 +85,7 @@ class Lowering:
         return (min(int(v.min()) for v in values), max(int(v.max()) for v in values)) if values else (0, 0)
 
 
-def lower_forward(geometry: ConvGeometry, kept: np.ndarray | None = None) -> Lowering:
+def lower_forward(geometry: ConvGeometry, kept: np.ndarray | None = None) -> TapGeometry:
     """The forward pass; ``kept`` (groups, kept columns): the columns of the weight matrix to use, all when not given."""
     g = geometry
     if kept is None:
@@ -95,7 +95,7 @@ def lower_forward(geometry: ConvGeometry, kept: np.ndarray | None = None) -> Low
     only = _ordered(
         g.out_h, g.out_w, channel, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w, kept + first_filter
     )
-    return Lowering(
+    return TapGeometry(
         g.batch, g.groups, g.group_channels, g.height, g.width, g.group_filters, g.out_h, g.out_w,
         g.stride_h, g.stride_w, 1, 1, g.columns, (only,),
     )  # fmt: skip
@@ -106,7 +106,7 @@ MOST_PASSES = 1 << 12
 longer strides is better run by plain code."""
 
 
-def lower_input_grad(geometry: ConvGeometry) -> Lowering:
+def lower_input_grad(geometry: ConvGeometry) -> TapGeometry:
     """dx from dy: what was a filter is now a channel and the other way round.
 
     x row h meets dy row (h + pad - i * dilation) / stride where that is a whole number: for h = r * stride + a the taps i
@@ -128,7 +128,7 @@ def lower_input_grad(geometry: ConvGeometry) -> Lowering:
             channels, row, column = (np.tile(v, (g.groups, 1)) for v in (f, rows[i], columns[j]))
             out_h, out_w = -(-(g.height - a) // g.stride_h), -(-(g.width - b) // g.stride_w)
             passes.append(_ordered(out_h, out_w, channels, row, column, weight + first_filter))
-    return Lowering(
+    return TapGeometry(
         g.batch, g.groups, g.group_filters, g.out_h, g.out_w, g.group_channels, g.height, g.width,
         1, 1, min(g.stride_h, g.height), min(g.stride_w, g.width), g.kernel_h * g.kernel_w, tuple(passes),
     )  # fmt: skip

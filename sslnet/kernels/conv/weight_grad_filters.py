@@ -13,7 +13,15 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
-from sslnet.kernels.conv.packing import SMALL_PACK, Blocks, add_bias_sums, address, record, threads_for, window_for
+from sslnet.kernels.conv.packing import (
+    SMALL_PACK,
+    FilterBlocking,
+    add_bias_sums,
+    address,
+    record,
+    threads_for,
+    window_for,
+)
 from sslnet.kernels.conv.taps import Pass, lower_forward
 from sslnet.kernels.conv.transposes import add_rows, add_transposed, load_transposed
 from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, weight_grad_tile
@@ -71,7 +79,7 @@ class WeightGradEngine:
         low = lower_forward(g)
         window = self.window = window_for(low, split=False, whole_vectors=False, exact=is_exact(g, tile))
         vectors = -(-g.group_filters // unit.lanes)
-        self.blocks = Blocks(tile.vectors * unit.lanes, -(-vectors // tile.vectors) * tile.vectors * unit.lanes)
+        self.blocks = FilterBlocking(tile.vectors * unit.lanes, -(-vectors // tile.vectors) * tile.vectors * unit.lanes)
         self.line_offsets, self.line_places, self.line_rows = self._lines(low.passes[0])
         self.line_groups = len(self.line_rows)
         pixels = window.chunk * g.out_w

@@ -1,10 +1,10 @@
 """Convolutions whose weights have zeros: whole rows and columns of the weight matrix, or single weights.
 
-    pattern.py       which rows and columns are kept
-    plan.py          what callers use
-    choose.py        whether using the zeros pays
-    structured_filters.py, structured_pixels.py   loops over kept rows and columns
-    unstructured.py  one weight at a time
-    grads.py         gradients
-    packing.py, lowering.py, microkernels.py
+pattern.py       which rows and columns are kept
+plan.py          what callers use
+choose.py        whether using the zeros pays
+structured_filters.py, structured_pixels.py   loops over kept rows and columns
+unstructured.py  one weight at a time
+grads.py         gradients
+packing.py, lowering.py, microkernels.py
 """

@@ -26,7 +26,7 @@ import numpy as np
 from sslnet.kernels.conv.choose import costed_tiles
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.plan import plan_forward, plan_input_grad
-from sslnet.kernels.conv.sparse.pattern import Kept, find_kept, hardly_zero, keep_all
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept, hardly_zero, keep_all
 from sslnet.kernels.conv.sparse.plan import plan_kept, plan_kept_input_grad, plan_unstructured
 from sslnet.kernels.conv.taps import lower_forward, lower_input_grad
 from sslnet.kernels.conv.winograd.choose import allowed, winograd_tiles
@@ -59,7 +59,7 @@ class _Ways:
         self.winograd = winograd
         self.unit = unit or vector_unit()
         self.plan: Any = None
-        self.kept: Kept | None = None
+        self.kept: SparsityPattern | None = None
         self.count = 0
 
     @property
@@ -80,12 +80,12 @@ class _Ways:
         self.kept, self.count = kept, count
         self.plan = self._choose(weights)
 
-    def _pattern(self, weights: np.ndarray) -> Kept:
+    def _pattern(self, weights: np.ndarray) -> SparsityPattern:
         if self.way == "estimate" and hardly_zero(weights, FEW_ZEROS):
             return keep_all(self.geometry)
         return find_kept(weights, self.geometry.groups)
 
-    def _still_fits(self, kept: Kept | None, count: int) -> bool:
+    def _still_fits(self, kept: SparsityPattern | None, count: int) -> bool:
         assert self.kept is not None
         assert kept is not None
         same_count = self.count * SHRUNK <= count <= self.count / SHRUNK

@@ -14,7 +14,7 @@ from sslnet.kernels.conv.packing import address, record, threads_for
 from sslnet.kernels.conv.sparse.lowering import add_taps, fill_row, lower_same
 from sslnet.kernels.conv.sparse.microkernels import dot_tile
 from sslnet.kernels.conv.sparse.packing import GROUP, pack_kept
-from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.structured_pixels import (
     CHUNK_BYTES,
     Taps,
@@ -41,7 +41,7 @@ MOST_VECTORS = 64
 class KeptInputGrad:
     """dx = the adjoint of the convolution over the kept weights, applied to dy; pack first."""
 
-    def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> None:
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
         g = self.geometry = geometry
         # With fewer images than threads, these share out the channels.
         parts = 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
@@ -124,7 +124,7 @@ class KeptInputGrad:
 class KeptWeightGrad:
     """dw of the kept weights, db of all filters."""
 
-    def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> None:
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
         g = self.geometry = geometry
         self.kept = kept
         nf, nt = self.tile = (4, 6) if unit.registers >= 32 else (3, 3)

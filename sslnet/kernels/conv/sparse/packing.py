@@ -9,7 +9,7 @@ from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import address, threads_for
-from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit
@@ -38,7 +38,12 @@ class KeptForward(ABC):
     """Pieces of work, for the threads."""
 
     def __init__(
-        self, geometry: ConvGeometry, kept: Kept, columns: tuple[np.ndarray, ...], width: int, unit: VectorUnit
+        self,
+        geometry: ConvGeometry,
+        kept: SparsityPattern,
+        columns: tuple[np.ndarray, ...],
+        width: int,
+        unit: VectorUnit,
     ) -> None:
         g = self.geometry = geometry
         self.kept = kept

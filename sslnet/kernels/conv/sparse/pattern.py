@@ -14,7 +14,7 @@ from sslnet.kernels.runtime.jit import kernel
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class SparsityPattern:
     """Which rows and columns of a convolution's weight matrix take part, for each conv group.
 
     filters   a group: sorted int64, counted within the group
@@ -36,7 +36,7 @@ class Kept:
         """Kept weights of all weights."""
         return self.weights / int(np.prod(self.shape))
 
-    def covers(self, other: Kept) -> bool:
+    def covers(self, other: SparsityPattern) -> bool:
         """Whether all that ``other`` keeps is kept here."""
         if self.share == 1:
             return self.shape == other.shape
@@ -62,13 +62,13 @@ def hardly_zero(weights: np.ndarray, few: float = 0.1) -> bool:
     return bool(np.count_nonzero(sample) > (1 - few) * sample.size)
 
 
-def find_kept(weights: np.ndarray, groups: int = 1) -> Kept:
+def find_kept(weights: np.ndarray, groups: int = 1) -> SparsityPattern:
     """The pattern of C-contiguous weights (filters, ...): rows and columns of each group that are not zero throughout."""
     matrices = weights.reshape(groups, len(weights) // groups, -1)
     rows = np.zeros(matrices.shape[:2], np.uint8)
     columns = np.zeros((groups, matrices.shape[2]), np.uint8)
     _mark(matrices, rows, columns)
-    return Kept(_places(rows), _places(columns), matrices.shape)
+    return SparsityPattern(_places(rows), _places(columns), matrices.shape)
 
 
 def _places(marks: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -78,11 +78,11 @@ def _places(marks: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(place[a:b] for a, b in pairwise(ends))
 
 
-def keep_all(geometry: ConvGeometry) -> Kept:
+def keep_all(geometry: ConvGeometry) -> SparsityPattern:
     """The pattern without a zero."""
     g = geometry
     filters, columns = np.arange(g.group_filters), np.arange(g.columns)
-    return Kept((filters,) * g.groups, (columns,) * g.groups, (g.groups, g.group_filters, g.columns))
+    return SparsityPattern((filters,) * g.groups, (columns,) * g.groups, (g.groups, g.group_filters, g.columns))
 
 
 @kernel

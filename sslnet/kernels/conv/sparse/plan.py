@@ -19,14 +19,16 @@ from __future__ import annotations
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.sparse.grads import KeptInputGrad, KeptWeightGrad
 from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.structured_filters import FilterForward, choose_blocks, takes
 from sslnet.kernels.conv.sparse.structured_pixels import PixelForward, choose_panels
 from sslnet.kernels.conv.sparse.unstructured import DirectForward, LoweredForward
 from sslnet.kernels.simd.vector import VectorUnit, vector_unit
 
 
-def plan_kept(geometry: ConvGeometry, kept: Kept, *, relu: bool = False, unit: VectorUnit | None = None) -> KeptForward:
+def plan_kept(
+    geometry: ConvGeometry, kept: SparsityPattern, *, relu: bool = False, unit: VectorUnit | None = None
+) -> KeptForward:
     """The forward pass over kept filters and columns; the outputs of the other filters are their bias.
 
     relu   fused: negative outputs become 0
@@ -41,13 +43,17 @@ def plan_kept(geometry: ConvGeometry, kept: Kept, *, relu: bool = False, unit: V
     return PixelForward(geometry, kept, unit, relu=relu)
 
 
-def plan_kept_input_grad(geometry: ConvGeometry, kept: Kept, *, unit: VectorUnit | None = None) -> KeptInputGrad:
+def plan_kept_input_grad(
+    geometry: ConvGeometry, kept: SparsityPattern, *, unit: VectorUnit | None = None
+) -> KeptInputGrad:
     """The gradient with respect to the input, from kept filters and columns."""
     kept.check(geometry)
     return KeptInputGrad(geometry, kept, unit or vector_unit())
 
 
-def plan_kept_weight_grad(geometry: ConvGeometry, kept: Kept, *, unit: VectorUnit | None = None) -> KeptWeightGrad:
+def plan_kept_weight_grad(
+    geometry: ConvGeometry, kept: SparsityPattern, *, unit: VectorUnit | None = None
+) -> KeptWeightGrad:
     """The gradient with respect to the kept weights, and to the bias of all filters."""
 
     kept.check(geometry)

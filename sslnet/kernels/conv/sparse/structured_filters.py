@@ -23,7 +23,7 @@ from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at
 from sslnet.kernels.conv.sparse.microkernels import kept_tile
 from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 256 * 1024
@@ -88,7 +88,7 @@ def limits(g: ConvGeometry, cut: Cut) -> tuple[int, int]:
     return max(0, -begin), min(beyond, g.width - begin)
 
 
-def choose_blocks(g: ConvGeometry, kept: Kept, unit: VectorUnit) -> FilterBlocks:
+def choose_blocks(g: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> FilterBlocks:
     """The blocks with the fewest estimated cycles."""
     in_all = [-(-len(f) // unit.lanes) for f in kept.filters]
     counts = [spans.sum(axis=0)[:, 1] for spans in (group_spans(g, c)[1] for c in kept.columns)]
@@ -145,7 +145,7 @@ class FilterForward(KeptForward):
     def __init__(
         self,
         geometry: ConvGeometry,
-        kept: Kept,
+        kept: SparsityPattern,
         unit: VectorUnit,
         *,
         relu: bool = False,

@@ -20,7 +20,7 @@ from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
 from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import Kept
+from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -99,7 +99,9 @@ def choose_tile(
     return best[1], best[2], best[0]
 
 
-def choose_panels(geometry: ConvGeometry, kept: Kept, unit: VectorUnit) -> tuple[PanelTile, np.ndarray, float]:
+def choose_panels(
+    geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit
+) -> tuple[PanelTile, np.ndarray, float]:
     """Tile, chunks and estimated cycles of PixelForward."""
     products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
     most = max(len(c) for c in kept.columns)
@@ -203,7 +205,7 @@ def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
 class PixelForward(KeptForward):
     """With vectors over output pixels."""
 
-    def __init__(self, geometry: ConvGeometry, kept: Kept, unit: VectorUnit, *, relu: bool = False) -> None:
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, *, relu: bool = False) -> None:
         g = geometry
         most = max(len(c) for c in kept.columns)
         self.tile, self.chunks, self.cycles = choose_panels(g, kept, unit)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
-from sslnet.kernels.conv.packing import Window, address, record, threads_for
+from sslnet.kernels.conv.packing import SourceWindow, address, record, threads_for
 from sslnet.kernels.conv.sparse.lowering import copy_rows
 from sslnet.kernels.conv.sparse.microkernels import sparse_tile
 from sslnet.kernels.conv.sparse.structured_pixels import (
@@ -154,13 +154,13 @@ class DirectForward(_Lists):
         super().__init__(geometry, unit, relu=relu)
         g = geometry
         low = lower_forward(g)
-        whole = Window(low, g.out_h, split=True, in_place=False)
+        whole = SourceWindow(low, g.out_h, split=True, in_place=False)
         row_bytes = max(1, whole.channel_bytes * g.group_channels // g.out_h)
         rows = min(g.out_h, max(1, WINDOW_BYTES // row_bytes, -(-MOST_VECTORS * unit.lanes // whole.plane_columns)))
         if g.batch * g.groups < num_parts():
             rows = min(rows, -(-g.out_h * g.batch * g.groups // num_parts()))
         self.rows = -(-g.out_h // -(-g.out_h // rows))
-        window = self.window = Window(low, self.rows, split=True, in_place=False)
+        window = self.window = SourceWindow(low, self.rows, split=True, in_place=False)
         taps = low.passes[0]
         self.places = np.zeros((g.groups, g.columns), np.int64)
         for group, (weights, offsets) in enumerate(zip(taps.weights, window.offsets(taps), strict=True)):

@@ -21,7 +21,7 @@ from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.microkernels import filter_tile
-from sslnet.kernels.conv.packing import Blocks, address, record, threads_for
+from sslnet.kernels.conv.packing import FilterBlocking, address, record, threads_for
 from sslnet.kernels.conv.transposes import load_transposed, store_tile
 from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
@@ -114,7 +114,7 @@ class WinogradEngine:
             pad_h, pad_w = r - 1 - pad_h, r - 1 - pad_w
             channels, filters = filters, channels
         padded = -(-filters // lanes) * lanes
-        self.blocks = Blocks(min(tile.vectors * lanes, padded), padded)
+        self.blocks = FilterBlocking(min(tile.vectors * lanes, padded), padded)
         rows, columns = -(-out_h // tile.m), -(-out_w // tile.m)
         self.units = g.batch * rows
         weight_bytes = g.groups * positions * channels * padded * 4

@@ -5,48 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sslnet.prototxt.scan import Node
+from sslnet.prototxt.scan import TextNode
 from sslnet.prototxt.values import is_repeated
 
 
-class Part:
+class Block:
     """A block that is being read or written: its message, and where its fields stand."""
 
-    def __init__(self, message: Any, node: Node | None = None) -> None:
+    def __init__(self, message: Any, node: TextNode | None = None) -> None:
         self.message = message
         self.node = node or block_at(None)
 
-    def nodes(self, name: str) -> list[Node]:
+    def nodes(self, name: str) -> list[TextNode]:
         return (self.node.children or {}).get(name, [])
 
-    def items(self, name: str) -> list[Part]:
+    def items(self, name: str) -> list[Block]:
         """The blocks of a repeated field."""
         messages, nodes = getattr(self.message, name), self.nodes(name)
-        return [Part(message, nodes[i] if i < len(nodes) else None) for i, message in enumerate(messages)]
+        return [Block(message, nodes[i] if i < len(nodes) else None) for i, message in enumerate(messages)]
 
-    def block(self, name: str) -> Part:
+    def block(self, name: str) -> Block:
         """The block of a field that is not repeated; when it is not written, it comes to stand where this one does."""
         assert self.node.children is not None
         nodes = self.node.children.setdefault(name, [])
         if not nodes:
             nodes.append(block_at(self.node))
         getattr(self.message, name).SetInParent()
-        return Part(getattr(self.message, name), nodes[0])
+        return Block(getattr(self.message, name), nodes[0])
 
-    def own_block(self, name: str) -> Part:
+    def own_block(self, name: str) -> Block:
         """The block, with a list of places that no other definition has."""
         assert self.node.children is not None
         self.node.children[name] = [copy_node(node) for node in self.nodes(name)]
         return self.block(name)
 
-    def add(self, name: str, place: Node) -> Part:
+    def add(self, name: str, place: TextNode) -> Block:
         """One more block of a repeated field, at the place of another one."""
         assert self.node.children is not None
         node = block_at(place)
         self.node.children.setdefault(name, []).append(node)
-        return Part(getattr(self.message, name).add(), node)
+        return Block(getattr(self.message, name).add(), node)
 
-    def put(self, name: str, values: Sequence[Any], nodes: Sequence[Node]) -> None:
+    def put(self, name: str, values: Sequence[Any], nodes: Sequence[TextNode]) -> None:
         """Set a field, or add to a repeated one."""
         assert self.node.children is not None
         field = self.message.DESCRIPTOR.fields_by_name[name]
@@ -61,18 +61,18 @@ class Part:
                 setattr(self.message, name, values[-1])
             self.node.children[name] = list(nodes)
 
-    def take(self, name: str) -> list[Node]:
+    def take(self, name: str) -> list[TextNode]:
         """Clear a field; the places where it stood."""
         self.message.ClearField(name)
         return (self.node.children or {}).pop(name, [])
 
-    def copy_to(self, target: Part, name: str, new_name: str = "") -> None:
+    def copy_to(self, target: Block, name: str, new_name: str = "") -> None:
         """A field of this block in another one, under its name or a new one."""
         value = getattr(self.message, name)
         values = value if is_repeated(self.message.DESCRIPTOR.fields_by_name[name]) else [value]
         target.put(new_name or name, values, self.nodes(name))
 
-    def replace(self, name: str, index: int, message: Any, node: Node | None) -> None:
+    def replace(self, name: str, index: int, message: Any, node: TextNode | None) -> None:
         """Another block in the place of one, its field repeated or not."""
         value = getattr(self.message, name)
         repeated = is_repeated(self.message.DESCRIPTOR.fields_by_name[name])
@@ -88,16 +88,16 @@ class Part:
         return [field.name for field, _ in self.message.ListFields()]
 
 
-def block_at(place: Node | None) -> Node:
+def block_at(place: TextNode | None) -> TextNode:
     """A block without fields yet, at the place of another field, or nowhere."""
-    node = Node(place.start, place.end) if place is not None else Node(0, 0)
+    node = TextNode(place.start, place.end) if place is not None else TextNode(0, 0)
     if place is not None:
         node.value_start, node.value_end = place.value_start, place.value_end
     node.children = {}
     return node
 
 
-def copy_node(node: Node | None) -> Node:
+def copy_node(node: TextNode | None) -> TextNode:
     """A block whose list of fields can be changed without changing this one's."""
     copy = block_at(node)
     if node is not None:

@@ -8,7 +8,7 @@ from sslnet.errors import DefinitionError, Span
 
 
 @dataclass(frozen=True)
-class Note:
+class Diagnostic:
     """One finding, with its place in the file.
 
     level   "error": training would not do what is asked for; "warning": it may be meant; "note": good to know
