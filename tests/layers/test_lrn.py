@@ -43,3 +43,18 @@ def test_lrn_is_its_formula(region, shape, n, beta, dtype):
     net = Net(prototxt.parse(inputs(x=shape) + text, pb.NetParameter), dtype=dtype)
     x = np.random.default_rng(1).standard_normal(shape)
     np.testing.assert_allclose(net.forward(x=x)["y"], naive(x, region, n, 1.5, beta, 2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
+def test_a_window_wider_than_the_data_ends_with_them(region):
+    """Neither time nor memory grow with a local_size beyond the data; the sum is that of all neighbours there are."""
+    shape, n = (2, 3, 4, 5), 2**32 - 1
+    text = (
+        f'layer {{ name: "lrn" type: "LRN" bottom: "x" top: "y" lrn_param {{ local_size: {n} alpha: 1e9 k: 2 '
+        f"norm_region: {region} }} }}"
+    )
+    net = Net(prototxt.parse("force_backward: true " + inputs(x=shape) + text, pb.NetParameter))
+    x = np.random.default_rng(1).standard_normal(shape)
+    np.testing.assert_allclose(net.forward(x=x)["y"], naive(x, region, n, 1e9, 0.75, 2), rtol=1e-5)
+    net.backward()
+    assert net.layers[1].half <= 5
