@@ -15,9 +15,8 @@ from sslnet import kernel_cache
 CODE = """
 import os
 os.access = lambda *arguments: False
-from sslnet import transformer
-from sslnet.kernels import prox
-from sslnet.sources import lmdb_tree
+from sslnet.kernels.optim import prox
+from sslnet.sources import lmdb_tree, transformer
 for module in (transformer, prox, lmdb_tree):
     kernels = (value for value in vars(module).values() if hasattr(value, "_cache"))
     print(next(kernel._cache.cache_path for kernel in kernels if hasattr(kernel._cache, "cache_path")))
