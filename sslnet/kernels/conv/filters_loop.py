@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.microkernels import filter_tile, line_pixels, line_tile
 from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, threads_for, window_for
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import store_tile
 from sslnet.kernels.conv.window import fill_plane, interleave
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -142,7 +142,7 @@ def _tile_at(
     return line_tile(unit, vectors, tile.pixels, low.stride_w, count, spacing, *limits)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_filters(
     u0, u1, numbers, passes, places, offsets, spans, moves, tiles, packed, bias, window, sums, planes, source, target
 ):  # fmt: skip
@@ -199,7 +199,7 @@ def _run_filters(
         u += last - first
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_blocks(
     n, one, group, first, end, top, base, out, out_step, spans, store, tiles, offsets, packed, bias, sums
 ):  # fmt: skip

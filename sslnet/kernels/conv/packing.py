@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import scatter_transposed
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd import vector as vec
@@ -230,7 +231,7 @@ def record(**numbers: int) -> np.ndarray:
     return np.array([tuple(int(n) for n in numbers.values())], np.dtype([(name, np.int64) for name in numbers]))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def add_bias_sums(sums, filters, db, overwrite):
     """db (groups * filters) += the sums (parts, groups, padded filters) over the parts, in their order."""
     if overwrite:
@@ -251,7 +252,7 @@ def _float_at(typingctx, where):
     return types.float32(types.int64), codegen
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pack_vectors(
     u0, u1, thread, table, places, taps, step, filters, width, padded, lanes, scatter, weights, packed
 ):  # fmt: skip
@@ -273,7 +274,7 @@ def _pack_vectors(
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pack_blocks(u0, u1, thread, index, step, filters, width, padded, weights, packed):
     """Blocks u0 .. u1 of all groups: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
     taps = index.shape[1]

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.microkernels import pixel_tile
 from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, threads_for, window_for
 from sslnet.kernels.conv.taps import TapGeometry
 from sslnet.kernels.conv.window import fill_plane, interleave
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -71,7 +71,7 @@ class PixelEngine:
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_pixels(
     u0, u1, numbers, passes, places, offsets, tiles, packed, bias, window, vectors, planes, source, target
 ):  # fmt: skip
@@ -135,14 +135,14 @@ def _run_pixels(
         u += last - first
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _vectors_of(n, one, first, last):
     """Vectors of a pass over the rows first .. last, filled up to a multiple of a tile's."""
     count = max(min(last, one.out_h) - first, 0) * ((one.out_w + n.lanes - 1) // n.lanes)
     return (count + n.tile_vectors - 1) // n.tile_vectors * n.tile_vectors
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _place_vectors(n, passes, first, last, vectors):
     """The vectors of all passes, each (distance in the window, distance in the output, pixels that count).
 

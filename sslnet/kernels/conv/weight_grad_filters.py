@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import (
@@ -26,6 +25,7 @@ from sslnet.kernels.conv.taps import Pass, lower_forward
 from sslnet.kernels.conv.transposes import add_rows, add_transposed, load_transposed
 from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, weight_grad_tile
 from sslnet.kernels.conv.window import fetch_ahead, fill_plane
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -195,7 +195,7 @@ class WeightGradEngine:
         return offsets[chosen], places, np.array(spans, np.int64)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_images(
     i0, i1, t0, t1, numbers, line_offsets, line_places, line_rows, tiles, window, dy_block, sums, bias_sums, x, dy
 ):  # fmt: skip
@@ -269,7 +269,7 @@ def _run_images(
                                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _add_units(u0, u1, thread, numbers, tiles, sums, thread_step, threads, dw, overwrite):
     """dw of the units u0 .. u1, lanes filters each, from the threads' sums."""
     n = numbers[0]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import add_bias_sums, address, record, threads_for, window_for
 from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.conv.weight_grad_microkernels import pixel_grad_tile
 from sslnet.kernels.conv.window import fill_plane
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -80,7 +80,7 @@ class PixelGradEngine:
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _add_sums(sums, order, columns, overwrite):
     """columns[filter, order[tap]] += the sums (parts, filters, taps) over the parts, in their order."""
     if overwrite:
@@ -91,7 +91,7 @@ def _add_sums(sums, order, columns, overwrite):
                 columns[f, order[tap]] += sums[part, f, tap]
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_images(i0, i1, numbers, offsets, tiles, window, sums, bias_sums, x, dy):
     """Adds images i0 .. i1 into the sums of all groups."""
     n = numbers[0]

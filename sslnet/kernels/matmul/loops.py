@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.packing import address, record, threads_for
 from sslnet.kernels.matmul.microkernels import dot_tile, outer_tile, sum_tile
 from sslnet.kernels.matmul.packing import copy_blocks, copy_vectors, put_vectors
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -168,14 +168,14 @@ def _outer_sizes(unit: VectorUnit) -> tuple[int, int]:
     return (6, 2) if unit.registers < 32 else (6, 4)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pack_factors(numbers, copy, a, packed):
     """a (images, rows) as (blocks, images, rows of a tile)."""
     n = numbers[0]
     call_tile(copy, (a, n.rows * 4, n.images, n.rows, packed, n.tile_rows, n.blocks))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
     """Rows of the units u0 .. u1; a unit is a tile's rows."""
     n = numbers[0]
@@ -214,7 +214,7 @@ def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
     """Columns of the units u0 .. u1; a unit is a tile's columns."""
     n = numbers[0]
@@ -249,7 +249,7 @@ def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
     """Columns of the units u0 .. u1; a unit is a tile's columns."""
     n = numbers[0]
@@ -281,7 +281,7 @@ def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _ahead(u, start, end):
     """How many units lie from u to the one that is AHEAD tiles later; at the end of the row it goes on from the start."""
     return AHEAD if u + AHEAD < end else (u + AHEAD - end) % (end - start) + start - u

@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from sslnet.kernels.conv.packing import address
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import spread
 from sslnet.kernels.simd import vector as vec
 from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, call_tile, compiled, literal_values, vector_unit
@@ -80,7 +81,7 @@ class Normalization:
         spread(_gradient, self.channels, self.cost, self.numbers, self.tiles, *arrays)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@exact_kernel
 def _normalize(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, eps, relu):
     images, channels, values = numbers[0], numbers[1], numbers[2]
     found = np.empty(8, np.float32)
@@ -92,7 +93,7 @@ def _normalize(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, eps, re
         call_tile(tiles[1], (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@exact_kernel
 def _moments(numbers, tile, x, c, found, row):
     """row[0], row[1] = mean and biased variance of a channel. The sums are those of x less the mean of the first row, so
     that a large mean costs no digits."""
@@ -115,7 +116,7 @@ def _moments(numbers, tile, x, c, found, row):
     row[1] = max(square / count - off * off, 0.0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@exact_kernel
 def _apply(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, relu):
     images, channels, values = numbers[0], numbers[1], numbers[2]
     found = np.empty(8, np.float32)
@@ -125,7 +126,7 @@ def _apply(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, relu):
         call_tile(tiles[1], (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@exact_kernel
 def _gradient(c0, c1, thread, numbers, tiles, x, dy, dx, table, gamma, beta, through, relu, fixed, sums):
     images, channels, values = numbers[0], numbers[1], numbers[2]
     found = np.empty(8, np.float32)

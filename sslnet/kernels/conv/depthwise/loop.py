@@ -8,13 +8,13 @@ round; where the convolution strides, its outputs come in phases, so that no zer
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.depthwise.microkernels import add_lanes, stencil, stencil_sums
 from sslnet.kernels.conv.depthwise.stencil import Reading, Stencil, lowest
 from sslnet.kernels.conv.depthwise.window import fill_window
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import address, record, threads_for
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -213,7 +213,7 @@ def _most_rows(unit: VectorUnit, taps: int, sums: int) -> tuple[int, int]:
     return max(1, min(MOST_ROWS, spare // sums, most)), max(1, min((unit.registers - 6) // sums, most))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run(u0, u1, numbers, tiles, weights, bias, window, source, target):
     """Planes u0 .. u1 of all images."""
     n = numbers[0]
@@ -240,7 +240,7 @@ def _run(u0, u1, numbers, tiles, weights, bias, window, source, target):
         u += planes
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _read(n, fill, source, u, planes, first, rows, window):
     """What tiles take as planes and extra: windows, filled for the outputs first .. first + rows, or the planes themselves."""
     start = source + u * n.sources * n.height * n.width * 4
@@ -300,7 +300,7 @@ class DepthwiseWeightGrad:
         _run_sums(c0, c1, self.numbers, self.tiles, window, sums, x, dy, dw, db)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_sums(c0, c1, numbers, tiles, window, sums, x, dy, dw, db):
     """The gradients of the channels c0 .. c1, some planes at a time, over all images."""
     n = numbers[0]

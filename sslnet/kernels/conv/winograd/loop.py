@@ -17,7 +17,6 @@ from functools import cached_property
 from math import prod
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.microkernels import filter_tile
@@ -25,6 +24,7 @@ from sslnet.kernels.conv.packing import FilterBlocking, address, record, threads
 from sslnet.kernels.conv.transposes import load_transposed, store_tile
 from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros, scratch, scratch_address
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -187,7 +187,7 @@ class WinogradEngine:
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pack_units(u0, u1, numbers, packers, transposed, weights, packed):
     """Transformed weights of the units u0 .. u1, lanes filters each: packed[group][position][block][channel][filter]."""
     n = numbers[0]
@@ -218,7 +218,7 @@ def _pack_units(u0, u1, numbers, packers, transposed, weights, packed):
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_units(
     u0, u1, numbers, tiles, offsets, packed, bias, zeros, stage, v, products, band, source, target
 ):  # fmt: skip
@@ -259,7 +259,7 @@ def _run_units(
                 _leave(n, u, last, group, f, tiles, bias, products, band, target)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _multiply(n, count, tiles, offsets, packed, group, zeros, v, products):
     """products[position][block][tile][filter] = sum over channels of v[position][channel][tile] * weight."""
     weights = packed + group * n.positions * n.weight_position * 4
@@ -278,7 +278,7 @@ def _multiply(n, count, tiles, offsets, packed, group, zeros, v, products):
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _leave(n, u, last, group, f, tiles, bias, products, band, target):
     """Products of lanes filters from f on to outputs."""
     block = f // n.block_width * n.block_width

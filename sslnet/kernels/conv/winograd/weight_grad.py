@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.microkernels import filter_tile
@@ -21,6 +20,7 @@ from sslnet.kernels.conv.transposes import add_rows, add_transposed
 from sslnet.kernels.conv.winograd.loop import spread_bytes
 from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, WEIGHT_GRADIENT
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -155,7 +155,7 @@ class WinogradGradEngine:
         _leave_units(u0, u1, self.numbers, self.tiles, sums, columns, dw, overwrite)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_images(i0, i1, numbers, tiles, offsets, x, dy, stage, v, d, sums, bias_sums):
     """Adds images i0 .. i1 into the sums of all positions."""
     n = numbers[0]
@@ -166,7 +166,7 @@ def _run_images(i0, i1, numbers, tiles, offsets, x, dy, stage, v, d, sums, bias_
         _multiply(0, n.n * n.n, 0, numbers, images * n.rows * n.columns, tiles, offsets, v, d, sums)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _enter_planes(p0, p1, numbers, tiles, image, images, x, dy, stage, v, d, bias_sums):
     """Transforms planes p0 .. p1, lanes channels of x or lanes filters of dy each, of some images."""
     n = numbers[0]
@@ -209,7 +209,7 @@ def _enter_planes(p0, p1, numbers, tiles, image, images, x, dy, stage, v, d, bia
                 at += n.rows * n.columns * width * 4
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _transform_rows(n, tile, stage, target, position, step):
     """All tiles of one image."""
     size = n.lanes * 4
@@ -223,7 +223,7 @@ def _transform_rows(n, tile, stage, target, position, step):
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _multiply(p0, p1, thread, numbers, count, tiles, offsets, v, d, sums):
     """sums[position][group][block][channel][filter] += sum over ``count`` tiles, for the positions p0 .. p1."""
     n = numbers[0]
@@ -246,7 +246,7 @@ def _multiply(p0, p1, thread, numbers, count, tiles, offsets, v, d, sums):
                     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
     """dw of the units u0 .. u1, lanes filters each; sums[0] += sums[1] + ..., in their order."""
     n = numbers[0]
@@ -279,6 +279,6 @@ def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _clear(i0, i1, thread, sums):
     sums[i0:i1] = 0
