@@ -7,18 +7,16 @@ Sums run in float32, each vector lane its own, over blocks of some thousand valu
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from sslnet.kernels.conv.packing import address
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import spread
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, call_tile, compiled, literal_values, vector_unit
+from sslnet.kernels.simd.tile import tile
+from sslnet.kernels.simd.vector import I64, VectorUnit, call_tile, vector_unit
 
 BLOCK = 4096
 """Values of a channel that are summed in float32."""
@@ -158,144 +156,61 @@ def _gradient(c0, c1, thread, numbers, tiles, x, dy, dx, table, gamma, beta, thr
 # mean, factor, shift, level; found[4] and found[5] are what sums are put into, and further numbers of ``grad``.
 
 
-@cache
-def moments(unit: VectorUnit) -> int:
-    """found[4], found[5] = sum of x - found[0], and of its square.  (x, step, rows, values, found)"""
-    lanes, revision = unit.lanes, REVISION
+@tile
+def moments(builder, lanes, x, step, rows, values, found):
+    """found[4], found[5] = sum of x - found[0], and of its square."""
+    b, width = builder, lanes
+    mean = vec.broadcast(b, width, found)
 
-    @compiled(5)
-    def tile(x, step, rows, values, found):
-        _moments_tile(lanes, revision, x, step, rows, values, found)
+    def add(loaded, mask, sums):
+        v = b.fsub(loaded[0], mean)
+        if mask is not None:
+            v = b.select(mask, v, vec.zeros(width))
+        return [b.fadd(sums[0], v), vec.multiply_add(b, v, v, sums[1])]
 
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _moments_tile(typingctx, lanes, revision, x, step, rows, values, found):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        b, width = builder, numbers[0]
-        x, step, rows, values, found = args[2:]
-        mean = vec.broadcast(b, width, found)
-
-        def add(loaded, mask, sums):
-            v = b.fsub(loaded[0], mean)
-            if mask is not None:
-                v = b.select(mask, v, vec.zeros(width))
-            return [b.fadd(sums[0], v), vec.multiply_add(b, v, v, sums[1])]
-
-        _store_sums(b, width, found, _sum_rows(b, width, [x], step, rows, values, add))
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 5), codegen
+    _store_sums(b, width, found, _sum_rows(b, width, [x], step, rows, values, add))
 
 
-@cache
-def affine(unit: VectorUnit) -> int:
-    """y = factor (x - mean) + shift, then ReLU.  (x, y, step, rows, values, found, relu)"""
-    lanes, revision = unit.lanes, REVISION
+@tile
+def affine(builder, lanes, x, y, step, rows, values, found, relu):
+    """y = factor (x - mean) + shift, then ReLU."""
+    b, width = builder, lanes
+    mean, factor, shift = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in range(3))
+    least = vec.least_value(b, width, relu)
 
-    @compiled(7)
-    def tile(x, y, step, rows, values, found, relu):
-        _affine_tile(lanes, revision, x, y, step, rows, values, found, relu)
+    def value(loaded):
+        return vec.at_least(b, vec.multiply_add(b, b.fsub(loaded[0], mean), factor, shift), least)
 
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _affine_tile(typingctx, lanes, revision, x, y, step, rows, values, found, relu):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        b, width = builder, numbers[0]
-        x, y, step, rows, values, found, relu = args[2:]
-        mean, factor, shift = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in range(3))
-        least = vec.least_value(b, width, relu)
-
-        def value(loaded):
-            return vec.at_least(b, vec.multiply_add(b, b.fsub(loaded[0], mean), factor, shift), least)
-
-        _map_rows(b, width, [x], y, step, rows, values, value)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 7), codegen
+    _map_rows(b, width, [x], y, step, rows, values, value)
 
 
-@cache
-def grad_sums(unit: VectorUnit) -> int:
-    """found[4], found[5] = sum of dz, and of dz (x - mean).  (x, dy, step, rows, values, found, relu)"""
-    lanes, revision = unit.lanes, REVISION
+@tile
+def grad_sums(builder, lanes, x, dy, step, rows, values, found, relu):
+    """found[4], found[5] = sum of dz, and of dz (x - mean)."""
+    b, width = builder, lanes
+    above = _positive_part(b, width, found, relu)
 
-    @compiled(7)
-    def tile(x, dy, step, rows, values, found, relu):
-        _grad_sums_tile(lanes, revision, x, dy, step, rows, values, found, relu)
+    def add(loaded, mask, sums):
+        v, dz = above(*loaded)
+        # Behind the end of a row dz is 0.
+        return [b.fadd(sums[0], dz), vec.multiply_add(b, v, dz, sums[1])]
 
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _grad_sums_tile(typingctx, lanes, revision, x, dy, step, rows, values, found, relu):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        b, width = builder, numbers[0]
-        x, dy, step, rows, values, found, relu = args[2:]
-        above = _positive_part(b, width, found, relu)
-
-        def add(loaded, mask, sums):
-            v, dz = above(*loaded)
-            # Behind the end of a row dz is 0.
-            return [b.fadd(sums[0], dz), vec.multiply_add(b, v, dz, sums[1])]
-
-        _store_sums(b, width, found, _sum_rows(b, width, [x, dy], step, rows, values, add))
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 7), codegen
+    _store_sums(b, width, found, _sum_rows(b, width, [x, dy], step, rows, values, add))
 
 
-@cache
-def grad(unit: VectorUnit) -> int:
-    """dx = found[5] (dz - level - slope (x - mean)), level = found[3], slope = found[4].
+@tile
+def grad(builder, lanes, x, dy, dx, step, rows, values, found, relu):
+    """dx = found[5] (dz - level - slope (x - mean)), level = found[3], slope = found[4]."""
+    b, width = builder, lanes
+    factor, level, slope = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in (5, 3, 4))
+    downhill = b.fsub(vec.zeros(width), slope)
+    above = _positive_part(b, width, found, relu)
 
-    (x, dy, dx, step, rows, values, found, relu)
-    """
-    lanes, revision = unit.lanes, REVISION
+    def value(loaded):
+        v, dz = above(*loaded)
+        return b.fmul(factor, vec.multiply_add(b, v, downhill, b.fsub(dz, level)))
 
-    @compiled(8)
-    def tile(x, dy, dx, step, rows, values, found, relu):
-        _grad_tile(lanes, revision, x, dy, dx, step, rows, values, found, relu)
-
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _grad_tile(typingctx, lanes, revision, x, dy, dx, step, rows, values, found, relu):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        b, width = builder, numbers[0]
-        x, dy, dx, step, rows, values, found, relu = args[2:]
-        factor, level, slope = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in (5, 3, 4))
-        downhill = b.fsub(vec.zeros(width), slope)
-        above = _positive_part(b, width, found, relu)
-
-        def value(loaded):
-            v, dz = above(*loaded)
-            return b.fmul(factor, vec.multiply_add(b, v, downhill, b.fsub(dz, level)))
-
-        _map_rows(b, width, [x, dy], dx, step, rows, values, value)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 8), codegen
+    _map_rows(b, width, [x, dy], dx, step, rows, values, value)
 
 
 def _positive_part(b: Any, width: int, found: Any, relu: Any) -> Any:

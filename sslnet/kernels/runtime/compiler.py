@@ -1,9 +1,10 @@
-"""How Numba compiles the kernels, and where it keeps them: decorators, one for each set of options, and a cache locator.
+"""How Numba compiles the kernels, and where it keeps them: decorators, one for each set of options.
 
     kernel              the most freedom: sums in another order, fused and approximate arithmetic
     sums_kernel         sums in another order and fused multiply-adds, nothing else
     inlined_sums_kernel the same, put into the kernels that call it before they are compiled
     exact_kernel        as it is written
+    c_function          a function of int64 arguments, called by its address
 
 NaN and infinity keep their meaning in all of them, so that a diverged run shows. Modules whose kernels are kept import
 this one, so that Numba looks for them in the folder of ``sslnet.kernel_cache``.
@@ -17,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import cfunc, config, njit, types
 from numba.core.caching import CacheImpl, _CacheLocator
 
 from sslnet import kernel_cache
@@ -29,6 +30,17 @@ kernel = njit(**COMMON, fastmath={*SUMS, "nsz", "arcp", "afn"})
 sums_kernel = njit(**COMMON, fastmath=SUMS)
 inlined_sums_kernel = njit(**COMMON, fastmath=SUMS, inline="always")
 exact_kernel = njit(**COMMON)
+
+
+_made: list[Any] = []
+
+
+def c_function(function: Callable[..., None]) -> int:
+    """The address of what a function of int64 arguments compiles to."""
+    made = cfunc(types.void(*[types.int64] * function.__code__.co_argcount), cache=True)(function)
+    _made.append(made)  # the address is good for as long as the object lives
+    assert made.address is not None  # compiled when it was decorated
+    return made.address
 
 
 @cache
