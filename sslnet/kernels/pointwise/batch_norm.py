@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sslnet.kernels.conv.packing import address
+from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import spread
 from sslnet.kernels.simd import vector as vec
@@ -32,8 +32,10 @@ class Normalization:
         self.shape = shape
         self.images, self.channels, self.values = shape
         self.cost = self.images * self.values
-        self.tiles = np.array([moments(unit), affine(unit), grad_sums(unit), grad(unit)], np.int64)
-        self.numbers = np.array([self.images, self.channels, self.values], np.int64)
+        self.numbers = record(
+            images=self.images, channels=self.channels, values=self.values, moments=moments(unit), affine=affine(unit),
+            grad_sums=grad_sums(unit), grad=grad(unit),
+        )  # fmt: skip
 
     def normalize(
         self,
@@ -52,14 +54,14 @@ class Normalization:
         gamma, beta  (channels) float32
         """
         arrays = (address(x), address(y), table, gamma, beta, eps, int(relu))
-        spread(_normalize, self.channels, self.cost, self.numbers, self.tiles, *arrays)
+        spread(_normalize, self.channels, self.cost, self.numbers, *arrays)
 
     def apply(
         self, x: np.ndarray, y: np.ndarray, table: np.ndarray, gamma: np.ndarray, beta: np.ndarray, relu: bool
     ) -> None:
         """y = gamma (x - mean) inverse + beta, then ReLU, with mean and inverse from the table."""
         arrays = (address(x), address(y), table, gamma, beta, int(relu))
-        spread(_apply, self.channels, self.cost, self.numbers, self.tiles, *arrays)
+        spread(_apply, self.channels, self.cost, self.numbers, *arrays)
 
     def gradient(
         self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, table: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
@@ -76,37 +78,38 @@ class Normalization:
         """
         addresses = (address(x), address(dy), address(dx) if dx is not None else 0)
         arrays = (*addresses, table, gamma, beta, through, int(relu), fixed, sums)
-        spread(_gradient, self.channels, self.cost, self.numbers, self.tiles, *arrays)
+        spread(_gradient, self.channels, self.cost, self.numbers, *arrays)
 
 
 @exact_kernel
-def _normalize(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, eps, relu):
-    images, channels, values = numbers[0], numbers[1], numbers[2]
+def _normalize(c0, c1, thread, numbers, x, y, table, gamma, beta, eps, relu):
+    n = numbers[0]
+    images, channels, values = n.images, n.channels, n.values
     found = np.empty(8, np.float32)
     for c in range(c0, c1):
-        _moments(numbers, tiles[0], x, c, found, table[c])
+        _moments(n, x, c, found, table[c])
         table[c, 2] = 1 / np.sqrt(table[c, 1] + eps)
         found[0], found[1], found[2] = table[c, 0], table[c, 2] * gamma[c], beta[c]
         first, step = c * values * 4, channels * values * 4
-        call_tile(tiles[1], (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
+        call_tile(n.affine, (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
 
 
 @exact_kernel
-def _moments(numbers, tile, x, c, found, row):
+def _moments(n, x, c, found, row):
     """row[0], row[1] = mean and biased variance of a channel. The sums are those of x less the mean of the first row, so
     that a large mean costs no digits."""
-    images, channels, values = numbers[0], numbers[1], numbers[2]
+    images, channels, values = n.images, n.channels, n.values
     first, step = x + c * values * 4, channels * values * 4
     where = np.int64(found.ctypes.data)
     block = max(1, BLOCK // values)
     count = images * values
     found[0] = 0
-    call_tile(tile, (first, step, 1, values, where))
+    call_tile(n.moments, (first, step, 1, values, where))
     found[0] = np.float32(found[4] / values)
     shift = np.float64(found[0])
     total = square = 0.0
-    for n in range(0, images, block):
-        call_tile(tile, (first + n * step, step, min(block, images - n), values, where))
+    for image in range(0, images, block):
+        call_tile(n.moments, (first + image * step, step, min(block, images - image), values, where))
         total += np.float64(found[4])
         square += np.float64(found[5])
     off = total / count
@@ -115,18 +118,20 @@ def _moments(numbers, tile, x, c, found, row):
 
 
 @exact_kernel
-def _apply(c0, c1, thread, numbers, tiles, x, y, table, gamma, beta, relu):
-    images, channels, values = numbers[0], numbers[1], numbers[2]
+def _apply(c0, c1, thread, numbers, x, y, table, gamma, beta, relu):
+    n = numbers[0]
+    images, channels, values = n.images, n.channels, n.values
     found = np.empty(8, np.float32)
     for c in range(c0, c1):
         found[0], found[1], found[2] = table[c, 0], table[c, 2] * gamma[c], beta[c]
         first, step = c * values * 4, channels * values * 4
-        call_tile(tiles[1], (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
+        call_tile(n.affine, (x + first, y + first, step, images, values, np.int64(found.ctypes.data), relu))
 
 
 @exact_kernel
-def _gradient(c0, c1, thread, numbers, tiles, x, dy, dx, table, gamma, beta, through, relu, fixed, sums):
-    images, channels, values = numbers[0], numbers[1], numbers[2]
+def _gradient(c0, c1, thread, numbers, x, dy, dx, table, gamma, beta, through, relu, fixed, sums):
+    n = numbers[0]
+    images, channels, values = n.images, n.channels, n.values
     found = np.empty(8, np.float32)
     where = np.int64(found.ctypes.data)
     block = max(1, BLOCK // values)
@@ -137,19 +142,21 @@ def _gradient(c0, c1, thread, numbers, tiles, x, dy, dx, table, gamma, beta, thr
         inverse = table[c, 2]
         found[0], found[1], found[2] = table[c, 0], inverse * gamma[c], beta[c]
         total = dot = 0.0
-        for n in range(0, images, block):
-            rows = min(block, images - n)
-            call_tile(tiles[2], (x + first + n * step, dy + first + n * step, step, rows, values, where, relu))
+        for image in range(0, images, block):
+            rows = min(block, images - image)
+            call_tile(
+                n.grad_sums, (x + first + image * step, dy + first + image * step, step, rows, values, where, relu)
+            )
             total += np.float64(found[4])
             dot += np.float64(found[5])
         sums[c, 0], sums[c, 1] = dot * inverse, total
         if dx != 0:
             level, slope = (0.0, 0.0) if fixed else (total / count, dot / count * inverse * inverse)
             found[3], found[4], found[5] = level, slope, found[1]
-            call_tile(tiles[3], (x + first, dy + first, dx + first, step, images, values, where, relu))
+            call_tile(n.grad, (x + first, dy + first, dx + first, step, images, values, where, relu))
             if dx != dy:
                 found[3], found[4], found[5] = 0, 0, through[c]
-                call_tile(tiles[3], (x + first, dy + first, dy + first, step, images, values, where, relu))
+                call_tile(n.grad, (x + first, dy + first, dy + first, step, images, values, where, relu))
 
 
 # What follows is called for one channel: rows ``step`` bytes apart. ``found`` is the address of 8 floats:
