@@ -1,7 +1,10 @@
-"""The innermost loops of the convolutions: tiles of outputs held in vector registers while the taps go by.
+"""The micro-kernels of the convolutions: a tile of MR x NR outputs is held in vector registers while the taps go by.
 
 A tap is one weight position (channel, kernel row, kernel column). Its pixel lies at a fixed distance, its *offset*, from
-the pixel of tap 0, so the lowered matrix is never written: a tile walks a table of offsets over the (padded) image.
+the pixel of tap 0, so the lowered matrix is never written: a tile walks a table of offsets, the indirection buffer, over
+the (padded) image. NR counts outputs in vectors, MR those for which a value is broadcast.
+
+Ref: Dukhan 2019, "The Indirect Convolution Algorithm"
 
     filter_tile   vectors over filters, pixels broadcast; any taps, any stride
     line_tile     the same for whole lines of taps: a pixel is broadcast once for all taps that meet it, padding is skipped

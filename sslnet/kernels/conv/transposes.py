@@ -1,4 +1,4 @@
-"""What moves sums and gradients between NCHW and the order of the tiles, filters side by side: through square transposes.
+"""Packing through square transposes: between NCHW and the order of the micro-kernels, filters side by side.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """

@@ -1,4 +1,4 @@
-"""The innermost loops of the weight gradient: sums of some taps held in vector registers while the positions go by.
+"""The micro-kernels of the weight gradient: sums of some taps are held in vector registers while the positions go by.
 
     weight_grad_tile   vectors over filters of dy, pixels of x broadcast
     pixel_grad_tile    vectors over pixels of dy and of x

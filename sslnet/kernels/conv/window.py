@@ -1,4 +1,4 @@
-"""What moves pixels to and from the buffers of the convolutions: planes into padded windows, phases back together.
+"""Packing of pixels: planes into padded windows (the A blocks of the convolutions), phases of outputs back together.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """

@@ -1,4 +1,4 @@
-"""The innermost loops of the fully connected layer: products of few rows (the images) with a large matrix w.
+"""The micro-kernels of the fully connected layer: products of few rows (the images) with a large matrix w.
 
 w is read, or added to, in its own layout, row after row, once: it is too large to be copied for a few images' sake.
 What is small is packed so that a tile reads it in one go.

@@ -1,4 +1,4 @@
-"""What packs the small matrices of the fully connected layer, and brings sums out.
+"""Packing of the fully connected layer: its small matrices into blocks and panels, and sums back to rows.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """

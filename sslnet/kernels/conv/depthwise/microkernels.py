@@ -1,4 +1,4 @@
-"""The innermost loops of depthwise convolutions: every channel plane by itself, vectors along its rows.
+"""The micro-kernels of depthwise convolutions: every channel plane by itself, vectors along its rows.
 
     stencil        planes of outputs: forward, and the gradient of the input
     stencil_sums   sums of products of dy with the source: the gradient of the weights

@@ -1,4 +1,4 @@
-"""Channel planes copied into zero-padded windows, for machines on which loading a part of a vector is slow.
+"""Packing of channel planes into zero-padded windows, for machines on which loading a part of a vector is slow.
 
 A window of one plane is stride_h * stride_w phase planes: (row, column) of the padded plane stands in the phase plane
 (row % stride_h, column % stride_w) at (row // stride_h, column // stride_w), so that the pixels of a vector lie side by side.

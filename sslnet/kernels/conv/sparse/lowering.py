@@ -1,4 +1,4 @@
-"""What brings pixels to the products of convolutions with zeros, and results to where they belong.
+"""Packing of pixels for convolutions with zeros: rows of the lowered matrix, and results back to where they belong.
 
     lower_taps    the pixels that each tap meets, side by side: a row of the lowered matrix a tap
     lower_same    the same where a tap is one shift of the whole plane

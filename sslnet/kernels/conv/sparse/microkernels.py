@@ -1,4 +1,4 @@
-"""The innermost loops of convolutions with zeros.
+"""The micro-kernels of convolutions with zeros.
 
     kept_tile     vectors over filters, pixels broadcast where they lie, to scattered output channels
     panel_tile    vectors over pixels, weights broadcast, from a lowered matrix to scattered output channels

@@ -1,4 +1,4 @@
-"""What moves pixels and weights into Winograd's domain and back, a vector of channels or filters at a time.
+"""The micro-kernels of Winograd's method: into its domain and back, a vector of channels or filters at a time.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
