@@ -50,7 +50,7 @@ def load_transposed(unit: VectorUnit) -> int:
     def load(dy, dy_step, filters, pixels, target, padded):
         for f in range(0, padded, lanes):
             for p in range(0, pixels, lanes):
-                _load_transposed(
+                load_square(
                     lanes, dy + f * dy_step + p * 4, dy_step, target + (p * padded + f) * 4, padded * 4,
                     pixels - p, filters - f,
                 )  # fmt: skip
@@ -146,7 +146,7 @@ def _store_transposed(builder, lanes, source, source_step, target, target_step, 
 
 
 @instructions
-def _load_transposed(builder, lanes, source, source_step, target, target_step, columns, rows):
+def load_square(builder, lanes, source, source_step, target, target_step, columns, rows):
     """The first rows rows and columns columns of a square of source, zero beyond, transposed and stored whole."""
     square = _part_of_square(builder, lanes, source, source_step, columns, rows)
     for i, values in enumerate(vec.transpose(builder, square)):

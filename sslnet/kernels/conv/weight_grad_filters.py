@@ -156,7 +156,8 @@ class WeightGradEngine:
     ) -> None:
         _run_images(
             i0, i1, t0, t1, self.numbers, self.line_offsets, self.line_places, self.line_rows,
-            scratch_address("conv window", self.window_size), scratch_address("conv dy", self.dy_size), address(sums), address(bias_sums), x, dy,
+            scratch_address("conv window", self.window_size), scratch_address("conv dy", self.dy_size), address(sums),
+            address(bias_sums), x, dy,
         )  # fmt: skip
 
     def _lines(self, taps: Pass) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

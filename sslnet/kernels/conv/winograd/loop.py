@@ -151,8 +151,8 @@ class WinogradEngine:
             most_tiles=most_tiles, v_position=v_position, product_position=product_position,
             weight_position=self.weight_position, stage_columns=stage_columns, relu=relu, backward=backward,
             stage=stage_rows(unit), enter=transform(unit, INPUT, tile.m, r), multiply=products[0],
-            multiply_rest=products[1], leave=transform(unit, OUTPUT, tile.m, r), store=store_tile(unit), load_weights=load_transposed(unit),
-            enter_weights=transform(unit, WEIGHTS, tile.m, r),
+            multiply_rest=products[1], leave=transform(unit, OUTPUT, tile.m, r), store=store_tile(unit),
+            load_weights=load_transposed(unit), enter_weights=transform(unit, WEIGHTS, tile.m, r),
         )  # fmt: skip
 
     @cached_property

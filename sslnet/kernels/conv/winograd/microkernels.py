@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sslnet.kernels.conv.transposes import _load_transposed
+from sslnet.kernels.conv.transposes import load_square
 from sslnet.kernels.conv.winograd.matrices import OUTPUT, apply, matrix_of
 from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
@@ -37,7 +37,7 @@ def stage_rows(unit: VectorUnit) -> int:
                 filled = -first_column
                 _zeros(lanes, line, filled)
                 for column in range(0, min(width, columns - filled), lanes):
-                    _load_transposed(
+                    load_square(
                         lanes, source + (own * width + column) * 4, channel_step,
                         line + (filled + column) * size, size, width - column, channels,
                     )  # fmt: skip
