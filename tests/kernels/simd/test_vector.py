@@ -14,7 +14,7 @@ from sslnet.kernels.simd import vector as vec
 from sslnet.kernels.simd.tile import instructions
 from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # One convolution forward, or with "all" one of each kind, and what they compute: ones times ones.
 SCRIPT = """
