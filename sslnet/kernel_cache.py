@@ -61,10 +61,10 @@ def open_folder(named: str) -> Path:
     raises OSError where no folder can be made
     """
     name = PREFIX + source_digest()
-    if named:
+    for base in [Path(named).absolute()] * bool(named) + [default_base()]:
         with contextlib.suppress(OSError):
-            return _open(Path(named) / name)
-    return _open(default_base() / name)
+            return _open(base / name)
+    return _open(_own_temporary_folder() / name)
 
 
 def default_base() -> Path:

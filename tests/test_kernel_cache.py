@@ -62,6 +62,14 @@ def test_folder_that_was_named_is_taken_where_it_can_be_made(nowhere: Path) -> N
     assert kernel_cache.open_folder(str(nowhere / "file")).parent == nowhere / f"sslnet-kernels-{os.geteuid()}"
 
 
+def test_temporary_files_are_the_last_resort_where_a_folder_cannot_be_made_after_all(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nowhere / "file").touch()
+    monkeypatch.setattr(kernel_cache, "default_base", lambda: nowhere / "file")
+    assert kernel_cache.open_folder("").parent == nowhere / f"sslnet-kernels-{os.geteuid()}"
+
+
 def test_temporary_folder_is_the_same_in_every_run_and_of_this_user_alone(nowhere: Path) -> None:
     folder = kernel_cache.default_base()
     assert kernel_cache.default_base() == folder
@@ -137,6 +145,19 @@ def test_digest_is_of_the_files_that_compiled_code_can_contain(tmp_path: Path) -
     assert kernel_cache.source_digest(tmp_path) == before
     (tmp_path / "kernels" / "new.py").touch()
     assert kernel_cache.source_digest(tmp_path) != before
+
+
+def test_functions_of_other_numbers_share_no_index() -> None:
+    from sslnet.kernels.runtime.compiler import KernelLocator
+
+    def name(number: int) -> str:
+        def tile() -> int:
+            return number
+
+        return KernelLocator(tile, Path("kernels/simd/tile.py")).get_disambiguator()
+
+    assert name(1) == name(1)
+    assert name(1) != name(2)
 
 
 # -- folders of other states ----------------------------------------------------------------------------------------------
