@@ -107,17 +107,17 @@ def meetings_of(
     return meetings
 
 
-def _first_sums(builder, width, vectors, pixels, sums, start):
+def _first_sums(builder, lanes, vectors, pixels, sums, start):
     """The sums a tile of filters begins with: the vectors at start for every pixel, or what it left when start is 0."""
-    size = 4 * width
+    size = 4 * lanes
 
     def fresh():
-        return [vec.load(builder, width, vec.offset(builder, start, v * size)) for v in range(vectors)] * pixels
+        return [vec.load(builder, lanes, vec.offset(builder, start, v * size)) for v in range(vectors)] * pixels
 
     def held():
-        return [vec.load(builder, width, vec.offset(builder, sums, i * size), size) for i in range(vectors * pixels)]
+        return [vec.load(builder, lanes, vec.offset(builder, sums, i * size), size) for i in range(vectors * pixels)]
 
-    return vec.either(builder, builder.icmp_signed("!=", start, I64(0)), fresh, held, vec.vector_type(width))
+    return vec.either(builder, builder.icmp_signed("!=", start, I64(0)), fresh, held, vec.vector_type(lanes))
 
 
 @tile

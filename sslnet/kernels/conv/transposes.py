@@ -207,19 +207,19 @@ def _store_at_place(builder, values, where, target, target_step):
         vec.store(builder, values, builder.add(target, builder.mul(place, target_step)))
 
 
-def _part_of_square(builder, width, source, source_step, columns, rows):
+def _part_of_square(builder, lanes, source, source_step, columns, rows):
     """Rows of a square as vectors; nothing beyond columns and rows is read."""
-    whole = builder.and_(builder.icmp_signed(">=", rows, I64(width)), builder.icmp_signed(">=", columns, I64(width)))
+    whole = builder.and_(builder.icmp_signed(">=", rows, I64(lanes)), builder.icmp_signed(">=", columns, I64(lanes)))
 
     def full():
-        return [vec.load(builder, width, vec.line(builder, source, source_step, i)) for i in range(width)]
+        return [vec.load(builder, lanes, vec.line(builder, source, source_step, i)) for i in range(lanes)]
 
     def part():
         square = []
-        for i in range(width):
+        for i in range(lanes):
             counted = builder.select(builder.icmp_signed("<", I64(i), rows), columns, I64(0))
-            mask = vec.first_lanes(builder, width, counted)
-            square.append(vec.masked_load(builder, width, vec.line(builder, source, source_step, i), mask))
+            mask = vec.first_lanes(builder, lanes, counted)
+            square.append(vec.masked_load(builder, lanes, vec.line(builder, source, source_step, i), mask))
         return square
 
-    return vec.either(builder, whole, full, part, vec.vector_type(width))
+    return vec.either(builder, whole, full, part, vec.vector_type(lanes))

@@ -15,29 +15,9 @@ from sslnet.kernels.simd.vector import I64
 
 @tile
 def weight_grad_tile(
-    builder,
-    lanes,
-    dy,
-    images,
-    dy_step,
-    x_step,
-    rows,
-    row_bytes,
-    columns,
-    x,
-    row_step,
-    line_offsets,
-    line_places,
-    sums,
-    *,
-    vectors,
-    lines,
-    taps,
-    step,
-    dilation,
-    left,
-    right,
-):
+    builder, lanes, dy, images, dy_step, x_step, rows, row_bytes, columns, x, row_step, line_offsets, line_places,
+    sums, *, vectors, lines, taps, step, dilation, left, right,
+):  # fmt: skip
     """sums[line, tap, filters] += sum over (image, row, column) of dy[.., filters] * x[line, .., tap].
 
     dy              (images, rows, columns, vectors * lanes), aligned; dy_step from one image to the next, row_bytes from one

@@ -164,77 +164,73 @@ def _gradient(c0, c1, thread, numbers, x, dy, dx, table, gamma, beta, through, r
 
 
 @tile
-def moments(builder, lanes, x, step, rows, values, found):
+def moments(b, lanes, x, step, rows, values, found):
     """found[4], found[5] = sum of x - found[0], and of its square."""
-    b, width = builder, lanes
-    mean = vec.broadcast(b, width, found)
+    mean = vec.broadcast(b, lanes, found)
 
     def add(loaded, mask, sums):
         v = b.fsub(loaded[0], mean)
         if mask is not None:
-            v = b.select(mask, v, vec.zeros(width))
+            v = b.select(mask, v, vec.zeros(lanes))
         return [b.fadd(sums[0], v), vec.multiply_add(b, v, v, sums[1])]
 
-    _store_sums(b, width, found, _sum_rows(b, width, [x], step, rows, values, add))
+    _store_sums(b, lanes, found, _sum_rows(b, lanes, [x], step, rows, values, add))
 
 
 @tile
-def affine(builder, lanes, x, y, step, rows, values, found, relu):
+def affine(b, lanes, x, y, step, rows, values, found, relu):
     """y = factor (x - mean) + shift, then ReLU."""
-    b, width = builder, lanes
-    mean, factor, shift = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in range(3))
-    least = vec.least_value(b, width, relu)
+    mean, factor, shift = (vec.broadcast(b, lanes, vec.offset(b, found, 4 * i)) for i in range(3))
+    least = vec.least_value(b, lanes, relu)
 
     def value(loaded):
         return vec.at_least(b, vec.multiply_add(b, b.fsub(loaded[0], mean), factor, shift), least)
 
-    _map_rows(b, width, [x], y, step, rows, values, value)
+    _map_rows(b, lanes, [x], y, step, rows, values, value)
 
 
 @tile
-def grad_sums(builder, lanes, x, dy, step, rows, values, found, relu):
+def grad_sums(b, lanes, x, dy, step, rows, values, found, relu):
     """found[4], found[5] = sum of dz, and of dz (x - mean)."""
-    b, width = builder, lanes
-    above = _positive_part(b, width, found, relu)
+    above = _positive_part(b, lanes, found, relu)
 
     def add(loaded, mask, sums):
         v, dz = above(*loaded)
         # Behind the end of a row dz is 0.
         return [b.fadd(sums[0], dz), vec.multiply_add(b, v, dz, sums[1])]
 
-    _store_sums(b, width, found, _sum_rows(b, width, [x, dy], step, rows, values, add))
+    _store_sums(b, lanes, found, _sum_rows(b, lanes, [x, dy], step, rows, values, add))
 
 
 @tile
-def grad(builder, lanes, x, dy, dx, step, rows, values, found, relu):
+def grad(b, lanes, x, dy, dx, step, rows, values, found, relu):
     """dx = found[5] (dz - level - slope (x - mean)), level = found[3], slope = found[4]."""
-    b, width = builder, lanes
-    factor, level, slope = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in (5, 3, 4))
-    downhill = b.fsub(vec.zeros(width), slope)
-    above = _positive_part(b, width, found, relu)
+    factor, level, slope = (vec.broadcast(b, lanes, vec.offset(b, found, 4 * i)) for i in (5, 3, 4))
+    downhill = b.fsub(vec.zeros(lanes), slope)
+    above = _positive_part(b, lanes, found, relu)
 
     def value(loaded):
         v, dz = above(*loaded)
         return b.fmul(factor, vec.multiply_add(b, v, downhill, b.fsub(dz, level)))
 
-    _map_rows(b, width, [x, dy], dx, step, rows, values, value)
+    _map_rows(b, lanes, [x, dy], dx, step, rows, values, value)
 
 
-def _positive_part(b: Any, width: int, found: Any, relu: Any) -> Any:
+def _positive_part(b: Any, lanes: int, found: Any, relu: Any) -> Any:
     """(x, dy) -> x - mean, and dy where factor (x - mean) + shift, rounded as ``affine`` does, is positive; dy without ReLU."""
-    mean, factor, shift = (vec.broadcast(b, width, vec.offset(b, found, 4 * i)) for i in range(3))
-    least = vec.least_value(b, width, relu)
+    mean, factor, shift = (vec.broadcast(b, lanes, vec.offset(b, found, 4 * i)) for i in range(3))
+    least = vec.least_value(b, lanes, relu)
 
     def above(x, dy):
         v = b.fsub(x, mean)
         # Not a number counts as positive: it goes on into the gradient.
         positive = b.fcmp_unordered(">", vec.multiply_add(b, v, factor, shift), least)
-        return v, b.select(positive, dy, vec.zeros(width))
+        return v, b.select(positive, dy, vec.zeros(lanes))
 
     return above
 
 
-def _sum_rows(b: Any, width: int, arrays: list[Any], step: Any, rows: Any, values: Any, add: Any) -> list[Any]:
+def _sum_rows(b: Any, lanes: int, arrays: list[Any], step: Any, rows: Any, values: Any, add: Any) -> list[Any]:
     """Two vectors of sums over all values; add(vectors of the arrays, mask or None, sums) -> sums."""
 
     def turn(many):
@@ -242,13 +238,13 @@ def _sum_rows(b: Any, width: int, arrays: list[Any], step: Any, rows: Any, value
             places, sums = state[: len(arrays)], state[len(arrays) :]
             following = list(sums)
             for i in range(many):
-                loaded = [vec.load(b, width, vec.offset(b, place, 4 * width * i)) for place in places]
+                loaded = [vec.load(b, lanes, vec.offset(b, place, 4 * lanes * i)) for place in places]
                 following[2 * i : 2 * i + 2] = add(loaded, None, sums[2 * i : 2 * i + 2])
-            return [*(vec.offset(b, place, 4 * width * many) for place in places), *following]
+            return [*(vec.offset(b, place, 4 * lanes * many) for place in places), *following]
 
         return one
 
-    in_turn, left, rest, mask = _parts(b, width, values)
+    in_turn, left, rest, mask = _parts(b, lanes, values)
 
     def row(state):
         starts = state[: len(arrays)]
@@ -257,13 +253,13 @@ def _sum_rows(b: Any, width: int, arrays: list[Any], step: Any, rows: Any, value
         places, sums = now[: len(arrays)], now[len(arrays) :]
 
         def tail():
-            loaded = [vec.masked_load(b, width, place, mask) for place in places]
+            loaded = [vec.masked_load(b, lanes, place, mask) for place in places]
             return add(loaded, mask, sums[:2])
 
-        last = vec.either(b, b.icmp_signed(">", rest, I64(0)), tail, lambda: sums[:2], vec.vector_type(width))
+        last = vec.either(b, b.icmp_signed(">", rest, I64(0)), tail, lambda: sums[:2], vec.vector_type(lanes))
         return [*(b.add(start, step) for start in starts), *last, *sums[2:]]
 
-    sums = vec.counted_loop(b, rows, [*arrays, *[vec.zeros(width)] * 2 * UNROLLED], row)[len(arrays) :]
+    sums = vec.counted_loop(b, rows, [*arrays, *[vec.zeros(lanes)] * 2 * UNROLLED], row)[len(arrays) :]
     while len(sums) > 2:
         half = len(sums) // 2
         sums = [b.fadd(one, other) for one, other in zip(sums[:half], sums[half:])]
@@ -271,44 +267,44 @@ def _sum_rows(b: Any, width: int, arrays: list[Any], step: Any, rows: Any, value
 
 
 def _map_rows(
-    b: Any, width: int, arrays: list[Any], target: Any, step: Any, rows: Any, values: Any, value: Any
+    b: Any, lanes: int, arrays: list[Any], target: Any, step: Any, rows: Any, values: Any, value: Any
 ) -> None:
     """target = value(vectors of the arrays), everywhere."""
 
     def turn(many):
         def one(state):
             for i in range(many):
-                loaded = [vec.load(b, width, vec.offset(b, place, 4 * width * i)) for place in state[:-1]]
-                vec.store(b, value(loaded), vec.offset(b, state[-1], 4 * width * i))
-            return [vec.offset(b, place, 4 * width * many) for place in state]
+                loaded = [vec.load(b, lanes, vec.offset(b, place, 4 * lanes * i)) for place in state[:-1]]
+                vec.store(b, value(loaded), vec.offset(b, state[-1], 4 * lanes * i))
+            return [vec.offset(b, place, 4 * lanes * many) for place in state]
 
         return one
 
-    in_turn, left, rest, mask = _parts(b, width, values)
+    in_turn, left, rest, mask = _parts(b, lanes, values)
 
     def row(starts):
         now = vec.counted_loop(b, in_turn, starts, turn(UNROLLED))
         now = vec.counted_loop(b, left, now, turn(1))
         with b.if_then(b.icmp_signed(">", rest, I64(0))):
-            loaded = [vec.masked_load(b, width, place, mask) for place in now[:-1]]
+            loaded = [vec.masked_load(b, lanes, place, mask) for place in now[:-1]]
             vec.masked_store(b, value(loaded), now[-1], mask)
         return [b.add(start, step) for start in starts]
 
     vec.counted_loop(b, rows, [*arrays, target], row)
 
 
-def _parts(b: Any, width: int, values: Any) -> tuple[Any, Any, Any, Any]:
+def _parts(b: Any, lanes: int, values: Any) -> tuple[Any, Any, Any, Any]:
     """A row in turns of UNROLLED vectors, single vectors, and a rest of values with its mask."""
-    vectors = b.sdiv(values, I64(width))
-    rest = b.srem(values, I64(width))
+    vectors = b.sdiv(values, I64(lanes))
+    rest = b.srem(values, I64(lanes))
     return (
         b.sdiv(vectors, I64(UNROLLED)),
         b.srem(vectors, I64(UNROLLED)),
         rest,
-        vec.first_lanes(b, width, rest),
+        vec.first_lanes(b, lanes, rest),
     )
 
 
-def _store_sums(b: Any, width: int, found: Any, sums: list[Any]) -> None:
+def _store_sums(b: Any, lanes: int, found: Any, sums: list[Any]) -> None:
     for i, total in enumerate(sums):
         b.store(vec.sum_lanes(b, total), vec.at(b, vec.offset(b, found, 16 + 4 * i), vec.F32))

@@ -276,10 +276,10 @@ def _each_row(builder, rows, line, line_step, target, target_step, read):
     vec.counted_loop(builder, rows, [line, target], row)
 
 
-def _between(builder, width, low, high, first):
+def _between(builder, lanes, low, high, first):
     """The mask of the lanes i with low <= first + i < high."""
-    below = vec.first_lanes(builder, width, builder.sub(low, I64(first)))
-    return builder.and_(builder.not_(below), vec.first_lanes(builder, width, builder.sub(high, I64(first))))
+    below = vec.first_lanes(builder, lanes, builder.sub(low, I64(first)))
+    return builder.and_(builder.not_(below), vec.first_lanes(builder, lanes, builder.sub(high, I64(first))))
 
 
 def _inside(builder, low, high, i, step):
@@ -288,12 +288,12 @@ def _inside(builder, low, high, i, step):
     return builder.and_(builder.icmp_signed(">=", at, low), builder.icmp_signed("<", at, high)), at
 
 
-def _strided_reader(builder, width, low, high, step):
+def _strided_reader(builder, lanes, low, high, step):
     """Reads the lanes one by one, those inside."""
 
     def read(source):
-        result = vec.zeros(width)
-        for i in range(width):
+        result = vec.zeros(lanes)
+        for i in range(lanes):
             inside, at = _inside(builder, low, high, i, step)
             place = builder.add(source, builder.mul(at, I64(4)))
             (value,) = vec.either(
@@ -309,9 +309,9 @@ def _strided_reader(builder, width, low, high, step):
     return read
 
 
-def _add_strided(builder, width, values, line, low, high, left, step):
+def _add_strided(builder, lanes, values, line, low, high, left, step):
     """Adds the lanes one by one, those inside."""
-    for i in range(width):
+    for i in range(lanes):
         inside, at = _inside(builder, low, high, i, step)
         counted = builder.and_(inside, builder.icmp_signed("<", I64(i), left))
         with builder.if_then(counted):

@@ -20,31 +20,9 @@ from sslnet.kernels.simd.vector import I64
 
 @tile
 def kept_tile(
-    builder,
-    lanes,
-    weights,
-    weights_step,
-    offsets,
-    spans,
-    x,
-    bias,
-    targets,
-    y,
-    left,
-    relu,
-    ahead,
-    ahead_step,
-    out,
-    out_step,
-    *,
-    vectors,
-    pixels,
-    step,
-    taps,
-    spacing,
-    low,
-    high,
-):
+    builder, lanes, weights, weights_step, offsets, spans, x, bias, targets, y, left, relu, ahead, ahead_step, out,
+    out_step, *, vectors, pixels, step, taps, spacing, low, high,
+):  # fmt: skip
     """y[target of filter, pixel] = bias[filter] + sum over taps of weights[tap, filter] * x[tap's offset, pixel], then ReLU.
 
     weights     (vectors, all taps, lanes), weights_step from one vector to the next, aligned
@@ -72,7 +50,7 @@ def kept_tile(
             vec.prefetch(builder, ahead, second_level=True)
             vec.prefetch(builder, out, to_write=True)
             pixel = builder.add(x, builder.load(vec.at(builder, o, I64)))
-            lines = [builder.add(w, builder.mul(weights_step, I64(v))) if v else w for v in range(vectors)]
+            lines = [vec.line(builder, w, weights_step, v) for v in range(vectors)]
             weight = [vec.load(builder, lanes, line, size) for line in lines]
             for p in met:
                 value = vec.broadcast(builder, lanes, vec.offset(builder, pixel, 4 * p * step))
@@ -186,11 +164,11 @@ def dot_tile(builder, lanes, dy, dy_step, col, col_step, vectors, sums, sums_ste
             builder.store(builder.fadd(builder.load(place), total), place)
 
 
-def _store_line(builder, width, values, target, whole, mask):
+def _store_line(builder, lanes, values, target, whole, mask):
     """Vectors side by side, the last one whole or as the mask says."""
     for v, value in enumerate(values[:-1]):
-        vec.store(builder, value, vec.offset(builder, target, 4 * width * v))
-    place = vec.offset(builder, target, 4 * width * (len(values) - 1))
+        vec.store(builder, value, vec.offset(builder, target, 4 * lanes * v))
+    place = vec.offset(builder, target, 4 * lanes * (len(values) - 1))
     with builder.if_else(whole) as (full, part):
         with full:
             vec.store(builder, values[-1], place)
@@ -198,24 +176,24 @@ def _store_line(builder, width, values, target, whole, mask):
             vec.masked_store(builder, values[-1], place, mask)
 
 
-def _scatter_square(builder, width, columns, places, target, left):
+def _scatter_square(builder, lanes, columns, places, target, left):
     """Vectors of which each is a pixel of all filters, stored as rows of pixels: each filter's at its distance from target."""
     count = len(columns)
-    square = vec.transpose(builder, [*columns, *[vec.zeros(width)] * (width - count)])
-    mask = ir.Constant(ir.VectorType(vec.I1, width), [i < count for i in range(width)])
+    square = vec.transpose(builder, [*columns, *[vec.zeros(lanes)] * (lanes - count)])
+    mask = ir.Constant(ir.VectorType(vec.I1, lanes), [i < count for i in range(lanes)])
 
     def put(f):
         place = builder.add(target, builder.load(vec.at(builder, vec.offset(builder, places, 8 * f), I64)))
-        if count == width:
+        if count == lanes:
             vec.store(builder, square[f], place)
         else:
             vec.masked_store(builder, square[f], place, mask)
 
-    with builder.if_else(builder.icmp_signed(">=", left, I64(width))) as (all_filters, some):
+    with builder.if_else(builder.icmp_signed(">=", left, I64(lanes))) as (all_filters, some):
         with all_filters:
-            for f in range(width):
+            for f in range(lanes):
                 put(f)
         with some:
-            for f in range(width):
+            for f in range(lanes):
                 with builder.if_then(builder.icmp_signed("<", I64(f), left)):
                     put(f)

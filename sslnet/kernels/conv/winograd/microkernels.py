@@ -49,23 +49,9 @@ def stage_rows(unit: VectorUnit) -> int:
 
 @tile
 def transform(
-    builder,
-    lanes,
-    source,
-    source_row,
-    source_column,
-    target,
-    target_row,
-    target_column,
-    count,
-    source_next,
-    target_next,
-    bias,
-    *,
-    kind,
-    m,
-    r,
-):
+    builder, lanes, source, source_row, source_column, target, target_row, target_column, count, source_next,
+    target_next, bias, *, kind, m, r,
+):  # fmt: skip
     """target = M source M^T for squares of vectors, M that of ``kind``; plus the bias when kind is OUTPUT.
 
     source_row, source_column   from one row or column of a square to the next
@@ -74,18 +60,7 @@ def transform(
     """
     matrix = matrix_of(kind, m, r)
     size = 4 * lanes
-    source, source_row, source_column, target, target_row, target_column, count, *steps, bias = (
-        source,
-        source_row,
-        source_column,
-        target,
-        target_row,
-        target_column,
-        count,
-        source_next,
-        target_next,
-        bias,
-    )
+    steps = source_next, target_next
 
     def squares(state):
         lines = _walk(builder, state[0], source_row, len(matrix[0]))
