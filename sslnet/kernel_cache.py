@@ -26,8 +26,8 @@ PACKAGE = Path(__file__).parent
 PREFIX = "sslnet-kernels-"
 KEPT = 3
 """Folders of other states of the sources that stay: those used last."""
-MARKS = (b"numba", b"kernels.runtime.jit")
-"""A file outside kernels/ that holds kernels names one of them."""
+MARKS = (b"numba", b"kernels.runtime.jit", b"kernels.runtime.compiler")
+"""A file outside kernels/ that holds kernels imports one of them."""
 
 _held: list[int] = []
 """Open folders, locked for as long as this process runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,18 @@ def test_digest_is_of_the_files_that_compiled_code_can_contain(tmp_path: Path) -
     assert kernel_cache.source_digest(tmp_path) == before
     (tmp_path / "kernels" / "new.py").touch()
     assert kernel_cache.source_digest(tmp_path) != before
+
+
+def test_whatever_is_compiled_is_part_of_the_digest_and_kept_in_its_folder() -> None:
+    sources = {name for name, _ in kernel_cache.kernel_sources()}
+    for path in kernel_cache.PACKAGE.rglob("*.py"):
+        name, text = path.relative_to(kernel_cache.PACKAGE).as_posix(), path.read_text(encoding="utf-8")
+        if re.search(r"^ *@(\w*kernel|c_function|tile|instructions|intrinsic|overload|njit)\b", text, re.MULTILINE):
+            assert name in sources, f"{name} holds kernels, but they are not compiled again when it has changed"
+        if name != "kernels/runtime/compiler.py":
+            assert "cache=True" not in text, (
+                f"{name}: the decorators of kernels/runtime/compiler.py keep what they compile"
+            )
 
 
 def test_functions_of_other_numbers_share_no_index() -> None:
