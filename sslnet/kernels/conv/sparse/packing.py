@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import address, threads_for
 from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit
@@ -111,7 +111,7 @@ class KeptForward(ABC):
         parallel(self._part, self.units, x, y, most=threads_for(self.multiply_adds))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def pack_kept(weights, groups, columns, order, width, packed, transposed):
     """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for a filter -1 that only fills up.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.cost import FAR_BYTES
 from sslnet.kernels.conv.geometry import ConvGeometry
@@ -21,6 +20,7 @@ from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
 from sslnet.kernels.conv.sparse.packing import KeptForward
 from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -231,7 +231,7 @@ class PixelForward(KeptForward):
         _run_kept(u0, u1, self.numbers, self.groups, self.chunks, self.tiles, col, x, y)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
     """Units u0 .. u1: chunks of the groups of the images."""
     n = numbers[0]
@@ -261,7 +261,7 @@ def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
             call_tile(n.fill, (n.dropped_bias + d * 4, y + integer_at(n.dropped + d * 8), chunk.pixels, n.relu))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def lower(n, image, first, taps, chunk, col, pitch):
     """A chunk of the image lowered for ``taps`` taps from ``first`` on."""
     if n.same:

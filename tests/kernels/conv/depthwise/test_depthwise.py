@@ -14,7 +14,7 @@ from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad
 from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
-from .conv_oracle import (
+from ...conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,

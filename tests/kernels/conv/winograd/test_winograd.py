@@ -17,7 +17,7 @@ from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, OUTPUT, WEIGH
 from sslnet.kernels.conv.winograd.weight_grad import WinogradGradEngine
 from sslnet.kernels.runtime.threads import set_num_threads
 
-from .conv_oracle import (
+from ...conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,

@@ -17,7 +17,7 @@ from sslnet.kernels.conv.reference import ReferenceForward, ReferenceInputGrad, 
 from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.runtime.threads import set_num_threads
 
-from .conv_oracle import (
+from ..conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,

@@ -8,7 +8,7 @@ import pytest
 from sslnet.kernels.conv.plan import ConvGeometry
 from sslnet.kernels.conv.sparse.choose import WAYS, SparseForward, SparseInputGrad
 
-from .conv_oracle import assert_close, naive_forward
+from ...conv_oracle import assert_close, naive_forward
 from .test_conv_sparse import naive_input_grad, operands
 
 G = ConvGeometry(3, 8, 9, 9, 24, 3, 3, pad_h=1, pad_w=1, groups=2)
