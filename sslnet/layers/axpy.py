@@ -14,6 +14,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -91,3 +92,9 @@ class Axpy(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        a, x, y = inputs
+        if bottom[0].num_axes < bottom[1].num_axes:
+            a = graph.node("Unsqueeze", [a, graph.integers(range(bottom[0].num_axes, bottom[1].num_axes))])
+        return [graph.node("Add", [graph.node("Mul", [a, x]), y])]

@@ -29,6 +29,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Span
+from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 from sslnet.prototxt import Definition
 
 Blobs = Sequence[Blob]
@@ -84,6 +85,8 @@ class Layer(ABC):
     """top[0] is a loss (weight 1 unless the prototxt says otherwise) and need not be named."""
     IS_SOURCE: ClassVar[bool] = False
     """Brings data from outside; never needs backward."""
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = ()
+    """Bottoms that hold places in a table: whole numbers from 0 on."""
     DYNAMIC: ClassVar[bool] = False
     """``forward`` may give its tops other shapes; the net then reshapes what follows."""
 
@@ -222,6 +225,25 @@ class Layer(ABC):
     def batch_error(self, message: str, *, hint: str = "") -> BatchError:
         """The error of a batch that holds what the layer cannot use."""
         return BatchError(message, span=self.definition.span(), layer=self.name, hint=hint)
+
+    # -- ONNX --------------------------------------------------------------------------------------------------------
+
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = ()
+    """The operators of ONNX that it is, alone: each is read as this layer, and the first is written."""
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        """Adds nodes that compute the same to a graph; returns the names of their values, one a top.
+
+        inputs   names of the values that the bottoms are; one that is returned needs no node
+        raises   DefinitionError when ONNX has no operators for it
+        """
+        if not self.ONNX:
+            raise self.not_in_onnx(f"a {self.TYPE} layer")
+        return [graph.operator(self.ONNX[0], self.param, inputs)]
+
+    def not_in_onnx(self, what: str) -> DefinitionError:
+        """The error to raise about the layer, or an option of it, that ONNX has no operator for."""
+        return self.error(f"{what} cannot be written as ONNX")
 
     # -- compaction: which channels may go, and what follows from that -----------------------------------------------
 

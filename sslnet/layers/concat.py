@@ -14,6 +14,7 @@ from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis
+from sslnet.layers.onnx import OnnxGraph
 
 
 def copy_rows(i0: int, i1: int, thread: int, source: np.ndarray, target: np.ndarray) -> None:
@@ -95,3 +96,8 @@ class Concat(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.concatenate(bottom) if self._by_channel else np.logical_or.reduce(bottom)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if self.axis == 0:
+            graph.fix_batch(self)
+        return [graph.node("Concat", inputs, axis=self.axis)]

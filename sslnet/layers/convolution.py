@@ -22,7 +22,8 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns
+from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
+from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
 class Convolution(Layer):
@@ -264,3 +265,11 @@ class Convolution(Layer):
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
         """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
         return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        w = self.window
+        if self.kept is None:
+            return convolutions(graph, self, "Conv", inputs, list(w.kernel), [*w.pad, *w.pad])
+        weights, pads = without_border(self.whole_weights(), w)
+        name = graph.param(self, 0, weights, "whole" + "_".join(map(str, pads)))
+        return convolutions(graph, self, "Conv", inputs, list(weights.shape[2:]), pads, name)

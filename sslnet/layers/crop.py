@@ -11,6 +11,7 @@ from typing import ClassVar, final
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
 from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.onnx import OnnxGraph, cut
 
 
 @final
@@ -61,3 +62,7 @@ class Crop(ChannelKeeper):
             bottom[0].diff[self.window] = top[0].diff
         if propagate_down[1]:
             bottom[1].diff[...] = 0
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        parts = [(axis, s.start, s.stop) for axis, s in enumerate(self.window) if s != slice(None)]
+        return [cut(graph, self, inputs[0], bottom[0], parts)]

@@ -24,6 +24,7 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_window
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
 @final
@@ -207,3 +208,7 @@ class Deconvolution(Layer):
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
         """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
         return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        w = self.window
+        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), [*w.pad, *w.pad])

@@ -14,6 +14,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import INT64, OnnxGraph
 
 
 @kernel
@@ -34,6 +35,7 @@ def _scatter(c0, c1, thread, index, dy, dweights):
 @final
 class Embed(Layer):
     TYPE: ClassVar[str] = "Embed"
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (0,)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.embed_param
@@ -100,3 +102,7 @@ class Embed(Layer):
             param.embed_param.num_output = len(top_keep[0])
             blobs = [blob[..., top_keep[0]] for blob in blobs]
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        value = graph.node("Gather", [graph.param(self, 0), graph.node("Cast", inputs, to=INT64)], axis=0)
+        return [graph.node("Add", [value, graph.param(self, 1)]) if len(self.blobs) > 1 else value]

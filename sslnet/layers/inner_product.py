@@ -18,6 +18,7 @@ from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -127,3 +128,18 @@ class InnerProduct(Layer):
     def _top_channels(self, bottom: BoolVector) -> int:
         """Size of the top's channel axis when the sum does not run over the bottom's."""
         return self.num_output if self.axis == 0 else len(bottom)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        x, value = bottom[0], inputs[0]
+        bias = [graph.param(self, 1)] if len(self.blobs) > 1 else []
+        if self.axis == 1:
+            if x.num_axes != 2:
+                value = graph.node("Flatten", [value], axis=1)
+            return [graph.node("Gemm", [value, graph.param(self, 0), *bias], transB=int(not self.transpose))]
+        weights = self.blobs[0].data if self.transpose else self.blobs[0].data.T
+        lead = x.shape[: self.axis]
+        value = graph.reshape(self, value, x.shape, (*lead, weights.shape[0]) if lead else (1, weights.shape[0]))
+        value = graph.node("MatMul", [value, graph.param(self, 0, weights, "matrix")])
+        if bias:
+            value = graph.node("Add", [value, *bias])
+        return [value if lead else graph.reshape(self, value, (), top[0].shape)]

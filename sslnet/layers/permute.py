@@ -14,6 +14,7 @@ from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channels import ChannelKeeper
 from sslnet.layers.concat import copy_rows
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -43,3 +44,8 @@ class Permute(ChannelKeeper):
     @staticmethod
     def _copy(source: np.ndarray, target: np.ndarray) -> None:
         spread(copy_rows, len(target), target[:1].size, source, target)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if self.order[0] != 0:
+            graph.fix_batch(self)
+        return [graph.node("Transpose", inputs, perm=list(self.order))]

@@ -19,6 +19,7 @@ from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis
+from sslnet.layers.onnx import OnnxGraph, spread_operand, spread_param
 
 
 @kernel
@@ -228,3 +229,9 @@ class Scale(Layer):
         if 0 <= axis < (blobs[0].ndim if blobs else 0):
             blobs = [np.take(blob, top_keep[0], axis=axis) for blob in blobs]
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        value = graph.node("Mul", [inputs[0], spread_operand(graph, self, inputs, bottom)])
+        if self.param.scale_param.bias_term:
+            value = graph.node("Add", [value, spread_param(graph, self, bottom[0], 1 if len(bottom) == 1 else 0)])
+        return [value]

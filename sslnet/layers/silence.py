@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -34,3 +35,6 @@ class Silence(Layer):
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
         return [np.zeros_like(channels) for channels in bottom_constant]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return []

@@ -16,6 +16,7 @@ from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis
 from sslnet.layers.concat import concat_axis, copy_rows, cut
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -98,3 +99,10 @@ class Slice(Layer):
             points = np.cumsum([len(keep) for keep in top_keep if len(keep)])[:-1]
             param.slice_param.slice_point[:] = [int(point) for point in points]
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if len(top) == 1:
+            return inputs
+        if self.axis == 0:
+            graph.fix_batch(self)
+        return list(graph.node("Split", [inputs[0], graph.integers(self.sizes)], outputs=len(top), axis=self.axis))

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 from sslnet.kernels.pointwise.softmax import softmax, softmax_gradient
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -37,3 +38,6 @@ class Softmax(Layer):
         if propagate_down[0]:
             y, dy, dx = (a.reshape(self.fold) for a in (top[0].data, top[0].diff, bottom[0].diff))
             softmax_gradient(y, dy, dx)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [graph.node("Softmax", inputs, axis=self.param.softmax_param.axis)]

@@ -9,7 +9,9 @@ from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import sigmoid
+from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxGraph, linear
 
 
 @kernel
@@ -38,3 +40,7 @@ class Swish(Elementwise):
 
     def constants(self) -> tuple[float, ...]:
         return (self.param.swish_param.beta,)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        steep = linear(graph, inputs[0], self.param.swish_param.beta)
+        return [graph.node("Mul", [inputs[0], graph.node("Sigmoid", [steep])])]

@@ -10,6 +10,7 @@ import numpy as np
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -50,3 +51,9 @@ class Tile(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.tile(bottom[0], self.channel_copies)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        repeats = [after // before for before, after in zip(bottom[0].shape, top[0].shape)]
+        if repeats[0] != 1:
+            graph.fix_batch(self)
+        return [graph.node("Tile", [inputs[0], graph.integers(repeats)])]

@@ -11,12 +11,13 @@ Ref: Redmon, Farhadi 2018, YOLOv3; Badrinarayanan, Kendall, Cipolla 2017, SegNet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -110,3 +111,14 @@ class Upsample(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if len(bottom) > 1:
+            raise self.not_in_onnx("Upsample by the places of a MAX pooling")
+        scales = [1, 1, *(after / before for before, after in zip(bottom[0].shape[2:], top[0].shape[2:]))]
+        options: dict[str, Any] = {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        }
+        return [graph.node("Resize", [inputs[0], "", graph.constant(scales)], **options)]
