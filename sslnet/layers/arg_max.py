@@ -20,6 +20,7 @@ from sslnet.layers.onnx import FLOAT, OnnxGraph
 @final
 class ArgMax(Layer):
     TYPE: ClassVar[str] = "ArgMax"
+    KIND: ClassVar[str] = "result"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, x = self.param.argmax_param, bottom[0]

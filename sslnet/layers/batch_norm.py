@@ -88,6 +88,8 @@ def _gradient(r0, r1, thread, x, dy, dx, center, slope, level, factor):
 @final
 class BatchNorm(ChannelWise):
     TYPE: ClassVar[str] = "BatchNorm"
+    CHANNELS: ClassVar[str] = "are handed on, with their parameters"
+    KIND: ClassVar[str] = "norm"
     IN_PLACE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -18,6 +18,10 @@ from sslnet.layers.onnx import INT64, OnnxGraph
 @final
 class BatchReindex(ChannelKeeper):
     TYPE: ClassVar[str] = "BatchReindex"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (1,)
 

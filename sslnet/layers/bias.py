@@ -38,6 +38,8 @@ def _add(i0, i1, thread, bias, y):
 @final
 class Bias(ChannelWise):
     TYPE: ClassVar[str] = "Bias"
+    CHANNELS: ClassVar[str] = "are handed on, with their parameters; a second bottom keeps all"
+    KIND: ClassVar[str] = "norm"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 

@@ -42,7 +42,15 @@ def concat_axis(layer: Layer, blob: Blob, param: Any, field: str, legacy: str) -
 @final
 class Concat(Layer):
     TYPE: ClassVar[str] = "Concat"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"axis {param.concat_param.axis}" if param.concat_param.axis != 1 else ""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         first = bottom[0]

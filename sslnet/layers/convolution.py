@@ -20,7 +20,7 @@ from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_window
+from sslnet.layers.axes import axis_of, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
 from sslnet.layers.onnx import OnnxGraph, convolutions
@@ -28,9 +28,22 @@ from sslnet.layers.onnx import OnnxGraph, convolutions
 
 class Convolution(Layer):
     TYPE: ClassVar[str] = "Convolution"
+    KIND: ClassVar[str] = "convolution"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    DEFAULT_GROUP: ClassVar[str] = "FILTER"
+    LOW_RANK: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = (
+        "filters and inputs go, constants are taken in; of several groups whole ones; along another axis, or with several "
+        "bottoms, all stay"
+    )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
     EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{window_words(param.convolution_param)} · {param.convolution_param.num_output} filters"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.convolution_param
@@ -190,6 +203,19 @@ class Convolution(Layer):
         """The weights (num_output, C / group, kernel ...), zero at the columns that are not kept. Not to be written to."""
         weights = self.blobs[0].data
         return weights if self.kept is None else expand_columns(weights, self.kept, self.whole_shape)
+
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"FILTER": (1, 1)}
+        rows, plane = self._group_filters, prod(self.blobs[0].shape[2:])
+        columns = prod(self.blobs[0].shape[1:])
+        return {"FILTER": (1, columns), "CHANNEL": (rows, plane), "SHAPE": (rows, 1), "FILTER_2D": (1, plane)}
+
+    def weights_by_channel(self) -> np.ndarray | None:
+        """None with several groups, each of which has channels of its own."""
+        return self.whole_weights().reshape(self.num_output, self.channels, -1) if self.group == 1 else None
 
     # -- compaction ----------------------------------------------------------------------------------------------------
     #

@@ -17,6 +17,10 @@ from sslnet.layers.onnx import OnnxGraph, cut
 @final
 class Crop(ChannelKeeper):
     TYPE: ClassVar[str] = "Crop"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -9,7 +9,7 @@ Ref: Srivastava et al. 2014
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -41,7 +41,12 @@ def _apply_in_place(i0, i1, thread, y, key, threshold, scale):
 @final
 class Dropout(ChannelWise):
     TYPE: ClassVar[str] = "Dropout"
+    KIND: ClassVar[str] = "activation"
     IN_PLACE: ClassVar[bool] = True
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.dropout_param.dropout_ratio:g}"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         ratio = self.param.dropout_param.dropout_ratio

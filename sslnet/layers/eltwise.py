@@ -37,7 +37,13 @@ def _quotient_gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class Eltwise(Layer):
     TYPE: ClassVar[str] = "Eltwise"
+    CHANNELS: ClassVar[str] = "go from all bottoms and the top"
+    KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, None)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return pb.EltwiseParameter.EltwiseOp.Name(param.eltwise_param.operation).lower()
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.eltwise_param

@@ -35,7 +35,15 @@ def _scatter(c0, c1, thread, index, dy, dweights):
 @final
 class Embed(Layer):
     TYPE: ClassVar[str] = "Embed"
+    KIND: ClassVar[str] = "connected"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = "columns of the table, for inputs along one axis"
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (0,)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.embed_param.input_dim} words, {param.embed_param.num_output} outputs"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.embed_param
@@ -81,6 +89,14 @@ class Embed(Layer):
         if len(self.blobs) > 1 and self.param_propagate_down[1]:
             bias = self.blobs[1].diff
             bias += dy.sum(axis=0)
+
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"OUTPUT_NEURON": (1, 1)}
+        rows, columns = self.blobs[0].shape
+        return {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns)}
 
     # -- compaction: the columns of the table are channels where the inputs lie along one axis -------------------------------
 

@@ -24,6 +24,16 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class InnerProduct(Layer):
     TYPE: ClassVar[str] = "InnerProduct"
+    KIND: ClassVar[str] = "connected"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    DEFAULT_GROUP: ClassVar[str] = "OUTPUT_NEURON"
+    LOW_RANK: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = "outputs and inputs go, constants are taken in; along another axis all stay"
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.inner_product_param.num_output} outputs"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.inner_product_param
@@ -85,6 +95,23 @@ class InnerProduct(Layer):
         """The weights, or their diff, as (num_output, K)."""
         return array.T if self.transpose else array
 
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"OUTPUT_NEURON": (1, 1)}
+        rows, columns = self.blobs[0].shape
+        if self.transpose:
+            tiles = {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns), "CHANNEL": (self.channel_size, columns)}
+        else:
+            tiles = {"OUTPUT_NEURON": (1, columns), "INPUT_NEURON": (rows, 1), "CHANNEL": (rows, self.channel_size)}
+        if self.axis != 1:  # what it reads are not the channels of its bottom
+            del tiles["CHANNEL"]
+        return tiles
+
+    def weights_by_channel(self) -> np.ndarray:
+        return self._weights(self.blobs[0].data).reshape(self.num_output, -1, self.channel_size)
+
     # -- compaction: a bottom channel is channel_size columns, a top channel one row -----------------------------------
 
     SHRINKS: ClassVar[bool] = True
@@ -109,7 +136,7 @@ class InnerProduct(Layer):
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         if self.axis != 1:
             return param, blobs
-        by_channel = self._by_channel()[top_keep[0]][:, bottom_keep[0]]
+        by_channel = self.weights_by_channel()[top_keep[0]][:, bottom_keep[0]]
         weights = by_channel.reshape(len(by_channel), -1)
         bias = blobs[1][top_keep[0]] if len(blobs) > 1 else None
         param.inner_product_param.num_output = len(top_keep[0])
@@ -117,13 +144,9 @@ class InnerProduct(Layer):
         weights = np.ascontiguousarray(weights.T if self.transpose else weights)
         return param, [weights] if bias is None else [weights, bias]
 
-    def _by_channel(self) -> np.ndarray:
-        """Weights as (num_output, bottom channels, values of a channel)."""
-        return self._weights(self.blobs[0].data).reshape(self.num_output, -1, self.channel_size)
-
     def _uses(self) -> np.ndarray:
         """(num_output, bottom channels) bool: whether the output has a weight on the channel."""
-        return (self._by_channel() != 0).any(axis=2)
+        return (self.weights_by_channel() != 0).any(axis=2)
 
     def _top_channels(self, bottom: BoolVector) -> int:
         """Size of the top's channel axis when the sum does not run over the bottom's."""

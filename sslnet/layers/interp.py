@@ -54,6 +54,7 @@ def _gradient(p0, p1, thread, dx, dy, row, down, column, right):
 @final
 class Interp(ChannelWise):
     TYPE: ClassVar[str] = "Interp"
+    KIND: ClassVar[str] = "pooling"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.interp_param

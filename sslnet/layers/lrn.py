@@ -170,6 +170,12 @@ def _within_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
 @final
 class LRN(ChannelWise):
     TYPE: ClassVar[str] = "LRN"
+    CHANNELS: ClassVar[str] = "are handed on within channels; across them all stay"
+    KIND: ClassVar[str] = "norm"
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"size {param.lrn_param.local_size}"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.lrn_param

@@ -54,6 +54,8 @@ def _gradient(r0, r1, thread, x, dy, dx, mean, factor, normalize):
 @final
 class MVN(ChannelWise):
     TYPE: ClassVar[str] = "MVN"
+    CHANNELS: ClassVar[str] = "are handed on within channels; across them all stay"
+    KIND: ClassVar[str] = "norm"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]

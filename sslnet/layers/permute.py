@@ -20,6 +20,10 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
+    CHANNELS: ClassVar[str] = (
+        "are handed on while images stay apart, and channels, or what each of them becomes, stay in their order"
+    )
+    KIND: ClassVar[str] = "join"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, order = bottom[0], list(self.param.permute_param.order)

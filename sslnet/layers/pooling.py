@@ -15,7 +15,7 @@ Ref: Zeiler, Fergus 2013 (stochastic)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from sslnet.kernels.pointwise.pooling import (
 )
 from sslnet.kernels.runtime.counter_rng import draw_key
 from sslnet.kernels.runtime.jit import spread
+from sslnet.layers.axes import times, unusual
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
@@ -41,7 +42,19 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Pooling(ChannelWise):
     TYPE: ClassVar[str] = "Pooling"
+    KIND: ClassVar[str] = "pooling"
     TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        window = param.pooling_param
+        method = pb.PoolingParameter.PoolMethod.Name(window.pool).lower()
+        if window.global_pooling:
+            return f"{method}, global"
+        words = [f"{method} {times([window.kernel_h, window.kernel_w] if window.kernel_h else [window.kernel_size])}"]
+        stride = [window.stride_h, window.stride_w] if window.stride_h else [window.stride]
+        pad = [window.pad_h, window.pad_w] if window.pad_h or window.pad_w else [window.pad]
+        return ", ".join([*words, *unusual(stride=(stride, 1), pad=(pad, 0))])
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.pooling_param

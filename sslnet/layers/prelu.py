@@ -82,6 +82,7 @@ def _slope_gradient(c0, c1, thread, x, dy, total):
 @final
 class PReLU(ChannelWise):
     TYPE: ClassVar[str] = "PReLU"
+    KIND: ClassVar[str] = "activation"
     IN_PLACE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -55,6 +55,10 @@ def _gradient(n0, n1, thread, x, dy, dx, operation, coeff):
 @final
 class Reduction(ChannelKeeper):
     TYPE: ClassVar[str] = "Reduction"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "result"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.reduction_param

@@ -17,6 +17,11 @@ from sslnet.layers.onnx import OnnxGraph
 class Regroup(Layer, ABC):
     """Top and bottom are one array, in data and diff: forward and backward have nothing to do."""
 
+    CHANNELS: ClassVar[str] = (
+        "are handed on while images stay apart, and channels, or what each of them becomes, stay in their order"
+    )
+    KIND: ClassVar[str] = "join"
+
     @abstractmethod
     def top_shape(self, bottom: Blob) -> list[int]:
         """The shape of the top; raises ShapeError."""

@@ -39,6 +39,7 @@ def _gradient(i0, i1, thread, x, dy, dx, slope):
 @final
 class ReLU(ChannelWise):
     TYPE: ClassVar[str] = "ReLU"
+    KIND: ClassVar[str] = "activation"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (
         OnnxOperator("Relu"),
         OnnxOperator("LeakyRelu", {"alpha": "relu_param.negative_slope"}),

@@ -81,6 +81,10 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 @final
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, with their parameters; a second bottom keeps all where its channels are others"
+    )
+    KIND: ClassVar[str] = "norm"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
@@ -182,6 +186,12 @@ class Scale(Layer):
 
     def _scale(self, bottom: Blobs) -> Blob:
         return bottom[1] if len(bottom) > 1 else self.blobs[0]
+
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        """Its values, where each channel has one of its own."""
+        return {"FILTER": (1, 1)} if self.axis == 1 and self.blobs[index].num_axes == 1 else {}
 
     # -- compaction --------------------------------------------------------------------------------------------------
     #

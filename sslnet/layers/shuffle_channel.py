@@ -17,6 +17,8 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class ShuffleChannel(Layer):
     TYPE: ClassVar[str] = "ShuffleChannel"
+    CHANNELS: ClassVar[str] = "go from the same place of every group"
+    KIND: ClassVar[str] = "join"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, group = bottom[0], self.param.shuffle_channel_param.group

@@ -14,6 +14,9 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Silence(Layer):
     TYPE: ClassVar[str] = "Silence"
+    KIND: ClassVar[str] = "result"
+    DEPLOYED: ClassVar[bool] = False
+    CHANNELS: ClassVar[str] = "needs none"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
     SHRINKS: ClassVar[bool] = True

@@ -22,7 +22,15 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Slice(Layer):
     TYPE: ClassVar[str] = "Slice"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "join"
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"axis {param.slice_param.axis}" if param.slice_param.axis != 1 else ""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]

@@ -17,6 +17,7 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Softmax(Layer):
     TYPE: ClassVar[str] = "Softmax"
+    KIND: ClassVar[str] = "result"
     IN_PLACE: ClassVar[bool] = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

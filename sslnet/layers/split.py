@@ -20,6 +20,7 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Split(ChannelWise):
     TYPE: ClassVar[str] = "Split"
+    KIND: ClassVar[str] = "join"
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -26,6 +26,10 @@ from sslnet.layers.pooling import Pooling
 @final
 class SPP(Layer):
     TYPE: ClassVar[str] = "SPP"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "pooling"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.levels: int = self.param.spp_param.pyramid_height

@@ -16,6 +16,10 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Tile(Layer):
     TYPE: ClassVar[str] = "Tile"
+    CHANNELS: ClassVar[str] = (
+        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
+    )
+    KIND: ClassVar[str] = "join"
     SHRINKS: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -23,6 +23,8 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Upsample(Layer):
     TYPE: ClassVar[str] = "Upsample"
+    CHANNELS: ClassVar[str] = "are handed on"
+    KIND: ClassVar[str] = "pooling"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
