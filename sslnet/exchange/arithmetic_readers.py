@@ -93,6 +93,8 @@ def _with_constant(builder: DefinitionBuilder, node: OnnxNode, operation: str, i
 
 
 def _of_two(builder: DefinitionBuilder, node: OnnxNode, operation: str) -> None:
+    if operation == "Mul" and any(_swish(builder, node, index) for index in (1, 0)):
+        return
     shapes = builder.shape(node, 0, 0), builder.shape(node, 1, 0)
     blobs = [builder.blob(node, 0), builder.blob(node, 1)]
     if operation == "Div":
@@ -118,6 +120,26 @@ def _of_two(builder: DefinitionBuilder, node: OnnxNode, operation: str) -> None:
         layer.eltwise_param.operation = pb.EltwiseParameter.PROD
     elif operation == "Sub":
         layer.eltwise_param.coeff.extend([1, -1])
+
+
+def _swish(builder: DefinitionBuilder, node: OnnxNode, index: int) -> bool:
+    """Writes x times sigmoid(beta x), which is input ``index`` and was read right before, as one layer; whether it is that."""
+    gate, x = builder.last_layer(node, "Sigmoid", index=index), builder.blob(node, 1 - index)
+    if gate is None:
+        return False
+    steep = builder.message.layer[-2] if list(gate.bottom) != [x] else None
+    if steep is not None:
+        fields = [field.name for field, _ in steep.power_param.ListFields()]
+        scaled = steep.type == "Power" and fields == ["scale"] and list(steep.bottom) == [x]
+        if not scaled or list(steep.top) != list(gate.bottom) or builder.readers(steep.top[0]) != 1:
+            return False
+        beta = steep.power_param.scale
+        builder.take_back(node, index)
+    builder.take_back(node, index)
+    layer = builder.layer(node, "Swish", bottom=[x])
+    if steep is not None:
+        layer.swish_param.beta = beta
+    return True
 
 
 def _repeated(

@@ -205,15 +205,15 @@ class DefinitionBuilder:
         param.axis, param.num_axes = axis, len(kept)
         self.add_blob(node, layer, values.reshape(kept))
 
-    def last_layer(self, node: OnnxNode, *kinds: str) -> Any:
-        """The layer that was added last, if it is of such a type and made for this node alone; else None."""
-        layer, value = self.message.layer[-1], node.input(0)
+    def last_layer(self, node: OnnxNode, *kinds: str, index: int = 0) -> Any:
+        """The layer that was added last, if it is of such a type and makes this input of the node, for it alone; else None."""
+        layer, value = self.message.layer[-1], node.input(index)
         mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
-        return layer if mine and self._readers(layer.top[0]) == 1 else None
+        return layer if mine and self.readers(layer.top[0]) == 1 else None
 
-    def take_back(self, node: OnnxNode) -> None:
-        """Removes the layer that was added last: the node reads what that one read."""
-        self.become(node.input(0), self.message.layer[-1].bottom[0])
+    def take_back(self, node: OnnxNode, index: int = 0) -> None:
+        """Removes the layer that was added last: this input of the node becomes what that one read."""
+        self.become(node.input(index), self.message.layer[-1].bottom[0])
         del self._names[self.message.layer[-1].name]
         for top in self.message.layer[-1].top:
             del self._tops[top]
@@ -235,7 +235,7 @@ class DefinitionBuilder:
             return weights
         perm = list(order.permute_param.order)
         shape = self._shape_of_blob(order.bottom[0])
-        if self._readers(order.top[0]) != 1 or perm[0] != 0 or shape is None:
+        if self.readers(order.top[0]) != 1 or perm[0] != 0 or shape is None:
             return weights
         self.take_back(node)
         self.take_back(node)
@@ -243,7 +243,7 @@ class DefinitionBuilder:
         back = np.argsort(perm[1:])
         return np.ascontiguousarray(moved.transpose(0, *(1 + back))).reshape(len(weights), -1)
 
-    def _readers(self, blob: str) -> int:
+    def readers(self, blob: str) -> int:
         """How many nodes read the blob, under whatever name, or give it as an output."""
         values = {value for value, name in self._blobs.items() if name == blob}
         nodes = [n for n in self.source.nodes if values & set(n.inputs) and not values & set(n.outputs)]

@@ -22,8 +22,6 @@ from sslnet.exchange.graph import Graph, value_info
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.net.net import Net
 
-IR_VERSION = 8
-"""The oldest file format that has this operator set: the one that most readers take."""
 TOLERANCE = 1e-4
 
 
@@ -63,10 +61,11 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     onnx_graph = helper.make_graph(
         graph.nodes, _identifier(net.name), infos[0], infos[1], initializer=list(graph.constants.values())
     )
+    opsets = [helper.make_opsetid("", graph.opset)]
     model = helper.make_model(
         onnx_graph,
-        opset_imports=[helper.make_opsetid("", graph.opset)],
-        ir_version=IR_VERSION,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest file format: the one that most readers take
         producer_name="sslnet",
         producer_version=sslnet.__version__,
     )

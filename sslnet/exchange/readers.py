@@ -54,31 +54,6 @@ def one_layer(kind: str, operator: OnnxOperator) -> Reader:
     return read
 
 
-def hard_swish(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """x relu6(x + 3) / 6."""
-    shifted = builder.layer(node, "Power", last=False, suffix="shift")
-    shifted.power_param.shift = 3
-    gate = builder.layer(node, "ReLU6", bottom=list(shifted.top), last=False, suffix="gate")
-    part = builder.layer(node, "Power", bottom=list(gate.top), last=False, suffix="sixth")
-    part.power_param.scale = 1 / 6
-    product = builder.layer(node, "Eltwise", bottom=[builder.blob(node, 0), part.top[0]])
-    product.eltwise_param.operation = pb.EltwiseParameter.PROD
-
-
-def hard_sigmoid(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    line = builder.layer(node, "Power", last=False, suffix="line")
-    line.power_param.scale, line.power_param.shift = node.number("alpha", 0.2), node.number("beta", 0.5)
-    layer = builder.layer(node, "Clip", bottom=list(line.top))
-    layer.clip_param.min, layer.clip_param.max = 0, 1
-
-
-def selu(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    chain = Chain(builder, node)
-    chain.add("ELU").elu_param.alpha = node.number("alpha", 1.67326319217681884765625)
-    chain.power("gamma", scale=node.number("gamma", 1.05070102214813232421875))
-    chain.end()
-
-
 def celu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     """alpha ELU(x / alpha)."""
     alpha = node.number("alpha", 1.0)
@@ -88,15 +63,6 @@ def celu(builder: DefinitionBuilder, node: OnnxNode) -> None:
     chain.add("ELU")
     if alpha != 1:
         chain.power("alpha", scale=alpha)
-    chain.end()
-
-
-def mish(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """x tanh(log(1 + exp x))."""
-    chain = Chain(builder, node)
-    for kind in ("BNLL", "TanH"):
-        chain.add(kind, kind.lower())
-    chain.add("Eltwise", "", builder.blob(node, 0)).eltwise_param.operation = pb.EltwiseParameter.PROD
     chain.end()
 
 
@@ -120,8 +86,6 @@ READERS: dict[str, Reader] = {
     "Gemm": gemm,
     "GlobalAveragePool": global_pool(pb.PoolingParameter.AVE),
     "GlobalMaxPool": global_pool(pb.PoolingParameter.MAX),
-    "HardSigmoid": hard_sigmoid,
-    "HardSwish": hard_swish,
     "Identity": alias,
     "LogSoftmax": log_softmax,
     "LRN": lrn,
@@ -129,7 +93,6 @@ READERS: dict[str, Reader] = {
     "Max": eltwise(pb.EltwiseParameter.MAX),
     "MaxPool": max_pool,
     "Min": minimum,
-    "Mish": mish,
     "Mul": arithmetic("Mul"),
     "Neg": power_of(scale=-1),
     "Pad": pad,
@@ -144,7 +107,6 @@ READERS: dict[str, Reader] = {
     "ReduceSumSquare": reduce("SQUARES"),
     "Reshape": reshape,
     "Resize": resize,
-    "Selu": selu,
     "Slice": slice_,
     "Softmax": softmax,
     "Split": split,

@@ -40,6 +40,9 @@ from sslnet.layers.euclidean_loss import EuclideanLoss
 from sslnet.layers.exp import Exp
 from sslnet.layers.filter import Filter
 from sslnet.layers.flatten import Flatten
+from sslnet.layers.gelu import GELU
+from sslnet.layers.hard_sigmoid import HardSigmoid
+from sslnet.layers.hard_swish import HardSwish
 from sslnet.layers.hdf5_data import HDF5Data
 from sslnet.layers.hdf5_output import HDF5Output
 from sslnet.layers.hinge_loss import HingeLoss
@@ -53,6 +56,7 @@ from sslnet.layers.log import Log
 from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
 from sslnet.layers.memory_data import MemoryData
+from sslnet.layers.mish import Mish
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
@@ -68,6 +72,7 @@ from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reshape import Reshape
 from sslnet.layers.rnn import RNN
 from sslnet.layers.scale import Scale
+from sslnet.layers.selu import SELU
 from sslnet.layers.shuffle_channel import ShuffleChannel
 from sslnet.layers.sigmoid import Sigmoid
 from sslnet.layers.sigmoid_cross_entropy_loss import SigmoidCrossEntropyLoss
@@ -77,7 +82,7 @@ from sslnet.layers.softmax import Softmax
 from sslnet.layers.softmax_loss import SoftmaxWithLoss
 from sslnet.layers.split import Split
 from sslnet.layers.spp import SPP
-from sslnet.layers.swish import Swish
+from sslnet.layers.swish import SiLU, Swish
 from sslnet.layers.tanh import TanH
 from sslnet.layers.threshold import Threshold
 from sslnet.layers.tile import Tile
@@ -112,6 +117,9 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "GELU": GELU,
+    "HardSigmoid": HardSigmoid,
+    "HardSwish": HardSwish,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
     "HingeLoss": HingeLoss,
@@ -125,6 +133,7 @@ LAYERS: dict[str, type[Layer]] = {
     "LRN": LRN,
     "LSTM": LSTM,
     "MemoryData": MemoryData,
+    "Mish": Mish,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
@@ -140,10 +149,12 @@ LAYERS: dict[str, type[Layer]] = {
     "Reshape": Reshape,
     "RNN": RNN,
     "Scale": Scale,
+    "SELU": SELU,
     "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
     "SigmoidCrossEntropyLoss": SigmoidCrossEntropyLoss,
     "Silence": Silence,
+    "SiLU": SiLU,
     "Slice": Slice,
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,

@@ -46,7 +46,7 @@ def _gradient(r0, r1, thread, a, dz, dx):
 @final
 class Axpy(Layer):
     TYPE: ClassVar[str] = "Axpy"
-    CHANNELS: ClassVar[str] = "go from all bottoms and the top"
+    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (3, 3)
 

@@ -296,7 +296,7 @@ class Layer(ABC):
 
     # -- compaction: which channels may go, and what follows from that -----------------------------------------------
 
-    CHANNELS: ClassVar[str] = "all stay"
+    CHANNELS: ClassVar[str] = "all are kept"
     """What compaction does with the channels around it, in words for the documentation."""
     SHRINKS: ClassVar[bool] = False
     """Whether ``shrink`` can leave out channels of bottoms and tops. False refuses: every channel around it stays."""

@@ -88,7 +88,7 @@ def _gradient(r0, r1, thread, x, dy, dx, center, slope, level, factor):
 @final
 class BatchNorm(ChannelWise):
     TYPE: ClassVar[str] = "BatchNorm"
-    CHANNELS: ClassVar[str] = "are handed on, with their parameters"
+    CHANNELS: ClassVar[str] = "removed with their parameters"
     KIND: ClassVar[str] = "norm"
     IN_PLACE: ClassVar[bool] = True
 

@@ -11,16 +11,14 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.layers.base import Blobs
-from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.channels import MOVED, ChannelKeeper
 from sslnet.layers.onnx import INT64, OnnxGraph
 
 
 @final
 class BatchReindex(ChannelKeeper):
     TYPE: ClassVar[str] = "BatchReindex"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (1,)

@@ -38,7 +38,7 @@ def _add(i0, i1, thread, bias, y):
 @final
 class Bias(ChannelWise):
     TYPE: ClassVar[str] = "Bias"
-    CHANNELS: ClassVar[str] = "are handed on, with their parameters; a second bottom keeps all"
+    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where there is a second bottom"
     KIND: ClassVar[str] = "norm"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True

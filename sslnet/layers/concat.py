@@ -13,7 +13,7 @@ from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import channel_axis
+from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -42,9 +42,7 @@ def concat_axis(layer: Layer, blob: Blob, param: Any, field: str, legacy: str) -
 @final
 class Concat(Layer):
     TYPE: ClassVar[str] = "Concat"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
 

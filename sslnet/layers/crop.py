@@ -10,16 +10,14 @@ from typing import ClassVar, final
 
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.channels import MOVED, ChannelKeeper
 from sslnet.layers.onnx import OnnxGraph, cut
 
 
 @final
 class Crop(ChannelKeeper):
     TYPE: ClassVar[str] = "Crop"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
 

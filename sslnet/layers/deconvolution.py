@@ -34,8 +34,8 @@ class Deconvolution(Layer):
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "filters and inputs go, constants are taken in; of several groups whole ones; along another axis, or with several "
-        "bottoms, all stay"
+        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
+        "or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)

@@ -37,7 +37,7 @@ def _quotient_gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class Eltwise(Layer):
     TYPE: ClassVar[str] = "Eltwise"
-    CHANNELS: ClassVar[str] = "go from all bottoms and the top"
+    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     KIND: ClassVar[str] = "join"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, None)
 

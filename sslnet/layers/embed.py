@@ -38,7 +38,7 @@ class Embed(Layer):
     KIND: ClassVar[str] = "connected"
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = "columns of the table, for inputs along one axis"
+    CHANNELS: ClassVar[str] = "columns of the table are removed, for inputs along one axis"
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (0,)
 
     @classmethod

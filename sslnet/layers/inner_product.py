@@ -29,7 +29,9 @@ class InnerProduct(Layer):
     MIXES_CHANNELS: ClassVar[bool] = True
     DEFAULT_GROUP: ClassVar[str] = "OUTPUT_NEURON"
     LOW_RANK: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = "outputs and inputs go, constants are taken in; along another axis all stay"
+    CHANNELS: ClassVar[str] = (
+        "outputs and inputs are removed, constants folded into the bias; along another axis all are kept"
+    )
 
     @classmethod
     def describe(cls, param: Any) -> str:

@@ -170,7 +170,7 @@ def _within_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
 @final
 class LRN(ChannelWise):
     TYPE: ClassVar[str] = "LRN"
-    CHANNELS: ClassVar[str] = "are handed on within channels; across them all stay"
+    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
     KIND: ClassVar[str] = "norm"
 
     @classmethod

@@ -54,7 +54,7 @@ def _gradient(r0, r1, thread, x, dy, dx, mean, factor, normalize):
 @final
 class MVN(ChannelWise):
     TYPE: ClassVar[str] = "MVN"
-    CHANNELS: ClassVar[str] = "are handed on within channels; across them all stay"
+    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
     KIND: ClassVar[str] = "norm"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -95,7 +95,7 @@ def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
 @final
 class Normalize(Layer):
     TYPE: ClassVar[str] = "Normalize"
-    CHANNELS: ClassVar[str] = "only those of zeros go"
+    CHANNELS: ClassVar[str] = "channels of zeros are removed"
     KIND: ClassVar[str] = "norm"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -21,7 +21,7 @@ from sslnet.layers.onnx import OnnxGraph
 class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
     CHANNELS: ClassVar[str] = (
-        "are handed on while images stay apart, and channels, or what each of them becomes, stay in their order"
+        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
     )
     KIND: ClassVar[str] = "join"
 

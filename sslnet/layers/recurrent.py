@@ -27,7 +27,7 @@ from sslnet.layers.base import Blobs, BoolVector, Layer
 class Recurrent(Layer, ABC):
     KIND: ClassVar[str] = "connected"
     MIXES_CHANNELS: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = "of the static input, those without a weight; x, its state and its output stay"
+    CHANNELS: ClassVar[str] = "of the static input, channels without a weight are removed; all others are kept"
     GATES: ClassVar[int]
     """How many times H numbers a step takes."""
     STATES: ClassVar[int]

@@ -15,7 +15,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.channels import MOVED, ChannelKeeper
 from sslnet.layers.onnx import OnnxGraph, linear
 
 _SUM, _ASUM, _SUMSQ = pb.ReductionParameter.SUM, pb.ReductionParameter.ASUM, pb.ReductionParameter.SUMSQ
@@ -55,9 +55,7 @@ def _gradient(n0, n1, thread, x, dy, dx, operation, coeff):
 @final
 class Reduction(ChannelKeeper):
     TYPE: ClassVar[str] = "Reduction"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "result"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

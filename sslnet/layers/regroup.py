@@ -18,7 +18,7 @@ class Regroup(Layer, ABC):
     """Top and bottom are one array, in data and diff: forward and backward have nothing to do."""
 
     CHANNELS: ClassVar[str] = (
-        "are handed on while images stay apart, and channels, or what each of them becomes, stay in their order"
+        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
     )
     KIND: ClassVar[str] = "join"
 

@@ -81,9 +81,7 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 @final
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, with their parameters; a second bottom keeps all where its channels are others"
-    )
+    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
     KIND: ClassVar[str] = "norm"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True

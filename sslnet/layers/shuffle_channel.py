@@ -17,7 +17,7 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class ShuffleChannel(Layer):
     TYPE: ClassVar[str] = "ShuffleChannel"
-    CHANNELS: ClassVar[str] = "go from the same place of every group"
+    CHANNELS: ClassVar[str] = "removed at the same place of every group"
     KIND: ClassVar[str] = "join"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

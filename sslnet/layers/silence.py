@@ -16,7 +16,7 @@ class Silence(Layer):
     TYPE: ClassVar[str] = "Silence"
     KIND: ClassVar[str] = "result"
     DEPLOYED: ClassVar[bool] = False
-    CHANNELS: ClassVar[str] = "needs none"
+    CHANNELS: ClassVar[str] = "all can be removed"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
     SHRINKS: ClassVar[bool] = True

@@ -14,7 +14,7 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import channel_axis
+from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.concat import concat_axis, copy_rows, cut
 from sslnet.layers.onnx import OnnxGraph
 
@@ -22,9 +22,7 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Slice(Layer):
     TYPE: ClassVar[str] = "Slice"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
 

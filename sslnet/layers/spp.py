@@ -18,6 +18,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer, LayerDefinition
+from sslnet.layers.channels import MOVED
 from sslnet.layers.concat import cut
 from sslnet.layers.onnx import OnnxGraph
 from sslnet.layers.pooling import Pooling
@@ -26,9 +27,7 @@ from sslnet.layers.pooling import Pooling
 @final
 class SPP(Layer):
     TYPE: ClassVar[str] = "SPP"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "pooling"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

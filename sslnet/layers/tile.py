@@ -9,16 +9,14 @@ import numpy as np
 
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import channel_axis
+from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Tile(Layer):
     TYPE: ClassVar[str] = "Tile"
-    CHANNELS: ClassVar[str] = (
-        "are handed on, each to its places; where an axis before theirs is joined, cut or summed up, all stay"
-    )
+    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
     SHRINKS: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Upsample: larger images, in one of two ways.
+"""Upsample: larger images: each pixel repeated, or each value at the place from which a MAX Pooling took it.
 
 One bottom: each pixel becomes ``scale`` x ``scale`` pixels (YOLO); dx = the sum of their diffs.
 Two bottoms, values and the places they came from (the second top of a MAX Pooling): each value goes to its place, the rest
@@ -23,7 +23,7 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Upsample(Layer):
     TYPE: ClassVar[str] = "Upsample"
-    CHANNELS: ClassVar[str] = "are handed on"
+    CHANNELS: ClassVar[str] = "removed in bottom and top together"
     KIND: ClassVar[str] = "pooling"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
-from sslnet.layers import LAYERS
 from sslnet.net.net import Net
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }'
@@ -344,10 +342,3 @@ def test_layers_that_move_values_hand_their_channels_on(compacted: Compact, laye
         put("a", [0, 1, 4], index=1)(net)
 
     assert compacted(layers, change)["a"][0][0] == left
-
-
-def test_documentation_says_what_every_layer_does() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-    table = text.split("**What the layers do.**")[1].split("**The check.**")[0]
-    told = [name.strip() for line in table.splitlines()[4:] if line for name in line.split("|")[1].split(",")]
-    assert sorted(told) == sorted(LAYERS)
