@@ -11,6 +11,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
+from sslnet.layers import LAYERS
 from sslnet.net.net import Net
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 6 } } }'
@@ -342,3 +343,31 @@ def test_layers_that_move_values_hand_their_channels_on(compacted: Compact, laye
         put("a", [0, 1, 4], index=1)(net)
 
     assert compacted(layers, change)["a"][0][0] == left
+
+
+PARAMETERS = {
+    "Clip": "clip_param { min: -0.5 max: 2 }",
+    "Exp": "exp_param { scale: 0.1 }",
+    "Log": "log_param { shift: 60 }",
+}
+"""Of activations that cannot do without, or that give no numbers for some."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind, layer in LAYERS.items() if layer.KIND == "activation"])
+def test_channels_pass_through_activations(compacted: Compact, kind: str) -> None:
+    """Filter 1 gives nothing, filter 3 its bias: what the activation makes of either is a constant, folded into a bias."""
+    layers = [
+        INPUT,
+        filters("a", "data", 4),
+        f'layer {{ name: "f" type: "{kind}" bottom: "a" top: "f" {PARAMETERS.get(kind, "")} }}',
+        product("ip", "f"),
+    ]
+
+    def change(net: Net) -> None:
+        put("a", [1, 3])(net)
+        put("a", 1, index=1)(net)
+
+    found = compacted(layers, change)
+    assert found["a"][0] == (2, 3, 3, 3) and found["ip"][0] == (3, 2 * 5 * 4), (
+        f"{kind} is an activation, but compaction keeps what it reads: derive it from Elementwise or ChannelWise"
+    )
