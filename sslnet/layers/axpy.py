@@ -46,8 +46,8 @@ def _gradient(r0, r1, thread, a, dz, dx):
 @final
 class Axpy(Layer):
     TYPE: ClassVar[str] = "Axpy"
-    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (3, 3)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

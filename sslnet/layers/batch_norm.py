@@ -88,8 +88,8 @@ def _gradient(r0, r1, thread, x, dy, dx, center, slope, level, factor):
 @final
 class BatchNorm(ChannelWise):
     TYPE: ClassVar[str] = "BatchNorm"
-    CHANNELS: ClassVar[str] = "removed with their parameters"
     KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "removed with their parameters"
     IN_PLACE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -18,8 +18,8 @@ from sslnet.layers.onnx import INT64, OnnxGraph
 @final
 class BatchReindex(ChannelKeeper):
     TYPE: ClassVar[str] = "BatchReindex"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (1,)
 

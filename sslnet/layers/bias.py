@@ -38,8 +38,8 @@ def _add(i0, i1, thread, bias, y):
 @final
 class Bias(ChannelWise):
     TYPE: ClassVar[str] = "Bias"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where there is a second bottom"
     KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where there is a second bottom"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 

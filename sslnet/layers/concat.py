@@ -42,8 +42,8 @@ def concat_axis(layer: Layer, blob: Blob, param: Any, field: str, legacy: str) -
 @final
 class Concat(Layer):
     TYPE: ClassVar[str] = "Concat"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
 
     @classmethod

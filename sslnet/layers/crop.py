@@ -17,8 +17,8 @@ from sslnet.layers.onnx import OnnxGraph, cut
 @final
 class Crop(ChannelKeeper):
     TYPE: ClassVar[str] = "Crop"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

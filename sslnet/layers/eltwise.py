@@ -37,8 +37,8 @@ def _quotient_gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class Eltwise(Layer):
     TYPE: ClassVar[str] = "Eltwise"
-    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, None)
 
     @classmethod

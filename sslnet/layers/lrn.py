@@ -170,8 +170,8 @@ def _within_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
 @final
 class LRN(ChannelWise):
     TYPE: ClassVar[str] = "LRN"
-    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
     KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
 
     @classmethod
     def describe(cls, param: Any) -> str:

@@ -54,8 +54,8 @@ def _gradient(r0, r1, thread, x, dy, dx, mean, factor, normalize):
 @final
 class MVN(ChannelWise):
     TYPE: ClassVar[str] = "MVN"
-    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
     KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]

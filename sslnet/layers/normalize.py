@@ -95,8 +95,8 @@ def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
 @final
 class Normalize(Layer):
     TYPE: ClassVar[str] = "Normalize"
-    CHANNELS: ClassVar[str] = "channels of zeros are removed"
     KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "channels of zeros are removed"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param: Any = self.param.norm_param

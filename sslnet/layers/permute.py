@@ -20,10 +20,10 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
+    KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = (
         "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
     )
-    KIND: ClassVar[str] = "join"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, order = bottom[0], list(self.param.permute_param.order)

@@ -55,8 +55,8 @@ def _gradient(n0, n1, thread, x, dy, dx, operation, coeff):
 @final
 class Reduction(ChannelKeeper):
     TYPE: ClassVar[str] = "Reduction"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "result"
+    CHANNELS: ClassVar[str] = MOVED
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.reduction_param

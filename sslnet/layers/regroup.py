@@ -17,10 +17,10 @@ from sslnet.layers.onnx import OnnxGraph
 class Regroup(Layer, ABC):
     """Top and bottom are one array, in data and diff: forward and backward have nothing to do."""
 
+    KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = (
         "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
     )
-    KIND: ClassVar[str] = "join"
 
     @abstractmethod
     def top_shape(self, bottom: Blob) -> list[int]:

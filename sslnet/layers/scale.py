@@ -81,8 +81,8 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 @final
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
     KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 

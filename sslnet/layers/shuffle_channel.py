@@ -17,8 +17,8 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class ShuffleChannel(Layer):
     TYPE: ClassVar[str] = "ShuffleChannel"
-    CHANNELS: ClassVar[str] = "removed at the same place of every group"
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = "removed at the same place of every group"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, group = bottom[0], self.param.shuffle_channel_param.group

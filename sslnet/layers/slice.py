@@ -22,8 +22,8 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Slice(Layer):
     TYPE: ClassVar[str] = "Slice"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
 
     @classmethod

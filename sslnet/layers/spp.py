@@ -27,8 +27,8 @@ from sslnet.layers.pooling import Pooling
 @final
 class SPP(Layer):
     TYPE: ClassVar[str] = "SPP"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "pooling"
+    CHANNELS: ClassVar[str] = MOVED
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.levels: int = self.param.spp_param.pyramid_height

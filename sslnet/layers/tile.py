@@ -16,8 +16,8 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Tile(Layer):
     TYPE: ClassVar[str] = "Tile"
-    CHANNELS: ClassVar[str] = MOVED
     KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     SHRINKS: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

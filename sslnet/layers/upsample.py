@@ -23,8 +23,8 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Upsample(Layer):
     TYPE: ClassVar[str] = "Upsample"
-    CHANNELS: ClassVar[str] = "removed in bottom and top together"
     KIND: ClassVar[str] = "pooling"
+    CHANNELS: ClassVar[str] = "removed in bottom and top together"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

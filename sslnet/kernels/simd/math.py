@@ -268,16 +268,8 @@ def _normal_cdf(x):
     def single(x):
         z = abs(x) * _ROOT_HALF
         u = _ONE / (_ONE + _HALF * z)
-        p = _N9
-        p = p * u + _N8
-        p = p * u + _N7
-        p = p * u + _N6
-        p = p * u + _N5
-        p = p * u + _N4
-        p = p * u + _N3
-        p = p * u + _N2
-        p = p * u + _N1
-        p = p * u + _N0
+        p = ((((_N9 * u + _N8) * u + _N7) * u + _N6) * u + _N5) * u + _N4
+        p = (((p * u + _N3) * u + _N2) * u + _N1) * u + _N0
         tail = _HALF * u * exp(p - z * z)
         return tail if x < _ZERO else _ONE - tail
 
