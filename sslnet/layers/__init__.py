@@ -11,7 +11,8 @@ To add a layer:
 2. its import and one line in ``LAYERS``, in alphabetical order;
 3. one golden case, ``tests/goldens/layers/<case>.prototxt`` and ``.npz``, from another implementation, or a line with
    the reason in ``tests/layers/cases.py``; there also its configurations for the gradient check;
-4. its message in ``protos/sslnet.proto`` when it has parameters, then ``tools/gen_proto``;
+4. its message in ``protos/sslnet.proto`` when it has parameters, its lines in ``tests/sslnet_schema.txt``, then
+   ``tools/gen_proto``;
 5. ``tools/gen_docs``, which brings the lists up to date.
 
 The tests run over ``LAYERS`` and say what is forgotten.

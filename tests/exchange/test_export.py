@@ -201,6 +201,14 @@ def test_every_layer_type_is_written_or_known_not_to_be(kind: str) -> None:
         )
 
 
+@pytest.mark.parametrize(("kind", "opset", "ir_version"), [("Mish", 18, 8), ("GELU", 20, 9)])
+def test_model_is_of_the_oldest_operator_set_that_has_its_operators(kind: str, opset: int, ir_version: int) -> None:
+    found = to_onnx(one_layer(kind, ""))
+    assert [entry.version for entry in found.opset_import] == [opset]
+    assert found.ir_version == ir_version
+    assert [node.op_type for node in found.graph.node] == [LAYERS[kind].ONNX[0].name]
+
+
 def light(path: Path) -> Any:
     return pytest.param(path, marks=[pytest.mark.slow] if path.parent.name in LARGE else [], id=path.parent.name)
 

@@ -490,3 +490,10 @@ def test_product_with_a_sigmoid_that_is_no_swish_stays_a_product(nodes: list[Any
     found = from_onnx(model(tmp_path / "m.onnx", *nodes, constants={"two": np.float32(2)}))
     assert "Swish" not in [layer.type for layer in found.message.layer]
     assert found.difference is not None and found.difference.relative < 1e-5
+
+
+def test_word_that_a_field_does_not_know_is_told_with_those_it_knows(tmp_path: Path) -> None:
+    nodes = [("Gelu", "x", "y", {"approximate": "roughly"})]
+    with pytest.raises(DefinitionError, match='approximate is "roughly"') as caught:
+        from_onnx(model(tmp_path / "m.onnx", *nodes, opset=20))
+    assert caught.value.hint == "it may be none, tanh"
