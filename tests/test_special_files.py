@@ -17,7 +17,7 @@ from sslnet.cli.classify import read_labels
 from sslnet.cli.metrics import lines_before
 from sslnet.compress.pipeline.fingerprint import file_mark
 from sslnet.errors import SslnetError
-from sslnet.exchange.source import load as load_onnx
+from sslnet.exchange.model_file import load as load_onnx
 from sslnet.net.net import Net
 from sslnet.net.weights import read_message, read_weights
 from sslnet.pycaffe.io import load_image

@@ -205,15 +205,15 @@ class DefinitionBuilder:
         param.axis, param.num_axes = axis, len(kept)
         self.add_blob(node, layer, values.reshape(kept))
 
-    def last_layer(self, node: OnnxNode, *kinds: str) -> Any:
-        """The layer that was added last, if it is of such a type and made for this node alone; else None."""
-        layer, value = self.message.layer[-1], node.input(0)
+    def last_layer(self, node: OnnxNode, *kinds: str, index: int = 0) -> Any:
+        """The layer that was added last, if it is of such a type and makes this input of the node, for it alone; else None."""
+        layer, value = self.message.layer[-1], node.input(index)
         mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
-        return layer if mine and self._readers(layer.top[0]) == 1 else None
+        return layer if mine and self.readers(layer.top[0]) == 1 else None
 
-    def take_back(self, node: OnnxNode) -> None:
-        """Removes the layer that was added last: the node reads what that one read."""
-        self.become(node.input(0), self.message.layer[-1].bottom[0])
+    def take_back(self, node: OnnxNode, index: int = 0) -> None:
+        """Removes the layer that was added last: this input of the node becomes what that one read."""
+        self.become(node.input(index), self.message.layer[-1].bottom[0])
         del self._names[self.message.layer[-1].name]
         for top in self.message.layer[-1].top:
             del self._tops[top]
@@ -235,7 +235,7 @@ class DefinitionBuilder:
             return weights
         perm = list(order.permute_param.order)
         shape = self._shape_of_blob(order.bottom[0])
-        if self._readers(order.top[0]) != 1 or perm[0] != 0 or shape is None:
+        if self.readers(order.top[0]) != 1 or perm[0] != 0 or shape is None:
             return weights
         self.take_back(node)
         self.take_back(node)
@@ -243,7 +243,7 @@ class DefinitionBuilder:
         back = np.argsort(perm[1:])
         return np.ascontiguousarray(moved.transpose(0, *(1 + back))).reshape(len(weights), -1)
 
-    def _readers(self, blob: str) -> int:
+    def readers(self, blob: str) -> int:
         """How many nodes read the blob, under whatever name, or give it as an output."""
         values = {value for value, name in self._blobs.items() if name == blob}
         nodes = [n for n in self.source.nodes if values & set(n.inputs) and not values & set(n.outputs)]
@@ -391,53 +391,3 @@ def along(whole: tuple[int, ...], part: tuple[int, ...], *, batch: bool = False)
     if any(full[axis] != whole[axis] for axis in range(first, last + 1)):
         return -1, ()
     return first, full[first : last + 1]
-
-
-class Chain:
-    """Layers behind one another that stand for one node; ``blob`` is what the next of them reads."""
-
-    def __init__(self, builder: DefinitionBuilder, node: OnnxNode, blob: str = "", *, padded: bool = False) -> None:
-        """blob: what the first reads; default: the node's first input, which may be padded if the layers take that over."""
-        self.builder, self.node = builder, node
-        self.blob = blob or (builder.padded_blob(node) if padded else builder.blob(node, 0))
-        self._top: tuple[Any, int] | None = None
-
-    def add(
-        self,
-        kind: str,
-        suffix: str = "",
-        *others: str,
-        blobs: Sequence[np.ndarray] = (),
-        tops: int = 1,
-        takes: int = 0,
-    ) -> Any:
-        """Adds a layer; returns its message. It reads ``others`` as well; what follows reads its top number ``takes``."""
-        bottom = [self.blob, *others]
-        layer = self.builder.layer(self.node, kind, bottom=bottom, blobs=blobs, suffix=suffix, last=False, tops=tops)
-        self.blob, self._top = layer.top[takes], (layer, takes)
-        return layer
-
-    def reshape(self, dims: Sequence[int], suffix: str = "shape") -> None:
-        """dims as in reshape_param: 0 keeps an axis, -1 is what remains."""
-        self.add("Reshape", suffix).reshape_param.shape.dim.extend(int(n) for n in dims)
-
-    def power(self, suffix: str, **fields: float) -> None:
-        """(shift + scale x) ^ power, with these numbers."""
-        param = self.add("Power", suffix).power_param
-        for name, value in fields.items():
-            setattr(param, name, value)
-
-    def factor(self, values: np.ndarray, axis: int) -> None:
-        """Times constants that lie along the axes from ``axis`` on; they are not trained."""
-        layer = self.add("Scale", "factor", blobs=[values])
-        layer.scale_param.axis, layer.scale_param.num_axes = axis, values.ndim
-        layer.param.add(lr_mult=0, decay_mult=0)
-
-    def end(self) -> None:
-        """Makes what was added last the node's output."""
-        if self._top is None:
-            self.builder.same(self.node.result, self.node.input(0))
-            return
-        layer, takes = self._top
-        layer.top[takes] = self.builder.new_blob(self.node.result)
-        self.builder.become(self.node.result, layer.top[takes])

@@ -18,13 +18,10 @@ from onnx import helper
 import sslnet
 from sslnet.compress.compaction.compare import BlobDifference, Difference, blob_difference
 from sslnet.errors import RunError
-from sslnet.exchange.graph import OPSET, Graph, Unsupported, value_info
-from sslnet.exchange.operators import WRITERS
+from sslnet.exchange.graph import Graph, value_info
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.net.net import Net
 
-IR_VERSION = 8
-"""The oldest file format that has this operator set: the one that most readers take."""
 TOLERANCE = 1e-4
 
 
@@ -42,13 +39,9 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> Any:
         if layer.IS_SOURCE:
             values.update({name: name for name in net.top_names[i]})
             continue
-        if layer.TYPE not in WRITERS:
-            raise Unsupported(
-                f"a {layer.TYPE} layer cannot be written as ONNX", span=layer.definition.span(), layer=layer.name
-            )
         graph.start_layer(layer)
         since, inputs = len(graph.nodes), [values[name] for name in net.bottom_names[i]]
-        results = WRITERS[layer.TYPE](graph, layer, inputs, net.bottoms[i], net.tops[i])
+        results = layer.to_onnx(graph, inputs, net.bottoms[i], net.tops[i])
         for name, value in zip(net.top_names[i], results):
             if value in inputs:  # nothing was done to it
                 values[name] = value
@@ -68,10 +61,11 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     onnx_graph = helper.make_graph(
         graph.nodes, _identifier(net.name), infos[0], infos[1], initializer=list(graph.constants.values())
     )
+    opsets = [helper.make_opsetid("", graph.opset)]
     model = helper.make_model(
         onnx_graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest file format: the one that most readers take
         producer_name="sslnet",
         producer_version=sslnet.__version__,
     )
@@ -107,13 +101,7 @@ def compare_with_onnxruntime(model: Any, net: Net, seed: int = 0) -> Difference 
 def _random_input(net: Net, name: str, random: np.random.Generator) -> np.ndarray:
     """Normal numbers; zeros where whole numbers are read (indices of an Embed or a BatchReindex)."""
     shape = net.blobs[name].shape
-    readers = [
-        (layer.TYPE, j)
-        for layer, names in zip(net.layers, net.bottom_names)
-        for j, bottom in enumerate(names)
-        if bottom == name
-    ]
-    whole = ("Embed", 0) in readers or ("BatchReindex", 1) in readers
+    whole = any(name == names[j] for layer, names in zip(net.layers, net.bottom_names) for j in layer.INDEX_BOTTOMS)
     return np.zeros(shape, np.float32) if whole else random.standard_normal(shape).astype(np.float32)
 
 

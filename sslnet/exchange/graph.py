@@ -8,15 +8,12 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from sslnet.blob import Blob
-from sslnet.errors import DefinitionError
+from sslnet.exchange.attributes import read_field
 from sslnet.layers.base import Layer
+from sslnet.layers.onnx import OnnxOperator
 
 OPSET = 18
-"""Version of the operator set that is written."""
-
-
-class Unsupported(DefinitionError):
-    """A layer, or an option of one, that ONNX has no operator for."""
+"""Version of the operator set that is written, where no layer needs a later one."""
 
 
 class Graph:
@@ -28,6 +25,8 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self.opset = OPSET
+        """Version of the operator set that all operators so far are in."""
         self.fixed_batch: str = ""
         """Name of the first layer that only works for the batch size of the net; empty: any batch will do."""
         self._params: dict[tuple[int, str], str] = {}
@@ -45,6 +44,12 @@ class Graph:
         attributes = {key: value for key, value in attributes.items() if value is not None}
         self.nodes.append(helper.make_node(operator, inputs, names, name=f"{name}:{len(self.nodes)}", **attributes))
         return names[0] if outputs == 1 else names
+
+    def operator(self, operator: OnnxOperator, definition: Any, inputs: list[str]) -> str:
+        """Adds the node of an operator with the parameters of a layer's definition; returns the name of its value."""
+        self.opset = max(self.opset, operator.opset)
+        attributes = {name: read_field(definition, path) for name, path in operator.fields.items()}
+        return str(self.node(operator.name, inputs, **attributes))
 
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
         """A constant that is no parameter: a shape, a factor. An array of shape () is a number."""

@@ -7,7 +7,6 @@ constants and shapes alone is computed once; Dropout, Identity and the like vani
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,10 +22,12 @@ from sslnet.compress.compaction.compare import Difference, blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList, RunError, SslnetError, printable
 from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.limits import MOST_ERRORS, MOST_NAME, MOST_WORK, tidy
+from sslnet.exchange.model_file import load
 from sslnet.exchange.node import OnnxNode
 from sslnet.exchange.readers import READERS
 from sslnet.exchange.runtime import run_in_onnxruntime
-from sslnet.exchange.source import OnnxModel, first_line, load
+from sslnet.exchange.source import OnnxModel, first_line
+from sslnet.layers.base import Layer
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
@@ -158,18 +159,9 @@ def _too_large(net: Net, source: OnnxModel) -> str:
     return ""
 
 
-def _work(layer: Any, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> float:
+def _work(layer: Layer, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> float:
     """About how many multiplications a layer takes, or other steps."""
-    values = sum(top.count for top in tops)
-    if layer.TYPE == "Pooling":
-        return float(values * math.prod(layer.kernel))
-    if layer.TYPE == "LRN":
-        return float(values * layer.param.lrn_param.local_size)
-    if layer.TYPE == "Deconvolution":
-        return float(bottoms[0].count * layer.blobs[0].count / max(layer.blobs[0].shape[0], 1))
-    if layer.TYPE in ("Convolution", "InnerProduct"):
-        return float(values * layer.blobs[0].count / max(layer.blobs[0].shape[0], 1))
-    return float(values)
+    return max(layer.flops(bottoms, tops) / 2, sum(top.count for top in tops))
 
 
 def _compare(path: str | Path, net: Net, builder: DefinitionBuilder, source: OnnxModel) -> Difference | None:

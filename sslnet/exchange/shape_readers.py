@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslnet.exchange.builder import Chain, DefinitionBuilder
+from sslnet.exchange.builder import DefinitionBuilder
+from sslnet.exchange.chain import Chain
 from sslnet.exchange.node import MOST_INT64, OnnxNode
 
 

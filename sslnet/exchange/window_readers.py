@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.exchange.builder import Chain, DefinitionBuilder
+from sslnet.exchange.builder import DefinitionBuilder
+from sslnet.exchange.chain import Chain
 from sslnet.exchange.node import OnnxNode
 
 LINEAR = ("half_pixel", "pytorch_half_pixel")

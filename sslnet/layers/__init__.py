@@ -1,15 +1,21 @@
 """The registry of layer types.
 
+What is to be known of a layer stands at its class: see ``base.Layer`` for what may be said there (kind, ONNX operators,
+channels, groups, words for drawings). Lists, drawings, export, import and compaction ask the registry.
+
 To add a layer:
 
-1. one file here, named after the type (``inner_product.py`` for InnerProduct), with a final class that derives from
-   ``base.Layer`` (``channelwise.ChannelWise`` when channels stay apart), the kernels that it alone uses above it;
-2. one line in ``LAYERS``, in alphabetical order;
+1. one file here, named after the type (``inner_product.py`` for InnerProduct), with the kernels that it alone uses and a
+   final class that derives from ``base.Layer``, from ``channelwise.ChannelWise`` when channels stay apart, or from
+   ``elementwise.Elementwise`` when it maps each value by itself (``hard_swish.py`` is a short example);
+2. its import and one line in ``LAYERS``, in alphabetical order;
 3. one golden case, ``tests/goldens/layers/<case>.prototxt`` and ``.npz``, from another implementation, or a line with
    the reason in ``tests/layers/cases.py``; there also its configurations for the gradient check;
-4. its message in ``protos/sslnet.proto`` when it has parameters, then ``tools/gen_proto``.
+4. its message in ``protos/sslnet.proto`` when it has parameters, its lines in ``tests/sslnet_schema.txt``, then
+   ``tools/gen_proto``;
+5. ``tools/gen_docs``, which brings the lists up to date.
 
-The tests run over ``LAYERS`` and fail for what is forgotten.
+The tests run over ``LAYERS`` and say what is forgotten.
 """
 
 from __future__ import annotations
@@ -40,6 +46,9 @@ from sslnet.layers.euclidean_loss import EuclideanLoss
 from sslnet.layers.exp import Exp
 from sslnet.layers.filter import Filter
 from sslnet.layers.flatten import Flatten
+from sslnet.layers.gelu import GELU
+from sslnet.layers.hard_sigmoid import HardSigmoid
+from sslnet.layers.hard_swish import HardSwish
 from sslnet.layers.hdf5_data import HDF5Data
 from sslnet.layers.hdf5_output import HDF5Output
 from sslnet.layers.hinge_loss import HingeLoss
@@ -53,6 +62,7 @@ from sslnet.layers.log import Log
 from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
 from sslnet.layers.memory_data import MemoryData
+from sslnet.layers.mish import Mish
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
@@ -68,6 +78,7 @@ from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reshape import Reshape
 from sslnet.layers.rnn import RNN
 from sslnet.layers.scale import Scale
+from sslnet.layers.selu import SELU
 from sslnet.layers.shuffle_channel import ShuffleChannel
 from sslnet.layers.sigmoid import Sigmoid
 from sslnet.layers.sigmoid_cross_entropy_loss import SigmoidCrossEntropyLoss
@@ -77,7 +88,7 @@ from sslnet.layers.softmax import Softmax
 from sslnet.layers.softmax_loss import SoftmaxWithLoss
 from sslnet.layers.split import Split
 from sslnet.layers.spp import SPP
-from sslnet.layers.swish import Swish
+from sslnet.layers.swish import SiLU, Swish
 from sslnet.layers.tanh import TanH
 from sslnet.layers.threshold import Threshold
 from sslnet.layers.tile import Tile
@@ -112,6 +123,9 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "GELU": GELU,
+    "HardSigmoid": HardSigmoid,
+    "HardSwish": HardSwish,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
     "HingeLoss": HingeLoss,
@@ -125,6 +139,7 @@ LAYERS: dict[str, type[Layer]] = {
     "LRN": LRN,
     "LSTM": LSTM,
     "MemoryData": MemoryData,
+    "Mish": Mish,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
@@ -140,10 +155,12 @@ LAYERS: dict[str, type[Layer]] = {
     "Reshape": Reshape,
     "RNN": RNN,
     "Scale": Scale,
+    "SELU": SELU,
     "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
     "SigmoidCrossEntropyLoss": SigmoidCrossEntropyLoss,
     "Silence": Silence,
+    "SiLU": SiLU,
     "Slice": Slice,
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,

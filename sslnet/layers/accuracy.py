@@ -10,7 +10,7 @@ top     the accuracy; optionally one accuracy a class (0 for a class without lab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -38,8 +38,14 @@ def _judge(i0, i1, thread, scores, labels, has_ignore, ignore, top_k, classes, r
 @final
 class Accuracy(Layer):
     TYPE: ClassVar[str] = "Accuracy"
+    KIND: ClassVar[str] = "result"
+    DEPLOYED: ClassVar[bool] = False
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
     TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"top {param.accuracy_param.top_k}" if param.accuracy_param.top_k != 1 else ""
 
     def allow_force_backward(self, index: int) -> bool:
         return False

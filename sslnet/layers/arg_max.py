@@ -14,11 +14,13 @@ import numpy as np
 
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.onnx import FLOAT, OnnxGraph
 
 
 @final
 class ArgMax(Layer):
     TYPE: ClassVar[str] = "ArgMax"
+    KIND: ClassVar[str] = "result"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, x = self.param.argmax_param, bottom[0]
@@ -58,3 +60,19 @@ class ArgMax(Layer):
             raise self.run_error(
                 "ArgMax has no gradient", hint="propagate_down: false in this layer ends the gradient here"
             )
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param = self.param.argmax_param
+        axis = param.axis if self.along else 1
+        value = inputs[0] if self.along else graph.node("Flatten", inputs, axis=1)
+        if param.top_k == 1 and not param.out_max_val:  # on a tie the later one, as in the layer
+            index = graph.node("ArgMax", [value], axis=axis, keepdims=1, select_last_index=1)
+            values = ""
+        else:
+            values, index = graph.node("TopK", [value, graph.integers([param.top_k])], outputs=2, axis=axis)
+        result = graph.node("Cast", [index], to=FLOAT)
+        if self.along:
+            return [values if param.out_max_val else result]
+        if param.out_max_val:
+            result = graph.node("Concat", [result, values], axis=1)
+        return [graph.reshape(self, result, (bottom[0].num,), top[0].shape)]

@@ -81,3 +81,31 @@ def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Windo
         pad=read("pad", "pad", 0, 0),
         dilation=read("dilation", "", 1, 1),
     )
+
+
+def window_words(param: Any) -> str:
+    """A convolution's window: "3 × 3, stride 2, pad 1"."""
+    values = {name: list(getattr(param, name)) for name in ("stride", "pad", "dilation")}
+    for name in ("stride", "pad"):
+        if param.HasField(f"{name}_h") or param.HasField(f"{name}_w"):
+            values[name] = [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
+    size = [param.kernel_h, param.kernel_w] if param.kernel_h or param.kernel_w else list(param.kernel_size)
+    words = [
+        times(size),
+        *unusual(stride=(values["stride"], 1), pad=(values["pad"], 0), dilation=(values["dilation"], 1)),
+    ]
+    return ", ".join([*words, f"{param.group} groups"] if param.group > 1 else words)
+
+
+def unusual(**fields: tuple[list[int], int]) -> list[str]:
+    """The fields of a window with other values than usual, in words. fields: name -> (values, usual value)"""
+    return [
+        f"{name} {times(values) if len(set(values)) > 1 else values[0]}"
+        for name, (values, usual) in fields.items()
+        if any(value != usual for value in values)
+    ]
+
+
+def times(sizes: list[int]) -> str:
+    """3 × 3, also of a single 3."""
+    return " × ".join(map(str, sizes * 2 if len(sizes) == 1 else sizes))

@@ -14,6 +14,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -45,6 +46,8 @@ def _gradient(r0, r1, thread, a, dz, dx):
 @final
 class Axpy(Layer):
     TYPE: ClassVar[str] = "Axpy"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (3, 3)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -91,3 +94,9 @@ class Axpy(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        a, x, y = inputs
+        if bottom[0].num_axes < bottom[1].num_axes:
+            a = graph.node("Unsqueeze", [a, graph.integers(range(bottom[0].num_axes, bottom[1].num_axes))])
+        return [graph.node("Add", [graph.node("Mul", [a, x]), y])]

@@ -29,6 +29,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Span
+from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 from sslnet.prototxt import Definition
 
 Blobs = Sequence[Blob]
@@ -68,11 +69,28 @@ class Context:
     backward: bool = True
 
 
+KINDS = {
+    "source": "Data from outside",
+    "convolution": "Convolutions",
+    "connected": "Fully connected and recurrent layers",
+    "pooling": "Pooling and resizing",
+    "norm": "Normalisation, scales and biases",
+    "activation": "Activations: value by value",
+    "join": "Joining, cutting and rearranging",
+    "result": "Results and measures",
+    "loss": "Losses",
+    "other": "Other layers",
+}
+"""What a layer is to a reader -> the heading that lists of layers give these. Drawings have a colour for each."""
+
+
 class Layer(ABC):
     """Base of all layers. Subclasses are final, live one to a file, and stand in ``sslnet.layers.LAYERS``."""
 
     TYPE: ClassVar[str]
     """The ``type`` in the prototxt."""
+    KIND: ClassVar[str] = "other"
+    """Which of ``KINDS`` it is."""
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 1)
     TOPS: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most bottoms / tops (None: no limit)."""
@@ -84,6 +102,10 @@ class Layer(ABC):
     """top[0] is a loss (weight 1 unless the prototxt says otherwise) and need not be named."""
     IS_SOURCE: ClassVar[bool] = False
     """Brings data from outside; never needs backward."""
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = ()
+    """Bottoms that hold places in a table: whole numbers from 0 on."""
+    NEW_DATA: ClassVar[bool] = False
+    """Each forward pass may bring other data by itself."""
     DYNAMIC: ClassVar[bool] = False
     """``forward`` may give its tops other shapes; the net then reshapes what follows."""
 
@@ -175,6 +197,36 @@ class Layer(ABC):
         self.draws += 1
         return generator
 
+    # -- what others ask of a layer type -------------------------------------------------------------------------------
+
+    DEPLOYED: ClassVar[bool] = True
+    """Whether a net for deployment has it; measures it has not, nor any loss."""
+    OUTPUT: ClassVar[tuple[str, str] | None] = None
+    """Of a loss: what it computes of its first bottom on the way, as a layer type, and the name that this has as an output
+    of the net in deployment."""
+    HAS_WEIGHTS: ClassVar[bool] = False
+    """Blob 0 is a matrix of weights between the channels of bottom and top, which groups of a penalty may divide."""
+    MIXES_CHANNELS: ClassVar[bool] = False
+    """Each top channel is made of all bottom channels (of all in its group): it is none of them any more."""
+    DEFAULT_GROUP: ClassVar[str] = ""
+    """The group_lasso group that its weights get where a net declares none; empty: they get none."""
+    LOW_RANK: ClassVar[bool] = False
+    """Products of smaller layers may take its place (``sslnet.compress.low_rank``)."""
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        """What matters of a definition's parameters, in a few words; empty where its type says it all."""
+        return ""
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        """The groups of parameter blob ``index`` by name, each with the rows and columns of its tile in the blob's matrix
+        (shape[0] rows). LAYER, ELEMENT and BLOCK, which every blob has, are not listed."""
+        return {}
+
+    def weights_by_channel(self) -> np.ndarray | None:
+        """The weights as (top channels, bottom channels, weights of one channel); None where there is no such matrix."""
+        return None
+
     # -- helpers for subclasses ------------------------------------------------------------------------------------
 
     def new_param(self, shape: Sequence[int], *filler: str, default: float = 0) -> Blob:
@@ -223,8 +275,29 @@ class Layer(ABC):
         """The error of a batch that holds what the layer cannot use."""
         return BatchError(message, span=self.definition.span(), layer=self.name, hint=hint)
 
+    # -- ONNX --------------------------------------------------------------------------------------------------------
+
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = ()
+    """The operators of ONNX that it is, alone: each is read as this layer, and the first is written."""
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        """Adds nodes that compute the same to a graph; returns the names of their values, one a top.
+
+        inputs   names of the values that the bottoms are; one that is returned needs no node
+        raises   DefinitionError when ONNX has no operators for it
+        """
+        if not self.ONNX:
+            raise self.not_in_onnx(f"a {self.TYPE} layer")
+        return [graph.operator(self.ONNX[0], self.param, inputs)]
+
+    def not_in_onnx(self, what: str) -> DefinitionError:
+        """The error to raise about the layer, or an option of it, that ONNX has no operator for."""
+        return self.error(f"{what} cannot be written as ONNX")
+
     # -- compaction: which channels may go, and what follows from that -----------------------------------------------
 
+    CHANNELS: ClassVar[str] = "all are kept"
+    """What compaction does with the channels around it, in words for the documentation."""
     SHRINKS: ClassVar[bool] = False
     """Whether ``shrink`` can leave out channels of bottoms and tops. False refuses: every channel around it stays."""
     ABSORBS: ClassVar[bool] = False

@@ -25,6 +25,7 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -87,6 +88,8 @@ def _gradient(r0, r1, thread, x, dy, dx, center, slope, level, factor):
 @final
 class BatchNorm(ChannelWise):
     TYPE: ClassVar[str] = "BatchNorm"
+    KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "removed with their parameters"
     IN_PLACE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -232,3 +235,18 @@ class BatchNorm(ChannelWise):
     ) -> tuple[Any, list[np.ndarray]]:
         param, (mean, variance, factor) = super().shrink(bottom_keep, top_keep, shift)
         return param, [mean[bottom_keep[0]], variance[bottom_keep[0]], factor]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if not self.use_global_stats:
+            raise self.not_in_onnx("BatchNorm with the statistics of the batch (use_global_stats: false)")
+        if bottom[0].num_axes < 2:
+            raise self.not_in_onnx("BatchNorm of a blob with one axis")
+        mean, variance, factor = (blob.data for blob in self.blobs)
+        scale = np.float32(1 / factor[0]) if factor[0] else np.float32(0)
+        statistics = [
+            graph.param(self, 0, mean * scale, "mean"),
+            graph.param(self, 1, variance * scale, "variance"),
+        ]
+        ones = [graph.constant(np.ones(len(mean))), graph.constant(np.zeros(len(mean)))]
+        eps = self.param.batch_norm_param.eps
+        return [graph.node("BatchNormalization", [inputs[0], *ones, *statistics], epsilon=eps)]

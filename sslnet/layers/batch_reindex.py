@@ -11,13 +11,17 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.layers.base import Blobs
-from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.channels import MOVED, ChannelKeeper
+from sslnet.layers.onnx import INT64, OnnxGraph
 
 
 @final
 class BatchReindex(ChannelKeeper):
     TYPE: ClassVar[str] = "BatchReindex"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (1,)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, index = bottom
@@ -51,3 +55,8 @@ class BatchReindex(ChannelKeeper):
                 f"index {index[place]:g} at place {place} is out of range: the images are 0 .. {images - 1}"
             )
         return index.astype(np.int64)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        index = graph.node("Cast", [inputs[1]], to=INT64)
+        graph.fix_batch(self)
+        return [graph.node("Gather", [inputs[0], index], axis=0)]

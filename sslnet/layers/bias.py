@@ -16,6 +16,7 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph, spread_operand
 
 
 @kernel
@@ -37,6 +38,8 @@ def _add(i0, i1, thread, bias, y):
 @final
 class Bias(ChannelWise):
     TYPE: ClassVar[str] = "Bias"
+    KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where there is a second bottom"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
@@ -113,3 +116,6 @@ class Bias(ChannelWise):
         if blobs and 0 <= channel_axis < blobs[0].ndim:
             blobs[0] = np.take(blobs[0], top_keep[0], axis=channel_axis)
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [graph.node("Add", [inputs[0], spread_operand(graph, self, inputs, bottom)])]

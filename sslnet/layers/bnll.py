@@ -7,6 +7,7 @@ from typing import ClassVar, final
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import sigmoid, softplus
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxOperator
 
 
 @kernel
@@ -28,4 +29,5 @@ def _gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class BNLL(Elementwise):
     TYPE: ClassVar[str] = "BNLL"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Softplus"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)

@@ -10,6 +10,9 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.layers.base import BoolVector, Layer
 
+MOVED = "removed with their values in the top; all are kept where an axis before theirs is joined, cut or summed up"
+"""``Layer.CHANNELS`` of layers that move values along the axis of the channels."""
+
 
 def channel_axis(blob: Blob) -> int:
     return min(1, blob.num_axes - 1)

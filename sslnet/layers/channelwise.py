@@ -16,6 +16,7 @@ class ChannelWise(Layer, ABC):
     A channel of the bottom goes when it goes from all tops; all tops keep what the bottom keeps.
     """
 
+    CHANNELS: ClassVar[str] = "removed in bottom and top together"
     SHRINKS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
+from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -41,3 +43,7 @@ class Clip(Elementwise):
         if param.min > param.max:
             raise self.error(f"min must not exceed max: {param.min:g} > {param.max:g}", "clip_param", "min")
         return param.min, param.max
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param = self.param.clip_param
+        return [graph.node("Clip", [inputs[0], graph.constant(param.min), graph.constant(param.max)])]

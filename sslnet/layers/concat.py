@@ -13,7 +13,8 @@ from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import channel_axis
+from sslnet.layers.channels import MOVED, channel_axis
+from sslnet.layers.onnx import OnnxGraph
 
 
 def copy_rows(i0: int, i1: int, thread: int, source: np.ndarray, target: np.ndarray) -> None:
@@ -41,7 +42,13 @@ def concat_axis(layer: Layer, blob: Blob, param: Any, field: str, legacy: str) -
 @final
 class Concat(Layer):
     TYPE: ClassVar[str] = "Concat"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"axis {param.concat_param.axis}" if param.concat_param.axis != 1 else ""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         first = bottom[0]
@@ -95,3 +102,8 @@ class Concat(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.concatenate(bottom) if self._by_channel else np.logical_or.reduce(bottom)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if self.axis == 0:
+            graph.fix_batch(self)
+        return [graph.node("Concat", inputs, axis=self.axis)]

@@ -20,16 +20,30 @@ from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_window
+from sslnet.layers.axes import axis_of, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns
+from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
+from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
 class Convolution(Layer):
     TYPE: ClassVar[str] = "Convolution"
+    KIND: ClassVar[str] = "convolution"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    DEFAULT_GROUP: ClassVar[str] = "FILTER"
+    LOW_RANK: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = (
+        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
+        "or with several bottoms, all are kept"
+    )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
     EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{window_words(param.convolution_param)} · {param.convolution_param.num_output} filters"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.convolution_param
@@ -190,6 +204,19 @@ class Convolution(Layer):
         weights = self.blobs[0].data
         return weights if self.kept is None else expand_columns(weights, self.kept, self.whole_shape)
 
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"FILTER": (1, 1)}
+        rows, plane = self._group_filters, prod(self.blobs[0].shape[2:])
+        columns = prod(self.blobs[0].shape[1:])
+        return {"FILTER": (1, columns), "CHANNEL": (rows, plane), "SHAPE": (rows, 1), "FILTER_2D": (1, plane)}
+
+    def weights_by_channel(self) -> np.ndarray | None:
+        """None with several groups, each of which has channels of its own."""
+        return self.whole_weights().reshape(self.num_output, self.channels, -1) if self.group == 1 else None
+
     # -- compaction ----------------------------------------------------------------------------------------------------
     #
     # One group: any filter and any channel may go. Several groups must stay equal: a group goes as a whole, with its
@@ -264,3 +291,11 @@ class Convolution(Layer):
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
         """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
         return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        w = self.window
+        if self.kept is None:
+            return convolutions(graph, self, "Conv", inputs, list(w.kernel), [*w.pad, *w.pad])
+        weights, pads = without_border(self.whole_weights(), w)
+        name = graph.param(self, 0, weights, "whole" + "_".join(map(str, pads)))
+        return convolutions(graph, self, "Conv", inputs, list(weights.shape[2:]), pads, name)

@@ -10,12 +10,15 @@ from typing import ClassVar, final
 
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.channels import MOVED, ChannelKeeper
+from sslnet.layers.onnx import OnnxGraph, cut
 
 
 @final
 class Crop(ChannelKeeper):
     TYPE: ClassVar[str] = "Crop"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -61,3 +64,7 @@ class Crop(ChannelKeeper):
             bottom[0].diff[self.window] = top[0].diff
         if propagate_down[1]:
             bottom[1].diff[...] = 0
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        parts = [(axis, s.start, s.stop) for axis, s in enumerate(self.window) if s != slice(None)]
+        return [cut(graph, self, inputs[0], bottom[0], parts)]

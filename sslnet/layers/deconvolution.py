@@ -22,16 +22,28 @@ from sslnet.kernels.conv.im2col import col2im, im2col
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_window
+from sslnet.layers.axes import axis_of, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
 @final
 class Deconvolution(Layer):
     TYPE: ClassVar[str] = "Deconvolution"
+    KIND: ClassVar[str] = "convolution"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = (
+        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
+        "or with several bottoms, all are kept"
+    )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
     EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{window_words(param.convolution_param)} · {param.convolution_param.num_output} filters"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.convolution_param
@@ -155,6 +167,14 @@ class Deconvolution(Layer):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.blobs[0].count // self.channels * sum(blob.count for blob in bottom)
 
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"FILTER": (1, 1)}
+        rows, plane = self.channels // self.group, prod(self.blobs[0].shape[2:])
+        return {"FILTER": (rows, plane), "CHANNEL": (1, prod(self.blobs[0].shape[1:])), "FILTER_2D": (1, plane)}
+
     # -- compaction: as of a convolution, with bottom and top the other way round in the weights -----------------------------
 
     SHRINKS: ClassVar[bool] = True
@@ -207,3 +227,7 @@ class Deconvolution(Layer):
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
         """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
         return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        w = self.window
+        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), [*w.pad, *w.pad])

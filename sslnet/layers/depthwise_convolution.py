@@ -17,6 +17,11 @@ from sslnet.layers.convolution import Convolution
 
 
 class Depthwise(Convolution, ABC):
+    MIXES_CHANNELS: ClassVar[bool] = False
+    DEFAULT_GROUP: ClassVar[str] = ""
+    LOW_RANK: ClassVar[bool] = False
+    CHANNELS: ClassVar[str] = "removed one by one"
+
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.param = pb.LayerParameter.FromString(self.param.SerializeToString())
         param = self.param.convolution_param

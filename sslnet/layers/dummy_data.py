@@ -20,6 +20,7 @@ class DummyData(Layer):
     TYPE: ClassVar[str] = "DummyData"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (0, 0)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
+    KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

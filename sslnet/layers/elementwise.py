@@ -29,6 +29,7 @@ def copy(i0, i1, thread, x, y):
 class Elementwise(ChannelWise, ABC):
     """Any shape, in place or not; x keeps its values for the gradient when it is overwritten and the gradient reads it."""
 
+    KIND: ClassVar[str] = "activation"
     IN_PLACE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]]
     """forward(i0, i1, thread, x, y, *constants), gradient(i0, i1, thread, x, y, dy, dx, *constants).

@@ -24,6 +24,7 @@ from sslnet.kernels.pointwise.elementwise import (
 )
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph, linear
 
 
 @kernel
@@ -36,7 +37,13 @@ def _quotient_gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class Eltwise(Layer):
     TYPE: ClassVar[str] = "Eltwise"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = "removed from all bottoms and the top together"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, None)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return pb.EltwiseParameter.EltwiseOp.Name(param.eltwise_param.operation).lower()
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.eltwise_param
@@ -126,3 +133,15 @@ class Eltwise(Layer):
         left = [c for c, keep in zip(param.eltwise_param.coeff, bottom_keep) if len(keep)]
         param.eltwise_param.coeff[:] = left
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        operation = self.param.eltwise_param.operation
+        if operation == pb.EltwiseParameter.MAX:
+            return [graph.node("Max", inputs)]
+        if operation == pb.EltwiseParameter.SUM:
+            inputs = [linear(graph, name, float(coeff)) for name, coeff in zip(inputs, self.coeffs)]
+        operator = "Mul" if operation == pb.EltwiseParameter.PROD else "Add"
+        value = inputs[0]
+        for other in inputs[1:]:
+            value = graph.node(operator, [value, other])
+        return [value]

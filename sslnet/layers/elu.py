@@ -12,6 +12,7 @@ from typing import ClassVar, final
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import exp
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxOperator
 
 
 @kernel
@@ -36,6 +37,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, alpha):
 @final
 class ELU(Elementwise):
     TYPE: ClassVar[str] = "ELU"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Elu", {"alpha": "elu_param.alpha"}),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

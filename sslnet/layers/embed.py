@@ -14,6 +14,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import INT64, OnnxGraph
 
 
 @kernel
@@ -34,6 +35,15 @@ def _scatter(c0, c1, thread, index, dy, dweights):
 @final
 class Embed(Layer):
     TYPE: ClassVar[str] = "Embed"
+    KIND: ClassVar[str] = "connected"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = "columns of the table are removed, for inputs along one axis"
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (0,)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.embed_param.input_dim} words, {param.embed_param.num_output} outputs"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.embed_param
@@ -80,6 +90,14 @@ class Embed(Layer):
             bias = self.blobs[1].diff
             bias += dy.sum(axis=0)
 
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"OUTPUT_NEURON": (1, 1)}
+        rows, columns = self.blobs[0].shape
+        return {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns)}
+
     # -- compaction: the columns of the table are channels where the inputs lie along one axis -------------------------------
 
     SHRINKS: ClassVar[bool] = True
@@ -100,3 +118,7 @@ class Embed(Layer):
             param.embed_param.num_output = len(top_keep[0])
             blobs = [blob[..., top_keep[0]] for blob in blobs]
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        value = graph.node("Gather", [graph.param(self, 0), graph.node("Cast", inputs, to=INT64)], axis=0)
+        return [graph.node("Add", [value, graph.param(self, 1)]) if len(self.blobs) > 1 else value]

@@ -7,7 +7,9 @@ from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import exp
+from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxGraph, OnnxOperator, linear
 
 
 @kernel
@@ -29,6 +31,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, inner, outer):
 @final
 class Exp(Elementwise):
     TYPE: ClassVar[str] = "Exp"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Exp"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:
@@ -40,3 +43,8 @@ class Exp(Elementwise):
 
     def reads_input(self) -> bool:
         return False
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param = self.param.exp_param
+        log_base = 1.0 if param.base == -1 else math.log(param.base)
+        return [graph.node("Exp", [linear(graph, inputs[0], log_base * param.scale, log_base * param.shift)])]

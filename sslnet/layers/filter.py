@@ -17,6 +17,7 @@ from sslnet.layers.base import Blobs, Layer
 @final
 class Filter(Layer):
     TYPE: ClassVar[str] = "Filter"
+    KIND: ClassVar[str] = "join"
     DYNAMIC: ClassVar[bool] = True
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)

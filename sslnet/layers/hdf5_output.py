@@ -23,6 +23,7 @@ NAMES = ("data", "label")
 @final
 class HDF5Output(Layer):
     TYPE: ClassVar[str] = "HDF5Output"
+    KIND: ClassVar[str] = "result"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
     TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
 

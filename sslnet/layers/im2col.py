@@ -20,6 +20,7 @@ from sslnet.layers.base import Blobs, Layer
 @final
 class Im2col(Layer):
     TYPE: ClassVar[str] = "Im2col"
+    KIND: ClassVar[str] = "convolution"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, param = bottom[0], self.param.convolution_param

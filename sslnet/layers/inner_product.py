@@ -18,11 +18,24 @@ from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class InnerProduct(Layer):
     TYPE: ClassVar[str] = "InnerProduct"
+    KIND: ClassVar[str] = "connected"
+    HAS_WEIGHTS: ClassVar[bool] = True
+    MIXES_CHANNELS: ClassVar[bool] = True
+    DEFAULT_GROUP: ClassVar[str] = "OUTPUT_NEURON"
+    LOW_RANK: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = (
+        "outputs and inputs are removed, constants folded into the bias; along another axis all are kept"
+    )
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.inner_product_param.num_output} outputs"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.inner_product_param
@@ -84,6 +97,23 @@ class InnerProduct(Layer):
         """The weights, or their diff, as (num_output, K)."""
         return array.T if self.transpose else array
 
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        if index:
+            return {"OUTPUT_NEURON": (1, 1)}
+        rows, columns = self.blobs[0].shape
+        if self.transpose:
+            tiles = {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns), "CHANNEL": (self.channel_size, columns)}
+        else:
+            tiles = {"OUTPUT_NEURON": (1, columns), "INPUT_NEURON": (rows, 1), "CHANNEL": (rows, self.channel_size)}
+        if self.axis != 1:  # what it reads are not the channels of its bottom
+            del tiles["CHANNEL"]
+        return tiles
+
+    def weights_by_channel(self) -> np.ndarray:
+        return self._weights(self.blobs[0].data).reshape(self.num_output, -1, self.channel_size)
+
     # -- compaction: a bottom channel is channel_size columns, a top channel one row -----------------------------------
 
     SHRINKS: ClassVar[bool] = True
@@ -108,7 +138,7 @@ class InnerProduct(Layer):
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         if self.axis != 1:
             return param, blobs
-        by_channel = self._by_channel()[top_keep[0]][:, bottom_keep[0]]
+        by_channel = self.weights_by_channel()[top_keep[0]][:, bottom_keep[0]]
         weights = by_channel.reshape(len(by_channel), -1)
         bias = blobs[1][top_keep[0]] if len(blobs) > 1 else None
         param.inner_product_param.num_output = len(top_keep[0])
@@ -116,14 +146,25 @@ class InnerProduct(Layer):
         weights = np.ascontiguousarray(weights.T if self.transpose else weights)
         return param, [weights] if bias is None else [weights, bias]
 
-    def _by_channel(self) -> np.ndarray:
-        """Weights as (num_output, bottom channels, values of a channel)."""
-        return self._weights(self.blobs[0].data).reshape(self.num_output, -1, self.channel_size)
-
     def _uses(self) -> np.ndarray:
         """(num_output, bottom channels) bool: whether the output has a weight on the channel."""
-        return (self._by_channel() != 0).any(axis=2)
+        return (self.weights_by_channel() != 0).any(axis=2)
 
     def _top_channels(self, bottom: BoolVector) -> int:
         """Size of the top's channel axis when the sum does not run over the bottom's."""
         return self.num_output if self.axis == 0 else len(bottom)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        x, value = bottom[0], inputs[0]
+        bias = [graph.param(self, 1)] if len(self.blobs) > 1 else []
+        if self.axis == 1:
+            if x.num_axes != 2:
+                value = graph.node("Flatten", [value], axis=1)
+            return [graph.node("Gemm", [value, graph.param(self, 0), *bias], transB=int(not self.transpose))]
+        weights = self.blobs[0].data if self.transpose else self.blobs[0].data.T
+        lead = x.shape[: self.axis]
+        value = graph.reshape(self, value, x.shape, (*lead, weights.shape[0]) if lead else (1, weights.shape[0]))
+        value = graph.node("MatMul", [value, graph.param(self, 0, weights, "matrix")])
+        if bias:
+            value = graph.node("Add", [value, *bias])
+        return [value if lead else graph.reshape(self, value, (), top[0].shape)]

@@ -16,6 +16,7 @@ class Input(Layer):
     TYPE: ClassVar[str] = "Input"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (0, 0)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
+    KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

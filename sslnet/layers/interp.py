@@ -11,13 +11,14 @@ Ref: Chen et al. 2015, DeepLab; Zhao et al. 2017, PSPNet (which use this layer)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph, cut
 
 
 @kernel
@@ -53,6 +54,7 @@ def _gradient(p0, p1, thread, dx, dy, row, down, column, right):
 @final
 class Interp(ChannelWise):
     TYPE: ClassVar[str] = "Interp"
+    KIND: ClassVar[str] = "pooling"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.interp_param
@@ -115,3 +117,12 @@ class Interp(ChannelWise):
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 6 * top[0].count
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param, x = self.param.interp_param, bottom[0]
+        if param.interp_type != "bilinear":
+            raise self.not_in_onnx(f"Interp with interp_type {param.interp_type}")
+        inside = [(axis, -param.pad_beg, x.shape[axis] + param.pad_end) for axis in (2, 3)]
+        value = cut(graph, self, inputs[0], x, inside)
+        options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "align_corners", "axes": [2, 3]}
+        return [graph.node("Resize", [value, "", "", graph.integers(top[0].shape[2:])], **options)]

@@ -97,3 +97,20 @@ def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
     if not param.HasField("conv_mode"):
         param.conv_mode = pb.ConvolutionParameter.AUTO
     return np.ascontiguousarray(np.take_along_axis(matrices, kept[:, None], axis=2)).reshape(len(weights), count)
+
+
+def without_border(weights: np.ndarray, window: Any) -> tuple[np.ndarray, list[int]]:
+    """Weights without rows and columns of zeros at their edges, as far as there is padding; and what is left of that.
+
+    In ONNX the two sides of an image may be padded differently, and need no zeros for it.
+    """
+    front, behind = list(window.pad), list(window.pad)
+    for n, axis in enumerate(range(2, weights.ndim)):
+        used = np.flatnonzero((weights != 0).any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
+        if used.size:
+            most = window.pad[n] // window.dilation[n]
+            first, last = min(int(used[0]), most), min(weights.shape[axis] - 1 - int(used[-1]), most)
+            weights = np.take(weights, range(first, weights.shape[axis] - last), axis=axis)
+            front[n] -= first * window.dilation[n]
+            behind[n] -= last * window.dilation[n]
+    return weights, front + behind

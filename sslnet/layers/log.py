@@ -7,7 +7,9 @@ from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import log
+from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxGraph, OnnxOperator, linear
 
 
 @kernel
@@ -29,6 +31,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, scale, shift, factor):
 @final
 class Log(Elementwise):
     TYPE: ClassVar[str] = "Log"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Log"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:
@@ -36,3 +39,8 @@ class Log(Elementwise):
         if param.base != -1 and (param.base <= 0 or param.base == 1):
             raise self.error(f"base must be positive and not 1, or -1 for e, not {param.base:g}", "log_param", "base")
         return param.scale, param.shift, 1.0 if param.base == -1 else 1 / math.log(param.base)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param = self.param.log_param
+        value = graph.node("Log", [linear(graph, inputs[0], param.scale, param.shift)])
+        return [value if param.base == -1 else graph.node("Mul", [value, graph.constant(1 / math.log(param.base))])]

@@ -20,7 +20,9 @@ class Loss(Layer, ABC):
     """Base of layers whose top[0] is a loss: a scalar, computed from predictions (bottom 0) and labels (bottom 1)."""
 
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+    KIND: ClassVar[str] = "loss"
     IS_LOSS: ClassVar[bool] = True
+    DEPLOYED: ClassVar[bool] = False
 
     def allow_force_backward(self, index: int) -> bool:
         return index != 1

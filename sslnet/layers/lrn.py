@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import power
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph
 
 _BLOCK = 128
 """Pixels taken through all channels at a time, so that what is needed again stays in cache."""
@@ -169,6 +170,12 @@ def _within_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
 @final
 class LRN(ChannelWise):
     TYPE: ClassVar[str] = "LRN"
+    KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"size {param.lrn_param.local_size}"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.lrn_param
@@ -224,3 +231,14 @@ class LRN(ChannelWise):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.ones_like(bottom[0])] if self.across else super().followed_channels(bottom)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param = self.param.lrn_param
+        n = param.local_size
+        if self.across:
+            return [graph.node("LRN", inputs, size=n, alpha=param.alpha, beta=param.beta, bias=param.k)]
+        squares = graph.node("Mul", [inputs[0], inputs[0]])
+        pads: dict[str, Any] = {"kernel_shape": [n, n], "strides": [1, 1], "pads": [n // 2] * 4, "count_include_pad": 1}
+        mean = graph.node("AveragePool", [squares], **pads)
+        s = graph.node("Add", [graph.node("Mul", [mean, graph.constant(param.alpha)]), graph.constant(1)])
+        return [graph.node("Div", [inputs[0], graph.node("Pow", [s, graph.constant(param.beta)])])]

@@ -27,7 +27,9 @@ class MemoryData(Layer):
     TYPE: ClassVar[str] = "MemoryData"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (0, 0)
     TOPS: ClassVar[tuple[int, int | None]] = (2, 2)
+    KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
+    NEW_DATA: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         parameters = self.param.memory_data_param

@@ -15,6 +15,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -53,6 +54,8 @@ def _gradient(r0, r1, thread, x, dy, dx, mean, factor, normalize):
 @final
 class MVN(ChannelWise):
     TYPE: ClassVar[str] = "MVN"
+    KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "within channels: removed in bottom and top together; across channels: all are kept"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]
@@ -84,3 +87,13 @@ class MVN(ChannelWise):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.ones_like(bottom[0])] if self.param.mvn_param.across_channels else super().followed_channels(bottom)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param, x = self.param.mvn_param, bottom[0]
+        axes = graph.integers(range(1 if param.across_channels else 2, x.num_axes))
+        centred = graph.node("Sub", [inputs[0], graph.node("ReduceMean", [inputs[0], axes])])
+        if not param.normalize_variance:
+            return [centred]
+        variance = graph.node("ReduceMean", [graph.node("Mul", [centred, centred]), axes])
+        deviation = graph.node("Add", [graph.node("Sqrt", [variance]), graph.constant(param.eps)])
+        return [graph.node("Div", [centred, deviation])]

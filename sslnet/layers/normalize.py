@@ -15,6 +15,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -94,6 +95,8 @@ def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
 @final
 class Normalize(Layer):
     TYPE: ClassVar[str] = "Normalize"
+    KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "channels of zeros are removed"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param: Any = self.param.norm_param
@@ -153,3 +156,11 @@ class Normalize(Layer):
     ) -> tuple[Any, list[np.ndarray]]:
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         return param, blobs if self.shared else [blobs[0][bottom_keep[0]]]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param, x = self.param.norm_param, bottom[0]
+        axes = graph.integers(range(1, x.num_axes) if param.across_spatial else [1])
+        squares = graph.node("Add", [graph.node("ReduceSumSquare", [inputs[0], axes]), graph.constant(param.eps)])
+        scales = self.blobs[0].data.reshape(-1, *(1,) * (x.num_axes - 2))
+        value = graph.node("Div", [inputs[0], graph.node("Sqrt", [squares])])
+        return [graph.node("Mul", [value, graph.param(self, 0, scales, "spread")])]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
@@ -31,3 +32,6 @@ class Parameter(Layer):
         if self.param_propagate_down[0]:
             diff = self.blobs[0].diff
             diff += top[0].diff
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [graph.node("Identity", [graph.param(self, 0)])]

@@ -14,11 +14,16 @@ from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channels import ChannelKeeper
 from sslnet.layers.concat import copy_rows
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = (
+        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
+    )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, order = bottom[0], list(self.param.permute_param.order)
@@ -43,3 +48,8 @@ class Permute(ChannelKeeper):
     @staticmethod
     def _copy(source: np.ndarray, target: np.ndarray) -> None:
         spread(copy_rows, len(target), target[:1].size, source, target)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if self.order[0] != 0:
+            graph.fix_batch(self)
+        return [graph.node("Transpose", inputs, perm=list(self.order))]

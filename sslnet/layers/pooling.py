@@ -15,7 +15,7 @@ Ref: Zeiler, Fergus 2013 (stochastic)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -33,14 +33,28 @@ from sslnet.kernels.pointwise.pooling import (
 )
 from sslnet.kernels.runtime.counter_rng import draw_key
 from sslnet.kernels.runtime.jit import spread
+from sslnet.layers.axes import times, unusual
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Pooling(ChannelWise):
     TYPE: ClassVar[str] = "Pooling"
+    KIND: ClassVar[str] = "pooling"
     TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        window = param.pooling_param
+        method = pb.PoolingParameter.PoolMethod.Name(window.pool).lower()
+        if window.global_pooling:
+            return f"{method}, global"
+        words = [f"{method} {times([window.kernel_h, window.kernel_w] if window.kernel_h else [window.kernel_size])}"]
+        stride = [window.stride_h, window.stride_w] if window.stride_h else [window.stride]
+        pad = [window.pad_h, window.pad_w] if window.pad_h or window.pad_w else [window.pad]
+        return ", ".join([*words, *unusual(stride=(stride, 1), pad=(pad, 0))])
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.pooling_param
@@ -131,6 +145,29 @@ class Pooling(ChannelWise):
         """A comparison or an addition for each pixel of each window."""
         return top[0].count * self.kernel[0] * self.kernel[1]
 
+    # -- ONNX --------------------------------------------------------------------------------------------------------
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if len(top) > 1:
+            raise self.not_in_onnx("the second top of MAX pooling")
+        return [self.pool_in_onnx(graph, inputs[0], bottom[0], top[0])]
+
+    def pool_in_onnx(self, graph: OnnxGraph, value: str, bottom: Blob, top: Blob) -> str:
+        """The first top. The borders of AVE pooling are Caffe's: padding counts, what reaches behind it does not."""
+        if self.method == pb.PoolingParameter.STOCHASTIC:
+            raise self.not_in_onnx("STOCHASTIC pooling")
+        out, sizes, kernel, stride, pad = top.shape[2:], bottom.shape[2:], self.kernel, self.stride, self.pad
+        behind = [max((o - 1) * s + k - n - p, 0) for o, s, k, n, p in zip(out, stride, kernel, sizes, pad)]
+        pads = [*pad, *behind]
+        if self.method == pb.PoolingParameter.MAX:
+            return str(graph.node("MaxPool", [value], kernel_shape=list(kernel), strides=list(stride), pads=pads))
+        if any(pads):
+            value = graph.node("Pad", [value, graph.integers([0, 0, *pads[:2], 0, 0, *pads[2:]])])
+        value = graph.node("AveragePool", [value], kernel_shape=list(kernel), strides=list(stride))
+        counts = [_pixels(*numbers) for numbers in zip(out, stride, kernel, sizes, pad)]
+        factor = kernel[0] * kernel[1] / np.outer(*counts)
+        return str(value if (factor == 1).all() else graph.node("Mul", [value, graph.constant(factor)]))
+
     # -- parameters --------------------------------------------------------------------------------------------------
 
     def _pair(self, name: str, least: int, short: str | None = None) -> tuple[int, int]:
@@ -176,3 +213,9 @@ class Pooling(ChannelWise):
 def _planes(array: np.ndarray) -> np.ndarray:
     """(N, C, H, W) as (N * C, H, W)."""
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+def _pixels(out: int, stride: int, kernel: int, size: int, pad: int) -> np.ndarray:
+    """Pixels of each window along one axis, padding included, what reaches behind the padding not."""
+    start = np.arange(out) * stride
+    return np.minimum(start + kernel, size + 2 * pad) - start

@@ -15,6 +15,7 @@ from sslnet.kernels.simd.math import power as power_of
 from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.kept_columns import drop_columns
+from sslnet.layers.onnx import OnnxGraph, linear
 
 
 @kernel
@@ -117,3 +118,8 @@ class Power(Elementwise):
     def _is_constant(self) -> bool:
         param = self.param.power_param
         return param.power == 0 or (param.scale == 0 and param.shift >= 0 and param.power > 0)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param = self.param.power_param
+        value = linear(graph, inputs[0], param.scale, param.shift)
+        return [value if param.power == 1 else graph.node("Pow", [value, graph.constant(param.power)])]

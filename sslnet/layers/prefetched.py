@@ -30,9 +30,16 @@ class PrefetchedLayer(Layer):
 
     BOTTOMS: ClassVar[tuple[int, int | None]] = (0, 0)
     TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+    KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
+    NEW_DATA: ClassVar[bool] = True
     SOURCE_FIELD: ClassVar[tuple[str, str]]
     """The field that names the file or database: errors about data point there."""
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        message, source = cls.SOURCE_FIELD
+        return str(getattr(getattr(param, message), source).rstrip("/").rpartition("/")[2])
 
     @abstractmethod
     def make_reader(self, top: Blobs) -> Reader:

@@ -17,6 +17,7 @@ from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.elementwise import copy
+from sslnet.layers.onnx import OnnxGraph
 
 # In place y, or dx, is None: see layers/elementwise.py. Where the slopes themselves lie side by side (``values`` is 1), the
 # innermost loop goes over them.
@@ -81,6 +82,7 @@ def _slope_gradient(c0, c1, thread, x, dy, total):
 @final
 class PReLU(ChannelWise):
     TYPE: ClassVar[str] = "PReLU"
+    KIND: ClassVar[str] = "activation"
     IN_PLACE: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -132,3 +134,7 @@ class PReLU(ChannelWise):
     ) -> tuple[Any, list[np.ndarray]]:
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         return param, blobs if self.shared else [blobs[0][bottom_keep[0]]]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        slopes = self.blobs[0].data.reshape(-1, *(1,) * (bottom[0].num_axes - 2))
+        return [graph.node("PRelu", [inputs[0], graph.param(self, 0, slopes, "spread")])]

@@ -79,7 +79,12 @@ class Python(Layer):
     BOTTOMS: ClassVar[tuple[int, int | None]] = (0, None)
     TOPS: ClassVar[tuple[int, int | None]] = (0, None)
     IN_PLACE: ClassVar[bool] = True
+    NEW_DATA: ClassVar[bool] = True
     DYNAMIC: ClassVar[bool] = True
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.python_param.module}.{param.python_param.layer}"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.user = self._load()()

@@ -25,12 +25,19 @@ from sslnet.layers.base import Blobs, BoolVector, Layer
 
 
 class Recurrent(Layer, ABC):
+    KIND: ClassVar[str] = "connected"
+    MIXES_CHANNELS: ClassVar[bool] = True
+    CHANNELS: ClassVar[str] = "of the static input, channels without a weight are removed; all others are kept"
     GATES: ClassVar[int]
     """How many times H numbers a step takes."""
     STATES: ClassVar[int]
     """Parts of the state, the first of them h."""
 
     # -- what a subclass is --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"{param.recurrent_param.num_output} units"
 
     def setup_output(self) -> None:
         """Creates the parameter blobs behind W_h."""

@@ -15,7 +15,8 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.channels import ChannelKeeper
+from sslnet.layers.channels import MOVED, ChannelKeeper
+from sslnet.layers.onnx import OnnxGraph, linear
 
 _SUM, _ASUM, _SUMSQ = pb.ReductionParameter.SUM, pb.ReductionParameter.ASUM, pb.ReductionParameter.SUMSQ
 
@@ -54,6 +55,8 @@ def _gradient(n0, n1, thread, x, dy, dx, operation, coeff):
 @final
 class Reduction(ChannelKeeper):
     TYPE: ClassVar[str] = "Reduction"
+    KIND: ClassVar[str] = "result"
+    CHANNELS: ClassVar[str] = MOVED
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.reduction_param
@@ -73,3 +76,18 @@ class Reduction(ChannelKeeper):
         if propagate_down[0]:
             x, dx = bottom[0].data.reshape(self.fold), bottom[0].diff.reshape(self.fold)
             spread(_gradient, *self.fold, x, top[0].diff.reshape(-1), dx, self.operation, self.coeff)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        param, axes = self.param.reduction_param, bottom[0].num_axes
+        first = param.axis if param.axis >= 0 else param.axis + axes
+        if first == 0:
+            graph.fix_batch(self)
+        operators = {
+            pb.ReductionParameter.SUM: "ReduceSum",
+            pb.ReductionParameter.ASUM: "ReduceL1",
+            pb.ReductionParameter.SUMSQ: "ReduceSumSquare",
+            pb.ReductionParameter.MEAN: "ReduceMean",
+        }
+        over = graph.integers(range(first, axes))
+        value = graph.node(operators[param.operation], [inputs[0], over], keepdims=0) if first < axes else inputs[0]
+        return [linear(graph, value, param.coeff)]

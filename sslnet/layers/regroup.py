@@ -11,10 +11,16 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import all_channels
+from sslnet.layers.onnx import OnnxGraph
 
 
 class Regroup(Layer, ABC):
     """Top and bottom are one array, in data and diff: forward and backward have nothing to do."""
+
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = (
+        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
+    )
 
     @abstractmethod
     def top_shape(self, bottom: Blob) -> list[int]:
@@ -67,3 +73,6 @@ class Regroup(Layer, ABC):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.repeat(bottom[0], self.block) if self.block else self._all_channels]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [graph.reshape(self, inputs[0], bottom[0].shape, top[0].shape)]

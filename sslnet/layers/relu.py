@@ -13,6 +13,7 @@ from typing import ClassVar, final
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 
 # In place y, or dx, is None: see layers/elementwise.py.
 
@@ -38,6 +39,11 @@ def _gradient(i0, i1, thread, x, dy, dx, slope):
 @final
 class ReLU(ChannelWise):
     TYPE: ClassVar[str] = "ReLU"
+    KIND: ClassVar[str] = "activation"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (
+        OnnxOperator("Relu"),
+        OnnxOperator("LeakyRelu", {"alpha": "relu_param.negative_slope"}),
+    )
     IN_PLACE: ClassVar[bool] = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -60,3 +66,7 @@ class ReLU(ChannelWise):
             return
         x, dy, dx = bottom[0].data.reshape(-1), top[0].diff.reshape(-1), bottom[0].diff.reshape(-1)
         spread(_gradient, x.size, 1, x, dy, None if top[0] is bottom[0] else dx, self.slope)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        relu, leaky = self.ONNX
+        return [graph.operator(leaky if self.param.relu_param.negative_slope else relu, self.param, inputs)]

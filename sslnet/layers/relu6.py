@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
+from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxGraph
 
 
 @kernel
@@ -47,3 +49,6 @@ class ReLU6(Elementwise):
     def reads_input(self) -> bool:
         # y is on the same side of 0 and of 6 as x.
         return False
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [graph.node("Clip", [inputs[0], graph.constant(0), graph.constant(6)])]

@@ -19,6 +19,7 @@ from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.channels import channel_axis
+from sslnet.layers.onnx import OnnxGraph, spread_operand, spread_param
 
 
 @kernel
@@ -80,6 +81,8 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 @final
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
+    KIND: ClassVar[str] = "norm"
+    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
@@ -182,6 +185,12 @@ class Scale(Layer):
     def _scale(self, bottom: Blobs) -> Blob:
         return bottom[1] if len(bottom) > 1 else self.blobs[0]
 
+    # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
+        """Its values, where each channel has one of its own."""
+        return {"FILTER": (1, 1)} if self.axis == 1 and self.blobs[index].num_axes == 1 else {}
+
     # -- compaction --------------------------------------------------------------------------------------------------
     #
     # A channel goes from x, y and the parameters, and from a second bottom whose own channels are those of x (squeeze and
@@ -228,3 +237,9 @@ class Scale(Layer):
         if 0 <= axis < (blobs[0].ndim if blobs else 0):
             blobs = [np.take(blob, top_keep[0], axis=axis) for blob in blobs]
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        value = graph.node("Mul", [inputs[0], spread_operand(graph, self, inputs, bottom)])
+        if self.param.scale_param.bias_term:
+            value = graph.node("Add", [value, spread_param(graph, self, bottom[0], 1 if len(bottom) == 1 else 0)])
+        return [value]

@@ -11,11 +11,14 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class ShuffleChannel(Layer):
     TYPE: ClassVar[str] = "ShuffleChannel"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = "removed at the same place of every group"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, group = bottom[0], self.param.shuffle_channel_param.group
@@ -51,3 +54,11 @@ class ShuffleChannel(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.repeat(bottom[0].reshape(self.rows[1:3]).any(axis=0), self.rows[1])]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        shape = bottom[0].shape
+        group = self.param.shuffle_channel_param.group
+        apart = (shape[0], group, shape[1] // group, *shape[2:])
+        value = graph.reshape(self, inputs[0], shape, apart)
+        value = graph.node("Transpose", [value], perm=[0, 2, 1, *range(3, len(apart))])
+        return [graph.reshape(self, value, apart, shape)]

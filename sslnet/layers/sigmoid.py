@@ -7,6 +7,7 @@ from typing import ClassVar, final
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import sigmoid
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxOperator
 
 
 @kernel
@@ -29,6 +30,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class Sigmoid(Elementwise):
     TYPE: ClassVar[str] = "Sigmoid"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Sigmoid"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def reads_input(self) -> bool:

@@ -47,6 +47,7 @@ def _gradient(i0, i1, thread, x, t, dx, has_ignore, ignore, factor):
 @final
 class SigmoidCrossEntropyLoss(Loss):
     TYPE: ClassVar[str] = "SigmoidCrossEntropyLoss"
+    OUTPUT: ClassVar[tuple[str, str] | None] = ("Sigmoid", "prob")
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.mode = self.normalization(default=pb.LossParameter.BATCH_SIZE)

@@ -8,11 +8,15 @@ from typing import ClassVar, final
 import numpy as np
 
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Silence(Layer):
     TYPE: ClassVar[str] = "Silence"
+    KIND: ClassVar[str] = "result"
+    DEPLOYED: ClassVar[bool] = False
+    CHANNELS: ClassVar[str] = "all can be removed"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
     SHRINKS: ClassVar[bool] = True
@@ -34,3 +38,6 @@ class Silence(Layer):
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
         return [np.zeros_like(channels) for channels in bottom_constant]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return []

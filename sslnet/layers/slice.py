@@ -14,14 +14,21 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import channel_axis
+from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.concat import concat_axis, copy_rows, cut
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Slice(Layer):
     TYPE: ClassVar[str] = "Slice"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
+
+    @classmethod
+    def describe(cls, param: Any) -> str:
+        return f"axis {param.slice_param.axis}" if param.slice_param.axis != 1 else ""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x = bottom[0]
@@ -98,3 +105,10 @@ class Slice(Layer):
             points = np.cumsum([len(keep) for keep in top_keep if len(keep)])[:-1]
             param.slice_param.slice_point[:] = [int(point) for point in points]
         return param, blobs
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if len(top) == 1:
+            return inputs
+        if self.axis == 0:
+            graph.fix_batch(self)
+        return list(graph.node("Split", [inputs[0], graph.integers(self.sizes)], outputs=len(top), axis=self.axis))

@@ -11,11 +11,13 @@ from typing import ClassVar, final
 from sslnet.kernels.pointwise.softmax import softmax, softmax_gradient
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Softmax(Layer):
     TYPE: ClassVar[str] = "Softmax"
+    KIND: ClassVar[str] = "result"
     IN_PLACE: ClassVar[bool] = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -37,3 +39,6 @@ class Softmax(Layer):
         if propagate_down[0]:
             y, dy, dx = (a.reshape(self.fold) for a in (top[0].data, top[0].diff, bottom[0].diff))
             softmax_gradient(y, dy, dx)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [graph.node("Softmax", inputs, axis=self.param.softmax_param.axis)]

@@ -65,6 +65,7 @@ def _backward(i0, i1, thread, p, labels, has_ignore, ignore, scale, dx):
 @final
 class SoftmaxWithLoss(Loss):
     TYPE: ClassVar[str] = "SoftmaxWithLoss"
+    OUTPUT: ClassVar[tuple[str, str] | None] = ("Softmax", "prob")
     TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

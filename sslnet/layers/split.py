@@ -14,11 +14,13 @@ from sslnet.kernels.pointwise.elementwise import weighted_sum
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Split(ChannelWise):
     TYPE: ClassVar[str] = "Split"
+    KIND: ClassVar[str] = "join"
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -37,3 +39,6 @@ class Split(ChannelWise):
             return
         dx, diffs = bottom[0].diff.reshape(-1), tuple(blob.diff.reshape(-1) for blob in top)
         spread(weighted_sum, dx.size, len(diffs), diffs, np.ones(len(diffs), dx.dtype), dx, False)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        return [inputs[0] for _ in top]

@@ -18,13 +18,17 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer, LayerDefinition
+from sslnet.layers.channels import MOVED
 from sslnet.layers.concat import cut
+from sslnet.layers.onnx import OnnxGraph
 from sslnet.layers.pooling import Pooling
 
 
 @final
 class SPP(Layer):
     TYPE: ClassVar[str] = "SPP"
+    KIND: ClassVar[str] = "pooling"
+    CHANNELS: ClassVar[str] = MOVED
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.levels: int = self.param.spp_param.pyramid_height
@@ -97,11 +101,6 @@ class SPP(Layer):
         for pool, pooled in zip(self._pools, self._pooled):
             pool.reseed(seed, [pooled])
 
-    @property
-    def pools(self) -> list[tuple[Pooling, Blob]]:
-        """For each level the layer that pools it, and what it gives."""
-        return list(zip(self._pools, self._pooled))
-
     def state(self) -> bytes:
         return self._pools[0].state()
 
@@ -124,3 +123,12 @@ class SPP(Layer):
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         windows = [size // len(bottom[0]) for size in self._sizes]
         return [np.concatenate([np.repeat(bottom[0], count) for count in windows])]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        parts = [
+            graph.node("Flatten", [pool.pool_in_onnx(graph, inputs[0], bottom[0], pooled)], axis=1)
+            for pool, pooled in zip(self._pools, self._pooled)
+        ]
+        if len(parts) == 1:
+            return [graph.reshape(self, parts[0], top[0].shape[:2], top[0].shape)]
+        return [graph.node("Concat", parts, axis=1)]

@@ -1,6 +1,8 @@
 """Swish: y = x s with s = sigmoid(beta x); any shape, in place or not.  dx = dy (beta y + s (1 - beta y)).
 
-Ref: Ramachandran, Zoph, Le 2017
+SiLU is the name of PyTorch and ONNX for the one with beta 1.
+
+Ref: Ramachandran, Zoph, Le 2017 (Swish); Elfwing, Uchibe, Doya 2017 (SiLU)
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import sigmoid
+from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxGraph, OnnxOperator, linear
 
 
 @kernel
@@ -31,10 +35,26 @@ def _gradient(i0, i1, thread, x, y, dy, dx, beta):
         dx[i] = dy[i] * (t + s * (one - t))
 
 
-@final
 class Swish(Elementwise):
     TYPE: ClassVar[str] = "Swish"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Swish", {"alpha": "swish_param.beta"}, opset=24),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:
         return (self.param.swish_param.beta,)
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        """As Sigmoid and Mul, which all operator sets have; the importer makes one layer of them again."""
+        steep = linear(graph, inputs[0], self.constants()[0])
+        return [graph.node("Mul", [inputs[0], graph.node("Sigmoid", [steep])])]
+
+
+@final
+class SiLU(Swish):
+    """Swish with beta 1: y = x sigmoid(x)."""
+
+    TYPE: ClassVar[str] = "SiLU"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = ()
+
+    def constants(self) -> tuple[float, ...]:
+        return (1.0,)

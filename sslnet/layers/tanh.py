@@ -7,6 +7,7 @@ from typing import ClassVar, final
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import tanh
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import OnnxOperator
 
 
 @kernel
@@ -29,6 +30,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx):
 @final
 class TanH(Elementwise):
     TYPE: ClassVar[str] = "TanH"
+    ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Tanh"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def reads_input(self) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar, final
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.onnx import FLOAT, OnnxGraph
 
 
 @kernel
@@ -41,3 +42,7 @@ class Threshold(Elementwise):
             raise self.run_error(
                 "Threshold has no gradient", hint="propagate_down: false in this layer ends the gradient here"
             )
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        above = graph.node("Greater", [inputs[0], graph.constant(self.param.threshold_param.threshold)])
+        return [graph.node("Cast", [above], to=FLOAT)]

@@ -9,12 +9,15 @@ import numpy as np
 
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.channels import channel_axis
+from sslnet.layers.channels import MOVED, channel_axis
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Tile(Layer):
     TYPE: ClassVar[str] = "Tile"
+    KIND: ClassVar[str] = "join"
+    CHANNELS: ClassVar[str] = MOVED
     SHRINKS: ClassVar[bool] = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -50,3 +53,9 @@ class Tile(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.tile(bottom[0], self.channel_copies)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        repeats = [after // before for before, after in zip(bottom[0].shape, top[0].shape)]
+        if repeats[0] != 1:
+            graph.fix_batch(self)
+        return [graph.node("Tile", [inputs[0], graph.integers(repeats)])]

@@ -1,4 +1,4 @@
-"""Upsample: larger images, in one of two ways.
+"""Upsample: larger images: each pixel repeated, or each value at the place from which a MAX Pooling took it.
 
 One bottom: each pixel becomes ``scale`` x ``scale`` pixels (YOLO); dx = the sum of their diffs.
 Two bottoms, values and the places they came from (the second top of a MAX Pooling): each value goes to its place, the rest
@@ -11,17 +11,20 @@ Ref: Redmon, Farhadi 2018, YOLOv3; Badrinarayanan, Kendall, Cipolla 2017, SegNet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.onnx import OnnxGraph
 
 
 @final
 class Upsample(Layer):
     TYPE: ClassVar[str] = "Upsample"
+    KIND: ClassVar[str] = "pooling"
+    CHANNELS: ClassVar[str] = "removed in bottom and top together"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -110,3 +113,14 @@ class Upsample(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)]
+
+    def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
+        if len(bottom) > 1:
+            raise self.not_in_onnx("Upsample by the places of a MAX pooling")
+        scales = [1, 1, *(after / before for before, after in zip(bottom[0].shape[2:], top[0].shape[2:]))]
+        options: dict[str, Any] = {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        }
+        return [graph.node("Resize", [inputs[0], "", graph.constant(scales)], **options)]

@@ -16,7 +16,7 @@ from sslnet.layers.scale import Scale
 from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.liveness import lifetimes
 from sslnet.net.memory_planner import Arena, Lease
-from sslnet.net.steps import FAST, EmptyStep, JoinedStep, Step, batch_norm
+from sslnet.net.steps import EmptyStep, JoinedStep, Step, batch_norm, step_of
 
 
 class Plan:
@@ -42,8 +42,7 @@ class Plan:
         self.held = False
         self.steps: list[Step] = []
         for i, layer in enumerate(graph.layers):
-            fast = None if plain else FAST.get(layer.TYPE)
-            step: type[Any] = fast if fast is not None and fast.takes(layer) else Step
+            step: type[Any] = Step if plain else step_of(layer)
             if EmptyStep.takes(layer, graph.bottoms[i], graph.tops[i]):
                 step = EmptyStep
             self.steps.append(step(layer, graph.bottoms[i], graph.tops[i], graph.bottom_need_backward[i]))

@@ -47,7 +47,6 @@ _PENALTIES = (
         "group_lasso_decay", "group_lasso", "write group_lasso { group: FILTER } in the params whose filters it is for"
     ),
 )
-_WEIGHTED = ("Convolution", "Deconvolution", "Embed", "InnerProduct")  # their first blob is a weight matrix
 _POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",)}
 
 
@@ -165,7 +164,7 @@ def _settling_of_nothing(solver: Definition, params: list[_Param]) -> Iterator[D
 
 
 def _weight_decay_of_nothing(solver: Definition, net: Definition) -> Iterator[Diagnostic]:
-    layers = [layer for _, layer in _layers(net) if layer.type in _WEIGHTED]
+    layers = [layer for _, layer in _layers(net) if _has_weights(layer)]
     spared = [layer for layer in layers if layer.param and layer.param[0].decay_mult == 0]
     if solver.message.weight_decay > 0 and layers and len(spared) == len(layers):
         message = f"weight_decay is {solver.message.weight_decay:g}, but reaches no weights: all have decay_mult: 0"
@@ -235,6 +234,12 @@ def _params(net: Definition) -> Iterator[_Param]:
     for index, layer in _layers(net):
         for number, spec in enumerate(layer.param):
             yield _Param(spec, layer, ("layer", index, "param", number))
+
+
+def _has_weights(layer: Any) -> bool:
+    """Whether the layer's own message says how weights are filled: that of Convolution, InnerProduct, Embed, LSTM does."""
+    messages = (field.message_type for field, _ in layer.ListFields() if field.message_type is not None)
+    return any("weight_filler" in message.fields_by_name for message in messages)
 
 
 def _is_strength(value: float) -> bool:

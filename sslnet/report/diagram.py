@@ -26,12 +26,21 @@ FAR = 2
 
 @dataclass
 class DrawnLayer:
-    """One layer. params: how many numbers it learns or keeps; None where that is not known."""
+    """One layer.
+
+    detail  what matters of its parameters
+    params  how many numbers it learns or keeps; None where that is not known
+    """
 
     name: str
     type: str
     detail: str
     params: int | None
+
+    @property
+    def kind(self) -> str:
+        """Which of ``sslnet.layers.base.KINDS`` it is."""
+        return LAYERS[self.type].KIND
 
 
 @dataclass
@@ -210,67 +219,8 @@ def _tagged(boxes: list[Box]) -> list[Box]:
 
 def detail(param: Any) -> str:
     """What matters of a layer's parameters, in a few words."""
-    words = {
-        "Convolution": lambda: _window(param.convolution_param, "filters"),
-        "ConvolutionDepthwise": lambda: _window(param.convolution_param, "filters"),
-        "DepthwiseConvolution": lambda: _window(param.convolution_param, "filters"),
-        "Deconvolution": lambda: _window(param.convolution_param, "filters"),
-        "InnerProduct": lambda: f"{param.inner_product_param.num_output} outputs",
-        "Embed": lambda: f"{param.embed_param.input_dim} words, {param.embed_param.num_output} outputs",
-        "LSTM": lambda: f"{param.recurrent_param.num_output} units",
-        "RNN": lambda: f"{param.recurrent_param.num_output} units",
-        "Pooling": lambda: _pooling(param.pooling_param),
-        "Eltwise": lambda: pb.EltwiseParameter.EltwiseOp.Name(param.eltwise_param.operation).lower(),
-        "Concat": lambda: f"axis {param.concat_param.axis}" if param.concat_param.axis != 1 else "",
-        "Slice": lambda: f"axis {param.slice_param.axis}" if param.slice_param.axis != 1 else "",
-        "Dropout": lambda: f"{param.dropout_param.dropout_ratio:g}",
-        "LRN": lambda: f"size {param.lrn_param.local_size}",
-        "Accuracy": lambda: f"top {param.accuracy_param.top_k}" if param.accuracy_param.top_k != 1 else "",
-        "Data": lambda: _place(param.data_param.source),
-        "ImageData": lambda: _place(param.image_data_param.source),
-        "HDF5Data": lambda: _place(param.hdf5_data_param.source),
-        "WindowData": lambda: _place(param.window_data_param.source),
-        "Python": lambda: f"{param.python_param.module}.{param.python_param.layer}",
-    }
-    found = words[param.type]() if param.type in words else ""
+    found = LAYERS[param.type].describe(param)
     if param.loss_weight and list(param.loss_weight) != [1]:
         weights = ", ".join(f"{weight:g}" for weight in param.loss_weight)
         found = f"{found}, weight {weights}".lstrip(", ")
     return found
-
-
-def _window(param: Any, what: str) -> str:
-    """3 × 3, stride 2, pad 1 · 64 filters."""
-    size = [param.kernel_h, param.kernel_w] if param.kernel_h or param.kernel_w else list(param.kernel_size)
-    words = [_times(size)]
-    for name, usual in (("stride", 1), ("pad", 0), ("dilation", 1)):
-        values = list(getattr(param, name))
-        if name != "dilation" and (param.HasField(f"{name}_h") or param.HasField(f"{name}_w")):
-            values = [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
-        if any(value != usual for value in values):
-            words.append(f"{name} {_times(values) if len(set(values)) > 1 else values[0]}")
-    if param.group > 1:
-        words.append(f"{param.group} groups")
-    return f"{', '.join(words)} · {param.num_output} {what}"
-
-
-def _pooling(param: Any) -> str:
-    method = pb.PoolingParameter.PoolMethod.Name(param.pool).lower()
-    if param.global_pooling:
-        return f"{method}, global"
-    words = [f"{method} {_times([param.kernel_h, param.kernel_w] if param.kernel_h else [param.kernel_size])}"]
-    stride = [param.stride_h, param.stride_w] if param.stride_h else [param.stride]
-    pad = [param.pad_h, param.pad_w] if param.pad_h or param.pad_w else [param.pad]
-    for name, values, usual in (("stride", stride, 1), ("pad", pad, 0)):
-        if any(value != usual for value in values):
-            words.append(f"{name} {_times(values) if len(set(values)) > 1 else values[0]}")
-    return ", ".join(words)
-
-
-def _times(sizes: list[int]) -> str:
-    """3 × 3, also of a single 3."""
-    return " × ".join(map(str, sizes * 2 if len(sizes) == 1 else sizes))
-
-
-def _place(source: str) -> str:
-    return source.rstrip("/").rpartition("/")[2]

@@ -45,23 +45,7 @@ COLOURS = {
     "result": ("#f7e3f4", "#873a7d"),
     "other": ("#efefec", "#5c5c55"),
 }
-"""Fill, and the colour of the border and of the type."""
-KINDS = {
-    "convolution": ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col"),
-    "connected": ("Embed", "InnerProduct", "LSTM", "RNN"),
-    "pooling": ("Interp", "Pooling", "SPP", "Upsample"),
-    "norm": ("BatchNorm", "Bias", "LRN", "MVN", "Normalize", "Scale"),
-    "activation": (
-        "AbsVal", "BNLL", "Clip", "Dropout", "ELU", "Exp", "Log", "Power", "PReLU", "ReLU", "ReLU6", "Sigmoid", "Swish",
-        "TanH", "Threshold",
-    ),
-    "join": (
-        "Axpy", "BatchReindex", "Concat", "Crop", "Eltwise", "Filter", "Flatten", "Permute", "Reshape", "ShuffleChannel",
-        "Slice", "Split", "Tile",
-    ),
-    "result": ("Accuracy", "ArgMax", "HDF5Output", "Reduction", "Silence", "Softmax"),
-}  # fmt: skip
-KIND = {type_: kind for kind, types in KINDS.items() for type_ in types}
+"""By kind of layer (``sslnet.layers.base.KINDS``) the fill, and the colour of the border and of the type."""
 
 
 def draw_net(
@@ -182,7 +166,7 @@ class _Drawing:
         if box.tag:
             return _pill(x, y, card.width, shorten(box.tag), COLOURS["source"])
         found = ["<g>", f"<title>{clean(_tooltip(box))}</title>"]
-        fill, edge = COLOURS[_kind(box.parts[0])]
+        fill, edge = COLOURS[box.parts[0].kind]
         frame = f'x="{x:.1f}" y="{y:.1f}" width="{card.width:.1f}" height="{card.height:.1f}" rx="6"'
         found.append(f'<rect {frame} fill="{fill}"/>')
         first = box.parts[0]
@@ -279,7 +263,7 @@ def _label(box: Box, output: Output) -> str:
 
 def _strip(x: float, y: float, width: float, part: DrawnLayer, last: bool) -> list[str]:
     """A layer that works in place: a band of its own colour."""
-    fill, edge = COLOURS[_kind(part)]
+    fill, edge = COLOURS[part.kind]
     if last:
         bottom = y + STRIP
         shape = (
@@ -305,14 +289,6 @@ def _pill(x: float, y: float, width: float, label: str, colours: tuple[str, str]
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{PILL:g}" rx="{PILL / 2:g}" fill="{fill}" stroke="{edge}"/>',
         _text(x + width / 2, y + 12.3, label, anchor="middle"),
     ]
-
-
-def _kind(part: DrawnLayer) -> str:
-    from sslnet.layers import LAYERS
-
-    if LAYERS[part.type].IS_SOURCE:
-        return "source"
-    return "loss" if LAYERS[part.type].IS_LOSS else KIND.get(part.type, "other")
 
 
 def _params(part: DrawnLayer) -> str:

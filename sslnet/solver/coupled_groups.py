@@ -19,6 +19,8 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
+from sslnet.layers.bias import Bias
+from sslnet.layers.scale import Scale
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver.update_rules import Update
@@ -222,7 +224,7 @@ class _Finder:
     def _follows(self, update: Update, i: int) -> bool:
         """Whether the parameter has a learned value for each channel that its layer hands on (Scale, Bias)."""
         layer = update.param.layer
-        by_channel = layer.TYPE in ("Scale", "Bias") and len(self.net.bottoms[i]) == 1 and layer.axis == 1
+        by_channel = isinstance(layer, (Scale, Bias)) and len(self.net.bottoms[i]) == 1 and layer.axis == 1
         return bool(by_channel and update.param.blob.shape == (len(self.ties.tops[i][0]),))
 
     def _is_scaled(self, i: int) -> bool:

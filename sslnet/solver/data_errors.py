@@ -18,8 +18,6 @@ from sslnet.net.net import Net
 
 UNUSABLE = (DataError, BatchError)
 """What is raised for data that cannot be used."""
-MOVING = ("MemoryData", "Python")
-"""Layers that bring other data at each pass, beside those that read ahead. Where there are none, the next batch is the same."""
 
 
 class Statistics:
@@ -53,7 +51,7 @@ class DataErrors:
         then as they were before the pass
         """
         sources = [layer for layer in net.layers if isinstance(layer, PrefetchedLayer)]
-        moving = bool(sources) or any(layer.TYPE in MOVING for layer in net.layers)
+        moving = any(layer.NEW_DATA for layer in net.layers)  # where there is none, the next batch is the same
         skip = moving and self._param.on_data_error == pb.SolverParameter.SKIP
         while True:
             before = [layer.batches for layer in sources]

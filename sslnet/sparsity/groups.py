@@ -20,18 +20,24 @@ in columns; a row of a Deconvolution belongs to an input channel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
+from sslnet.layers import LAYERS
+from sslnet.layers.scale import Scale
 from sslnet.prototxt import Definition
 from sslnet.sparsity.penalties import Penalty, Tiling
 
 Tile = tuple[int, int]
 """Rows and columns."""
 
+WEIGHTS = frozenset(type_ for type_, layer in LAYERS.items() if layer.HAS_WEIGHTS)
+"""Types of layers whose first blob is a matrix of weights."""
+VALUES = frozenset({Scale.TYPE})
+"""Types of layers that make no channels but change each."""
 ROWS = ("FILTER", "OUTPUT_NEURON")
 """The groups that make one output channel each."""
 
@@ -153,48 +159,7 @@ def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:
 
 def tiles_of(param: Any) -> dict[str, Tile]:
     """The groups that a parameter has by its layer's type, and the tile of each. BLOCK, which all have, has none."""
-    shape = param.blob.shape
-    of_type = ((WEIGHTS if param.index == 0 else BIASES) | VALUES).get(param.layer.type)
-    own = of_type(param, *matrix_shape(shape)) if of_type and param.index < 2 else {}
-    return {**own, "LAYER": matrix_shape(shape), "ELEMENT": (1, 1)}
-
-
-def _convolution(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    band, plane = rows // conv_groups(param), math.prod(param.blob.shape[2:])
-    return {"FILTER": (1, columns), "CHANNEL": (band, plane), "SHAPE": (band, 1), "FILTER_2D": (1, plane)}
-
-
-def _deconvolution(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    band, plane = rows // conv_groups(param), math.prod(param.blob.shape[2:])
-    return {"FILTER": (band, plane), "CHANNEL": (1, columns), "FILTER_2D": (1, plane)}
-
-
-def _inner_product(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    layer = param.layer
-    if layer.transpose:
-        tiles = {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns), "CHANNEL": (layer.channel_size, columns)}
-    else:
-        tiles = {"OUTPUT_NEURON": (1, columns), "INPUT_NEURON": (rows, 1), "CHANNEL": (rows, layer.channel_size)}
-    if layer.axis != 1:  # what it reads are not the channels of its bottom
-        del tiles["CHANNEL"]
-    return tiles
-
-
-def _embed(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    return {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns)}
-
-
-def _filter_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    return {"FILTER": (1, 1)}
-
-
-def _neuron_bias(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    return {"OUTPUT_NEURON": (1, 1)}
-
-
-def _values(param: Any, rows: int, columns: int) -> dict[str, Tile]:
-    """Of a Scale, where each channel has a value of its own."""
-    return {"FILTER": (1, 1)} if param.layer.axis == 1 and len(param.blob.shape) == 1 else {}
+    return {**param.layer.group_tiles(param.index), "LAYER": matrix_shape(param.blob.shape), "ELEMENT": (1, 1)}
 
 
 def block_tiles(param: Any) -> list[Tile]:
@@ -207,29 +172,3 @@ def block_tiles(param: Any) -> list[Tile]:
     if any(spec.group == pb.GroupLassoSpec.FILTER_2D for spec in param.spec.group_lasso):
         tiles.append(tiles_of(param).get("FILTER_2D", (0, 0)))
     return [(h, w) for h, w in dict.fromkeys(tiles) if h and w and rows % h == 0 and columns % w == 0]
-
-
-TilesOf = Callable[[Any, int, int], dict[str, Tile]]
-
-WEIGHTS: dict[str, TilesOf] = {
-    "Convolution": _convolution,
-    "ConvolutionDepthwise": _convolution,
-    "DepthwiseConvolution": _convolution,
-    "Deconvolution": _deconvolution,
-    "InnerProduct": _inner_product,
-    "Embed": _embed,
-}
-"""By layer type, the groups of the first blob."""
-
-BIASES: dict[str, TilesOf] = {
-    "Convolution": _filter_bias,
-    "ConvolutionDepthwise": _filter_bias,
-    "DepthwiseConvolution": _filter_bias,
-    "Deconvolution": _filter_bias,
-    "InnerProduct": _neuron_bias,
-    "Embed": _neuron_bias,
-}
-"""By layer type, the groups of the second blob."""
-
-VALUES: dict[str, TilesOf] = {"Scale": _values}
-"""By type of layers that make no channels but change each, the groups of either blob."""

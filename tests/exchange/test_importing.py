@@ -20,9 +20,11 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.compress.compaction.compare import blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList
-from sslnet.exchange.export import export
+from sslnet.exchange.export import export, to_onnx
 from sslnet.exchange.importing import Imported, from_onnx
 from sslnet.exchange.runtime import run_in_onnxruntime
+from sslnet.layers import LAYERS
+from sslnet.layers.onnx import OnnxOperator
 from sslnet.net.net import Net
 
 RANDOM = np.random.default_rng(0)
@@ -446,3 +448,52 @@ def test_net_survives_the_way_there_and_back(tmp_path: Path) -> None:
     assert imported.difference is not None and imported.difference.relative < 1e-5
     ours = [layer.TYPE for layer in net.layers if layer.TYPE not in ("Split", "Dropout")]
     assert [layer.type for layer in imported.message.layer] == ours
+
+
+OPERATORS = [(kind, operator) for kind, layer in LAYERS.items() for operator in layer.ONNX]
+
+
+@pytest.mark.parametrize(("kind", "operator"), OPERATORS, ids=[operator.name for _, operator in OPERATORS])
+def test_operator_that_a_layer_is_becomes_that_layer(kind: str, operator: OnnxOperator, tmp_path: Path) -> None:
+    schema = onnx.defs.get_schema(operator.name)
+    defaults = {name: helper.get_attribute_value(schema.attributes[name].default_value) for name in operator.fields}
+    other = {name: "tanh" if value == b"none" else 1.25 * value for name, value in defaults.items()}
+    for attributes in [{}, other] if other else [{}]:
+        nodes = [("Abs", "x", "a"), (operator.name, "a", "y", attributes)]
+        found = from_onnx(model(tmp_path / "m.onnx", *nodes, opset=max(18, operator.opset)))
+        assert [layer.type for layer in found.message.layer] == ["Input", "AbsVal", kind]
+        assert found.difference is not None and found.difference.relative < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("layer", "beta"), [('type: "SiLU"', 1), ('type: "Swish"', 1), ('type: "Swish" swish_param { beta: 1.5 }', 1.5)]
+)
+def test_swish_comes_back_as_one_layer(layer: str, beta: float, tmp_path: Path) -> None:
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+    net = Net(prototxt.parse(f'{text} layer {{ name: "l" bottom: "x" top: "y" {layer} }}', pb.NetParameter))
+    onnx.save(to_onnx(net), str(tmp_path / "m.onnx"))
+    found = from_onnx(tmp_path / "m.onnx")
+    assert [layer.type for layer in found.message.layer] == ["Input", "Swish"]
+    assert found.message.layer[1].swish_param.beta == beta
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Sigmoid", "x", "s"), ("Mul", "s x", "a"), ("Add", "a s", "y")],
+        [("Sigmoid", "x", "s"), ("Tanh", "x", "t"), ("Mul", "s t", "y")],
+        [("Mul", "x two", "b"), ("Sigmoid", "b", "s"), ("Mul", "s x", "a"), ("Add", "a b", "y")],
+        [("Add", "x two", "b"), ("Sigmoid", "b", "s"), ("Mul", "x s", "y")],
+    ],
+)
+def test_product_with_a_sigmoid_that_is_no_swish_stays_a_product(nodes: list[Any], tmp_path: Path) -> None:
+    found = from_onnx(model(tmp_path / "m.onnx", *nodes, constants={"two": np.float32(2)}))
+    assert "Swish" not in [layer.type for layer in found.message.layer]
+    assert found.difference is not None and found.difference.relative < 1e-5
+
+
+def test_word_that_a_field_does_not_know_is_told_with_those_it_knows(tmp_path: Path) -> None:
+    nodes = [("Gelu", "x", "y", {"approximate": "roughly"})]
+    with pytest.raises(DefinitionError, match='approximate is "roughly"') as caught:
+        from_onnx(model(tmp_path / "m.onnx", *nodes, opset=20))
+    assert caught.value.hint == "it may be none, tanh"

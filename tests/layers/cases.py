@@ -200,6 +200,17 @@ CASES: dict[str, list[Case | str]] = {
         ),
     ],
     "Flatten": [single("Flatten"), single("Flatten", "flatten_param { axis: -3 end_axis: -2 }")],
+    "GELU": [
+        single("GELU"),
+        single("GELU", "gelu_param { approximate: TANH }"),
+        in_place("GELU"),
+        in_place("GELU", "gelu_param { approximate: TANH }"),
+    ],
+    "HardSigmoid": [
+        single("HardSigmoid"),
+        in_place("HardSigmoid", "hard_sigmoid_param { alpha: 0.6 beta: 0.3 }"),
+    ],
+    "HardSwish": [single("HardSwish"), in_place("HardSwish")],
     "HingeLoss": [
         SCORES + 'layer { name: "l" type: "HingeLoss" bottom: "x" bottom: "label" loss_weight: 0.3 }',
         SCORES + 'layer { name: "l" type: "HingeLoss" bottom: "x" bottom: "label" hinge_loss_param { norm: L2 } }',
@@ -252,6 +263,7 @@ CASES: dict[str, list[Case | str]] = {
         " local_size: 7 alpha: 9 beta: 0.5 norm_region: WITHIN_CHANNEL } }",
     ],
     "LSTM": recurrent("LSTM", "h", "c"),
+    "Mish": [single("Mish"), in_place("Mish")],
     "MultinomialLogisticLoss": [
         inputs(positive=(5, 4), label=(5,))
         + 'layer { name: "l" type: "MultinomialLogisticLoss" bottom: "positive" bottom: "label" loss_weight: 2 }',
@@ -381,6 +393,12 @@ CASES: dict[str, list[Case | str]] = {
             ('top: "a"', ""),
         )
     ],
+    "SELU": [
+        single("SELU"),
+        in_place("SELU", "selu_param { lambda: 0.8 alpha: 0.3 }"),
+        in_place("SELU", "selu_param { alpha: -0.7 }"),
+    ],
+    "SiLU": [single("SiLU"), in_place("SiLU")],
     "Softmax": [
         X + 'layer { name: "l" type: "Softmax" bottom: "x" top: "y" }',
         X + 'layer { name: "l" type: "Softmax" bottom: "x" top: "y" softmax_param { axis: -1 } }',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,34 @@ def test_relu6_ends_at_six():
     assert_near(run(layer("ReLU6", x=(1, 6)), x=x)["y"], np.array([[0.0, 0, 0, 2, 6, 6]]), "y")
     leaky = run(layer("ReLU6", "relu6_param { negative_slope: 0.5 }", x=(1, 6)), x=x)["y"]
     assert_near(leaky, np.array([[-3.5, -0.5, 0, 2, 6, 6]]), "y with a slope")
+
+
+@pytest.mark.parametrize("param", ["", "gelu_param { approximate: TANH }"])
+@pytest.mark.parametrize("type_", ["GELU", "HardSwish", "Mish", "SiLU"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_smooth_rectifiers_are_rectifiers_far_from_zero(type_, param, dtype):
+    x = np.array([[-1e4, -100, 100, 1e4]], dtype)
+    net = make_net(Case(layer(type_, param if type_ == "GELU" else "", x=(1, 4)), values={"x": x}), dtype=dtype)
+    y = net.forward()["y"]
+    np.testing.assert_allclose(y, np.maximum(x, 0), rtol=1e-6, atol=1e-30)
+    net.backward(y=np.ones_like(y))
+    np.testing.assert_allclose(net.blobs["x"].diff, [[0, 0, 1, 1]], rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_is_exact_in_its_lower_tail(dtype):
+    """Where 1 + erf has no digits left: erfc is what the value is made of."""
+    x = np.linspace(-9, 0, 40, dtype=dtype).reshape(1, 40)
+    y = make_net(Case(layer("GELU", x=(1, 40)), values={"x": x}), dtype=dtype).forward()["y"]
+    expected = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x[0].astype(float)]
+    np.testing.assert_allclose(y[0], expected, rtol=2e-5 if dtype == np.float32 else 1e-13)
+
+
+def test_curves_end_where_they_are_flat():
+    x = np.array([[-30.0, -4, 0, 4, 30]])
+    assert_near(run(layer("HardSigmoid", x=(1, 5)), x=x)["y"], np.array([[0, 0, 0.5, 1, 1]]), "y")
+    depth = -1.050700987 * 1.67326324
+    assert_near(run(layer("SELU", x=(1, 5)), x=x)["y"][:, [0, 2]], np.array([[depth, 0]]), "y")
 
 
 @pytest.mark.parametrize("type_", ["DepthwiseConvolution", "ConvolutionDepthwise"])

@@ -1,4 +1,4 @@
-"""Every layer against what Caffe computes: each pair of files in goldens/layers is a case (its README.md says how)."""
+"""Every layer against what Caffe, or PyTorch, computes: each pair of files in goldens/layers is a case (its README.md says how)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def forward(net: Net, inputs: dict[str, np.ndarray], tops: dict[str, np.ndarray]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES)
-def test_layer_computes_what_caffe_computes(case, way):
+def test_layer_computes_what_its_golden_case_says(case, way):
     golden, net = Golden(case), make_net(case, way)
     assert sorted(net.outputs) == sorted(golden.outputs)
     for key, value in golden.under("param_data").items():

@@ -10,7 +10,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.layers import LAYERS
 from sslnet.net.net import Net
-from sslnet.sparsity.groups import BIASES, WEIGHTS, penalty_of, tiles_of
+from sslnet.sparsity.groups import WEIGHTS, penalty_of, tiles_of
 from sslnet.sparsity.penalties import Penalty, Tiling
 
 
@@ -197,8 +197,11 @@ def test_groups_of_a_bias_are_its_values() -> None:
     assert tiles_of(net("InnerProduct").learnable[1])["OUTPUT_NEURON"] == (1, 1)
 
 
-def test_layer_types_with_groups_exist() -> None:
-    assert {*WEIGHTS, *BIASES} <= set(LAYERS)
+def test_layers_with_weights_are_those_with_groups() -> None:
+    from sslnet.layers.base import Layer
+
+    grouped = {type_ for type_, layer in LAYERS.items() if layer.group_tiles is not Layer.group_tiles}
+    assert grouped - WEIGHTS == {"Scale"} and grouped >= WEIGHTS
 
 
 def test_named_groups_become_tilings() -> None:

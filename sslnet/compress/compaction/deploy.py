@@ -17,14 +17,6 @@ from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights
 from sslnet.prototxt import Definition, read_net
 
-OUTPUT_OF_LOSS = {
-    "SoftmaxWithLoss": ("Softmax", "prob"),
-    "SigmoidCrossEntropyLoss": ("Sigmoid", "prob"),
-}
-"""What a loss computes of its first bottom on the way, as a layer type, and the name it goes by."""
-MEASURES = ("Accuracy", "Silence")
-"""Layers that only say how well the net does, or hide what it does not need; they go, as all losses do."""
-
 
 def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes) -> Any:
     """The layers of one phase without rules, losses and labels; None where nothing would change.
@@ -39,7 +31,7 @@ def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes)
     result.input_shape.extend(definition.message.input_shape)
     result.input_dim.extend(definition.message.input_dim)
     names = {name for layer in layers for name in (layer.name, *layer.top)}
-    losses = [layer for layer in layers if layer.type in OUTPUT_OF_LOSS]
+    losses = [layer for layer in layers if LAYERS[layer.type].OUTPUT]
     main = max(losses, key=lambda loss: sum(loss.loss_weight) or 1, default=None)
     kept: list[Any] = []
     for layer in layers:
@@ -84,21 +76,22 @@ def deploy_net(
 
 
 def _goes(layer: Any) -> bool:
-    cls = LAYERS.get(layer.type)
-    return layer.type in MEASURES or (cls is not None and cls.IS_LOSS)
+    """Whether a layer only trains the net, or says how well it does."""
+    return not LAYERS[layer.type].DEPLOYED
 
 
 def _output_layer(loss: Any, names: set[str], *, plain: bool) -> Any:
     """What takes the place of a loss, None for nothing; the main one has a ``plain`` name, as far as it is free."""
-    if loss.type not in OUTPUT_OF_LOSS:
+    output = LAYERS[loss.type].OUTPUT
+    if output is None:
         return None
-    kind, name = OUTPUT_OF_LOSS[loss.type]
+    kind, name = output
     if name in names or not plain:
         name = f"{loss.name}_{name}" if f"{loss.name}_{name}" not in names else loss.name
-    output = pb.LayerParameter(name=name, type=kind, bottom=[loss.bottom[0]], top=[name])
+    result = pb.LayerParameter(name=name, type=kind, bottom=[loss.bottom[0]], top=[name])
     if loss.HasField("softmax_param"):
-        output.softmax_param.CopyFrom(loss.softmax_param)
-    return output
+        result.softmax_param.CopyFrom(loss.softmax_param)
+    return result
 
 
 def _same_output(output: Any, kept: list[Any]) -> bool:

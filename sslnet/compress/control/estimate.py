@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from sslnet.compress.compaction.channels import NetChannels, find_channels
 from sslnet.errors import RunError
 from sslnet.layers.base import Layer
@@ -70,21 +68,8 @@ def _part(view: NetChannels, i: int, layer: Layer) -> RemainingPart:
         return RemainingPart(1.0, 1.0)
     kept = view.tops[i][0].needed
     rows = float(kept.mean())
-    columns = _columns(layer, len(view.bottoms[i][0].needed)) if layer.blobs and view.bottoms[i] else None
-    if columns is None:
+    weights = layer.weights_by_channel() if layer.blobs and view.bottoms[i] else None
+    if weights is None or weights.shape[1] != len(view.bottoms[i][0].needed):
         return RemainingPart(rows, rows)
-    matrix, channel = columns
-    needed = view.bottoms[i][0].needed[channel] & (matrix[kept] != 0).any(axis=0)
+    needed = view.bottoms[i][0].needed[:, None] & (weights[kept] != 0).any(axis=0)
     return RemainingPart(rows, rows * float(needed.mean()))
-
-
-def _columns(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """The weights as a matrix of one row a top channel, and the bottom channel that each column reads; None where columns
-    do not belong to one channel each: convolutions with groups, other layers."""
-    if layer.TYPE not in ("Convolution", "InnerProduct") or getattr(layer, "group", 1) > 1:
-        return None
-    weights = layer.blobs[0].data
-    matrix = weights.T if getattr(layer, "transpose", False) else weights.reshape(len(weights), -1)
-    if matrix.shape[1] % channels:
-        return None
-    return matrix, np.repeat(np.arange(channels), matrix.shape[1] // channels)

@@ -22,6 +22,8 @@ from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
 from sslnet.compress.low_rank.factors import METHODS, Candidate, Factors, Stage, Weights, choose, factorise
 from sslnet.errors import UsageError, suggestion
 from sslnet.layers.base import Layer
+from sslnet.layers.convolution import Convolution
+from sslnet.layers.inner_product import InnerProduct
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
@@ -29,7 +31,6 @@ from sslnet.net.weights import Arrays, blob_proto, copy_all_weights, read_weight
 from sslnet.prototxt import Definition
 
 SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
-KINDS = ("Convolution", "InnerProduct")
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _all_factors(
         if why:
             if layer.name in wanted:
                 raise UsageError(f'layer "{layer.name}" cannot be factored: {why}')
-            if layer.TYPE in KINDS:
+            if layer.LOW_RANK:
                 notes.append(f"{layer.name} stays as it is: {why}")
             continue
         result[layer.name] = factorise(_weights_of(layer, net.bottoms[i][0].shape), methods)
@@ -137,13 +138,13 @@ def _all_factors(
 
 def _refusal(layer: Layer, shared: set[str]) -> str:
     """Why a layer cannot be factored; empty when it can."""
-    if layer.TYPE not in KINDS:
+    if not layer.LOW_RANK:
         return f"it is of type {layer.TYPE}"
     if layer.name in shared:
         return "it shares its parameters with another layer"
-    if layer.TYPE == "Convolution" and (layer.blobs[0].num_axes != 4 or layer.axis != 1):  # type: ignore[attr-defined]
+    if isinstance(layer, Convolution) and (layer.blobs[0].num_axes != 4 or layer.axis != 1):
         return "only convolutions over images, two axes, are factored"
-    if layer.TYPE == "InnerProduct" and layer.transpose:  # type: ignore[attr-defined]
+    if isinstance(layer, InnerProduct) and layer.transpose:
         return "its weights are transposed"
     return ""
 
@@ -160,7 +161,7 @@ def _shared(net: Net) -> set[str]:
 
 def _weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
     array = layer.blobs[0].data
-    if layer.TYPE == "InnerProduct":
+    if isinstance(layer, InnerProduct):
         return Weights(array)
     w = layer.window
     return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]))
@@ -237,7 +238,8 @@ def _chain(layer: Any, stages: list[Stage], names: list[str]) -> Iterable[Any]:
         new.CopyFrom(layer)
         del new.blobs[:]
         new.name, new.bottom[:] = name, [bottom]
-        param = new.inner_product_param if layer.type == "InnerProduct" else new.convolution_param
+        is_conv = layer.HasField("convolution_param")
+        param = new.convolution_param if is_conv else new.inner_product_param
         param.num_output = len(stage.array)
         if not last:
             new.ClearField("loss_weight")
@@ -245,7 +247,7 @@ def _chain(layer: Any, stages: list[Stage], names: list[str]) -> Iterable[Any]:
             del new.param[1:]
             param.bias_term = False
             param.ClearField("bias_filler")
-        if layer.type == "Convolution":
+        if is_conv:
             _set_window(param, stage)
         bottom = new.top[0]
         yield new

@@ -8,15 +8,12 @@ from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.pipeline.schedule import STRENGTHS
+from sslnet.layers import LAYERS
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition
 
-GROUPS = {"Convolution": pb.GroupLassoSpec.FILTER, "InnerProduct": pb.GroupLassoSpec.OUTPUT_NEURON}
-"""Layers whose outputs may become zero, and by which groups."""
 DEFAULTS = dict(zip(STRENGTHS, (0.01, 0.003, 0.003, 0.001)))
 """Strengths where the solver says none; steering turns them, so they only say how the kinds weigh against each other."""
-MIXING = (*GROUPS, "Deconvolution", "Embed", "LSTM", "RNN")
-"""Layers behind which a channel is no longer the channel before."""
 
 
 def declared(net: Any) -> set[str]:
@@ -41,7 +38,9 @@ def set_strengths(solver: Any, net: Any) -> None:
 
 
 def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
-    """Adds groups to the net's message for all layers of GROUPS but those whose outputs are the net's; returns their names.
+    """Adds groups to the message of a net, for all layers with a default group whose outputs are not those of the net.
+
+    Returns the names of these layers.
 
     Where normalisation stands behind a layer, the group is that of the Scale behind it: what weights weigh is taken out again.
 
@@ -49,14 +48,16 @@ def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
     """
     layers = [layer.param for layer in filter_layers(definition, PhaseState(**state))]
     last = _last(layers)
-    chosen = {k: x for k, x in enumerate(layers) if x.type in GROUPS and x.name not in last and _trained(x)}
+    chosen = {k: x for k, x in enumerate(layers) if LAYERS[x.type].DEFAULT_GROUP and x.name not in last and _trained(x)}
     for k, layer in chosen.items():
         scale = _scale_behind(layer, layers[k + 1 :])
         asked = layer if scale is None else scale
         if not asked.param:
             asked.param.add()
-        group = pb.GroupLassoSpec.FILTER if scale is not None else GROUPS[layer.type]
-        asked.param[0].group_lasso.add(group=group, couple=True, take_bias=True, take_followers=True)
+        name = "FILTER" if scale is not None else LAYERS[layer.type].DEFAULT_GROUP
+        asked.param[0].group_lasso.add(
+            group=pb.GroupLassoSpec.Group.Value(name), couple=True, take_bias=True, take_followers=True
+        )
     return [layer.name for layer in chosen.values()]
 
 
@@ -88,7 +89,7 @@ def _last(layers: list[Any]) -> set[str]:
         reaches = bool(tops & exposed) or not tops & read
         exposed -= tops
         read -= tops
-        if reaches and layer.type in MIXING:
+        if reaches and LAYERS[layer.type].MIXES_CHANNELS:
             found.add(layer.name)
         elif reaches:
             exposed |= bottoms

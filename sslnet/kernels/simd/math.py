@@ -1,6 +1,6 @@
-"""exp, tanh, sigmoid, log, softplus and power that LLVM can turn into vector code, which it cannot do with a call of the C library.
+"""exp, tanh, sigmoid, log, softplus, power and the normal distribution that LLVM can turn into vector code, which it cannot do with a call of the C library.
 
-For float32 within three units in the last place; NaN stays NaN, infinities come where they should, and exp gives 0 below
+For float32 within three units in the last place, if nothing else is said; NaN stays NaN, infinities come where they should, and exp gives 0 below
 -87.3, where its value is denormal. For float64 they are the C library's. They can be called from Numba functions alone.
 
 Ref: Moshier 1992, Cephes single precision, expf.c, tanhf.c and logf.c (coefficients of exp, tanh and log)
@@ -228,5 +228,49 @@ def _power(x, exponent):
         mirrored = (-result if odd else result) if whole else _NAN
         result = mirrored if x < _ZERO else result
         return result if x == x else x
+
+    return single
+
+
+# log(erfc(z) / u) + z^2 as a polynomial of u = 1 / (1 + z / 2), for z from 0 on: interpolated at the Chebyshev points,
+# the largest error is 1e-7.
+_N0, _N1, _N2, _N3, _N4, _N5, _N6, _N7, _N8, _N9 = (
+    _f(c)
+    for c in (
+        -1.26551223,
+        1.00002368,
+        3.74091960e-1,
+        9.67841895e-2,
+        -1.86288062e-1,
+        2.78868084e-1,
+        -1.13520400,
+        1.48851589,
+        -8.22152234e-1,
+        1.70872778e-1,
+    )
+)
+_ROOT_HALF_DOUBLE = math.sqrt(0.5)
+
+
+def normal_cdf(x: Any) -> Any:
+    """The distribution function of the standard normal distribution, erfc(-x / sqrt(2)) / 2.
+
+    For float32 the relative error is below 3e-6 from x = -5 on, and below 2e-5 in the rest of the lower tail.
+    """
+    raise NotImplementedError("to be called from Numba functions")
+
+
+@overload(normal_cdf, jit_options=_IN_ORDER)
+def _normal_cdf(x):
+    if x != types.float32:
+        return lambda x: 0.5 * math.erfc(-x * _ROOT_HALF_DOUBLE)
+
+    def single(x):
+        z = abs(x) * _ROOT_HALF
+        u = _ONE / (_ONE + _HALF * z)
+        p = ((((_N9 * u + _N8) * u + _N7) * u + _N6) * u + _N5) * u + _N4
+        p = (((p * u + _N3) * u + _N2) * u + _N1) * u + _N0
+        tail = _HALF * u * exp(p - z * z)
+        return tail if x < _ZERO else _ONE - tail
 
     return single

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sslnet.kernels.runtime.jit import kernel
-from sslnet.kernels.simd.math import exp, log, power, sigmoid, softplus, tanh
+from sslnet.kernels.simd.math import exp, log, normal_cdf, power, sigmoid, softplus, tanh
 
 
 @kernel
@@ -45,6 +45,12 @@ def _softplus(x, y):
 def _power(x, exponent, y):
     for i in range(x.size):
         y[i] = power(x[i], exponent)
+
+
+@kernel
+def _normal_cdf(x, y):
+    for i in range(x.size):
+        y[i] = normal_cdf(x[i])
 
 
 FUNCTIONS = {
@@ -91,6 +97,18 @@ def test_elementary_at_the_ends_of_the_numbers(dtype):
     np.testing.assert_allclose(apply("log", x[2:3]), math.log(1e30), rtol=1e-6)
     assert apply("log", np.zeros(1, dtype)) == -math.inf
     np.testing.assert_allclose(apply("softplus", x), np.array([0, 0, 1e30, math.inf, math.nan], dtype), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "near", "far"), [(np.float32, 3e-6, 2e-5), (np.float64, 1e-13, 1e-13)])
+def test_normal_distribution_is_exact_in_its_lower_tail_too(dtype, near, far):
+    x, y = np.linspace(-12, 12, 100_001, dtype=dtype), np.empty(100_001, dtype)
+    _normal_cdf(x, y)
+    expected = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.astype(float)])
+    np.testing.assert_allclose(y, expected, rtol=far)
+    np.testing.assert_allclose(y[x > -5], expected[x > -5], rtol=near)
+    ends = np.array([-math.inf, -1e30, 1e30, math.inf, math.nan], dtype)
+    _normal_cdf(ends, ends)
+    np.testing.assert_array_equal(ends, np.array([0, 0, 1, 1, math.nan], dtype))
 
 
 def test_exp_of_single_precision_ends_with_the_normal_numbers():
