@@ -39,7 +39,7 @@ class Net:
 
     source   path of a prototxt, a Definition, or a pb.NetParameter
     phase    pb.TRAIN or pb.TEST;  level, stages: the rest of the state that include / exclude rules are tried against
-    weights  path of a .caffemodel, or a pb.NetParameter with blobs, copied in by layer name
+    weights  path of a .caffemodel, a pb.NetParameter with blobs, or StoredWeights: copied in by layer name
     dtype    numpy.float32, or numpy.float64 for checks (runs the layers' plain code)
     seed     of fillers, dropout, shuffles (None: drawn from the operating system; kept in ``.seed``)
     share    another Net: layers of the same name use its parameters instead of their own
@@ -59,7 +59,7 @@ class Net:
     def __init__(
         self,
         source: str | Path | Definition | Any,
-        weights: Any = None,
+        weights: weights.WeightSource | int | None = None,
         phase: int = pb.TEST,
         *,
         level: int = 0,
@@ -72,7 +72,8 @@ class Net:
         lean: bool = False,
     ) -> None:
         if isinstance(weights, int):  # pycaffe's Net(file, phase)
-            weights, phase = None, weights
+            phase = weights
+            weights = None
         self.definition = _definition(source)
         self.name: str = self.definition.message.name
         self.phase = phase
@@ -374,7 +375,7 @@ class Net:
         """Uses the other net's parameters (data, not diffs) in the layers of the same name from now on."""
         share_params(self.params, other.params, self.definition.path)
 
-    def copy_from(self, source: str | Path | Any) -> weights.Copied:
+    def copy_from(self, source: weights.WeightSource) -> weights.Copied:
         """Copies parameters from a .caffemodel (binary or HDF5) or a NetParameter by layer name; says what matched."""
         return weights.copy_weights(self.params, source)
 

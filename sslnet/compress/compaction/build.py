@@ -27,13 +27,13 @@ BLOCK = pb.GroupLassoSpec.BLOCK
 class Smaller:
     """What is left of a net.
 
-    message  pb.NetParameter, all layers of all phases
+    message  all layers of all phases
     arrays   parameter blobs by layer name
     origin   for each layer of the message, its index in the original's message; -1 for one that carries constants
     untiled  layers with a group lasso whose tiles do not fit the smaller weights any more; it is left out
     """
 
-    message: Any
+    message: pb.NetParameter
     arrays: Arrays
     origin: list[int]
     untiled: list[str] = field(default_factory=list)
@@ -47,12 +47,7 @@ class Smaller:
                     return True
         return False
 
-    def definition(self, path: str | None) -> Definition:
-        """The message as a Definition that finds its files where one beside ``path`` would."""
-        beside = None if path is None else os.path.join(os.path.dirname(path), "(smaller net)")
-        return prototxt.parse(prototxt.write(self.message), pb.NetParameter, beside)
-
-    def weights(self) -> Any:
+    def weights(self) -> pb.NetParameter:
         """A pb.NetParameter of the layers that have parameters, once each, with their blobs."""
         result = pb.NetParameter(name=self.message.name)
         left = dict(self.arrays)
@@ -61,6 +56,12 @@ class Smaller:
                 result.layer.add().CopyFrom(layer)
                 result.layer[-1].blobs.extend(blob_proto(array) for array in left.pop(layer.name))
         return result
+
+
+def smaller_definition(message: pb.NetParameter, path: str | None) -> Definition:
+    """A smaller net's message as a Definition that finds its files where one beside ``path`` would."""
+    beside = None if path is None else os.path.join(os.path.dirname(path), "(smaller net)")
+    return prototxt.parse(prototxt.write(message), pb.NetParameter, beside)
 
 
 def build_smaller(

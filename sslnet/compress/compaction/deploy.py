@@ -14,7 +14,7 @@ from sslnet.layers import LAYERS
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import Shapes, input_layer, is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import copy_all_weights
+from sslnet.net.weights import WeightSource, copy_all_weights
 from sslnet.prototxt import Definition, read_net
 
 OUTPUT_OF_LOSS = {
@@ -63,7 +63,7 @@ def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes)
 
 
 def deploy_net(
-    path: str | Path, weights: Any, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
+    path: str | Path, weights: WeightSource, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
 ) -> tuple[Net, Any]:
     """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
 

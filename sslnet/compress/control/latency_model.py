@@ -26,7 +26,7 @@ from sslnet.kernels.runtime.threads import num_threads
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import copy_all_weights
+from sslnet.net.weights import StoredWeights, WeightSource, copy_all_weights
 from sslnet.prototxt import Definition
 from sslnet.timing.layerwise import WARM_UP, NetTime, time_nets
 
@@ -90,13 +90,13 @@ class Track:
         (first,) = fastest([self.whole], LEAST)
         self.runs = int(np.clip(SECONDS / max(first, 1e-9), LEAST, MOST))
 
-    def small(self, weights: Any) -> Net:
+    def small(self, weights: WeightSource) -> Net:
         """Without what is zero in ``weights``. raises RunError where nothing is left"""
         trial = self.trial
         compaction = compact(trial.definition, weights, level=trial.level, stages=trial.stages, seed=trial.seed)
         return self._net(compaction.deploy or compaction.message, compaction.weights)
 
-    def race(self, message: Any, weights: Any) -> Race:
+    def race(self, message: pb.NetParameter, weights: WeightSource) -> Race:
         """A small net, as it is deployed, against the whole one."""
         return self.against(self._net(message, weights))
 
@@ -104,7 +104,7 @@ class Track:
         whole, other = fastest([self.whole, small], self.runs)
         return Race(self.batch, num_threads(), whole, other)
 
-    def _net(self, message: Any, weights: Any) -> Net:
+    def _net(self, message: pb.NetParameter, weights: WeightSource | None) -> Net:
         trial: Trial = self.trial
         definition: Definition = with_inputs(trial.definition.with_message(message), self.shapes)
         net = Net(definition, phase=pb.TEST, level=trial.level, stages=trial.stages, seed=trial.seed, lean=True)
@@ -119,7 +119,7 @@ class Track:
 def race_of(solver: Solver, batch: int | None) -> Race:
     """What a solver has trained, compacted, against the whole net. raises RunError where nothing is left"""
     track = Track(find_trial(solver.definition, solver.seed), batch)
-    return track.against(track.small(solver.net.to_proto()))
+    return track.against(track.small(StoredWeights.of(solver.net.params)))
 
 
 class Clock:
@@ -176,7 +176,7 @@ def _thinned(
     """The small net with a part of the groups, and what is left of the layers; None where that cuts the net in two."""
     with thinned(levers, [lever.first(part) for lever in levers]):
         try:
-            return track.small(solver.net.to_proto()), parts(solver.net)
+            return track.small(StoredWeights.of(solver.net.params)), parts(solver.net)
         except RunError:
             return None
 

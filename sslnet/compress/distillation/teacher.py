@@ -32,7 +32,7 @@ from sslnet.layers import LAYERS
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, copy_all_weights
+from sslnet.net.weights import Arrays, WeightSource, copy_all_weights
 from sslnet.prototxt import Definition, upgrade_net
 
 PREFIX = "teacher/"
@@ -57,9 +57,9 @@ class Taught:
 
 def teach(
     student: Definition,
-    weights: Any,
+    weights: WeightSource,
     teacher: Definition,
-    teacher_weights: Any,
+    teacher_weights: WeightSource,
     *,
     scores: str | None = None,
     teacher_scores: str | None = None,
@@ -70,7 +70,6 @@ def teach(
 ) -> Taught:
     """Puts a teacher beside a student.
 
-    weights, teacher_weights  paths, or pb.NetParameter
     scores, teacher_scores    blobs that are drawn together; None: what the loss of each net reads
     weight                    of the loss between them; None: by the teacher's scores of one batch, as above
     level, stages             of both nets, the student's in phase TRAIN, the teacher's in phase TEST

@@ -25,7 +25,7 @@ from sslnet.layers.base import Layer
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, blob_proto, copy_all_weights, read_weights
+from sslnet.net.weights import Arrays, WeightSource, blob_proto, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition
 
 SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
@@ -65,7 +65,7 @@ class LowRank:
 
 def low_rank(
     model: str | Path | Definition,
-    weights: str | Path | Any,
+    weights: WeightSource,
     *,
     error: float | None = None,
     target_flops: float | None = None,
@@ -86,14 +86,15 @@ def low_rank(
     definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
     state = PhaseState(pb.TEST, level, tuple(stages))
     net = Net(definition, phase=pb.TEST, level=level, stages=stages, seed=seed)
-    copy_all_weights(net.params, weights)
+    stored = stored_weights(weights)
+    copy_all_weights(net.params, stored)
     notes: list[str] = []
     factors = _all_factors(net, tuple(methods), layers, notes)
     if error is None:
         error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
     chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
     message, arrays = _with_factors(definition.message, net, chosen)
-    new_weights = _weights(message, read_weights(weights) | arrays)
+    new_weights = _weights(message, stored.arrays | arrays)
     smaller = definition.with_message(message)
     after = Net(with_inputs(smaller, source_shapes(net)), new_weights, pb.TEST, level=level, stages=stages, seed=seed)
     inputs = "random numbers" if fill_inputs(net, seed) else "data of the net"

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sslnet import prototxt
-from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.build import smaller_definition
 from sslnet.compress.compaction.compact import Compaction, compact
 from sslnet.compress.compaction.sizes import total_size
 from sslnet.compress.evaluation import Trial, find_trial
@@ -29,6 +29,7 @@ from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder
 from sslnet.json_file import fields, number, read_json, whole
 from sslnet.net.net import Net
+from sslnet.net.weights import StoredWeights, stored_weights
 from sslnet.prototxt import Definition
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
@@ -217,15 +218,14 @@ class _Follower:
 
     def _new(self, k: int, factor: float | None, weights: str, start: str, trained: bool) -> dict[str, Any]:
         tested = weights if factor is None else self._train(k, factor, weights, trained)
+        stored, trial = stored_weights(tested), self.trial
         try:
-            compaction = compact(
-                self.trial.definition, tested, level=self.trial.level, stages=self.trial.stages, seed=self.plan.seed
-            )
+            compaction = compact(trial.definition, stored, level=trial.level, stages=trial.stages, seed=self.plan.seed)
         except RunError as error:
             if factor is None:
                 raise
             return {"ended": f"strengths x {factor:.3g} and more leave no net: {error.message}"}
-        return {"point": asdict(self._measured(factor, tested, compaction, start))}
+        return {"point": asdict(self._measured(factor, tested, stored, compaction, start))}
 
     def _train(self, k: int, factor: float, weights: str, trained: bool) -> str:
         """Trains a point and, on a copy, fine-tunes it; returns the file of the weights that count.
@@ -268,8 +268,11 @@ class _Follower:
         if stopped:
             raise Stopped
 
-    def _measured(self, factor: float | None, weights: str, compaction: Compaction, start: str) -> Point:
-        small = small_definition(self.trial.definition, compaction.message)
+    def _measured(
+        self, factor: float | None, path: str, weights: StoredWeights, compaction: Compaction, start: str
+    ) -> Point:
+        """The point of these weights, which are those of ``path``; ``start`` are those at the beginning."""
+        small = smaller_definition(compaction.message, self.trial.definition.path)
         nets = [self.trial.net(start), self.trial.net(compaction.weights, small)]
         times = [net.forward.median for net in time_nets(_fed(nets), self.plan.runs, forward_only=True).nets]
         size = total_size([layer.after for layer in compaction.layers])
@@ -282,7 +285,7 @@ class _Follower:
             size.parameters,
             times[1],
             times[0] / times[1] if times[1] else math.inf,
-            weights,
+            path,
         )
 
 
@@ -299,12 +302,6 @@ def _point(value: Any, path: str) -> Point:
         raise WeightsError("is damaged: it lacks what was measured of the point", path=path, hint=ANEW)
     weights = weights if isinstance(weights, str) else None
     return Point(factor, error, loss, flops, parameters, seconds, math.inf if speedup is None else speedup, weights)
-
-
-def small_definition(definition: Definition, message: pb.NetParameter) -> Definition:
-    """The compacted net; files that it names are found where those of ``definition`` are."""
-    path = None if definition.path is None else os.path.join(os.path.dirname(definition.path), "(smaller net)")
-    return prototxt.parse(prototxt.write(message), pb.NetParameter, path)
 
 
 def _fed(nets: Sequence[Net]) -> Sequence[Net]:
