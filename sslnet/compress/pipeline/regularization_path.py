@@ -25,6 +25,7 @@ from sslnet.compress.compaction.sizes import total_size
 from sslnet.compress.evaluation import Trial, find_trial
 from sslnet.compress.pipeline.fingerprint import file_mark, text_mark
 from sslnet.compress.pipeline.schedule import check_started, check_turnable, fit_schedule, quiet
+from sslnet.compress.pipeline.training import Stopped, Watch
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder
 from sslnet.json_file import fields, number, read_json, whole
@@ -36,16 +37,8 @@ from sslnet.solver.solver import Solver
 from sslnet.solver.solver_definition import check_aims, find_nets
 from sslnet.timing.layerwise import time_nets
 
-Watch = Callable[[Solver], contextlib.AbstractContextManager[Any]]
-"""Gives the context in which a solver runs: signals that stop it."""
-
-
 ANEW = "without it the point is done anew"
 """What to do about a point's file."""
-
-
-class Stopped(Exception):
-    """A run was asked to stop, and did."""
 
 
 @dataclass(frozen=True)
