@@ -11,7 +11,7 @@ from pathlib import Path
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.build import Smaller, build_smaller, smaller_definition
-from sslnet.compress.compaction.channels import NetChannels, find_channels, settle
+from sslnet.compress.compaction.channels import NetChannels
 from sslnet.compress.compaction.compare import Difference, compare
 from sslnet.compress.compaction.constant_folding import (
     Contribution,
@@ -20,6 +20,7 @@ from sslnet.compress.compaction.constant_folding import (
     find_contributions,
 )
 from sslnet.compress.compaction.deploy import deploy_definition
+from sslnet.compress.compaction.needed_channels import find_channels, propagate
 from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
 from sslnet.compress.compaction.standard import make_readable, make_standard
 from sslnet.compress.compaction.state import cut_state, train_view, weight_places
@@ -37,7 +38,7 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Compaction:
-    """What ``compact`` made.
+    """The result of ``compact``.
 
     message     the smaller net, with all phases of the original
     deploy      the net for deployment; None when ``message`` is one already
@@ -146,7 +147,7 @@ class PrunedNets:
     """The net to be made smaller, in each of its phases, and its weights, read once.
 
     compared  in the phase in which it is compared with the smaller one, with which it shares data
-    other     in the other phase, its data by hand; None where there is none, or it cannot be built
+    other     in the other phase, with Input layers for its data; None where there is none, or it cannot be built
     weights   what the file holds, for layers that run in neither phase too
     """
 
@@ -162,7 +163,7 @@ class PrunedNets:
 def _pruned_nets(
     definition: Definition, weights: WeightSource, state: PhaseState, seed: int, notes: list[str]
 ) -> PrunedNets:
-    """Builds and fills them; a phase that cannot be built is a note."""
+    """Builds the nets of both phases with their weights; adds a note for a phase that cannot be built."""
     compared = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
     stored = stored_weights(weights)
     copy_all_weights(compared.params, stored)
@@ -181,7 +182,7 @@ def _pruned_nets(
 
 @contextmanager
 def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
-    """In phase TRAIN a pass forward moves the statistics of BatchNorm: afterwards they are what they were."""
+    """Restores the statistics of BatchNorm afterwards, which a forward pass changes in phase TRAIN."""
     blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
     values = [blob.data.copy() for blob in blobs]
     try:
@@ -196,7 +197,7 @@ def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Removal:
-    """What was removed from the nets of ``views`` (the compared one first), and what is left."""
+    """The channels removed from the nets of ``views`` (the compared one first), and the net that remains."""
 
     views: list[NetChannels]
     contributions: dict[int, Contribution]
@@ -229,7 +230,7 @@ def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contributi
     carriers = choose_carriers(views[0], values, maps=maps)
     for i, channels in carriers.items():
         views[0].bottoms[i][0].needed[channels] = True
-    settle(views)
+    propagate(views)
     return find_contributions(views[0], values, carriers)
 
 
@@ -247,7 +248,7 @@ def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[
 
 
 def _smaller_net(definition: Definition, smaller: Smaller, pruned: Net, state: PhaseState) -> Net:
-    """In this phase, its data by hand."""
+    """The smaller net in this phase, with Input layers for its data."""
     by_hand, weights = with_inputs(definition, source_shapes(pruned)), StoredWeights(smaller.arrays)
     return Net(by_hand, weights, state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
 

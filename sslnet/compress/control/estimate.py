@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslnet.compress.compaction.channels import NetChannels, find_channels
+from sslnet.compress.compaction.channels import NetChannels
+from sslnet.compress.compaction.needed_channels import find_channels
 from sslnet.errors import RunError
 from sslnet.layers.base import Layer
 from sslnet.net.net import Net
