@@ -35,7 +35,7 @@ from sslnet.prototxt.wire_format import field_head, has_few_fields
 MOST_LAYERS = 100_000
 """Records in a file: a few bytes of it can be an empty layer, which takes 550 bytes of memory."""
 MOST_AXES = 32
-"""Of a blob, as in Caffe."""
+"""Axes of a blob at most, as in Caffe."""
 DEEPEST_GROUP = 32
 """Groups in groups: a slash in the name of a layer makes one."""
 
@@ -67,7 +67,7 @@ WeightSource: TypeAlias = str | os.PathLike[str] | pb.NetParameter | StoredWeigh
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy of weights did, by layer name."""
+    """The result of a copy of weights, by layer name."""
 
     copied: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
