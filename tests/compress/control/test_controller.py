@@ -1,4 +1,4 @@
-"""Steering: the target is met, what is zero then stays zero, and a resumed run is the same run."""
+"""Runs with a target: it is met, what is zero then stays zero, and a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.net.net import Net
 from sslnet.solver.solver import Solver
 
-DIGITS = Path(__file__).parents[2] / "solvers" / "digits_ssl.prototxt"
+DIGITS = Path(__file__).parents[3] / "solvers" / "digits_ssl.prototxt"
 
 
 NET = """
