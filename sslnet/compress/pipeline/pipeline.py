@@ -48,17 +48,17 @@ from sslnet.timing.layerwise import open_net, time_nets
 
 STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
 FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
-"""What the names of each stage's files start with."""
+"""Prefixes of the names of each stage's files."""
 SNAPSHOTS = 10
-"""In a stage, where the solver does not say how often."""
+"""Snapshots in a stage, where the solver does not say how often."""
 RUNS = 30
-"""Of the timing."""
+"""Runs that are timed."""
 
 
 class Pipeline:
     """Runs the stages of a task that are not done yet.
 
-    monitor  is told what each solver does
+    monitor  reports what each solver does
     watch    gives the context in which a solver runs: signals that stop it
     tell     called with a line when a stage begins
     raises   UsageError for a folder that belongs to another task, or a net that cannot be tested or made sparse
@@ -86,7 +86,7 @@ class Pipeline:
     # -- files and iterations --------------------------------------------------------------------------------------------------
 
     def iterations(self, stage: str) -> int:
-        """Of a stage that trains."""
+        """How many iterations a stage trains."""
         return self.task.iterations_of(stage, self.solver.message.max_iter)
 
     def name(self, stage: str, suffix: str) -> str:
@@ -180,7 +180,7 @@ class Pipeline:
             remove(weights)
         return {"iterations": self.iterations("finetune")}
 
-    def _taught(self, message: Any, weights: str) -> tuple[Any, str]:
+    def _taught(self, message: pb.NetParameter, weights: str) -> tuple[pb.NetParameter, str]:
         """The small net with the baseline as its teacher: (definition, file of the weights of both)."""
         small = prototxt.read_net(self.name("compact", ".prototxt")).with_message(message)
         taught = teach(
@@ -234,16 +234,17 @@ class Pipeline:
             )
         return self.definition.with_message(message)
 
-    def _write_net(self, stage: str, message: Any, suffix: str = ".prototxt") -> Definition:
+    def _write_net(self, stage: str, message: pb.NetParameter, suffix: str = ".prototxt") -> Definition:
         """Writes a definition; the files that it names stay findable."""
         message, path = copy.deepcopy(message), self.name(stage, suffix)
         relocate(message, self.definition.path or os.curdir, path)
         prototxt.save(message, path)
         return prototxt.read_net(path)
 
-    def _stage_solver(self, stage: str, net: Any) -> Any:
+    def _stage_solver(self, stage: str, net: pb.NetParameter) -> pb.SolverParameter:
         """The solver's message for a stage, without the net."""
-        param = copy.deepcopy(self.solver.message)
+        param = pb.SolverParameter()
+        param.CopyFrom(self.solver.message)
         quiet(param)
         for name in ("net", "net_param"):
             param.ClearField(name)
@@ -261,7 +262,7 @@ class Pipeline:
         return param
 
     def _check_sparsity(self) -> None:
-        """Before anything is trained: that there is something to be made zero."""
+        """To be called before anything is trained. raises UsageError when there is nothing to be made zero"""
         definition = self._sparse_definition()
         param = self._stage_solver("sparsify", definition.message)
         net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)

@@ -29,7 +29,7 @@ from sslnet.compress.pipeline.training import Stopped, Watch
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder
 from sslnet.json_file import fields, number, read_json, whole
-from sslnet.net.net import Net
+from sslnet.net.input_layers import fetch
 from sslnet.net.weights import StoredWeights, stored_weights
 from sslnet.prototxt import Definition
 from sslnet.solver.callbacks import Monitor
@@ -38,12 +38,12 @@ from sslnet.solver.solver_definition import check_aims, find_nets
 from sslnet.timing.layerwise import time_nets
 
 ANEW = "without it the point is done anew"
-"""What to do about a point's file."""
+"""The hint for a damaged file of a point."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one strength gives.
+    """The result at one strength.
 
     factor      of all strengths; None for the net at the start
     error, loss of the net on its test data, after fine-tuning where there is some
@@ -165,12 +165,12 @@ class _Follower:
             weights = self._name(k, "caffemodel")
         return path
 
-    def _write(self, k: int, record: dict[str, Any]) -> None:
+    def _write(self, k: int, record: dict[str, object]) -> None:
         atomic_write(self._name(k, "json"), json.dumps(record, indent=2).encode())
 
     def _line(self, k: int, record: dict[str, Any]) -> str:
         if "ended" in record:
-            return record["ended"]
+            return str(record["ended"])
         point = _point(record["point"], self._name(k, "json"))
         what = f"point {k} of {len(self.plan.factors)}, strengths x {point.factor:.3g}" if k else "the net at the start"
         score = f"error {100 * point.error:.2f} %" if point.error is not None else f"loss {point.loss:.4g}"
@@ -180,7 +180,7 @@ class _Follower:
         return f"{self.plan.prefix}_point_{k}.{suffix}"
 
     def _read(self, k: int) -> dict[str, Any] | None:
-        """What was written of a point; None where nothing was."""
+        """The record written of a point; None where there is none."""
         name = self._name(k, "json")
         if not os.path.lexists(name):
             return None
@@ -267,7 +267,9 @@ class _Follower:
         """The point of these weights, which are those of ``path``; ``start`` are those at the beginning."""
         small = smaller_definition(compaction.message, self.trial.definition.path)
         nets = [self.trial.net(start), self.trial.net(compaction.weights, small)]
-        times = [net.forward.median for net in time_nets(_fed(nets), self.plan.runs, forward_only=True).nets]
+        for net in nets:
+            fetch(net)
+        times = [net.forward.median for net in time_nets(nets, self.plan.runs, forward_only=True).nets]
         size = total_size([layer.after for layer in compaction.layers])
         score = self.trial.score(weights)
         return Point(
@@ -282,7 +284,7 @@ class _Follower:
         )
 
 
-def _point(value: Any, path: str) -> Point:
+def _point(value: object, path: str) -> Point:
     """The point in a file. raises WeightsError for one that lacks what a point has"""
     known = fields(value)
     factor, error, flops, seconds, speedup = (
@@ -295,12 +297,3 @@ def _point(value: Any, path: str) -> Point:
         raise WeightsError("is damaged: it lacks what was measured of the point", path=path, hint=ANEW)
     weights = weights if isinstance(weights, str) else None
     return Point(factor, error, loss, flops, parameters, seconds, math.inf if speedup is None else speedup, weights)
-
-
-def _fed(nets: Sequence[Net]) -> Sequence[Net]:
-    """The nets with a batch of data, as ``time_nets`` wants them."""
-    for net in nets:
-        for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
-            if layer.IS_SOURCE:
-                layer.forward(bottom, top)
-    return nets

@@ -41,13 +41,13 @@ def read_results(folder: str, options: Mapping[str, str]) -> dict[str, Any]:
     return results
 
 
-def write_results(folder: str, options: Mapping[str, str], results: Mapping[str, Any]) -> None:
+def write_results(folder: str, options: Mapping[str, str], results: Mapping[str, object]) -> None:
     state = {"version": 1, "options": options, "stages": results}
     atomic_write(os.path.join(folder, STATE), json.dumps(state, indent=2).encode())
 
 
-def _is_score(value: Any) -> bool:
-    """As ``Score``: an error, a loss, at least one of them; a loss need not be finite."""
+def _is_score(value: object) -> bool:
+    """Whether it is a ``Score``: an error, a loss, at least one of them; a loss need not be finite."""
     known = fields(value)
     error, loss = number(known.get("error")), known.get("loss")
     if loss is None:
@@ -55,18 +55,18 @@ def _is_score(value: Any) -> bool:
     return isinstance(loss, int | float) and (error is not None or known.get("error") is None)
 
 
-def _is_pair(value: Any, kind: Callable[[Any], object]) -> bool:
-    """Of the baseline and the small net."""
+def _is_pair(value: Any, kind: Callable[[object], object]) -> bool:
+    """Whether it holds two values of a kind, of the baseline and the small net."""
     return len(items(value)) == 2 and all(kind(item) is not None for item in value)
 
 
-def _is_sparsified(value: Any) -> bool:
+def _is_sparsified(value: object) -> bool:
     known = fields(value)
     words = isinstance(known.get("missed"), str) and isinstance(known.get("met"), bool)
     return words and "left" in known and _is_score(known)
 
 
-def _is_compacted(value: Any) -> bool:
+def _is_compacted(value: object) -> bool:
     known = fields(value)
     notes = known.get("notes")
     words = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
@@ -74,7 +74,7 @@ def _is_compacted(value: Any) -> bool:
     return words and sizes and isinstance(known.get("deploy"), bool)
 
 
-def _is_timed(value: Any) -> bool:
+def _is_timed(value: object) -> bool:
     known = fields(value)
     back, race = known.get("backward"), known.get("race")
     times = _is_pair(known.get("forward"), number) and (back == [None, None] or _is_pair(back, number))
@@ -83,7 +83,7 @@ def _is_timed(value: Any) -> bool:
     return times and whole_numbers and raced and _is_pair(known.get("bytes"), whole)
 
 
-KNOWN: dict[str, Callable[[Any], bool]] = {
+KNOWN: dict[str, Callable[[object], bool]] = {
     "baseline": _is_score,
     "sparsify": _is_sparsified,
     "compact": _is_compacted,

@@ -16,7 +16,7 @@ from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
 EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
-"""Of a stage that trains, where no solver says how long."""
+"""Epochs of each stage that trains, where no solver says how long."""
 EPOCH = 200
 """Iterations taken for an epoch at least, also where data do not tell how many records there are: to find a strength
 takes iterations, however few the data are; within a few hundred it would be so strong that it harms what stays."""
@@ -59,7 +59,7 @@ class Task:
     teach: bool = False
 
     def options(self) -> dict[str, str]:
-        """What must be the same for a folder to be continued; of files a mark of their content."""
+        """The options that must be the same for a folder to be continued; of files a mark of their content."""
         files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
         marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
         others = {

@@ -7,7 +7,6 @@ import glob
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
@@ -16,7 +15,7 @@ from sslnet.compress.pipeline.schedule import check_started
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
 
-Watch = Callable[[Solver], contextlib.AbstractContextManager[Any]]
+Watch = Callable[[Solver], contextlib.AbstractContextManager[object]]
 """Gives the context in which a solver runs: signals that stop it."""
 
 
