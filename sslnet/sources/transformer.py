@@ -27,11 +27,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numba import njit
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, SslnetError, WeightsError
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.sources.base import size_text
@@ -51,11 +51,11 @@ class DataTransformer:
 
     def __init__(
         self,
-        param: Any,
+        param: pb.TransformationParameter,
         shape: Sequence[int],
         *,
         train: bool,
-        dtype: Any,
+        dtype: np.dtype | type[np.floating],
         error: Callable[..., SslnetError],
         locate: Callable[[str], str | Path] = Path,
     ) -> None:
@@ -142,7 +142,7 @@ class DataTransformer:
             )
 
 
-def _check_augmentation(param: Any, error: Callable[..., SslnetError]) -> None:
+def _check_augmentation(param: pb.TransformationParameter, error: Callable[..., SslnetError]) -> None:
     if param.pad and not param.crop_size:
         raise error("pad is for crops that are taken at random: give crop_size too", "pad")
     if param.pad and param.pad >= param.crop_size:
@@ -170,7 +170,10 @@ def _padded(mean: np.ndarray, pad: int, edge: np.ndarray) -> np.ndarray:
 
 
 def _mean(
-    param: Any, shape: Sequence[int], error: Callable[..., SslnetError], locate: Callable[[str], str | Path]
+    param: pb.TransformationParameter,
+    shape: Sequence[int],
+    error: Callable[..., SslnetError],
+    locate: Callable[[str], str | Path],
 ) -> np.ndarray:
     """(C, H, W) or (C, 1, 1)."""
     channels, height, width = shape
