@@ -47,7 +47,7 @@ class Trial:
         return net
 
     def check(self) -> None:
-        """Before anything is trained. raises UsageError where there is nothing to test on or nothing to compare by"""
+        """raises UsageError, before anything is trained, where there is nothing to test on or nothing to compare by"""
         where = self.definition.path or f'the net "{self.definition.message.name}"'
         hint = "give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt"
         state = PhaseState(pb.TEST, self.level, self.stages)

@@ -198,7 +198,7 @@ class StrengthController:
         return goal.remaining <= goal.target
 
     def _predicted(self, solver: Solver, iterations: float) -> list[RemainingPart] | None:
-        """What will remain of the layers in so many iterations; None of a net that will be cut in two."""
+        """The part of each layer that will remain in so many iterations; None of a net that will be cut in two."""
         turned = np.repeat([not h.ended for h in self.handles], [h.count for h in self.handles])
         zero = turned & self._shrinkage.zero_within(iterations)
         with thinned(self.handles, split_by_handle(~zero, self.handles)):
@@ -282,7 +282,7 @@ class StrengthController:
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a snapshot keeps."""
+        """The state to be kept in a snapshot."""
         loss, groups = self._loss, self._shrinkage
         return {
             "goals": np.array([[goal.log_factor, goal.status, goal.remaining] for goal in self.goals]),

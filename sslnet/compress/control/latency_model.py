@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 THIN = (0.5, 0.25, 0.1, 0.0)
 """Parts of the groups that remain in the nets of the table, beside the whole one."""
 SECONDS = 0.4
-"""That a net is timed for, as far as LEAST and MOST runs allow."""
+"""How long a net is timed, as far as LEAST and MOST runs allow."""
 LEAST, MOST = 9, 200
 LOW = 5
 """Percentile of the runs that counts as undisturbed."""

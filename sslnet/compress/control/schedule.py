@@ -58,7 +58,7 @@ def log_factor_change(target: float, passed: float, remaining: float, predicted:
 
 
 def largest_change(max_iter: int) -> float:
-    """Of a log factor, from one check to the next."""
+    """The largest change of a log factor from one check to the next."""
     return check_interval(max_iter) * min(STEEPEST, MOST / max_iter)
 
 

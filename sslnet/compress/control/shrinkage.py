@@ -9,7 +9,7 @@ import numpy as np
 from sslnet.compress.control.penalty_handles import Lever, thinned
 
 MEMORY = 0.7
-"""Of the rates at which groups shrink, from check to check."""
+"""Weight of the rates so far in the moving average, from check to check."""
 
 
 def all_norms(handles: Sequence[Lever]) -> np.ndarray:

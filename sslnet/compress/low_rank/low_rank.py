@@ -7,7 +7,7 @@ NAME_basis (tucker: NAME_basis and NAME_core).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,9 @@ class FactoredLayer:
 class LowRank:
     """What ``low_rank`` made: the definition, that for deployment (None: it is one), weights; and what it is worth."""
 
-    message: Any
-    deploy: Any
-    weights: Any
+    message: pb.NetParameter
+    deploy: pb.NetParameter | None
+    weights: pb.NetParameter
     layers: list[FactoredLayer]
     sizes: list[LayerSize]
     difference: Difference
@@ -208,7 +208,9 @@ def _rows(factors: dict[str, list[Factors]], chosen: dict[str, tuple[Factors, Ca
 # -- building ----------------------------------------------------------------------------------------------------------
 
 
-def _with_factors(message: Any, net: Net, chosen: dict[str, tuple[Factors, Candidate]]) -> tuple[Any, Arrays]:
+def _with_factors(
+    message: pb.NetParameter, net: Net, chosen: dict[str, tuple[Factors, Candidate]]
+) -> tuple[pb.NetParameter, Arrays]:
     """The definition with the chosen layers, of every phase, as chains of theirs; and the blobs of these chains."""
     result = pb.NetParameter()
     result.CopyFrom(message)
@@ -231,7 +233,7 @@ def _with_factors(message: Any, net: Net, chosen: dict[str, tuple[Factors, Candi
     return result, arrays
 
 
-def _chain(layer: Any, stages: list[Stage], names: list[str]) -> Iterable[Any]:
+def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> Iterator[pb.LayerParameter]:
     bottom = layer.bottom[0]
     for stage, name in zip(stages, names):
         new, last = pb.LayerParameter(), name == names[-1]
@@ -259,7 +261,7 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _set_window(param: Any, stage: Stage) -> None:
+def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
     sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
     for name in ("kernel_size", "stride", "pad", "dilation", *sides):
         param.ClearField(name)
@@ -273,7 +275,7 @@ def _set_window(param: Any, stage: Stage) -> None:
             getattr(param, name).extend([h] if h == w else [h, w])
 
 
-def _weights(message: Any, arrays: Arrays) -> Any:
+def _weights(message: pb.NetParameter, arrays: Arrays) -> pb.NetParameter:
     result = pb.NetParameter(name=message.name)
     left = dict(arrays)
     for layer in message.layer:
