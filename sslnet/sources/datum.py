@@ -144,12 +144,14 @@ class DatumDecoder:
         return images
 
     def _parse(self, value: bytes, index: int) -> pb.Datum:
+        datum = pb.Datum()
         try:
-            return pb.Datum.FromString(value)
+            datum.ParseFromString(value)
         except DecodeError as error:
             raise DataError(
                 f"record {index} ({len(value)} bytes) is cut off or damaged: it is no Datum", path=self._path
             ) from error
+        return datum
 
     def _array(self, datum: pb.Datum, index: int) -> np.ndarray:
         """(C, H, W) uint8 or float32."""
@@ -170,7 +172,14 @@ class DatumDecoder:
 
 
 @njit(nogil=True, cache=True)
-def _unpack(data, begins, sizes, head, images, tails):
+def _unpack(
+    data: np.ndarray,
+    begins: np.ndarray,
+    sizes: np.ndarray,
+    head: np.ndarray,
+    images: np.ndarray,
+    tails: np.ndarray,
+) -> bool:
     """Overwrites images with the pixels of records and tails with what is behind them; False when a record does not begin
     with the head, or has another length than head, pixels and a tail can have."""
     end = len(head) + images.shape[1]

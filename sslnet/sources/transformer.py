@@ -199,7 +199,14 @@ def _mean(
 
 
 @njit(nogil=True, cache=True)
-def _transform(images, out, offsets, flip, mean, scale):
+def _transform(
+    images: np.ndarray,
+    out: np.ndarray,
+    offsets: np.ndarray,
+    flip: np.ndarray,
+    mean: np.ndarray,
+    scale: np.floating,
+) -> None:
     """out[i, c, y, x] = (images[i, c, y + top_i, x + left_i] - mean) * scale, x counted from the right where flip[i]."""
     count, channels, height, width = out.shape
     whole = mean.shape[1] > 1 or mean.shape[2] > 1
@@ -223,7 +230,14 @@ def _transform(images, out, offsets, flip, mean, scale):
 
 
 @kernel
-def _augment(images, out, place, edge, shift, factor):
+def _augment(
+    images: np.ndarray,
+    out: np.ndarray,
+    place: np.ndarray,
+    edge: np.ndarray,
+    shift: np.ndarray,
+    factor: np.ndarray,
+) -> None:
     """Crops of padded images, made brighter and stronger: out = (x + shift_i - m) factor_i + m, m the crop's channel mean.
 
     place   (n, 2)  row and column of the image where the crop begins; negative in the padding
@@ -256,7 +270,7 @@ def _augment(images, out, place, edge, shift, factor):
 
 
 @kernel
-def _center(out, offsets, mean, scale):
+def _center(out: np.ndarray, offsets: np.ndarray, mean: np.ndarray, scale: np.floating) -> None:
     """out = (out - mean) * scale, the mean image cropped at the offsets."""
     count, channels, height, width = out.shape
     whole = mean.shape[1] > 1 or mean.shape[2] > 1
@@ -276,7 +290,7 @@ def _center(out, offsets, mean, scale):
 
 
 @kernel
-def _standardize(out, scale):
+def _standardize(out: np.ndarray, scale: np.floating) -> None:
     """out = (out - m) / max(s, 1 / sqrt(n)) * scale, m and s over the n numbers of each image."""
     size = out[0].size
     flat = out.reshape(len(out), size)
@@ -295,7 +309,7 @@ def _standardize(out, scale):
 
 
 @kernel
-def _mirror(out, flip):
+def _mirror(out: np.ndarray, flip: np.ndarray) -> None:
     """The images of flip, left to right."""
     count, channels, height, width = out.shape
     for i in range(count):

@@ -210,7 +210,7 @@ def _assemble(
             arrays[layer.name] = list(weights[layer.name])
         for kind, values in (("Bias", piece.map), ("Scale", piece.factor)):
             if values is not None:
-                carrier = _constant_layer(kind, piece.param, _free_name(f"{layer.name}_constant", names), values)
+                carrier = _constant_layer(kind, piece.param, free_name(f"{layer.name}_constant", names), values)
                 message.layer.add().CopyFrom(carrier)
                 origin.append(-1)
                 arrays[carrier.name] = [values.astype(np.float32)]
@@ -228,7 +228,8 @@ def _with_wiring_of(original: pb.LayerParameter, layer: pb.LayerParameter) -> pb
     return result
 
 
-def _free_name(name: str, names: set[str]) -> str:
+def free_name(name: str, names: set[str]) -> str:
+    """The name, with underscores behind it until no other is the same.  [adds it to names]"""
     while name in names:
         name += "_"
     names.add(name)

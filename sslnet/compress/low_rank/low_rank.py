@@ -16,6 +16,7 @@ import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.build import free_name
 from sslnet.compress.compaction.compare import Difference, compare
 from sslnet.compress.compaction.deploy import deploy_definition
 from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
@@ -220,7 +221,7 @@ def _with_factors(
     chains: dict[str, tuple[list[Stage], list[str]]] = {}
     for name, (factors, candidate) in chosen.items():
         stages = factors.stages(candidate.rank)
-        names = [*(_free(name + suffix, taken) for suffix in SUFFIXES[len(stages)]), name]
+        names = [*(free_name(name + suffix, taken) for suffix in SUFFIXES[len(stages)]), name]
         chains[name] = stages, names
         arrays |= {each: [stage.array] for each, stage in zip(names, stages)}
         arrays[name] += [blob.data for blob in net.params[name][1:]]
@@ -252,13 +253,6 @@ def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> I
             _set_window(param, stage)
         bottom = new.top[0]
         yield new
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
