@@ -141,7 +141,7 @@ def write_files(compaction: Compaction | LowRank, paths: dict[str, str], model: 
     make_folder(paths["model"])
     atomic_write(paths["weights"], compaction.weights.SerializeToString())
     for name, message in (("model", compaction.message), ("deploy", compaction.deploy)):
-        if name in paths:
+        if message is not None:
             relocate(message, model, paths[name])
             prototxt.save(message, paths[name])
 

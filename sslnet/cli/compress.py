@@ -14,7 +14,8 @@ from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.compress.pipeline.pipeline import Procedure, Task
+    from sslnet.compress.pipeline.pipeline import Pipeline
+    from sslnet.compress.pipeline.task import Task
 
 HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
 EXAMPLE = "sslnet compress --model models/digits/train_test.prototxt --target-flops 0.3"
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
-    from sslnet.compress.pipeline.pipeline import Procedure
-    from sslnet.compress.pipeline.regularization_path import Stopped
+    from sslnet.compress.pipeline.pipeline import Pipeline
+    from sslnet.compress.pipeline.training import Stopped
     from sslnet.files import atomic_write
     from sslnet.report import dump_json, print_table
     from sslnet.report.procedure import procedure_table
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     task = make_task(args)
     log = RunLog()
     with contextlib.closing(solver_monitor(log)) as shown, Compiling(log) as compiling:
-        procedure = Procedure(task, Monitors(shown, compiling), watching(log, compiling), log)
+        procedure = Pipeline(task, Monitors(shown, compiling), watching(log, compiling), log)
         try:
             results = procedure.run()
         except Stopped:
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def make_task(args: argparse.Namespace) -> Task:
     """raises UsageError for options out of range, or that do not belong together"""
-    from sslnet.compress.pipeline.pipeline import Task
+    from sslnet.compress.pipeline.task import Task
 
     targets = read_targets(args)
     if targets is None:
@@ -121,7 +122,7 @@ def default_folder(path: str) -> str:
     return f"{place.parent.name if place.stem in ('train_test', 'train_val') else place.stem}_compress"
 
 
-def as_json(procedure: Procedure, results: dict[str, Any]) -> dict[str, Any]:
+def as_json(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
     task, time = procedure.task, results["time"]
     deploy = procedure.name("compact", "_deploy.prototxt") if results["compact"]["deploy"] else None
     files: dict[str, dict[str, Any]] = {

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sslnet.files import make_folder
     from sslnet.sources.datasets import DATASETS, dataset
 
     if args.name == "list":
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         source = target
         _download(chosen, target)
     plan = chosen.plan(source, not args.no_verify)
-    _make_folder(target)
+    make_folder(target / missing[0])
     for output in missing:
         print(f"{target / output}: ", end="", flush=True)
         done = False
@@ -71,11 +72,12 @@ def run(args: argparse.Namespace) -> int:
 def _download(chosen: Any, folder: Path) -> None:
     """Fetches the original files that are not in the folder yet."""
     from sslnet.errors import RunError
+    from sslnet.files import make_folder
     from sslnet.report.units import size
     from sslnet.sources.download import download
 
-    _make_folder(folder)
     for remote in chosen.remotes:
+        make_folder(folder / remote.name)
         if (folder / remote.name).exists():
             continue
         with _progress(remote.name, remote.size) as progress:
@@ -85,15 +87,6 @@ def _download(chosen: Any, folder: Path) -> None:
                 hint = "put the original files into a folder and name it: --from DIR"
                 raise RunError(error.message, hint=hint) from error
         print(f"{folder / remote.name}: downloaded, {size(remote.size)}")
-
-
-def _make_folder(folder: Path) -> None:
-    from sslnet.errors import RunError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the folder {folder}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from sslnet.errors import RunError, UsageError, printable
+from sslnet.errors import UsageError, printable
 
 HELP = "Reads an ONNX model: a prototxt and weights to make sparse here, checked in onnxruntime."
 EXAMPLE = "sslnet import resnet.onnx --output nets/resnet"
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet import prototxt
     from sslnet.cli.export import check_target, need_onnx
-    from sslnet.files import atomic_path
+    from sslnet.files import atomic_path, make_folder
     from sslnet.net.weights import to_bytes
 
     need_onnx()
@@ -46,10 +46,7 @@ def run(args: argparse.Namespace) -> int:
         check_target(path, args.force)
     imported = from_onnx(args.source, args.batch)
     data, text = to_bytes(imported.weights, weights), prototxt.write(imported.message)
-    try:
-        os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the folder of {prefix}: {error.strerror or error}") from error
+    make_folder(prefix)
     with atomic_path(weights) as new_weights:  # both or none
         _write(new_weights, data)
         with atomic_path(model) as new_model:

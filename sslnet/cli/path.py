@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
-    from sslnet.compress.pipeline.regularization_path import Stopped, follow
+    from sslnet.compress.pipeline.regularization_path import follow
+    from sslnet.compress.pipeline.training import Stopped
     from sslnet.files import atomic_write
     from sslnet.report import dump_json, print_table
     from sslnet.report.plots import check_plot

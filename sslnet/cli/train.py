@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
     from sslnet.cli.options import use_threads
     from sslnet.cli.signals import signal_effects
-    from sslnet.compress.control.latency_model import race_of
+    from sslnet.compress.control.latency_model import compare_latency
     from sslnet.solver.measure_training import measure_training
     from sslnet.solver.solver import Solver
     from sslnet.sparsity.optimality import certify
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     if solver.data_errors.count:
         lines += ["", f"batches left out, since their data could not be used: {solver.data_errors.count}"]
     if steering is not None and steering.targets.of == "speedup" and not stopped:
-        lines += ["", f"compacted, the net runs {race_of(solver, steering.targets.batch)}"]
+        lines += ["", f"compacted, the net runs {compare_latency(solver, steering.targets.batch)}"]
     if metrics.incomplete:
         lines += ["", metrics.incomplete]
     log.result(*lines)

@@ -106,14 +106,12 @@ def warm_solver(path: str, compiling: Any) -> None:
 def small_net(definition: Definition, **state: Any) -> Net:
     """The net with Input layers of a few images in place of its data: of the shapes of its data where they are there,
     else of the shape that the deploy.prototxt beside it says."""
-    from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
+    from sslnet.net.input_layers import fetch, fill_inputs, source_shapes, with_inputs
     from sslnet.net.net import Net
 
     try:
         net = Net(definition, **state)
-        for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
-            if layer.IS_SOURCE:
-                layer.forward(bottom, top)
+        fetch(net)
         shapes: Shapes = source_shapes(net)
         del net
     except SslnetError:

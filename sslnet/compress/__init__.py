@@ -4,11 +4,12 @@
     pruning/       groups removed by their size, without training
     low_rank/      weights as products of smaller ones
     distillation/  a trained net teaches a small one
-    control/       strengths of penalties turned while a net trains, so that a target is met
-    pipeline/      all of it in phases: from a net and a solver to a small net
+    control/       strengths of penalties under control while a net trains, so that a target is met
+    pipeline/      all of it in stages: from a net and a solver to a small net
     evaluation.py  how well a net does on its test data
 
 Knows: nets, sparsity, solvers, timing. Nothing here knows a layer type but the Bias that carries constants and the tables of
 ``compaction.deploy`` and ``compaction.standard``: what a layer lets happen to its channels, it says itself.
-The names to start with: ``compaction.compact.compact``, ``pipeline.pipeline.Procedure``, ``control.controller.Steering``.
+The names to start with: ``compaction.compact.compact``, ``pipeline.pipeline.Pipeline``,
+``control.controller.StrengthController``.
 """

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import is_source
 from sslnet.net.net import Net
-from sslnet.net.weights import copy_all_weights
+from sslnet.net.weights import WeightSource, copy_all_weights
 from sslnet.prototxt import Definition
 from sslnet.solver.solver_definition import find_nets, net_state
-
-if TYPE_CHECKING:
-    pass
 
 BATCHES = 50
 """Batches of a test where the data do not tell how many records there are."""
@@ -43,7 +39,7 @@ class Trial:
     batches: int | None
     seed: int
 
-    def net(self, weights: Any, definition: Definition | None = None) -> Net:
+    def net(self, weights: WeightSource, definition: Definition | None = None) -> Net:
         """The net in phase TEST, or another one in its place, its parameters all from ``weights``."""
         source = definition or self.definition
         net = Net(source, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
@@ -51,7 +47,7 @@ class Trial:
         return net
 
     def check(self) -> None:
-        """Before anything is trained. raises UsageError where there is nothing to test on or nothing to compare by"""
+        """raises UsageError, before anything is trained, where there is nothing to test on or nothing to compare by"""
         where = self.definition.path or f'the net "{self.definition.message.name}"'
         hint = "give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt"
         state = PhaseState(pb.TEST, self.level, self.stages)
@@ -66,7 +62,7 @@ class Trial:
                 f"{where} has neither an Accuracy nor a loss in phase TEST: there is nothing to compare nets by"
             )
 
-    def score(self, weights: Any, definition: Definition | None = None) -> Score:
+    def score(self, weights: WeightSource, definition: Definition | None = None) -> Score:
         """The same batches for every net that is compared: all start with the first record."""
         net = self.net(weights, definition)
         output = _main_accuracy(net)

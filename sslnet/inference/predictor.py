@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.deploy import deploy_net
 from sslnet.errors import UsageError, suggestion
 from sslnet.net.net import Net
+from sslnet.net.weights import WeightSource
 
 
 class Predictor:
@@ -37,7 +39,7 @@ class Predictor:
     def __init__(
         self,
         model: str | os.PathLike[str],
-        weights: Any,
+        weights: WeightSource,
         *,
         outputs: Sequence[str] | None = None,
         max_batch: int = 64,
@@ -56,7 +58,7 @@ class Predictor:
         self._idle = [net]
         self._lock = threading.Lock()
 
-    def __call__(self, *alone: Any, **inputs: Any) -> dict[str, np.ndarray]:
+    def __call__(self, *alone: ArrayLike, **inputs: ArrayLike) -> dict[str, np.ndarray]:
         """{name: (images, ...)} of the outputs."""
         arrays = self._checked(alone, inputs)
         count = len(next(iter(arrays.values())))
@@ -93,7 +95,7 @@ class Predictor:
             with self._lock:
                 self._idle.append(net)
 
-    def _checked(self, alone: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    def _checked(self, alone: tuple[ArrayLike, ...], inputs: dict[str, ArrayLike]) -> dict[str, np.ndarray]:
         names = list(self.inputs)
         if len(alone) > 1 or (alone and (inputs or len(names) > 1)):
             raise UsageError(f"give the inputs by name: {', '.join(names)}")

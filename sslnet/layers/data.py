@@ -15,9 +15,10 @@ from typing import ClassVar, final
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
 from sslnet.layers.base import Blobs
-from sslnet.layers.prefetched import PrefetchedLayer, RecordReader
+from sslnet.layers.prefetched import PrefetchedLayer
 from sslnet.sources.base import DataSource
 from sslnet.sources.order import Order
+from sslnet.sources.record_reader import RecordReader
 
 
 @final

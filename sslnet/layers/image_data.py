@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 from sslnet.layers.base import Blobs
-from sslnet.layers.prefetched import PrefetchedLayer, RecordReader
+from sslnet.layers.prefetched import PrefetchedLayer
 from sslnet.sources.order import Order
+from sslnet.sources.record_reader import RecordReader
 
 
 @final

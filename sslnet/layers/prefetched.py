@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.layers.base import Blobs, Layer
-from sslnet.sources.base import DataSource, located
-from sslnet.sources.order import Order, generator
+from sslnet.sources.base import located
+from sslnet.sources.order import generator
 from sslnet.sources.prefetch import Prefetcher, Reader
 from sslnet.sources.transformer import DataTransformer
 
@@ -177,47 +175,3 @@ class PrefetchedLayer(Layer):
         """The first record: 0, or with rand_skip a random one below that."""
         limit = getattr(self._parameters(), "rand_skip", 0)
         return int(generator(self.context.seed, self.name, "rand_skip", 0).integers(limit)) if limit else 0
-
-
-class RecordReader(Reader):
-    """Batches of a Source: its records in order, transformed, with their labels.
-
-    labelled  whether there is a second array, for the labels
-    random    (seed, layer) of the transformer's draws
-    """
-
-    def __init__(
-        self,
-        source: DataSource,
-        order: Order,
-        transformer: DataTransformer,
-        batch_size: int,
-        labelled: bool,
-        random: tuple[int, str],
-    ) -> None:
-        self.batch_size = batch_size
-        self.records = len(source)
-        self.shapes = [(batch_size, *transformer.shape)] + ([(batch_size,)] if labelled else [])
-        self._source = source
-        self._order = order
-        self._transformer = transformer
-        self._random = random
-
-    def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
-        indices = self._order.indices(position, self.batch_size)
-        draws = self._transformer.draw(generator(*self._random, "transform", batch), self.batch_size)
-        records = self._source.read(indices, labels=len(arrays) > 1)
-        if isinstance(records.images, np.ndarray):
-            self._transform(records.images, arrays[0], draws, indices)
-        else:
-            for i, image in enumerate(records.images):
-                one = slice(i, i + 1)
-                self._transform(image[None], arrays[0][one], draws[one], indices[one])
-        if records.labels is not None:
-            arrays[1][:] = records.labels
-
-    def _transform(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray, indices: np.ndarray) -> None:
-        try:
-            self._transformer(images, out, draws)
-        except DataError as error:
-            raise DataError(f"record {indices[0]}: {error.message}", path=self._source.path) from error

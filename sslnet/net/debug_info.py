@@ -1,4 +1,4 @@
-"""What ``debug_info`` tells of a net: the mean magnitude of each blob, when its layer has run."""
+"""``debug_info``: the mean magnitude of each blob, printed when its layer has run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tell = Callable[[str], None]
 
 
 def tell_forward(graph: LayerGraph, i: int, tell: Tell) -> None:
-    """Of layer number i, right after its forward pass."""
+    """Prints the tops and parameters of layer number i, right after its forward pass."""
     start = f"    [Forward] Layer {graph.layer_names[i]}, "
     for name, blob in zip(graph.top_names[i], graph.tops[i]):
         tell(f"{start}top blob {name} data: {_mean_abs(blob.data):g}")
@@ -21,7 +21,7 @@ def tell_forward(graph: LayerGraph, i: int, tell: Tell) -> None:
 
 
 def tell_backward(graph: LayerGraph, i: int, tell: Tell) -> None:
-    """Of layer number i, right after its backward pass."""
+    """Prints the diffs of layer number i, right after its backward pass."""
     start = f"    [Backward] Layer {graph.layer_names[i]}, "
     for name, blob, need in zip(graph.bottom_names[i], graph.bottoms[i], graph.bottom_need_backward[i]):
         if need:

@@ -6,27 +6,32 @@ bottoms, numbers of bottoms and tops, in-place tops.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
+from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList, SslnetError, suggestion
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Layer, LayerDefinition
 from sslnet.prototxt import Definition, check_finite, upgrade_net
 
+NetSource: TypeAlias = str | os.PathLike[str] | Definition | pb.NetParameter
+"""The sources of a net; a path names a prototxt."""
+
 
 @dataclass(frozen=True)
 class PhaseState:
-    """What include / exclude rules are tried against: phase (pb.TRAIN or pb.TEST), level, stages."""
+    """The state that include / exclude rules are tried against: phase (pb.TRAIN or pb.TEST), level, stages."""
 
     phase: int = pb.TEST
     level: int = 0
     stages: tuple[str, ...] = ()
 
-    def meets(self, rule: Any) -> bool:
+    def meets(self, rule: pb.NetStateRule) -> bool:
         """Whether the state meets a NetStateRule: every condition it names."""
         return (
             (not rule.HasField("phase") or rule.phase == self.phase)
@@ -35,6 +40,19 @@ class PhaseState:
             and all(stage in self.stages for stage in rule.stage)
             and not any(stage in self.stages for stage in rule.not_stage)
         )
+
+
+def definition_of(source: NetSource) -> Definition:
+    """The definition, read where it is given by path."""
+    if isinstance(source, Definition):
+        return source
+    if isinstance(source, pb.NetParameter):
+        return prototxt.parse(prototxt.write(source), pb.NetParameter)
+    if isinstance(source, str | os.PathLike):
+        return prototxt.read_net(os.fspath(source))
+    raise DefinitionError(
+        f"a net is made from a path, a Definition or a NetParameter, not from {type(source).__name__}"
+    )
 
 
 def build_graph(definition: Definition, state: PhaseState) -> list[LayerDefinition]:
@@ -79,8 +97,10 @@ def check_graph(layers: Sequence[LayerDefinition]) -> None:
     for layer in layers:
         param = layer.param
 
-        def complain(message: str, *field: Any, hint: str = "", layer: LayerDefinition = layer, **kw: Any) -> None:
-            span = layer.span(*field, **kw)
+        def complain(
+            message: str, *field: str | int, hint: str = "", layer: LayerDefinition = layer, value: bool = False
+        ) -> None:
+            span = layer.span(*field, value=value)
             path = layer.source.path if layer.source is not None else None
             errors.append(DefinitionError(message, span=span, path=path, layer=layer.param.name or None, hint=hint))
 
@@ -112,7 +132,7 @@ def check_graph(layers: Sequence[LayerDefinition]) -> None:
         raise errors[0] if len(errors) == 1 else ErrorList(errors)
 
 
-def _check_counts(cls: type[Layer], param: Any, complain: Any) -> None:
+def _check_counts(cls: type[Layer], param: pb.LayerParameter, complain: Callable[..., None]) -> None:
     for what, (least, most), names in (("bottom", cls.BOTTOMS, param.bottom), ("top", cls.TOPS, param.top)):
         count = len(names)
         if what == "top" and cls.IS_LOSS and count == 0:
@@ -178,7 +198,7 @@ def insert_splits(layers: Sequence[LayerDefinition]) -> list[LayerDefinition]:
     return result
 
 
-def _loss_weights(param: Any) -> list[float]:
+def _loss_weights(param: pb.LayerParameter) -> list[float]:
     """The loss weight of each top that is named, given or not."""
     given, cls = list(param.loss_weight), LAYERS[param.type]
     return given[: len(param.top)] or [float(cls.IS_LOSS and j == 0) for j in range(len(param.top))]

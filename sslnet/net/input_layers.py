@@ -6,7 +6,7 @@ Comparing two nets, or timing one, wants the same data in both and nothing read 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, Sequence[int]]
 
 
-def is_source(param: Any) -> bool:
+def is_source(param: pb.LayerParameter) -> bool:
     """Whether a layer definition brings data from outside (an Input layer included)."""
     cls = LAYERS.get(param.type)
     return cls is not None and cls.IS_SOURCE
@@ -54,7 +54,7 @@ def with_inputs(definition: Definition, shapes: Shapes) -> Definition:
     return definition.with_message(message)
 
 
-def input_layer(source: Any, shapes: Shapes) -> Any:
+def input_layer(source: pb.LayerParameter, shapes: Shapes) -> pb.LayerParameter:
     """The Input layer with the tops, and the include and exclude rules, of a source layer's definition."""
     layer = pb.LayerParameter(name=source.name, type="Input", top=source.top)
     layer.include.extend(source.include)
@@ -70,6 +70,13 @@ def copy_sources(source: Net, target: Net) -> None:
         if name in source.blobs:
             data, blob = source.blobs[name].data, target.blobs[name]
             blob.data[...] = np.resize(data, blob.shape) if data.shape != blob.shape else data
+
+
+def fetch(net: Net) -> None:
+    """Lets the source layers bring one batch, which stays in their tops."""
+    for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
+        if layer.IS_SOURCE:
+            layer.forward(bottom, top)
 
 
 def fill_inputs(net: Net, seed: int = 0) -> bool:

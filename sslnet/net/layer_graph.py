@@ -43,7 +43,7 @@ class LayerGraph:
     bottom_need_backward: list[list[bool]]
 
     def loss_weights(self) -> dict[str, float]:
-        """What each output counts in the loss, by name, of those that count."""
+        """The loss weight of each blob that has one, by name."""
         return {
             name: weight
             for tops, row in zip(self.top_names, self.layer_loss_weights)

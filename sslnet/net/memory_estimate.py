@@ -1,4 +1,4 @@
-"""What a net takes: told, and held against what the machine has, before anything is allocated."""
+"""The memory estimate of a net, compared with what the machine has before anything is allocated."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Memory:
     largest: list[tuple[str, int]] = field(default_factory=list)
     """The blobs that take most, (name, bytes) of data and diff together."""
     shared: int = 0
-    """What the blobs of a lean net share; nets that share it with each other have it once."""
+    """Bytes that the blobs of a lean net share; nets that share them with each other have them once."""
     layers: int = 0
-    """What layers keep besides: for their backward pass, batches read ahead."""
+    """Bytes that layers keep besides: for their backward pass, batches read ahead."""
 
     @property
     def blobs(self) -> int:

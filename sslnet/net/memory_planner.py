@@ -71,7 +71,7 @@ class Arena:
 
 
 class Lease:
-    """What one plan has in the arena. Its blobs show their part of it from ``take`` to ``give_back``.
+    """The memory of one plan in the arena. Its blobs show their part of it from ``take`` to ``give_back``.
 
     lives   with no offsets yet;  size: bytes in the arena
     """
@@ -89,7 +89,7 @@ class Lease:
         return self.arena.holder is self
 
     def take(self) -> None:
-        """Before a run: the blobs show the arena; what another plan had there is gone."""
+        """Lets the blobs show the arena before a run; values that another plan had there are overwritten."""
         holder = self.arena.holder
         if holder is not self:
             if holder is not None:

@@ -5,33 +5,29 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.errors import DefinitionError, UsageError, suggestion
+from sslnet.errors import UsageError, suggestion
 from sslnet.kernels.runtime.fill import clear
 from sslnet.layers.base import Context, Layer
 from sslnet.net import weights
 from sslnet.net.builder import GraphBuilder
 from sslnet.net.debug_info import tell_backward, tell_forward
-from sslnet.net.graph import PhaseState, build_graph
+from sslnet.net.graph import NetSource, PhaseState, build_graph, definition_of
 from sslnet.net.memory_estimate import Memory, check_memory, measure
 from sslnet.net.memory_planner import Arena
 from sslnet.net.parameters import share_params
 from sslnet.net.plan import Plan
+from sslnet.net.plan_cache import PlanCache
 from sslnet.net.steps import Step
-from sslnet.prototxt import Definition
 
 default_seed: int | None = None
 """Seed of nets that are given none (None: drawn from the operating system)."""
-
-KEPT_PLANS = 4
-"""Whole runs and parts of runs, for two shapes of the input: batches of two sizes in turns are planned once each."""
 
 
 class Net:
@@ -39,7 +35,7 @@ class Net:
 
     source   path of a prototxt, a Definition, or a pb.NetParameter
     phase    pb.TRAIN or pb.TEST;  level, stages: the rest of the state that include / exclude rules are tried against
-    weights  path of a .caffemodel, or a pb.NetParameter with blobs, copied in by layer name
+    weights  path of a .caffemodel, a pb.NetParameter with blobs, or StoredWeights: copied in by layer name
     dtype    numpy.float32, or numpy.float64 for checks (runs the layers' plain code)
     seed     of fillers, dropout, shuffles (None: drawn from the operating system; kept in ``.seed``)
     share    another Net: layers of the same name use its parameters instead of their own
@@ -58,13 +54,13 @@ class Net:
 
     def __init__(
         self,
-        source: str | Path | Definition | Any,
-        weights: Any = None,
+        source: NetSource,
+        weights: weights.WeightSource | int | None = None,
         phase: int = pb.TEST,
         *,
         level: int = 0,
         stages: Iterable[str] = (),
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
         share: Net | None = None,
         plain: bool = False,
@@ -72,8 +68,9 @@ class Net:
         lean: bool = False,
     ) -> None:
         if isinstance(weights, int):  # pycaffe's Net(file, phase)
-            weights, phase = None, weights
-        self.definition = _definition(source)
+            phase = weights
+            weights = None
+        self.definition = definition_of(source)
         self.name: str = self.definition.message.name
         self.phase = phase
         self.state = PhaseState(phase, level, tuple(stages))
@@ -94,7 +91,7 @@ class Net:
         for layer in build_graph(self.definition, self.state):
             builder.add(layer)
         self.graph = graph = builder.graph(force_backward=self.definition.message.force_backward)
-        """What follows, as one record: what the parts of a net know of it."""
+        """The attributes that follow, as one record: all that the parts of a net know of it."""
         self.layers, self.layer_names, self.layer_loss_weights = (
             graph.layers,
             graph.layer_names,
@@ -114,23 +111,17 @@ class Net:
         self._only_runs = not any(self._weighted) and not any(layer.DYNAMIC for layer in self.layers)
         """Whether a forward pass does nothing but run the steps: no loss is summed, no shape changes."""
         self.arena: Arena = share.arena if share is not None and share.lean else Arena()
-        self.kept: set[tuple[Blob, str]] = set()
-        """(blob, "data" or "diff") that a lean net has been asked for: they have memory of their own."""
-        self._plans: dict[Any, Plan] = {}
-        """By (fused, shapes), the one used last at the end."""
-        self._current: dict[bool, Plan] = {}
-        """Those for the shapes that the blobs have now, by ``fused``."""
+        self._plans = PlanCache(graph, plain=self.plain, arena=self.arena if lean else None)
         self._ran: list[Step] = []
         """The step that ran each layer forward last: it runs it backward, for it knows what it has kept."""
         self._fused = False
         """Whether the last forward pass ran the fused plan."""
         self._ready = False
         """Whether a whole forward pass has run, and no backward pass since."""
-        self._shapes: tuple[tuple[int, ...], ...] = ()
-        self._note_shapes()
+        self._plans.note_shapes()
         check_memory(self.memory(), self.name, self.definition.path)
         self.copied = self.copy_from(weights) if weights is not None else None
-        """What the weights given at the start brought; None without."""
+        """Which of the weights given at the start were copied; None without."""
 
     @property
     def _layer_names(self) -> list[str]:
@@ -145,7 +136,7 @@ class Net:
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self) -> Memory:
-        """What the blobs take: data of all that do not merely show another's, diffs of what runs backward."""
+        """The memory of the blobs: data of all that do not merely show another's, diffs of what runs backward."""
         return measure(self.graph, self.plan(fused=True).lease if self.lean else None)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -155,21 +146,11 @@ class Net:
         been reshaped."""
         for layer, bottom, top in zip(self.layers[first:], self.bottoms[first:], self.tops[first:]):
             layer.reshape(bottom, top)
-        self._note_shapes()
-
-    def _all_shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(blob.shape for blob in self.versions)
-
-    def _note_shapes(self) -> None:
-        shapes = self._all_shapes()
-        if shapes != self._shapes:
+        if self._plans.note_shapes():
             self._ran.clear()
-        self._shapes = shapes
-        self._reshaped = Blob.reshaped
-        self._current.clear()
 
     def forward(
-        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: ArrayLike
     ) -> dict[str, np.ndarray]:
         """Runs the layers from ``start`` to ``end`` (names of layers, both included; None: the first / the last).
 
@@ -212,7 +193,7 @@ class Net:
                 self.on_step(i, True)
             step.forward()
             ran.append(step)
-            if self.layers[i].DYNAMIC and self._shapes != self._all_shapes():
+            if self.layers[i].DYNAMIC and self._plans.shapes_differ():
                 self.reshape(i + 1)
                 plan = self.plan(plan.fused)
             for top, weight in self._weighted[i]:
@@ -246,7 +227,7 @@ class Net:
         return {name: np.concatenate(parts) for name, parts in results.items()}
 
     def backward(
-        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **outputs: Any
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **outputs: ArrayLike
     ) -> dict[str, np.ndarray]:
         """Runs backward from layer ``start`` down to layer ``end`` (None: from the last to the first).
 
@@ -279,7 +260,7 @@ class Net:
         return {name: blob.diff for name, blob in found.items() if name not in self.inputs or blob.has_diff}
 
     def _backward_steps(self, start: str | None) -> tuple[Plan, list[Step]]:
-        """What is to run, and the plan whose memory it needs."""
+        """The steps to run, and the plan whose memory they need."""
         plan = self.plan(fused=self._fused)
         if not self.lean:
             return plan, self._ran or plan.steps
@@ -308,36 +289,21 @@ class Net:
 
     def plan(self, fused: bool) -> Plan:
         """The steps to run, compiled for the shapes of the blobs; those of the last few shapes are kept."""
-        if self._reshaped is not Blob.reshaped:
-            if self._shapes != self._all_shapes():
-                self.reshape()
-            self._reshaped = Blob.reshaped
-        plan = self._current.get(fused)
-        if plan is None:
-            key = (fused, self._shapes)
-            plan = self._plans[key] = self._plans.pop(key) if key in self._plans else self.new_plan(fused)
-            if len(self._plans) > KEPT_PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._current[fused] = plan
-        return plan
+        if self._plans.is_outdated():
+            self.reshape()
+        return self._plans.plan(fused)
 
     def new_plan(self, fused: bool) -> Plan:
         """A plan for the shapes that the blobs have now, which no other run uses."""
-        arena = self.arena if self.lean else None
-        return Plan(self.graph, fused=fused, plain=self.plain, arena=arena, kept=self.kept)
+        return self._plans.new_plan(fused)
 
     def keep(self, which: str, *names: str) -> None:
         """A lean net keeps the "data", or "diff", of these blobs readable after its runs from now on; any other does so
         anyway."""
         for name in names:
-            blob = self._blob(name).owner(which)
-            if self.lean and (blob, which) not in self.kept:
-                self.kept.add((blob, which))
-                for plan in self._plans.values():
-                    plan.exempt(blob, which)
-                blob.keep(which)
+            self._plans.keep(self._blob(name).owner(which), which)
 
-    def _set_input(self, name: str, array: Any) -> None:
+    def _set_input(self, name: str, array: ArrayLike) -> None:
         if name not in self.inputs:
             raise UsageError(
                 f'the net has no input "{name}"',
@@ -374,7 +340,7 @@ class Net:
         """Uses the other net's parameters (data, not diffs) in the layers of the same name from now on."""
         share_params(self.params, other.params, self.definition.path)
 
-    def copy_from(self, source: str | Path | Any) -> weights.Copied:
+    def copy_from(self, source: weights.WeightSource) -> weights.Copied:
         """Copies parameters from a .caffemodel (binary or HDF5) or a NetParameter by layer name; says what matched."""
         return weights.copy_weights(self.params, source)
 
@@ -394,11 +360,11 @@ class Net:
         message = self.param_proto()
         weights.save_weights(message, self.layers, path, write_diff=write_diff, hdf5=hdf5, follow=follow)
 
-    def to_proto(self, write_diff: bool = False) -> Any:
-        """The net as run, with its parameters: a pb.NetParameter."""
+    def to_proto(self, write_diff: bool = False) -> pb.NetParameter:
+        """The net as run, with its parameters."""
         return weights.with_blobs(self.param_proto(), self.layers, write_diff)
 
-    def param_proto(self) -> Any:
+    def param_proto(self) -> pb.NetParameter:
         """The net as run, without parameters: the layers of this phase with inputs and Split layers made explicit."""
         result = pb.NetParameter(name=self.name, state=pb.NetState(phase=pb.Phase.Name(self.phase)))
         result.layer.extend(layer.param for layer in self.layers)
@@ -416,7 +382,7 @@ class Net:
             layer.check_outputs()
 
     def layer_states(self) -> dict[str, bytes]:
-        """What layers keep beside their blobs (data positions, random draws), by layer name: see ``set_layer_states``."""
+        """The states of layers beside their blobs (data positions, random draws), by layer name: see ``set_layer_states``."""
         states = {layer.name: layer.state() for layer in self.layers}
         return {name: state for name, state in states.items() if state}
 
@@ -428,15 +394,3 @@ class Net:
 
 def _seed(seed: int | None) -> int:
     return secrets.randbits(63) if seed is None or seed < 0 else int(seed)
-
-
-def _definition(source: Any) -> Definition:
-    if isinstance(source, Definition):
-        return source
-    if isinstance(source, pb.NetParameter):
-        return prototxt.parse(prototxt.write(source), pb.NetParameter)
-    if isinstance(source, str | os.PathLike):
-        return prototxt.read_net(os.fspath(source))
-    raise DefinitionError(
-        f"a net is made from a path, a Definition or a NetParameter, not from {type(source).__name__}"
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
@@ -20,7 +19,7 @@ class Param:
     layer: Layer
     index: int
     """Which of the layer's blobs."""
-    spec: Any  # pb.ParamSpec
+    spec: pb.ParamSpec
     lr_mult: float = 1.0
     decay_mult: float = 1.0
 

@@ -53,7 +53,7 @@ class Plan:
                 batch_norm.join(self.steps, graph.layer_need_backward)
             self._join_relu()
         self.runs = [step.forward for step in self.steps if not step.IDLE]
-        """What runs a forward pass, in order."""
+        """The functions of a forward pass, in order."""
         self.lease = Lease(arena, lifetimes(graph, self.steps, kept)) if arena is not None else None
 
     def hold_weights(self, held: bool) -> None:

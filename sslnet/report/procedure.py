@@ -13,7 +13,7 @@ from sslnet.report.units import count, factor, milliseconds, size
 def procedure_table(results: dict[str, Any]) -> Table:
     """A row for each thing that is compared.
 
-    results   of all stages, as ``sslnet.compress.pipeline.pipeline.Procedure.run`` gives them
+    results   of all stages, as ``sslnet.compress.pipeline.pipeline.Pipeline.run`` gives them
     """
     sparse, compact, time = results["sparsify"], results["compact"], results["time"]
     before, after = results["baseline"], results["test"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, suggestion
 from sslnet.prototxt import Definition
+from sslnet.prototxt.old_forms import SOLVER_TYPES
 from sslnet.solver.update_rules import SGD, AdaDelta, AdaGrad, Adam, AdamW, Nesterov, RMSProp, Update
 from sslnet.solver.update_settings import solver_error
 
@@ -21,16 +21,6 @@ UPDATES: dict[str, type[Update]] = {
     "AdamW": AdamW,
 }
 
-OLD_TYPES = {
-    pb.SolverParameter.SGD: "SGD",
-    pb.SolverParameter.NESTEROV: "Nesterov",
-    pb.SolverParameter.ADAGRAD: "AdaGrad",
-    pb.SolverParameter.RMSPROP: "RMSProp",
-    pb.SolverParameter.ADADELTA: "AdaDelta",
-    pb.SolverParameter.ADAM: "Adam",
-}
-"""The enum ``solver_type`` of 2015 and before, as today's ``type``."""
-
 
 def update_type(solver: Definition) -> str:
     """The update rule that a solver names, by ``type`` or by the old ``solver_type``.
@@ -39,7 +29,7 @@ def update_type(solver: Definition) -> str:
     """
     param = solver.message
     old = param.HasField("solver_type") and not param.HasField("type")
-    name = OLD_TYPES[param.solver_type] if old else param.type
+    name = SOLVER_TYPES[param.solver_type] if old else param.type
     if name not in UPDATES:
         hint = suggestion(name, UPDATES) or f"one of {', '.join(UPDATES)}"
         raise solver_error(solver, f'unknown solver type "{name}"', "type", hint)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import numpy as np
 
@@ -202,7 +202,7 @@ def _unpack(archive: Path) -> dict[str, bytes]:
 def _records(images: np.ndarray, labels: np.ndarray, digits: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and Datums as Caffe's converters write them; keys of that many digits."""
     channels, height, width = images.shape[1:]
-    datum: Any = pb.Datum(channels=channels, height=height, width=width)
+    datum = pb.Datum(channels=channels, height=height, width=width)
     for i, (image, label) in enumerate(zip(images, labels.tolist())):
         datum.data = image.tobytes()
         datum.label = label

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
 from sslnet.kernels.runtime.compiler import exact_kernel
+from sslnet.prototxt.wire_format import field_head
 from sslnet.sources.base import Images, Records, size_text
 from sslnet.sources.images import decode_image
 
@@ -73,7 +73,7 @@ class DatumDecoder:
         self.encoded = datum.encoded
         if datum.data and not datum.encoded:
             head = pb.Datum(channels=datum.channels, height=datum.height, width=datum.width).SerializeToString()
-            head += bytes([DATA_FIELD << 3 | 2]) + _varint(len(datum.data))
+            head += field_head(DATA_FIELD, len(datum.data))
             if value.startswith(head):
                 self._head = head
                 self._shape = (datum.channels, datum.height, datum.width)
@@ -143,15 +143,17 @@ class DatumDecoder:
             return np.stack(images)
         return images
 
-    def _parse(self, value: bytes, index: int) -> Any:
+    def _parse(self, value: bytes, index: int) -> pb.Datum:
+        datum = pb.Datum()
         try:
-            return pb.Datum.FromString(value)
+            datum.ParseFromString(value)
         except DecodeError as error:
             raise DataError(
                 f"record {index} ({len(value)} bytes) is cut off or damaged: it is no Datum", path=self._path
             ) from error
+        return datum
 
-    def _array(self, datum: Any, index: int) -> np.ndarray:
+    def _array(self, datum: pb.Datum, index: int) -> np.ndarray:
         """(C, H, W) uint8 or float32."""
         if datum.encoded:
             try:
@@ -169,16 +171,15 @@ class DatumDecoder:
         return np.array(datum.float_data, np.float32).reshape(shape)
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
 @exact_kernel
-def _unpack(data, begins, sizes, head, images, tails):
+def _unpack(
+    data: np.ndarray,
+    begins: np.ndarray,
+    sizes: np.ndarray,
+    head: np.ndarray,
+    images: np.ndarray,
+    tails: np.ndarray,
+) -> bool:
     """Overwrites images with the pixels of records and tails with what is behind them; False when a record does not begin
     with the head, or has another length than head, pixels and a tail can have."""
     end = len(head) + images.shape[1]

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ class Conversion:
         pixels = decode_image(raw, self.color, upright=True)
         if self.height:
             pixels = resize_image(pixels, self.height, self.width)
-        datum: Any = pb.Datum(label=image.label, encoded=self.encoding is not None)
+        datum = pb.Datum(label=image.label, encoded=self.encoding is not None)
         if self.encoding is None:
             datum.channels, datum.height, datum.width = pixels.shape
             datum.data = pixels.tobytes()

@@ -112,7 +112,8 @@ def _number(data: np.ndarray, place: int, size: int) -> int:
 
 
 @exact_kernel
-def _read(data, place, size):
+def _read(data: np.ndarray, place: int, size: int) -> int:
+    """A little-endian number of so many bytes."""
     number = 0
     for i in range(size):
         number |= int(data[place + i]) << (8 * i)
@@ -120,7 +121,7 @@ def _read(data, place, size):
 
 
 @exact_kernel
-def _pointers_end(data, page, page_size, kind):
+def _pointers_end(data: np.ndarray, page: int, page_size: int, kind: int) -> int:
     """Where the pointers of a page to its nodes end, counted from its begin; -1 when it is damaged or no page of that kind."""
     end = _read(data, page + 12, 2)
     if _read(data, page + 10, 2) & 15 != kind or end < HEADER or end > page_size:
@@ -129,7 +130,9 @@ def _pointers_end(data, page, page_size, kind):
 
 
 @exact_kernel
-def _children(data, places, numbers, page_size, pages, children):
+def _children(
+    data: np.ndarray, places: np.ndarray, numbers: np.ndarray, page_size: int, pages: int, children: np.ndarray
+) -> tuple[int, int]:
     """Overwrites children with the pages below those of a block; returns (their number, 0), or (-1, the damaged page)."""
     found = 0
     for i in range(len(numbers)):
@@ -150,7 +153,15 @@ def _children(data, places, numbers, page_size, pages, children):
 
 
 @exact_kernel
-def _values(data, places, numbers, page_size, pages, offsets, sizes):
+def _values(
+    data: np.ndarray,
+    places: np.ndarray,
+    numbers: np.ndarray,
+    page_size: int,
+    pages: int,
+    offsets: np.ndarray,
+    sizes: np.ndarray,
+) -> tuple[int, int]:
     """Overwrites offsets and sizes with those of the records of a block of leaves; returns (their number, 0), or (-1, the
     damaged page)."""
     found = 0

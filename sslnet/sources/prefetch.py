@@ -13,14 +13,19 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from sslnet.kernels.runtime.memory import aligned_empty
 
 POLL = 0.5
 """Seconds between two looks whether the thread still lives; waiting in slices also lets an interrupt through everywhere."""
+
+
+Free: TypeAlias = "SimpleQueue[list[np.ndarray] | None]"
+Ready: TypeAlias = "SimpleQueue[list[np.ndarray] | BaseException]"
 
 
 class Reader(ABC):
@@ -51,7 +56,7 @@ class Prefetcher:
     Takes (depth + 1) times the memory of one batch.
     """
 
-    def __init__(self, reader: Reader, dtype: Any, position: int, batch: int, depth: int) -> None:
+    def __init__(self, reader: Reader, dtype: DTypeLike, position: int, batch: int, depth: int) -> None:
         self._reader = reader
         self._dtype = np.dtype(dtype)
         self._position, self._batch = position, batch
@@ -106,8 +111,8 @@ class Prefetcher:
 
     def _start(self) -> None:
         self.close()
-        self._free: SimpleQueue[list[np.ndarray] | None] = SimpleQueue()
-        self._ready: SimpleQueue[list[np.ndarray] | BaseException] = SimpleQueue()
+        self._free: Free = SimpleQueue()
+        self._ready: Ready = SimpleQueue()
         for _ in range(self._depth + 1):
             self._free.put([])
         stop = threading.Event()
@@ -129,8 +134,8 @@ def _work(
     dtype: np.dtype,
     position: int,
     batch: int,
-    free: SimpleQueue[Any],
-    ready: SimpleQueue[Any],
+    free: Free,
+    ready: Ready,
     stop: threading.Event,
 ) -> None:
     while True:
@@ -149,7 +154,7 @@ def _work(
         batch += 1
 
 
-def _stop(thread: threading.Thread, free: SimpleQueue[Any], stop: threading.Event, pid: int) -> None:
+def _stop(thread: threading.Thread, free: Free, stop: threading.Event, pid: int) -> None:
     if pid != os.getpid():
         return
     stop.set()

@@ -27,10 +27,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, SslnetError, WeightsError
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import kernel
@@ -51,11 +51,11 @@ class DataTransformer:
 
     def __init__(
         self,
-        param: Any,
+        param: pb.TransformationParameter,
         shape: Sequence[int],
         *,
         train: bool,
-        dtype: Any,
+        dtype: np.dtype | type[np.floating],
         error: Callable[..., SslnetError],
         locate: Callable[[str], str | Path] = Path,
     ) -> None:
@@ -142,7 +142,7 @@ class DataTransformer:
             )
 
 
-def _check_augmentation(param: Any, error: Callable[..., SslnetError]) -> None:
+def _check_augmentation(param: pb.TransformationParameter, error: Callable[..., SslnetError]) -> None:
     if param.pad and not param.crop_size:
         raise error("pad is for crops that are taken at random: give crop_size too", "pad")
     if param.pad and param.pad >= param.crop_size:
@@ -170,7 +170,10 @@ def _padded(mean: np.ndarray, pad: int, edge: np.ndarray) -> np.ndarray:
 
 
 def _mean(
-    param: Any, shape: Sequence[int], error: Callable[..., SslnetError], locate: Callable[[str], str | Path]
+    param: pb.TransformationParameter,
+    shape: Sequence[int],
+    error: Callable[..., SslnetError],
+    locate: Callable[[str], str | Path],
 ) -> np.ndarray:
     """(C, H, W) or (C, 1, 1)."""
     channels, height, width = shape
@@ -196,7 +199,14 @@ def _mean(
 
 
 @exact_kernel
-def _transform(images, out, offsets, flip, mean, scale):
+def _transform(
+    images: np.ndarray,
+    out: np.ndarray,
+    offsets: np.ndarray,
+    flip: np.ndarray,
+    mean: np.ndarray,
+    scale: np.floating,
+) -> None:
     """out[i, c, y, x] = (images[i, c, y + top_i, x + left_i] - mean) * scale, x counted from the right where flip[i]."""
     count, channels, height, width = out.shape
     whole = mean.shape[1] > 1 or mean.shape[2] > 1
@@ -220,7 +230,14 @@ def _transform(images, out, offsets, flip, mean, scale):
 
 
 @kernel
-def _augment(images, out, place, edge, shift, factor):
+def _augment(
+    images: np.ndarray,
+    out: np.ndarray,
+    place: np.ndarray,
+    edge: np.ndarray,
+    shift: np.ndarray,
+    factor: np.ndarray,
+) -> None:
     """Crops of padded images, made brighter and stronger: out = (x + shift_i - m) factor_i + m, m the crop's channel mean.
 
     place   (n, 2)  row and column of the image where the crop begins; negative in the padding
@@ -253,7 +270,7 @@ def _augment(images, out, place, edge, shift, factor):
 
 
 @kernel
-def _center(out, offsets, mean, scale):
+def _center(out: np.ndarray, offsets: np.ndarray, mean: np.ndarray, scale: np.floating) -> None:
     """out = (out - mean) * scale, the mean image cropped at the offsets."""
     count, channels, height, width = out.shape
     whole = mean.shape[1] > 1 or mean.shape[2] > 1
@@ -273,7 +290,7 @@ def _center(out, offsets, mean, scale):
 
 
 @kernel
-def _standardize(out, scale):
+def _standardize(out: np.ndarray, scale: np.floating) -> None:
     """out = (out - m) / max(s, 1 / sqrt(n)) * scale, m and s over the n numbers of each image."""
     size = out[0].size
     flat = out.reshape(len(out), size)
@@ -292,7 +309,7 @@ def _standardize(out, scale):
 
 
 @kernel
-def _mirror(out, flip):
+def _mirror(out: np.ndarray, flip: np.ndarray) -> None:
     """The images of flip, left to right."""
     count, channels, height, width = out.shape
     for i in range(count):

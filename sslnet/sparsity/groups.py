@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.layers import LAYERS
@@ -60,6 +62,12 @@ def penalty_of(param: Any, solver: Definition) -> Penalty | None:
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     """The blob as a matrix: shape[0] rows by the product of all other sizes."""
     return (shape[0], math.prod(shape[1:])) if len(shape) else (1, 1)
+
+
+def as_tiles(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The blob's matrix as (tiles down, height, tiles along, width), a view.  height, width: of a tile, which divide it"""
+    rows, columns = matrix_shape(array.shape)
+    return array.reshape(rows // height, height, columns // width, width)
 
 
 def conv_groups(param: Any) -> int:

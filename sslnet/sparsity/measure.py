@@ -20,7 +20,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.layers.convolution import Convolution
-from sslnet.sparsity.groups import block_tiles, matrix_shape
+from sslnet.sparsity.groups import as_tiles, block_tiles
 
 if TYPE_CHECKING:
     from sslnet.blob import Blob
@@ -170,8 +170,7 @@ def _measured(net: Net, param: Param, i: int, matrices: dict[int, Matrix]) -> La
 
 
 def _blocks(array: np.ndarray, height: int, width: int) -> NonZeroBlocks:
-    rows, columns = matrix_shape(array.shape)
-    there = (array != 0).reshape(rows // height, height, columns // width, width).any(axis=3).any(axis=1)
+    there = as_tiles(np.asarray(array != 0), height, width).any(axis=(1, 3))
     return NonZeroBlocks(int(np.count_nonzero(there)), there.size, height, width)
 
 

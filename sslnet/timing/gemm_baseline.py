@@ -24,7 +24,7 @@ from sslnet.layers.convolution import Convolution
 PRODUCTS = {"dense": "BLAS", "kept": "BLAS", "csr": "SciPy CSR"}
 """Form -> the library that multiplies."""
 LOWERED_BYTES = 32 << 20
-"""What the lowered images may take, if it is more than one."""
+"""Memory that the lowered images may take, if it is more than one."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LoweringTime:
 
 
 def lowered(layer: Convolution, bottom: Sequence[Blob]) -> LoweringTime:
-    """Of a convolution: the pixels that each weight meets, for as many output pixels as there are."""
+    """The lowered matrix of a convolution: the pixels that each weight multiplies, for all output pixels."""
     w, first = layer.window, bottom[0]
     batch = first.count_of(0, layer.axis)
     rows = layer.channels * prod(w.kernel)
@@ -58,7 +58,7 @@ def lowered(layer: Convolution, bottom: Sequence[Blob]) -> LoweringTime:
 
 
 def transposed(bottom: Blob, inputs: int) -> LoweringTime:
-    """Of an InnerProduct: the inputs as rows, all images side by side."""
+    """The lowered matrix of an InnerProduct: the inputs as rows, all images side by side."""
 
     def fill(out: np.ndarray) -> None:
         out[0, 0] = bottom.data.reshape(-1, inputs).T

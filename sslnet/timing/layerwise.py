@@ -20,7 +20,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
 from sslnet.kernels.runtime.threads import num_threads
-from sslnet.net.input_layers import copy_sources, fill_inputs, source_shapes, with_inputs
+from sslnet.net.input_layers import copy_sources, fetch, fill_inputs, source_shapes, with_inputs
 from sslnet.net.memory_estimate import Memory
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
@@ -106,7 +106,7 @@ class NetTime:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured, and how: one net, or two in turns.
+    """The result of a timing of one net, or of two in turns.
 
     iterations  runs that count: fewer than asked for when they were interrupted
     peak        FLOP/s that the threads can do at most; None when it was not asked for
@@ -140,9 +140,7 @@ def open_net(
     definition = prototxt.read_net(os.fspath(model))
     net = Net(definition, weights, phase, level=level, stages=stages, seed=seed, lean=lean)
     fill_inputs(net, seed)
-    for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
-        if layer.IS_SOURCE:
-            layer.forward(bottom, top)
+    fetch(net)
     if batch is None:
         return net
     shapes = {name: (batch, *shape[1:]) for name, shape in source_shapes(net).items()}
@@ -213,7 +211,7 @@ def repeat(
 
 
 class Passes:
-    """What of a net is run to be timed.
+    """The parts of a net that are run to be timed.
 
     forward   indices of the layers that compute
     backward  those that run backward, the last first; none with forward_only
@@ -227,7 +225,7 @@ class Passes:
         self.last = (2 if self.backward else 1) * len(net.layers) - 1
 
     def set_loss_diffs(self) -> None:
-        """What a backward pass starts from: the loss weights, in the diffs of the losses."""
+        """Puts the loss weights, from which a backward pass starts, into the diffs of the losses."""
         for i in self.backward:
             for top, weight in zip(self.net.tops[i], self.net.layer_loss_weights[i]):
                 if weight:

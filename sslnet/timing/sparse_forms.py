@@ -14,7 +14,7 @@ of these. The forms of a layer take turns, A B C, then C B A, each time its data
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -94,7 +94,7 @@ class FormTimes:
 
 @dataclass(frozen=True)
 class LayerForms(FormTimes):
-    """What of the weight matrix is not zero: filters (rows), columns, single weights."""
+    """The non-zero parts of the weight matrix: filters (rows), columns, single weights."""
 
     filters: NonZero
     columns: NonZero
@@ -103,7 +103,7 @@ class LayerForms(FormTimes):
 
 @dataclass(frozen=True)
 class FormTiming:
-    """What was measured of a net, and how; other fields as of ``timing.NetTime`` and ``timing.Timing``."""
+    """The result for a net; other fields as of ``timing.NetTime`` and ``timing.Timing``."""
 
     name: str
     model: str
@@ -126,7 +126,7 @@ class FormTiming:
         return sum(_median_or_dense(row, form, part) for row in rows)
 
     def speedup(self, form: str, part: str) -> float | None:
-        """Of all layers, as in ``total``."""
+        """The sum over all layers, as in ``total``."""
         own, dense = self.total(form, part), self.total("dense", part)
         return dense / own if own and dense else None
 
@@ -328,7 +328,7 @@ class _FormContests:
         return FormTimes(net.name, "", forms)
 
 
-def _order(forms: Any, turn: int) -> list[str]:
+def _order(forms: Iterable[str], turn: int) -> list[str]:
     return list(forms) if turn % 2 == 0 else list(forms)[::-1]
 
 

@@ -10,7 +10,8 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.pipeline.merge_phases import merge_nets, names_apart
-from sslnet.compress.pipeline.pipeline import Procedure, Task
+from sslnet.compress.pipeline.pipeline import Pipeline
+from sslnet.compress.pipeline.task import Task
 from sslnet.errors import UsageError
 from sslnet.net.net import Net
 from sslnet.solver.solver_definition import find_nets
@@ -71,7 +72,7 @@ def test_layers_that_compute_the_same_stand_once(solver: str) -> None:
 
 def test_procedure_takes_a_solver_of_two_nets(solver: str, tmp_path: Path) -> None:
     task = Task(Targets("flops", 0.9), str(tmp_path / "a"), solver=solver, finetune=5, baseline_iterations=5)
-    results = Procedure(task).run()
+    results = Pipeline(task).run()
     assert results["test"]["error"] < 1
     small = prototxt.read_net(str(tmp_path / "a" / "3_compact.prototxt")).message
     assert [layer.name for layer in small.layer if layer.type == "Accuracy"] == ["accuracy"]
@@ -81,4 +82,4 @@ def test_solver_without_a_test_net_has_no_test_data(solver: str, tmp_path: Path)
     path = Path(solver)
     path.write_text(path.read_text().replace('test_net: "test.prototxt" test_iter: 1 test_interval: 10', ""))
     with pytest.raises(UsageError, match="has no test data"):
-        Procedure(Task(Targets("flops", 0.9), str(tmp_path / "a"), solver=solver))
+        Pipeline(Task(Targets("flops", 0.9), str(tmp_path / "a"), solver=solver))

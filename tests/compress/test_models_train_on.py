@@ -14,8 +14,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress.compaction.channels import find_channels
 from sslnet.compress.compaction.compact import compact
+from sslnet.compress.compaction.needed_channels import find_channels
 from sslnet.solver.snapshot import write_state
 from sslnet.solver.solver import Solver
 

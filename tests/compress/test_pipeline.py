@@ -14,8 +14,9 @@ from sslnet.cli import main
 from sslnet.cli.compress import default_folder
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
-from sslnet.compress.pipeline.pipeline import Procedure, Task
-from sslnet.compress.pipeline.regularization_path import Stopped
+from sslnet.compress.pipeline.pipeline import Pipeline
+from sslnet.compress.pipeline.task import Task
+from sslnet.compress.pipeline.training import Stopped
 from sslnet.errors import UsageError
 from sslnet.net.net import Net
 from sslnet.net.weights import read_weights
@@ -74,7 +75,7 @@ def stripped(results: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("procedure") / "whole"
-    return folder, Procedure(task(folder)).run()
+    return folder, Pipeline(task(folder)).run()
 
 
 def test_net_gets_small_and_all_files_are_there(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -105,7 +106,7 @@ def test_net_gets_small_and_all_files_are_there(whole: tuple[Path, dict[str, Any
 def test_small_net_still_knows_its_digits(tmp_path: Path) -> None:
     overrides = ("max_iter=900", "stepvalue=700,850")
     lengths: dict[str, Any] = {"baseline_iterations": 300, "finetune": 200}
-    results = Procedure(
+    results = Pipeline(
         Task(Targets("flops", 0.3), str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides, **lengths)
     ).run()
     before, after = results["compact"]["flops"]
@@ -120,8 +121,8 @@ def test_killed_run_goes_on_to_the_same_bits(after: int, whole: tuple[Path, dict
     """In each of the stages that train: before their first snapshot, and behind one."""
     folder, results = whole
     with pytest.raises(Kill):
-        Procedure(task(tmp_path / "killed"), Killer(after)).run()
-    again = Procedure(task(tmp_path / "killed")).run()
+        Pipeline(task(tmp_path / "killed"), Killer(after)).run()
+    again = Pipeline(task(tmp_path / "killed")).run()
     assert stripped(again) == stripped(results)
     for path in folder.glob("*.caffemodel"):
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes(), path.name
@@ -138,40 +139,40 @@ def test_run_that_was_asked_to_stop_goes_on_from_there(whole: tuple[Path, dict[s
                 self.solver.request("stop")
 
     with pytest.raises(Stopped):
-        Procedure(task(tmp_path / "a"), Stopper()).run()
+        Pipeline(task(tmp_path / "a"), Stopper()).run()
     assert [path.name for path in (tmp_path / "a").glob("*.solverstate")] == ["2_sparsify_iter_77.solverstate"]
     told: list[str] = []
-    Procedure(task(tmp_path / "a"), tell=told.append).run()
+    Pipeline(task(tmp_path / "a"), tell=told.append).run()
     assert any("going on from" in line and "2_sparsify_iter_77" in line for line in told)
     ours, theirs = (place / "4_finetune.caffemodel" for place in (tmp_path / "a", whole[0]))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_finished_folder_is_not_run_again(whole: tuple[Path, dict[str, Any]]) -> None:
-    assert Procedure(task(whole[0]), Killer(1)).run() == whole[1]
+    assert Pipeline(task(whole[0]), Killer(1)).run() == whole[1]
 
 
 def test_folder_of_other_options_is_one_clear_error(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun with other options: --finetune was 30 and is 31; --seed was not given"):
-        Procedure(task(whole[0], finetune=31, seed=5))
+        Pipeline(task(whole[0], finetune=31, seed=5))
     other = tmp_path / "train_test.prototxt"
     other.write_text(MODEL.read_text().replace("num_output: 32", "num_output: 31"))
     with pytest.raises(UsageError, match=r"--model was train_test.prototxt \(.*\) and is train_test.prototxt \("):
-        Procedure(task(whole[0], model=str(other)))
+        Pipeline(task(whole[0], model=str(other)))
 
 
 def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UsageError, match="is not empty, and no run of sslnet compress"):
-        Procedure(task(tmp_path))
+        Pipeline(task(tmp_path))
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(UsageError, match=r"cannot be read as JSON"):
-        Procedure(task(tmp_path))
+        Pipeline(task(tmp_path))
 
 
 def test_trained_weights_are_the_baseline(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     weights = whole[0] / "1_baseline.caffemodel"
-    results = Procedure(task(tmp_path / "a", weights=str(weights), baseline_iterations=None, finetune=0)).run()
+    results = Pipeline(task(tmp_path / "a", weights=str(weights), baseline_iterations=None, finetune=0)).run()
     assert results["baseline"] == whole[1]["baseline"]
     assert results["sparsify"] == whole[1]["sparsify"]
     assert results["test"]["error"] == pytest.approx(results["sparsify"]["error"])
@@ -179,7 +180,7 @@ def test_trained_weights_are_the_baseline(whole: tuple[Path, dict[str, Any]], tm
 
 def test_solver_says_how_to_train(tmp_path: Path) -> None:
     overrides = ("max_iter=50", "stepvalue=40,45")
-    one = Procedure(Task(Targets("flops", 0.9), str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides))
+    one = Pipeline(Task(Targets("flops", 0.9), str(tmp_path / "a"), solver=str(SOLVER), overrides=overrides))
     assert [one.iterations(stage) for stage in ("baseline", "sparsify", "finetune")] == [50, 50, 25]
     one.run()
     solvers = {
@@ -239,7 +240,7 @@ def test_groups_are_added_to_all_but_outputs() -> None:
 
 def test_the_baseline_teaches_when_asked_to(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    results = Procedure(task(one, teach=True)).run()
+    results = Pipeline(task(one, teach=True)).run()
     assert {stage: stripped(results)[stage] for stage in ("baseline", "sparsify", "compact")} == {
         stage: whole[1][stage] for stage in ("baseline", "sparsify", "compact")
     }
@@ -253,11 +254,11 @@ def test_the_baseline_teaches_when_asked_to(whole: tuple[Path, dict[str, Any]], 
     definition = prototxt.read_net(str(one / "4_finetune.prototxt")).message
     assert "teacher/loss" in [layer.name for layer in definition.layer]
     with pytest.raises(Kill):
-        Procedure(task(two, teach=True), Killer(40 + 240 + 17)).run()
-    assert stripped(Procedure(task(two, teach=True)).run()) == stripped(results)
+        Pipeline(task(two, teach=True), Killer(40 + 240 + 17)).run()
+    assert stripped(Pipeline(task(two, teach=True)).run()) == stripped(results)
     assert (two / "4_finetune.caffemodel").read_bytes() == (one / "4_finetune.caffemodel").read_bytes()
     with pytest.raises(UsageError, match="--teach was given and is not given"):
-        Procedure(task(two)).run()
+        Pipeline(task(two)).run()
 
 
 def test_groups_are_those_of_the_scale_behind_normalisation() -> None:
@@ -365,7 +366,7 @@ def test_net_waiting_for_data_has_no_test_data(tmp_path: Path) -> None:
     by_hand += "shape { dim: 4 dim: 2 dim: 6 dim: 6 } shape { dim: 4 } } }"
     model.write_text(by_hand + DUMMY.format(rule="include { phase: TRAIN }", loss=""))
     with pytest.raises(UsageError, match="has no test data: it waits for data, label"):
-        Procedure(Task(Targets("flops", 0.5), str(tmp_path / "a"), model=str(model)))
+        Pipeline(Task(Targets("flops", 0.5), str(tmp_path / "a"), model=str(model)))
 
 
 @pytest.mark.parametrize(
@@ -388,4 +389,4 @@ def test_damaged_state_is_one_error(
     state["stages"][stage] = result
     (tmp_path / "state.json").write_text(json.dumps(state))
     with pytest.raises(UsageError, match=r"state\.json: error: is damaged, or no state of sslnet compress"):
-        Procedure(task(tmp_path))
+        Pipeline(task(tmp_path))

@@ -17,8 +17,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.cli.path import parse_strengths
 from sslnet.compress.pipeline.regularization_path import Path as Curve
-from sslnet.compress.pipeline.regularization_path import PathPlan, Point, Stopped, _point, follow
+from sslnet.compress.pipeline.regularization_path import PathPlan, Point, _point, follow
 from sslnet.compress.pipeline.schedule import fit_schedule
+from sslnet.compress.pipeline.training import Stopped
 from sslnet.errors import UsageError, WeightsError
 from sslnet.net.net import Net
 from sslnet.solver.callbacks import Monitor

@@ -5,7 +5,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.net.net import KEPT_PLANS, Net
+from sslnet.net.net import Net
+from sslnet.net.plan_cache import KEPT_PLANS
 
 NET = """
 force_backward: true
@@ -109,4 +110,4 @@ def test_plans_of_the_last_shapes_are_kept():
     for batch in range(6, 12):
         fast.blobs["x"].reshape(batch, 4, 9, 7)
         run(fast)
-    assert len(fast._plans) == KEPT_PLANS
+    assert len(fast._plans.plans) == KEPT_PLANS

@@ -13,9 +13,10 @@ from sslnet.errors import DefinitionError
 from sslnet.net.net import Net
 from sslnet.net.parameters import Param
 from sslnet.net.weights import blob_proto
+from sslnet.prototxt.old_forms import SOLVER_TYPES
 from sslnet.solver.update_rules import Update
 from sslnet.solver.update_settings import frozen
-from sslnet.solver.updates import OLD_TYPES, UPDATES, make_updates, update_type
+from sslnet.solver.updates import UPDATES, make_updates, update_type
 
 ADAPTIVE = ["AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW"]
 
@@ -55,7 +56,7 @@ def test_type_names_the_rule(name: str) -> None:
     assert type(updates(f'type: "{name}"')[0]).__name__ == name
 
 
-@pytest.mark.parametrize("name", OLD_TYPES.values())
+@pytest.mark.parametrize("name", SOLVER_TYPES.values())
 def test_old_enum_names_the_rule(name: str) -> None:
     assert update_type(solver(f"solver_type: {name.upper()}")) == name
 

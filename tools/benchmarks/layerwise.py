@@ -83,7 +83,7 @@ def _groups(net: Any, parts: list[Any]) -> list[list[str]]:
     """Layers that stand together: those of one torch module, and those that a step of ours has taken over."""
     joined = {
         step.layer.name
-        for plan in net._plans.values()
+        for plan in net._plans.plans.values()
         for step in plan.steps
         if "joined" in getattr(step, "kernel", "")
     }
@@ -102,7 +102,7 @@ def _groups(net: Any, parts: list[Any]) -> list[list[str]]:
 def _run_ours(solver: Solver, clock: Any, samples: Samples) -> None:
     """One iteration with a clock around every step."""
     net = solver.net
-    steps = {id(step): step for plan in net._plans.values() for step in plan.steps}.values()
+    steps = {id(step): step for plan in net._plans.plans.values() for step in plan.steps}.values()
     for step in steps:
         for direction in ("forward", "backward"):
             setattr(step, direction, _timed(getattr(step, direction), clock, samples, (step.layer.name, direction)))

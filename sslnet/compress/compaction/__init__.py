@@ -1,13 +1,14 @@
 """Zero or constant channels removed: a smaller definition and smaller weights that are the same function.
 
-    compact.py           all of it in order: ``compact``
-    channels.py          which channels of every blob may go, over the whole graph
+    compact.py           all steps in order: ``compact``
+    channels.py          the channels of every blob, and what ties them together
+    needed_channels.py   which of them must be kept: a fixed point over the whole graph
     constant_folding.py  what removed channels still emitted, as a shift of the layers that read them
     build.py             the smaller definition and its weights
-    bypass.py            the wires around layers that went
+    bypass.py            the connections around removed layers
     rebase.py            paths in a definition that is written to another folder
     sizes.py             filters, parameters, FLOPs, bytes of each layer before and after
-    standard.py          the smaller net in words that Caffe 1.0 and its readers know
+    standard.py          the smaller net in fields that Caffe 1.0 and its readers know
     state.py             a solver's state, cut as the weights were
     deploy.py            a definition for deployment from one for training and testing
     compare.py           the two nets on the same data

@@ -1,11 +1,10 @@
-"""The smaller definition and its weights: each layer shrunk by its own hand, in the place where the file has it."""
+"""The smaller definition and its weights: each layer shrunk by its own ``shrink``, in the file's order."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -25,15 +24,15 @@ BLOCK = pb.GroupLassoSpec.BLOCK
 
 @dataclass
 class Smaller:
-    """What is left of a net.
+    """The smaller net as a message and arrays.
 
-    message  pb.NetParameter, all layers of all phases
+    message  all layers of all phases
     arrays   parameter blobs by layer name
     origin   for each layer of the message, its index in the original's message; -1 for one that carries constants
     untiled  layers with a group lasso whose tiles do not fit the smaller weights any more; it is left out
     """
 
-    message: Any
+    message: pb.NetParameter
     arrays: Arrays
     origin: list[int]
     untiled: list[str] = field(default_factory=list)
@@ -47,12 +46,7 @@ class Smaller:
                     return True
         return False
 
-    def definition(self, path: str | None) -> Definition:
-        """The message as a Definition that finds its files where one beside ``path`` would."""
-        beside = None if path is None else os.path.join(os.path.dirname(path), "(smaller net)")
-        return prototxt.parse(prototxt.write(self.message), pb.NetParameter, beside)
-
-    def weights(self) -> Any:
+    def weights(self) -> pb.NetParameter:
         """A pb.NetParameter of the layers that have parameters, once each, with their blobs."""
         result = pb.NetParameter(name=self.message.name)
         left = dict(self.arrays)
@@ -61,6 +55,12 @@ class Smaller:
                 result.layer.add().CopyFrom(layer)
                 result.layer[-1].blobs.extend(blob_proto(array) for array in left.pop(layer.name))
         return result
+
+
+def smaller_definition(message: pb.NetParameter, path: str | None) -> Definition:
+    """A smaller net's message as a Definition that finds its files where one beside ``path`` would."""
+    beside = None if path is None else os.path.join(os.path.dirname(path), "(smaller net)")
+    return prototxt.parse(prototxt.write(message), pb.NetParameter, beside)
 
 
 def build_smaller(
@@ -86,7 +86,7 @@ def build_smaller(
             place, contribution = layer.definition.index, added.get(i, Contribution())
             if place in pieces:
                 continue
-            if not view.is_alive(i):
+            if not view.is_needed(i):
                 pieces[place] = _Piece(None)
                 continue
             param, blobs = _shrink(view, i, contribution, standard_only)
@@ -105,32 +105,39 @@ def build_smaller(
 
 @dataclass
 class _Piece:
-    """What becomes of a layer of the file.
+    """The smaller version of one layer of the file.
 
-    param   None when it goes
+    param   None when it is removed
     map     of the Bias layer behind it
     factor  of the Scale layer behind it
-    copies  it does nothing any more but give its bottom another name
+    copies  it only copies its bottom
     """
 
-    param: Any
+    param: pb.LayerParameter | None
     map: np.ndarray | None = None
     factor: np.ndarray | None = None
     copies: bool = False
 
 
-def _piece(view: NetChannels, i: int, original: Any, param: Any, added: Contribution) -> _Piece:
+def _piece(
+    view: NetChannels, i: int, original: pb.LayerParameter, param: pb.LayerParameter | None, added: Contribution
+) -> _Piece:
     """The layer with the wiring that the file has, without the bottoms and tops that went."""
-    lost, lost_tops = view.lost_bottoms(i), view.lost_tops(i)
+    removed, removed_tops = view.removed_bottoms(i), view.removed_tops(i)
     param = _with_wiring_of(original, original if param is None else param)
-    for name, gone in (("bottom", lost), ("propagate_down", lost), ("top", lost_tops), ("loss_weight", lost_tops)):
+    for name, gone in (
+        ("bottom", removed),
+        ("propagate_down", removed),
+        ("top", removed_tops),
+        ("loss_weight", removed_tops),
+    ):
         values = list(getattr(param, name))
         del getattr(param, name)[:]
         getattr(param, name).extend(value for value, out in zip(values, gone) if not out)
-    single = any(lost) and len(param.bottom) == len(param.top) == 1
+    single = any(removed) and len(param.bottom) == len(param.top) == 1
     if not single:
         return _Piece(param, added.map, added.factor)
-    factor = next((f for f, gone in zip(view.net.layers[i].coefficients(), lost) if not gone), 1.0)
+    factor = next((f for f, gone in zip(view.net.layers[i].coefficients(), removed) if not gone), 1.0)
     return _Piece(copy_layer(param, factor), added.map, added.factor, copies=factor == 1)
 
 
@@ -140,7 +147,9 @@ def _watched(views: Sequence[NetChannels]) -> set[str]:
     return {name for net in nets for name in (*net.outputs, *net.loss_weights, *compared_blobs(net))}
 
 
-def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only: bool) -> tuple[Any, list[np.ndarray]]:
+def _shrink(
+    view: NetChannels, i: int, contribution: Contribution, standard_only: bool
+) -> tuple[pb.LayerParameter | None, list[np.ndarray]]:
     """The layer's smaller definition, None when it stays as the file has it, and its parameters."""
     layer = view.net.layers[i]
     if view.refuses[i]:
@@ -151,9 +160,9 @@ def _shrink(view: NetChannels, i: int, contribution: Contribution, standard_only
     return None if param == layer.param else param, blobs
 
 
-def _fit_tiles(layer: Layer, param: Any, blobs: Sequence[np.ndarray]) -> bool:
-    """Tiles as high or as wide as the weights become so again; others that do not divide them go: whether there was none.
-    [changes param]"""
+def _fit_tiles(layer: Layer, param: pb.LayerParameter, blobs: Sequence[np.ndarray]) -> bool:
+    """Resizes full-height and full-width tiles to the new shape, drops tiles that no longer divide it; True if none was
+    dropped.  [changes param]"""
     fits = True
     for spec, before, after in zip(param.param, layer.blobs, blobs):
         (rows, columns), (height, width) = matrix_shape(before.shape), matrix_shape(after.shape)
@@ -170,8 +179,10 @@ def _fit_tiles(layer: Layer, param: Any, blobs: Sequence[np.ndarray]) -> bool:
     return fits
 
 
-def shrink_layer(view: NetChannels, i: int, contribution: Contribution, layer: Layer) -> tuple[Any, list[np.ndarray]]:
-    """What ``shrink`` of layer i, or of one in its place, makes of it: its definition and its parameters."""
+def shrink_layer(
+    view: NetChannels, i: int, contribution: Contribution, layer: Layer
+) -> tuple[pb.LayerParameter, list[np.ndarray]]:
+    """The definition and the parameters of layer i, or of one in its place, without the channels that are removed."""
     bottoms = [np.flatnonzero(c.needed & (not gone)) for c, gone in zip(view.bottoms[i], view.dropped[i])]
     whole = all(c.needed.all() for c in (*view.bottoms[i], *view.tops[i])) and not any(view.dropped[i])
     if not whole or contribution.shift is not None:
@@ -182,7 +193,7 @@ def shrink_layer(view: NetChannels, i: int, contribution: Contribution, layer: L
 
 
 def _assemble(
-    original: Any, pieces: Mapping[int, _Piece], arrays: Arrays, weights: Mapping[str, Sequence[np.ndarray]]
+    original: pb.NetParameter, pieces: Mapping[int, _Piece], arrays: Arrays, weights: Mapping[str, Sequence[np.ndarray]]
 ) -> Smaller:
     message = pb.NetParameter()
     message.CopyFrom(original)
@@ -199,14 +210,14 @@ def _assemble(
             arrays[layer.name] = list(weights[layer.name])
         for kind, values in (("Bias", piece.map), ("Scale", piece.factor)):
             if values is not None:
-                carrier = _constant_layer(kind, piece.param, _free_name(f"{layer.name}_constant", names), values)
+                carrier = _constant_layer(kind, piece.param, free_name(f"{layer.name}_constant", names), values)
                 message.layer.add().CopyFrom(carrier)
                 origin.append(-1)
                 arrays[carrier.name] = [values.astype(np.float32)]
     return Smaller(message, arrays, origin)
 
 
-def _with_wiring_of(original: Any, layer: Any) -> Any:
+def _with_wiring_of(original: pb.LayerParameter, layer: pb.LayerParameter) -> pb.LayerParameter:
     """The layer with the file's own names of its blobs: a net that runs reads the tops of Split layers."""
     result = pb.LayerParameter()
     result.CopyFrom(layer)
@@ -217,14 +228,15 @@ def _with_wiring_of(original: Any, layer: Any) -> Any:
     return result
 
 
-def _free_name(name: str, names: set[str]) -> str:
+def free_name(name: str, names: set[str]) -> str:
+    """The name, with underscores behind it until no other is the same.  [adds it to names]"""
     while name in names:
         name += "_"
     names.add(name)
     return name
 
 
-def _constant_layer(kind: str, layer: Any, name: str, values: np.ndarray) -> Any:
+def _constant_layer(kind: str, layer: pb.LayerParameter, name: str, values: np.ndarray) -> pb.LayerParameter:
     """A Bias or Scale behind a layer, one number for each value of its top, or for each channel, held fixed in training."""
     carrier = pb.LayerParameter(name=name, type=kind, bottom=[layer.top[0]], top=[layer.top[0]])
     carrier.include.extend(layer.include)

@@ -1,20 +1,19 @@
-"""The wires of a net that lost layers.
+"""The connections of a net after layers were removed.
 
-Layers that only copy, what is left of a sum or a Concat with one bottom, go where names allow it. A blob that lost its
-readers gets a Silence layer, so that it is no output.
+Layers that only copy, as a sum or a Concat with one bottom, are bypassed where names allow it. A blob without readers that
+had one before gets a Silence layer, so that it is no output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition
 
 
-def copy_layer(layer: Any, factor: float) -> Any:
+def copy_layer(layer: pb.LayerParameter, factor: float) -> pb.LayerParameter:
     """A Power with the name, the blobs and the rules of a layer: its one bottom times a factor."""
     copy = pb.LayerParameter(name=layer.name, type="Power", bottom=layer.bottom, top=layer.top)
     copy.include.extend(layer.include)
@@ -25,8 +24,8 @@ def copy_layer(layer: Any, factor: float) -> Any:
     return copy
 
 
-def remove_copies(message: Any, origin: list[int], places: Sequence[int], watched: set[str]) -> None:
-    """Takes copying layers out of a pb.NetParameter, and lets those that read the copy read what was copied.
+def remove_copies(message: pb.NetParameter, origin: list[int], places: Sequence[int], watched: set[str]) -> None:
+    """Takes copying layers out of a message, and lets those that read the copy read what was copied.
 
     origin   index in the original's message of each layer; changed along with the message
     places   such indices, of the layers that copy
@@ -38,7 +37,9 @@ def remove_copies(message: Any, origin: list[int], places: Sequence[int], watche
             del message.layer[k], origin[k]
 
 
-def silence_unread(before: Definition, message: Any, origin: list[int], states: Sequence[PhaseState]) -> None:
+def silence_unread(
+    before: Definition, message: pb.NetParameter, origin: list[int], states: Sequence[PhaseState]
+) -> None:
     """Adds a Silence layer for each blob that nobody reads in one of the states, and somebody did before."""
     after = Definition(message)
     unread = [sorted(_unread(after, state) - _unread(before, state)) for state in states]
@@ -58,7 +59,7 @@ def _unread(definition: Definition, state: PhaseState) -> set[str]:
     return result
 
 
-def _bypass(layers: Any, k: int, watched: set[str]) -> bool:
+def _bypass(layers: Sequence[pb.LayerParameter], k: int, watched: set[str]) -> bool:
     """Lets the layers behind layer k read its bottom; False, and nothing changes, where that cannot be said by names."""
     old, new = layers[k].top[0], layers[k].bottom[0]
     if _has_rules(layers[k]):
@@ -83,5 +84,5 @@ def _bypass(layers: Any, k: int, watched: set[str]) -> bool:
     return True
 
 
-def _has_rules(layer: Any) -> bool:
+def _has_rules(layer: pb.LayerParameter) -> bool:
     return bool(layer.include or layer.exclude)

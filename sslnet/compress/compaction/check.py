@@ -14,7 +14,7 @@ from sslnet.net.net import Net
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """The result of a check.
 
     difference  the worst of all batches, for each output
     layers      sizes of both nets' layers, by name

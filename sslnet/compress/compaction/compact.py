@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress.compaction.build import Smaller, build_smaller
-from sslnet.compress.compaction.channels import NetChannels, find_channels, settle
+from sslnet.compress.compaction.build import Smaller, build_smaller, smaller_definition
+from sslnet.compress.compaction.channels import NetChannels
 from sslnet.compress.compaction.compare import Difference, compare
 from sslnet.compress.compaction.constant_folding import (
     Contribution,
@@ -21,6 +20,7 @@ from sslnet.compress.compaction.constant_folding import (
     find_contributions,
 )
 from sslnet.compress.compaction.deploy import deploy_definition
+from sslnet.compress.compaction.needed_channels import find_channels, propagate
 from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
 from sslnet.compress.compaction.standard import make_readable, make_standard
 from sslnet.compress.compaction.state import cut_state, train_view, weight_places
@@ -28,7 +28,7 @@ from sslnet.errors import RunError, SslnetError
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import copy_all_weights, read_weights
+from sslnet.net.weights import StoredWeights, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition, upgrade_net
 from sslnet.solver.snapshot import SolverState, read_state
 
@@ -38,11 +38,11 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Compaction:
-    """What ``compact`` made.
+    """The result of ``compact``.
 
-    message     pb.NetParameter: the smaller net, with all phases of the original
-    deploy      pb.NetParameter: the net for deployment; None when ``message`` is one already
-    weights     pb.NetParameter with the smaller blobs
+    message     the smaller net, with all phases of the original
+    deploy      the net for deployment; None when ``message`` is one already
+    weights     the smaller blobs
     layers      sizes before and after
     batch       images that these sizes are for
     constants   names of layers that took what removed channels still emitted into their bias,
@@ -54,9 +54,9 @@ class Compaction:
     state       with which a solver goes on with the smaller net; None where none was given
     """
 
-    message: Any
-    deploy: Any
-    weights: Any
+    message: pb.NetParameter
+    deploy: pb.NetParameter | None
+    weights: pb.NetParameter
     layers: list[LayerSize]
     batch: int
     difference: Difference
@@ -75,7 +75,7 @@ class Compaction:
 
 def compact(
     model: str | Path | Definition,
-    weights: str | Path | Any,
+    weights: WeightSource,
     *,
     phase: int = pb.TEST,
     level: int = 0,
@@ -88,7 +88,6 @@ def compact(
     """The net without the channels that do nothing. Nothing is written.
 
     model           train_test or deploy prototxt, with all its phases
-    weights         .caffemodel, or a pb.NetParameter with blobs
     phase           in which the two nets are compared, and in which constants are what they are
     drop_constants  leave out what removed channels still emitted: smaller by a Bias here and there, and not the same net
     standard_only   in words that Caffe 1.0 knows, with all columns of the kernels
@@ -98,22 +97,18 @@ def compact(
     definition = upgrade_net(model) if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
     state = PhaseState(phase, level, tuple(stages))
     notes: list[str] = []
-    pruned = _pruned_net(definition, weights, state, seed)
-    nets = [pruned, *_other_phase(definition, pruned, weights, state, notes)]
+    nets = _pruned_nets(definition, weights, state, seed, notes)
+    pruned = nets.compared
     inputs = "random numbers" if fill_inputs(pruned, seed) else "data of the net"
-    for absorb_shared in (True, False):
-        with _unchanged(nets):
-            views = find_channels(nets, absorb_shared=absorb_shared, run=True)
-            contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
-        smaller = build_smaller(definition, views, contributions, read_weights(weights), standard_only=standard_only)
-        if not smaller.shared_differ():
-            break
+    removal = _remove_channels(definition, nets, drop_constants, standard_only)
+    smaller, contributions = removal.smaller, removal.contributions
     if smaller.untiled:
         names = ", ".join(smaller.untiled)
         notes.append(f"group lasso over tiles left out where they do not divide the smaller weights: {names}")
     if standard_only:
-        notes += make_standard(smaller, views)
-    after = _smaller_net(smaller, definition, pruned, state)
+        notes += make_standard(smaller, removal.views)
+    small = smaller_definition(smaller.message, definition.path)
+    after = _smaller_net(small, smaller, pruned, state)
     with _unchanged([pruned, after]):
         difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:
@@ -121,11 +116,11 @@ def compact(
     _note_unseen(definition, nets, notes)
     cut = None
     if snapshot is not None:
-        before = train_view(views, os.fspath(snapshot)).net
-        trained = _smaller_net(smaller, definition, pruned, before.state)
-        places = weight_places(views, contributions, standard_only)
+        before = train_view(removal.views, os.fspath(snapshot)).net
+        trained = after if before is pruned else _smaller_net(small, smaller, pruned, before.state)
+        places = weight_places(removal.views, contributions, standard_only)
         cut = cut_state(read_state(snapshot), before, trained, places, os.fspath(snapshot))
-    deploy = deploy_definition(smaller.definition(definition.path), state, source_shapes(pruned))
+    deploy = deploy_definition(small, state, source_shapes(pruned))
     if standard_only:
         make_readable(smaller.message if deploy is None else deploy, smaller.arrays)
     return Compaction(
@@ -144,9 +139,50 @@ def compact(
     )
 
 
+# -- the nets before ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PrunedNets:
+    """The net to be made smaller, in each of its phases, and its weights, read once.
+
+    compared  in the phase in which it is compared with the smaller one, with which it shares data
+    other     in the other phase, with Input layers for its data; None where there is none, or it cannot be built
+    weights   what the file holds, for layers that run in neither phase too
+    """
+
+    compared: Net
+    other: Net | None
+    weights: StoredWeights
+
+    @property
+    def all(self) -> list[Net]:
+        return [self.compared] if self.other is None else [self.compared, self.other]
+
+
+def _pruned_nets(
+    definition: Definition, weights: WeightSource, state: PhaseState, seed: int, notes: list[str]
+) -> PrunedNets:
+    """Builds the nets of both phases with their weights; adds a note for a phase that cannot be built."""
+    compared = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
+    stored = stored_weights(weights)
+    copy_all_weights(compared.params, stored)
+    phase = pb.TRAIN if state.phase == pb.TEST else pb.TEST
+    if not filter_layers(definition, PhaseState(phase, state.level, state.stages)):
+        return PrunedNets(compared, None, stored)
+    by_hand = with_inputs(definition, source_shapes(compared))
+    try:
+        other = Net(by_hand, stored, phase, level=state.level, stages=state.stages, seed=compared.seed)
+    except SslnetError as error:
+        name = pb.Phase.Name(phase)
+        notes.append(f"phase {name} was not looked at, layers that only run there stay as they are: {error.message}")
+        return PrunedNets(compared, None, stored)
+    return PrunedNets(compared, other, stored)
+
+
 @contextmanager
 def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
-    """In phase TRAIN a pass forward moves the statistics of BatchNorm: afterwards they are what they were."""
+    """Restores the statistics of BatchNorm afterwards, which a forward pass changes in phase TRAIN."""
     blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
     values = [blob.data.copy() for blob in blobs]
     try:
@@ -156,25 +192,36 @@ def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
             blob.data[...] = value
 
 
-def _pruned_net(definition: Definition, weights: Any, state: PhaseState, seed: int) -> Net:
-    net = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
-    copy_all_weights(net.params, weights)
-    return net
+# -- removing ----------------------------------------------------------------------------------------------------------
 
 
-def _other_phase(definition: Definition, pruned: Net, weights: Any, state: PhaseState, notes: list[str]) -> list[Net]:
-    """The net of the other phase, its data by hand; an empty list, and a note, where there is none to build."""
-    phase = pb.TRAIN if state.phase == pb.TEST else pb.TEST
-    other = PhaseState(phase, state.level, state.stages)
-    if not filter_layers(definition, other):
-        return []
-    by_hand = with_inputs(definition, source_shapes(pruned))
-    try:
-        return [Net(by_hand, weights, phase, level=other.level, stages=other.stages, seed=pruned.seed)]
-    except SslnetError as error:
-        name = pb.Phase.Name(phase)
-        notes.append(f"phase {name} was not looked at, layers that only run there stay as they are: {error.message}")
-        return []
+@dataclass(frozen=True)
+class Removal:
+    """The channels removed from the nets of ``views`` (the compared one first), and the net that remains."""
+
+    views: list[NetChannels]
+    contributions: dict[int, Contribution]
+    smaller: Smaller
+
+
+def _remove_channels(definition: Definition, nets: PrunedNets, drop_constants: bool, standard_only: bool) -> Removal:
+    """The smaller net. Layers that share a parameter take in constants where that leaves it the same for all of them."""
+    removal = _try_removal(definition, nets, drop_constants, standard_only, absorb_shared=True)
+    if removal.smaller.shared_differ():
+        removal = _try_removal(definition, nets, drop_constants, standard_only, absorb_shared=False)
+    return removal
+
+
+def _try_removal(
+    definition: Definition, nets: PrunedNets, drop_constants: bool, standard_only: bool, *, absorb_shared: bool
+) -> Removal:
+    with _unchanged(nets.all):
+        views = find_channels(nets.all, absorb_shared=absorb_shared, run=True)
+        contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
+    stored = nets.weights.arrays
+    return Removal(
+        views, contributions, build_smaller(definition, views, contributions, stored, standard_only=standard_only)
+    )
 
 
 def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contribution]:
@@ -183,7 +230,7 @@ def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contributi
     carriers = choose_carriers(views[0], values, maps=maps)
     for i, channels in carriers.items():
         views[0].bottoms[i][0].needed[channels] = True
-    settle(views)
+    propagate(views)
     return find_contributions(views[0], values, carriers)
 
 
@@ -197,9 +244,13 @@ def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[
     return [net.layer_names[i] for i, found in contributions.items() if getattr(found, kind) is not None]
 
 
-def _smaller_net(smaller: Smaller, definition: Definition, pruned: Net, state: PhaseState) -> Net:
-    by_hand = with_inputs(smaller.definition(definition.path), source_shapes(pruned))
-    return Net(by_hand, smaller.weights(), state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
+# -- the net after -----------------------------------------------------------------------------------------------------
+
+
+def _smaller_net(definition: Definition, smaller: Smaller, pruned: Net, state: PhaseState) -> Net:
+    """The smaller net in this phase, with Input layers for its data."""
+    by_hand, weights = with_inputs(definition, source_shapes(pruned)), StoredWeights(smaller.arrays)
+    return Net(by_hand, weights, state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
 
 
 def _differs(difference: Difference, definition: Definition, phase: int) -> RunError:
@@ -212,8 +263,8 @@ def _differs(difference: Difference, definition: Definition, phase: int) -> RunE
     )
 
 
-def _note_unseen(definition: Definition, nets: Sequence[Net], notes: list[str]) -> None:
-    seen = {layer.definition.index for net in nets for layer in net.layers}
+def _note_unseen(definition: Definition, nets: PrunedNets, notes: list[str]) -> None:
+    seen = {layer.definition.index for net in nets.all for layer in net.layers}
     unseen = [layer.name for i, layer in enumerate(definition.message.layer) if i not in seen]
-    if unseen and len(nets) > 1:
+    if unseen and nets.other is not None:
         notes.append(f"left as they are, for no phase runs them at this level and these stages: {', '.join(unseen)}")

@@ -32,10 +32,10 @@ class BlobDifference:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     inputs: str
-    """What they were compared on: "data of the net" or "random numbers"."""
+    """The inputs of both nets: "data of the net" or "random numbers"."""
     blobs: list[BlobDifference]
 
     @property

@@ -1,4 +1,4 @@
-"""What removed constant channels contributed to the layers that read them: the layer's own response to them alone.
+"""Constant folding: what removed constant channels contributed to a layer that reads them is computed once and kept.
 
 Their values come from one forward pass of the pruned net; they cannot depend on its input. A layer that absorbs is
 affine in its bottom, so its contribution is f(constants, zeros elsewhere) - f(zeros), in float64. One of three takes it:
@@ -27,7 +27,7 @@ from sslnet.compress.compaction.channels import NetChannels
 from sslnet.layers.base import Layer
 
 UNIFORM = 1e-6
-"""What varies over positions by less than this part of its largest value is the same everywhere: constants were
+"""Values that vary over positions by less than this part of the largest one are the same everywhere: constants were
 computed in float32, and not in the same order at every position."""
 VARIES = 1e-4
 """Images of a batch whose constant channels differ by more than this part of their largest value: not constant."""
@@ -36,7 +36,7 @@ SAME = 1e-5
 CARRIER_COST = 2
 """A carrier costs its weights in the layer that reads it, and about as much in the layer that makes it."""
 LARGEST_FACTOR = 16
-"""By which a carrier's values are multiplied in the place of others': more would make its rounding errors theirs."""
+"""The largest factor on a carrier that replaces another constant: a larger one would multiply its rounding errors."""
 
 Values = dict[int, np.ndarray]
 """For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant. For
@@ -66,7 +66,7 @@ def constant_values(view: NetChannels) -> Values:
     """
     result = {}
     for i, layer in enumerate(view.net.layers):
-        if not view.is_alive(i) or view.refuses[i]:
+        if not view.is_needed(i) or view.refuses[i]:
             pass
         elif view.absorbs[i] and view.bottoms[i][0].absorbed.size:
             result[i] = _values(layer, view.net.bottoms[i][0].data, view.bottoms[i][0].constant)
@@ -100,7 +100,7 @@ def choose_carriers(view: NetChannels, values: Values, *, maps: bool = True) -> 
 def find_contributions(
     view: NetChannels, values: Values, carriers: Mapping[int, np.ndarray]
 ) -> dict[int, Contribution]:
-    """What each layer that absorbs something but zeros gets, by its index. ``view`` keeps the carriers by now."""
+    """The contribution to each layer that absorbs something but zeros, by its index. ``view`` keeps the carriers by now."""
     result = {}
     for i in values:
         if not view.absorbs[i]:
@@ -158,13 +158,14 @@ def _per_channel(values: np.ndarray) -> np.ndarray:
 
 
 def _independent(values: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """Those of the channels that the others are sums of, the strongest first.
+    """The channels that all of these are linear combinations of, the strongest first.
 
     By a QR decomposition with pivots; what it leaves of a channel below ``UNIFORM`` of the strongest is rounding.
     """
     r, order = scipy.linalg.qr(values[channels].reshape(len(channels), -1).T, mode="r", pivoting=True)
     size = np.abs(np.diagonal(r))
-    return channels[order[: int(np.count_nonzero(size > UNIFORM * size[0]))]]
+    strong: np.ndarray = channels[order[: int(np.count_nonzero(size > UNIFORM * size[0]))]]
+    return strong
 
 
 def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, carriers: np.ndarray) -> Layer | None:
@@ -215,8 +216,9 @@ class _Response:
         self.bottom.data[...] = 0
         nothing = self._run()
         self.bottom.data[0, channels] = values[channels]
-        return (self._run() - nothing)[self.keep]
+        added: np.ndarray = (self._run() - nothing)[self.keep]
+        return added
 
     def _run(self) -> np.ndarray:
         self.layer.forward([self.bottom], [self.top])
-        return self.top.data[0].copy()
+        return np.array(self.top.data[0])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
@@ -14,11 +14,11 @@ from sslnet.layers import LAYERS
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import Shapes, input_layer, is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import copy_all_weights
+from sslnet.net.weights import WeightSource, copy_all_weights
 from sslnet.prototxt import Definition, read_net
 
 
-def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes) -> Any:
+def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes) -> pb.NetParameter | None:
     """The layers of one phase without rules, losses and labels; None where nothing would change.
 
     shapes   of the blobs which source layers make; the batch becomes 1
@@ -33,7 +33,7 @@ def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes)
     names = {name for layer in layers for name in (layer.name, *layer.top)}
     losses = [layer for layer in layers if LAYERS[layer.type].OUTPUT]
     main = max(losses, key=lambda loss: sum(loss.loss_weight) or 1, default=None)
-    kept: list[Any] = []
+    kept: list[pb.LayerParameter] = []
     for layer in layers:
         if _goes(layer):
             output = _output_layer(layer, names, plain=layer is main)
@@ -55,8 +55,8 @@ def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes)
 
 
 def deploy_net(
-    path: str | Path, weights: Any, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
-) -> tuple[Net, Any]:
+    path: str | Path, weights: WeightSource, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
+) -> tuple[Net, pb.NetParameter]:
     """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
 
     A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
@@ -75,12 +75,12 @@ def deploy_net(
     return net, definition.message
 
 
-def _goes(layer: Any) -> bool:
+def _goes(layer: pb.LayerParameter) -> bool:
     """Whether a layer only trains the net, or says how well it does."""
     return not LAYERS[layer.type].DEPLOYED
 
 
-def _output_layer(loss: Any, names: set[str], *, plain: bool) -> Any:
+def _output_layer(loss: pb.LayerParameter, names: set[str], *, plain: bool) -> pb.LayerParameter | None:
     """What takes the place of a loss, None for nothing; the main one has a ``plain`` name, as far as it is free."""
     output = LAYERS[loss.type].OUTPUT
     if output is None:
@@ -94,12 +94,12 @@ def _output_layer(loss: Any, names: set[str], *, plain: bool) -> Any:
     return result
 
 
-def _same_output(output: Any, kept: list[Any]) -> bool:
+def _same_output(output: pb.LayerParameter, kept: list[pb.LayerParameter]) -> bool:
     """A second loss on the same blob needs no second output."""
     return any(k.type == output.type and list(k.bottom) == list(output.bottom) for k in kept)
 
 
-def _plain(layer: Any) -> Any:
+def _plain(layer: pb.LayerParameter) -> pb.LayerParameter:
     """The layer without what only training uses: rules, rates, loss weights, fillers. Names of shared parameters stay."""
     result = pb.LayerParameter()
     result.CopyFrom(layer)
@@ -114,7 +114,7 @@ def _plain(layer: Any) -> Any:
     return result
 
 
-def _drop_fillers(param: Any) -> None:
+def _drop_fillers(param: Message) -> None:
     field: FieldDescriptor
     for field in param.DESCRIPTOR.fields:
         if field.message_type is not None and field.message_type.name == "FillerParameter":

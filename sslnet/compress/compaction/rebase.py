@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.errors import SslnetError
 from sslnet.files import resolve
 
@@ -14,7 +15,7 @@ FILE_FIELDS = ("source", "mean_file", "root_folder")
 """String fields of layer parameters that name a file or a folder to read."""
 
 
-def relocate(message: Any, old: str, new: str) -> None:
+def relocate(message: pb.NetParameter, old: str, new: str) -> None:
     """Changes the names of files in a NetParameter read from ``old`` where they would not be found from ``new``.
 
     A file found from the working directory, or not found at all, keeps its name.
@@ -25,7 +26,7 @@ def relocate(message: Any, old: str, new: str) -> None:
                 _relocate_param(value, old, new)
 
 
-def _relocate_param(param: Any, old: str, new: str) -> None:
+def _relocate_param(param: Message, old: str, new: str) -> None:
     field: FieldDescriptor
     for field, name in param.ListFields():
         if field.name not in FILE_FIELDS or field.type != FieldDescriptor.TYPE_STRING:

@@ -1,4 +1,4 @@
-"""What each layer takes, before and after: filters, channels, parameters, FLOPs, bytes of its blobs."""
+"""The size of each layer before and after: filters, channels, parameters, FLOPs, bytes of its blobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sslnet.net.net import Net
 
 @dataclass(frozen=True)
 class Size:
-    """Of one layer, or of a net (the sum, without filters and channels).
+    """The size of one layer, or of a net (the sum, without filters and channels).
 
     filters   channels of its first top
     channels  channels of its first bottom

@@ -13,7 +13,6 @@ stops even at fields that say nothing of the outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
     return [f"round_mode FLOOR, which Caffe 1.0 does not know, stays in {', '.join(stuck)}"] if stuck else []
 
 
-def make_readable(message: Any, arrays: Arrays) -> None:
+def make_readable(message: pb.NetParameter, arrays: Arrays) -> None:
     """A definition for deployment without what stops OpenCV.  [changes message]
 
     Fields of sslnet's own that say nothing of the outputs go. Before a Scale of a number for each value, not for each
@@ -79,7 +78,7 @@ CAFFE_SPEC = ("name", "share_mode", "lr_mult", "decay_mult")
 """The fields of a ParamSpec that Caffe has."""
 
 
-def _make_scale(smaller: Smaller, layer: Any) -> None:
+def _make_scale(smaller: Smaller, layer: pb.LayerParameter) -> None:
     """A Scale by ones in the place of a Bias."""
     layer.type = "Scale"
     layer.scale_param.axis, layer.scale_param.num_axes = layer.bias_param.axis, layer.bias_param.num_axes
@@ -90,7 +89,7 @@ def _make_scale(smaller: Smaller, layer: Any) -> None:
     smaller.arrays[layer.name] = [np.ones_like(added), added]
 
 
-def _round_up(view: NetChannels, i: int, param: Any, smaller: Smaller) -> bool:
+def _round_up(view: NetChannels, i: int, param: pb.LayerParameter, smaller: Smaller) -> bool:
     """Takes the round_mode out of the definition of pooling layer i; whether that can be.  [changes param, smaller]"""
     layer, size = view.net.layers[i], view.net.bottoms[i][0].shape[2:]
     assert isinstance(layer, Pooling)

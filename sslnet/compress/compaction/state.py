@@ -1,4 +1,4 @@
-"""A solver's state cut as the weights were: what the update rule knows of a weight goes with the weight.
+"""A solver's state cut as the weights were: what the update rule knows of a weight follows the weight.
 
 Every weight of the smaller net is given the place that it had: the layers shrink arrays of places as they shrink weights.
 """
@@ -34,7 +34,7 @@ def weight_places(
     result: Places = {}
     for view in views:
         for i, layer in enumerate(view.net.layers):
-            if layer.name not in result and layer.blobs and view.is_alive(i):
+            if layer.name not in result and layer.blobs and view.is_needed(i):
                 added = contributions.get(i, Contribution()) if view is views[0] else Contribution()
                 result[layer.name] = _places(view, i, added, standard_only)
     return result
@@ -75,7 +75,7 @@ def cut_state(state: SolverState, before: Net, after: Net, places: Places, path:
 
 
 def train_view(views: Sequence[NetChannels], path: str) -> NetChannels:
-    """That of phase TRAIN. raises RunError where the net has none"""
+    """The view of phase TRAIN. raises RunError where the net has none"""
     for view in views:
         if view.net.phase == pb.TRAIN:
             return view
@@ -83,7 +83,7 @@ def train_view(views: Sequence[NetChannels], path: str) -> NetChannels:
 
 
 def _key(layer: Layer, index: int) -> tuple[str, int] | str:
-    """What a parameter goes by: its own name where it has one, for its first owner may have gone."""
+    """The key of a parameter: its own name where it has one, for its first owner may have been removed."""
     specs = layer.param.param
     return specs[index].name if index < len(specs) and specs[index].name else (layer.name, index)
 
@@ -102,7 +102,7 @@ def _taken(array: np.ndarray | None, param: Param, places: np.ndarray | None) ->
 
 
 def _arrays_of(state: SolverState, name: str, param: Param, places: Places) -> dict[str, np.ndarray]:
-    """The arrays of one parameter. The last dual may be that of the biases which the weights take along."""
+    """The arrays of one parameter. The last dual may be that of the biases that belong to the groups."""
     own, result = _places_of(param, places), {}
     for kind in ("mean", "keep"):
         if f"{kind}/{name}" in state.arrays:

@@ -1,9 +1,13 @@
-"""Strengths of penalties turned while a net trains, so that a target is met.
+"""Strengths of penalties under control while a net trains, so that a target is met.
 
-controller.py       raises and lowers the strengths along a schedule
+controller.py       raises and lowers the strengths along the schedule
+schedule.py         what should remain when, and how far a strength moves to get there
+goals.py            a target, and the penalties that are turned for it
 targets.py          what a target means: FLOPs, parameters, time
 penalty_handles.py  what the controller turns: a penalty, the groups it can zero, what each would save
-estimate.py         what the net would cost if its zero groups were removed now
+shrinkage.py        how fast groups shrink, which predicts when they become zero
+estimate.py         the remaining estimate: what the net would cost if its zero groups were removed now
+latency_model.py    the time that a net would take, from a table of its layers, verified by an A/B benchmark
 collapse_guard.py   keeps the last rows of a layer that the net cannot do without
-latency_model.py    time a net would take, from a table of its layers
+loss_watch.py       whether the loss has risen too far
 """

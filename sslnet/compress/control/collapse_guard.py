@@ -1,30 +1,38 @@
-"""Spares: of each layer with groups the strongest row, as it was an iteration ago, so that no layer is lost for good.
+"""Guards against collapse: keeps the last rows of a layer that the net cannot do without.
 
-A penalty that is too strong for the moment may take the last filter of a layer and with it the whole net, and nothing
-brings that back: at zero a group has no gradient. A layer which a shortcut carries may go as a whole.
+A penalty that is too strong for the moment may zero the last filter of a layer and cut the net in two, and nothing brings
+that back: at zero a group has no gradient. So the largest row of each layer is remembered as it was an iteration ago, and
+written back where it is needed. A layer that a shortcut bypasses may become zero as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sslnet.compress.control.estimate import parts
+from sslnet.compress.control.estimate import remaining_parts
 from sslnet.compress.control.penalty_handles import Lever
 from sslnet.errors import RunError
 from sslnet.net.net import Net
 from sslnet.solver.update_rules import Update
+
+if TYPE_CHECKING:
+    from sslnet.solver.solver import Solver
 
 FEWEST = 0.02
 """Part of its rows, one at least, that a layer keeps without which the net would be cut in two."""
 
 
 @dataclass
-class Spare:
-    """A row of a weight matrix. index: -1 once the whole layer is zero."""
+class LargestRow:
+    """The row of a weight matrix with the largest norm, when it was chosen.
+
+    index   -1 once the whole layer is zero
+    values  of the last iteration at which it was not zero
+    """
 
     update: Update
     index: int
@@ -32,94 +40,101 @@ class Spare:
 
     @property
     def row(self) -> np.ndarray:
-        data = self.update.param.blob.data
-        return data.reshape(len(data), -1)[self.index]
+        """The row as it is now, a view."""
+        row: np.ndarray = _matrix(self.update)[self.index]
+        return row
 
     def choose(self) -> None:
-        """The longest row of the layer as it is now."""
-        data = self.update.param.blob.data
-        matrix = data.reshape(len(data), -1)
-        lengths = np.einsum("rc,rc->r", matrix, matrix)
-        self.index = int(lengths.argmax()) if lengths.any() else -1
+        """Takes the largest row of the layer as it is now."""
+        matrix = _matrix(self.update)
+        squares = np.einsum("rc,rc->r", matrix, matrix)
+        self.index = int(squares.argmax()) if squares.any() else -1
         self.values = matrix[self.index].copy()
 
 
-class Spares:
-    """Those of all weights under levers."""
+class CollapseGuard:
+    """The largest rows of all weights whose groups penalties can zero."""
 
-    def __init__(self, levers: Sequence[Lever]) -> None:
-        self.levers = levers
-        updates = {id(u): u for lever in levers for u in lever.updates if u.param.index == 0}
-        self.all = [Spare(update, -1, np.empty(0)) for update in updates.values()]
+    def __init__(self, handles: Sequence[Lever]) -> None:
+        self.handles = handles
+        updates = {id(u): u for handle in handles for u in handle.updates if u.param.index == 0}
+        self.rows = [LargestRow(update, -1, np.empty(0)) for update in updates.values()]
 
     def choose(self) -> None:
-        for spare in self.all:
-            spare.choose()
+        for row in self.rows:
+            row.choose()
 
-    def lost(self) -> list[Spare]:
-        """Those whose row has become zero, the strongest first; remembers the others as they are now."""
+    def zeroed(self) -> list[LargestRow]:
+        """Rows that have become zero, the one with the largest value first; remembers the others as they are now."""
         found = []
-        for spare in self.all:
-            if spare.index < 0:
+        for row in self.rows:
+            if row.index < 0:
                 continue
-            if spare.row.any():
-                spare.values[...] = spare.row
+            if row.row.any():
+                row.values[...] = row.row
             else:
-                found.append(spare)
-        return sorted(found, key=lambda spare: -float(np.abs(spare.values).max()))
+                found.append(row)
+        return sorted(found, key=lambda row: -float(np.abs(row.values).max()))
 
-    def rescue(self, solver: Any, lost: Sequence[Spare]) -> list[Lever]:
-        """Puts rows back until the net is whole again; returns the levers that took them, which have ended.
+    def restore(self, solver: Solver, zeroed: Sequence[LargestRow]) -> list[Lever]:
+        """Writes rows back until the net is whole again, and ends the penalties that zeroed them: returns their handles.
 
         raises RunError when that does not help
         """
         held: list[Lever] = []
-        for spare in lost:
+        for row in zeroed:
             if is_whole(solver.net):
                 break
-            spare.row[...] = spare.values
-            for array in spare.update.history:
-                array.reshape(len(spare.update.param.blob.data), -1)[spare.index] = 0
-            held += [lever for lever in self.levers if spare.update in lever.updates and lever not in held]
-        for lever in held:
-            lever.end(solver)
-        parts(solver.net)
-        for spare in lost:
-            spare.choose()
+            row.row[...] = row.values
+            for array in row.update.history:
+                array.reshape(len(row.update.param.blob.data), -1)[row.index] = 0
+            held += [handle for handle in self.handles if row.update in handle.updates and handle not in held]
+        for handle in held:
+            handle.end(solver)
+        remaining_parts(solver.net)
+        for row in zeroed:
+            row.choose()
         return held
 
-    def last(self, net: Net) -> list[Lever]:
-        """Levers that have come to the last rows of a layer which the net cannot do without, and have not ended."""
+    def collapsing(self, net: Net) -> list[Lever]:
+        """Handles, not ended, that are about to zero the last rows of a layer which the net cannot do without."""
         found = []
-        for lever in self.levers:
-            if lever.ended or not any(_is_short(update) for update in lever.makers):
+        for handle in self.handles:
+            if handle.ended or not any(_has_few_rows(update) for update in handle.makers):
                 continue
-            with lever.without(np.ones(lever.count, np.bool_)):
+            with handle.without(np.ones(handle.count, np.bool_)):
                 cut = not is_whole(net)
             if cut:
-                found.append(lever)
+                found.append(handle)
         return found
 
     def state(self) -> np.ndarray:
-        return np.array([spare.index for spare in self.all], np.float64)
+        """(rows) float64: the index of each."""
+        return np.array([row.index for row in self.rows], np.float64)
 
     def set_state(self, indices: np.ndarray) -> None:
-        for spare, index in zip(self.all, indices):
-            spare.index = int(index)
-            spare.values = spare.row.copy()
+        for row, index in zip(self.rows, indices):
+            row.index = int(index)
+            row.values = row.row.copy()
 
 
 def is_whole(net: Net) -> bool:
-    """Whether something of the net would be left."""
+    """Whether something of the net would remain."""
     try:
-        parts(net)
+        remaining_parts(net)
     except RunError:
         return False
     return True
 
 
-def _is_short(update: Update) -> bool:
-    """Whether no more rows are left than a layer should keep."""
+def _matrix(update: Update) -> np.ndarray:
+    """The weights with one row an output, a view."""
     data = update.param.blob.data
-    rows = int(data.reshape(len(data), -1).any(axis=1).sum())
-    return rows <= max(1, int(FEWEST * len(data)))
+    matrix: np.ndarray = data.reshape(len(data), -1)
+    return matrix
+
+
+def _has_few_rows(update: Update) -> bool:
+    """Whether no more rows are left than a layer should keep."""
+    matrix = _matrix(update)
+    return int(matrix.any(axis=1).sum()) <= max(1, int(FEWEST * len(matrix)))

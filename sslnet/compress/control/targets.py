@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NAMES = {"flops": "FLOPs", "params": "parameters", "speedup": "time"}
-"""What targets may be about, and what is left of a net."""
+"""What targets limit, and its name in messages."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Targets:
 
     @property
     def part(self) -> float | None:
-        """What may be left of the net, of a speedup its time: 0 to 1."""
+        """The part of the net that may remain, for a speedup of its time: 0 to 1."""
         return 1 / self.whole if self.whole is not None and self.of == "speedup" else self.whole
 
     @property
     def text(self) -> str:
-        """As on the command line."""
+        """The target as written on the command line."""
         words = [f"{self.whole:g}"] if self.whole is not None else []
         return ",".join(words + [f"{layer}={part:g}" for layer, part in self.layers.items()])
 
     def options(self) -> list[str]:
-        """The words of the command line that ask for the same."""
+        """The command-line options that ask for the same."""
         batch = ["--speedup-batch", str(self.batch)] if self.batch is not None else []
         return [f"--target-{self.of}", self.text, *batch, *(["--cut"] if self.cut else [])]

@@ -32,24 +32,24 @@ from sslnet.layers import LAYERS
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, copy_all_weights
+from sslnet.net.weights import Arrays, WeightSource, copy_all_weights
 from sslnet.prototxt import Definition, upgrade_net
 
 PREFIX = "teacher/"
-"""Before the names of the teacher's layers and blobs."""
+"""Prefix of the names of the teacher's layers and blobs."""
 
 
 @dataclass(frozen=True)
 class Taught:
     """A student with its teacher.
 
-    definition   a NetParameter: the student in all its phases, the teacher in phase TRAIN
+    definition   the student in all its phases, the teacher in phase TRAIN
     weights      of both, by layer
     scores       the blobs that are drawn together: the student's, the teacher's as the definition calls it
     weight       of the loss between them
     """
 
-    definition: Any
+    definition: pb.NetParameter
     weights: Arrays
     scores: tuple[str, str]
     weight: float
@@ -57,9 +57,9 @@ class Taught:
 
 def teach(
     student: Definition,
-    weights: Any,
+    weights: WeightSource,
     teacher: Definition,
-    teacher_weights: Any,
+    teacher_weights: WeightSource,
     *,
     scores: str | None = None,
     teacher_scores: str | None = None,
@@ -70,7 +70,6 @@ def teach(
 ) -> Taught:
     """Puts a teacher beside a student.
 
-    weights, teacher_weights  paths, or pb.NetParameter
     scores, teacher_scores    blobs that are drawn together; None: what the loss of each net reads
     weight                    of the loss between them; None: by the teacher's scores of one batch, as above
     level, stages             of both nets, the student's in phase TRAIN, the teacher's in phase TEST
@@ -107,7 +106,7 @@ def teach(
     return Taught(definition, both, (blobs[0], PREFIX + blobs[1]), weight)
 
 
-def _scores(layers: Sequence[Any], given: str | None, net: Definition) -> str:
+def _scores(layers: Sequence[pb.LayerParameter], given: str | None, net: Definition) -> str:
     """The blob asked for, else what the loss with the largest weight reads, or without one Softmax or Accuracy."""
     made = [top for layer in layers for top in layer.top]
     if given is not None:
@@ -137,7 +136,7 @@ def _weight(student: Net, teacher: Net, scores: str) -> float:
     return float(f"{1 / length:.2g}")
 
 
-def _needed(layers: Sequence[Any], blob: str) -> list[Any]:
+def _needed(layers: Sequence[pb.LayerParameter], blob: str) -> list[pb.LayerParameter]:
     """The layers that a blob is computed by, those that bring data aside."""
     wanted, found = {blob}, []
     for layer in reversed(layers):
@@ -147,8 +146,8 @@ def _needed(layers: Sequence[Any], blob: str) -> list[Any]:
     return found[::-1]
 
 
-def _check_inputs(layers: Sequence[Any], teacher: Definition, given: Set[str]) -> None:
-    """That the student's data hold all that the teacher reads."""
+def _check_inputs(layers: Sequence[pb.LayerParameter], teacher: Definition, given: Set[str]) -> None:
+    """raises UsageError when the student's data lack something that the teacher reads"""
     made = {top for layer in layers for top in layer.top}
     lacking = [name for layer in layers for name in layer.bottom if name not in made | given]
     if lacking:
@@ -158,7 +157,7 @@ def _check_inputs(layers: Sequence[Any], teacher: Definition, given: Set[str]) -
         )
 
 
-def _frozen(layers: Sequence[Any], net: Net, given: Set[str]) -> Iterator[Any]:
+def _frozen(layers: Sequence[pb.LayerParameter], net: Net, given: Set[str]) -> Iterator[pb.LayerParameter]:
     """The teacher's layers as they stand beside the student: they neither learn nor drop out nor take statistics."""
     called = {name: name for name in given}
     for layer in layers:
@@ -182,7 +181,7 @@ def _frozen(layers: Sequence[Any], net: Net, given: Set[str]) -> Iterator[Any]:
         yield frozen
 
 
-def _loss(scores: str, wanted: str, weight: float) -> Any:
+def _loss(scores: str, wanted: str, weight: float) -> pb.LayerParameter:
     name = f"{PREFIX}loss"
     loss = pb.LayerParameter(name=name, type="EuclideanLoss", bottom=[scores, wanted], top=[name], loss_weight=[weight])
     loss.propagate_down.extend([True, False])

@@ -53,7 +53,7 @@ class Weights:
 
     @property
     def flops(self) -> int:
-        """Of a forward pass over one image; a multiply-add is two."""
+        """FLOPs of a forward pass over one image; a multiply-add is two."""
         return 2 * self.array.size * self.out(0) * self.out(1)
 
 
@@ -70,7 +70,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a rank, or a pair of them, loses and costs: ``error`` relative, ``flops`` of one image, number of parameters."""
+    """A rank, or a pair of them, with its relative ``error``, its ``flops`` for one image and its number of parameters."""
 
     rank: tuple[int, ...]
     error: float
@@ -86,7 +86,7 @@ class Factors(ABC):
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.candidates = self._candidates()
-        """By falling error."""
+        """The candidates, by falling error."""
 
     @abstractmethod
     def _candidates(self) -> list[Candidate]: ...
@@ -102,7 +102,7 @@ class Factors(ABC):
 
     @abstractmethod
     def _shapes(self, rank: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Of the stages' weights."""
+        """The shapes of the stages' weights."""
 
     @abstractmethod
     def _places(self) -> list[int]:
@@ -110,7 +110,7 @@ class Factors(ABC):
 
 
 class _MatrixFactors(Factors):
-    """By singular value decompositions of one matrix a group; one rank."""
+    """Factors from the singular value decomposition of one matrix a group; one rank."""
 
     def _candidates(self) -> list[Candidate]:
         groups = np.split(self.weights.array.astype(np.float64), self.weights.group)

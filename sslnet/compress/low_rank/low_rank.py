@@ -7,7 +7,7 @@ NAME_basis (tucker: NAME_basis and NAME_core).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.build import free_name
 from sslnet.compress.compaction.compare import Difference, compare
 from sslnet.compress.compaction.deploy import deploy_definition
 from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
@@ -27,7 +28,7 @@ from sslnet.layers.inner_product import InnerProduct
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, blob_proto, copy_all_weights, read_weights
+from sslnet.net.weights import Arrays, WeightSource, blob_proto, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition
 
 SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
@@ -53,9 +54,9 @@ class FactoredLayer:
 class LowRank:
     """What ``low_rank`` made: the definition, that for deployment (None: it is one), weights; and what it is worth."""
 
-    message: Any
-    deploy: Any
-    weights: Any
+    message: pb.NetParameter
+    deploy: pb.NetParameter | None
+    weights: pb.NetParameter
     layers: list[FactoredLayer]
     sizes: list[LayerSize]
     difference: Difference
@@ -66,7 +67,7 @@ class LowRank:
 
 def low_rank(
     model: str | Path | Definition,
-    weights: str | Path | Any,
+    weights: WeightSource,
     *,
     error: float | None = None,
     target_flops: float | None = None,
@@ -87,14 +88,15 @@ def low_rank(
     definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
     state = PhaseState(pb.TEST, level, tuple(stages))
     net = Net(definition, phase=pb.TEST, level=level, stages=stages, seed=seed)
-    copy_all_weights(net.params, weights)
+    stored = stored_weights(weights)
+    copy_all_weights(net.params, stored)
     notes: list[str] = []
     factors = _all_factors(net, tuple(methods), layers, notes)
     if error is None:
         error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
     chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
     message, arrays = _with_factors(definition.message, net, chosen)
-    new_weights = _weights(message, read_weights(weights) | arrays)
+    new_weights = _weights(message, stored.arrays | arrays)
     smaller = definition.with_message(message)
     after = Net(with_inputs(smaller, source_shapes(net)), new_weights, pb.TEST, level=level, stages=stages, seed=seed)
     inputs = "random numbers" if fill_inputs(net, seed) else "data of the net"
@@ -208,7 +210,9 @@ def _rows(factors: dict[str, list[Factors]], chosen: dict[str, tuple[Factors, Ca
 # -- building ----------------------------------------------------------------------------------------------------------
 
 
-def _with_factors(message: Any, net: Net, chosen: dict[str, tuple[Factors, Candidate]]) -> tuple[Any, Arrays]:
+def _with_factors(
+    message: pb.NetParameter, net: Net, chosen: dict[str, tuple[Factors, Candidate]]
+) -> tuple[pb.NetParameter, Arrays]:
     """The definition with the chosen layers, of every phase, as chains of theirs; and the blobs of these chains."""
     result = pb.NetParameter()
     result.CopyFrom(message)
@@ -218,7 +222,7 @@ def _with_factors(message: Any, net: Net, chosen: dict[str, tuple[Factors, Candi
     chains: dict[str, tuple[list[Stage], list[str]]] = {}
     for name, (factors, candidate) in chosen.items():
         stages = factors.stages(candidate.rank)
-        names = [*(_free(name + suffix, taken) for suffix in SUFFIXES[len(stages)]), name]
+        names = [*(free_name(name + suffix, taken) for suffix in SUFFIXES[len(stages)]), name]
         chains[name] = stages, names
         arrays |= {each: [stage.array] for each, stage in zip(names, stages)}
         arrays[name] += [blob.data for blob in net.params[name][1:]]
@@ -231,7 +235,7 @@ def _with_factors(message: Any, net: Net, chosen: dict[str, tuple[Factors, Candi
     return result, arrays
 
 
-def _chain(layer: Any, stages: list[Stage], names: list[str]) -> Iterable[Any]:
+def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> Iterator[pb.LayerParameter]:
     bottom = layer.bottom[0]
     for stage, name in zip(stages, names):
         new, last = pb.LayerParameter(), name == names[-1]
@@ -253,14 +257,7 @@ def _chain(layer: Any, stages: list[Stage], names: list[str]) -> Iterable[Any]:
         yield new
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
-def _set_window(param: Any, stage: Stage) -> None:
+def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
     sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
     for name in ("kernel_size", "stride", "pad", "dilation", *sides):
         param.ClearField(name)
@@ -274,7 +271,7 @@ def _set_window(param: Any, stage: Stage) -> None:
             getattr(param, name).extend([h] if h == w else [h, w])
 
 
-def _weights(message: Any, arrays: Arrays) -> Any:
+def _weights(message: pb.NetParameter, arrays: Arrays) -> pb.NetParameter:
     result = pb.NetParameter(name=message.name)
     left = dict(arrays)
     for layer in message.layer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.rebase import relocate
@@ -49,7 +48,7 @@ def merge_nets(solver: Definition) -> Definition:
     return solver.with_message(result)
 
 
-def _layers(net: Definition, phase: int, said: Any, solver: Definition) -> list[Any]:
+def _layers(net: Definition, phase: int, said: pb.NetState, solver: Definition) -> list[pb.LayerParameter]:
     """The layers that run, without rules; files that they name are found from the solver's folder."""
     net = upgrade_net(net)
     message = copy.deepcopy(net.message)
@@ -63,9 +62,9 @@ def _layers(net: Definition, phase: int, said: Any, solver: Definition) -> list[
     return layers
 
 
-def _merged(train: list[Any], test: list[Any]) -> list[Any]:
+def _merged(train: list[pb.LayerParameter], test: list[pb.LayerParameter]) -> list[pb.LayerParameter]:
     ours, theirs = ([_key(layer) for layer in layers] for layers in (train, test))
-    result: list[Any] = []
+    result: list[pb.LayerParameter] = []
     for what, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if what == "equal":
             result += train[a:b]
@@ -77,8 +76,8 @@ def _merged(train: list[Any], test: list[Any]) -> list[Any]:
     return result
 
 
-def _key(layer: Any) -> bytes:
-    """What a layer computes: without what only matters before and while it is trained."""
+def _key(layer: pb.LayerParameter) -> bytes:
+    """A key that is equal for layers that compute the same: without what only matters for training."""
     bare = copy.deepcopy(layer)
     for name in ("param", "phase", "blobs"):
         bare.ClearField(name)

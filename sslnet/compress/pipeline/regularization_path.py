@@ -19,37 +19,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sslnet import prototxt
-from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.build import smaller_definition
 from sslnet.compress.compaction.compact import Compaction, compact
 from sslnet.compress.compaction.sizes import total_size
 from sslnet.compress.evaluation import Trial, find_trial
 from sslnet.compress.pipeline.fingerprint import file_mark, text_mark
 from sslnet.compress.pipeline.schedule import check_started, check_turnable, fit_schedule, quiet
+from sslnet.compress.pipeline.training import Stopped, Watch
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder
 from sslnet.json_file import fields, number, read_json, whole
-from sslnet.net.net import Net
+from sslnet.net.input_layers import fetch
+from sslnet.net.weights import StoredWeights, stored_weights
 from sslnet.prototxt import Definition
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
 from sslnet.solver.solver_definition import check_aims, find_nets
 from sslnet.timing.layerwise import time_nets
 
-Watch = Callable[[Solver], contextlib.AbstractContextManager[Any]]
-"""Gives the context in which a solver runs: signals that stop it."""
-
-
 ANEW = "without it the point is done anew"
-"""What to do about a point's file."""
-
-
-class Stopped(Exception):
-    """A run was asked to stop, and did."""
+"""The hint for a damaged file of a point."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one strength gives.
+    """The result at one strength.
 
     factor      of all strengths; None for the net at the start
     error, loss of the net on its test data, after fine-tuning where there is some
@@ -171,12 +165,12 @@ class _Follower:
             weights = self._name(k, "caffemodel")
         return path
 
-    def _write(self, k: int, record: dict[str, Any]) -> None:
+    def _write(self, k: int, record: dict[str, object]) -> None:
         atomic_write(self._name(k, "json"), json.dumps(record, indent=2).encode())
 
     def _line(self, k: int, record: dict[str, Any]) -> str:
         if "ended" in record:
-            return record["ended"]
+            return str(record["ended"])
         point = _point(record["point"], self._name(k, "json"))
         what = f"point {k} of {len(self.plan.factors)}, strengths x {point.factor:.3g}" if k else "the net at the start"
         score = f"error {100 * point.error:.2f} %" if point.error is not None else f"loss {point.loss:.4g}"
@@ -186,7 +180,7 @@ class _Follower:
         return f"{self.plan.prefix}_point_{k}.{suffix}"
 
     def _read(self, k: int) -> dict[str, Any] | None:
-        """What was written of a point; None where nothing was."""
+        """The record written of a point; None where there is none."""
         name = self._name(k, "json")
         if not os.path.lexists(name):
             return None
@@ -217,15 +211,14 @@ class _Follower:
 
     def _new(self, k: int, factor: float | None, weights: str, start: str, trained: bool) -> dict[str, Any]:
         tested = weights if factor is None else self._train(k, factor, weights, trained)
+        stored, trial = stored_weights(tested), self.trial
         try:
-            compaction = compact(
-                self.trial.definition, tested, level=self.trial.level, stages=self.trial.stages, seed=self.plan.seed
-            )
+            compaction = compact(trial.definition, stored, level=trial.level, stages=trial.stages, seed=self.plan.seed)
         except RunError as error:
             if factor is None:
                 raise
             return {"ended": f"strengths x {factor:.3g} and more leave no net: {error.message}"}
-        return {"point": asdict(self._measured(factor, tested, compaction, start))}
+        return {"point": asdict(self._measured(factor, tested, stored, compaction, start))}
 
     def _train(self, k: int, factor: float, weights: str, trained: bool) -> str:
         """Trains a point and, on a copy, fine-tunes it; returns the file of the weights that count.
@@ -268,10 +261,15 @@ class _Follower:
         if stopped:
             raise Stopped
 
-    def _measured(self, factor: float | None, weights: str, compaction: Compaction, start: str) -> Point:
-        small = small_definition(self.trial.definition, compaction.message)
+    def _measured(
+        self, factor: float | None, path: str, weights: StoredWeights, compaction: Compaction, start: str
+    ) -> Point:
+        """The point of these weights, which are those of ``path``; ``start`` are those at the beginning."""
+        small = smaller_definition(compaction.message, self.trial.definition.path)
         nets = [self.trial.net(start), self.trial.net(compaction.weights, small)]
-        times = [net.forward.median for net in time_nets(_fed(nets), self.plan.runs, forward_only=True).nets]
+        for net in nets:
+            fetch(net)
+        times = [net.forward.median for net in time_nets(nets, self.plan.runs, forward_only=True).nets]
         size = total_size([layer.after for layer in compaction.layers])
         score = self.trial.score(weights)
         return Point(
@@ -282,11 +280,11 @@ class _Follower:
             size.parameters,
             times[1],
             times[0] / times[1] if times[1] else math.inf,
-            weights,
+            path,
         )
 
 
-def _point(value: Any, path: str) -> Point:
+def _point(value: object, path: str) -> Point:
     """The point in a file. raises WeightsError for one that lacks what a point has"""
     known = fields(value)
     factor, error, flops, seconds, speedup = (
@@ -299,18 +297,3 @@ def _point(value: Any, path: str) -> Point:
         raise WeightsError("is damaged: it lacks what was measured of the point", path=path, hint=ANEW)
     weights = weights if isinstance(weights, str) else None
     return Point(factor, error, loss, flops, parameters, seconds, math.inf if speedup is None else speedup, weights)
-
-
-def small_definition(definition: Definition, message: pb.NetParameter) -> Definition:
-    """The compacted net; files that it names are found where those of ``definition`` are."""
-    path = None if definition.path is None else os.path.join(os.path.dirname(definition.path), "(smaller net)")
-    return prototxt.parse(prototxt.write(message), pb.NetParameter, path)
-
-
-def _fed(nets: Sequence[Net]) -> Sequence[Net]:
-    """The nets with a batch of data, as ``time_nets`` wants them."""
-    for net in nets:
-        for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
-            if layer.IS_SOURCE:
-                layer.forward(bottom, top)
-    return nets

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ STRENGTHS = ("breadth_decay", "kernel_shape_decay", "block_group_decay", "group_
 """Fields of a solver that say how strong a group lasso is."""
 
 
-def fit_schedule(param: Any, iterations: int) -> None:
+def fit_schedule(param: pb.SolverParameter, iterations: int) -> None:
     """Lets a solver run for so many iterations, its learning rate falling as it did over max_iter before."""
     ratio = iterations / param.max_iter if param.max_iter else 1.0
     param.max_iter = iterations
@@ -28,7 +29,7 @@ def fit_schedule(param: Any, iterations: int) -> None:
         param.gamma /= ratio
 
 
-def quiet(param: Any) -> None:
+def quiet(param: pb.SolverParameter) -> None:
     """A solver that has no test nets, ends without a snapshot, and starts from no weights of its own accord."""
     for name in ("test_iter", "test_interval", "test_initialization", "test_compute_loss", "test_state", "test_net"):
         param.ClearField(name)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError, suggestion
 from sslnet.net.net import Net
 from sslnet.net.parameters import Param
-from sslnet.sparsity.groups import WEIGHTS, matrix_shape, tiles_of
+from sslnet.sparsity.groups import WEIGHTS, as_tiles, tiles_of
 
 GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
 
@@ -29,7 +28,7 @@ MADE = ("FILTER", "OUTPUT_NEURON")
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was done to one layer: how many groups there are, how many of them are zero now, and the threshold of their norms."""
+    """The result for one layer: how many groups there are, how many of them are zero now, and the threshold of their norms."""
 
     name: str
     groups: int
@@ -81,7 +80,7 @@ def prune(
     return result
 
 
-def keep_zeros(message: Any, layers: Sequence[str]) -> None:
+def keep_zeros(message: pb.NetParameter, layers: Sequence[str]) -> None:
     """Lets these layers of a definition keep their zeros while they are trained on.  [changes message]"""
     for layer in message.layer:
         if layer.name in layers:
@@ -111,6 +110,4 @@ def _params(net: Net, group: str, layers: Sequence[str]) -> list[Param]:
 
 
 def _tiles(param: Param, group: str) -> np.ndarray:
-    """The weights as (tiles down, height, tiles along, width), a view."""
-    (rows, columns), (height, width) = matrix_shape(param.blob.shape), tiles_of(param)[group]
-    return param.blob.data.reshape(rows // height, height, columns // width, width)
+    return as_tiles(param.blob.data, *tiles_of(param)[group])

@@ -9,7 +9,7 @@ from sslnet.kernels.conv.packing import address
 
 
 class Addresses:
-    """Of the data of two blobs; looked up again only when one of them shows another array.
+    """The addresses of the data of two blobs; looked up again only when one of them shows another array.
 
     The arrays themselves are not kept alive: memory that blobs share must be free to go.
     """

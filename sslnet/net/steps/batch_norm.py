@@ -75,7 +75,7 @@ def _plain(layer: Layer) -> bool:
 
 
 class _Chain:
-    """What the steps of one chain have in common.
+    """State that the steps of one chain share.
 
     members   the layers' own steps
     lowest    index of the lowest member that runs backward: it does so for all
@@ -104,7 +104,7 @@ class _Chain:
         """Whether the members' own code finds nothing of the last forward pass."""
 
     def divert(self, before: list[Step]) -> bool:
-        """In place: has the step that writes x write it where it stays, or take the chain in; False if it can do neither."""
+        """Has the step that writes x, changed in place, write it where it is kept or run the chain; False if it can do neither."""
         maker = next((step for step in reversed(before) if any(top is self.target for top in step.top)), None)
         if maker is None or not _can_be_diverted(maker, self.target):
             return self.pays and not self.keeps
@@ -142,7 +142,7 @@ class _Chain:
             self.norm.take_moments(self.table[:, 0], self.table[:, 1])
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """With saved statistics: what x is multiplied with and what is added, (channels) each."""
+        """The factor and the summand of x with saved statistics, (channels) each."""
         self._read_statistics()
         gamma, beta = self._factors()
         factor = self.table[:, 2] * gamma

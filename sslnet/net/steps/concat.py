@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sslnet.blob import Blob
+from sslnet.kernels.conv.packing import address
 from sslnet.layers.concat import Concat
 from sslnet.net.steps.base import Step
 
@@ -24,14 +25,14 @@ class ConcatStep(Step):
         return layer.is_joint
 
     def forward(self) -> None:
-        first = _address(self.top[0].data)
-        if any(_address(blob.data) != first + place for blob, place in zip(self.bottom, self.places)):
+        first = address(self.top[0].data)
+        if any(address(blob.data) != first + place for blob, place in zip(self.bottom, self.places)):
             super().forward()
 
     def backward(self) -> None:
-        first = _address(self.top[0].diff)
+        first = address(self.top[0].diff)
         wanted = [(blob, place) for blob, place, down in zip(self.bottom, self.places, self.propagate_down) if down]
-        if any(_address(blob.diff) != first + place for blob, place in wanted):
+        if any(address(blob.diff) != first + place for blob, place in wanted):
             super().backward()
 
     def backward_reads(self) -> list[Blob]:
@@ -40,8 +41,3 @@ class ConcatStep(Step):
     @property
     def kernel(self) -> str:
         return "in place if lean"
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address

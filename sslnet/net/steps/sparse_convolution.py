@@ -29,7 +29,7 @@ FEW = 0.4
 
 
 def way_of(layer: Convolution) -> str:
-    """What the layer's conv_mode asks for; where it is not given, dense or kept columns as estimated.
+    """The plan that the layer's conv_mode asks for; where it is not given, dense or kept columns as estimated.
 
     Depthwise convolutions are dense then: to look for zeros in so many small groups takes longer than it saves.
     """

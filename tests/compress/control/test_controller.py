@@ -1,4 +1,4 @@
-"""Steering: the target is met, what is zero then stays zero, and a resumed run is the same run."""
+"""Runs with a target: it is met, what is zero then stays zero, and a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.compress.compaction.compact import compact
 from sslnet.compress.control.controller import StrengthController
-from sslnet.compress.control.estimate import Left, left
-from sslnet.compress.control.latency_model import Clock
+from sslnet.compress.control.estimate import Remaining, estimate_remaining
+from sslnet.compress.control.latency_model import LatencyModel
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.pipeline.default_groups import add_groups
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.net.net import Net
 from sslnet.solver.solver import Solver
 
-DIGITS = Path(__file__).parents[2] / "solvers" / "digits_ssl.prototxt"
+DIGITS = Path(__file__).parents[3] / "solvers" / "digits_ssl.prototxt"
 
 
 NET = """
@@ -63,7 +63,7 @@ def test_target_is_met_and_kept(of: str) -> None:
     one = solver(steering, "momentum=0.9")
     one.step(300)
     assert steering.met
-    assert getattr(left(one.net), of) <= 0.3
+    assert getattr(estimate_remaining(one.net), of) <= 0.3
     assert "the target is met" in told[0]
     assert one.penalty() == 0
     compaction = compact(one.net.definition, one.net.to_proto())
@@ -90,7 +90,7 @@ def test_what_the_penalty_leaves_too_long_is_cut(targets: Targets) -> None:
     zeros = {name: blobs[0].data == 0 for name, blobs in one.net.params.items()}
     one.step(12)
     for goal in steering.goals:
-        assert 0 < goal.left <= goal.target
+        assert 0 < goal.remaining <= goal.target
     for name, blobs in one.net.params.items():
         np.testing.assert_array_equal(blobs[0].data == 0, zeros[name])
     compaction = compact(one.net.definition, one.net.to_proto())
@@ -120,7 +120,7 @@ def test_what_is_left_is_what_compaction_leaves() -> None:
     random = np.random.default_rng(0)
     for param in net.learnable:
         param.blob.data[...] = random.standard_normal(param.blob.shape)
-    assert left(net) == Left(1.0, 1.0)
+    assert estimate_remaining(net) == Remaining(1.0, 1.0)
     net.params["a"][0].data[1] = 0
     net.params["b"][0].data[[0, 5]] = 0
     net.params["c"][0].data[:, 4:8] = 0  # of b's filter 1: nobody reads it any more
@@ -131,7 +131,7 @@ def test_what_is_left_is_what_compaction_leaves() -> None:
     )
     assert not compaction.maps
     expected = [sum(column) / sum(whole) for column, whole in zip(zip(*after), zip(*before))]
-    found = left(net)
+    found = estimate_remaining(net)
     assert (found.flops, found.params) == pytest.approx(tuple(expected), rel=1e-6)
 
 
@@ -141,7 +141,7 @@ def test_net_cut_in_two_has_nothing_left() -> None:
     layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 4 } }
     layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 2 } }
     """
-    assert left(Net(prototxt.parse(text, pb.NetParameter))) == Left(0.0, 0.0)
+    assert estimate_remaining(Net(prototxt.parse(text, pb.NetParameter))) == Remaining(0.0, 0.0)
 
 
 TARGETS = [Targets("flops", 0.9), Targets("params", None, {"conv2": 0.8}), Targets("speedup", 1.2, batch=2)]
@@ -155,13 +155,13 @@ def test_resumed_run_is_the_same_run(
     """Stopped before the target is met, and after; a speedup steered by the table of the run that was stopped."""
     measured = iter([1.0, 7.0])
 
-    def measure(solver: Solver, levers: Any, track: Any) -> Clock:
+    def measure(solver: Solver, levers: Any, track: Any) -> LatencyModel:
         layers, slow = len(solver.net.layers), next(measured)
         left = np.array([[1.0] * layers + [1.0], [0.1] * layers + [1.0]])
-        return Clock(left, np.array([[slow] * layers + [1.0], [0.1] * layers + [1.0]]))
+        return LatencyModel(left, np.array([[slow] * layers + [1.0], [0.1] * layers + [1.0]]))
 
-    monkeypatch.setattr(Clock, "measure", staticmethod(measure))
-    monkeypatch.setattr(Clock, "race", lambda *args: None)
+    monkeypatch.setattr(LatencyModel, "measure", staticmethod(measure))
+    monkeypatch.setattr(LatencyModel, "verify", lambda *args: None)
     prefix = f"snapshot_prefix={tmp_path}/run"
     whole = solver(StrengthController(targets), prefix)
     whole.step(stop)
@@ -209,7 +209,7 @@ def test_strength_that_kills_everything_leaves_the_last_rows() -> None:
     for name in ("conv1", "conv2", "ip1"):
         assert one.net.params[name][0].data.any(), name
     assert any("the last groups of" in line for line in told)
-    assert left(one.net).flops > 0
+    assert estimate_remaining(one.net).flops > 0
 
 
 def test_short_run_keeps_its_net() -> None:
@@ -219,7 +219,7 @@ def test_short_run_keeps_its_net() -> None:
     one = solver(steering, "max_iter=20", "stepvalue=19")
     one.step(20)
     assert not steering.met
-    assert left(one.net).flops > 0.05
+    assert estimate_remaining(one.net).flops > 0.05
     assert one.smoothed_loss < 2.3
     assert "the run is too short, about" in told[-1]
     assert "are left, not 5 %" in steering.missed()
@@ -260,7 +260,7 @@ def test_coupled_groups_are_held_too() -> None:
     one.scale_penalties(1e5)
     one.step(20)
     assert sum("the last groups of" in line for line in told) == 3
-    assert left(one.net).flops > 0
+    assert estimate_remaining(one.net).flops > 0
 
 
 @pytest.mark.parametrize(

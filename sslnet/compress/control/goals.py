@@ -1,0 +1,76 @@
+"""Goals: one target each, the penalties whose strengths are turned for it, and how both are said in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sslnet.compress.control.penalty_handles import Lever
+from sslnet.compress.control.schedule import START
+from sslnet.compress.control.targets import NAMES, Targets
+from sslnet.errors import UsageError, suggestion
+
+ON_THE_WAY, MET, GIVEN_UP = range(3)
+
+
+@dataclass
+class Goal:
+    """A target for the whole net or for one layer, and what is turned to meet it.
+
+    of          "flops", "params" or "speedup"
+    layer       name; "" for the whole net
+    target      the part that may remain, 0 to 1
+    handles     penalties whose strengths are multiplied by exp(log_factor)
+    status      ON_THE_WAY, MET or GIVEN_UP
+    remaining   the part that remained at the last check
+    """
+
+    of: str
+    layer: str
+    target: float
+    handles: list[Lever] = field(default_factory=list)
+    log_factor: float = math.log(START)
+    status: int = ON_THE_WAY
+    remaining: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What is counted: FLOPs, parameters or time."""
+        return NAMES[self.of] if not self.layer else f'{NAMES[self.of]} of "{self.layer}"'
+
+    def wanted(self, short: bool = False) -> str:
+        """The target in words."""
+        if self.of == "speedup":
+            return f"{1 / self.target:.3g} times" if short else f"a speedup of {1 / self.target:.3g}"
+        return f"{100 * self.target:.3g} %" if short else f"{100 * self.target:.3g} % of the {self.name}"
+
+    def found(self) -> str:
+        """What remains, in words."""
+        if self.of == "speedup":
+            return f"the compacted net runs about {1 / self.remaining:.2f} times as fast"
+        return f"{100 * self.remaining:.1f} % of the {self.name} are left"
+
+
+def make_goals(targets: Targets) -> list[Goal]:
+    """The layers' goals, then the net's if it has a target."""
+    goals = [Goal(targets.of, layer, part) for layer, part in targets.layers.items()]
+    return goals + ([Goal(targets.of, "", targets.part)] if targets.part is not None else [])
+
+
+def share_out(goals: Sequence[Goal], handles: Sequence[Lever], layer_names: Sequence[str]) -> None:
+    """Gives each handle to one goal: to the first layer that has its weights, else to the net.  [changes goals]
+
+    raises UsageError for a layer that the net lacks, or that has no handle left
+    """
+    taken: list[Lever] = []
+    for goal in goals:
+        if goal.layer and goal.layer not in layer_names:
+            hint = suggestion(goal.layer, layer_names)
+            raise UsageError(f'a target for the layer "{goal.layer}", which the net does not have', hint=hint)
+        goal.handles = [h for h in handles if (goal.layer in h.layers or not goal.layer) and h not in taken]
+        if goal.layer and not goal.handles:
+            other = next((g.layer for g in goals for h in g.handles if goal.layer in h.layers), None)
+            why = f'shares its groups with "{other}"' if other else "has no group lasso with proximal updates"
+            raise UsageError(f'a target for the layer "{goal.layer}", which {why}')
+        taken += goal.handles

@@ -1,0 +1,94 @@
+"""``state.json``: which stages of a pipeline are done, with which options, and what they gave."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sslnet.errors import UsageError
+from sslnet.files import TEMPORARY, atomic_write
+from sslnet.json_file import fields, items, number, read_json, whole
+
+STATE, LOCK = "state.json", "in_use.lock"
+
+
+def read_results(folder: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """{stage: what it gave} of the stages that are done.
+
+    raises UsageError for a folder that other options began, or that holds something else
+    """
+    path = os.path.join(folder, STATE)
+    if not os.path.exists(path):
+        found = os.listdir(folder) if os.path.isdir(folder) else []
+        if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in found):
+            raise UsageError(f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output")
+        return {}
+    state = fields(read_json(path, hint="choose another --output"))
+    before, results = fields(state.get("options")), fields(state.get("stages"))
+    if not before or not all(stage in KNOWN and KNOWN[stage](result) for stage, result in results.items()):
+        raise UsageError("is damaged, or no state of sslnet compress", path=path, hint="choose another --output")
+    changed = [name for name in {**before, **options} if before.get(name) != options.get(name)]
+    if changed:
+        words = [
+            f"{name} was {before.get(name, 'not given')} and is {options.get(name, 'not given')}" for name in changed
+        ]
+        raise UsageError(
+            f"{folder} was begun with other options: {'; '.join(words)}",
+            hint="the same options continue it; another --output starts anew",
+        )
+    return results
+
+
+def write_results(folder: str, options: Mapping[str, str], results: Mapping[str, object]) -> None:
+    state = {"version": 1, "options": options, "stages": results}
+    atomic_write(os.path.join(folder, STATE), json.dumps(state, indent=2).encode())
+
+
+def _is_score(value: object) -> bool:
+    """Whether it is a ``Score``: an error, a loss, at least one of them; a loss need not be finite."""
+    known = fields(value)
+    error, loss = number(known.get("error")), known.get("loss")
+    if loss is None:
+        return error is not None
+    return isinstance(loss, int | float) and (error is not None or known.get("error") is None)
+
+
+def _is_pair(value: Any, kind: Callable[[object], object]) -> bool:
+    """Whether it holds two values of a kind, of the baseline and the small net."""
+    return len(items(value)) == 2 and all(kind(item) is not None for item in value)
+
+
+def _is_sparsified(value: object) -> bool:
+    known = fields(value)
+    words = isinstance(known.get("missed"), str) and isinstance(known.get("met"), bool)
+    return words and "left" in known and _is_score(known)
+
+
+def _is_compacted(value: object) -> bool:
+    known = fields(value)
+    notes = known.get("notes")
+    words = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    sizes = _is_pair(known.get("parameters"), whole) and _is_pair(known.get("flops"), number)
+    return words and sizes and isinstance(known.get("deploy"), bool)
+
+
+def _is_timed(value: object) -> bool:
+    known = fields(value)
+    back, race = known.get("backward"), known.get("race")
+    times = _is_pair(known.get("forward"), number) and (back == [None, None] or _is_pair(back, number))
+    whole_numbers = all(whole(known.get(name)) is not None for name in ("batch", "threads"))
+    raced = race is None or all(number(fields(race).get(name)) is not None for name in ("batch", "whole", "small"))
+    return times and whole_numbers and raced and _is_pair(known.get("bytes"), whole)
+
+
+KNOWN: dict[str, Callable[[object], bool]] = {
+    "baseline": _is_score,
+    "sparsify": _is_sparsified,
+    "compact": _is_compacted,
+    "finetune": lambda value: whole(fields(value).get("iterations")) is not None,
+    "test": _is_score,
+    "time": _is_timed,
+}
+"""{stage: whether this is what it gives}."""

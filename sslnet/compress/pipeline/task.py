@@ -1,0 +1,112 @@
+"""The task of a pipeline: what is asked for, and the solver and iterations that follow from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.control.targets import Targets
+from sslnet.compress.evaluation import epoch_batches
+from sslnet.compress.pipeline.fingerprint import file_mark
+from sslnet.compress.pipeline.merge_phases import merge_nets, names_apart
+from sslnet.net.net import Net
+from sslnet.prototxt import Definition
+
+EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
+"""Epochs of each stage that trains, where no solver says how long."""
+EPOCH = 200
+"""Iterations taken for an epoch at least, also where data do not tell how many records there are: to find a strength
+takes iterations, however few the data are; within a few hundred it would be so strong that it harms what stays."""
+SOLVER = """# Made by sslnet compress: momentum, a rate that drops twice.
+net: {net}
+base_lr: {base_lr:g}
+lr_policy: "multistep"
+gamma: 0.1
+stepvalue: {first}
+stepvalue: {second}
+momentum: 0.9
+weight_decay: 0.0005
+average_loss: 20
+max_iter: {max_iter}
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for.
+
+    model, solver        paths; one of them is needed. A model takes the place of the net that the solver names
+    weights              of the trained net; None: it is trained first
+    iterations, finetune, baseline_iterations   None: as the solver says (half of it to fine-tune), else in epochs
+    base_lr              of the solver made where none is given
+    teach                whether the baseline teaches the small net
+    """
+
+    targets: Targets
+    folder: str
+    model: str | None = None
+    solver: str | None = None
+    weights: str | None = None
+    overrides: tuple[str, ...] = ()
+    iterations: int | None = None
+    finetune: int | None = None
+    baseline_iterations: int | None = None
+    base_lr: float | None = None
+    seed: int | None = None
+    teach: bool = False
+
+    def options(self) -> dict[str, str]:
+        """The options that must be the same for a folder to be continued; of files a mark of their content."""
+        files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
+        marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
+        others = {
+            f"--target-{self.targets.of}": self.targets.text,
+            "--speedup-batch": self.targets.batch,
+            "--set": " ".join(self.overrides) or None,
+            "--iterations": self.iterations,
+            "--finetune": self.finetune,
+            "--baseline-iterations": self.baseline_iterations,
+            "--base-lr": self.base_lr,
+            "--seed": self.seed,
+            "--cut": "given" if self.targets.cut else None,
+            "--teach": "given" if self.teach else None,
+        }
+        return {name: str(value) for name, value in (marked | others).items() if value is not None}
+
+    def solver_definition(self) -> Definition:
+        """The solver of all stages that train: the one given, or one made for the model."""
+        if self.solver is not None:
+            solver = prototxt.apply_overrides(prototxt.read_solver(self.solver), self.overrides)
+            if self.model is not None:
+                for name in ("net_param", "train_net", "train_net_param", "test_net", "test_net_param"):
+                    solver.message.ClearField(name)
+                solver.message.net = self.model
+            return merge_nets(solver) if names_apart(solver) else solver
+        assert self.model is not None
+        train = Net(prototxt.read_net(self.model), phase=pb.TRAIN, lean=True)
+        iterations = EPOCHS["sparsify"] * max(EPOCH, epoch_batches(train) or 0)
+        text = SOLVER.format(
+            net=json.dumps(self.model),
+            base_lr=0.01 if self.base_lr is None else self.base_lr,
+            max_iter=iterations,
+            first=iterations * 7 // 10,
+            second=iterations * 9 // 10,
+        )
+        made = prototxt.parse(text, pb.SolverParameter, os.path.join(self.folder, "solver.prototxt"))
+        return prototxt.apply_overrides(made, self.overrides)
+
+    def iterations_of(self, stage: str, max_iter: int) -> int:
+        """How long a stage trains.  max_iter: the solver's"""
+        given = {
+            "baseline": self.baseline_iterations,
+            "sparsify": self.iterations,
+            "finetune": self.finetune,
+        }[stage]
+        if given is not None:
+            return given
+        if self.solver is not None:
+            return -(-max_iter // 2) if stage == "finetune" else max_iter
+        return max_iter * EPOCHS[stage] // EPOCHS["sparsify"]

@@ -1,0 +1,57 @@
+"""RecordReader: batches of the records of a source, in an order, transformed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sslnet.errors import DataError
+from sslnet.sources.base import DataSource
+from sslnet.sources.order import Order, generator
+from sslnet.sources.prefetch import Reader
+from sslnet.sources.transformer import DataTransformer
+
+
+class RecordReader(Reader):
+    """Batches of a source: its records in order, transformed, with their labels.
+
+    labelled  whether there is a second array, for the labels
+    random    (seed, layer) of the transformer's draws
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        order: Order,
+        transformer: DataTransformer,
+        batch_size: int,
+        labelled: bool,
+        random: tuple[int, str],
+    ) -> None:
+        self.batch_size = batch_size
+        self.records = len(source)
+        self.shapes = [(batch_size, *transformer.shape)] + ([(batch_size,)] if labelled else [])
+        self._source = source
+        self._order = order
+        self._transformer = transformer
+        self._random = random
+
+    def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
+        indices = self._order.indices(position, self.batch_size)
+        draws = self._transformer.draw(generator(*self._random, "transform", batch), self.batch_size)
+        records = self._source.read(indices, labels=len(arrays) > 1)
+        if isinstance(records.images, np.ndarray):
+            self._transform(records.images, arrays[0], draws, indices)
+        else:
+            for i, image in enumerate(records.images):
+                one = slice(i, i + 1)
+                self._transform(image[None], arrays[0][one], draws[one], indices[one])
+        if records.labels is not None:
+            arrays[1][:] = records.labels
+
+    def _transform(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray, indices: np.ndarray) -> None:
+        try:
+            self._transformer(images, out, draws)
+        except DataError as error:
+            raise DataError(f"record {indices[0]}: {error.message}", path=self._source.path) from error
