@@ -73,7 +73,7 @@ class Net:
     ) -> None:
         if isinstance(weights, int):  # pycaffe's Net(file, phase)
             weights, phase = None, weights
-        self.definition = _definition(source)
+        self.definition = definition_of(source)
         self.name: str = self.definition.message.name
         self.phase = phase
         self.state = PhaseState(phase, level, tuple(stages))
@@ -430,7 +430,8 @@ def _seed(seed: int | None) -> int:
     return secrets.randbits(63) if seed is None or seed < 0 else int(seed)
 
 
-def _definition(source: Any) -> Definition:
+def definition_of(source: str | Path | Definition | pb.NetParameter) -> Definition:
+    """The definition of a net, from whatever stands for it. raises DefinitionError when nothing can be made of it"""
     if isinstance(source, Definition):
         return source
     if isinstance(source, pb.NetParameter):
