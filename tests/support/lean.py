@@ -13,7 +13,7 @@ from sslnet.net.liveness import Life
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
 
-from .layers.harness import draw
+from ..layers.harness import draw
 
 
 class PoisonedStep(Step):
