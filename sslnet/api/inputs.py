@@ -57,7 +57,8 @@ def read_weights(weights: Weights | None, model: Model) -> str | pb.NetParameter
             "weights are needed: this model brings none", hint="a path, a Net, or a pb.NetParameter with blobs"
         )
     if isinstance(weights, Net):
-        return weights.to_proto()
+        message: pb.NetParameter = weights.to_proto()
+        return message
     if isinstance(weights, NetResult):
         return weights.weights
     return weights if isinstance(weights, pb.NetParameter) else os.fspath(weights)
@@ -73,6 +74,8 @@ def _without_blobs(message: pb.NetParameter) -> pb.NetParameter:
     """The message without parameters, which need not go through the text of a definition."""
     result = pb.NetParameter()
     result.CopyFrom(message)
-    for layer in (*result.layer, *result.layers):
+    for layer in result.layer:
         del layer.blobs[:]
+    for old in result.layers:
+        del old.blobs[:]
     return result

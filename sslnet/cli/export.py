@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
 
 HELP = "Writes a net as an ONNX model, checked in onnxruntime, for other engines to run."
 EXAMPLE = "sslnet export --model models/lenet/deploy.prototxt --weights lenet.caffemodel --output lenet.onnx"
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def shapes(infos: Any) -> dict[str, list[int | str]]:
+def shapes(infos: Iterable[ValueInfoProto]) -> dict[str, list[int | str]]:
     """The shape of each input or output by name; the batch axis is "N" where it is free."""
     return {info.name: [dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in infos}
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_rule_options
+
+if TYPE_CHECKING:
+    from sslnet.compress.low_rank.low_rank import LowRank
 
 HELP = "Factors weights into products of smaller layers, by an error or a FLOP target; then fine-tune."
 EXAMPLE = "sslnet lowrank --model models/lenet/train_test.prototxt --weights lenet.caffemodel --target-flops 0.5"
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def as_json(args: argparse.Namespace, result: Any, paths: dict[str, str]) -> dict[str, Any]:
+def as_json(args: argparse.Namespace, result: LowRank, paths: dict[str, str]) -> dict[str, Any]:
     from sslnet.report.compaction import totals
 
     before, after = totals(result.sizes)

@@ -78,7 +78,7 @@ class GatherElements(OpRun):
 class OnnxModel:
     """Nodes of a model whose inputs have been given a size, with all that can be known of their values."""
 
-    def __init__(self, model: Any, batch: int, room: Room) -> None:
+    def __init__(self, model: onnx.ModelProto, batch: int, room: Room) -> None:
         self.room = room
         self.opsets = list(model.opset_import)
         self._versions = {_domain(entry.domain): entry.version for entry in self.opsets}
@@ -313,12 +313,12 @@ def _check_texts(message: Any) -> None:
             raise DataError(f"a {field.name} in it is not UTF-8")
 
 
-def _check_size(model: Any) -> None:
+def _check_size(model: onnx.ModelProto) -> None:
     """raises DataError for more nodes than MOST_NODES, functions that call themselves, and tensors that claim to be sparse"""
     functions = {(_domain(f.domain), f.name, f.overload): f.node for f in model.functions}
     counted: dict[Any, int] = {}
 
-    def count(nodes: Any, depth: int) -> int:
+    def count(nodes: Iterable[onnx.NodeProto], depth: int) -> int:
         """Nodes when every call of a function is replaced by its nodes."""
         if depth > MOST_DEPTH:
             raise DataError(f"functions or branches that are more than {MOST_DEPTH} deep")
@@ -341,7 +341,7 @@ def _check_size(model: Any) -> None:
         raise DataError("sparse tensors are not taken")
 
 
-def _load_outside(model: Any, path: Path) -> int:
+def _load_outside(model: onnx.ModelProto, path: Path) -> int:
     """Reads tensors that stand in files beside the model; returns the bytes of these files.
 
     Several tensors may share their data, as tied weights do.
@@ -377,7 +377,7 @@ def _load_outside(model: Any, path: Path) -> int:
     return sum(sizes.values())
 
 
-def _tensors(model: Any) -> Iterator[Any]:
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors of a model: constants of its graphs, and those that attributes hold."""
     for graph in _graphs(model):
         yield from graph.initializer
@@ -386,7 +386,7 @@ def _tensors(model: Any) -> Iterator[Any]:
             yield from [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
 
 
-def _graphs(model: Any) -> Iterator[Any]:
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The graph of a model, and the branches of its nodes."""
     yield model.graph
     for node in _all_nodes(model):
@@ -394,14 +394,14 @@ def _graphs(model: Any) -> Iterator[Any]:
             yield from _branches(attribute)
 
 
-def _all_nodes(model: Any) -> Iterator[Any]:
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """The nodes of the model, of the branches in it and of its functions."""
     yield from _with_branches(model.graph.node)
     for function in model.functions:
         yield from _with_branches(function.node)
 
 
-def _with_branches(nodes: Any) -> Iterator[Any]:
+def _with_branches(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Nodes, and those of the graphs that are parts of them."""
     for node in nodes:
         yield node
@@ -410,7 +410,7 @@ def _with_branches(nodes: Any) -> Iterator[Any]:
                 yield from _with_branches(graph.node)
 
 
-def _branches(attribute: Any) -> list[Any]:
+def _branches(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
@@ -420,7 +420,7 @@ def first_line(error: Exception) -> str:
     return printable((lines or [type(error).__name__])[0][:300])
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
     name = printable(tensor.name[:MOST_NAME])
     if tensor.data_type not in TensorProto.DataType.values():
         raise DataError(f'the constant "{name}" is of an unknown type, number {tensor.data_type}')
@@ -434,7 +434,7 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _fixed_shape(info: Any, batch: int) -> tuple[int, ...]:
+def _fixed_shape(info: onnx.ValueInfoProto, batch: int) -> tuple[int, ...]:
     """An input's shape with ``batch`` where the first size is free. raises DefinitionError where another one is"""
     name, kind = printable(info.name[:MOST_NAME]), info.type.tensor_type.elem_type
     if kind != TensorProto.FLOAT:

@@ -5,9 +5,8 @@ between them with their shapes, parameters counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
@@ -208,9 +207,9 @@ def _tagged(boxes: list[Box]) -> list[Box]:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def detail(param: Any) -> str:
+def detail(param: pb.LayerParameter) -> str:
     """What matters of a layer's parameters, in a few words."""
-    words = {
+    words: dict[str, Callable[[], str]] = {
         "Convolution": lambda: _window(param.convolution_param, "filters"),
         "ConvolutionDepthwise": lambda: _window(param.convolution_param, "filters"),
         "DepthwiseConvolution": lambda: _window(param.convolution_param, "filters"),
@@ -239,7 +238,7 @@ def detail(param: Any) -> str:
     return found
 
 
-def _window(param: Any, what: str) -> str:
+def _window(param: pb.ConvolutionParameter, what: str) -> str:
     """3 × 3, stride 2, pad 1 · 64 filters."""
     size = [param.kernel_h, param.kernel_w] if param.kernel_h or param.kernel_w else list(param.kernel_size)
     words = [_times(size)]
@@ -254,7 +253,7 @@ def _window(param: Any, what: str) -> str:
     return f"{', '.join(words)} · {param.num_output} {what}"
 
 
-def _pooling(param: Any) -> str:
+def _pooling(param: pb.PoolingParameter) -> str:
     method = pb.PoolingParameter.PoolMethod.Name(param.pool).lower()
     if param.global_pooling:
         return f"{method}, global"

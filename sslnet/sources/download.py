@@ -70,7 +70,7 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
             return True
         raise
     with response:
-        resumed = response.status == 206
+        resumed = bool(response.status == 206)
         length = response.headers.get("Content-Length")
         done = have if resumed else 0
         expected = done + int(length) if length else None

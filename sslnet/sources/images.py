@@ -128,7 +128,8 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     across = pixels[:, :, left] * (one - beside) + pixels[:, :, right] * beside
     upper = ((across[:, top] >> 4) * (one - below[:, None])) >> 16
     lower = ((across[:, bottom] >> 4) * below[:, None]) >> 16
-    return np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+    rounded: np.ndarray = np.clip((upper + lower + 2) >> 2, 0, 255)
+    return rounded.astype(np.uint8)
 
 
 class ImageListSource(DataSource):
@@ -230,7 +231,8 @@ def _pixels(image: Image.Image, color: bool | None) -> np.ndarray:
     if image.mode.startswith(("I", "F")):  # 16 or 32 bits
         if color is None or image.mode.startswith("F"):
             raise DataError(f"the image has more than 8 bits a pixel (mode {image.mode})")
-        return np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        high: np.ndarray = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        return high.astype(np.uint8)
     if image.mode == "1":
         image = image.convert("L")
     if image.mode != "L":
