@@ -80,7 +80,7 @@ def compress_net(
 ) -> CompressResult:
     """Trains a net, makes it sparse, removes what is zero, fine-tunes, tests and times it: all files in one folder.
 
-        result = sslnet.compress_net("models/digits/train_test.prototxt", target_flops=0.3, output="small")
+        result = sslnet.compress_net("models/digits/train_test.prototxt", target_flops=0.3, output="digits_small")
         print(result.report["small"]["error"], result.table.text())
 
     A folder that the same call has begun is gone on with, to the same bits.
