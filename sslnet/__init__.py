@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sslnet import errors, layers
+    from sslnet.api.compact import compact
+    from sslnet.api.compress import compress_net
+    from sslnet.api.low_rank import low_rank
+    from sslnet.api.onnx import export_onnx, import_onnx
+    from sslnet.api.prune import prune
+    from sslnet.api.teach import teach
     from sslnet.blob import Blob
     from sslnet.errors import SslnetError
     from sslnet.inference.predictor import Predictor
@@ -64,15 +70,22 @@ _MODULES = {
     "Solver": "sslnet.solver.solver",
     "SslnetError": "sslnet.errors",
     "allow_python_layers": "sslnet.layers.python",
+    "compact": "sslnet.api.compact",
+    "compress_net": "sslnet.api.compress",
+    "export_onnx": "sslnet.api.onnx",
     "get_solver": "sslnet.pycaffe.module",
+    "import_onnx": "sslnet.api.onnx",
     "layer_type_list": "sslnet.pycaffe.module",
+    "low_rank": "sslnet.api.low_rank",
     "params": "sslnet.prototxt.net_spec",
+    "prune": "sslnet.api.prune",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
     "set_mode_cpu": "sslnet.pycaffe.module",
     "set_mode_gpu": "sslnet.pycaffe.module",
     "set_output_rule": "sslnet.output_rule",
     "set_random_seed": "sslnet.pycaffe.module",
+    "teach": "sslnet.api.teach",
     "to_proto": "sslnet.prototxt.net_spec",
 }
 """Public name -> the module that defines it, and its name there where that is another."""
@@ -99,18 +112,25 @@ __all__ = [
     "SslnetError",
     "__version__",
     "allow_python_layers",
+    "compact",
+    "compress_net",
     "errors",
+    "export_onnx",
     "get_solver",
+    "import_onnx",
     "io",
     "layer_type_list",
     "layers",
+    "low_rank",
     "params",
+    "prune",
     "set_deterministic",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_output_rule",
     "set_random_seed",
+    "teach",
     "to_proto",
 ]
 

@@ -55,7 +55,7 @@ class Blob:
     @property
     def nbytes(self) -> int:
         """Bytes of one of the two arrays."""
-        return self.count * self.dtype.itemsize
+        return int(self.count * self.dtype.itemsize)
 
     def reshape(self, *shape: int | Sequence[int]) -> None:
         """Takes a new shape; values are undefined after it unless the number of values stays the same."""

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,6 +39,20 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, *, follow: bool = Tr
     """
     with atomic_path(path, follow=follow, new=new) as temporary:
         temporary.write_bytes(data)
+
+
+def atomic_write_all(files: Mapping[str, bytes]) -> None:
+    """Write several files, all or none: each is on the disk before the first is put in its place.
+
+    raises RunError when one of them cannot be written
+    """
+    with contextlib.ExitStack() as stack:
+        for path, data in files.items():
+            temporary = stack.enter_context(atomic_path(path))
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from sslnet import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
-    [ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "models/README.md", *ROOT.glob("models/*/README.md")]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "models/README.md", *ROOT.glob("models/*/README.md")]
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

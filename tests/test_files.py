@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sslnet.errors import DataError, DefinitionError, RunError, Span, UsageError
-from sslnet.files import atomic_path, atomic_write, read_bytes, read_text, resolve, sole_user
+from sslnet.files import atomic_path, atomic_write, atomic_write_all, read_bytes, read_text, resolve, sole_user
 
 
 def test_atomic_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
@@ -32,6 +32,22 @@ def test_atomic_write_through_a_link_keeps_the_link(tmp_path):
     atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_atomic_write_all_writes_each_file(tmp_path):
+    atomic_write_all({str(tmp_path / "a"): b"1", str(tmp_path / "b"): b"2"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"2"}
+
+
+@pytest.mark.parametrize("wrong", ["a", "b"])
+def test_atomic_write_all_writes_none_where_one_cannot_be_written(wrong, tmp_path):
+    other = tmp_path / ({"a", "b"} - {wrong}).pop()
+    other.write_bytes(b"old")
+    (tmp_path / wrong).mkdir()
+    with pytest.raises(RunError, match=f"cannot write .*{wrong}"):
+        atomic_write_all({str(tmp_path / "a"): b"1", str(tmp_path / "b"): b"2"})
+    assert other.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):

@@ -13,7 +13,6 @@ from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
     from sslnet.compress.compaction.compact import Compaction
-    from sslnet.compress.low_rank.low_rank import LowRank
 
 HELP = "Removes zero filters and all that only they fed: a smaller net that gives the same outputs."
 EXAMPLE = "sslnet compact --model models/lenet/train_test.prototxt --weights lenet_ssl.caffemodel --output small/lenet"
@@ -47,25 +46,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
+    from sslnet.api.compact import compact
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads
-    from sslnet.compress.compaction.compact import compact
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table
     from sslnet.report.compaction import compaction_table
 
     use_threads(args.threads)
     args.weights = weights_of(args)
-    paths = output_paths(args.model, args.weights, args.output)
+    prefix = output_prefix(args.model, args.weights, args.output)
     if args.snapshot:
-        paths["state"] = paths["model"].removesuffix("prototxt") + "solverstate"
-        if os.path.realpath(paths["state"]) == os.path.realpath(args.snapshot):
-            raise UsageError(
-                f"{paths['state']} would be overwritten, and it is what is read", hint="choose another --output"
-            )
+        state = f"{prefix}.solverstate"
+        if os.path.realpath(state) == os.path.realpath(args.snapshot):
+            raise UsageError(f"{state} would be overwritten, and it is what is read", hint="choose another --output")
     definition = read_net(args.model)
     tell_notes(definition)
-    compaction = compact(
+    result = compact(
         definition,
         args.weights,
         phase=pb.Phase.Value(args.phase),
@@ -75,14 +72,7 @@ def run(args: argparse.Namespace) -> int:
         standard_only=args.standard_only,
         snapshot=args.snapshot,
     )
-    if compaction.deploy is None:
-        del paths["deploy"]
-    write_files(compaction, paths, args.model)
-    if compaction.state is not None:
-        from sslnet.solver.snapshot import write_state
-
-        compaction.state.learned_net = paths["weights"]
-        write_state(paths["state"], compaction.state)
+    paths, compaction = result.save(prefix), result.details
     if args.json:
         print(dump_json(as_json(args, compaction, paths)))
         return 0
@@ -102,8 +92,8 @@ def weights_of(args: argparse.Namespace) -> str:
     return str(find_weights(read_state(args.snapshot), args.snapshot))
 
 
-def output_paths(model: str, weights: str, output: str | None, suffix: str = "_compact") -> dict[str, str]:
-    """What is written where: model, deploy, weights.
+def output_prefix(model: str, weights: str, output: str | None, suffix: str = "_compact") -> str:
+    """How the names of the files begin that are written: see ``NetResult.save``.
 
     raises UsageError when that would overwrite what is read
     """
@@ -114,36 +104,17 @@ def output_paths(model: str, weights: str, output: str | None, suffix: str = "_c
         prefix = os.path.join(output, stem)
     else:
         prefix = output.removesuffix(".prototxt").removesuffix(".caffemodel")
-    paths = {
-        "model": f"{prefix}.prototxt",
-        "deploy": f"{prefix}_deploy.prototxt",
-        "weights": f"{prefix}.caffemodel",
-    }
     inputs = {os.path.realpath(path) for path in (model, weights)}
-    for path in paths.values():
+    for path in (f"{prefix}.prototxt", f"{prefix}_deploy.prototxt", f"{prefix}.caffemodel"):
         if os.path.realpath(path) in inputs:
             raise UsageError(f"{path} would be overwritten, and it is what is read", hint="choose another --output")
-    return paths
+    return prefix
 
 
 def train_line(model: str, *start: str) -> str:
     """The command that trains a net on, as a line to be printed. start: --weights FILE or --snapshot FILE"""
     fields = ["--set", f"net={model}", "--set", f"snapshot_prefix={model.removesuffix('.prototxt')}"]
     return "  sslnet train --solver SOLVER " + shlex.join([*fields, *start])
-
-
-def write_files(compaction: Compaction | LowRank, paths: dict[str, str], model: str) -> None:
-    """All of them, each whole; files that the definition names stay findable from where it is written."""
-    from sslnet import prototxt
-    from sslnet.compress.compaction.rebase import relocate
-    from sslnet.files import atomic_write, make_folder
-
-    make_folder(paths["model"])
-    atomic_write(paths["weights"], compaction.weights.SerializeToString())
-    for name, message in (("model", compaction.message), ("deploy", compaction.deploy)):
-        if message is not None:
-            relocate(message, model, paths[name])
-            prototxt.save(message, paths[name])
 
 
 def file_size_line(before: str, after: str) -> str:

@@ -36,7 +36,7 @@ class Compiling(Monitor):
         self.began: float | None = None
         """When the first kernel was compiled; None as long as all come from the cache."""
         self._told = 0.0
-        self._watching: contextlib.AbstractContextManager[Any] | None = None
+        self._watching: contextlib.AbstractContextManager[None] | None = None
         self._nets: list[Net] = []
         self._given_up = False
         self._over = False

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_deterministic_option
+from sslnet.cli.options import add_deterministic_option, as_option
 from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslnet.compress.pipeline.pipeline import Pipeline
     from sslnet.compress.pipeline.task import Task
 
 HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
@@ -45,41 +42,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sslnet.api.compress import run_task
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import Monitors
     from sslnet.cli.options import use_threads
     from sslnet.cli.runs import solver_monitor, watching
-    from sslnet.compress.pipeline.pipeline import Pipeline
     from sslnet.compress.pipeline.training import Stopped
-    from sslnet.files import atomic_write
     from sslnet.report import dump_json, print_table
-    from sslnet.report.procedure import procedure_table
 
     use_threads(args.threads, args.deterministic)
     task = make_task(args)
     log = RunLog()
     with contextlib.closing(solver_monitor(log)) as shown, Compiling(log) as compiling:
-        procedure = Pipeline(task, Monitors(shown, compiling), watching(log, compiling), log)
         try:
-            results = procedure.run()
+            result = run_task(task, Monitors(shown, compiling), watching(log, compiling), log)
         except Stopped:
             log("stopped: the same command goes on from here")
             return log.exit_code(130)
-    result = as_json(procedure, results)
-    table = procedure_table(results)
-    atomic_write(os.path.join(task.folder, "report.json"), dump_json(result).encode())
-    atomic_write(os.path.join(task.folder, "report.txt"), table.text().encode())
     if args.json:
-        print(dump_json(result))
+        print(dump_json(result.report))
         return log.exit_code(0)
-    print_table(table)
-    print("\n".join(["", *closing_lines(result)]))
+    print_table(result.table)
+    print("\n".join(["", *closing_lines(result.report)]))
     return log.exit_code(0)
 
 
 def make_task(args: argparse.Namespace) -> Task:
     """raises UsageError for options out of range, or that do not belong together"""
+    from sslnet.api.compress import check_task, default_folder
     from sslnet.compress.pipeline.task import Task
 
     targets = read_targets(args)
@@ -90,17 +81,7 @@ def make_task(args: argparse.Namespace) -> Task:
     named = args.model or args.solver
     if not named:
         raise UsageError("say which net: --model or --solver", hint=f"as {EXAMPLE}")
-    if args.solver and args.base_lr is not None:
-        raise UsageError("--base-lr is for runs without --solver", hint=f"use --set base_lr={args.base_lr:g}")
-    if args.weights and args.baseline_iterations is not None:
-        raise UsageError("--baseline-iterations is for runs without --weights: those are the baseline")
-    if args.teach and args.finetune == 0:
-        raise UsageError("--teach is for fine-tuning, and --finetune 0 leaves it out")
-    for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
-    return Task(
+    task = Task(
         targets,
         args.output or default_folder(named),
         args.model,
@@ -114,53 +95,8 @@ def make_task(args: argparse.Namespace) -> Task:
         args.seed,
         args.teach,
     )
-
-
-def default_folder(path: str) -> str:
-    """NAME_compress in the working directory; the name of a train_test.prototxt is that of its folder."""
-    place = Path(os.path.abspath(path))
-    return f"{place.parent.name if place.stem in ('train_test', 'train_val') else place.stem}_compress"
-
-
-def as_json(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
-    task, time = procedure.task, results["time"]
-    deploy = procedure.name("compact", "_deploy.prototxt") if results["compact"]["deploy"] else None
-    files: dict[str, dict[str, Any]] = {
-        "baseline": {"model": procedure.name("baseline", ".prototxt"), "weights": procedure.weights("baseline")},
-        "small": {
-            "model": procedure.name("compact", ".prototxt"),
-            "deploy": deploy,
-            "weights": procedure.weights("finetune"),
-        },
-    }
-    outcome: dict[str, Any] = {}
-    for side, (name, score) in enumerate((("baseline", "baseline"), ("small", "test"))):
-        outcome[name] = {
-            **files[name],
-            "error": results[score]["error"],
-            "loss": results[score]["loss"],
-            "parameters": results["compact"]["parameters"][side],
-            "flops": results["compact"]["flops"][side],
-            "weights_bytes": time["bytes"][side],
-            "forward_ms": 1e3 * time["forward"][side],
-            "backward_ms": None if time["backward"][side] is None else 1e3 * time["backward"][side],
-        }
-    sparse, targets = results["sparsify"], task.targets
-    return {
-        "target": {
-            "of": targets.of,
-            "value": targets.whole,
-            "layers": dict(targets.layers),
-            "met": sparse["met"],
-            "left": sparse["left"],
-        },
-        "before_finetuning": {"error": sparse["error"], "loss": sparse["loss"]},
-        **outcome,
-        "speedup": time["race"],
-        "batch": time["batch"],
-        "threads": time["threads"],
-        "notes": results["compact"]["notes"],
-    }
+    check_task(task, as_option)
+    return task
 
 
 def closing_lines(result: dict[str, Any]) -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from sslnet import sslnet_pb2 as pb
 
 HELP = "Draws a net as an SVG picture: layers, shapes of blobs, numbers of parameters."
 EXAMPLE = "sslnet draw models/lenet/train_test.prototxt lenet.svg --phase TRAIN"
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def data_shapes(options: list[str], layers: list[Any]) -> dict[str, tuple[int, ...]]:
+def data_shapes(options: list[str], layers: list[pb.LayerParameter]) -> dict[str, tuple[int, ...]]:
     """``--shape data=64,3,32,32``: shapes by blob. What else the same layer makes holds one number for each of the N.
 
     layers   the definitions of the layers that run

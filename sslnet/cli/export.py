@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
 
 HELP = "Writes a net as an ONNX model, checked in onnxruntime, for other engines to run."
 EXAMPLE = "sslnet export --model models/lenet/deploy.prototxt --weights lenet.caffemodel --output lenet.onnx"
@@ -29,28 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    need_onnx()
+    from sslnet.api.onnx import export_onnx, need_onnx
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages
-    from sslnet.compress.compaction.deploy import deploy_net
-    from sslnet.exchange.export import export, preprocessing
-    from sslnet.files import atomic_write
+    from sslnet.prototxt import read_net
     from sslnet.report.units import size
 
+    need_onnx()
     target = args.output or args.weights.removesuffix(".h5").removesuffix(".caffemodel") + ".onnx"
     check_target(target, args.force)
-    net, message = deploy_net(args.model, args.weights, level=args.level, stages=stages(args.stage))
-    tell_notes(net.definition)
-    steps = preprocessing(message)
-    model, difference = export(net, {"preprocessing": steps, "channel_order": "as in the net's training data"})
-    data = model.SerializeToString()
-    atomic_write(target, data)
+    definition = read_net(args.model)
+    tell_notes(definition)
+    exported = export_onnx(definition, args.weights, level=args.level, stages=stages(args.stage))
+    model, steps, difference = exported.model, exported.preprocessing, exported.difference
+    written = exported.save(target)
     relative = difference.relative if difference is not None else None
     if args.json:
-        record = {"output": target, "bytes": len(data), "nodes": len(model.graph.node), "difference": relative}
+        record = {"output": target, "bytes": written, "nodes": len(model.graph.node), "difference": relative}
         print(json.dumps(record | {"inputs": shapes(model.graph.input), "outputs": shapes(model.graph.output)}))
         return 0
-    print(f"{target}: {size(len(data))}, {len(model.graph.node)} nodes, operator set {model.opset_import[0].version}")
+    print(f"{target}: {size(written)}, {len(model.graph.node)} nodes, operator set {model.opset_import[0].version}")
     for title, infos in (("input", model.graph.input), ("output", model.graph.output)):
         for name, shape in shapes(infos).items():
             print(f"  {title:6} {printable(name)}  {' x '.join(map(str, shape))}")
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def shapes(infos: Any) -> dict[str, list[int | str]]:
+def shapes(infos: Iterable[ValueInfoProto]) -> dict[str, list[int | str]]:
     """The shape of each input or output by name; the batch axis is "N" where it is free."""
     return {info.name: [dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in infos}
 
@@ -76,11 +78,3 @@ def check_target(path: str, force: bool) -> None:
         raise UsageError(f"{path} is not a regular file", hint="--output names another one")
     if os.path.exists(path) and not force:
         raise UsageError(f"{path} exists", hint="--force overwrites it, --output names another file")
-
-
-def need_onnx() -> None:
-    """raises UsageError when the package onnx is not installed"""
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        raise UsageError("this needs the package onnx", hint='pip install "sslnet[onnx]"') from None

@@ -26,16 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet import prototxt
-    from sslnet.cli.export import check_target, need_onnx
-    from sslnet.files import atomic_path, make_folder
-    from sslnet.net.weights import to_bytes
+    from sslnet.api.onnx import check_batch, import_onnx, need_onnx
+    from sslnet.cli.export import check_target
+    from sslnet.cli.options import as_option
 
     need_onnx()
-    from sslnet.exchange.importing import from_onnx
-
-    if args.batch < 1:
-        raise UsageError(f"--batch must be at least 1, not {args.batch}")
+    check_batch(args.batch, as_option)
     if not Path(args.source).name:
         raise UsageError(f'"{args.source}" is not the name of a file')
     prefix = args.output or str(Path(args.source).with_suffix(""))
@@ -44,13 +40,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f'--output "{prefix}" is a folder, not how the names of the files begin')
     for path in (model, weights):
         check_target(path, args.force)
-    imported = from_onnx(args.source, args.batch)
-    data, text = to_bytes(imported.weights, weights), prototxt.write(imported.message)
-    make_folder(prefix)
-    with atomic_path(weights) as new_weights:  # both or none
-        _write(new_weights, data)
-        with atomic_path(model) as new_model:
-            _write(new_model, text.encode())
+    result = import_onnx(args.source, batch=args.batch)
+    result.save(prefix)
+    imported = result.details
     relative = imported.difference.relative if imported.difference is not None else None
     if args.json:
         record = {"model": model, "weights": weights, "layers": len(imported.message.layer), "difference": relative}
@@ -69,11 +61,3 @@ def run(args: argparse.Namespace) -> int:
         )
     print("to train it: add a data layer in the place of the input, a loss behind the output (docs/prototxt.md)")
     return 0
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file to the disk: a disk that is full or broken is found out before the first of two files is in place."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -9,6 +9,8 @@ from sslnet.errors import printable
 from sslnet.terminal import escape_streams
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from sslnet.cli.log import RunLog
 
 FIELDS = ("loss", "lr", "test error", "filters")
@@ -65,7 +67,7 @@ class Live:
         self._progress.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def make_progress() -> Any:
+def make_progress() -> Progress:
     """The bar of rich: title, bar, iterations, time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

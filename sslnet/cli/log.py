@@ -18,10 +18,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sslnet.errors import printable
 from sslnet.terminal import raw
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 READER_GONE = 141
 """The exit code of a command whose output nobody reads: that of a process which SIGPIPE ends."""
@@ -80,7 +83,7 @@ class RunLog:
 class Patient:
     """stderr where it may fail: what cannot be written is left out. A pipe without a reader is still a BrokenPipeError."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
@@ -108,13 +111,13 @@ def _left_out() -> Iterator[None]:
         pass
 
 
-def silence(stream: Any) -> None:
+def silence(stream: TextIO) -> None:
     """Leads the stream nowhere, with what is still in its buffer, for the interpreter flushes it at its end."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def terminal_console() -> Any:
+def terminal_console() -> Console:
     """stderr for rich, which sends commands to the terminal; texts that are put into it are ``printable`` already."""
     from rich.console import Console
 

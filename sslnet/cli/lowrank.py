@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from sslnet.compress.low_rank.low_rank import LowRank
 
 HELP = "Factors weights into products of smaller layers, by an error or a FLOP target; then fine-tune."
 EXAMPLE = "sslnet lowrank --model models/lenet/train_test.prototxt --weights lenet.caffemodel --target-flops 0.5"
@@ -37,23 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet.cli.compact import output_paths, train_line, write_files
+    from sslnet.api.low_rank import check_methods, checked_error, low_rank
+    from sslnet.cli.compact import output_prefix, train_line
     from sslnet.cli.notes import tell_notes
-    from sslnet.cli.options import stages, use_threads
-    from sslnet.compress.low_rank.low_rank import low_rank
+    from sslnet.cli.options import as_option, stages, use_threads
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table
     from sslnet.report.low_rank import low_rank_table, plot_ranks
     from sslnet.report.plots import check_plot
 
     use_threads(args.threads)
-    error, methods = checked(args)
+    error, methods = checked_error(args.error, args.target_flops, as_option), stages(args.methods)
+    check_methods(methods, as_option)
     if args.plot:
         check_plot(args.plot)
-    paths = output_paths(args.model, args.weights, args.output, "_lowrank")
+    prefix = output_prefix(args.model, args.weights, args.output, "_lowrank")
     definition = read_net(args.model)
     tell_notes(definition)
-    result = low_rank(
+    made = low_rank(
         definition,
         args.weights,
         error=error,
@@ -63,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
         level=args.level,
         stages=stages(args.stage),
     )
-    if result.deploy is None:
-        del paths["deploy"]
-    write_files(result, paths, args.model)
+    paths, result = made.save(prefix), made.details
     if args.plot:
         plot_ranks(result, args.plot)
     if args.json:
@@ -80,22 +81,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def checked(args: argparse.Namespace) -> tuple[float | None, tuple[str, ...]]:
-    """(error, methods). raises UsageError for options out of range"""
-    if args.error is not None and args.target_flops is not None:
-        raise UsageError("either --error or --target-flops, not both")
-    for name, value in (("--error", args.error), ("--target-flops", args.target_flops)):
-        if value is not None and not 0 < value < 1:
-            raise UsageError(f"{name} must lie between 0 and 1, not {value:g}")
-    methods = tuple(name.strip() for name in args.methods.split(",") if name.strip())
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        raise UsageError(f"--methods must be of {', '.join(METHODS)}, not {args.methods!r}")
-    error = args.error if args.error is not None or args.target_flops is not None else 0.3
-    return error, methods
-
-
-def as_json(args: argparse.Namespace, result: Any, paths: dict[str, str]) -> dict[str, Any]:
+def as_json(args: argparse.Namespace, result: LowRank, paths: dict[str, str]) -> dict[str, Any]:
     from sslnet.report.compaction import totals
 
     before, after = totals(result.sizes)

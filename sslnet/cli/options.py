@@ -60,6 +60,11 @@ def use_threads(threads: int | None, deterministic: bool = False) -> None:
     set_num_threads(threads)
 
 
+def as_option(name: str) -> str:
+    """How the command line calls an argument of a Python function: its checks are the function's own."""
+    return "--" + {"overrides": "set"}.get(name, name).replace("_", "-")
+
+
 def stages(text: str) -> tuple[str, ...]:
     """``--stage a,b`` as the stages of a net's state."""
     return tuple(stage.strip() for stage in text.split(",") if stage.strip())

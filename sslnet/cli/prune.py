@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError
 
 HELP = "Sets the smallest weights, or groups of them, to zero by magnitude: the baseline to compare with."
 EXAMPLE = "sslnet prune --model models/lenet/train_test.prototxt --weights lenet.caffemodel --sparsity 0.9"
@@ -36,61 +35,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet import prototxt
-    from sslnet import sslnet_pb2 as pb
-    from sslnet.cli.compact import output_paths, train_line
+    from sslnet.api.prune import check_amount, prune
+    from sslnet.cli.compact import output_prefix, train_line
     from sslnet.cli.notes import tell_notes
-    from sslnet.cli.options import stages
-    from sslnet.compress.compaction.rebase import relocate
-    from sslnet.compress.pruning.magnitude import keep_zeros, prune
-    from sslnet.files import make_folder
-    from sslnet.net.net import Net
-    from sslnet.net.weights import copy_all_weights
+    from sslnet.cli.options import as_option, stages
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table, sparsity_table
-    from sslnet.sparsity.measure import measure
 
-    check(args)
-    paths = output_paths(args.model, args.weights, args.output, "_pruned")
+    check_amount(args.sparsity, args.quality, args.whole_net, as_option)
+    prefix = output_prefix(args.model, args.weights, args.output, "_pruned")
     definition = read_net(args.model)
-    net = Net(definition, phase=pb.TEST, level=args.level, stages=stages(args.stage))
     tell_notes(definition)
-    copy_all_weights(net.params, args.weights)
     pruned = prune(
-        net,
+        definition,
+        args.weights,
         sparsity=args.sparsity,
         quality=args.quality,
         group=args.group,
         layers=stages(args.layers),
         whole_net=args.whole_net,
         take_bias=args.take_bias,
+        level=args.level,
+        stages=stages(args.stage),
     )
-    message = pb.NetParameter()
-    message.CopyFrom(definition.message)
-    keep_zeros(message, [layer.name for layer in pruned])
-    make_folder(paths["model"])
-    net.save(paths["weights"])
-    relocate(message, args.model, paths["model"])
-    prototxt.save(message, paths["model"])
+    paths = pruned.save(prefix)
     if args.json:
-        record = {"model": paths["model"], "weights": paths["weights"], "group": args.group, "layers": pruned}
-        print(dump_json({**record, "sparsity": measure(net)}))
+        record = {
+            "model": paths["model"],
+            "weights": paths["weights"],
+            "group": args.group,
+            "layers": pruned.details.layers,
+        }
+        print(dump_json({**record, "sparsity": pruned.details.sparsity}))
         return 0
-    print_table(sparsity_table(measure(net)))
+    print_table(sparsity_table(pruned.details.sparsity))
     print(
         f"\nwrote\n  {paths['model']}\n  {paths['weights']}\n\nto train it on with the zeros kept, with a solver of your choice:"
     )
     print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0
-
-
-def check(args: argparse.Namespace) -> None:
-    """raises UsageError for options out of range"""
-    if (args.sparsity is None) == (args.quality is None):
-        raise UsageError("say how much: --sparsity X, or --quality Q")
-    if args.sparsity is not None and not 0 < args.sparsity < 1:
-        raise UsageError(f"--sparsity must lie between 0 and 1, not {args.sparsity:g}")
-    if args.quality is not None and not 0 < args.quality < float("inf"):
-        raise UsageError(f"--quality must be a finite number above 0, not {args.quality:g}")
-    if args.whole_net and args.quality is not None:
-        raise UsageError("--whole-net belongs to --sparsity")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from sslnet.cli.options import add_rule_options
-from sslnet.errors import UsageError, printable
+from sslnet.errors import printable
 
 HELP = "Puts a trained net beside a small one that learns from it: files ready for fine-tuning."
 EXAMPLE = (
@@ -37,37 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet import prototxt
-    from sslnet.cli.compact import output_paths, train_line
+    from sslnet.api.teach import check_loss_weight, teach
+    from sslnet.cli.compact import output_prefix, train_line
     from sslnet.cli.notes import tell_notes
-    from sslnet.cli.options import stages
-    from sslnet.compress.compaction.rebase import relocate
-    from sslnet.compress.distillation.teacher import teach
-    from sslnet.files import make_folder
-    from sslnet.net.weights import save_arrays
+    from sslnet.cli.options import as_option, stages
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json
 
-    if args.loss_weight is not None and not (args.loss_weight > 0 and math.isfinite(args.loss_weight)):
-        raise UsageError(f"--loss-weight must be above 0, not {args.loss_weight:g}")
-    paths = output_paths(args.model, args.weights, args.output, "_taught")
+    check_loss_weight(args.loss_weight, as_option)
+    prefix = output_prefix(args.model, args.weights, args.output, "_taught")
     student, teacher = read_net(args.model), read_net(args.teacher)
     tell_notes(student)
-    taught = teach(
+    result = teach(
         student,
         args.weights,
-        teacher,
-        args.teacher_weights,
+        teacher=teacher,
+        teacher_weights=args.teacher_weights,
         scores=args.scores,
         teacher_scores=args.teacher_scores,
-        weight=args.loss_weight,
+        loss_weight=args.loss_weight,
         level=args.level,
         stages=stages(args.stage),
     )
-    make_folder(paths["model"])
-    save_arrays(taught.weights, paths["weights"], hdf5=False)
-    relocate(taught.definition, args.model, paths["model"])
-    prototxt.save(taught.definition, paths["model"])
+    paths, taught = result.save(prefix), result.details
     if args.json:
         record = {"model": paths["model"], "weights": paths["weights"], "scores": taught.scores}
         print(dump_json({**record, "loss_weight": taught.weight}))

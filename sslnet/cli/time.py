@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.report import dump_json
 
     check(args)
-    results: list[Any] = []
+    results: list[Timing | FormTiming] = []
     interrupted = False
     for threads, batch in [(threads, batch) for threads in args.threads or [None] for batch in args.batch or [None]]:
         use_threads(threads, args.deterministic)
@@ -153,9 +153,13 @@ def as_json(result: Timing | FormTiming) -> dict[str, Any]:
     return forms_json(result) if isinstance(result, FormTiming) else timing_json(result)
 
 
-def plot(results: list[Any], file: str) -> None:
+def plot(results: list[Timing | FormTiming], file: str) -> None:
     from sslnet.report.forms import plot_forms
     from sslnet.report.timing import plot_timings
+    from sslnet.timing.layerwise import Timing
     from sslnet.timing.sparse_forms import FormTiming
 
-    (plot_forms if isinstance(results[0], FormTiming) else plot_timings)(results, file)
+    if forms := [result for result in results if isinstance(result, FormTiming)]:
+        plot_forms(forms, file)
+    else:
+        plot_timings([result for result in results if isinstance(result, Timing)], file)

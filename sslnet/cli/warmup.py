@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sslnet.errors import SslnetError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sslnet.cli.compiling import Compiling
     from sslnet.net.input_layers import Shapes
     from sslnet.net.net import Net
     from sslnet.prototxt import Definition
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     use_threads(args.threads)
     log = RunLog()
-    tasks: list[tuple[Any, str]] = [(warm_net, path) for path in args.model]
+    tasks: list[tuple[Callable[[str, Compiling], None], str]] = [(warm_net, path) for path in args.model]
     tasks += [(warm_solver, path) for path in args.solver or ([] if args.model else shipped_solvers())]
     for number, (warm, path) in enumerate(tasks, 1):
         began = time.monotonic()
@@ -62,7 +65,7 @@ def shipped_solvers() -> list[str]:
     raise UsageError("there is no folder solvers here", hint="--solver or --model says what to compile for")
 
 
-def warm_net(path: str, compiling: Any) -> None:
+def warm_net(path: str, compiling: Compiling) -> None:
     """Runs a net once in both phases, backward in TRAIN."""
     from sslnet import prototxt
     from sslnet import sslnet_pb2 as pb
@@ -77,7 +80,7 @@ def warm_net(path: str, compiling: Any) -> None:
         compiling.finish()
 
 
-def warm_solver(path: str, compiling: Any) -> None:
+def warm_solver(path: str, compiling: Compiling) -> None:
     """Runs one iteration of a solver, and one batch of each of its test nets, on nets of their own without data."""
     from sslnet import prototxt
     from sslnet import sslnet_pb2 as pb

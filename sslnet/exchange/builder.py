@@ -144,7 +144,7 @@ class DefinitionBuilder:
             self.add_blob(node, layer, array)
         return layer
 
-    def add_blob(self, node: OnnxNode, layer: Any, array: np.ndarray) -> None:
+    def add_blob(self, node: OnnxNode, layer: pb.LayerParameter, array: np.ndarray) -> None:
         self.source.room.take(node, array.shape)
         layer.blobs.append(blob_proto(np.ascontiguousarray(array, np.float32)))
 
@@ -205,7 +205,7 @@ class DefinitionBuilder:
         param.axis, param.num_axes = axis, len(kept)
         self.add_blob(node, layer, values.reshape(kept))
 
-    def last_layer(self, node: OnnxNode, *kinds: str, index: int = 0) -> Any:
+    def last_layer(self, node: OnnxNode, *kinds: str, index: int = 0) -> pb.LayerParameter | None:
         """The layer that was added last, if it is of such a type and makes this input of the node, for it alone; else None."""
         layer, value = self.message.layer[-1], node.input(index)
         mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
@@ -250,7 +250,7 @@ class DefinitionBuilder:
         return len(nodes) + len(values & set(self.source.outputs))
 
     @staticmethod
-    def _is_flat(reshape: Any) -> bool:
+    def _is_flat(reshape: pb.LayerParameter) -> bool:
         dims = list(reshape.reshape_param.shape.dim)
         return len(dims) == 2 and dims[0] == 0
 

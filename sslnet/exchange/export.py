@@ -16,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from onnx import helper
 
 import sslnet
+from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compare import BlobDifference, Difference, blob_difference
 from sslnet.errors import RunError
 from sslnet.exchange.graph import Graph, value_info
@@ -25,7 +26,7 @@ from sslnet.net.net import Net
 TOLERANCE = 1e-4
 
 
-def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> Any:
+def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
     """The net, in the phase that it is in, as an onnx.ModelProto.
 
     metadata   to be kept in the model besides the net's name: values become JSON
@@ -51,7 +52,7 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> Any:
     return _model(net, graph, values, metadata or {})
 
 
-def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str, Any]) -> Any:
+def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str, Any]) -> onnx.ModelProto:
     for name in net.outputs:
         if values[name] != name:  # an input, or another blob, as it is
             graph.nodes.append(helper.make_node("Identity", [values[name]], [name], name=f"{name}:output"))
@@ -74,7 +75,7 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     return model
 
 
-def preprocessing(message: Any) -> dict[str, Any]:
+def preprocessing(message: pb.NetParameter) -> dict[str, Any]:
     """What a definition's data layers do to images before the net sees them: the transform_param of the first, or nothing.
 
     message  pb.NetParameter with its data layers
@@ -86,7 +87,7 @@ def preprocessing(message: Any) -> dict[str, Any]:
     return {}
 
 
-def compare_with_onnxruntime(model: Any, net: Net, seed: int = 0) -> Difference | None:
+def compare_with_onnxruntime(model: onnx.ModelProto, net: Net, seed: int = 0) -> Difference | None:
     """The net and the model on the same random inputs; None when onnxruntime is not installed."""
     random = np.random.default_rng(seed)
     inputs: dict[str, Any] = {name: _random_input(net, name, random) for name in net.inputs}
@@ -105,7 +106,7 @@ def _random_input(net: Net, name: str, random: np.random.Generator) -> np.ndarra
     return np.zeros(shape, np.float32) if whole else random.standard_normal(shape).astype(np.float32)
 
 
-def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[Any, Difference | None]:
+def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[onnx.ModelProto, Difference | None]:
     """The model, checked by ONNX's own checker, and against onnxruntime where that is installed.
 
     raises RunError when the model computes something else than the net

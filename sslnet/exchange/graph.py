@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from sslnet.blob import Blob
 from sslnet.exchange.attributes import read_field
@@ -23,8 +23,8 @@ class Graph:
     """
 
     def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Any] = {}
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, TensorProto] = {}
         self.opset = OPSET
         """Version of the operator set that all operators so far are in."""
         self.fixed_batch: str = ""
@@ -101,7 +101,7 @@ class Graph:
         return f"{self._prefix}/{what}_{self._count}"
 
 
-def value_info(name: str, blob: Blob, free_batch: bool) -> Any:
+def value_info(name: str, blob: Blob, free_batch: bool) -> ValueInfoProto:
     """Name, type and shape of an input or output; the batch axis is called N when it is free."""
     shape: list[int | str] = list(blob.shape)
     if free_batch and shape:

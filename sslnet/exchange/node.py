@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onnx import AttributeProto
+from onnx import AttributeProto, GraphProto, NodeProto
 
 from sslnet.errors import DefinitionError, printable
 
@@ -22,7 +22,7 @@ MOST_INT64 = 2**63 - 1
 class OnnxNode:
     """One node: its operator, and the names of its inputs and outputs; those left out at the end are not counted."""
 
-    def __init__(self, proto: Any, number: int) -> None:
+    def __init__(self, proto: NodeProto, number: int) -> None:
         self.proto = proto
         self.op: str = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
         self.inputs: list[str] = list(proto.input)
@@ -118,8 +118,9 @@ class OnnxNode:
         attribute = self._attribute(name, AttributeProto.STRING, default)
         return attribute.s.decode("utf-8", "replace") if attribute is not None else default
 
-    def graph(self, name: str) -> Any:
-        return self._attribute(name, AttributeProto.GRAPH, None).g
+    def graph(self, name: str) -> GraphProto:
+        found: GraphProto = self._attribute(name, AttributeProto.GRAPH, None).g
+        return found
 
     def axis(self, default: int, axes: int, *, end: bool = False) -> int:
         """The attribute ``axis``, counted from the first of so many. end: it may be the place behind the last one"""

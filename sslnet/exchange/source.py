@@ -67,7 +67,7 @@ class GatherElements(OpRun):
 class OnnxModel:
     """Nodes of a model whose inputs have been given a size, with all that can be known of their values."""
 
-    def __init__(self, model: Any, batch: int, room: Room) -> None:
+    def __init__(self, model: onnx.ModelProto, batch: int, room: Room) -> None:
         self.room = room
         self.opsets = list(model.opset_import)
         self._versions = {domain_of(entry.domain): entry.version for entry in self.opsets}
@@ -276,7 +276,7 @@ def first_line(error: Exception) -> str:
     return printable((lines or [type(error).__name__])[0][:300])
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
     name = printable(tensor.name[:MOST_NAME])
     if tensor.data_type not in TensorProto.DataType.values():
         raise DataError(f'the constant "{name}" is of an unknown type, number {tensor.data_type}')
@@ -290,7 +290,7 @@ def domain_of(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _fixed_shape(info: Any, batch: int) -> tuple[int, ...]:
+def _fixed_shape(info: onnx.ValueInfoProto, batch: int) -> tuple[int, ...]:
     """An input's shape with ``batch`` where the first size is free. raises DefinitionError where another one is"""
     name, kind = printable(info.name[:MOST_NAME]), info.type.tensor_type.elem_type
     if kind != TensorProto.FLOAT:

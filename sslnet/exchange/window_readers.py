@@ -6,7 +6,7 @@ columns of zeros on the side that has less, as many as make both sides alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.chain import Chain
 from sslnet.exchange.node import OnnxNode
+
+PoolMethod = pb.PoolingParameter.PoolMethod
 
 LINEAR = ("half_pixel", "pytorch_half_pixel")
 
@@ -94,7 +96,12 @@ def _padded(
 
 
 def _write_window(
-    param: Any, kernel: Sequence[int], strides: list[int], dilations: list[int], pads: list[int], group: int
+    param: pb.ConvolutionParameter,
+    kernel: Sequence[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int],
+    group: int,
 ) -> None:
     param.kernel_size.extend(kernel)
     for field, values, default in (("stride", strides, 1), ("dilation", dilations, 1), ("pad", pads, 0)):
@@ -117,7 +124,7 @@ def average_pool(builder: DefinitionBuilder, node: OnnxNode) -> None:
     _pool(builder, node, pb.PoolingParameter.AVE)
 
 
-def _pool(builder: DefinitionBuilder, node: OnnxNode, method: int) -> None:
+def _pool(builder: DefinitionBuilder, node: OnnxNode, method: PoolMethod) -> None:
     """Windows start where the padding in front lets them; how far they reach behind the image follows from their number."""
     kernel = node.integers("kernel_shape", least=1)
     strides = node.integers("strides", [1] * len(kernel), count=len(kernel), least=1)
@@ -156,7 +163,9 @@ def _pool(builder: DefinitionBuilder, node: OnnxNode, method: int) -> None:
     chain.end()
 
 
-def _write_pool(param: Any, method: int, kernel: list[int], strides: list[int], pads: list[int], floor: bool) -> None:
+def _write_pool(
+    param: pb.PoolingParameter, method: PoolMethod, kernel: list[int], strides: list[int], pads: list[int], floor: bool
+) -> None:
     param.pool = method
     for field, values in (("kernel", kernel), ("stride", strides), ("pad", pads)):
         if values[0] != values[1]:
@@ -193,7 +202,7 @@ def _divisors(
     return None if (factor == 1).all() else factor.astype(np.float32)
 
 
-def global_pool(method: int) -> Any:
+def global_pool(method: PoolMethod) -> Callable[[DefinitionBuilder, OnnxNode], None]:
     """The maximum or the mean of all pixels of each channel."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
@@ -206,7 +215,7 @@ def global_pool(method: int) -> Any:
     return read
 
 
-def over_pixels(chain: Chain, shape: tuple[int, ...], method: int) -> None:
+def over_pixels(chain: Chain, shape: tuple[int, ...], method: PoolMethod) -> None:
     """Adds what makes (N, C, 1, 1) of (N, C, H, W) or (N, C, W)."""
     if len(shape) == 3:
         chain.reshape([0, 0, 1, -1], "image")

@@ -307,10 +307,15 @@ def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> 
             for name, values in arrays.items():
                 _write_blobs(_layer_group(file.require_group("data"), name), values)
         return
+    atomic_write(path, to_bytes(arrays_to_proto(arrays), path))
+
+
+def arrays_to_proto(arrays: Arrays) -> pb.NetParameter:
+    """Parameters as a message: of each layer its name and its blobs."""
     message = pb.NetParameter()
     for name, values in arrays.items():
         message.layer.add(name=name).blobs.extend(blob_proto(value) for value in values)
-    atomic_write(path, to_bytes(message, path))
+    return message
 
 
 def to_bytes(message: google.protobuf.message.Message, path: str | os.PathLike[str]) -> bytes:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from typing import Any
+
+from google.protobuf.message import Message
 
 from sslnet.errors import DefinitionError, ErrorList, SslnetError
 from sslnet.prototxt.definition import Definition, Path
@@ -35,7 +36,7 @@ def check_finite(definition: Definition, apart: Collection[str] = ()) -> None:
         raise errors[0] if len(errors) == 1 else ErrorList(errors)
 
 
-def _not_finite(message: Any, path: Path) -> Iterator[tuple[Path, float]]:
+def _not_finite(message: Message, path: Path) -> Iterator[tuple[Path, float]]:
     """The numbers that may not be as they are, each with its path."""
     if message.DESCRIPTOR.full_name in WEIGHTS:
         return

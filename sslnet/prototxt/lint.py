@@ -24,13 +24,13 @@ class _Penalty:
     mult: str
     advice: str
 
-    def strength(self, spec: Any) -> float:
+    def strength(self, spec: pb.ParamSpec) -> float:
         """What the param multiplies the decay by; 0 when it takes none of it up."""
         if self.mult == "block_group_lasso":
             return max((block.block_decay_mult for block in spec.block_group_lasso), default=0)
         if self.mult == "group_lasso":
             return max((group.decay_mult for group in spec.group_lasso), default=0)
-        return getattr(spec, self.mult)
+        return float(getattr(spec, self.mult))
 
 
 _PENALTIES = (
@@ -54,8 +54,8 @@ _POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",)}
 class _Param:
     """A `param { }` of the net: its message and its path."""
 
-    spec: Any
-    layer: Any
+    spec: pb.ParamSpec
+    layer: pb.LayerParameter
     path: Path
 
 
@@ -217,7 +217,7 @@ def _tests(solver: Definition) -> Iterator[Diagnostic]:
         yield _note("error", text, solver, ("test_state",))
 
 
-def _layers(net: Definition) -> Iterator[tuple[int, Any]]:
+def _layers(net: Definition) -> Iterator[tuple[int, pb.LayerParameter]]:
     """The layers that can be in the net while it trains, with their indices."""
     for index, layer in enumerate(net.message.layer):
         included = not layer.include or any(_allows_training(rule) for rule in layer.include)
@@ -226,7 +226,7 @@ def _layers(net: Definition) -> Iterator[tuple[int, Any]]:
             yield index, layer
 
 
-def _allows_training(rule: Any) -> bool:
+def _allows_training(rule: pb.NetStateRule) -> bool:
     return not rule.HasField("phase") or rule.phase == pb.TRAIN
 
 
@@ -253,7 +253,7 @@ def _note(
     path: Path,
     *,
     value: bool = False,
-    layer: Any = None,
+    layer: pb.LayerParameter | None = None,
     hint: str = "",
 ) -> Diagnostic:
     words = definition.overrides.get(path, "")

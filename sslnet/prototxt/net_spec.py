@@ -37,7 +37,7 @@ class Top:
         self.call = call
         self.index = index
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> pb.NetParameter:
         """The net that ends in this top."""
         return to_proto(self)
 
@@ -58,8 +58,8 @@ class Call:
             raise UsageError(f"{type_name} in place has one input and one top")
         self.fields = fields
 
-    def to_layer(self, name: str, bottoms: list[str], tops: list[str]) -> Any:
-        """Its LayerParameter."""
+    def to_layer(self, name: str, bottoms: list[str], tops: list[str]) -> pb.LayerParameter:
+        """The layer as a message."""
         layer = pb.LayerParameter(type=self.type_name, name=name, bottom=bottoms, top=tops)
         own = _MESSAGE_FIELDS.get(self.type_name)
         for key, value in self.fields.items():
@@ -107,7 +107,7 @@ def assign(message: Any, name: str, value: Any) -> None:
             raise UsageError(f"{message.DESCRIPTOR.name}.{name} cannot be {value!r}: {error}") from error
 
 
-def to_proto(*tops: Top) -> Any:
+def to_proto(*tops: Top) -> pb.NetParameter:
     """The net that ends in these tops, layers named by their types."""
     spec = NetSpec()
     spec._ends.extend(tops)
@@ -146,8 +146,8 @@ class NetSpec:
     def __contains__(self, name: object) -> bool:
         return name in self.tops
 
-    def to_proto(self) -> Any:
-        """The pb.NetParameter: every layer reached from the named tops, each once, in an order that runs."""
+    def to_proto(self) -> pb.NetParameter:
+        """The net: every layer reached from the named tops, each once, in an order that runs."""
         given = {id(top): name for name, top in self.tops.items()}
         net = pb.NetParameter()
         done: dict[int, list[str]] = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from sslnet.errors import UsageError, suggestion
 from sslnet.prototxt.definition import Definition, Path
@@ -45,7 +46,7 @@ def apply_overrides(definition: Definition, overrides: Sequence[str], option: st
     return upgrade(changed)
 
 
-def _set(message: Any, names: list[str], value: str) -> Path:
+def _set(message: Message, names: list[str], value: str) -> Path:
     """Set one field and give its path."""
     path: list[str | int] = []
     while True:
@@ -55,12 +56,13 @@ def _set(message: Any, names: list[str], value: str) -> Path:
             break
         if not names:
             raise ValueProblem(f"{field.name} is {must_be(field)}: set a field in it", f"as {field.name}.FIELD=VALUE")
-        message = getattr(message, field.name)
+        inner = getattr(message, field.name)
         if is_repeated(field):
-            path.append(_index(field, message, names))
-            message = message[path[-1]]
+            path.append(_index(field, inner, names))
+            inner = inner[path[-1]]
             if not names:
                 raise ValueProblem(f"{field.name} is a list of blocks: set a field in one of them")
+        message = inner
     if names:
         raise ValueProblem(f"{field.name} is {must_be(field)}: there is no {names[0]} in it")
     if not value:
@@ -74,8 +76,8 @@ def _set(message: Any, names: list[str], value: str) -> Path:
     return tuple(path)
 
 
-def _field(message: Any, name: str) -> FieldDescriptor:
-    fields = message.DESCRIPTOR.fields_by_name
+def _field(message: Message, name: str) -> FieldDescriptor:
+    fields: Mapping[str, FieldDescriptor] = message.DESCRIPTOR.fields_by_name
     if name not in fields:
         raise ValueProblem(f'{message.DESCRIPTOR.name} has no field "{name}"', suggestion(name, fields))
     return fields[name]

@@ -322,7 +322,7 @@ class _NetUpgrade:
         return {"span": span, "path": self.definition.path}
 
 
-def _is_old(net: Any) -> bool:
+def _is_old(net: pb.NetParameter) -> bool:
     return bool(
         net.layers
         or net.input
@@ -331,12 +331,12 @@ def _is_old(net: Any) -> bool:
     )
 
 
-def _trains_statistics(layer: Any) -> bool:
+def _trains_statistics(layer: pb.LayerParameter) -> bool:
     specs = layer.param
     return layer.type == "BatchNorm" and len(specs) == 3 and any(spec.lr_mult for spec in specs)
 
 
-def _has_four_sizes(blob: Any) -> bool:
+def _has_four_sizes(blob: pb.BlobProto) -> bool:
     return not blob.HasField("shape") and any(blob.HasField(name) for name in _LEGACY_SIZES)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from google.protobuf import text_encoding, text_format
-from google.protobuf.descriptor import FieldDescriptor
+import google.protobuf.text_encoding as text_encoding
+from google.protobuf import text_format
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 from sslnet.errors import printable, suggestion
 
@@ -54,6 +55,18 @@ def parse_value(field: FieldDescriptor, token: str) -> Any:
     return _float(field, token)
 
 
+def enum_of(field: FieldDescriptor) -> EnumDescriptor:
+    """The enum of a field that has one."""
+    result: EnumDescriptor | None = field.enum_type
+    assert result is not None
+    return result
+
+
+def enum_names(field: FieldDescriptor) -> list[str]:
+    """The names that a field with an enum takes."""
+    return [value.name for value in enum_of(field).values]
+
+
 def must_be(field: FieldDescriptor) -> str:
     """What the field takes, in words: "a whole number"."""
     kind = field.cpp_type
@@ -62,8 +75,8 @@ def must_be(field: FieldDescriptor) -> str:
     if kind == FieldDescriptor.CPPTYPE_STRING:
         return "text in quotes"
     if kind == FieldDescriptor.CPPTYPE_ENUM:
-        names = [value.name for value in field.enum_type.values]
-        return "one of " + ", ".join(names) if len(names) <= 12 else f"a {field.enum_type.name}"
+        names = enum_names(field)
+        return "one of " + ", ".join(names) if len(names) <= 12 else f"a {enum_of(field).name}"
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return "true or false"
     if kind in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
@@ -84,14 +97,14 @@ def shorten(token: str, width: int = 40) -> str:
 
 def is_repeated(field: FieldDescriptor) -> bool:
     """Whether the field is a list; protobuf 4 and 5 have no name for it that 7 has too."""
-    known = getattr(field, "is_repeated", None)
-    return field.label == field.LABEL_REPEATED if known is None else known
+    known: bool | None = getattr(field, "is_repeated", None)
+    return bool(getattr(field, "label", None) == field.LABEL_REPEATED) if known is None else known
 
 
 def _integer(field: FieldDescriptor, token: str) -> int:
     low, high = _INTEGERS[field.cpp_type]
     try:
-        value = text_format.ParseInteger(token, is_signed=low < 0, is_long=True)
+        value: int = text_format.ParseInteger(token, is_signed=low < 0, is_long=True)
     except ValueError:
         if not token.removeprefix("-").isdigit():
             raise _wrong(field, token) from None
@@ -105,7 +118,7 @@ def _integer(field: FieldDescriptor, token: str) -> int:
 
 def _float(field: FieldDescriptor, token: str) -> float:
     try:
-        value = text_format.ParseFloat(token)
+        value: float = text_format.ParseFloat(token)
     except ValueError:
         raise _wrong(field, token) from None
     if abs(value) >= _LARGEST[field.cpp_type] and "inf" not in token.lower():
@@ -122,7 +135,7 @@ def _text(field: FieldDescriptor, token: str) -> str | bytes:
     try:
         if not _ESCAPED.fullmatch(token):  # text_format lets some of these pass, Caffe does not
             raise ValueError
-        value = text_encoding.CUnescape(token[1:-1])
+        value: bytes = text_encoding.CUnescape(token[1:-1])
         return value if field.type == FieldDescriptor.TYPE_BYTES else value.decode("utf-8")
     except ValueError:
         message = f"{field.name} holds an escape that stands for no character: {shorten(token)}"
@@ -131,9 +144,9 @@ def _text(field: FieldDescriptor, token: str) -> str | bytes:
 
 def _enum(field: FieldDescriptor, token: str) -> int:
     try:
-        return text_format.ParseEnum(field, token)
+        return int(text_format.ParseEnum(field, token))
     except ValueError:
-        names = [value.name for value in field.enum_type.values]
+        names = enum_names(field)
         if quoted(token) and token[1:-1] in names:
             raise _wrong(field, token, f"write {token[1:-1]}, without quotes") from None
         raise _wrong(field, token, suggestion(token.strip("\"'"), names)) from None

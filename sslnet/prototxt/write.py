@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from sslnet.files import atomic_write
 from sslnet.prototxt.values import is_repeated
@@ -19,7 +20,7 @@ _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 _ALWAYS_OPEN = ("layer", "layers")  # one field a line, however short
 
 
-def write(message: Any) -> str:
+def write(message: Message) -> str:
     """The text of a message: fields in the order of the schema, a short block on one line.
 
     parse(write(message)) is the message again, to the last bit.
@@ -27,12 +28,12 @@ def write(message: Any) -> str:
     return "".join(line + "\n" for line in _block(message, ""))
 
 
-def save(message: Any, path: str | os.PathLike[str]) -> None:
+def save(message: Message, path: str | os.PathLike[str]) -> None:
     """Write the text of a message to a file, whole or not at all."""
     atomic_write(path, write(message).encode("utf-8"))
 
 
-def _block(message: Any, indent: str) -> Iterator[str]:
+def _block(message: Message, indent: str) -> Iterator[str]:
     for field, value in _fields(message):
         if field.message_type is None:
             yield f"{indent}{field.name}: {_scalar(field, value)}"
@@ -46,7 +47,7 @@ def _block(message: Any, indent: str) -> Iterator[str]:
             yield f"{indent}}}"
 
 
-def _on_one_line(message: Any) -> str:
+def _on_one_line(message: Message) -> str:
     """`{ lr_mult: 1 decay_mult: 1 }`, or what of it is enough to see that it is too long."""
     words, length = ["{"], 0
     for field, value in _fields(message):
@@ -58,7 +59,7 @@ def _on_one_line(message: Any) -> str:
     return " ".join([*words, "}"])
 
 
-def _fields(message: Any) -> Iterator[tuple[FieldDescriptor, Any]]:
+def _fields(message: Message) -> Iterator[tuple[FieldDescriptor, Any]]:
     """The fields that are set, in the order of the schema; each value of a repeated one by itself."""
     for field, value in sorted(message.ListFields(), key=lambda item: item[0].index):
         if is_repeated(field):

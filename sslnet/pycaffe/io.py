@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,9 @@ def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int =
     if image.shape[:2] == (height, width):
         return image.astype(np.float32)
     factors = (height / image.shape[0], width / image.shape[1]) + (1,) * (image.ndim - 2)
-    return zoom(image.astype(np.float32, copy=False), factors, order=interp_order, mode="nearest", grid_mode=True)
+    image = image.astype(np.float32, copy=False)
+    result: np.ndarray = zoom(image, factors, order=interp_order, mode="nearest", grid_mode=True)
+    return result
 
 
 def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
@@ -169,7 +170,7 @@ class Transformer:
             raise UsageError(f'"{in_}" is not an input', hint=hint)
 
 
-def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
+def blobproto_to_array(blob: pb.BlobProto, return_diff: bool = False) -> np.ndarray:
     """The values of a pb.BlobProto in its own shape (four axes where it has the legacy dimensions).
 
     raises DataError when there are more or fewer values than the shape says
@@ -183,7 +184,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
     return array.reshape(shape)
 
 
-def array_to_blobproto(array: np.ndarray, diff: np.ndarray | None = None) -> Any:
+def array_to_blobproto(array: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto:
     """A pb.BlobProto with the shape and the values of the array."""
     blob = pb.BlobProto()
     blob.shape.dim.extend(array.shape)
@@ -193,7 +194,7 @@ def array_to_blobproto(array: np.ndarray, diff: np.ndarray | None = None) -> Any
     return blob
 
 
-def array_to_datum(array: np.ndarray, label: int | None = None) -> Any:
+def array_to_datum(array: np.ndarray, label: int | None = None) -> pb.Datum:
     """A pb.Datum of an array (K, H, W): bytes for uint8, float_data otherwise."""
     if array.ndim != 3:
         raise UsageError(f"a Datum holds (channels, height, width), not an array of shape {array.shape}")
@@ -207,7 +208,7 @@ def array_to_datum(array: np.ndarray, label: int | None = None) -> Any:
     return datum
 
 
-def datum_to_array(datum: Any) -> np.ndarray:
+def datum_to_array(datum: pb.Datum) -> np.ndarray:
     """The values of a pb.Datum that is not encoded, (K, H, W): uint8 or float32."""
     shape = (datum.channels, datum.height, datum.width)
     if datum.data:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from collections.abc import Callable
 
 from sslnet.errors import UsageError
 from sslnet.layers import LAYERS
@@ -22,7 +22,7 @@ def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
     return Solver(os.fspath(solver_file))
 
 
-def _of_type(name: str) -> Any:
+def _of_type(name: str) -> Callable[[str | os.PathLike[str]], Solver]:
     def make(solver_file: str | os.PathLike[str]) -> Solver:
         definition = read_solver(os.fspath(solver_file))
         message = type(definition.message)()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
@@ -217,7 +216,7 @@ def _tagged(boxes: list[Box]) -> list[Box]:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def detail(param: Any) -> str:
+def detail(param: pb.LayerParameter) -> str:
     """What matters of a layer's parameters, in a few words."""
     found = LAYERS[param.type].describe(param)
     if param.loss_weight and list(param.loss_weight) != [1]:

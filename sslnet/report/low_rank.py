@@ -9,6 +9,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count, factor
 
 if TYPE_CHECKING:
+    from sslnet.compress.compaction.sizes import Size
     from sslnet.compress.low_rank.low_rank import LowRank
 
 
@@ -40,7 +41,7 @@ def low_rank_table(result: LowRank) -> Table:
     return table
 
 
-def _totals(result: LowRank) -> list[tuple[tuple, str]]:
+def _totals(result: LowRank) -> list[tuple[tuple[Size, Size], str]]:
     from sslnet.report.compaction import totals
 
     sizes = totals(result.sizes)

@@ -123,7 +123,7 @@ def _read(data: np.ndarray, place: int, size: int) -> int:
 @exact_kernel
 def _pointers_end(data: np.ndarray, page: int, page_size: int, kind: int) -> int:
     """Where the pointers of a page to its nodes end, counted from its begin; -1 when it is damaged or no page of that kind."""
-    end = _read(data, page + 12, 2)
+    end: int = _read(data, page + 12, 2)
     if _read(data, page + 10, 2) & 15 != kind or end < HEADER or end > page_size:
         return -1
     return end

@@ -9,36 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.net.net import Net
 
-MODEL = """
-name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
-        shape { dim: 3 dim: 2 dim: 6 dim: 6 } shape { dim: 3 } data_filler { type: "gaussian" std: 1 }
-        data_filler { type: "constant" value: 1 } } }
-layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
-        convolution_param { num_output: 6 kernel_size: 3 stride: 2 weight_filler { type: "xavier" } } }
-layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
-layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
-        convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
-layer { name: "ip" type: "InnerProduct" bottom: "conv2" top: "ip"
-        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
+from ..support.small_nets import conv_net, write_net
+
+MODEL = conv_net({"conv1": {"num_output": 6, "stride": 2}, "conv2": {"num_output": 4, "pad": 1}}, rectified={"conv1"})
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """A model, and weights in which two filters of conv1 are zero and emit a constant."""
-    model, weights = tmp_path / "net.prototxt", tmp_path / "pruned.caffemodel"
-    model.write_text(MODEL)
-    net = Net(model, phase=pb.TEST, seed=0)
-    net.params["conv1"][0].data[[1, 4]] = 0
-    net.params["conv1"][1].data[[1, 4]] = 1, -1
-    net.save(weights)
-    return model, weights
+
+    def prune(net: Net) -> None:
+        net.params["conv1"][0].data[[1, 4]] = 0
+        net.params["conv1"][1].data[[1, 4]] = 1, -1
+
+    model, weights = write_net(tmp_path, MODEL, prune)
+    return model, weights.rename(tmp_path / "pruned.caffemodel")
 
 
 def run(*arguments: object) -> int:
@@ -100,9 +90,10 @@ def test_random_layers_of_phase_train_are_named_where_the_nets_differ(
 ) -> None:
     model, weights = files
     for blob in ("ip", "conv1"):  # behind the last weights, and on a channel that is to become a constant
-        drop = f'layer {{ name: "drop" type: "Dropout" bottom: "{blob}" top: "{blob}" }}\n'
-        reader = 'layer { name: "loss"' if blob == "ip" else 'layer { name: "conv2"'
-        model.write_text(MODEL.replace(reader, drop + reader))
+        layers = list(MODEL.layer)
+        reader = [layer.name for layer in layers].index("loss" if blob == "ip" else "conv2")
+        layers.insert(reader, pb.LayerParameter(name="drop", type="Dropout", bottom=[blob], top=[blob]))
+        prototxt.save(pb.NetParameter(layer=layers), model)
         assert run("--model", model, "--weights", weights, "--phase", "TRAIN") == 1
         assert "compare in phase TEST" in capsys.readouterr().err
     assert run("--model", model, "--weights", weights) == 0
@@ -179,9 +170,10 @@ def test_compact_keeps_relative_names_of_files_findable(tmp_path: Path) -> None:
         file["data"] = np.random.default_rng(0).standard_normal((4, 2, 6, 6)).astype(np.float32)
         file["label"] = np.ones(4, np.float32)
     (here / "list.txt").write_text("data.h5\n")
-    data = 'layer { name: "data" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 2 } }'
+    data = pb.LayerParameter(name="data", type="HDF5Data", top=["data", "label"])
+    data.hdf5_data_param.source, data.hdf5_data_param.batch_size = "list.txt", 2
     model, weights = here / "net.prototxt", here / "net.caffemodel"
-    model.write_text(data + MODEL[MODEL.index('layer { name: "conv1"') :])
+    prototxt.save(pb.NetParameter(layer=[data, *MODEL.layer[1:]]), model)
     Net(model, phase=pb.TEST, seed=0).save(weights)
     assert run("--model", model, "--weights", weights, "--output", f"{there}/") == 0
     Net(there / "net_compact.prototxt", there / "net_compact.caffemodel", pb.TEST).forward()

@@ -8,29 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sslnet import prototxt
 from sslnet.cli import main
-from sslnet.net.net import Net
+
+from ..support.small_nets import conv_net, renamed, write_net
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-MODEL = """
-name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label" transform_param { scale: 0.25 } dummy_data_param {
-        shape { dim: 3 dim: 2 dim: 6 dim: 6 } shape { dim: 3 } data_filler { type: "gaussian" } } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-        convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
-layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
-        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
+MODEL = conv_net({"conv": {"num_output": 6}}, data={"transform_param": {"scale": 0.25}})
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    model, weights = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
-    model.write_text(MODEL)
-    Net(model, seed=0).save(weights)
-    return model, weights
+    return write_net(tmp_path, MODEL)
 
 
 def run(files: tuple[Path, Path], *more: str) -> int:
@@ -66,7 +56,7 @@ def test_existing_file_is_kept_unless_forced(files: tuple[Path, Path], capsys: p
 def test_weights_of_another_net_are_an_error_and_write_nothing(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files[0].write_text(MODEL.replace('"ip"', '"other"'))
+    prototxt.save(renamed(MODEL, ip="other"), files[0])
     assert run(files) == 2
     assert "no weights for a layer of the net: other" in capsys.readouterr().err
     assert not files[1].with_suffix(".onnx").exists()

@@ -9,36 +9,27 @@ from typing import Any
 
 import pytest
 
+from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.cli import main
 from sslnet.net.net import Net
 from sslnet.timing import layerwise as timing
 from sslnet.timing import sparse_forms as forms
 
-MODEL = """
-name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
-        shape { dim: 3 dim: 2 dim: 6 dim: 6 } shape { dim: 3 } data_filler { type: "gaussian" std: 1 }
-        data_filler { type: "constant" value: 1 } } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
-layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
-        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
+from ..support.small_nets import conv_net, renamed
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     path = tmp_path / "net.prototxt"
-    path.write_text(MODEL)
+    prototxt.save(conv_net({"conv": {"num_output": 4}}), path)
     return str(path)
 
 
 @pytest.fixture
 def smaller(tmp_path: Path) -> str:
     path = tmp_path / "small.prototxt"
-    path.write_text(MODEL.replace("num_output: 4", "num_output: 2"))
+    prototxt.save(conv_net({"conv": {"num_output": 2}}), path)
     return str(path)
 
 
@@ -131,7 +122,11 @@ def test_filters_are_not_counted_in_a_net_whose_fillers_make_nothing_but_zeros(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "deploy.prototxt"
-    path.write_text(MODEL.replace('weight_filler { type: "xavier" }', ""))
+    net = conv_net({"conv": {"num_output": 4}})
+    for layer in net.layer:
+        layer.convolution_param.ClearField("weight_filler")
+        layer.inner_product_param.ClearField("weight_filler")
+    prototxt.save(net, path)
     layers = as_json(capsys, "--model", str(path))["nets"][0]["layers"]
     assert [layer["filters"] for layer in layers] == [None] * 4
 
@@ -270,7 +265,7 @@ def test_weights_of_another_net_are_refused(
     model: str, smaller: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.prototxt"
-    other.write_text(MODEL.replace('"conv"', '"other"').replace('name: "ip"', 'name: "inner"'))
+    prototxt.save(renamed(conv_net({"conv": {"num_output": 4}}), conv="other", ip="inner"), other)
     Net(str(other), phase=pb.TEST, seed=0).save(tmp_path / "other.caffemodel")
     assert main(["time", "--model", model, "--weights", str(tmp_path / "other.caffemodel")]) == 2
     assert "no layer of the net" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.net.net import Net
 
-from .model_nets import BLOCKS, NAMES, SLOW, deploy_net, ends, light, prune, with_dummy_data
+from ..support.model_nets import BLOCKS, NAMES, SLOW, deploy_net, ends, light, prune, with_dummy_data
 
 
 @pytest.mark.parametrize("name", [light(name, SLOW | {"googlenet", "resnet56"}) for name in NAMES])

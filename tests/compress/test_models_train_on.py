@@ -19,7 +19,7 @@ from sslnet.compress.compaction.needed_channels import find_channels
 from sslnet.solver.snapshot import write_state
 from sslnet.solver.solver import Solver
 
-from .model_nets import BLOCKS, NAMES, SLOW, ends, light, prune, with_dummy_data
+from ..support.model_nets import BLOCKS, NAMES, SLOW, ends, light, prune, with_dummy_data
 
 HEAVY = SLOW | {"googlenet", "mobilenet", "nin", "resnet32", "resnet56", "squeezenet"}
 

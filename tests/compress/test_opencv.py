@@ -18,7 +18,18 @@ from sslnet.compress.compaction.compact import compact
 from sslnet.net.input_layers import is_source
 from sslnet.net.net import Net
 
-from .model_nets import BLOCKS, MODELS, NAMES, SLOW, deploy_net, ends, light, opencv_outputs, prune, with_dummy_data
+from ..support.model_nets import (
+    BLOCKS,
+    MODELS,
+    NAMES,
+    SLOW,
+    deploy_net,
+    ends,
+    light,
+    opencv_outputs,
+    prune,
+    with_dummy_data,
+)
 
 pytest.importorskip("cv2")
 

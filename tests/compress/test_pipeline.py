@@ -10,8 +10,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.api.compress import default_folder
 from sslnet.cli import main
-from sslnet.cli.compress import default_folder
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
 from sslnet.compress.pipeline.pipeline import Pipeline
@@ -22,6 +22,8 @@ from sslnet.net.net import Net
 from sslnet.net.weights import read_weights
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
+
+from ..support.monitors import Kill, Killer
 
 MODEL = Path(__file__).parents[2] / "models/digits/train_test.prototxt"
 SOLVER = Path(__file__).parents[2] / "solvers/digits_ssl.prototxt"
@@ -39,22 +41,6 @@ layer {{ name: "ip" type: "InnerProduct" bottom: "conv1" top: "ip"
         inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" {loss} }}
 """
-
-
-class Kill(Exception):
-    pass
-
-
-class Killer(Monitor):
-    """Ends everything after so many iterations of all solvers."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def on_iteration(self, iteration: int, loss: float) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Kill
 
 
 def task(folder: Path, **changes: Any) -> Task:

@@ -21,8 +21,8 @@ from sslnet.compress.pruning.magnitude import prune
 from sslnet.errors import UsageError
 from sslnet.net.net import Net
 
+from ..support.model_nets import opencv_outputs
 from ..test_caffemodels import DATA, REFERENCES, TOLERANCE, Reference, difference
-from .model_nets import opencv_outputs
 
 pytestmark = pytest.mark.data
 

@@ -22,26 +22,11 @@ from sslnet.compress.pipeline.schedule import fit_schedule
 from sslnet.compress.pipeline.training import Stopped
 from sslnet.errors import UsageError, WeightsError
 from sslnet.net.net import Net
-from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
 
+from ..support.monitors import Kill, Killer
+
 DIGITS = Path(__file__).parents[2] / "solvers" / "digits_ssl.prototxt"
-
-
-class Kill(Exception):
-    pass
-
-
-class Killer(Monitor):
-    """Ends everything after so many iterations of all solvers."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def on_iteration(self, iteration: int, loss: float) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Kill
 
 
 def plan(prefix: Path, *factors: float, finetune: int = 6, iterations: int = 40) -> PathPlan:

@@ -9,33 +9,19 @@ import numpy as np
 import pytest
 
 import sslnet
+from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError, WeightsError
 from sslnet.net.net import Net
 
-TRAINED = """
-name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
-        shape { dim: 3 dim: 2 dim: 6 dim: 6 } shape { dim: 3 } } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-        convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
-layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
-        inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
+from ..support.small_nets import conv_net, images, renamed, write_net
+
+TRAINED = conv_net({"conv": {"num_output": 6}}, classes=4, rectified={"conv"})
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    model, weights = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
-    model.write_text(TRAINED)
-    Net(model, seed=0).save(weights)
-    return model, weights
-
-
-def images(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((count, 2, 6, 6)).astype(np.float32)
+    return write_net(tmp_path, TRAINED)
 
 
 def expected(files: tuple[Path, Path], x: np.ndarray) -> np.ndarray:
@@ -110,9 +96,9 @@ def test_inputs_that_do_not_fit_are_an_error(call, message: str, files: tuple[Pa
 
 
 def test_net_without_its_weights_is_an_error(files: tuple[Path, Path]) -> None:
-    files[0].write_text(TRAINED.replace('name: "ip"', 'name: "other"'))
+    prototxt.save(renamed(TRAINED, ip="other"), files[0])
     with pytest.raises(WeightsError, match="no weights for a layer of the net: other"):
         sslnet.Predictor(*files)
     with pytest.raises(UsageError, match='no blob "conf"'):
-        files[0].write_text(TRAINED)
+        prototxt.save(TRAINED, files[0])
         sslnet.Predictor(*files, outputs=["conf"])

@@ -10,7 +10,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.layers import LAYERS
 
-from ..net.lean import assert_same_results
+from ..support.lean import assert_same_results
 from .cases import CASES
 from .harness import Case
 

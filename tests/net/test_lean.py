@@ -13,7 +13,7 @@ from sslnet.errors import UsageError
 from sslnet.net.net import Net
 from sslnet.solver.solver import Solver
 
-from .lean import assert_apart, assert_same_results, build, poisoned, results
+from ..support.lean import assert_apart, assert_same_results, build, poisoned, results
 
 INPUTS = """
 layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 dim: 6 dim: 6 } } }

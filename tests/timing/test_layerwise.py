@@ -15,24 +15,15 @@ from sslnet.net.steps import Step
 from sslnet.timing import layerwise as timing
 from sslnet.timing.layerwise import Spread, open_net, time_nets
 
-NET = """
-name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
-        shape { dim: 3 dim: 2 dim: 6 dim: 6 } shape { dim: 3 } data_filler { type: "gaussian" std: 1 }
-        data_filler { type: "constant" value: 1 } } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {
-        num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
-layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param {
-        num_output: 2 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
+from ..support.small_nets import conv_net
+
+NET = conv_net({"conv": {"num_output": 4}}, rectified={"conv"})
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.prototxt"
-    path.write_text(NET)
+    prototxt.save(NET, path)
     return path
 
 
@@ -90,7 +81,7 @@ def test_forward_only_leaves_backward_out(model: Path, runs: list[str]) -> None:
 
 def test_net_without_a_loss_is_timed_forward(tmp_path: Path, runs: list[str]) -> None:
     path = tmp_path / "deploy.prototxt"
-    path.write_text(NET[: NET.index('layer { name: "loss"')])
+    prototxt.save(pb.NetParameter(layer=NET.layer[:-1]), path)
     assert time_nets([open_net(path)], iterations=1).nets[0].backward is None
 
 
@@ -146,7 +137,7 @@ def test_numbers_below_one_are_refused(model: Path, argument: str, value: int) -
 
 
 def test_plain_net_can_be_timed() -> None:
-    net = Net(prototxt.parse(NET, pb.NetParameter), phase=pb.TRAIN, seed=0, plain=True)
+    net = Net(NET, phase=pb.TRAIN, seed=0, plain=True)
     net.forward()
     assert [layer.kernel for layer in time_nets([net], iterations=1).nets[0].layers] == ["", *["plain"] * 4]
 

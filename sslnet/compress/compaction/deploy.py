@@ -55,14 +55,19 @@ def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes)
 
 
 def deploy_net(
-    path: str | Path, weights: WeightSource, *, level: int = 0, stages: tuple[str, ...] = (), lean: bool = False
+    model: str | Path | Definition,
+    weights: WeightSource,
+    *,
+    level: int = 0,
+    stages: tuple[str, ...] = (),
+    lean: bool = False,
 ) -> tuple[Net, pb.NetParameter]:
     """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
 
     A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
     raises DefinitionError when it has no inputs, WeightsError when a layer finds no weights
     """
-    definition = read_net(os.fspath(path))
+    definition = model if isinstance(model, Definition) else read_net(os.fspath(model))
     state = PhaseState(pb.TEST, level, stages)
     net = Net(definition, phase=pb.TEST, level=level, stages=stages, lean=lean)
     deployed = deploy_definition(definition, state, source_shapes(net))

@@ -1,0 +1,239 @@
+"""``sslnet.compress_net``: the whole procedure, from a net to a small one, its files in one folder.
+
+It is not called ``sslnet.compress``, for that is the package that the procedure stands in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sslnet import sslnet_pb2 as pb
+from sslnet.api.inputs import Word, as_argument, check_part
+from sslnet.compress.control.targets import Targets
+from sslnet.compress.pipeline.pipeline import Pipeline
+from sslnet.compress.pipeline.task import Task
+from sslnet.compress.pipeline.training import Watch
+from sslnet.errors import UsageError
+from sslnet.files import atomic_write
+from sslnet.net.net import Net
+from sslnet.report import Table, dump_json
+from sslnet.report.procedure import procedure_table
+from sslnet.solver.callbacks import Monitor
+
+Part = float | Mapping[str, float]
+"""What may be left of a net, 0 to 1; or of each of these layers."""
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """The small net, as files in a folder, and how it compares with the baseline.
+
+    folder    with all files of the procedure; docs/cli.md says which they are
+    model     path of the small net's definition for training and testing
+    deploy    path of its definition for deployment; None where ``model`` is one already
+    weights   path of its weights
+    report    what stands in report.json: test error and loss, parameters, FLOPs and times of both nets (docs/cli.md)
+    table     the same for people
+    """
+
+    folder: str
+    model: str
+    deploy: str | None
+    weights: str
+    report: dict[str, Any]
+    table: Table
+
+    @property
+    def met(self) -> bool:
+        """Whether the target was met."""
+        return bool(self.report["target"]["met"])
+
+    def net(self, phase: int = pb.TEST, **options: Any) -> Net:
+        """The small net, ready to run. options: as for ``sslnet.Net``"""
+        return Net(self.deploy or self.model, self.weights, phase, **options)
+
+
+def compress_net(
+    model: str | Path | None = None,
+    weights: str | Path | None = None,
+    *,
+    solver: str | Path | None = None,
+    target_flops: Part | None = None,
+    target_params: Part | None = None,
+    target_speedup: float | None = None,
+    speedup_batch: int | None = None,
+    cut: bool = False,
+    output: str | Path | None = None,
+    iterations: int | None = None,
+    finetune: int | None = None,
+    teach: bool = False,
+    baseline_iterations: int | None = None,
+    base_lr: float | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    monitor: Monitor | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> CompressResult:
+    """Trains a net, makes it sparse, removes what is zero, fine-tunes, tests and times it: all files in one folder.
+
+        result = sslnet.compress_net("models/digits/train_test.prototxt", target_flops=0.3, output="digits_small")
+        print(result.report["small"]["error"], result.table.text())
+
+    A folder that the same call has begun is gone on with, to the same bits.
+
+    model                path of the net with the data of both phases; or ``solver`` names it
+    weights              path of its trained weights; None: it is trained first
+    solver               path of the solver to train with; None: SGD with momentum for 10 epochs
+    target_flops         the part of the net's FLOPs that may be left, 0 to 1, or that of layers: {"conv1": 0.5}; or
+    target_params        likewise of its parameters; or
+    target_speedup       how many times as fast the small net is to run forward, above 1, measured on this machine
+    speedup_batch        images in the batch that the speed-up is measured with; None: those of the test net
+    cut                  remove the smallest groups where the penalty has not met the target after 60 % of the iterations
+    output               the folder; None: NAME_compress in the working folder
+    iterations, finetune, baseline_iterations   of each training; None: by the solver, else 10, 5 and 20 epochs
+    teach                fine-tune the small net towards the baseline's scores
+    base_lr              rate to begin with, without ``solver``; None: 0.01
+    overrides            fields of the solver, as "momentum=0.8"
+    seed                 of all that is random; None: the solver's, else 1
+    monitor, tell        told what each solver does, and a line when a stage begins
+
+    raises  UsageError for numbers out of range, arguments that exclude each other, a net that cannot be tested or made
+            sparse, and the folder of another call; RunError when a training fails
+    """
+    targets = read_targets(target_flops, target_params, target_speedup, speedup_batch, cut)
+    named = model if model is not None else solver
+    if named is None:
+        raise UsageError("say which net: model or solver")
+    task = Task(
+        targets,
+        default_folder(named) if output is None else os.fspath(output),
+        model=_path(model),
+        solver=_path(solver),
+        weights=_path(weights),
+        overrides=tuple(overrides),
+        iterations=iterations,
+        finetune=finetune,
+        baseline_iterations=baseline_iterations,
+        base_lr=base_lr,
+        seed=seed,
+        teach=teach,
+    )
+    check_task(task)
+    return run_task(task, monitor, tell=tell)
+
+
+def run_task(
+    task: Task,
+    monitor: Monitor | None = None,
+    watch: Watch = lambda solver: contextlib.nullcontext(),
+    tell: Callable[[str], None] = lambda line: None,
+) -> CompressResult:
+    """Runs the stages of a task that are not done yet, and writes report.json and report.txt.
+
+    monitor, watch, tell  as for ``Pipeline``
+    raises Stopped when a solver was asked to stop
+    """
+    procedure = Pipeline(task, monitor, watch, tell)
+    results = procedure.run()
+    report, table = report_of(procedure, results), procedure_table(results)
+    atomic_write(os.path.join(task.folder, "report.json"), dump_json(report).encode())
+    atomic_write(os.path.join(task.folder, "report.txt"), table.text().encode())
+    small = report["small"]
+    return CompressResult(task.folder, small["model"], small["deploy"], small["weights"], report, table)
+
+
+def read_targets(
+    flops: Part | None, params: Part | None, speedup: float | None, batch: int | None, cut: bool
+) -> Targets:
+    """raises UsageError unless exactly one target is given, in its range"""
+    given = {
+        of: value for of, value in (("flops", flops), ("params", params), ("speedup", speedup)) if value is not None
+    }
+    if len(given) != 1:
+        raise UsageError("say how small: one of target_flops, target_params and target_speedup")
+    if batch is not None and speedup is None:
+        raise UsageError("speedup_batch is for target_speedup")
+    if batch is not None and batch < 1:
+        raise UsageError(f"speedup_batch must be at least 1, not {batch}")
+    ((of, value),) = given.items()
+    if isinstance(value, Mapping):
+        for part in value.values():
+            check_part(part, f"target_{of}")
+        return Targets(of, None, dict(value), cut=cut)
+    if of != "speedup":
+        check_part(value, f"target_{of}")
+    elif not 1 < value < float("inf"):
+        raise UsageError(f"target_speedup must be above 1, not {value:g}")
+    return Targets(of, value, batch=batch, cut=cut)
+
+
+def check_task(task: Task, word: Word = as_argument) -> None:
+    """raises UsageError for numbers out of range, or that do not belong together"""
+    if task.solver and task.base_lr is not None:
+        hint = f"use {word('overrides')} base_lr={task.base_lr:g}"
+        raise UsageError(f"{word('base_lr')} is for runs without {word('solver')}", hint=hint)
+    if task.weights and task.baseline_iterations is not None:
+        raise UsageError(f"{word('baseline_iterations')} is for runs without {word('weights')}: those are the baseline")
+    if task.teach and task.finetune == 0:
+        raise UsageError(f"{word('teach')} is for fine-tuning, and {word('finetune')} 0 leaves it out")
+    for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
+        value = getattr(task, name)
+        if value is not None and value < least:
+            raise UsageError(f"{word(name)} must be {least} or more, not {value}")
+
+
+def _path(path: str | Path | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def default_folder(path: str | Path) -> str:
+    """NAME_compress in the working directory; the name of a train_test.prototxt is that of its folder."""
+    place = Path(os.path.abspath(path))
+    return f"{place.parent.name if place.stem in ('train_test', 'train_val') else place.stem}_compress"
+
+
+def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
+    """What stands in report.json. results: of all stages, as ``Pipeline.run`` gives them"""
+    task, time = procedure.task, results["time"]
+    deploy = procedure.name("compact", "_deploy.prototxt") if results["compact"]["deploy"] else None
+    files: dict[str, dict[str, Any]] = {
+        "baseline": {"model": procedure.name("baseline", ".prototxt"), "weights": procedure.weights("baseline")},
+        "small": {
+            "model": procedure.name("compact", ".prototxt"),
+            "deploy": deploy,
+            "weights": procedure.weights("finetune"),
+        },
+    }
+    outcome: dict[str, Any] = {}
+    for side, (name, score) in enumerate((("baseline", "baseline"), ("small", "test"))):
+        outcome[name] = {
+            **files[name],
+            "error": results[score]["error"],
+            "loss": results[score]["loss"],
+            "parameters": results["compact"]["parameters"][side],
+            "flops": results["compact"]["flops"][side],
+            "weights_bytes": time["bytes"][side],
+            "forward_ms": 1e3 * time["forward"][side],
+            "backward_ms": None if time["backward"][side] is None else 1e3 * time["backward"][side],
+        }
+    sparse, targets = results["sparsify"], task.targets
+    return {
+        "target": {
+            "of": targets.of,
+            "value": targets.whole,
+            "layers": dict(targets.layers),
+            "met": sparse["met"],
+            "left": sparse["left"],
+        },
+        "before_finetuning": {"error": sparse["error"], "loss": sparse["loss"]},
+        **outcome,
+        "speedup": time["race"],
+        "batch": time["batch"],
+        "threads": time["threads"],
+        "notes": results["compact"]["notes"],
+    }

@@ -1,0 +1,82 @@
+"""What the functions take as a model, as weights and as numbers, and the checks of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.api.net_result import NetResult
+from sslnet.errors import UsageError
+from sslnet.net.graph import definition_of
+from sslnet.net.net import Net
+from sslnet.prototxt import Definition
+from sslnet.prototxt.net_spec import NetSpec
+
+Model = str | Path | Definition | pb.NetParameter | NetSpec | Net | NetResult[Any]
+"""A path of a prototxt; a definition as a message, or made in Python; a Net; or what another function returned."""
+
+Weights = str | Path | pb.NetParameter | Net | NetResult[Any]
+"""A path of a .caffemodel; a message with blobs; or a Net, or a result, whose parameters are taken."""
+
+Word = Callable[[str], str]
+"""Gives the name by which the caller knows an argument: ``"target_flops"`` in Python, ``--target-flops`` on the command line."""
+
+
+def as_argument(name: str) -> str:
+    """The name of an argument in Python."""
+    return name
+
+
+def read_model(model: Model) -> Definition:
+    """The definition of a net, in today's form.
+
+    raises DefinitionError for a prototxt that is wrong, and for what is no net
+    """
+    if isinstance(model, NetResult):
+        return model.read_definition()
+    if isinstance(model, Net):
+        return model.definition
+    source = model.to_proto() if isinstance(model, NetSpec) else model
+    return prototxt.upgrade_net(
+        definition_of(_without_blobs(source) if isinstance(source, pb.NetParameter) else source)
+    )
+
+
+def read_weights(weights: Weights | None, model: Model) -> str | pb.NetParameter:
+    """Weights as a path or a message; None: those that the model brings.
+
+    raises UsageError when there are none
+    """
+    if weights is None and isinstance(model, NetResult | Net | pb.NetParameter):
+        weights = model
+    if weights is None:
+        raise UsageError(
+            "weights are needed: this model brings none", hint="a path, a Net, or a pb.NetParameter with blobs"
+        )
+    if isinstance(weights, Net):
+        message: pb.NetParameter = weights.to_proto()
+        return message
+    if isinstance(weights, NetResult):
+        return weights.weights
+    return weights if isinstance(weights, pb.NetParameter) else os.fspath(weights)
+
+
+def check_part(value: float | None, name: str, word: Word = as_argument) -> None:
+    """raises UsageError unless the value is None or lies between 0 and 1"""
+    if value is not None and not 0 < value < 1:
+        raise UsageError(f"{word(name)} must lie between 0 and 1, not {value:g}")
+
+
+def _without_blobs(message: pb.NetParameter) -> pb.NetParameter:
+    """The message without parameters, which need not go through the text of a definition."""
+    result = pb.NetParameter()
+    result.CopyFrom(message)
+    for layer in result.layer:
+        del layer.blobs[:]
+    for old in result.layers:
+        del old.blobs[:]
+    return result

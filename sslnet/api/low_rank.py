@@ -1,0 +1,76 @@
+"""``sslnet.low_rank``: weights as products of smaller ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sslnet.api.inputs import Model, Weights, Word, as_argument, check_part, read_model, read_weights
+from sslnet.api.net_result import NetResult
+from sslnet.compress.low_rank import low_rank as factoring
+from sslnet.compress.low_rank.factors import METHODS
+from sslnet.compress.low_rank.low_rank import LowRank
+from sslnet.errors import UsageError
+
+ERROR = 0.3
+"""Allowed where neither an error nor a target is given."""
+
+
+def low_rank(
+    model: Model,
+    weights: Weights | None = None,
+    *,
+    error: float | None = None,
+    target_flops: float | None = None,
+    methods: Sequence[str] = tuple(METHODS),
+    layers: Sequence[str] = (),
+    level: int = 0,
+    stages: Sequence[str] = (),
+    seed: int = 0,
+) -> NetResult[LowRank]:
+    """Replaces layers by products of smaller ones (SVD, PCA over filters, spatial, Tucker); fine-tune the result.
+
+        small = sslnet.low_rank("models/digits/train_test.prototxt", "digits.caffemodel", target_flops=0.5)
+        print([(layer.name, layer.method) for layer in small.details.layers])
+        small.save("small/digits")
+
+    model, weights  the net and its weights, as in ``sslnet.compact``
+    error           largest relative error of a layer's weights, 0 to 1 (Frobenius norm); default 0.3; or
+    target_flops    the part of the net's FLOPs that may be left, 0 to 1: the smallest error that gets there is used
+    methods         of which each layer gets the cheapest: "svd" (InnerProduct), "filters", "spatial", "tucker" (Convolution)
+    layers          names of the layers to factor; default: all that get cheaper
+    level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
+    seed            of the random inputs that outputs are compared on, for nets without data of their own
+
+    returns  the factored net; ``details``: of each layer the method, rank and error, sizes, the difference of the outputs
+    raises   UsageError for numbers out of range, a target that cannot be reached, and layers that cannot be factored
+    """
+    error = checked_error(error, target_flops)
+    check_methods(methods)
+    definition = read_model(model)
+    result = factoring.low_rank(
+        definition,
+        read_weights(weights, model),
+        error=error,
+        target_flops=target_flops,
+        methods=methods,
+        layers=layers,
+        level=level,
+        stages=stages,
+        seed=seed,
+    )
+    return NetResult(result.message, result.weights, result, result.deploy, definition.path)
+
+
+def checked_error(error: float | None, target_flops: float | None, word: Word = as_argument) -> float | None:
+    """The error to use; None where there is a target. raises UsageError for both, and for numbers out of range"""
+    if error is not None and target_flops is not None:
+        raise UsageError(f"either {word('error')} or {word('target_flops')}, not both")
+    check_part(error, "error", word)
+    check_part(target_flops, "target_flops", word)
+    return ERROR if error is None and target_flops is None else error
+
+
+def check_methods(methods: Sequence[str], word: Word = as_argument) -> None:
+    """raises UsageError when there is none, or an unknown one"""
+    if not methods or not set(methods) <= set(METHODS):
+        raise UsageError(f"{word('methods')} must be of {', '.join(METHODS)}, not {','.join(methods)!r}")

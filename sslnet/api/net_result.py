@@ -1,0 +1,87 @@
+"""What the functions return: a definition and weights, not written yet, and what was found out on the way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sslnet import prototxt
+from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.rebase import relocate
+from sslnet.files import atomic_write_all, make_folder
+from sslnet.net.graph import definition_of
+from sslnet.net.net import Net
+from sslnet.net.weights import to_bytes
+from sslnet.prototxt import Definition
+from sslnet.solver.snapshot import SolverState, write_state
+
+Details = TypeVar("Details")
+
+
+@dataclass(frozen=True)
+class NetResult(Generic[Details]):
+    """A net that a function made. It can be given to the other functions as their model.
+
+    definition  pb.NetParameter without blobs: the net in all its phases
+    weights     pb.NetParameter: of each layer its name and its blobs
+    details     what the function tells beside the net
+    deploy      pb.NetParameter: the net for deployment; None where there is none beside ``definition``
+    path        file that the original definition was read from; None: there is none. Names of files in the definition
+                are relative to it, until ``save`` rewrites them
+    state       solver state to train on with, where one was asked for
+    """
+
+    definition: pb.NetParameter
+    weights: pb.NetParameter
+    details: Details
+    deploy: pb.NetParameter | None = None
+    path: str | None = None
+    state: SolverState | None = None
+
+    def net(self, phase: int = pb.TEST, **options: Any) -> Net:
+        """A Net with these weights, ready to run. options: as for ``sslnet.Net``"""
+        return Net(self.read_definition(), self.weights, phase, **options)
+
+    def read_definition(self) -> Definition:
+        """The definition as functions of the package take it; paths in it count from the original's folder."""
+        if self.path is None:
+            return definition_of(self.definition)
+        return prototxt.parse(prototxt.write(self.definition), pb.NetParameter, self.path)
+
+    def files(self, prefix: str | os.PathLike[str]) -> dict[str, str]:
+        """Names of the files that ``save`` writes: "model", "weights", and "deploy" and "state" where there are such."""
+        start = os.fspath(prefix)
+        names = {"model": f"{start}.prototxt"}
+        if self.deploy is not None:
+            names["deploy"] = f"{start}_deploy.prototxt"
+        names["weights"] = f"{start}.caffemodel"
+        if self.state is not None:
+            names["state"] = f"{start}.solverstate"
+        return names
+
+    def save(self, prefix: str | os.PathLike[str]) -> dict[str, str]:
+        """Writes PREFIX.prototxt and PREFIX.caffemodel, and PREFIX_deploy.prototxt and PREFIX.solverstate where there
+        are such; returns their names. Definition and weights are written both or neither; the folder is made.
+
+        raises RunError when a file cannot be written
+        """
+        names = self.files(prefix)
+        make_folder(names["model"])
+        contents = {names["weights"]: to_bytes(self.weights, names["weights"])}
+        for kind, message in (("deploy", self.deploy), ("model", self.definition)):
+            if message is not None:
+                contents[names[kind]] = self._text(message, names[kind])
+        atomic_write_all(contents)
+        if self.state is not None:
+            self.state.learned_net = names["weights"]
+            write_state(names["state"], self.state)
+        return names
+
+    def _text(self, message: pb.NetParameter, path: str) -> bytes:
+        """A definition as a file: the files that it names are found from there, too."""
+        result = pb.NetParameter()
+        result.CopyFrom(message)
+        if self.path is not None:
+            relocate(result, self.path, path)
+        return prototxt.write(result).encode()
