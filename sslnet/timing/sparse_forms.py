@@ -24,7 +24,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import UsageError
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept
+from sslnet.kernels.conv.pattern import SparsityPattern, find_kept
 from sslnet.kernels.runtime.threads import num_threads
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from sslnet.errors import ShapeError
 from sslnet.kernels.conv.im2col import output_extent
+from sslnet.kernels.conv.pattern import SparsityPattern, find_kept, keep_all
 from sslnet.kernels.conv.plan import ConvGeometry
 from sslnet.kernels.conv.sparse import structured_filters as conv_sparse_filters
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept, keep_all
 from sslnet.kernels.conv.sparse.plan import plan_kept, plan_kept_input_grad, plan_kept_weight_grad, plan_unstructured
 from sslnet.kernels.conv.sparse.structured_filters import FilterForward, takes
 from sslnet.kernels.conv.sparse.structured_pixels import PixelForward

@@ -108,7 +108,7 @@ def _measure(name: str, g: ConvGeometry, way: str, threads: int, options: argpar
 
 
 def plans(g: ConvGeometry, way: str, weights: np.ndarray) -> dict[str, Any]:
-    from sslnet.kernels.conv.sparse.pattern import find_kept
+    from sslnet.kernels.conv.pattern import find_kept
     from sslnet.kernels.conv.sparse.plan import plan_kept, plan_unstructured
 
     sparse = (

@@ -1,6 +1,7 @@
 """Convolutions: forward, the gradient of the input, the gradient of the weights.
 
 geometry.py    the sizes of one convolution
+pattern.py     which rows and columns of the weight matrix are not zero
 plan.py        what callers use: a plan packs the weights and runs
 choose.py, cost.py   which loop and which micro-kernel, by estimated cycles
 packing.py, window.py, taps.py, transposes.py   what is laid out anew before the loops run

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from sslnet.kernels.conv.geometry import check_array
-from sslnet.kernels.conv.sparse.pattern import find_kept, hardly_zero
+from sslnet.kernels.conv.pattern import find_kept, hardly_zero
 from sslnet.kernels.matmul.fully_connected import plan_dot
 from sslnet.kernels.runtime.memory import scratch
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.pattern import find_kept
 from sslnet.kernels.conv.plan import plan_weight_grad
-from sslnet.kernels.conv.sparse.pattern import find_kept
 from sslnet.kernels.conv.sparse.plan import plan_kept_weight_grad
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.layers.convolution import Convolution

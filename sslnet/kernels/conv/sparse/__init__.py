@@ -1,6 +1,5 @@
 """Convolutions whose weights have zeros: whole rows and columns of the weight matrix, or single weights.
 
-pattern.py       which rows and columns are kept
 plan.py          what callers use
 choose.py        whether using the zeros pays
 structured_filters.py, structured_pixels.py   loops over kept rows and columns

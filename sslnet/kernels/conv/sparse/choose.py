@@ -25,8 +25,8 @@ import numpy as np
 
 from sslnet.kernels.conv.choose import costed_tiles
 from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.pattern import SparsityPattern, find_kept, hardly_zero, keep_all
 from sslnet.kernels.conv.plan import plan_forward, plan_input_grad
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept, hardly_zero, keep_all
 from sslnet.kernels.conv.sparse.plan import plan_kept, plan_kept_input_grad, plan_unstructured
 from sslnet.kernels.conv.taps import lower_forward, lower_input_grad
 from sslnet.kernels.conv.winograd.choose import allowed, winograd_tiles

@@ -11,10 +11,10 @@ from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import address, record, threads_for
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import add_taps, fill_row, lower_same
 from sslnet.kernels.conv.sparse.microkernels import dot_tile
 from sslnet.kernels.conv.sparse.packing import GROUP, pack_kept
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.structured_pixels import (
     CHUNK_BYTES,
     Taps,

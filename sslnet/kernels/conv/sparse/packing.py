@@ -9,7 +9,7 @@ from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry, check_array
 from sslnet.kernels.conv.packing import address, threads_for
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit

@@ -17,9 +17,9 @@ takes about a millisecond. Weights without structure are read anew by every pack
 from __future__ import annotations
 
 from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.grads import KeptInputGrad, KeptWeightGrad
 from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.structured_filters import FilterForward, choose_blocks, takes
 from sslnet.kernels.conv.sparse.structured_pixels import PixelForward, choose_panels
 from sslnet.kernels.conv.sparse.unstructured import DirectForward, LoweredForward

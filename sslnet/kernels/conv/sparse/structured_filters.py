@@ -20,10 +20,10 @@ from numba import njit
 from sslnet.kernels.conv.cost import CALL, FAR_BYTES, FIRST_CACHE, LATENCY, SECOND_BYTES
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.packing import address, record
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at
 from sslnet.kernels.conv.sparse.microkernels import kept_tile
 from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 256 * 1024

@@ -17,10 +17,10 @@ from numba import njit
 from sslnet.kernels.conv.cost import FAR_BYTES
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.packing import address, record
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
 from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
