@@ -37,7 +37,7 @@ from sslnet.timing.layerwise import Passes, Spread, batch_of, clock, repeat, sec
 from sslnet.timing.roofline import peak_flops
 
 WAYS = {"dense": "dense", "kept": "kept", "csr": "lowered", "direct": "direct"}
-"""Form -> the way of ``kernels.conv_sparse_choice``."""
+"""Form -> the way of ``kernels.conv.adaptive``."""
 FORMS = tuple(WAYS)
 BACKWARD = ("dense", "kept")
 """Forms that have gradients of their own."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sslnet.kernels.conv.adaptive import WAYS, SparseForward, SparseInputGrad
 from sslnet.kernels.conv.plan import ConvGeometry
-from sslnet.kernels.conv.sparse.choose import WAYS, SparseForward, SparseInputGrad
 
 from .conv_oracle import assert_close, naive_forward
 from .test_conv_sparse import naive_input_grad, operands

@@ -10,7 +10,7 @@ from sslnet.kernels.conv.depthwise import loop as depthwise
 from sslnet.kernels.conv.depthwise.stencil import Stencil
 from sslnet.kernels.conv.im2col import output_extent
 from sslnet.kernels.conv.packing import address
-from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv.plan import ConvGeometry, WeightGradPlan, plan_forward, plan_input_grad, plan_weight_grad
 from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
@@ -61,7 +61,7 @@ def check(g, unit, seed=0):
         taken.append("weights")
         dw, dw_whole = guarded(g.weight_shape, 1)
         db, db_whole = guarded((g.filters,), 2)
-        grads = depthwise.DepthwiseWeightGrad(g, unit)
+        grads = WeightGradPlan(g, depthwise.DepthwiseWeightGrad(g, unit))
         grads.run(x, dy, dw, db)
         assert_close(dw, expected_dw + 1)
         assert_close(db, expected_db + 2)

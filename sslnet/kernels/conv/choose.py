@@ -33,13 +33,11 @@ WEIGHT_BLOCK_BYTES = 256 * 1024
 Engine = FilterEngine | PixelEngine
 
 
-def choose_forward(
-    g: ConvGeometry, unit: VectorUnit, relu: bool, kept: np.ndarray | None, winograd: bool
-) -> Engine | WinogradEngine:
-    """The engine for the forward pass, of the columns ``kept`` of the weights or of all."""
-    lowering = lower_forward(g, kept)
+def choose_forward(g: ConvGeometry, unit: VectorUnit, relu: bool, winograd: bool) -> Engine | WinogradEngine:
+    """The engine for the forward pass."""
+    lowering = lower_forward(g)
     candidates: list[tuple[float, Any]] = [*costed_tiles(lowering, unit)]
-    if kept is None and winograd and allowed():
+    if winograd and allowed():
         candidates += winograd_tiles(g, unit, backward=False)
     tile = _cheapest(candidates)
     if isinstance(tile, WinogradTile):
@@ -107,13 +105,11 @@ def pixel_tiles(lowering: TapGeometry, unit: VectorUnit) -> Iterator[PixelTile]:
 
 def choose_weight_grad(
     g: ConvGeometry, unit: VectorUnit, winograd: bool
-) -> WeightGradEngine | PixelGradEngine | WinogradGradEngine | None:
-    """The engine for the gradient of the weights; None if a kernel row is too long for any."""
+) -> WeightGradEngine | PixelGradEngine | WinogradGradEngine:
+    """The engine for the gradient of the weights."""
     candidates: list[tuple[float, Any]] = [*costed_grad_tiles(g, unit)]
     if winograd and allowed():
         candidates += winograd_grad_tiles(g, unit)
-    if not candidates:
-        return None
     tile = _cheapest(candidates)
     return WinogradGradEngine(g, unit, tile) if isinstance(tile, WinogradGradTile) else grad_engine_of(g, unit, tile)
 

@@ -85,15 +85,14 @@ class TapGeometry:
         return (min(int(v.min()) for v in values), max(int(v.max()) for v in values)) if values else (0, 0)
 
 
-def lower_forward(geometry: ConvGeometry, kept: np.ndarray | None = None) -> TapGeometry:
-    """The forward pass; ``kept`` (groups, kept columns): the columns of the weight matrix to use, all when not given."""
+def lower_forward(geometry: ConvGeometry) -> TapGeometry:
+    """The forward pass."""
     g = geometry
-    if kept is None:
-        kept = np.tile(np.arange(g.columns), (g.groups, 1))
-    channel, i, j = np.unravel_index(kept, (g.group_channels, g.kernel_h, g.kernel_w))
+    column = np.tile(np.arange(g.columns), (g.groups, 1))
+    channel, i, j = np.unravel_index(column, (g.group_channels, g.kernel_h, g.kernel_w))
     first_filter = np.arange(g.groups)[:, None] * g.group_filters * g.columns
     only = _ordered(
-        g.out_h, g.out_w, channel, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w, kept + first_filter
+        g.out_h, g.out_w, channel, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w, column + first_filter
     )
     return TapGeometry(
         g.batch, g.groups, g.group_channels, g.height, g.width, g.group_filters, g.out_h, g.out_w,

@@ -10,8 +10,8 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
+from sslnet.kernels.conv.adaptive import SparseForward, SparseInputGrad
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.sparse.choose import SparseForward, SparseInputGrad
 from sslnet.kernels.conv.taps import MOST_PASSES
 from sslnet.kernels.runtime.change_detector import SameBits
 from sslnet.layers.convolution import Convolution

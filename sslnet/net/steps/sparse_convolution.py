@@ -8,7 +8,6 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.pattern import find_kept
 from sslnet.kernels.conv.plan import plan_weight_grad
-from sslnet.kernels.conv.sparse.plan import plan_kept_weight_grad
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.kept_columns import expand_columns
@@ -23,7 +22,7 @@ WAYS = {
     CONV.DIRECT_DCONV: "dense",
     CONV.AUTO: "measure",
 }
-"""conv_mode -> the way of ``kernels.conv_sparse_choice``."""
+"""conv_mode -> the way of ``kernels.conv.adaptive``."""
 FEW = 0.4
 """Weights that are trained, as a part of all, up to which the gradient of these alone is computed."""
 
@@ -58,8 +57,7 @@ class SparseWeightGrad:
             return
         trained = np.ones(layer.blobs[0].shape, np.float32) if self.frozen is None else self.frozen.astype(np.float32)
         pattern = find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
-        few = pattern.share <= FEW
-        self.plan = plan_kept_weight_grad(g, pattern) if few else plan_weight_grad(g, winograd=winograd)
+        self.plan = plan_weight_grad(g, kept=pattern if pattern.share <= FEW else None, winograd=winograd)
 
     def fits(self, layer: Convolution) -> bool:
         """Whether this is still for the layer as it is."""

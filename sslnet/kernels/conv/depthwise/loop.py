@@ -13,7 +13,8 @@ from numba import njit
 from sslnet.kernels.conv.depthwise.microkernels import add_lanes, stencil, stencil_sums
 from sslnet.kernels.conv.depthwise.stencil import Reading, Stencil, lowest
 from sslnet.kernels.conv.depthwise.window import fill_window
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address, record, threads_for
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch
 from sslnet.kernels.runtime.threads import parallel
@@ -125,7 +126,7 @@ class Layout:
         return window
 
 
-class DepthwiseEngine:
+class DepthwiseEngine(PackedLoop):
     """Planes of outputs from planes of the source: what the forward pass and the gradient of the input share.
 
     filters   planes of the output for each plane, or group of ``shape.sources`` planes, of the source
@@ -143,7 +144,8 @@ class DepthwiseEngine:
         flipped: bool,
         relu: bool,
     ) -> None:
-        self.tile = self.layout = layout
+        self.layout = layout
+        self.kernel = layout.name
         self.units = g.batch * g.channels
         self.multiply_adds = g.flops // 2
         self.weights = aligned_zeros(g.filters * g.columns)
@@ -161,9 +163,6 @@ class DepthwiseEngine:
         """Copies them: they are read in the order in which they are given."""
         self.weights[:] = weights.reshape(-1)
         self.bias[:] = 0 if bias is None else bias
-
-    def run_at(self, source: int, target: int) -> None:
-        parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         window = address(self.layout.window())
@@ -257,7 +256,7 @@ def _read(n, fill, source, u, planes, first, rows, window):
     return window + n.front, n.phase_step
 
 
-class DepthwiseWeightGrad:
+class DepthwiseWeightGrad(WeightGradLoop):
     """dw and db from x and dy of a geometry that takes_weight_grad."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit) -> None:
@@ -265,6 +264,7 @@ class DepthwiseWeightGrad:
         shape = _forward_shape(g)
         spare = max(1, unit.registers - g.columns - 2)
         layout = self.layout = _forward_layout(g, shape, unit, min(4, spare), max(spare, unit.registers // 2))
+        self.kernel = layout.name
         self.sums_size = layout.planes * g.group_filters * (g.columns + 1) * unit.lanes
         fill = 0 if layout.direct else fill_window(unit, *shape.split)
         self.tiles = np.array([fill, stencil_sums(unit, shape, layout.rows, layout.reading), add_lanes(unit)], np.int64)
@@ -273,21 +273,10 @@ class DepthwiseWeightGrad:
             sums_step=(g.columns + 1) * unit.bytes,
         )  # fmt: skip
 
-    @property
-    def kernel(self) -> str:
-        """The tile, for reports."""
-        return self.layout.name
-
-    def run(
-        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
-    ) -> None:
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
         g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("dy", dy, g.output_shape)
-        check_array("dw", dw, g.weight_shape)
         if db is None:
             db = scratch("depthwise db", g.filters)
-        check_array("db", db, (g.filters,))
         if not accumulate:
             dw[:] = 0
             db[:] = 0

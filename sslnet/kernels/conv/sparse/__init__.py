@@ -1,7 +1,5 @@
 """Convolutions whose weights have zeros: whole rows and columns of the weight matrix, or single weights.
 
-plan.py          what callers use
-choose.py        whether using the zeros pays
 structured_filters.py, structured_pixels.py   loops over kept rows and columns
 unstructured.py  one weight at a time
 grads.py         gradients

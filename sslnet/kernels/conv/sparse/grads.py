@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address, record, threads_for
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import add_taps, fill_row, lower_same
@@ -38,8 +39,8 @@ MOST_VECTORS = 64
 """Vectors of pixels that a product is summed over at once, when images are small: adding up their lanes is then little."""
 
 
-class KeptInputGrad:
-    """dx = the adjoint of the convolution over the kept weights, applied to dy; pack first."""
+class KeptInputGrad(PackedLoop):
+    """dx = the adjoint of the convolution over the kept weights, applied to dy; without a bias."""
 
     def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
         g = self.geometry = geometry
@@ -93,26 +94,14 @@ class KeptInputGrad:
             masks=address(self.masks), mask_bytes=len(self.masks) // len(self.chunks), targets=address(self.targets),
             values=address(self.values), zeros=address(self.zeros),
         )  # fmt: skip
+        self.kernel = f"kept {self.tile.filters}x{self.tile.vectors}"
+        self.units = g.batch * len(self.parts)
         self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
-    @property
-    def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return f"kept {self.tile.filters}x{self.tile.vectors}"
-
-    def pack(self, weights: np.ndarray) -> None:
-        """Copies the kept of the weights of the forward pass."""
-        check_array("weights", weights, self.geometry.weight_shape)
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        assert bias is None, "no layer adds a bias to this gradient"
         matrix = weights.reshape(len(weights), -1)
         pack_kept(matrix, self.parts, self.columns, self.rows, self.tile.filters, self.values, True)
-
-    def run(self, dy: np.ndarray, dx: np.ndarray) -> None:
-        """[overwrites dx]"""
-        g = self.geometry
-        check_array("dy", dy, g.output_shape)
-        check_array("dx", dx, g.input_shape)
-        units = g.batch * len(self.parts)
-        parallel(self._part, units, address(dy), address(dx), most=threads_for(self.multiply_adds))
 
     def _part(self, u0: int, u1: int, thread: int, dy: int, dx: int) -> None:
         lowered, col = scratch("conv dy", self.dy_size), scratch("conv col", self.col_size)
@@ -121,8 +110,8 @@ class KeptInputGrad:
         )
 
 
-class KeptWeightGrad:
-    """dw of the kept weights, db of all filters."""
+class KeptWeightGrad(WeightGradLoop):
+    """dw of the kept weights, db of all filters; dw of the others stays, or becomes 0 if not accumulate."""
 
     def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
         g = self.geometry = geometry
@@ -158,16 +147,11 @@ class KeptWeightGrad:
             masks=address(self.taps.masks), move_dy=lower_same(unit), dy_table=address(self.dy_table),
             dy_masks=address(self.masks), dy_mask_bytes=len(self.masks) // len(self.chunks), tile=dot_tile(unit, nf, nt),
         )  # fmt: skip
+        self.kernel = f"kept dot {nf}x{nt}"
         self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
-    def run(
-        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
-    ) -> None:
-        """[accumulates into db and into dw where it is kept; overwrites both if not accumulate, then 0 elsewhere]"""
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
         g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("dy", dy, g.output_shape)
-        check_array("dw", dw, g.weight_shape)
         units = -(-g.batch // self.images)
         threads = min(threads_for(self.multiply_adds), units)
         sums = scratch("conv weight sums", threads * self.sums_size).reshape(threads, -1)
@@ -179,7 +163,6 @@ class KeptWeightGrad:
         for group, f, c, matrix in zip(self.groups, self.kept.filters, self.kept.columns, matrices, strict=True):
             _add_sums(sums, group["weights"], group["dropped"], f, c, matrix)
         if db is not None:
-            check_array("db", db, (g.filters,))
             if not accumulate:
                 db[:] = 0
             parallel(_add_bias, g.filters, dy.reshape(g.batch, g.filters, -1), db, most=threads_for(dy.size))

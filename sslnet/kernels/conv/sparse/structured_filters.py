@@ -157,6 +157,7 @@ class FilterForward(KeptForward):
         self.most = max((v for own in blocks.vectors for v in own), default=0)
         columns, spans = zip(*(group_spans(g, c) for c in kept.columns))
         super().__init__(g, kept, columns, unit.lanes, unit)
+        self.kernel = f"kept filters {self.most}"
         self.spans = np.stack(spans)
         self.offsets = np.concatenate([_offsets(g, group, c) for group, c in enumerate(columns)])
         self.table = np.array(list(self._units(blocks, unit)), UNIT)
@@ -169,10 +170,6 @@ class FilterForward(KeptForward):
             spans=spans_of(g), rows=self.total, relu=relu, fill=fill_row(unit), offsets=address(self.offsets),
             span_table=address(self.spans), **self._places(),
         )  # fmt: skip
-
-    @property
-    def kernel(self) -> str:
-        return f"kept filters {self.most}"
 
     def _units(self, blocks: FilterBlocks, unit: VectorUnit) -> Iterator[tuple[int, ...]]:
         """The units of an image: per group and chunk of rows all blocks of filters, or one without where all is dropped."""

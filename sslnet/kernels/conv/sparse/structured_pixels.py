@@ -210,6 +210,7 @@ class PixelForward(KeptForward):
         most = max(len(c) for c in kept.columns)
         self.tile, self.chunks, self.cycles = choose_panels(g, kept, unit)
         super().__init__(g, kept, kept.columns, self.tile.filters, unit)
+        self.kernel = f"kept pixels {self.tile.filters}x{self.tile.vectors}"
         self.taps = Taps(unit, g, kept.columns)
         self.col_size = (most * int(self.chunks["vectors"].max()) + 2) * unit.lanes
         self.tiles = tile_table(unit, self.tile, self.chunks)
@@ -221,10 +222,6 @@ class PixelForward(KeptForward):
             move=self.taps.move, fill=fill_row(unit), taps=address(self.taps.table), masks=address(self.taps.masks),
             **self._places(),
         )  # fmt: skip
-
-    @property
-    def kernel(self) -> str:
-        return f"kept pixels {self.tile.filters}x{self.tile.vectors}"
 
     def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
         col = scratch_address("conv col", self.col_size)

@@ -26,8 +26,7 @@ import numpy as np
 from sslnet.kernels.conv.choose import costed_tiles
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.pattern import SparsityPattern, find_kept, hardly_zero, keep_all
-from sslnet.kernels.conv.plan import plan_forward, plan_input_grad
-from sslnet.kernels.conv.sparse.plan import plan_kept, plan_kept_input_grad, plan_unstructured
+from sslnet.kernels.conv.plan import plan_forward, plan_input_grad, plan_unstructured
 from sslnet.kernels.conv.taps import lower_forward, lower_input_grad
 from sslnet.kernels.conv.winograd.choose import allowed, winograd_tiles
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros
@@ -105,7 +104,7 @@ class _Ways:
         if self.kept.share > self.CLEARLY:
             return dense
         kept = self._plan("kept", self.geometry)
-        return kept if kept.cycles <= self.CLEARLY * self._dense_cycles() else dense
+        return kept if kept.engine.cycles <= self.CLEARLY * self._dense_cycles() else dense
 
     def _fastest(self, plans: list[Any], weights: np.ndarray) -> int:
         """The place of the plan that takes the least time; they take turns."""
@@ -167,7 +166,7 @@ class SparseForward(_Ways):
             return plan_forward(geometry, relu=self.relu, winograd=self.winograd, unit=self.unit)
         if way == "kept":
             assert self.kept is not None
-            return plan_kept(geometry, self.kept, relu=self.relu, unit=self.unit)
+            return plan_forward(geometry, kept=self.kept, relu=self.relu, unit=self.unit)
         return plan_unstructured(geometry, direct=way == "direct", relu=self.relu, unit=self.unit)
 
     def _trial(self, plans: list[Any], weights: np.ndarray) -> Any:
@@ -207,7 +206,7 @@ class SparseInputGrad(_Ways):
             # Packed right before each run.
             return plan_input_grad(geometry, winograd=self.winograd, unit=self.unit, lasting=False)
         assert self.kept is not None
-        return plan_kept_input_grad(geometry, self.kept, unit=self.unit)
+        return plan_input_grad(geometry, kept=self.kept, unit=self.unit)
 
     def _trial(self, plans: list[Any], weights: np.ndarray) -> Any:
         g = plans[0].geometry
