@@ -8,12 +8,18 @@ from hypothesis import strategies as st
 from sslnet.errors import ShapeError
 from sslnet.kernels.conv import packing as conv_engine
 from sslnet.kernels.conv import weight_grad_filters as conv_weight_grad
-from sslnet.kernels.conv.choose import costed_grad_tiles, costed_tiles, engine_of, grad_engine_of
+from sslnet.kernels.conv.choose import estimates
 from sslnet.kernels.conv.filters_loop import FilterEngine, FilterTile
 from sslnet.kernels.conv.im2col import output_extent
-from sslnet.kernels.conv.packing import address
-from sslnet.kernels.conv.plan import ConvGeometry, WeightGradPlan, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.conv.taps import lower_forward
+from sslnet.kernels.conv.plan import (
+    ConvGeometry,
+    ConvPlan,
+    WeightGradPlan,
+    plan_forward,
+    plan_input_grad,
+    plan_weight_grad,
+)
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.threads import set_num_threads
 
 from .conv_oracle import (
@@ -112,14 +118,17 @@ def test_gradients_equal_naive_loops(geometry, seed, unit):
 def test_every_tile_equals_naive_loops(geometry, seed, data):
     """Not only the tile that would be chosen, and taps in blocks."""
     x, weights, bias, _ = operands(geometry, seed)
-    lowering, unit = lower_forward(geometry), data.draw(st.sampled_from(ALL_UNITS))
-    tile = data.draw(st.sampled_from([tile for _, tile in costed_tiles(lowering, unit)]))
-    engine = engine_of(lowering, unit, tile)
-    if isinstance(tile, FilterTile):
-        engine = FilterEngine(lowering, unit, tile, tap_block=data.draw(st.integers(1, 20)))
-    engine.pack(weights, bias)
+    unit = data.draw(st.sampled_from(ALL_UNITS))
+    problem = ConvProblem(Direction.FORWARD, geometry, unit, winograd=False)
+    choice = data.draw(st.sampled_from([*estimates(problem)]))
+    if isinstance(choice.tile, FilterTile):
+        loop = FilterEngine(problem.lowering, unit, choice.tile, tap_block=data.draw(st.integers(1, 20)))
+    else:
+        loop = choice.loop()
+    plan = ConvPlan(geometry, loop)
+    plan.pack(weights, bias)
     y, whole = guarded(geometry.output_shape)
-    engine.run_at(address(x), address(y))
+    plan.run(x, y)
     assert_close(y, naive_forward(geometry, x, weights, bias))
     assert_guards_untouched(whole)
 
@@ -129,10 +138,10 @@ def test_every_tile_equals_naive_loops(geometry, seed, data):
 def test_every_weight_gradient_tile_equals_naive_loops(g, seed, data):
     x, weights, _, dy = operands(g, seed)
     unit = data.draw(st.sampled_from(ALL_UNITS))
-    tile = data.draw(st.sampled_from([tile for _, tile in costed_grad_tiles(g, unit)]))
+    choice = data.draw(st.sampled_from([*estimates(ConvProblem(Direction.WEIGHT_GRAD, g, unit, winograd=False))]))
     dw, whole = guarded(g.weight_shape, 0)
     db, bias_whole = guarded((g.filters,), 0)
-    WeightGradPlan(g, grad_engine_of(g, unit, tile)).run(x, dy, dw, db)
+    WeightGradPlan(g, choice.loop()).run(x, dy, dw, db)
     _, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
     assert_close(dw, expected_dw)
     assert_close(db, expected_db)

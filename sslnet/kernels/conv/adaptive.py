@@ -1,15 +1,15 @@
-"""Which way a convolution goes whose weights may hold zeros: asked for, estimated, or measured.
+"""A plan that follows the zeros of the weights: asked for in one way, estimated, or measured.
 
-    forward = SparseForward(geometry, way)       pack(weights, bias); run(x, y)
-    input_grad = SparseInputGrad(geometry, way)  pack(weights); run(dy, dx)
+    forward = AdaptivePlan(ConvProblem(Direction.FORWARD, geometry), way)
+    forward.pack(weights, bias); forward.run(x, y)
 
-They take the place of the plans of ``kernels.conv``. Every pack looks at the weights again: a way that was planned for a
-pattern goes on until weights outside of it are there, or it has become needlessly large.
+It takes the place of a ConvPlan. Every pack looks at the weights again: what was planned for a pattern goes on until weights
+outside of it are there, or it has become needlessly large.
 
     "dense"     all weights
     "kept"      kept rows and columns
-    "lowered"   single weights, from a lowered matrix
-    "direct"    single weights, from the padded image
+    "lowered"   single weights, from a lowered matrix; the gradient of the input as "estimate"
+    "direct"    single weights, from the padded image; the gradient of the input as "estimate"
     "estimate"  dense or kept, whichever takes fewer estimated cycles: the same one every time
     "measure"   the fastest of all, tried out on the spot; other runs may choose, and round, otherwise. Where results
                 are to be the same in every run (threads.deterministic) it is "estimate"
@@ -19,19 +19,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import numpy as np
 
-from sslnet.kernels.conv.choose import costed_tiles
-from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.cost import costs_of
 from sslnet.kernels.conv.pattern import SparsityPattern, find_kept, hardly_zero, keep_all
-from sslnet.kernels.conv.plan import plan_forward, plan_input_grad, plan_unstructured
-from sslnet.kernels.conv.taps import lower_forward, lower_input_grad
-from sslnet.kernels.conv.winograd.choose import allowed, winograd_tiles
+from sslnet.kernels.conv.plan import ConvPlan, plan_convolution, plan_unstructured
+from sslnet.kernels.conv.problem import ConvProblem
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros
 from sslnet.kernels.runtime.threads import deterministic
-from sslnet.kernels.simd.vector import VectorUnit, vector_unit
 
 WAYS = ("dense", "kept", "lowered", "direct", "estimate", "measure")
 SHRUNK = 0.9
@@ -45,44 +41,59 @@ TRIAL_BATCH = 4
 """Images that the ways are tried on, at most."""
 
 
-class _Ways:
-    """The plan for the zeros there are, made anew when they have changed."""
+class AdaptivePlan:
+    """The plan for the zeros there are, made anew when they have changed.
 
-    CLEARLY: ClassVar[float]
-    """Zeros are made use of where that takes no more than this part of the dense cycles, both estimated."""
+    problem   the forward pass or the gradient of the input, with all weights
+    """
 
-    def __init__(self, geometry: ConvGeometry, way: str, winograd: bool, unit: VectorUnit | None) -> None:
+    def __init__(self, problem: ConvProblem, way: str) -> None:
         assert way in WAYS
-        self.geometry = geometry
-        self.way = "estimate" if way == "measure" and deterministic() else way
-        self.winograd = winograd
-        self.unit = unit or vector_unit()
-        self.plan: Any = None
+        self.problem = problem
+        unstructured = way in ("lowered", "direct")
+        self.way = "estimate" if (unstructured and problem.backward) or (way == "measure" and deterministic()) else way
+        self.plan: ConvPlan | None = None
         self.kept: SparsityPattern | None = None
         self.count = 0
 
     @property
     def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return "conv" if self.plan is None else str(self.plan.kernel)
+        """The loop nest and its tile, for reports."""
+        return "conv" if self.plan is None else self.plan.kernel
 
-    def _renew(self, weights: np.ndarray) -> None:
-        """Sees to it that there is a plan that does for these weights."""
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
+        """Packs weights and bias as ConvPlan does, after a look at their zeros."""
+        plan = self.plan = self._renewed(weights)
+        plan.pack(weights, bias)
+
+    def run(self, source: np.ndarray, target: np.ndarray) -> None:
+        """The pass with the weights last packed.  [overwrites the target]"""
+        assert self.plan is not None
+        self.plan.run(source, target)
+
+    def run_at(self, source: int, target: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        assert self.plan is not None
+        self.plan.run_at(source, target)
+
+    def _renewed(self, weights: np.ndarray) -> ConvPlan:
+        """The plan there is if it does for these weights, or a new one."""
         fixed = self.way in ("dense", "lowered", "direct")
         if self.plan is not None and fixed:
-            return
+            return self.plan
         kept = None if fixed else self._pattern(weights)
         count = int(np.count_nonzero(weights)) if self.way == "measure" else 0
         if self.plan is not None and self._still_fits(kept, count):
-            return
+            return self.plan
         self.plan = None  # its memory is given back before the next one asks for more
         self.kept, self.count = kept, count
-        self.plan = self._choose(weights)
+        return self._fastest(weights) if self.way == "measure" else self._plan(self.way, self.problem)
 
     def _pattern(self, weights: np.ndarray) -> SparsityPattern:
+        g = self.problem.geometry
         if self.way == "estimate" and hardly_zero(weights, FEW_ZEROS):
-            return keep_all(self.geometry)
-        return find_kept(weights, self.geometry.groups)
+            return keep_all(g)
+        return find_kept(weights, g.groups)
 
     def _still_fits(self, kept: SparsityPattern | None, count: int) -> bool:
         assert self.kept is not None
@@ -90,138 +101,42 @@ class _Ways:
         same_count = self.count * SHRUNK <= count <= self.count / SHRUNK
         return same_count and self.kept.covers(kept) and kept.weights >= SHRUNK * self.kept.weights
 
-    def _choose(self, weights: np.ndarray) -> Any:
-        if self.way == "measure":
-            ways = self._candidates()
-            plans = [
-                self._plan(way, replace(self.geometry, batch=min(self.geometry.batch, TRIAL_BATCH))) for way in ways
-            ]
-            return self._plan(ways[self._fastest(plans, weights)], self.geometry)
-        if self.way != "estimate":
-            return self._plan(self.way, self.geometry)
-        assert self.kept is not None
-        dense = self._plan("dense", self.geometry)
-        if self.kept.share > self.CLEARLY:
-            return dense
-        kept = self._plan("kept", self.geometry)
-        return kept if kept.engine.cycles <= self.CLEARLY * self._dense_cycles() else dense
-
-    def _fastest(self, plans: list[Any], weights: np.ndarray) -> int:
-        """The place of the plan that takes the least time; they take turns."""
-        run = self._trial(plans, weights)
-        times = [[_seconds(run, plan) for plan in plans] for _ in range(TRIALS + 1)]
-        return int(np.min(times[1:], axis=0).argmin())
-
-    def _candidates(self) -> list[str]:
-        assert self.kept is not None
-        return ["dense", "kept"] if self.kept.share < 1 else ["dense"]
-
-    def _plan(self, way: str, geometry: ConvGeometry) -> Any:
-        raise NotImplementedError
-
-    def _trial(self, plans: list[Any], weights: np.ndarray) -> Any:
-        raise NotImplementedError
-
-    def _dense_cycles(self) -> float:
-        raise NotImplementedError
-
-
-class SparseForward(_Ways):
-    """y = x * w + b, then ReLU if planned with it, with zeros left out where that is faster."""
-
-    CLEARLY = 0.85
-
-    def __init__(
-        self,
-        geometry: ConvGeometry,
-        way: str,
-        *,
-        relu: bool = False,
-        winograd: bool = True,
-        unit: VectorUnit | None = None,
-    ) -> None:
-        super().__init__(geometry, way, winograd, unit)
-        self.relu = relu
-
-    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Copies weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,), after a look at their zeros."""
-        self._renew(weights)
-        self.plan.pack(weights, bias)
-
-    def run(self, x: np.ndarray, y: np.ndarray) -> None:
-        """The convolution with the weights last packed.  [overwrites y]"""
-        self.plan.run(x, y)
-
-    def run_at(self, x: int, y: int) -> None:
-        """``run`` of arrays that begin at these addresses, not checked again."""
-        self.plan.run_at(x, y)
-
-    def _candidates(self) -> list[str]:
-        g = self.geometry
-        sparse = self.count <= (1 - MANY_ZEROS) * g.filters * g.columns
-        return super()._candidates() + (["lowered", "direct"] if sparse else [])
-
-    def _plan(self, way: str, geometry: ConvGeometry) -> Any:
+    def _plan(self, way: str, problem: ConvProblem) -> ConvPlan:
         if way == "dense":
-            return plan_forward(geometry, relu=self.relu, winograd=self.winograd, unit=self.unit)
+            return plan_convolution(problem)
         if way == "kept":
+            return plan_convolution(replace(problem, kept=self.kept))
+        if way == "estimate":
             assert self.kept is not None
-            return plan_forward(geometry, kept=self.kept, relu=self.relu, unit=self.unit)
-        return plan_unstructured(geometry, direct=way == "direct", relu=self.relu, unit=self.unit)
+            costs = costs_of(problem.unit)
+            most = costs.kept_input_grad if problem.backward else costs.kept_forward
+            if self.kept.share > most:
+                return plan_convolution(problem)
+            return plan_convolution(replace(problem, kept=self.kept), problem)
+        return plan_unstructured(problem.geometry, direct=way == "direct", relu=problem.relu, unit=problem.unit)
 
-    def _trial(self, plans: list[Any], weights: np.ndarray) -> Any:
-        g = plans[0].geometry
-        x, y = aligned_zeros(g.input_shape), aligned_empty(g.output_shape)
-        for plan in plans:
-            plan.pack(weights, None)
-        return lambda plan: plan.run(x, y)
-
-    def _dense_cycles(self) -> float:
-        g, unit = self.geometry, self.unit
-        winograd = winograd_tiles(g, unit, backward=False) if self.winograd and allowed() else ()
-        return min(cost for cost, _ in [*costed_tiles(lower_forward(g), unit), *winograd])
-
-
-class SparseInputGrad(_Ways):
-    """dx from dy: dense, or from kept rows and columns alone, whichever way single weights go in the forward pass."""
-
-    CLEARLY = 0.6  # the estimate of what is added back to the pixels is rough
-
-    def __init__(
-        self, geometry: ConvGeometry, way: str, *, winograd: bool = True, unit: VectorUnit | None = None
-    ) -> None:
-        super().__init__(geometry, "estimate" if way in ("lowered", "direct") else way, winograd, unit)
-
-    def pack(self, weights: np.ndarray) -> None:
-        """Copies the weights of the forward pass, after a look at their zeros."""
-        self._renew(weights)
-        self.plan.pack(weights)
-
-    def run(self, dy: np.ndarray, dx: np.ndarray) -> None:
-        """The adjoint of the convolution with the weights last packed.  [overwrites dx]"""
-        self.plan.run(dy, dx)
-
-    def _plan(self, way: str, geometry: ConvGeometry) -> Any:
-        if way == "dense":
-            # Packed right before each run.
-            return plan_input_grad(geometry, winograd=self.winograd, unit=self.unit, lasting=False)
-        assert self.kept is not None
-        return plan_input_grad(geometry, kept=self.kept, unit=self.unit)
-
-    def _trial(self, plans: list[Any], weights: np.ndarray) -> Any:
-        g = plans[0].geometry
-        dy, dx = aligned_zeros(g.output_shape), aligned_empty(g.input_shape)
+    def _fastest(self, weights: np.ndarray) -> ConvPlan:
+        """The plan that takes the least time on a few images; the ways take turns."""
+        g = self.problem.geometry
+        few = replace(self.problem, geometry=replace(g, batch=min(g.batch, TRIAL_BATCH)))
+        ways = self._candidates()
+        plans = [self._plan(way, few) for way in ways]
         for plan in plans:
             plan.pack(weights)
-        return lambda plan: plan.run(dy, dx)
+        source, target = (plans[0].shapes[name] for name in (plans[0].source, plans[0].target))
+        arrays = aligned_zeros(source), aligned_empty(target)
+        times = [[_seconds(plan, *arrays) for plan in plans] for _ in range(TRIALS + 1)]
+        return self._plan(ways[int(np.min(times[1:], axis=0).argmin())], self.problem)
 
-    def _dense_cycles(self) -> float:
-        g, unit = self.geometry, self.unit
-        winograd = winograd_tiles(g, unit, backward=True) if self.winograd and allowed() else ()
-        return min(cost for cost, _ in [*costed_tiles(lower_input_grad(g), unit), *winograd])
+    def _candidates(self) -> list[str]:
+        assert self.kept is not None
+        g = self.problem.geometry
+        kept = ["kept"] if self.kept.share < 1 else []
+        many = not self.problem.backward and self.count <= (1 - MANY_ZEROS) * g.filters * g.columns
+        return ["dense", *kept, *(["lowered", "direct"] if many else [])]
 
 
-def _seconds(run: Any, plan: Any) -> float:
+def _seconds(plan: ConvPlan, source: np.ndarray, target: np.ndarray) -> float:
     begin = time.perf_counter()
-    run(plan)
+    plan.run(source, target)
     return time.perf_counter() - begin

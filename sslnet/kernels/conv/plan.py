@@ -26,15 +26,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslnet.kernels.conv.choose import choose_forward, choose_input_grad, choose_weight_grad
-from sslnet.kernels.conv.depthwise import loop as depthwise
+from sslnet.kernels.conv.choose import choose
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address
 from sslnet.kernels.conv.pattern import SparsityPattern
-from sslnet.kernels.conv.sparse.grads import KeptInputGrad, KeptWeightGrad
-from sslnet.kernels.conv.sparse.structured_filters import FilterForward, choose_blocks, takes
-from sslnet.kernels.conv.sparse.structured_pixels import PixelForward, choose_panels
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.conv.sparse.unstructured import DirectForward, LoweredForward
 from sslnet.kernels.runtime.plan import KernelPlan
 from sslnet.kernels.simd.vector import VectorUnit, vector_unit
@@ -43,6 +40,7 @@ __all__ = [
     "ConvGeometry",
     "ConvPlan",
     "WeightGradPlan",
+    "plan_convolution",
     "plan_forward",
     "plan_input_grad",
     "plan_unstructured",
@@ -101,6 +99,12 @@ class WeightGradPlan(KernelPlan):
         self.engine.run(x, dy, dw, db, accumulate)
 
 
+def plan_convolution(*problems: ConvProblem) -> ConvPlan:
+    """The cheapest way to solve one of the problems: the forward pass of a geometry, or the gradient of its input."""
+    choice = choose(*problems)
+    return ConvPlan(choice.problem.geometry, choice.loop(), backward=choice.problem.backward)
+
+
 def plan_forward(
     geometry: ConvGeometry,
     *,
@@ -109,28 +113,12 @@ def plan_forward(
     unit: VectorUnit | None = None,
     winograd: bool = True,
 ) -> ConvPlan:
-    """The forward pass of a convolution.
+    """The forward pass of a convolution; relu, kept, winograd as in ConvProblem.
 
-    relu       fused: negative outputs become 0
-    kept       the filters and columns of the weight matrix that are used, the others count as zero
-    unit       the vector unit to use when it is not to be the machine's best
-    winograd   False: sums of products as they stand, whose rounding errors are some ten times smaller
+    unit   the vector unit to use when it is not to be the machine's best
     """
     unit = unit or vector_unit()
-    if kept is not None:
-        return ConvPlan(geometry, _kept_forward(geometry, kept, unit, relu))
-    if depthwise.takes_forward(geometry):
-        return ConvPlan(geometry, depthwise.forward_engine(geometry, unit, relu=relu))
-    return ConvPlan(geometry, choose_forward(geometry, unit, relu, winograd))
-
-
-def _kept_forward(geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, relu: bool) -> PackedLoop:
-    kept.check(geometry)
-    if takes(geometry):
-        blocks = choose_blocks(geometry, kept, unit)
-        if blocks.cycles <= choose_panels(geometry, kept, unit)[2]:
-            return FilterForward(geometry, kept, unit, relu=relu, blocks=blocks)
-    return PixelForward(geometry, kept, unit, relu=relu)
+    return plan_convolution(ConvProblem(Direction.FORWARD, geometry, unit, kept, relu, winograd))
 
 
 def plan_input_grad(
@@ -142,17 +130,9 @@ def plan_input_grad(
     winograd: bool = True,
     lasting: bool = True,
 ) -> ConvPlan:
-    """The gradient of a convolution with respect to its input; relu, kept, unit, winograd as in plan_forward.
-
-    lasting   False: what is packed is good only until another plan packs; many weights then take their memory once
-    """
+    """The gradient of a convolution with respect to its input; unit as in plan_forward, the others as in ConvProblem."""
     unit = unit or vector_unit()
-    if kept is not None:
-        kept.check(geometry)
-        return ConvPlan(geometry, KeptInputGrad(geometry, kept, unit), backward=True)
-    if depthwise.takes_input_grad(geometry):
-        return ConvPlan(geometry, depthwise.input_grad_engine(geometry, unit, relu=relu), backward=True)
-    return ConvPlan(geometry, choose_input_grad(geometry, unit, winograd, relu=relu, lasting=lasting), backward=True)
+    return plan_convolution(ConvProblem(Direction.INPUT_GRAD, geometry, unit, kept, relu, winograd, lasting))
 
 
 def plan_weight_grad(
@@ -164,12 +144,8 @@ def plan_weight_grad(
 ) -> WeightGradPlan:
     """The gradient of a convolution with respect to its weights and bias; kept, unit, winograd as in plan_forward."""
     unit = unit or vector_unit()
-    if kept is not None:
-        kept.check(geometry)
-        return WeightGradPlan(geometry, KeptWeightGrad(geometry, kept, unit))
-    if depthwise.takes_weight_grad(geometry, unit):
-        return WeightGradPlan(geometry, depthwise.DepthwiseWeightGrad(geometry, unit))
-    return WeightGradPlan(geometry, choose_weight_grad(geometry, unit, winograd))
+    problem = ConvProblem(Direction.WEIGHT_GRAD, geometry, unit, kept, winograd=winograd)
+    return WeightGradPlan(geometry, choose(problem).loop())
 
 
 def plan_unstructured(

@@ -6,6 +6,8 @@ to the pixels. The weights': products of dy and the lowered pixels, summed over 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numba import njit
 
@@ -18,8 +20,8 @@ from sslnet.kernels.conv.sparse.microkernels import dot_tile
 from sslnet.kernels.conv.sparse.packing import GROUP, pack_kept
 from sslnet.kernels.conv.sparse.structured_pixels import (
     CHUNK_BYTES,
+    PanelTile,
     Taps,
-    choose_tile,
     is_same,
     lower,
     rows_chunks,
@@ -33,34 +35,46 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 PART = np.dtype([*GROUP.descr, ("channel", np.int64), ("channels", np.int64)])
-ADD = 20, 10
-"""Cycles to add a row of the lowered matrix back to the pixels: for a chunk, and for each of its vectors."""
 MOST_VECTORS = 64
 """Vectors of pixels that a product is summed over at once, when images are small: adding up their lanes is then little."""
+
+
+def channel_parts(g: ConvGeometry) -> int:
+    """How many parts the channels of a group are cut into: with fewer images than threads, these share out the channels."""
+    return 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
+
+
+def columns_of_parts(g: ConvGeometry, kept: SparsityPattern) -> list[np.ndarray]:
+    """The kept columns of each part of the channels, all groups."""
+    parts, taps = channel_parts(g), g.kernel_h * g.kernel_w
+    bounds = [g.group_channels * part // parts * taps for part in range(parts + 1)]
+    return [own[(own >= a) & (own < b)] for own in kept.columns for a, b in pairwise(bounds)]
+
+
+def lowered_chunks(unit: VectorUnit, g: ConvGeometry, most: int) -> np.ndarray:
+    """The output pixels in chunks of rows whose lowered gradients, of at most so many columns, stay in the cache."""
+    return rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
 
 
 class KeptInputGrad(PackedLoop):
     """dx = the adjoint of the convolution over the kept weights, applied to dy; without a bias."""
 
-    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: PanelTile) -> None:
         g = self.geometry = geometry
-        # With fewer images than threads, these share out the channels.
-        parts = 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
-        taps_of_channel = g.kernel_h * g.kernel_w
+        self.tile = tile
+        parts = channel_parts(g)
         table = np.zeros(g.groups * parts, PART)
-        columns, rows, pieces = [], [], []
-        for p in range(g.groups * parts):
+        columns, rows = [], []
+        pieces = columns_of_parts(g, kept)
+        for p, own in enumerate(pieces):
             group, part = divmod(p, parts)
             first, last = (g.group_channels * q // parts for q in (part, part + 1))
-            own, filters = kept.columns[group], kept.filters[group]
-            pieces.append(own[(own >= first * taps_of_channel) & (own < last * taps_of_channel)])
+            filters = kept.filters[group]
             table[p]["channel"], table[p]["channels"] = group * g.group_channels + first, last - first
-            table[p]["filters"], table[p]["taps"] = len(pieces[-1]), len(filters)
+            table[p]["filters"], table[p]["taps"] = len(own), len(filters)
             rows.append(filters + group * g.group_filters)
-        products = [(len(c), len(f)) for c, f in zip(pieces, rows)]
         most = max(len(c) for c in pieces)
-        self.chunks = rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
-        self.tile, _, self.cycles = choose_tile(unit, products, lambda tile: self.chunks, ADD)
+        self.chunks = lowered_chunks(unit, g, most)
         filter_ = tap = column = weight = 0
         for one, own in zip(table, pieces, strict=True):
             padded = -(-len(own) // self.tile.filters) * self.tile.filters
@@ -111,12 +125,15 @@ class KeptInputGrad(PackedLoop):
 
 
 class KeptWeightGrad(WeightGradLoop):
-    """dw of the kept weights, db of all filters; dw of the others stays, or becomes 0 if not accumulate."""
+    """dw of the kept weights, db of all filters; dw of the others stays, or becomes 0 if not accumulate.
 
-    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
+    tile   filters and taps whose sums are in registers
+    """
+
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: tuple[int, int]) -> None:
         g = self.geometry = geometry
         self.kept = kept
-        nf, nt = self.tile = (4, 6) if unit.registers >= 32 else (3, 3)
+        nf, nt = tile
         most = max(len(f) + len(c) for f, c in zip(kept.filters, kept.columns)) + nf + nt
         pixels = 2 * CHUNK_BYTES // (4 * most)
         if is_same(g):

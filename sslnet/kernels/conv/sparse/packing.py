@@ -30,9 +30,6 @@ class KeptForward(PackedLoop):
     columns   a group: its kept columns, in the order of the taps
     """
 
-    cycles: float
-    """Estimated, for an image."""
-
     def __init__(
         self,
         geometry: ConvGeometry,

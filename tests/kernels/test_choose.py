@@ -1,0 +1,114 @@
+"""The heuristic: estimates are numbers that can be compared, the least one is chosen, and depthwise and kept loops compete."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sslnet.errors import ShapeError
+from sslnet.kernels.conv.choose import CANDIDATES, choose, estimates
+from sslnet.kernels.conv.cost import COSTS
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.pattern import SparsityPattern, keep_all
+from sslnet.kernels.conv.problem import ConvProblem, Direction
+from sslnet.kernels.runtime.threads import set_num_threads
+from sslnet.kernels.simd.vector import GENERIC, UNITS
+
+from .conv_oracle import ALL_UNITS
+from .test_conv import geometries
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    set_num_threads(2)
+    yield
+    set_num_threads(None)
+
+
+def some_of(g, share, seed=0):
+    """A pattern of about so large a part of the filters and columns, one of each at least."""
+    rng = np.random.default_rng(seed)
+
+    def kept(count):
+        return np.sort(rng.permutation(count)[: max(1, round(count * share))])
+
+    filters, columns = (tuple(kept(n) for _ in range(g.groups)) for n in (g.group_filters, g.columns))
+    return SparsityPattern(filters, columns, (g.groups, g.group_filters, g.columns))
+
+
+def kinds(*problems):
+    return {type(choice.candidate).__name__ for choice in estimates(*problems)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(geometries(), st.sampled_from(ALL_UNITS), st.sampled_from(Direction), st.sampled_from([None, 0.1, 0.5, 1.0]))
+def test_every_estimate_is_positive_and_finite_and_the_least_is_chosen(g, unit, direction, share):
+    kept = None if share is None else some_of(g, share)
+    problem = ConvProblem(direction, g, unit, kept)
+    found = [*estimates(problem)]
+    assert all(math.isfinite(choice.cycles) and choice.cycles > 0 for choice in found)
+    chosen = choose(problem)
+    assert chosen.cycles == min(choice.cycles for choice in found)
+    assert chosen.problem is problem
+
+
+def test_every_candidate_is_chosen_from_somewhere():
+    plain = ConvGeometry(8, 64, 28, 28, 64, 3, 3, pad_h=1, pad_w=1)
+    depthwise = ConvGeometry(8, 64, 28, 28, 64, 3, 3, pad_h=1, pad_w=1, groups=64)
+    found = set()
+    for g in (plain, depthwise):
+        for kept in (None, keep_all(g)):
+            found |= kinds(*(ConvProblem(direction, g, kept=kept) for direction in Direction))
+    assert found == {kind.__name__ for kind in CANDIDATES}
+
+
+def test_loop_nests_that_do_not_suit_are_not_estimated():
+    strided = ConvGeometry(8, 64, 28, 28, 64, 3, 3, 2, 2)
+    assert kinds(ConvProblem(Direction.FORWARD, strided)) == {"FilterCandidate", "PixelCandidate"}
+    plain = ConvGeometry(8, 64, 28, 28, 64, 3, 3)
+    assert kinds(ConvProblem(Direction.FORWARD, plain, winograd=False)) == {"FilterCandidate", "PixelCandidate"}
+    kept = kinds(ConvProblem(Direction.FORWARD, plain, kept=keep_all(plain)))
+    assert kept == {"KeptFilterCandidate", "KeptPixelCandidate"}
+
+
+@pytest.mark.parametrize("direction", [Direction.FORWARD, Direction.INPUT_GRAD])
+def test_of_two_problems_the_cheaper_one_is_solved(direction):
+    """All weights, or those of a pattern: the pattern when it is small."""
+    g = ConvGeometry(1, 96, 13, 13, 96, 3, 3, pad_h=1, pad_w=1)
+    dense = ConvProblem(direction, g)
+    for share, worth in ((0.2, True), (1.0, False)):
+        kept = ConvProblem(direction, g, kept=some_of(g, share))
+        assert choose(kept, dense).problem is (kept if worth else dense)
+        assert choose(kept, dense).cycles == min(choose(kept).cycles, choose(dense).cycles)
+
+
+def test_a_depthwise_geometry_goes_to_the_depthwise_loops_because_they_are_cheaper():
+    for size, stride in ((112, 1), (56, 2), (14, 1), (7, 1)):
+        g = ConvGeometry(8, 64, size, size, 64, 3, 3, stride, stride, 1, 1, 1, 1, 64)
+        for unit in ALL_UNITS:
+            for direction in Direction:
+                problem = ConvProblem(direction, g, unit)
+                others = [c.cycles for c in estimates(problem) if "Depthwise" not in type(c.candidate).__name__]
+                assert choose(problem).cycles < min(others)
+
+
+def test_the_table_has_a_row_for_each_unit_and_no_cost_that_is_not_positive():
+    assert set(COSTS) == {*UNITS.values(), GENERIC}
+    for costs in COSTS.values():
+        assert all(getattr(costs, field.name) > 0 for field in fields(costs))
+
+
+def test_a_pattern_of_other_weights_is_an_error():
+    g, other = ConvGeometry(1, 4, 5, 5, 6, 3, 3), ConvGeometry(1, 4, 5, 5, 6, 2, 2)
+    with pytest.raises(ShapeError, match="the pattern is of weights"):
+        ConvProblem(Direction.FORWARD, g, kept=keep_all(other))
+
+
+GOLDEN = {
+    # batch, channels, height = width, filters, kernel, stride, pad, groups: forward, input gradient, weight gradient.
+}
