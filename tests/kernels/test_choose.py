@@ -109,6 +109,100 @@ def test_a_pattern_of_other_weights_is_an_error():
         ConvProblem(Direction.FORWARD, g, kept=keep_all(other))
 
 
+# Layers of the models: batch, channels, height = width, filters, kernel, stride, pad, groups; what they get with two threads
+# on AVX2 and on AVX-512, for the three directions.
 GOLDEN = {
-    # batch, channels, height = width, filters, kernel, stride, pad, groups: forward, input gradient, weight gradient.
+    (64, 1, 28, 20, 5, 1, 0, 1): (
+        ("pixels 4x3", "pixels 1x7", "pixels 2x5"),
+        ("pixels 4x6", "pixels 1x8", "pixels 4x5"),
+    ),
+    (64, 20, 12, 50, 5, 1, 0, 1): (
+        ("winograd 4x4 1x14", "winograd 4x4 3x4", "winograd 4x4 3x4"),
+        ("winograd 4x4 2x14", "winograd 4x4 2x14", "winograd 4x4 4x4"),
+    ),
+    (100, 3, 32, 32, 5, 1, 2, 1): (
+        ("pixels 4x3", "pixels 3x3", "filters 2x1"),
+        ("filters 1x1x16", "pixels 3x4", "filters 1x3"),
+    ),
+    (100, 32, 16, 32, 5, 1, 2, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 2x4"),
+        ("winograd 4x4 2x14", "winograd 4x4 2x14", "winograd 4x4 2x8"),
+    ),
+    (100, 32, 8, 64, 5, 1, 2, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 3x4"),
+        ("winograd 4x4 4x6", "winograd 4x4 2x14", "winograd 4x4 2x8"),
+    ),
+    (128, 16, 32, 16, 3, 1, 1, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 2x4"),
+        ("winograd 4x4 1x30", "winograd 4x4 1x30", "winograd 4x4 1x16"),
+    ),
+    (128, 32, 16, 32, 3, 1, 1, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 2x4"),
+        ("winograd 4x4 2x14", "winograd 4x4 2x14", "winograd 4x4 2x8"),
+    ),
+    (128, 64, 8, 64, 3, 1, 1, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 3x4"),
+        ("winograd 4x4 4x6", "winograd 4x4 4x6", "winograd 4x4 2x8"),
+    ),
+    (128, 16, 32, 32, 3, 2, 1, 1): (
+        ("filters 1x1x8", "pixels 4x3", "filters 2x2"),
+        ("filters 1x1x16", "filters 1x1x16", "filters 2x4"),
+    ),
+    (16, 3, 227, 96, 11, 4, 0, 1): (
+        ("filters 3x1x4", "pixels 3x3", "filters 1x1"),
+        ("filters 2x1x14", "pixels 3x4", "filters 2x1"),
+    ),
+    (16, 96, 27, 256, 5, 1, 2, 2): (
+        ("winograd 4x4 2x6", "winograd 4x4 3x4", "winograd 4x4 3x4"),
+        ("winograd 4x4 2x14", "winograd 4x4 1x30", "winograd 4x4 2x8"),
+    ),
+    (16, 256, 13, 384, 3, 1, 1, 1): (
+        ("winograd 4x4 3x4", "winograd 4x4 2x6", "winograd 4x4 3x4"),
+        ("winograd 4x4 4x6", "winograd 4x4 4x6", "winograd 4x4 3x8"),
+    ),
+    (16, 384, 13, 384, 3, 1, 1, 2): (
+        ("winograd 4x4 3x4", "winograd 4x4 3x4", "winograd 4x4 3x4"),
+        ("winograd 4x4 4x6", "winograd 4x4 4x6", "winograd 4x4 3x8"),
+    ),
+    (16, 384, 13, 256, 3, 1, 1, 2): (
+        ("winograd 4x4 2x6", "winograd 4x4 3x4", "winograd 4x4 3x4"),
+        ("winograd 4x4 4x6", "winograd 4x4 4x6", "winograd 4x4 2x8"),
+    ),
+    (8, 64, 56, 64, 3, 1, 1, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 3x4"),
+        ("winograd 4x4 2x14", "winograd 4x4 2x14", "winograd 4x4 2x8"),
+    ),
+    (64, 1, 8, 16, 3, 1, 1, 1): (
+        ("pixels 6x2", "pixels 1x4", "filters 1x3"),
+        ("filters 1x1x8", "pixels 1x8", "filters 1x3"),
+    ),
+    (64, 16, 8, 64, 5, 1, 2, 1): (
+        ("winograd 4x4 2x6", "winograd 4x4 2x6", "winograd 4x4 3x4"),
+        ("winograd 4x4 2x14", "winograd 4x4 1x30", "winograd 4x4 2x8"),
+    ),
+    (8, 192, 28, 64, 1, 1, 0, 1): (
+        ("filters 3x1x4", "filters 3x1x4", "filters 2x6"),
+        ("filters 2x1x14", "filters 2x1x14", "filters 4x6"),
+    ),
+    (8, 64, 56, 64, 3, 1, 1, 64): (
+        ("depthwise 5", "depthwise 5", "depthwise 4"),
+        ("depthwise 8", "depthwise 8", "depthwise 4"),
+    ),
+    (8, 64, 112, 64, 3, 2, 1, 64): (
+        ("depthwise 5", "depthwise 2", "depthwise 4"),
+        ("depthwise 8", "depthwise 8", "depthwise 4"),
+    ),
+    (8, 64, 56, 128, 1, 1, 0, 1): (
+        ("pixels 4x3", "pixels 4x3", "filters 2x6"),
+        ("filters 2x1x14", "filters 2x1x14", "filters 2x13"),
+    ),
 }
+
+
+@pytest.mark.parametrize("numbers", GOLDEN)
+def test_layers_of_the_models_get_what_was_decided(numbers):
+    """Another choice is other rounding and another speed: it is made by hand, after ``tools/bench convs``."""
+    batch, channels, size, filters, kernel, stride, pad, groups = numbers
+    g = ConvGeometry(batch, channels, size, size, filters, kernel, kernel, stride, stride, pad, pad, 1, 1, groups)
+    for name, expected in zip(("avx2", "avx512f"), GOLDEN[numbers]):
+        assert tuple(choose(ConvProblem(d, g, UNITS[name])).tile.name for d in Direction) == expected

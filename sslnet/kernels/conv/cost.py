@@ -32,6 +32,8 @@ class UnitCosts:
     """To enter and leave a micro-kernel. Fitted."""
     sum_out: float = 2
     """To store a vector of sums, and to load it again where it is brought out from a buffer. Counted."""
+    sum_stored: float = 1
+    """To store a vector of sums where it belongs. Counted."""
     transposed_row: float = 3
     """To bring a vector of sums out through a square transpose. Fitted."""
 

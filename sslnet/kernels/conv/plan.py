@@ -40,7 +40,6 @@ __all__ = [
     "ConvGeometry",
     "ConvPlan",
     "WeightGradPlan",
-    "plan_convolution",
     "plan_forward",
     "plan_input_grad",
     "plan_unstructured",
@@ -52,9 +51,7 @@ class ConvPlan(KernelPlan):
     """The forward pass (source x, target y) or the gradient of the input (source dy, target dx), with a bias of the target
     and ReLU if planned with it. The gradient with a bias is the forward pass of a deconvolution."""
 
-    engine: PackedLoop
-
-    def __init__(self, geometry: ConvGeometry, engine: PackedLoop, *, backward: bool = False) -> None:
+    def __init__(self, geometry: ConvGeometry, engine: PackedLoop | None, *, backward: bool = False) -> None:
         g = self.geometry = geometry
         shapes = {"x": g.input_shape, "y": g.output_shape}
         if backward:
@@ -72,7 +69,7 @@ class ConvPlan(KernelPlan):
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
         """The pass with the weights last packed.  [overwrites the target]"""
         self.check(**{self.source: source, self.target: target})
-        self.engine.run_at(address(source), address(target))
+        self.run_at(address(source), address(target))
 
     def run_at(self, source: int, target: int) -> None:
         """``run`` of arrays that begin at these addresses, not checked again."""
@@ -99,12 +96,6 @@ class WeightGradPlan(KernelPlan):
         self.engine.run(x, dy, dw, db, accumulate)
 
 
-def plan_convolution(*problems: ConvProblem) -> ConvPlan:
-    """The cheapest way to solve one of the problems: the forward pass of a geometry, or the gradient of its input."""
-    choice = choose(*problems)
-    return ConvPlan(choice.problem.geometry, choice.loop(), backward=choice.problem.backward)
-
-
 def plan_forward(
     geometry: ConvGeometry,
     *,
@@ -117,8 +108,8 @@ def plan_forward(
 
     unit   the vector unit to use when it is not to be the machine's best
     """
-    unit = unit or vector_unit()
-    return plan_convolution(ConvProblem(Direction.FORWARD, geometry, unit, kept, relu, winograd))
+    problem = ConvProblem(Direction.FORWARD, geometry, unit or vector_unit(), kept, relu, winograd)
+    return ConvPlan(geometry, choose(problem).loop())
 
 
 def plan_input_grad(
@@ -131,8 +122,8 @@ def plan_input_grad(
     lasting: bool = True,
 ) -> ConvPlan:
     """The gradient of a convolution with respect to its input; unit as in plan_forward, the others as in ConvProblem."""
-    unit = unit or vector_unit()
-    return plan_convolution(ConvProblem(Direction.INPUT_GRAD, geometry, unit, kept, relu, winograd, lasting))
+    problem = ConvProblem(Direction.INPUT_GRAD, geometry, unit or vector_unit(), kept, relu, winograd, lasting)
+    return ConvPlan(geometry, choose(problem).loop(), backward=True)
 
 
 def plan_weight_grad(
@@ -143,8 +134,7 @@ def plan_weight_grad(
     winograd: bool = True,
 ) -> WeightGradPlan:
     """The gradient of a convolution with respect to its weights and bias; kept, unit, winograd as in plan_forward."""
-    unit = unit or vector_unit()
-    problem = ConvProblem(Direction.WEIGHT_GRAD, geometry, unit, kept, winograd=winograd)
+    problem = ConvProblem(Direction.WEIGHT_GRAD, geometry, unit or vector_unit(), kept, winograd=winograd)
     return WeightGradPlan(geometry, choose(problem).loop())
 
 

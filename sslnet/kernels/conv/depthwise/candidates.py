@@ -76,9 +76,9 @@ class DepthwiseCandidate(StencilCandidate):
             met = shape.meetings(tile.rows, max(tile.reading.folds, 1), phase)
             products, loads = sum(map(len, met.values())), len(met) * costs.unaligned_load
             step = costs.step(shape.sources * products, shape.sources * loads)
-            plane += bands * vectors * (step + costs.sum_out * tile.rows * shape.steps[1])
+            plane += bands * vectors * (step + costs.sum_stored * tile.rows * shape.steps[1])
         filters = 1 if self.problem.backward else g.group_filters
-        return g.channels * (shape.sources * self._filled(tile) + filters * (costs.call + plane))
+        return g.channels * (shape.sources * self._filled(tile) + filters * (costs.call / tile.planes + plane))
 
     def loop(self, tile: DepthwiseLayout) -> PackedLoop:
         g, p = self.geometry, self.problem
@@ -107,7 +107,8 @@ class DepthwiseGradCandidate(StencilCandidate):
         products = sum(map(len, met.values())) + tile.rows
         step = costs.step(products, (len(met) + tile.rows) * costs.unaligned_load)
         sums = (costs.grad_sum + costs.lanes_sum / g.batch) * (g.columns + 1)
-        return g.channels * (self._filled(tile) + g.group_filters * (costs.call + bands * vectors * step + sums))
+        enter = costs.call / tile.planes
+        return g.channels * (self._filled(tile) + g.group_filters * (enter + bands * vectors * step + sums))
 
     def loop(self, tile: DepthwiseLayout) -> WeightGradLoop:
         return DepthwiseWeightGrad(self.geometry, tile, self.unit)
