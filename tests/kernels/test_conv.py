@@ -9,7 +9,7 @@ from sslnet.errors import ShapeError
 from sslnet.kernels.conv import packing as conv_engine
 from sslnet.kernels.conv import weight_grad_filters as conv_weight_grad
 from sslnet.kernels.conv.choose import estimates
-from sslnet.kernels.conv.filters_loop import FilterEngine, FilterTile
+from sslnet.kernels.conv.filters_loop import FilterLoop, FilterTile
 from sslnet.kernels.conv.im2col import output_extent
 from sslnet.kernels.conv.plan import (
     ConvGeometry,
@@ -51,7 +51,7 @@ def check_forward(g, seed=0, unit=None):
     expected = naive_forward(g, x, weights, bias)
     for relu in (False, True):
         plan = plan_forward(g, relu=relu, unit=unit)
-        within = precision(plan.engine)
+        within = precision(plan.loop)
         y, whole = guarded(g.output_shape)
         plan.pack(weights, bias)
         plan.run(x, y)
@@ -70,15 +70,15 @@ def check_gradients(g, seed=0, unit=None):
     plan = plan_input_grad(g, unit=unit)
     plan.pack(weights)
     plan.run(dy, dx)
-    assert_close(dx, expected_dx, precision(plan.engine))
+    assert_close(dx, expected_dx, precision(plan.loop))
     dw, dw_whole = guarded(g.weight_shape, 1)
     db, db_whole = guarded((g.filters,), 2)
     grads = plan_weight_grad(g, unit=unit)
     grads.run(x, dy, dw, db)
-    assert_close(dw, expected_dw + 1, precision(grads.engine))
+    assert_close(dw, expected_dw + 1, precision(grads.loop))
     assert_close(db, expected_db + 2)
     grads.run(x, dy, dw, db, accumulate=False)
-    assert_close(dw, expected_dw, precision(grads.engine))
+    assert_close(dw, expected_dw, precision(grads.loop))
     assert_close(db, expected_db)
     assert_guards_untouched(dx_whole, dw_whole, db_whole)
 
@@ -122,7 +122,7 @@ def test_every_tile_equals_naive_loops(geometry, seed, data):
     problem = ConvProblem(Direction.FORWARD, geometry, unit, winograd=False)
     choice = data.draw(st.sampled_from([*estimates(problem)]))
     if isinstance(choice.tile, FilterTile):
-        loop = FilterEngine(problem.lowering, unit, choice.tile, tap_block=data.draw(st.integers(1, 20)))
+        loop = FilterLoop(problem.lowering, unit, choice.tile, tap_block=data.draw(st.integers(1, 20)))
     else:
         loop = choice.loop()
     plan = ConvPlan(geometry, loop)
@@ -190,7 +190,7 @@ def test_kernel_row_too_long_for_any_tile_still_has_a_gradient():
 def test_rows_and_images_beyond_a_chunk_are_all_computed():
     """An image larger than what is kept in the cache is done in pieces."""
     g = ConvGeometry(2, 40, 70, 70, 4, 3, 3, pad_h=1, pad_w=1)
-    assert plan_forward(g).engine.window.chunk < g.out_h
+    assert plan_forward(g).loop.window.chunk < g.out_h
     check_forward(g)
     check_gradients(g)
 

@@ -45,9 +45,9 @@ def test_a_plan_stays_while_zeros_hardly_change():
     _, weights, _, _ = operands(G, 1, 0.5, 0.6)
     forward = AdaptivePlan(ConvProblem(Direction.FORWARD, G), "kept")
     forward.pack(weights, None)
-    loop = forward.engine
+    loop = forward.loop
     weights[np.nonzero(weights)[0][0]] *= 2
     forward.pack(weights, None)
-    assert forward.engine is loop
+    assert forward.loop is loop
     forward.pack(operands(G, 1, 0.9, 0.9)[1], None)
-    assert forward.engine is not loop
+    assert forward.loop is not loop

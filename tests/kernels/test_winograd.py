@@ -153,7 +153,7 @@ def test_plans_that_do_not_last_share_the_memory_of_their_weights():
         plan.run(dy, dx)
         assert_close(dx, naive_gradients(g, x, weights, dy)[0], WITHIN)
     plans[0].pack(operands(geometries[0])[1])
-    assert np.shares_memory(plans[0].engine.weights, plans[1].engine.weights)
+    assert np.shares_memory(plans[0].loop.weights, plans[1].loop.weights)
 
 
 def test_zero_filters_and_zero_channels_stay_exactly_zero():

@@ -29,11 +29,11 @@ from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.pattern import SparsityPattern, find_kept, hardly_zero, keep_all
 from sslnet.kernels.conv.plan import ConvPlan
 from sslnet.kernels.conv.problem import ConvProblem
-from sslnet.kernels.conv.sparse.unstructured import DirectForward, LoweredForward
+from sslnet.kernels.conv.sparse.unstructured import DirectLoop, LoweredLoop
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros
 from sslnet.kernels.runtime.threads import deterministic
 
-UNSTRUCTURED = {"lowered": LoweredForward, "direct": DirectForward}
+UNSTRUCTURED = {"lowered": LoweredLoop, "direct": DirectLoop}
 WAYS = ("dense", "kept", *UNSTRUCTURED, "estimate", "measure")
 SHRUNK = 0.9
 """A plan is made anew when no more than this part of what it takes is left."""
@@ -63,7 +63,7 @@ class AdaptivePlan(ConvPlan):
 
     @property
     def kernel(self) -> str:
-        return "conv" if self.engine is None else super().kernel
+        return "conv" if self.loop is None else super().kernel
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
         """Packs weights and bias as every plan does, after a look at their zeros."""
@@ -73,15 +73,15 @@ class AdaptivePlan(ConvPlan):
     def _look_at(self, weights: np.ndarray) -> None:
         """Chooses a loop nest unless there is one that does for these weights."""
         fixed = self.way == "dense" or self.way in UNSTRUCTURED
-        if self.engine is not None and fixed:
+        if self.loop is not None and fixed:
             return
         kept = None if fixed else self._pattern(weights)
         count = int(np.count_nonzero(weights)) if self.way == "measure" else 0
-        if self.engine is not None and self._still_fits(kept, count):
+        if self.loop is not None and self._still_fits(kept, count):
             return
-        self.engine = None  # its memory is given back before the next one asks for more
+        self.loop = None  # its memory is given back before the next one asks for more
         self.kept, self.count = kept, count
-        self.engine = self._loop(self._fastest(weights) if self.way == "measure" else self.way, self.problem)
+        self.loop = self._loop(self._fastest(weights) if self.way == "measure" else self.way, self.problem)
 
     def _pattern(self, weights: np.ndarray) -> SparsityPattern:
         g = self.problem.geometry

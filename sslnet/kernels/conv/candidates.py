@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from sslnet.kernels.conv.cost import UnitCosts
-from sslnet.kernels.conv.filters_loop import FilterEngine, FilterTile, line_limits, runs_exactly
+from sslnet.kernels.conv.filters_loop import FilterLoop, FilterTile, line_limits, runs_exactly
 from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import line_pixels, meetings_of
 from sslnet.kernels.conv.packing import SourceWindow, window_for
-from sslnet.kernels.conv.pixels_loop import PixelEngine, PixelTile
+from sslnet.kernels.conv.pixels_loop import PixelLoop, PixelTile
 from sslnet.kernels.conv.problem import Direction, LoopCandidate
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.simd.vector import VectorUnit
@@ -98,7 +98,7 @@ class FilterCandidate(LoopCandidate[FilterTile]):
         tap_block = WEIGHT_BLOCK_BYTES // (tile.vectors * self.unit.bytes)
         if taps <= 2 * tap_block:
             tap_block = 0
-        return FilterEngine(low, self.unit, tile, relu=self.problem.relu, tap_block=tap_block)
+        return FilterLoop(low, self.unit, tile, relu=self.problem.relu, tap_block=tap_block)
 
 
 class PixelCandidate(LoopCandidate[PixelTile]):
@@ -135,7 +135,7 @@ class PixelCandidate(LoopCandidate[PixelTile]):
         return fill_cycles(self.costs, unit, window) + combine_cycles(self.costs, low)
 
     def loop(self, tile: PixelTile) -> PackedLoop:
-        return PixelEngine(self.problem.lowering, self.unit, tile, relu=self.problem.relu)
+        return PixelLoop(self.problem.lowering, self.unit, tile, relu=self.problem.relu)
 
 
 def sums_of(unit: VectorUnit, count: int) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""The engine with vectors over filters: any stride, and rows in the padding cost nothing.
+"""The loop nest (macro-kernel) with vectors over filters: any stride, and rows in the padding cost nothing.
 
-Sums of a tile leave through a transpose to NCHW. Taps are blocked (``tap_block``) so that a block of weights stays in
+Sums of a tile leave through a transpose to NCHW. Taps are blocked (``tap_block``: KC blocking) so that a block of weights stays in
 the first-level cache while it meets all pixels of the chunk; in between the sums wait in a buffer.
 """
 
@@ -35,7 +35,7 @@ class FilterTile:
         return f"filters {self.vectors}x{self.rows}x{self.pixels}"
 
 
-class FilterEngine(PackedLoop):
+class FilterLoop(PackedLoop):
     """One lowered convolution."""
 
     def __init__(

@@ -53,7 +53,7 @@ class WeightGradLoop(ABC):
         """The gradients of the whole batch.  [accumulates into dw and db; overwrites them if not accumulate]"""
 
 
-class SummedWeightGrad(WeightGradLoop):
+class SummedGradLoop(WeightGradLoop):
     """Threads sum into buffers of their own, which are added to the gradients in the order of the threads.
 
     multiply_adds   of one run over the batch

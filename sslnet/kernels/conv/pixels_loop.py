@@ -1,4 +1,4 @@
-"""The engine with vectors over output pixels: few filters (depthwise too), or rows that fill whole vectors.
+"""The loop nest (macro-kernel) with vectors over output pixels: few filters, or rows that fill whole vectors.
 
 A strided source is split by phase while it is copied, so that the pixels of a vector always lie side by side.
 """
@@ -31,7 +31,7 @@ class PixelTile:
         return f"pixels {self.filters}x{self.vectors}"
 
 
-class PixelEngine(PackedLoop):
+class PixelLoop(PackedLoop):
     """One lowered convolution."""
 
     def __init__(self, lowering: TapGeometry, unit: VectorUnit, tile: PixelTile, *, relu: bool = False) -> None:

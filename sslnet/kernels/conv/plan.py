@@ -32,7 +32,7 @@ from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.problem import ConvProblem, Direction
-from sslnet.kernels.conv.sparse.unstructured import DirectForward, LoweredForward
+from sslnet.kernels.conv.sparse.unstructured import DirectLoop, LoweredLoop
 from sslnet.kernels.runtime.plan import KernelPlan
 from sslnet.kernels.simd.vector import VectorUnit, vector_unit
 
@@ -51,20 +51,20 @@ class ConvPlan(KernelPlan):
     """The forward pass (source x, target y) or the gradient of the input (source dy, target dx), with a bias of the target
     and ReLU if planned with it. The gradient with a bias is the forward pass of a deconvolution."""
 
-    def __init__(self, geometry: ConvGeometry, engine: PackedLoop | None, *, backward: bool = False) -> None:
+    def __init__(self, geometry: ConvGeometry, loop: PackedLoop | None, *, backward: bool = False) -> None:
         g = self.geometry = geometry
         shapes = {"x": g.input_shape, "y": g.output_shape}
         if backward:
             shapes = {"dy": g.output_shape, "dx": g.input_shape}
         self.source, self.target = shapes
         maps = shapes[self.target][1]
-        super().__init__(engine, weights=g.weight_shape, bias=(maps,), **shapes)
+        super().__init__(loop, weights=g.weight_shape, bias=(maps,), **shapes)
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
         """Copies weights (filters, channels / groups, kernel_h, kernel_w) and the bias (maps of the target,) into the order
         in which the micro-kernel reads them."""
         self.check(weights=weights, bias=bias)
-        self.engine.pack(weights, bias)
+        self.loop.pack(weights, bias)
 
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
         """The pass with the weights last packed.  [overwrites the target]"""
@@ -73,17 +73,17 @@ class ConvPlan(KernelPlan):
 
     def run_at(self, source: int, target: int) -> None:
         """``run`` of arrays that begin at these addresses, not checked again."""
-        self.engine.run_at(source, target)
+        self.loop.run_at(source, target)
 
 
 class WeightGradPlan(KernelPlan):
     """The gradients of the weights and the bias."""
 
-    engine: WeightGradLoop
+    loop: WeightGradLoop
 
-    def __init__(self, geometry: ConvGeometry, engine: WeightGradLoop) -> None:
+    def __init__(self, geometry: ConvGeometry, loop: WeightGradLoop) -> None:
         g = self.geometry = geometry
-        super().__init__(engine, x=g.input_shape, dy=g.output_shape, dw=g.weight_shape, db=(g.filters,))
+        super().__init__(loop, x=g.input_shape, dy=g.output_shape, dw=g.weight_shape, db=(g.filters,))
 
     def run(
         self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
@@ -93,7 +93,7 @@ class WeightGradPlan(KernelPlan):
         Planned for a pattern: of dw the kept weights alone, the others stay, or become 0 if not accumulate.
         """
         self.check(x=x, dy=dy, dw=dw, db=db)
-        self.engine.run(x, dy, dw, db, accumulate)
+        self.loop.run(x, dy, dw, db, accumulate)
 
 
 def plan_forward(
@@ -145,5 +145,5 @@ def plan_unstructured(
 
     direct   reads the padded image in place of a lowered matrix
     """
-    engine = DirectForward if direct else LoweredForward
-    return ConvPlan(geometry, engine(geometry, unit or vector_unit(), relu=relu))
+    kind = DirectLoop if direct else LoweredLoop
+    return ConvPlan(geometry, kind(geometry, unit or vector_unit(), relu=relu))

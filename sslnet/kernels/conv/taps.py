@@ -1,4 +1,4 @@
-"""A convolution, or the gradient of its input, as sums over taps: the form both fast engines run.
+"""A convolution, or the gradient of its input, as sums over taps: the form in which the dense loop nests run it.
 
     out[f, r * step_h + a, s * step_w + b] = sum over taps t of pass (a, b) of
                                              weight[f, t] * source[channel_t, r * stride_h + row_t, s * stride_w + column_t]
@@ -52,7 +52,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class TapGeometry:
-    """Everything an engine needs to know; ``channels`` and ``filters`` are those of one group, in this direction."""
+    """Everything a loop nest needs to know; ``channels`` and ``filters`` are those of one group, in this direction."""
 
     batch: int
     groups: int

@@ -11,15 +11,15 @@ from sslnet.kernels.conv.candidates import fill_cycles, sums_of
 from sslnet.kernels.conv.loop_nest import WeightGradLoop
 from sslnet.kernels.conv.packing import window_for
 from sslnet.kernels.conv.problem import Direction, LoopCandidate
-from sslnet.kernels.conv.weight_grad_filters import POSITIONS, WeightGradEngine, WeightGradTile, is_exact, overhang
+from sslnet.kernels.conv.weight_grad_filters import POSITIONS, FilterGradLoop, FilterGradTile, is_exact, overhang
 from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, taps_inside
-from sslnet.kernels.conv.weight_grad_pixels import PixelGradEngine, PixelGradTile
+from sslnet.kernels.conv.weight_grad_pixels import PixelGradLoop, PixelGradTile
 
 NEAR_TAPS = 8
 """Taps of a tile whose distances fit into the integer registers."""
 
 
-class FilterGradCandidate(LoopCandidate[WeightGradTile]):
+class FilterGradCandidate(LoopCandidate[FilterGradTile]):
     """Filters of dy side by side in a vector, the pixels that the taps meet broadcast."""
 
     DIRECTIONS = (Direction.WEIGHT_GRAD,)
@@ -27,7 +27,7 @@ class FilterGradCandidate(LoopCandidate[WeightGradTile]):
     def suits(self) -> bool:
         return self.problem.kept is None
 
-    def tiles(self) -> Iterator[WeightGradTile]:
+    def tiles(self) -> Iterator[FilterGradTile]:
         """As many lines as registers allow for every number of vectors, of one kernel row or of all."""
         g = self.geometry
         for vectors, rows in sums_of(self.unit, g.group_filters):
@@ -36,9 +36,9 @@ class FilterGradCandidate(LoopCandidate[WeightGradTile]):
                 break
             for by_row in (False, True):
                 lines_in_all = g.group_channels * (1 if by_row else g.kernel_h)
-                yield WeightGradTile(vectors, -(-lines_in_all // -(-lines_in_all // most)), by_row)
+                yield FilterGradTile(vectors, -(-lines_in_all // -(-lines_in_all // most)), by_row)
 
-    def cycles(self, tile: WeightGradTile) -> float:
+    def cycles(self, tile: FilterGradTile) -> float:
         g, unit, costs = self.geometry, self.unit, self.costs
         vectors_in_all = -(-g.group_filters // unit.lanes)
         lines_in_all = g.group_channels * (1 if tile.by_row else g.kernel_h)
@@ -74,8 +74,8 @@ class FilterGradCandidate(LoopCandidate[WeightGradTile]):
         at = np.arange(g.out_h)[:, None] * g.stride_h - g.pad_h + np.arange(g.kernel_h) * g.dilation_h
         return int(((at >= 0) & (at < g.height)).sum())
 
-    def loop(self, tile: WeightGradTile) -> WeightGradLoop:
-        return WeightGradEngine(self.geometry, self.unit, tile)
+    def loop(self, tile: FilterGradTile) -> WeightGradLoop:
+        return FilterGradLoop(self.geometry, self.unit, tile)
 
 
 class PixelGradCandidate(LoopCandidate[PixelGradTile]):
@@ -111,4 +111,4 @@ class PixelGradCandidate(LoopCandidate[PixelGradTile]):
         return fill_cycles(self.costs, self.unit, window)
 
     def loop(self, tile: PixelGradTile) -> WeightGradLoop:
-        return PixelGradEngine(self.geometry, self.unit, tile)
+        return PixelGradLoop(self.geometry, self.unit, tile)

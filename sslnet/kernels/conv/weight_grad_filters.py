@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.loop_nest import SummedWeightGrad
+from sslnet.kernels.conv.loop_nest import SummedGradLoop
 from sslnet.kernels.conv.packing import (
     SMALL_PACK,
     FilterBlocking,
@@ -37,7 +37,7 @@ MOST_EDGES = 8
 
 
 @dataclass(frozen=True)
-class WeightGradTile:
+class FilterGradTile:
     """Sums in registers: ``vectors`` of filters by ``lines`` lines of all taps of a kernel row.
 
     by_row   the lines of a tile have one kernel row in common, so that output rows which it meets in the padding are left out
@@ -68,15 +68,15 @@ def overhang(g: ConvGeometry) -> Overhang | None:
     return over if edges < g.out_w and edges <= MOST_EDGES else None
 
 
-def is_exact(g: ConvGeometry, tile: WeightGradTile) -> bool:
+def is_exact(g: ConvGeometry, tile: FilterGradTile) -> bool:
     """Whether nothing is read in the padding."""
     return tile.by_row and overhang(g) is not None
 
 
-class WeightGradEngine(SummedWeightGrad):
+class FilterGradLoop(SummedGradLoop):
     """One geometry; nothing is packed ahead."""
 
-    def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: WeightGradTile) -> None:
+    def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: FilterGradTile) -> None:
         g = self.geometry = geometry
         self.tile = tile
         self.kernel = tile.name

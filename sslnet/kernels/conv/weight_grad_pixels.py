@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.loop_nest import SummedWeightGrad
+from sslnet.kernels.conv.loop_nest import SummedGradLoop
 from sslnet.kernels.conv.packing import address, record, window_for
 from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.conv.weight_grad_microkernels import pixel_grad_tile
@@ -34,7 +34,7 @@ class PixelGradTile:
         return f"pixels {self.filters}x{self.taps}"
 
 
-class PixelGradEngine(SummedWeightGrad):
+class PixelGradLoop(SummedGradLoop):
     """One geometry; nothing is packed ahead."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: PixelGradTile) -> None:

@@ -50,7 +50,7 @@ class KeptProduct(KernelPlan):
 
     @property
     def kernel(self) -> str:
-        return f"kept {self.engine.kernel}" if self.engine is not None else "kept nothing"
+        return f"kept {self.loop.kernel}" if self.loop is not None else "kept nothing"
 
     def run(self, x: np.ndarray, y: np.ndarray, *, relu: bool = False) -> None:
         """The product; negative outputs become 0 if relu.  [overwrites y]"""
@@ -69,8 +69,8 @@ class KeptProduct(KernelPlan):
         y[:, self.rows] = found
 
     def _multiply(self, x: np.ndarray, y: np.ndarray, relu: bool) -> None:
-        if self.engine is not None:
-            self.engine.run(x, self.weights, y, self.kept_bias, relu=relu)
+        if self.loop is not None:
+            self.loop.run(x, self.weights, y, self.kept_bias, relu=relu)
         elif y.size:
             y[...] = np.maximum(self.kept_bias, 0) if relu else self.kept_bias
 

@@ -1,4 +1,4 @@
-"""What the plans of all operations share: arrays are checked in one place, then an engine runs that only knows its loop."""
+"""What the plans of all operations share: arrays are checked in one place, then a loop nest runs that knows nothing else."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def check_array(name: str, array: np.ndarray, shape: Shape) -> None:
 
 
 class KernelPlan:
-    """An engine for one problem size, and the shapes of the arrays that it takes.
+    """A loop nest for one problem size, and the shapes of the arrays that it takes.
 
     shapes   of the arrays, by the names that errors use
     """
 
-    def __init__(self, engine: Any, **shapes: Shape) -> None:
-        self.engine = engine
+    def __init__(self, loop: Any, **shapes: Shape) -> None:
+        self.loop = loop
         self.shapes = shapes
 
     @property
     def kernel(self) -> str:
         """The loop nest and its tile, for reports."""
-        return str(self.engine.kernel)
+        return str(self.loop.kernel)
 
     def check(self, **arrays: np.ndarray | None) -> None:
         """raises ShapeError unless every array that is given is C-contiguous float32 of its shape."""

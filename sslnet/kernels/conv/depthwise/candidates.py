@@ -11,7 +11,7 @@ from sslnet.kernels.conv.depthwise.layout import (
     input_grad_layout,
     weight_grad_layout,
 )
-from sslnet.kernels.conv.depthwise.loop import DepthwiseEngine, DepthwiseWeightGrad
+from sslnet.kernels.conv.depthwise.loop import DepthwiseGradLoop, DepthwiseLoop
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.problem import ConvProblem, Direction, LoopCandidate
@@ -84,7 +84,7 @@ class DepthwiseCandidate(StencilCandidate):
         g, p = self.geometry, self.problem
         filters = 1 if p.backward else g.group_filters
         flipped = p.backward and not tile.shape.adjoint
-        return DepthwiseEngine(g, tile, p.unit, filters=filters, flipped=flipped, relu=p.relu)
+        return DepthwiseLoop(g, tile, p.unit, filters=filters, flipped=flipped, relu=p.relu)
 
 
 class DepthwiseGradCandidate(StencilCandidate):
@@ -111,4 +111,4 @@ class DepthwiseGradCandidate(StencilCandidate):
         return g.channels * (self._filled(tile) + g.group_filters * (enter + bands * vectors * step + sums))
 
     def loop(self, tile: DepthwiseLayout) -> WeightGradLoop:
-        return DepthwiseWeightGrad(self.geometry, tile, self.unit)
+        return DepthwiseGradLoop(self.geometry, tile, self.unit)

@@ -21,7 +21,7 @@ from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 
-class DepthwiseEngine(PackedLoop):
+class DepthwiseLoop(PackedLoop):
     """Planes of outputs from planes of the source: what the forward pass and the gradient of the input share.
 
     filters   planes of the output for each plane, or group of ``layout.shape.sources`` planes, of the source
@@ -108,7 +108,7 @@ def _read(n, fill, source, u, planes, first, rows, window):
     return window + n.front, n.phase_step
 
 
-class DepthwiseWeightGrad(WeightGradLoop):
+class DepthwiseGradLoop(WeightGradLoop):
     """dw and db from x and dy."""
 
     def __init__(self, geometry: ConvGeometry, layout: DepthwiseLayout, unit: VectorUnit) -> None:

@@ -12,17 +12,17 @@ import numpy as np
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.problem import Direction, LoopCandidate, Tile
-from sslnet.kernels.conv.sparse.grads import KeptInputGrad, KeptWeightGrad, columns_of_parts, lowered_chunks
+from sslnet.kernels.conv.sparse.grads import KeptInputGradLoop, KeptWeightGradLoop, columns_of_parts, lowered_chunks
 from sslnet.kernels.conv.sparse.structured_filters import (
     FilterBlocks,
-    FilterForward,
+    KeptFilterLoop,
     cut_row,
     even_parts,
     group_spans,
     limits,
     spans_of,
 )
-from sslnet.kernels.conv.sparse.structured_pixels import PanelTile, PixelForward, cut_chunks, panels_of
+from sslnet.kernels.conv.sparse.structured_pixels import KeptPixelLoop, PanelTile, cut_chunks, panels_of
 
 MOST_SPANS = 16
 """Kernel columns with a loop of their own in a micro-kernel; wider kernels that reach into padding go over pixels."""
@@ -85,7 +85,7 @@ class KeptFilterCandidate(KeptCandidate[FilterBlocks]):
         return cycles
 
     def loop(self, tile: FilterBlocks) -> PackedLoop:
-        return FilterForward(self.geometry, self.kept, self.unit, tile, relu=self.problem.relu)
+        return KeptFilterLoop(self.geometry, self.kept, self.unit, tile, relu=self.problem.relu)
 
 
 class PanelCandidate(KeptCandidate[PanelTile]):
@@ -138,7 +138,7 @@ class KeptPixelCandidate(PanelCandidate):
         return cycles / costs.kept_forward
 
     def loop(self, tile: PanelTile) -> PackedLoop:
-        return PixelForward(self.geometry, self.kept, self.unit, tile, relu=self.problem.relu)
+        return KeptPixelLoop(self.geometry, self.kept, self.unit, tile, relu=self.problem.relu)
 
 
 class KeptInputGradCandidate(PanelCandidate):
@@ -164,7 +164,7 @@ class KeptInputGradCandidate(PanelCandidate):
         return lowered_chunks(self.unit, self.geometry, max(columns for columns, _ in self._sizes))
 
     def loop(self, tile: PanelTile) -> PackedLoop:
-        return KeptInputGrad(self.geometry, self.kept, self.unit, tile)
+        return KeptInputGradLoop(self.geometry, self.kept, self.unit, tile)
 
 
 class KeptWeightGradCandidate(KeptCandidate[tuple[int, int]]):
@@ -187,4 +187,4 @@ class KeptWeightGradCandidate(KeptCandidate[tuple[int, int]]):
         return cycles
 
     def loop(self, tile: tuple[int, int]) -> WeightGradLoop:
-        return KeptWeightGrad(self.geometry, self.kept, self.unit, tile)
+        return KeptWeightGradLoop(self.geometry, self.kept, self.unit, tile)

@@ -56,7 +56,7 @@ def lowered_chunks(unit: VectorUnit, g: ConvGeometry, most: int) -> np.ndarray:
     return rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
 
 
-class KeptInputGrad(PackedLoop):
+class KeptInputGradLoop(PackedLoop):
     """dx = the adjoint of the convolution over the kept weights, applied to dy; without a bias."""
 
     def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: PanelTile) -> None:
@@ -124,7 +124,7 @@ class KeptInputGrad(PackedLoop):
         )
 
 
-class KeptWeightGrad(WeightGradLoop):
+class KeptWeightGradLoop(WeightGradLoop):
     """dw of the kept weights, db of all filters; dw of the others stays, or becomes 0 if not accumulate.
 
     tile   filters and taps whose sums are in registers

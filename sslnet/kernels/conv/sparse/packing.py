@@ -22,7 +22,7 @@ GROUP = np.dtype(
 filled up; where its weights begin."""
 
 
-class KeptForward(PackedLoop):
+class KeptLoop(PackedLoop):
     """y = x * w + b over the kept filters and columns, then ReLU if planned with it.
 
     Weights are packed per group and block of ``width`` filters as (taps, filters of the block), zero for no filter.

@@ -20,7 +20,7 @@ from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at
 from sslnet.kernels.conv.sparse.microkernels import kept_tile
-from sslnet.kernels.conv.sparse.packing import KeptForward
+from sslnet.kernels.conv.sparse.packing import KeptLoop
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 256 * 1024
@@ -88,7 +88,7 @@ def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.nd
     return columns[order], np.stack([low, high - low], axis=2).astype(np.int64)
 
 
-class FilterForward(KeptForward):
+class KeptFilterLoop(KeptLoop):
     """With vectors over filters.
 
     blocks   how many vectors of filters the blocks of each group have

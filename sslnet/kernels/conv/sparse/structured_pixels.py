@@ -16,7 +16,7 @@ from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
-from sslnet.kernels.conv.sparse.packing import KeptForward
+from sslnet.kernels.conv.sparse.packing import KeptLoop
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -134,7 +134,7 @@ def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
     return np.packbits(whole_bytes, axis=2, bitorder="little").reshape(len(flags), -1)
 
 
-class PixelForward(KeptForward):
+class KeptPixelLoop(KeptLoop):
     """With vectors over output pixels."""
 
     def __init__(

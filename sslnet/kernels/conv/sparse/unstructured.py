@@ -39,7 +39,7 @@ WINDOW_BYTES = 40 * 1024
 """What the rows of the padded image that a chunk reads should take, to stay in the first-level cache."""
 
 
-class WeightLists(PackedLoop):
+class WeightListLoop(PackedLoop):
     """The non-zero weights of all filters, one after the other: what the two ways have in common."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, *, relu: bool) -> None:
@@ -69,7 +69,7 @@ class WeightLists(PackedLoop):
         self.multiply_adds = g.batch * g.out_h * g.out_w * count
 
 
-class LoweredForward(WeightLists):
+class LoweredLoop(WeightListLoop):
     """y = x * w + b from a lowered matrix of the columns that some filter of the group uses."""
 
     kernel = "lowered csr"
@@ -120,7 +120,7 @@ class LoweredForward(WeightLists):
         )  # fmt: skip
 
 
-class DirectForward(WeightLists):
+class DirectLoop(WeightListLoop):
     """y = x * w + b from a padded copy of the image."""
 
     kernel = "direct sparse"

@@ -9,8 +9,8 @@ from sslnet.errors import UsageError
 from sslnet.kernels.conv.cost import UnitCosts
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.problem import ConvProblem, Direction, LoopCandidate
-from sslnet.kernels.conv.winograd.loop import LEAST_TILES, OUTPUTS, WinogradEngine, WinogradTile, fits, split_units
-from sslnet.kernels.conv.winograd.weight_grad import OWN_SUMS, WinogradGradEngine, WinogradGradTile
+from sslnet.kernels.conv.winograd.loop import LEAST_TILES, OUTPUTS, WinogradLoop, WinogradTile, fits, split_units
+from sslnet.kernels.conv.winograd.weight_grad import OWN_SUMS, WinogradGradLoop, WinogradGradTile
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit
 
@@ -86,7 +86,7 @@ class WinogradCandidate(LoopCandidate[WinogradTile]):
 
     def loop(self, tile: WinogradTile) -> PackedLoop:
         p = self.problem
-        return WinogradEngine(p.geometry, p.unit, tile, relu=p.relu, backward=p.backward, lasting=p.lasting)
+        return WinogradLoop(p.geometry, p.unit, tile, relu=p.relu, backward=p.backward, lasting=p.lasting)
 
 
 class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
@@ -131,7 +131,7 @@ class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
         return g.groups * (moves + product + slow + leaving)
 
     def loop(self, tile: WinogradGradTile) -> WeightGradLoop:
-        return WinogradGradEngine(self.geometry, self.unit, tile)
+        return WinogradGradLoop(self.geometry, self.unit, tile)
 
 
 def _entering(costs: UnitCosts, n: int, m: int, width: int, unit: VectorUnit) -> float:

@@ -1,4 +1,4 @@
-"""The engine for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
+"""The loop nest for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
 
 Vectors hold channels on the way in and filters on the way out, so images of any width fill them. Rows of tiles, of one
 image or of several, go through three stages together: pixels to V (positions, channels, tiles), a matrix product with the
@@ -84,10 +84,10 @@ def spread_bytes(floats: int) -> int:
     return (-(-floats * 4 // 64) | 1) * 64
 
 
-class WinogradEngine(PackedLoop):
+class WinogradLoop(PackedLoop):
     """One convolution, or the gradient of its input.
 
-    lasting   False: weights are packed into memory that all such engines share, good until another of them packs
+    lasting   False: weights are packed into memory that all such loop nests share, good until another of them packs
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.loop_nest import SummedWeightGrad
+from sslnet.kernels.conv.loop_nest import SummedGradLoop
 from sslnet.kernels.conv.microkernels import filter_tile
 from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.transposes import add_rows, add_transposed
@@ -47,7 +47,7 @@ class WinogradGradTile:
         return f"winograd {self.m}x{self.m} {self.vectors}x{self.channels}"
 
 
-class WinogradGradEngine(SummedWeightGrad):
+class WinogradGradLoop(SummedGradLoop):
     """One geometry; nothing is packed ahead."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: WinogradGradTile) -> None:
