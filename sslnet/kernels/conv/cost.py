@@ -82,6 +82,10 @@ class UnitCosts:
     """Kept filters: to go from one kernel column to the next, and to bring lanes filters of up to lanes pixels out. Fitted."""
     kept_weights: int = 512 * 1024
     """Bytes of a block of kept weights beyond which they come from beyond the second-level cache. Fitted."""
+    panel_latency: float = 4
+    panel_call: float = 20
+    """Kept pixels: as latency, for a micro-kernel whose loads all lie side by side (by the manuals); and as call, for one that
+    looks up where each output belongs. Fitted."""
     lower_tap: float = 12
     lower_vector: float = 4
     """Kept pixels: to lower a tap, once a chunk of pixels, and for each vector of them. Fitted."""

@@ -116,9 +116,10 @@ class PanelCandidate(KeptCandidate[PanelTile]):
         costs, cycles = self.costs, 0.0
         for panel, count in Counter(panels_of(vectors, tile.vectors)).items():
             sums = tile.filters * panel
-            per_tap = max(costs.step(sums, tile.filters + panel), costs.lowered_load * panel)
+            loads = max((tile.filters + panel) / 2, costs.lowered_load * panel)
+            per_tap = max(sums / 2, loads, costs.panel_latency)
             blocks = -(-filters // tile.filters)
-            cycles += count * blocks * (taps * per_tap + costs.call + costs.sum_out * sums)
+            cycles += count * blocks * (taps * per_tap + costs.panel_call + costs.sum_out * sums)
         return cycles
 
 
