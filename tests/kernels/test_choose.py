@@ -76,7 +76,7 @@ def test_loop_nests_that_do_not_suit_are_not_estimated():
     assert kept == {"KeptFilterCandidate", "KeptPixelCandidate"}
 
 
-@pytest.mark.parametrize("direction", [Direction.FORWARD, Direction.INPUT_GRAD])
+@pytest.mark.parametrize("direction", Direction)
 def test_of_two_problems_the_cheaper_one_is_solved(direction):
     """All weights, or those of a pattern: the pattern when it is small."""
     g = ConvGeometry(1, 96, 13, 13, 96, 3, 3, pad_h=1, pad_w=1)

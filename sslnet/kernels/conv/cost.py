@@ -96,8 +96,10 @@ class UnitCosts:
     """To load a vector of lowered pixels, which lie in the second-level cache. Fitted."""
     kept_forward: float = 0.85
     kept_input_grad: float = 0.6
+    kept_weight_grad: float = 0.8
     """Part of the dense cycles up to which kept filters and columns are used; more room where the estimate is rougher (what is
-    added back to the pixels). Fitted."""
+    added back to the pixels). Fitted, the last one on AVX2: beyond it the dense gradient was the faster one in every layer of
+    the models that was tried."""
 
     def step(self, products: float, loads: float) -> float:
         """A micro-kernel's step of so many multiply-adds and loads, one after the other on each register."""

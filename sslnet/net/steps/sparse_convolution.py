@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
+from sslnet.kernels.conv.choose import choose
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.pattern import find_kept
-from sslnet.kernels.conv.plan import plan_weight_grad
+from sslnet.kernels.conv.pattern import SparsityPattern, find_kept
+from sslnet.kernels.conv.plan import WeightGradPlan
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.kept_columns import expand_columns
@@ -24,7 +28,7 @@ WAYS = {
 }
 """conv_mode -> the way of ``kernels.conv.adaptive``."""
 FEW = 0.4
-"""Weights that are trained, as a part of all, up to which the gradient of these alone is computed."""
+"""Weights that are trained, as a part of all, up to which the gradient of these alone competes with that of all."""
 
 
 def way_of(layer: Convolution) -> str:
@@ -52,12 +56,18 @@ class SparseWeightGrad:
         g = self.geometry = geometry
         self.kept = layer.kept
         self.frozen = layer.frozen
-        if self.kept is None and self.frozen is None:
-            self.plan = plan_weight_grad(g, winograd=winograd)
-            return
+        problems = [ConvProblem(Direction.WEIGHT_GRAD, g, winograd=winograd)]
+        if self.kept is not None or self.frozen is not None:
+            pattern = self._pattern(layer)
+            if pattern.share <= FEW:
+                problems.append(replace(problems[0], kept=pattern))
+        self.plan = WeightGradPlan(g, choose(*problems).loop())
+
+    def _pattern(self, layer: Convolution) -> SparsityPattern:
+        """The rows and columns of the weight matrix in which weights are trained."""
+        g = self.geometry
         trained = np.ones(layer.blobs[0].shape, np.float32) if self.frozen is None else self.frozen.astype(np.float32)
-        pattern = find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
-        self.plan = plan_weight_grad(g, kept=pattern if pattern.share <= FEW else None, winograd=winograd)
+        return find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
 
     def fits(self, layer: Convolution) -> bool:
         """Whether this is still for the layer as it is."""

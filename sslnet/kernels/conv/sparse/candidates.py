@@ -12,7 +12,13 @@ import numpy as np
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.problem import Direction, LoopCandidate, Tile
-from sslnet.kernels.conv.sparse.grads import KeptInputGradLoop, KeptWeightGradLoop, columns_of_parts, lowered_chunks
+from sslnet.kernels.conv.sparse.grads import (
+    MOST_VECTORS,
+    KeptInputGradLoop,
+    KeptWeightGradLoop,
+    columns_of_parts,
+    lowered_chunks,
+)
 from sslnet.kernels.conv.sparse.structured_filters import (
     FilterBlocks,
     KeptFilterLoop,
@@ -180,12 +186,14 @@ class KeptWeightGradCandidate(KeptCandidate[tuple[int, int]]):
     def cycles(self, tile: tuple[int, int]) -> float:
         g, costs = self.geometry, self.costs
         vectors, (filters, taps), cycles = -(-g.out_h * g.out_w // self.unit.lanes), tile, 0.0
+        # Small images are summed over together.
+        images = max(1, min(MOST_VECTORS // vectors, g.batch))
         for f, c in zip(self.kept.filters, self.kept.columns):
             calls = -(-len(f) // filters) * -(-len(c) // taps)
             moved = (len(f) + len(c)) * (costs.lower_tap + costs.lower_vector * vectors)
-            sums = costs.call + costs.lanes_sum * filters * taps
+            sums = (costs.call + costs.lanes_sum * filters * taps) / images
             cycles += calls * (vectors * costs.step(filters * taps, filters + taps) + sums) + moved
-        return cycles
+        return cycles / costs.kept_weight_grad
 
     def loop(self, tile: tuple[int, int]) -> WeightGradLoop:
         return KeptWeightGradLoop(self.geometry, self.kept, self.unit, tile)
