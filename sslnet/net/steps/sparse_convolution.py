@@ -29,6 +29,9 @@ WAYS = {
 """conv_mode -> the way of ``kernels.conv.adaptive``."""
 FEW = 0.4
 """Weights that are trained, as a part of all, up to which the gradient of these alone competes with that of all."""
+FEW_IMAGES = 8
+"""Images below which that gradient is always computed alone: estimates are for an image, and leave out that the sums of all
+weights are cleared and added up once."""
 
 
 def way_of(layer: Convolution) -> str:
@@ -60,7 +63,8 @@ class SparseWeightGrad:
         if self.kept is not None or self.frozen is not None:
             pattern = self._pattern(layer)
             if pattern.share <= FEW:
-                problems.append(replace(problems[0], kept=pattern))
+                dense = problems if g.batch >= FEW_IMAGES else []
+                problems = [replace(problems[0], kept=pattern), *dense]
         self.plan = WeightGradPlan(g, choose(*problems).loop())
 
     def _pattern(self, layer: Convolution) -> SparsityPattern:
