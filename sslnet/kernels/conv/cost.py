@@ -35,13 +35,13 @@ class UnitCosts:
     sum_stored: float = 1
     """To store a vector of sums where it belongs. Counted."""
     transposed_row: float = 3
-    """To bring a vector of sums out through a square transpose. Fitted."""
+    """To bring a vector of sums out through a square transpose, where lanes vectors make a square. Fitted."""
 
     first_cache: int = 32 * 1024
     second_cache: int = 1024 * 1024
     shared_cache: int = 8 * 1024 * 1024
-    """Bytes of the first and second level, and of one core's part of the level that cores share: what is gone over again and
-    again and takes more comes from the level below. The smallest of the processors at hand."""
+    """Bytes of the first and second level, and of one core's part of the level that cores share, as on common server cores:
+    what is gone over again and again and takes more comes from the level below."""
     second_bytes: float = 40
     far_bytes: float = 8
     """Bytes a cycle from the second level, and from beyond it. Fitted."""

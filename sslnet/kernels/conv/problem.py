@@ -77,7 +77,7 @@ class LoopCandidate(ABC, Generic[Tile]):
 
     @abstractmethod
     def suits(self) -> bool:
-        """Whether it computes the problem; the other methods are then called, in this case only."""
+        """Whether it computes the problem; the other methods are called in this case only."""
 
     @abstractmethod
     def tiles(self) -> Iterator[Tile]:
