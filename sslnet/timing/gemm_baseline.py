@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from sslnet.blob import Blob
 from sslnet.kernels.conv.im2col import im2col
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.matmul.blas import SMALL, multiply
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_threads, parallel

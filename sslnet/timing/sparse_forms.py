@@ -24,7 +24,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import UsageError
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern, find_kept
+from sslnet.kernels.conv.pattern import SparsityPattern, find_kept
 from sslnet.kernels.runtime.threads import num_threads
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct
@@ -37,7 +37,7 @@ from sslnet.timing.layerwise import Passes, Spread, batch_of, clock, repeat, sec
 from sslnet.timing.roofline import peak_flops
 
 WAYS = {"dense": "dense", "kept": "kept", "csr": "lowered", "direct": "direct"}
-"""Form -> the way of ``kernels.conv_sparse_choice``."""
+"""Form -> the way of ``kernels.conv.adaptive``."""
 FORMS = tuple(WAYS)
 BACKWARD = ("dense", "kept")
 """Forms that have gradients of their own."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sslnet.kernels.conv.winograd.loop import WinogradEngine
-from sslnet.kernels.conv.winograd.weight_grad import WinogradGradEngine
+from sslnet.kernels.conv.winograd.loop import WinogradLoop
+from sslnet.kernels.conv.winograd.weight_grad import WinogradGradLoop
 from sslnet.kernels.simd.vector import GENERIC, UNITS
 
 from .calling import CANARY
@@ -78,7 +78,7 @@ def assert_close(actual, expected, within=1e-5):
 
 def precision(engine):
     """What assert_close may ask of an engine: Winograd's transforms add to the rounding."""
-    return 1e-4 if isinstance(engine, WinogradEngine | WinogradGradEngine) else 1e-5
+    return 1e-4 if isinstance(engine, WinogradLoop | WinogradGradLoop) else 1e-5
 
 
 def operands(g, seed=0):

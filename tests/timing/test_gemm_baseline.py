@@ -10,7 +10,7 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.conv.sparse.pattern import find_kept
+from sslnet.kernels.conv.pattern import find_kept
 from sslnet.net.input_layers import fill_inputs
 from sslnet.net.net import Net
 from sslnet.timing import gemm_baseline as products

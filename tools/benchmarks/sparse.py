@@ -25,7 +25,7 @@ from benchmarks.convs import filled, geometry_of
 from benchmarks.machine import use_threads
 from benchmarks.tables import Column, Row, own_times, times_of
 from benchmarks.turns import OURS, compare
-from sslnet.kernels.conv.plan import ConvGeometry, plan_forward
+from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_unstructured
 from sslnet.kernels.runtime.memory import aligned_empty
 
 HELP = "Convolutions with zeros at the paper's levels, against dense ones."
@@ -108,11 +108,10 @@ def _measure(name: str, g: ConvGeometry, way: str, threads: int, options: argpar
 
 
 def plans(g: ConvGeometry, way: str, weights: np.ndarray) -> dict[str, Any]:
-    from sslnet.kernels.conv.sparse.pattern import find_kept
-    from sslnet.kernels.conv.sparse.plan import plan_kept, plan_unstructured
+    from sslnet.kernels.conv.pattern import find_kept
 
     sparse = (
-        plan_kept(g, find_kept(weights, g.groups))
+        plan_forward(g, kept=find_kept(weights, g.groups))
         if way == "structure"
         else plan_unstructured(g, direct=way == "direct")
     )

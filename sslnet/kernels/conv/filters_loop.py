@@ -1,6 +1,6 @@
-"""The engine with vectors over filters: any stride, and rows in the padding cost nothing.
+"""The loop nest (macro-kernel) with vectors over filters: any stride, and rows in the padding cost nothing.
 
-Sums of a tile leave through a transpose to NCHW. Taps are blocked (``tap_block``) so that a block of weights stays in
+Sums of a tile leave through a transpose to NCHW. Taps are blocked (``tap_block``: KC blocking) so that a block of weights stays in
 the first-level cache while it meets all pixels of the chunk; in between the sums wait in a buffer.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import filter_tile, line_pixels, line_tile
-from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, threads_for, window_for
+from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, window_for
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import store_tile
 from sslnet.kernels.conv.window import fill_plane, interleave
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
-from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 
@@ -35,21 +35,24 @@ class FilterTile:
         return f"filters {self.vectors}x{self.rows}x{self.pixels}"
 
 
-class FilterEngine:
-    """Runs one lowered convolution; pack first."""
+class FilterLoop(PackedLoop):
+    """One lowered convolution."""
 
     def __init__(
         self, lowering: TapGeometry, unit: VectorUnit, tile: FilterTile, *, relu: bool = False, tap_block: int = 0
     ) -> None:
         low = self.lowering = lowering
         self.tile = tile
+        self.kernel = tile.name
         exact = runs_exactly(low, unit, tile)
         window = self.window = window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
         vectors_in_all = -(-low.filters // unit.lanes)
         vectors = min(tile.vectors, vectors_in_all)
         self.blocks = FilterBlocking(vectors * unit.lanes, vectors_in_all * unit.lanes)
         self.weights = PackedWeights(low, self.blocks, unit)
-        self.units = -(-low.rows // tile.rows)
+        self.image_units = -(-low.rows // tile.rows)
+        self.units = low.batch * self.image_units
+        self.multiply_adds = low.multiply_adds
         most_taps = max(p.taps for p in low.passes)
         whole_lines = math.lcm(*(p.line[1] for p in low.passes if p.line))
         tap_block = max(tap_block // whole_lines, 1) * whole_lines if tap_block else max(most_taps, 1)
@@ -66,7 +69,7 @@ class FilterEngine:
             groups=low.groups, channels=low.channels, height=low.height, width=low.width, filters=low.filters,
             out_h=low.out_h, out_w=low.out_w, stride_h=low.stride_h, stride_w=low.stride_w, step_h=low.step_h,
             step_w=low.step_w, padded=self.blocks.padded, block_width=self.blocks.width, lanes=unit.lanes,
-            tile_rows=tile.rows, tile_pixels=tile.pixels, units=self.units, chunk_units=chunk_units,
+            tile_rows=tile.rows, tile_pixels=tile.pixels, units=self.image_units, chunk_units=chunk_units,
             tap_block=tap_block, relu=relu, in_place=window.in_place, first_row=window.first_row,
             first_column=window.first_column, plane_rows=window.plane_rows, plane_columns=window.plane_columns,
             plane_bytes=window.plane_bytes, channel_bytes=window.channel_bytes, row_step=window.row_step,
@@ -75,10 +78,6 @@ class FilterEngine:
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         self.weights.pack(weights, bias)
-
-    def run_at(self, source: int, target: int) -> None:
-        most = threads_for(self.lowering.multiply_adds)
-        parallel(self._part, self.lowering.batch * self.units, source, target, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_filters(
@@ -103,9 +102,9 @@ class FilterEngine:
     def _spans(self) -> np.ndarray:
         """(passes, groups, units, 2): the taps whose source row is not in the padding for every row of the unit."""
         low, tile = self.lowering, self.tile
-        spans = np.zeros((len(low.passes), low.groups, self.units, 2), np.int64)
+        spans = np.zeros((len(low.passes), low.groups, self.image_units, 2), np.int64)
         for p, taps in enumerate(low.passes):
-            rows = np.minimum(np.arange(self.units) * tile.rows, max(taps.out_h - tile.rows, 0))
+            rows = np.minimum(np.arange(self.image_units) * tile.rows, max(taps.out_h - tile.rows, 0))
             lowest, beyond = -(rows + tile.rows - 1) * low.stride_h, low.height - rows * low.stride_h
             for group in range(low.groups):
                 spans[p, group, :, 0] = np.searchsorted(taps.rows[group], lowest)

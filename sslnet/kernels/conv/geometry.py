@@ -1,11 +1,9 @@
-"""The numbers that define a 2-D convolution, and the checks of the arrays that go through it."""
+"""The numbers that define a 2-D convolution."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-
-import numpy as np
 
 from sslnet.errors import ShapeError
 from sslnet.kernels.conv.im2col import output_extent
@@ -84,12 +82,3 @@ class ConvGeometry:
     def flops(self) -> int:
         """Multiplications plus additions of one pass, padding counted as if it were data."""
         return 2 * self.batch * self.filters * self.out_h * self.out_w * self.columns
-
-
-def check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    """raises ShapeError unless array is C-contiguous float32 of this shape."""
-    if array.shape != shape:
-        raise ShapeError(f"{name} must have shape {shape}, not {array.shape}")
-    if array.dtype != np.float32 or not array.flags.c_contiguous:
-        order = "C-contiguous" if array.flags.c_contiguous else "strided"
-        raise ShapeError(f"{name} must be C-contiguous float32, not {order} {array.dtype}")

@@ -1,4 +1,4 @@
-"""The engine with vectors over output pixels: few filters (depthwise too), or rows that fill whole vectors.
+"""The loop nest (macro-kernel) with vectors over output pixels: few filters, or rows that fill whole vectors.
 
 A strided source is split by phase while it is copied, so that the pixels of a vector always lie side by side.
 """
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import pixel_tile
-from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, threads_for, window_for
+from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, window_for
 from sslnet.kernels.conv.taps import TapGeometry
 from sslnet.kernels.conv.window import fill_plane, interleave
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch, scratch_address
-from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 
@@ -31,12 +31,15 @@ class PixelTile:
         return f"pixels {self.filters}x{self.vectors}"
 
 
-class PixelEngine:
-    """Runs one lowered convolution; pack first."""
+class PixelLoop(PackedLoop):
+    """One lowered convolution."""
 
     def __init__(self, lowering: TapGeometry, unit: VectorUnit, tile: PixelTile, *, relu: bool = False) -> None:
         low = self.lowering = lowering
         self.tile = tile
+        self.kernel = tile.name
+        self.units = low.batch * low.rows
+        self.multiply_adds = low.multiply_adds
         partial = any(p.out_w % unit.lanes for p in low.passes)
         window = self.window = window_for(low, split=True, whole_vectors=partial)
         self.blocks = FilterBlocking(tile.filters, -(-low.filters // tile.filters) * tile.filters)
@@ -58,10 +61,6 @@ class PixelEngine:
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         self.weights.pack(weights, bias)
-
-    def run_at(self, source: int, target: int) -> None:
-        most = threads_for(self.lowering.multiply_adds)
-        parallel(self._part, self.lowering.batch * self.lowering.rows, source, target, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_pixels(

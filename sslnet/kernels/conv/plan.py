@@ -7,6 +7,16 @@
     plan_input_grad(geometry)            # pack(weights), run(dy, dx): overwrites dx; a deconvolution too
     plan_weight_grad(geometry)           # run(x, dy, dw, db): accumulates into dw and db
 
+Weights with zeros:
+
+    kept = find_kept(weights, groups)            which filters and columns are not zero throughout
+    plan_forward(geometry, kept=kept)            kept filters x kept columns alone                   (LOWERED_CCNMM)
+    plan_unstructured(geometry)                  one weight at a time, from a lowered matrix         (LOWERED_CSRMM)
+    plan_unstructured(geometry, direct=True)     the same, from the padded image                     (DIRECT_SCONV)
+
+Plans for a pattern read only the weights of that pattern: what is not kept counts as zero. A pattern is data: another one
+compiles nothing, planning it takes about a millisecond. Weights without structure are read anew by every pack.
+
 Arrays are C-contiguous float32, NCHW; 64-byte alignment (memory.aligned_empty) helps, nothing depends on it, and nothing
 outside an array is read or written. Plans thread over the batch through threads.parallel; for a given number of threads
 the same input gives the same bits. One plan is not to be run by two threads at once.
@@ -14,149 +24,126 @@ the same input gives the same bits. One plan is not to be run by two threads at 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import numpy as np
 
-from sslnet.kernels.conv.choose import choose_forward, choose_input_grad, choose_weight_grad
-from sslnet.kernels.conv.depthwise import loop as depthwise
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.choose import choose
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address
-from sslnet.kernels.conv.reference import ReferenceWeightGrad
+from sslnet.kernels.conv.pattern import SparsityPattern
+from sslnet.kernels.conv.problem import ConvProblem, Direction
+from sslnet.kernels.conv.sparse.unstructured import DirectLoop, LoweredLoop
+from sslnet.kernels.runtime.plan import KernelPlan
 from sslnet.kernels.simd.vector import VectorUnit, vector_unit
 
 __all__ = [
     "ConvGeometry",
-    "ForwardPlan",
-    "InputGradPlan",
+    "ConvPlan",
     "WeightGradPlan",
     "plan_forward",
     "plan_input_grad",
+    "plan_unstructured",
     "plan_weight_grad",
 ]
 
 
-class Engine(Protocol):
-    """Runs one pass; pack first."""
+class ConvPlan(KernelPlan):
+    """The forward pass (source x, target y) or the gradient of the input (source dy, target dx), with a bias of the target
+    and ReLU if planned with it. The gradient with a bias is the forward pass of a deconvolution."""
 
-    tile: Any
+    def __init__(self, geometry: ConvGeometry, loop: PackedLoop | None, *, backward: bool = False) -> None:
+        g = self.geometry = geometry
+        shapes = {"x": g.input_shape, "y": g.output_shape}
+        if backward:
+            shapes = {"dy": g.output_shape, "dx": g.input_shape}
+        self.source, self.target = shapes
+        maps = shapes[self.target][1]
+        super().__init__(loop, weights=g.weight_shape, bias=(maps,), **shapes)
 
-    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None: ...
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
+        """Copies weights (filters, channels / groups, kernel_h, kernel_w) and the bias (maps of the target,) into the order
+        in which the micro-kernel reads them."""
+        self.check(weights=weights, bias=bias)
+        self.loop.pack(weights, bias)
 
-    def run_at(self, source: int, target: int) -> None: ...
+    def run(self, source: np.ndarray, target: np.ndarray) -> None:
+        """The pass with the weights last packed.  [overwrites the target]"""
+        self.check(**{self.source: source, self.target: target})
+        self.run_at(address(source), address(target))
+
+    def run_at(self, source: int, target: int) -> None:
+        """``run`` of arrays that begin at these addresses, not checked again."""
+        self.loop.run_at(source, target)
 
 
-class WeightGradPlan(Protocol):
-    """dw and db from x and dy."""
+class WeightGradPlan(KernelPlan):
+    """The gradients of the weights and the bias."""
 
-    geometry: ConvGeometry
+    loop: WeightGradLoop
+
+    def __init__(self, geometry: ConvGeometry, loop: WeightGradLoop) -> None:
+        g = self.geometry = geometry
+        super().__init__(loop, x=g.input_shape, dy=g.output_shape, dw=g.weight_shape, db=(g.filters,))
 
     def run(
         self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
     ) -> None:
-        """Gradients of weights and bias.  [accumulates into dw and db; overwrites them if not accumulate]"""
+        """Gradients of weights and bias.  [accumulates into dw and db; overwrites them if not accumulate]
 
-
-class ForwardPlan:
-    """y = x * w + b, then ReLU if planned with it."""
-
-    def __init__(self, geometry: ConvGeometry, engine: Engine) -> None:
-        self.geometry = geometry
-        self.engine = engine
-
-    @property
-    def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return self.engine.tile.name
-
-    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Copies weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,) into the order the kernel reads."""
-        check_array("weights", weights, self.geometry.weight_shape)
-        if bias is not None:
-            check_array("bias", bias, (self.geometry.filters,))
-        self.engine.pack(weights, bias)
-
-    def run(self, x: np.ndarray, y: np.ndarray) -> None:
-        """The convolution with the weights last packed.  [overwrites y]"""
-        check_array("x", x, self.geometry.input_shape)
-        check_array("y", y, self.geometry.output_shape)
-        self.run_at(address(x), address(y))
-
-    def run_at(self, x: int, y: int) -> None:
-        """``run`` of arrays that begin at these addresses, not checked again."""
-        self.engine.run_at(x, y)
-
-
-class InputGradPlan:
-    """dx from dy and the weights. With a bias, and ReLU if planned with it, it is the forward pass of a deconvolution."""
-
-    def __init__(self, geometry: ConvGeometry, engine: Engine) -> None:
-        self.geometry = geometry
-        self.engine = engine
-
-    @property
-    def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return self.engine.tile.name
-
-    def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
-        """Copies the weights of the forward pass, and a bias (channels,) of dx, into the order the kernel reads."""
-        check_array("weights", weights, self.geometry.weight_shape)
-        if bias is not None:
-            check_array("bias", bias, (self.geometry.channels,))
-        self.engine.pack(weights, bias)
-
-    def run(self, dy: np.ndarray, dx: np.ndarray) -> None:
-        """The adjoint of the convolution with the weights last packed, plus the bias.  [overwrites dx]"""
-        check_array("dy", dy, self.geometry.output_shape)
-        check_array("dx", dx, self.geometry.input_shape)
-        self.engine.run_at(address(dy), address(dx))
+        Planned for a pattern: of dw the kept weights alone, the others stay, or become 0 if not accumulate.
+        """
+        self.check(x=x, dy=dy, dw=dw, db=db)
+        self.loop.run(x, dy, dw, db, accumulate)
 
 
 def plan_forward(
     geometry: ConvGeometry,
     *,
     relu: bool = False,
-    kept: np.ndarray | None = None,
+    kept: SparsityPattern | None = None,
     unit: VectorUnit | None = None,
     winograd: bool = True,
-) -> ForwardPlan:
-    """The forward pass of a convolution.
+) -> ConvPlan:
+    """The forward pass of a convolution; relu, kept, winograd as in ConvProblem.
 
-    relu       fused: negative outputs become 0
-    kept       (groups, kept columns) int: the columns of the weight matrix that are used, the others count as zero
-    unit       the vector unit to use when it is not to be the machine's best
-    winograd   False: sums of products as they stand, whose rounding errors are some ten times smaller
+    unit   the vector unit to use when it is not to be the machine's best
     """
-    unit = unit or vector_unit()
-    if kept is None and depthwise.takes_forward(geometry):
-        return ForwardPlan(geometry, depthwise.forward_engine(geometry, unit, relu=relu))
-    return ForwardPlan(geometry, choose_forward(geometry, unit, relu, kept, winograd))
+    problem = ConvProblem(Direction.FORWARD, geometry, unit or vector_unit(), kept, relu, winograd)
+    return ConvPlan(geometry, choose(problem).loop())
 
 
 def plan_input_grad(
     geometry: ConvGeometry,
     *,
     relu: bool = False,
+    kept: SparsityPattern | None = None,
     unit: VectorUnit | None = None,
     winograd: bool = True,
     lasting: bool = True,
-) -> InputGradPlan:
-    """The gradient of a convolution with respect to its input; relu, unit, winograd as in plan_forward.
-
-    lasting   False: what is packed is good only until another plan packs; many weights then take their memory once
-    """
-    unit = unit or vector_unit()
-    if depthwise.takes_input_grad(geometry):
-        return InputGradPlan(geometry, depthwise.input_grad_engine(geometry, unit, relu=relu))
-    return InputGradPlan(geometry, choose_input_grad(geometry, unit, winograd, relu=relu, lasting=lasting))
+) -> ConvPlan:
+    """The gradient of a convolution with respect to its input; unit as in plan_forward, the others as in ConvProblem."""
+    problem = ConvProblem(Direction.INPUT_GRAD, geometry, unit or vector_unit(), kept, relu, winograd, lasting)
+    return ConvPlan(geometry, choose(problem).loop(), backward=True)
 
 
 def plan_weight_grad(
-    geometry: ConvGeometry, *, unit: VectorUnit | None = None, winograd: bool = True
+    geometry: ConvGeometry,
+    *,
+    kept: SparsityPattern | None = None,
+    unit: VectorUnit | None = None,
+    winograd: bool = True,
 ) -> WeightGradPlan:
-    """The gradient of a convolution with respect to its weights and bias."""
-    unit = unit or vector_unit()
-    if depthwise.takes_weight_grad(geometry, unit):
-        return depthwise.DepthwiseWeightGrad(geometry, unit)
-    return choose_weight_grad(geometry, unit, winograd) or ReferenceWeightGrad(geometry)
+    """The gradient of a convolution with respect to its weights and bias; kept, unit, winograd as in plan_forward."""
+    problem = ConvProblem(Direction.WEIGHT_GRAD, geometry, unit or vector_unit(), kept, winograd=winograd)
+    return WeightGradPlan(geometry, choose(problem).loop())
+
+
+def plan_unstructured(
+    geometry: ConvGeometry, *, direct: bool = False, relu: bool = False, unit: VectorUnit | None = None
+) -> ConvPlan:
+    """The forward pass with the non-zero weights alone, wherever they are.
+
+    direct   reads the padded image in place of a lowered matrix
+    """
+    kind = DirectLoop if direct else LoweredLoop
+    return ConvPlan(geometry, kind(geometry, unit or vector_unit(), relu=relu))

@@ -1,4 +1,4 @@
-"""A convolution, or the gradient of its input, as sums over taps: the form both fast engines run.
+"""A convolution, or the gradient of its input, as sums over taps: the form in which the dense loop nests run it.
 
     out[f, r * step_h + a, s * step_w + b] = sum over taps t of pass (a, b) of
                                              weight[f, t] * source[channel_t, r * stride_h + row_t, s * stride_w + column_t]
@@ -52,7 +52,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class TapGeometry:
-    """Everything an engine needs to know; ``channels`` and ``filters`` are those of one group, in this direction."""
+    """Everything a loop nest needs to know; ``channels`` and ``filters`` are those of one group, in this direction."""
 
     batch: int
     groups: int
@@ -85,15 +85,14 @@ class TapGeometry:
         return (min(int(v.min()) for v in values), max(int(v.max()) for v in values)) if values else (0, 0)
 
 
-def lower_forward(geometry: ConvGeometry, kept: np.ndarray | None = None) -> TapGeometry:
-    """The forward pass; ``kept`` (groups, kept columns): the columns of the weight matrix to use, all when not given."""
+def lower_forward(geometry: ConvGeometry) -> TapGeometry:
+    """The forward pass."""
     g = geometry
-    if kept is None:
-        kept = np.tile(np.arange(g.columns), (g.groups, 1))
-    channel, i, j = np.unravel_index(kept, (g.group_channels, g.kernel_h, g.kernel_w))
+    column = np.tile(np.arange(g.columns), (g.groups, 1))
+    channel, i, j = np.unravel_index(column, (g.group_channels, g.kernel_h, g.kernel_w))
     first_filter = np.arange(g.groups)[:, None] * g.group_filters * g.columns
     only = _ordered(
-        g.out_h, g.out_w, channel, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w, kept + first_filter
+        g.out_h, g.out_w, channel, i * g.dilation_h - g.pad_h, j * g.dilation_w - g.pad_w, column + first_filter
     )
     return TapGeometry(
         g.batch, g.groups, g.group_channels, g.height, g.width, g.group_filters, g.out_h, g.out_w,

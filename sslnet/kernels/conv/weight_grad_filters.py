@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import SummedGradLoop
 from sslnet.kernels.conv.packing import (
     SMALL_PACK,
     FilterBlocking,
-    add_bias_sums,
     address,
     record,
-    threads_for,
     window_for,
 )
 from sslnet.kernels.conv.taps import Pass, lower_forward
@@ -26,7 +25,7 @@ from sslnet.kernels.conv.transposes import add_rows, add_transposed, load_transp
 from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, weight_grad_tile
 from sslnet.kernels.conv.window import fetch_ahead, fill_plane
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import scratch, scratch_address
+from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -38,7 +37,7 @@ MOST_EDGES = 8
 
 
 @dataclass(frozen=True)
-class WeightGradTile:
+class FilterGradTile:
     """Sums in registers: ``vectors`` of filters by ``lines`` lines of all taps of a kernel row.
 
     by_row   the lines of a tile have one kernel row in common, so that output rows which it meets in the padding are left out
@@ -47,6 +46,10 @@ class WeightGradTile:
     vectors: int
     lines: int
     by_row: bool
+
+    @property
+    def name(self) -> str:
+        return f"filters {self.vectors}x{self.lines}"
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,19 @@ def overhang(g: ConvGeometry) -> Overhang | None:
     return over if edges < g.out_w and edges <= MOST_EDGES else None
 
 
-def is_exact(g: ConvGeometry, tile: WeightGradTile) -> bool:
+def is_exact(g: ConvGeometry, tile: FilterGradTile) -> bool:
     """Whether nothing is read in the padding."""
     return tile.by_row and overhang(g) is not None
 
 
-class WeightGradEngine:
-    """Runs one geometry; nothing to pack."""
+class FilterGradLoop(SummedGradLoop):
+    """One geometry; nothing is packed ahead."""
 
-    def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: WeightGradTile) -> None:
+    def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: FilterGradTile) -> None:
         g = self.geometry = geometry
         self.tile = tile
+        self.kernel = tile.name
+        self.multiply_adds = g.flops // 2
         low = lower_forward(g)
         window = self.window = window_for(low, split=False, whole_vectors=False, exact=is_exact(g, tile))
         vectors = -(-g.group_filters // unit.lanes)
@@ -89,7 +94,9 @@ class WeightGradEngine:
         self.dy_size = self.images * padded_pixels * self.blocks.padded
         self.window_size = window.size * self.images
         sums_taps = g.columns + max(g.kernel_w, unit.lanes)
-        self.sums_shape = (g.groups, self.blocks.count, sums_taps, self.blocks.width)
+        self.sums_size = g.groups * self.blocks.count * sums_taps * self.blocks.width
+        self.bias_shape = g.groups, self.blocks.padded
+        self.group_filters = g.group_filters
         over = overhang(g) or Overhang(0, 0)
         multiply = weight_grad_tile(
             unit, tile.vectors, tile.lines, g.kernel_w, g.stride_w, g.dilation_w, over.left, over.right
@@ -107,40 +114,22 @@ class WeightGradEngine:
             fetch=fetch_ahead(unit),
         )  # fmt: skip
 
-    def run(
-        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
-    ) -> None:
-        g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("dy", dy, g.output_shape)
-        check_array("dw", dw, g.weight_shape)
-        threads = threads_for(g.flops // 2)
-        by_image = g.batch >= threads
-        parts = threads if by_image else 1
-        sums = scratch("conv weight sums", parts * int(np.prod(self.sums_shape))).reshape(parts, *self.sums_shape)
-        bias_sums = scratch("conv bias sums", parts * g.groups * self.blocks.padded).reshape(parts, g.groups, -1)
-        bias_sums[:] = 0
-        shared = (address(x), address(dy), sums, bias_sums)
-        if by_image:
-            parallel(self._images, g.batch, *shared, most=threads)
+    def _parts(self, threads: int) -> int:
+        return threads if self.geometry.batch >= threads else 1
+
+    def _sum(self, threads: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
+        if self.geometry.batch >= threads:
+            parallel(self._images, self.geometry.batch, x, dy, sums, bias_sums, most=threads)
         else:
             sums[:] = 0
-            parallel(self._line_groups, self.line_groups, *shared)
-        units = g.groups * (self.blocks.padded // self.numbers["lanes"][0])
+            parallel(self._line_groups, self.line_groups, x, dy, sums, bias_sums)
+
+    def _put(self, threads: int, sums: np.ndarray, dw: np.ndarray, accumulate: bool) -> None:
+        units = self.geometry.groups * (self.blocks.padded // self.numbers["lanes"][0])
         parallel(
-            _add_units,
-            units,
-            self.numbers,
-            address(sums),
-            sums[0].nbytes,
-            parts,
-            address(dw),
-            not accumulate,
+            _add_units, units, self.numbers, address(sums), sums[0].nbytes, len(sums), address(dw), not accumulate,
             most=1 if dw.size < SMALL_PACK else None,
-        )
-        if db is not None:
-            check_array("db", db, (g.filters,))
-            add_bias_sums(bias_sums, g.group_filters, db, not accumulate)
+        )  # fmt: skip
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         sums[thread] = 0

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
-from sslnet.kernels.conv.packing import add_bias_sums, address, record, threads_for, window_for
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import SummedGradLoop
+from sslnet.kernels.conv.packing import address, record, window_for
 from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.conv.weight_grad_microkernels import pixel_grad_tile
 from sslnet.kernels.conv.window import fill_plane
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import scratch, scratch_address
+from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -28,19 +29,29 @@ class PixelGradTile:
     filters: int
     taps: int
 
+    @property
+    def name(self) -> str:
+        return f"pixels {self.filters}x{self.taps}"
 
-class PixelGradEngine:
-    """Runs one geometry; nothing to pack."""
+
+class PixelGradLoop(SummedGradLoop):
+    """One geometry; nothing is packed ahead."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: PixelGradTile) -> None:
         g = self.geometry = geometry
         self.tile = tile
+        self.kernel = tile.name
+        self.multiply_adds = g.flops // 2
         low = lower_forward(g)
         taps = low.passes[0]
         window = self.window = window_for(low, split=True, whole_vectors=False)
         self.order = taps.weights[0]
         """The column of the weight matrix that each tap is."""
         self.padded_taps = -(-g.columns // tile.taps) * tile.taps
+        self.sums_size = g.filters * self.padded_taps
+        # Some filters more, for the bias sums that come along with all but the first taps and are not wanted.
+        self.bias_shape = 1, g.filters + tile.filters
+        self.group_filters = g.filters
         # The taps that only fill up read the first pixel, for nothing.
         self.offsets = np.zeros(self.padded_taps, np.int64)
         self.offsets[: g.columns] = window.offsets(taps)[0]
@@ -54,24 +65,16 @@ class PixelGradEngine:
             multiply=pixel_grad_tile(unit, tile.filters, tile.taps),
         )  # fmt: skip
 
-    def run(
-        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
-    ) -> None:
-        g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("dy", dy, g.output_shape)
-        check_array("dw", dw, g.weight_shape)
-        parts = min(threads_for(g.flops // 2), g.batch)
-        # Some filters more, for the bias sums that come along with all but the first taps and are not wanted.
-        sums = scratch("conv weight sums", parts * g.filters * self.padded_taps).reshape(parts, g.filters, -1)
-        bias_sums = scratch("conv bias sums", parts * (g.filters + self.tile.filters)).reshape(parts, -1)
+    def _parts(self, threads: int) -> int:
+        return min(threads, self.geometry.batch)
+
+    def _sum(self, threads: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         sums[:] = 0
-        bias_sums[:] = 0
-        parallel(self._images, g.batch, address(x), address(dy), sums, bias_sums, most=parts)
-        _add_sums(sums, self.order, dw.reshape(g.filters, g.columns), not accumulate)
-        if db is not None:
-            check_array("db", db, (g.filters,))
-            add_bias_sums(bias_sums.reshape(parts, 1, -1), g.filters, db, not accumulate)
+        parallel(self._images, self.geometry.batch, x, dy, sums, bias_sums, most=len(sums))
+
+    def _put(self, threads: int, sums: np.ndarray, dw: np.ndarray, accumulate: bool) -> None:
+        g = self.geometry
+        _add_sums(sums.reshape(len(sums), g.filters, -1), self.order, dw.reshape(g.filters, g.columns), not accumulate)
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         _run_images(

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sslnet.kernels.conv.geometry import check_array
 from sslnet.kernels.matmul.blas import add_product, multiply
-from sslnet.kernels.matmul.loops import DotEngine, OuterEngine, ProductShape, SumEngine
+from sslnet.kernels.matmul.loops import DotLoop, OuterLoop, ProductShape, SumLoop
+from sslnet.kernels.runtime.plan import KernelPlan
 from sslnet.kernels.simd.vector import GENERIC, VectorUnit, vector_unit
 
 __all__ = ["OuterPlan", "ProductPlan", "plan_dot", "plan_outer", "plan_sum"]
@@ -30,70 +30,52 @@ FEW_IMAGES = 2
 """Images below which y = a w is a matrix and a vector, which BLAS brings together at the speed of memory."""
 
 
-class ProductPlan:
+class ProductPlan(KernelPlan):
     """y = a w^T + bias (dot), or y = a w + bias (sum), then ReLU if asked for."""
 
-    def __init__(self, shape: ProductShape, engine: Any, *, dot: bool) -> None:
-        self.engine = engine
-        self.w_shape = shape.rows, shape.columns
-        self.a_shape = shape.images, shape.columns if dot else shape.rows
-        self.y_shape = shape.images, shape.rows if dot else shape.columns
-
-    @property
-    def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return self.engine.kernel
+    def __init__(self, shape: ProductShape, loop: Any, *, dot: bool) -> None:
+        ends = (shape.columns, shape.rows) if dot else (shape.rows, shape.columns)
+        a, y = ((shape.images, count) for count in ends)
+        super().__init__(loop, a=a, w=(shape.rows, shape.columns), y=y, bias=y[1:])
 
     def run(
         self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
     ) -> None:
         """The product; negative outputs become 0 if relu.  [overwrites y]"""
-        check_array("a", a, self.a_shape)
-        check_array("w", w, self.w_shape)
-        check_array("y", y, self.y_shape)
-        if bias is not None:
-            check_array("bias", bias, self.y_shape[1:])
-        self.engine.run(a, w, y, bias, relu)
+        self.check(a=a, w=w, y=y, bias=bias)
+        self.loop.run(a, w, y, bias, relu)
 
 
-class OuterPlan:
+class OuterPlan(KernelPlan):
     """w += a^T b."""
 
-    def __init__(self, shape: ProductShape, engine: Any) -> None:
-        self.shape = shape
-        self.engine = engine
-
-    @property
-    def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return self.engine.kernel
+    def __init__(self, shape: ProductShape, loop: Any) -> None:
+        s = shape
+        super().__init__(loop, a=(s.images, s.rows), b=(s.images, s.columns), w=(s.rows, s.columns))
 
     def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
         """The products of every image, summed over the images.  [accumulates into w]"""
-        s = self.shape
-        check_array("a", a, (s.images, s.rows))
-        check_array("b", b, (s.images, s.columns))
-        check_array("w", w, (s.rows, s.columns))
-        self.engine.run(a, b, w)
+        self.check(a=a, b=b, w=w)
+        self.loop.run(a, b, w)
 
 
 def plan_dot(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
     """y (images, rows) = a (images, columns) w^T + bias; unit: the vector unit when it is not to be the machine's best."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
-    return ProductPlan(shape, BlasProduct(dot=True) if _suits_blas(shape, unit) else DotEngine(shape, unit), dot=True)
+    return ProductPlan(shape, BlasProduct(dot=True) if _suits_blas(shape, unit) else DotLoop(shape, unit), dot=True)
 
 
 def plan_sum(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
     """y (images, columns) = a (images, rows) w + bias; unit as in plan_dot."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
     blas = _suits_blas(shape, unit) or rows < FEW_ROWS or images < FEW_IMAGES
-    return ProductPlan(shape, BlasProduct(dot=False) if blas else SumEngine(shape, unit), dot=False)
+    return ProductPlan(shape, BlasProduct(dot=False) if blas else SumLoop(shape, unit), dot=False)
 
 
 def plan_outer(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> OuterPlan:
     """w += a^T b; unit as in plan_dot."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
-    return OuterPlan(shape, BlasOuter() if _suits_blas(shape, unit) else OuterEngine(shape, unit))
+    return OuterPlan(shape, BlasOuter() if _suits_blas(shape, unit) else OuterLoop(shape, unit))
 
 
 def _suits_blas(shape: ProductShape, unit: VectorUnit) -> bool:
@@ -102,7 +84,7 @@ def _suits_blas(shape: ProductShape, unit: VectorUnit) -> bool:
 
 
 class BlasProduct:
-    """What DotEngine (dot) and SumEngine compute, by BLAS."""
+    """What DotLoop (dot) and SumLoop compute, by BLAS."""
 
     kernel = "blas"
 
@@ -118,7 +100,7 @@ class BlasProduct:
 
 
 class BlasOuter:
-    """What OuterEngine computes, by BLAS."""
+    """What OuterLoop computes, by BLAS."""
 
     kernel = "blas"
 

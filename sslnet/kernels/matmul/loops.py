@@ -1,7 +1,7 @@
-"""The engines of the fully connected layer: how tiles pass over a matrix w (rows, columns) and the rows of few images.
+"""The loop nests (macro-kernels) of the fully connected layer: how tiles pass over a matrix w (rows, columns) and the rows of few images.
 
 Each is made once per shape. A thread packs what it needs of the small matrix block by block of columns, so that the
-block stays in its second-level cache while the rows of w go by. Threads share out the rows of w (DotEngine) or its
+block stays in its second-level cache while the rows of w go by. Threads share out the rows of w (DotLoop) or its
 columns, so that no two write the same place and nothing is summed over threads.
 """
 
@@ -48,7 +48,7 @@ class ProductShape:
         return self.multiply_adds + 4 * self.rows * self.columns
 
 
-class DotEngine:
+class DotLoop:
     """y = a w^T + bias, then ReLU if asked for: a (images, columns), y (images, rows)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
@@ -82,7 +82,7 @@ class DotEngine:
         _run_dot(u0, u1, self.numbers, a, w, y, first, packed, relu)
 
 
-class SumEngine:
+class SumLoop:
     """y = a w + bias, then ReLU if asked for: a (images, rows), y (images, columns)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
@@ -114,7 +114,7 @@ class SumEngine:
         _run_sum(u0, u1, self.numbers, packed, w, y, first, sums, relu)
 
 
-class OuterEngine:
+class OuterLoop:
     """w += a^T b: a (images, rows), b (images, columns)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslnet.kernels.conv.geometry import check_array
-from sslnet.kernels.conv.sparse.pattern import find_kept, hardly_zero
+from sslnet.kernels.conv.pattern import find_kept, hardly_zero
 from sslnet.kernels.matmul.fully_connected import plan_dot
 from sslnet.kernels.runtime.memory import scratch
+from sslnet.kernels.runtime.plan import KernelPlan
 
 WORTH = 0.7
 """Weights that are left, as a part of all, up to which leaving out the others pays."""
@@ -22,7 +22,7 @@ SMALL = 1 << 16
 """Weights below which choosing columns takes longer than multiplying all."""
 
 
-class KeptProduct:
+class KeptProduct(KernelPlan):
     """y = x w^T + bias over the kept rows and columns of w.
 
     rows, columns   sorted indices of what is kept
@@ -40,23 +40,21 @@ class KeptProduct:
         bias: np.ndarray | None,
         shape: tuple[int, int],
     ) -> None:
-        self.x_shape, self.y_shape = (images, shape[1]), (images, shape[0])
         self.rows = rows if len(rows) < shape[0] else None
         self.columns = columns if len(columns) < shape[1] else None
         self.weights = weights
         self.bias = np.zeros(shape[0], np.float32) if bias is None else bias.copy()
         self.kept_bias = self.bias[rows]
-        self.plan = plan_dot(images, *weights.shape) if weights.size else None
+        plan = plan_dot(images, *weights.shape) if weights.size else None
+        super().__init__(plan, x=(images, shape[1]), y=(images, shape[0]))
 
     @property
     def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return f"kept {self.plan.kernel}" if self.plan is not None else "kept nothing"
+        return f"kept {self.loop.kernel}" if self.loop is not None else "kept nothing"
 
     def run(self, x: np.ndarray, y: np.ndarray, *, relu: bool = False) -> None:
         """The product; negative outputs become 0 if relu.  [overwrites y]"""
-        check_array("x", x, self.x_shape)
-        check_array("y", y, self.y_shape)
+        self.check(x=x, y=y)
         images, (rows, columns) = len(x), self.weights.shape
         if self.columns is not None:
             chosen = scratch("kept x", images * columns).reshape(images, columns)
@@ -71,8 +69,8 @@ class KeptProduct:
         y[:, self.rows] = found
 
     def _multiply(self, x: np.ndarray, y: np.ndarray, relu: bool) -> None:
-        if self.plan is not None:
-            self.plan.run(x, self.weights, y, self.kept_bias, relu=relu)
+        if self.loop is not None:
+            self.loop.run(x, self.weights, y, self.kept_bias, relu=relu)
         elif y.size:
             y[...] = np.maximum(self.kept_bias, 0) if relu else self.kept_bias
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
+from sslnet.kernels.conv.adaptive import AdaptivePlan
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.sparse.choose import SparseForward, SparseInputGrad
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.conv.taps import MOST_PASSES
 from sslnet.kernels.runtime.change_detector import SameBits
 from sslnet.layers.convolution import Convolution
@@ -66,7 +67,8 @@ class ConvolutionStep(Step):
     def forward(self) -> None:
         g = self.geometry
         if self._forward is None:
-            self._forward = SparseForward(g, self.way, relu=self.relu, winograd=self.winograd)
+            problem = ConvProblem(Direction.FORWARD, g, relu=self.relu, winograd=self.winograd)
+            self._forward = AdaptivePlan(problem, self.way)
             self._pairs = [Addresses(*blobs) for blobs in zip(self.bottom, self.top)]
         self._pack()
         run_at = self._forward.run_at
@@ -103,7 +105,9 @@ class ConvolutionStep(Step):
                 self._weight_grad.run(source.data.reshape(g.input_shape), target.diff.reshape(g.output_shape), dw, db)
         if any(self.propagate_down):
             if self._input_grad is None:
-                self._input_grad = SparseInputGrad(g, self.way, winograd=self.winograd)
+                # Packed right before each run.
+                problem = ConvProblem(Direction.INPUT_GRAD, g, winograd=self.winograd, lasting=False)
+                self._input_grad = AdaptivePlan(problem, self.way)
             self._input_grad.pack(whole_weights(self.layer, blobs[0].data, g))
             for source, target, down in zip(self.bottom, self.top, self.propagate_down):
                 if down:

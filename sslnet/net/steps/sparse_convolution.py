@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
+from sslnet.kernels.conv.choose import choose
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.conv.plan import plan_weight_grad
-from sslnet.kernels.conv.sparse.pattern import find_kept
-from sslnet.kernels.conv.sparse.plan import plan_kept_weight_grad
+from sslnet.kernels.conv.pattern import SparsityPattern, find_kept
+from sslnet.kernels.conv.plan import WeightGradPlan
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.kept_columns import expand_columns
@@ -23,9 +26,12 @@ WAYS = {
     CONV.DIRECT_DCONV: "dense",
     CONV.AUTO: "measure",
 }
-"""conv_mode -> the way of ``kernels.conv_sparse_choice``."""
+"""conv_mode -> the way of ``kernels.conv.adaptive``."""
 FEW = 0.4
-"""Weights that are trained, as a part of all, up to which the gradient of these alone is computed."""
+"""Weights that are trained, as a part of all, up to which the gradient of these alone competes with that of all."""
+FEW_IMAGES = 8
+"""Images below which that gradient is always computed alone: estimates are for an image, and leave out that the sums of all
+weights are cleared and added up once."""
 
 
 def way_of(layer: Convolution) -> str:
@@ -53,13 +59,19 @@ class SparseWeightGrad:
         g = self.geometry = geometry
         self.kept = layer.kept
         self.frozen = layer.frozen
-        if self.kept is None and self.frozen is None:
-            self.plan = plan_weight_grad(g, winograd=winograd)
-            return
+        problems = [ConvProblem(Direction.WEIGHT_GRAD, g, winograd=winograd)]
+        if self.kept is not None or self.frozen is not None:
+            pattern = self._pattern(layer)
+            if pattern.share <= FEW:
+                dense = problems if g.batch >= FEW_IMAGES else []
+                problems = [replace(problems[0], kept=pattern), *dense]
+        self.plan = WeightGradPlan(g, choose(*problems).loop())
+
+    def _pattern(self, layer: Convolution) -> SparsityPattern:
+        """The rows and columns of the weight matrix in which weights are trained."""
+        g = self.geometry
         trained = np.ones(layer.blobs[0].shape, np.float32) if self.frozen is None else self.frozen.astype(np.float32)
-        pattern = find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
-        few = pattern.share <= FEW
-        self.plan = plan_kept_weight_grad(g, pattern) if few else plan_weight_grad(g, winograd=winograd)
+        return find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
 
     def fits(self, layer: Convolution) -> bool:
         """Whether this is still for the layer as it is."""

@@ -8,13 +8,18 @@ from hypothesis import strategies as st
 from sslnet.errors import ShapeError
 from sslnet.kernels.conv import packing as conv_engine
 from sslnet.kernels.conv import weight_grad_filters as conv_weight_grad
-from sslnet.kernels.conv.choose import costed_grad_tiles, costed_tiles, engine_of, grad_engine_of
-from sslnet.kernels.conv.filters_loop import FilterEngine, FilterTile
+from sslnet.kernels.conv.choose import estimates
+from sslnet.kernels.conv.filters_loop import FilterLoop, FilterTile
 from sslnet.kernels.conv.im2col import output_extent
-from sslnet.kernels.conv.packing import address
-from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
-from sslnet.kernels.conv.reference import ReferenceForward, ReferenceInputGrad, ReferenceWeightGrad
-from sslnet.kernels.conv.taps import lower_forward
+from sslnet.kernels.conv.plan import (
+    ConvGeometry,
+    ConvPlan,
+    WeightGradPlan,
+    plan_forward,
+    plan_input_grad,
+    plan_weight_grad,
+)
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.threads import set_num_threads
 
 from ..conv_oracle import (
@@ -46,7 +51,7 @@ def check_forward(g, seed=0, unit=None):
     expected = naive_forward(g, x, weights, bias)
     for relu in (False, True):
         plan = plan_forward(g, relu=relu, unit=unit)
-        within = precision(plan.engine)
+        within = precision(plan.loop)
         y, whole = guarded(g.output_shape)
         plan.pack(weights, bias)
         plan.run(x, y)
@@ -65,15 +70,15 @@ def check_gradients(g, seed=0, unit=None):
     plan = plan_input_grad(g, unit=unit)
     plan.pack(weights)
     plan.run(dy, dx)
-    assert_close(dx, expected_dx, precision(plan.engine))
+    assert_close(dx, expected_dx, precision(plan.loop))
     dw, dw_whole = guarded(g.weight_shape, 1)
     db, db_whole = guarded((g.filters,), 2)
     grads = plan_weight_grad(g, unit=unit)
     grads.run(x, dy, dw, db)
-    assert_close(dw, expected_dw + 1, precision(grads))
+    assert_close(dw, expected_dw + 1, precision(grads.loop))
     assert_close(db, expected_db + 2)
     grads.run(x, dy, dw, db, accumulate=False)
-    assert_close(dw, expected_dw, precision(grads))
+    assert_close(dw, expected_dw, precision(grads.loop))
     assert_close(db, expected_db)
     assert_guards_untouched(dx_whole, dw_whole, db_whole)
 
@@ -113,14 +118,17 @@ def test_gradients_equal_naive_loops(geometry, seed, unit):
 def test_every_tile_equals_naive_loops(geometry, seed, data):
     """Not only the tile that would be chosen, and taps in blocks."""
     x, weights, bias, _ = operands(geometry, seed)
-    lowering, unit = lower_forward(geometry), data.draw(st.sampled_from(ALL_UNITS))
-    tile = data.draw(st.sampled_from([tile for _, tile in costed_tiles(lowering, unit)]))
-    engine = engine_of(lowering, unit, tile)
-    if isinstance(tile, FilterTile):
-        engine = FilterEngine(lowering, unit, tile, tap_block=data.draw(st.integers(1, 20)))
-    engine.pack(weights, bias)
+    unit = data.draw(st.sampled_from(ALL_UNITS))
+    problem = ConvProblem(Direction.FORWARD, geometry, unit, winograd=False)
+    choice = data.draw(st.sampled_from([*estimates(problem)]))
+    if isinstance(choice.tile, FilterTile):
+        loop = FilterLoop(problem.lowering, unit, choice.tile, tap_block=data.draw(st.integers(1, 20)))
+    else:
+        loop = choice.loop()
+    plan = ConvPlan(geometry, loop)
+    plan.pack(weights, bias)
     y, whole = guarded(geometry.output_shape)
-    engine.run_at(address(x), address(y))
+    plan.run(x, y)
     assert_close(y, naive_forward(geometry, x, weights, bias))
     assert_guards_untouched(whole)
 
@@ -130,47 +138,14 @@ def test_every_tile_equals_naive_loops(geometry, seed, data):
 def test_every_weight_gradient_tile_equals_naive_loops(g, seed, data):
     x, weights, _, dy = operands(g, seed)
     unit = data.draw(st.sampled_from(ALL_UNITS))
-    tile = data.draw(st.sampled_from([tile for _, tile in costed_grad_tiles(g, unit)]))
+    choice = data.draw(st.sampled_from([*estimates(ConvProblem(Direction.WEIGHT_GRAD, g, unit, winograd=False))]))
     dw, whole = guarded(g.weight_shape, 0)
     db, bias_whole = guarded((g.filters,), 0)
-    grad_engine_of(g, unit, tile).run(x, dy, dw, db)
+    WeightGradPlan(g, choice.loop()).run(x, dy, dw, db)
     _, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
     assert_close(dw, expected_dw)
     assert_close(db, expected_db)
     assert_guards_untouched(whole, bias_whole)
-
-
-@settings(max_examples=30, deadline=None)
-@given(geometries(), st.integers(0, 99))
-def test_reference_path_equals_naive_loops(g, seed):
-    x, weights, bias, dy = operands(g, seed)
-    y, dx, dw, db = (np.zeros(s, np.float32) for s in (g.output_shape, g.input_shape, g.weight_shape, (g.filters,)))
-    forward, input_grad = ReferenceForward(g), ReferenceInputGrad(g)
-    forward.pack(weights, bias)
-    input_grad.pack(weights)
-    forward.run(x, y)
-    input_grad.run(dy, dx)
-    ReferenceWeightGrad(g).run(x, dy, dw, db)
-    assert_close(y, naive_forward(g, x, weights, bias))
-    for actual, expected in zip((dx, dw, db), naive_gradients(g, x, weights, dy)):
-        assert_close(actual, expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(geometries(), st.integers(0, 99), st.data())
-def test_columns_that_are_not_kept_count_as_zero(g, seed, data):
-    x, weights, bias, _ = operands(g, seed)
-    count = data.draw(st.integers(0, g.columns))
-    kept = np.array([np.sort(np.random.default_rng(seed + i).permutation(g.columns)[:count]) for i in range(g.groups)])
-    only = np.zeros((g.groups, g.group_filters, g.columns), np.float32)
-    for group, columns in enumerate(kept.astype(int)):
-        only[group][:, columns] = weights.reshape(only.shape)[group][:, columns]
-    plan = plan_forward(g, kept=kept.astype(int))
-    plan.pack(weights, bias)
-    y, whole = guarded(g.output_shape)
-    plan.run(x, y)
-    assert_close(y, naive_forward(g, x, only.reshape(g.weight_shape), bias))
-    assert_guards_untouched(whole)
 
 
 # What nets are made of: batch, channels, height, width, filters, kernel, stride, pad, dilation, groups.
@@ -215,7 +190,7 @@ def test_kernel_row_too_long_for_any_tile_still_has_a_gradient():
 def test_rows_and_images_beyond_a_chunk_are_all_computed():
     """An image larger than what is kept in the cache is done in pieces."""
     g = ConvGeometry(2, 40, 70, 70, 4, 3, 3, pad_h=1, pad_w=1)
-    assert plan_forward(g).engine.window.chunk < g.out_h
+    assert plan_forward(g).loop.window.chunk < g.out_h
     check_forward(g)
     check_gradients(g)
 

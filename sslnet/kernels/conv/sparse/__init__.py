@@ -1,8 +1,6 @@
 """Convolutions whose weights have zeros: whole rows and columns of the weight matrix, or single weights.
 
-pattern.py       which rows and columns are kept
-plan.py          what callers use
-choose.py        whether using the zeros pays
+candidates.py    tiles and estimated cycles of the loops over kept rows and columns
 structured_filters.py, structured_pixels.py   loops over kept rows and columns
 unstructured.py  one weight at a time
 grads.py         gradients

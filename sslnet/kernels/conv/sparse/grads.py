@@ -6,18 +6,21 @@ to the pixels. The weights': products of dy and the lowered pixels, summed over 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address, record, threads_for
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import add_taps, fill_row, lower_same
 from sslnet.kernels.conv.sparse.microkernels import dot_tile
 from sslnet.kernels.conv.sparse.packing import GROUP, pack_kept
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.structured_pixels import (
     CHUNK_BYTES,
+    PanelTile,
     Taps,
-    choose_tile,
     is_same,
     lower,
     rows_chunks,
@@ -32,34 +35,46 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 PART = np.dtype([*GROUP.descr, ("channel", np.int64), ("channels", np.int64)])
-ADD = 20, 10
-"""Cycles to add a row of the lowered matrix back to the pixels: for a chunk, and for each of its vectors."""
 MOST_VECTORS = 64
 """Vectors of pixels that a product is summed over at once, when images are small: adding up their lanes is then little."""
 
 
-class KeptInputGrad:
-    """dx = the adjoint of the convolution over the kept weights, applied to dy; pack first."""
+def channel_parts(g: ConvGeometry) -> int:
+    """How many parts the channels of a group are cut into: with fewer images than threads, these share out the channels."""
+    return 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
 
-    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
+
+def columns_of_parts(g: ConvGeometry, kept: SparsityPattern) -> list[np.ndarray]:
+    """The kept columns of each part of the channels, all groups."""
+    parts, taps = channel_parts(g), g.kernel_h * g.kernel_w
+    bounds = [g.group_channels * part // parts * taps for part in range(parts + 1)]
+    return [own[(own >= a) & (own < b)] for own in kept.columns for a, b in pairwise(bounds)]
+
+
+def lowered_chunks(unit: VectorUnit, g: ConvGeometry, most: int) -> np.ndarray:
+    """The output pixels in chunks of rows whose lowered gradients, of at most so many columns, stay in the cache."""
+    return rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
+
+
+class KeptInputGradLoop(PackedLoop):
+    """dx = the adjoint of the convolution over the kept weights, applied to dy; without a bias."""
+
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: PanelTile) -> None:
         g = self.geometry = geometry
-        # With fewer images than threads, these share out the channels.
-        parts = 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
-        taps_of_channel = g.kernel_h * g.kernel_w
+        self.tile = tile
+        parts = channel_parts(g)
         table = np.zeros(g.groups * parts, PART)
-        columns, rows, pieces = [], [], []
-        for p in range(g.groups * parts):
+        columns, rows = [], []
+        pieces = columns_of_parts(g, kept)
+        for p, own in enumerate(pieces):
             group, part = divmod(p, parts)
             first, last = (g.group_channels * q // parts for q in (part, part + 1))
-            own, filters = kept.columns[group], kept.filters[group]
-            pieces.append(own[(own >= first * taps_of_channel) & (own < last * taps_of_channel)])
+            filters = kept.filters[group]
             table[p]["channel"], table[p]["channels"] = group * g.group_channels + first, last - first
-            table[p]["filters"], table[p]["taps"] = len(pieces[-1]), len(filters)
+            table[p]["filters"], table[p]["taps"] = len(own), len(filters)
             rows.append(filters + group * g.group_filters)
-        products = [(len(c), len(f)) for c, f in zip(pieces, rows)]
         most = max(len(c) for c in pieces)
-        self.chunks = rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
-        self.tile, _, self.cycles = choose_tile(unit, products, lambda tile: self.chunks, ADD)
+        self.chunks = lowered_chunks(unit, g, most)
         filter_ = tap = column = weight = 0
         for one, own in zip(table, pieces, strict=True):
             padded = -(-len(own) // self.tile.filters) * self.tile.filters
@@ -93,26 +108,14 @@ class KeptInputGrad:
             masks=address(self.masks), mask_bytes=len(self.masks) // len(self.chunks), targets=address(self.targets),
             values=address(self.values), zeros=address(self.zeros),
         )  # fmt: skip
+        self.kernel = f"kept {self.tile.filters}x{self.tile.vectors}"
+        self.units = g.batch * len(self.parts)
         self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
-    @property
-    def kernel(self) -> str:
-        """Engine and tile, for reports."""
-        return f"kept {self.tile.filters}x{self.tile.vectors}"
-
-    def pack(self, weights: np.ndarray) -> None:
-        """Copies the kept of the weights of the forward pass."""
-        check_array("weights", weights, self.geometry.weight_shape)
+    def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        assert bias is None, "no layer adds a bias to this gradient"
         matrix = weights.reshape(len(weights), -1)
         pack_kept(matrix, self.parts, self.columns, self.rows, self.tile.filters, self.values, True)
-
-    def run(self, dy: np.ndarray, dx: np.ndarray) -> None:
-        """[overwrites dx]"""
-        g = self.geometry
-        check_array("dy", dy, g.output_shape)
-        check_array("dx", dx, g.input_shape)
-        units = g.batch * len(self.parts)
-        parallel(self._part, units, address(dy), address(dx), most=threads_for(self.multiply_adds))
 
     def _part(self, u0: int, u1: int, thread: int, dy: int, dx: int) -> None:
         lowered, col = scratch("conv dy", self.dy_size), scratch("conv col", self.col_size)
@@ -121,13 +124,16 @@ class KeptInputGrad:
         )
 
 
-class KeptWeightGrad:
-    """dw of the kept weights, db of all filters."""
+class KeptWeightGradLoop(WeightGradLoop):
+    """dw of the kept weights, db of all filters; dw of the others stays, or becomes 0 if not accumulate.
 
-    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> None:
+    tile   filters and taps whose sums are in registers
+    """
+
+    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: tuple[int, int]) -> None:
         g = self.geometry = geometry
         self.kept = kept
-        nf, nt = self.tile = (4, 6) if unit.registers >= 32 else (3, 3)
+        nf, nt = tile
         most = max(len(f) + len(c) for f, c in zip(kept.filters, kept.columns)) + nf + nt
         pixels = 2 * CHUNK_BYTES // (4 * most)
         if is_same(g):
@@ -158,16 +164,11 @@ class KeptWeightGrad:
             masks=address(self.taps.masks), move_dy=lower_same(unit), dy_table=address(self.dy_table),
             dy_masks=address(self.masks), dy_mask_bytes=len(self.masks) // len(self.chunks), tile=dot_tile(unit, nf, nt),
         )  # fmt: skip
+        self.kernel = f"kept dot {nf}x{nt}"
         self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
-    def run(
-        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
-    ) -> None:
-        """[accumulates into db and into dw where it is kept; overwrites both if not accumulate, then 0 elsewhere]"""
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
         g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("dy", dy, g.output_shape)
-        check_array("dw", dw, g.weight_shape)
         units = -(-g.batch // self.images)
         threads = min(threads_for(self.multiply_adds), units)
         sums = scratch("conv weight sums", threads * self.sums_size).reshape(threads, -1)
@@ -179,7 +180,6 @@ class KeptWeightGrad:
         for group, f, c, matrix in zip(self.groups, self.kept.filters, self.kept.columns, matrices, strict=True):
             _add_sums(sums, group["weights"], group["dropped"], f, c, matrix)
         if db is not None:
-            check_array("db", db, (g.filters,))
             if not accumulate:
                 db[:] = 0
             parallel(_add_bias, g.filters, dy.reshape(g.batch, g.filters, -1), db, most=threads_for(dy.size))

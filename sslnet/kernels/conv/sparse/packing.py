@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import numpy as np
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
-from sslnet.kernels.conv.packing import address, threads_for
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop
+from sslnet.kernels.conv.packing import address
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros
-from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit
 
 GROUP = np.dtype(
@@ -24,18 +22,13 @@ GROUP = np.dtype(
 filled up; where its weights begin."""
 
 
-class KeptForward(ABC):
-    """y = x * w + b over the kept filters and columns, then ReLU if planned with it; pack first.
+class KeptLoop(PackedLoop):
+    """y = x * w + b over the kept filters and columns, then ReLU if planned with it.
 
     Weights are packed per group and block of ``width`` filters as (taps, filters of the block), zero for no filter.
 
     columns   a group: its kept columns, in the order of the taps
     """
-
-    cycles: float
-    """Estimated, for an image."""
-    units: int
-    """Pieces of work, for the threads."""
 
     def __init__(
         self,
@@ -66,15 +59,6 @@ class KeptForward(ABC):
         self.dropped_bias = aligned_zeros(drop + unit.lanes)
         self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
-    @property
-    @abstractmethod
-    def kernel(self) -> str:
-        """Tile, for reports."""
-
-    @abstractmethod
-    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        """Units u0 .. u1 from the arrays at these addresses."""
-
     def _places(self) -> dict[str, int]:
         """Where a kernel finds all this, for its record."""
         return {
@@ -86,29 +70,16 @@ class KeptForward(ABC):
         }
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Copies the kept of weights (filters, channels / groups, kernel_h, kernel_w) and bias (filters,)."""
-        g = self.geometry
-        check_array("weights", weights, g.weight_shape)
-        pack_kept(weights.reshape(g.filters, -1), self.groups, self.columns, self.order, self.width, self.values, False)
+        pack_kept(
+            weights.reshape(len(weights), -1), self.groups, self.columns, self.order, self.width, self.values, False
+        )
         if bias is None:
             self.bias[:] = 0
             self.dropped_bias[:] = 0
             return
-        check_array("bias", bias, (g.filters,))
         there = self.order >= 0
         self.bias[: len(there)][there] = bias[self.order[there]]
         self.dropped_bias[: len(self.dropped)] = bias[self.dropped]
-
-    def run(self, x: np.ndarray, y: np.ndarray) -> None:
-        """The convolution with the weights last packed.  [overwrites y]"""
-        g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("y", y, g.output_shape)
-        self.run_at(address(x), address(y))
-
-    def run_at(self, x: int, y: int) -> None:
-        """``run`` of arrays that begin at these addresses, not checked again."""
-        parallel(self._part, self.units, x, y, most=threads_for(self.multiply_adds))
 
 
 @exact_kernel

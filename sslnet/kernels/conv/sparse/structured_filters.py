@@ -9,37 +9,28 @@ with so few multiplications memory would be waited for otherwise. Threads share 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numba import njit
 
-from sslnet.kernels.conv.cost import CALL, FAR_BYTES, FIRST_CACHE, LATENCY, SECOND_BYTES
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.packing import address, record
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at
 from sslnet.kernels.conv.sparse.microkernels import kept_tile
-from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.conv.sparse.packing import KeptLoop
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 256 * 1024
 """What the source rows of a chunk may take: they, and those of the next chunk, are to stay in the second-level cache."""
-MOST_SPANS = 16
-"""Kernel columns with a loop of their own in a tile; kernels that are wider, and reach into padding, go another way."""
-WEIGHT_BYTES = 512 * 1024
-"""Weights of a block of filters beyond this come from beyond the second-level cache."""
-SPAN = 12
-"""Cycles to go from one span to the next."""
-LEAVE = 90
-"""Cycles to bring lanes filters of up to lanes pixels out."""
-
 Cut = tuple[int, int]
 """First pixel of a tile in its row, and how many."""
+
+FilterBlocks = tuple[tuple[int, ...], ...]
+"""Of each group, how many vectors of filters its blocks have."""
 
 UNIT = np.dtype(
     [
@@ -53,19 +44,6 @@ UNIT = np.dtype(
 """Some filters over some rows: the rows of the units before; its group, rows, filters, and those that are dropped among
 them. The input to ask for meanwhile: where it begins, from the image's first pixel, bytes of each channel and in all.
 The same of its own outputs, from the image's first one."""
-
-
-@dataclass(frozen=True)
-class FilterBlocks:
-    """How many vectors of filters the blocks of each group have, and the estimated cycles for an image."""
-
-    vectors: tuple[tuple[int, ...], ...]
-    cycles: float
-
-
-def takes(g: ConvGeometry) -> bool:
-    """Whether the taps of the kernel fall into few enough spans."""
-    return spans_of(g) <= MOST_SPANS
 
 
 def spans_of(g: ConvGeometry) -> int:
@@ -89,39 +67,10 @@ def limits(g: ConvGeometry, cut: Cut) -> tuple[int, int]:
     return max(0, -begin), min(beyond, g.width - begin)
 
 
-def choose_blocks(g: ConvGeometry, kept: SparsityPattern, unit: VectorUnit) -> FilterBlocks:
-    """The blocks with the fewest estimated cycles."""
-    in_all = [-(-len(f) // unit.lanes) for f in kept.filters]
-    counts = [spans.sum(axis=0)[:, 1] for spans in (group_spans(g, c)[1] for c in kept.columns)]
-    candidates = []
-    for most in range(1, min(max(*in_all, 1), (unit.registers - 1) // 2) + 1):
-        blocks = tuple(tuple(even_parts(v, most)) for v in in_all)
-        cycles = sum(_block_cycles(g, unit, v, count) for own, count in zip(blocks, counts) for v in own)
-        candidates.append(FilterBlocks(blocks, cycles))
-    return min(candidates, key=lambda blocks: blocks.cycles)
-
-
 def even_parts(count: int, most: int) -> list[int]:
     """The count in as few parts as can be of at most so many, the larger ones first."""
     parts = -(-count // most)
     return [(count + i) // parts for i in range(parts)][::-1]
-
-
-def _block_cycles(g: ConvGeometry, unit: VectorUnit, vectors: int, taps: np.ndarray) -> float:
-    """Estimated cycles of a block for an image; taps (spans,): those that meet a source row, summed over the rows."""
-    cycles = 0.0
-    block = int(taps.sum()) * vectors * unit.bytes // g.out_h
-    tiles = Counter((cut[1], *limits(g, cut)) for cut in cut_row(g, unit, vectors))
-    for (pixels, low, high), tile_count in tiles.items():
-        own = g.out_h * (CALL + SPAN * len(taps) + LEAVE * vectors * -(-pixels // unit.lanes))
-        for span, count in enumerate(taps):
-            met = sum(low <= p * g.stride_w + span * g.dilation_w < high for p in range(pixels)) if g.pad_w else pixels
-            per_tap = max(vectors * met / 2, (vectors + met + 3) / 2, LATENCY)
-            if block > FIRST_CACHE:
-                per_tap = max(per_tap, vectors * unit.bytes / (SECOND_BYTES if block <= WEIGHT_BYTES else FAR_BYTES))
-            own += count * per_tap * (met > 0)
-        cycles += tile_count * own
-    return cycles
 
 
 def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,40 +89,38 @@ def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.nd
     return columns[order], np.stack([low, high - low], axis=2).astype(np.int64)
 
 
-class FilterForward(KeptForward):
-    """With vectors over filters."""
+class KeptFilterLoop(KeptLoop):
+    """With vectors over filters.
+
+    blocks   how many vectors of filters the blocks of each group have
+    """
 
     def __init__(
         self,
         geometry: ConvGeometry,
         kept: SparsityPattern,
         unit: VectorUnit,
+        blocks: FilterBlocks,
         *,
         relu: bool = False,
-        blocks: FilterBlocks | None = None,
     ) -> None:
         g = geometry
-        blocks = blocks or choose_blocks(g, kept, unit)
-        self.cycles = blocks.cycles
-        self.most = max((v for own in blocks.vectors for v in own), default=0)
+        self.most = max((v for own in blocks for v in own), default=0)
         columns, spans = zip(*(group_spans(g, c) for c in kept.columns))
         super().__init__(g, kept, columns, unit.lanes, unit)
+        self.kernel = f"kept filters {self.most}"
         self.spans = np.stack(spans)
         self.offsets = np.concatenate([_offsets(g, group, c) for group, c in enumerate(columns)])
         self.table = np.array(list(self._units(blocks, unit)), UNIT)
         self.total = int(self.table["rows"].sum())
         self.units = g.batch * self.total
-        self.tiles, self.counts = _tile_table(g, unit, {v for own in blocks.vectors for v in own})
+        self.tiles, self.counts = _tile_table(g, unit, {v for own in blocks for v in own})
         self.numbers = record(
             batch=g.batch, groups=g.groups, channels=g.channels, height=g.height, width=g.width, filters=g.filters,
             out_h=g.out_h, out_w=g.out_w, stride_h=g.stride_h, stride_w=g.stride_w, lanes=unit.lanes,
             spans=spans_of(g), rows=self.total, relu=relu, fill=fill_row(unit), offsets=address(self.offsets),
             span_table=address(self.spans), **self._places(),
         )  # fmt: skip
-
-    @property
-    def kernel(self) -> str:
-        return f"kept filters {self.most}"
 
     def _units(self, blocks: FilterBlocks, unit: VectorUnit) -> Iterator[tuple[int, ...]]:
         """The units of an image: per group and chunk of rows all blocks of filters, or one without where all is dropped."""
@@ -185,7 +132,7 @@ class FilterForward(KeptForward):
         tops = np.maximum(rows[:-1] * g.stride_h - g.pad_h, 0)
         ends = np.minimum((rows[1:] - 1) * g.stride_h - g.pad_h + (g.kernel_h - 1) * g.dilation_h + 1, g.height)
         start = 0
-        for group, (vectors, filters) in enumerate(zip(blocks.vectors, self.kept.filters)):
+        for group, (vectors, filters) in enumerate(zip(blocks, self.kept.filters)):
             own = vectors or (0,)
             first = np.cumsum([0, *own]) * unit.lanes
             # A block has the outputs from its first filter to that of the next one.

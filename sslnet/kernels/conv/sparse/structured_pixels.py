@@ -6,20 +6,16 @@ Threads share out images, groups and chunks.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
-from sslnet.kernels.conv.cost import FAR_BYTES
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.packing import address, record
+from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
-from sslnet.kernels.conv.sparse.packing import KeptForward
-from sslnet.kernels.conv.sparse.pattern import SparsityPattern
+from sslnet.kernels.conv.sparse.packing import KeptLoop
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import num_parts
@@ -27,14 +23,6 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 CHUNK_BYTES = 448 * 1024
 """What a lowered chunk may take: all filters pass over it in the second-level cache."""
-LATENCY, CALL = 4, 20
-"""Cycles from one multiply-add to the next on a register; to enter and leave a tile."""
-LOWER = 12, 4
-"""Cycles to lower a tap: for a chunk, and for each of its vectors."""
-LINE = 2.2
-"""Cycles for a vector from the second-level cache, where the lowered pixels are."""
-FAR = 8 * 1024 * 1024
-"""Bytes of inputs and outputs of all images beyond which they come from far, and are waited for."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +32,6 @@ class PanelTile:
     filters: int
     vectors: int
 
-    def fits(self, unit: VectorUnit) -> bool:
-        return self.filters * self.vectors + self.vectors + 1 <= unit.registers
-
 
 def panels_of(vectors: int, most: int) -> list[int]:
     """So many vectors in as few panels as can be, as even as can be."""
@@ -54,60 +39,7 @@ def panels_of(vectors: int, most: int) -> list[int]:
     return [(vectors + i) // count for i in range(count)][::-1] if vectors else []
 
 
-def panel_cost(unit: VectorUnit, tile: PanelTile, filters: int, taps: int, vectors: int) -> float:
-    """Estimated cycles of all filters over so many vectors of pixels."""
-    cycles = 0.0
-    for panel, count in Counter(panels_of(vectors, tile.vectors)).items():
-        sums = tile.filters * panel
-        per_tap = max(sums / 2, (tile.filters + panel) / 2, LINE * panel, LATENCY)
-        cycles += count * -(-filters // tile.filters) * (taps * per_tap + CALL + 2 * sums)
-    return cycles
-
-
-def panel_tiles(unit: VectorUnit) -> Iterator[PanelTile]:
-    """The shapes worth trying: enough sums to hide the latency, and few loads for each."""
-    for vectors in range(1, 7):
-        filters = (unit.registers - 1 - vectors) // vectors
-        yield from (PanelTile(f, vectors) for f in range(filters, max(filters - 3, 0), -1))
-
-
 CHUNK = np.dtype([(name, np.int64) for name in ("pixel", "pixels", "top", "rows", "vectors")])
-
-
-def choose_tile(
-    unit: VectorUnit,
-    products: list[tuple[int, int]],
-    cut: Callable[[PanelTile], np.ndarray],
-    put: tuple[float, float] = (0, 0),
-) -> tuple[PanelTile, np.ndarray, float]:
-    """The tile with the fewest estimated cycles for an image, the chunks of its output pixels for that tile, and the cycles.
-
-    products  for each conv group: how many outputs, and how many terms each one sums up
-    put       cycles, for a chunk and for each of its vectors, that it takes to put an output where it belongs
-    """
-    best = None
-    for tile in panel_tiles(unit):
-        chunks = cut(tile)
-        cycles = 0.0
-        for v, n in Counter(chunks["vectors"].tolist()).items():
-            for outputs, terms in products:
-                moved = terms * (LOWER[0] + LOWER[1] * v) + outputs * (put[0] + put[1] * v)
-                cycles += n * (panel_cost(unit, tile, outputs, terms, v) + moved)
-        if best is None or cycles < best[0]:
-            best = cycles, tile, chunks
-    assert best is not None
-    return best[1], best[2], best[0]
-
-
-def choose_panels(
-    geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit
-) -> tuple[PanelTile, np.ndarray, float]:
-    """Tile, chunks and estimated cycles of PixelForward."""
-    products = [(len(f), len(c)) for f, c in zip(kept.filters, kept.columns)]
-    most = max(len(c) for c in kept.columns)
-    tile, chunks, cycles = choose_tile(unit, products, lambda tile: cut_chunks(unit, geometry, tile, most))
-    moved = 4 * (prod(geometry.input_shape) + prod(geometry.output_shape))
-    return tile, chunks, cycles + (moved / geometry.batch / FAR_BYTES if moved > FAR else 0)
 
 
 def is_same(geometry: ConvGeometry) -> bool:
@@ -202,14 +134,17 @@ def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
     return np.packbits(whole_bytes, axis=2, bitorder="little").reshape(len(flags), -1)
 
 
-class PixelForward(KeptForward):
+class KeptPixelLoop(KeptLoop):
     """With vectors over output pixels."""
 
-    def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, *, relu: bool = False) -> None:
+    def __init__(
+        self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: PanelTile, *, relu: bool = False
+    ) -> None:
         g = geometry
         most = max(len(c) for c in kept.columns)
-        self.tile, self.chunks, self.cycles = choose_panels(g, kept, unit)
+        self.tile, self.chunks = tile, cut_chunks(unit, g, tile, most)
         super().__init__(g, kept, kept.columns, self.tile.filters, unit)
+        self.kernel = f"kept pixels {self.tile.filters}x{self.tile.vectors}"
         self.taps = Taps(unit, g, kept.columns)
         self.col_size = (most * int(self.chunks["vectors"].max()) + 2) * unit.lanes
         self.tiles = tile_table(unit, self.tile, self.chunks)
@@ -221,10 +156,6 @@ class PixelForward(KeptForward):
             move=self.taps.move, fill=fill_row(unit), taps=address(self.taps.table), masks=address(self.taps.masks),
             **self._places(),
         )  # fmt: skip
-
-    @property
-    def kernel(self) -> str:
-        return f"kept pixels {self.tile.filters}x{self.tile.vectors}"
 
     def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
         col = scratch_address("conv col", self.col_size)

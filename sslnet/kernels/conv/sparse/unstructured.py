@@ -9,11 +9,10 @@ Ref: Park et al. 2017, Faster CNNs with Direct Sparse Convolutions and Guided Pr
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import numpy as np
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.packing import SourceWindow, address, record, threads_for
 from sslnet.kernels.conv.sparse.lowering import copy_rows
 from sslnet.kernels.conv.sparse.microkernels import sparse_tile
@@ -40,7 +39,7 @@ WINDOW_BYTES = 40 * 1024
 """What the rows of the padded image that a chunk reads should take, to stay in the first-level cache."""
 
 
-class _Lists(ABC):
+class WeightListLoop(PackedLoop):
     """The non-zero weights of all filters, one after the other: what the two ways have in common."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, *, relu: bool) -> None:
@@ -53,12 +52,6 @@ class _Lists(ABC):
         self.values = np.zeros(0, np.float32)
         self.distances = np.zeros(0, np.int64)
         self.multiply_adds = 0
-        self.units = 0
-        """Pieces of work, for the threads."""
-
-    @abstractmethod
-    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        """Units u0 .. u1 from the arrays at these addresses."""
 
     def _read(self, weights: np.ndarray, bias: np.ndarray | None, places: np.ndarray) -> None:
         """Lists the weights; ``places`` (groups, columns) are the distances of the columns."""
@@ -75,25 +68,9 @@ class _Lists(ABC):
         self.bias[:] = 0 if bias is None else bias
         self.multiply_adds = g.batch * g.out_h * g.out_w * count
 
-    def _check(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        check_array("weights", weights, self.geometry.weight_shape)
-        if bias is not None:
-            check_array("bias", bias, (self.geometry.filters,))
 
-    def run(self, x: np.ndarray, y: np.ndarray) -> None:
-        """The convolution with the weights last packed.  [overwrites y]"""
-        g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("y", y, g.output_shape)
-        self.run_at(address(x), address(y))
-
-    def run_at(self, x: int, y: int) -> None:
-        """``run`` of arrays that begin at these addresses, not checked again."""
-        parallel(self._part, self.units, x, y, most=threads_for(self.multiply_adds))
-
-
-class LoweredForward(_Lists):
-    """y = x * w + b from a lowered matrix of the columns that some filter of the group uses; pack first."""
+class LoweredLoop(WeightListLoop):
+    """y = x * w + b from a lowered matrix of the columns that some filter of the group uses."""
 
     kernel = "lowered csr"
 
@@ -103,8 +80,6 @@ class LoweredForward(_Lists):
         self._plan()
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Lists the non-zero of weights (filters, channels / groups, kernel_h, kernel_w) and copies bias (filters,)."""
-        self._check(weights, bias)
         g = self.geometry
         used = (weights.reshape(g.groups, g.group_filters, g.columns) != 0).any(axis=1)
         if not np.array_equal(used, self.used):
@@ -145,8 +120,8 @@ class LoweredForward(_Lists):
         )  # fmt: skip
 
 
-class DirectForward(_Lists):
-    """y = x * w + b from a padded copy of the image; pack first."""
+class DirectLoop(WeightListLoop):
+    """y = x * w + b from a padded copy of the image."""
 
     kernel = "direct sparse"
 
@@ -185,8 +160,6 @@ class DirectForward(_Lists):
         return -(-((rows - 1) * self.window.plane_columns + self.geometry.out_w) // self.unit.lanes)
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Lists the non-zero of weights (filters, channels / groups, kernel_h, kernel_w) and copies bias (filters,)."""
-        self._check(weights, bias)
         g = self.geometry
         by_channel = weights.reshape(g.groups, g.group_filters, g.group_channels, -1)
         self.used[:] = (by_channel != 0).any(axis=(1, 3))

@@ -1,7 +1,7 @@
 """Convolutions of 3 x 3 by Winograd's method: fewer multiplications, for more additions.
 
     matrices.py      the transforms
-    choose.py        which tile, and whether it pays
+    candidates.py    which geometries suit, in which tiles, and estimated cycles
     loop.py          forward and the gradient of the input
     weight_grad.py   the gradient of the weights
     microkernels.py  the transforms of a tile

@@ -1,4 +1,4 @@
-"""The engine for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
+"""The loop nest for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
 
 Vectors hold channels on the way in and filters on the way out, so images of any width fill them. Rows of tiles, of one
 image or of several, go through three stages together: pixels to V (positions, channels, tiles), a matrix product with the
@@ -13,14 +13,14 @@ Ref: Lavin and Gray 2016, algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
 import numpy as np
 
 from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import filter_tile
-from sslnet.kernels.conv.packing import FilterBlocking, address, record, threads_for
+from sslnet.kernels.conv.packing import FilterBlocking, address, record
 from sslnet.kernels.conv.transposes import load_transposed, store_tile
 from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
@@ -84,10 +84,10 @@ def spread_bytes(floats: int) -> int:
     return (-(-floats * 4 // 64) | 1) * 64
 
 
-class WinogradEngine:
-    """Runs one convolution, or the gradient of its input; pack first.
+class WinogradLoop(PackedLoop):
+    """One convolution, or the gradient of its input.
 
-    lasting   False: weights are packed into memory that all such engines share, good until another of them packs
+    lasting   False: weights are packed into memory that all such loop nests share, good until another of them packs
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class WinogradEngine:
     ) -> None:
         g = self.geometry = geometry
         self.tile = tile
+        self.kernel = tile.name
         self.backward = backward
         r, lanes = g.kernel_h, unit.lanes
         n = tile.m + r - 1
@@ -136,6 +137,7 @@ class WinogradEngine:
         self.weights_shape = (g.groups, positions, channels * padded)
         self.weights = aligned_empty(self.weights_shape if lasting else 0)
         self.packed_size = prod(self.weights_shape)
+        self.multiply_adds = self.units * columns * self.packed_size
         self.pack_units = g.groups * padded // lanes
         self.transposed_size = channels * r * r * lanes + lanes**2
         self.filters = filters
@@ -155,19 +157,12 @@ class WinogradEngine:
             load_weights=load_transposed(unit), enter_weights=transform(unit, WEIGHTS, tile.m, r),
         )  # fmt: skip
 
-    @cached_property
-    def multiply_adds(self) -> int:
-        return self.units * int(self.numbers["columns"][0]) * prod(self.weights_shape)
-
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         if not self.lasting:
             self.weights = scratch("winograd weights", self.packed_size)
         most = 1 if self.packed_size < SMALL_TRANSFORM else None
         parallel(self._pack, self.pack_units, address(weights), self.transposed_size, most=most)
         self.bias[:, : self.filters] = 0 if bias is None else bias.reshape(-1, self.filters)
-
-    def run_at(self, source: int, target: int) -> None:
-        parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
 
     def _pack(self, u0: int, u1: int, thread: int, weights: int, size: int) -> None:
         _pack_units(u0, u1, self.numbers, scratch_address("conv window", size), weights, address(self.weights))

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslnet.kernels.conv.geometry import ConvGeometry, check_array
+from sslnet.kernels.conv.geometry import ConvGeometry
+from sslnet.kernels.conv.loop_nest import SummedGradLoop
 from sslnet.kernels.conv.microkernels import filter_tile
-from sslnet.kernels.conv.packing import add_bias_sums, address, record, threads_for
+from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.transposes import add_rows, add_transposed
 from sslnet.kernels.conv.winograd.loop import spread_bytes
 from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, WEIGHT_GRADIENT
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import scratch, scratch_address
+from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -46,12 +47,14 @@ class WinogradGradTile:
         return f"winograd {self.m}x{self.m} {self.vectors}x{self.channels}"
 
 
-class WinogradGradEngine:
-    """Runs one geometry; nothing to pack."""
+class WinogradGradLoop(SummedGradLoop):
+    """One geometry; nothing is packed ahead."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: WinogradGradTile) -> None:
         g = self.geometry = geometry
         self.tile = tile
+        self.kernel = tile.name
+        self.multiply_adds = g.flops // 2
         lanes, m, r = unit.lanes, tile.m, g.kernel_h
         n = m + r - 1
         rows, columns = -(-g.out_h // m), -(-g.out_w // m)
@@ -69,7 +72,8 @@ class WinogradGradEngine:
             "winograd v": n * n * x_position // 4,
             "winograd products": n * n * dy_position // 4,
         }
-        self.bias_size = g.groups * filters
+        self.bias_shape = g.groups, filters
+        self.group_filters = g.group_filters
         self.column_size = (g.columns + lanes) * lanes
         self.offsets = np.arange(tiles) * lanes * 4
         counts = [self.block_width // lanes, filters % self.block_width // lanes]
@@ -85,29 +89,18 @@ class WinogradGradEngine:
             add_sums=add_transposed(unit),
         )  # fmt: skip
 
-    def run(
-        self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
-    ) -> None:
-        g = self.geometry
-        check_array("x", x, g.input_shape)
-        check_array("dy", dy, g.output_shape)
-        check_array("dw", dw, g.weight_shape)
-        if db is not None:
-            check_array("db", db, (g.filters,))
-        threads = threads_for(g.flops // 2)
-        own = 1 if self.shared else min(threads, g.batch)
-        sums = scratch("conv weight sums", own * self.sums_size).reshape(own, -1)
-        bias_sums = scratch("conv bias sums", threads * self.bias_size).reshape(threads, -1)
-        bias_sums[:] = 0
-        where = (address(x), address(dy), sums, bias_sums)
+    def _parts(self, threads: int) -> int:
+        return 1 if self.shared else min(threads, self.geometry.batch)
+
+    def _sum(self, threads: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         if self.shared:
-            self._run_shared(threads, *where)
+            self._run_shared(threads, x, dy, sums, bias_sums)
         else:
-            parallel(self._images, g.batch, *where, most=own)
+            parallel(self._images, self.geometry.batch, x, dy, sums, bias_sums, most=len(sums))
+
+    def _put(self, threads: int, sums: np.ndarray, dw: np.ndarray, accumulate: bool) -> None:
         vectors = self.numbers["padded"][0] // self.numbers["lanes"][0]
-        parallel(self._leave, g.groups * vectors, sums, address(dw), int(not accumulate), most=threads)
-        if db is not None:
-            add_bias_sums(bias_sums.reshape(threads, g.groups, -1), g.group_filters, db, not accumulate)
+        parallel(self._leave, self.geometry.groups * vectors, sums, address(dw), int(not accumulate), most=threads)
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         sums[thread] = 0

@@ -6,11 +6,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sslnet.kernels.conv import packing as conv_engine
-from sslnet.kernels.conv.depthwise import loop as depthwise
+from sslnet.kernels.conv.depthwise.candidates import DepthwiseCandidate, DepthwiseGradCandidate
 from sslnet.kernels.conv.depthwise.stencil import Stencil
 from sslnet.kernels.conv.im2col import output_extent
-from sslnet.kernels.conv.packing import address
-from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv.plan import (
+    ConvGeometry,
+    ConvPlan,
+    WeightGradPlan,
+    plan_forward,
+    plan_input_grad,
+    plan_weight_grad,
+)
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
@@ -34,34 +41,45 @@ def two_threads():
         set_num_threads(None)
 
 
+def candidate_of(direction, g, unit, **options):
+    kind = DepthwiseGradCandidate if direction is Direction.WEIGHT_GRAD else DepthwiseCandidate
+    return kind(ConvProblem(direction, g, unit, **options))
+
+
+def loop_of(direction, g, unit, **options):
+    """The loop nest, or None where it does not take the geometry."""
+    candidate = candidate_of(direction, g, unit, **options)
+    return candidate.loop(next(candidate.tiles())) if candidate.suits() else None
+
+
 def check(g, unit, seed=0):
     """Every pass that is taken; returns their names."""
     x, weights, bias, dy = operands(g, seed)
     taken = []
-    if depthwise.takes_forward(g):
-        taken.append("forward")
-        for relu in (False, True):
-            engine = depthwise.forward_engine(g, unit, relu=relu)
-            engine.pack(weights, bias)
+    for relu in (False, True):
+        if (loop := loop_of(Direction.FORWARD, g, unit, relu=relu)) is not None:
+            taken += [] if relu else ["forward"]
+            plan = ConvPlan(g, loop)
+            plan.pack(weights, bias)
             y, whole = guarded(g.output_shape)
-            engine.run_at(address(x), address(y))
+            plan.run(x, y)
             expected = naive_forward(g, x, weights, bias)
             assert_close(y, np.maximum(expected, 0) if relu else expected)
             assert_guards_untouched(whole)
     expected_dx, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
-    if depthwise.takes_input_grad(g):
+    if (loop := loop_of(Direction.INPUT_GRAD, g, unit)) is not None:
         taken.append("input")
-        engine = depthwise.input_grad_engine(g, unit)
-        engine.pack(weights, None)
+        plan = ConvPlan(g, loop, backward=True)
+        plan.pack(weights)
         dx, whole = guarded(g.input_shape)
-        engine.run_at(address(dy), address(dx))
+        plan.run(dy, dx)
         assert_close(dx, expected_dx)
         assert_guards_untouched(whole)
-    if depthwise.takes_weight_grad(g, unit):
+    if (loop := loop_of(Direction.WEIGHT_GRAD, g, unit)) is not None:
         taken.append("weights")
         dw, dw_whole = guarded(g.weight_shape, 1)
         db, db_whole = guarded((g.filters,), 2)
-        grads = depthwise.DepthwiseWeightGrad(g, unit)
+        grads = WeightGradPlan(g, loop)
         grads.run(x, dy, dw, db)
         assert_close(dw, expected_dw + 1)
         assert_close(db, expected_db + 2)
@@ -139,9 +157,7 @@ def test_plans_of_depthwise_geometries_are_depthwise():
     for plan in (plan_forward(g), plan_input_grad(g), plan_weight_grad(g)):
         assert plan.kernel.startswith("depthwise")
     dense = ConvGeometry(2, 8, 14, 14, 8, 3, 3, 1, 1, 1, 1, 1, 1, 4)
-    assert not depthwise.takes_forward(dense)
-    assert not depthwise.takes_input_grad(dense)
-    assert not depthwise.takes_weight_grad(dense, vector_unit())
+    assert not any(candidate_of(direction, dense, vector_unit()).suits() for direction in Direction)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

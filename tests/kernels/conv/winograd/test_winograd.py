@@ -7,14 +7,20 @@ from hypothesis import strategies as st
 
 from sslnet.errors import UsageError
 from sslnet.kernels.conv import packing as conv_engine
-from sslnet.kernels.conv.packing import address
-from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.conv.plan import (
+    ConvGeometry,
+    ConvPlan,
+    WeightGradPlan,
+    plan_forward,
+    plan_input_grad,
+    plan_weight_grad,
+)
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.conv.winograd import loop as winograd
 from sslnet.kernels.conv.winograd import weight_grad as winograd_weight_grad
-from sslnet.kernels.conv.winograd.choose import VARIABLE, winograd_grad_tiles, winograd_tiles
-from sslnet.kernels.conv.winograd.loop import OUTPUTS, WinogradEngine, fits
+from sslnet.kernels.conv.winograd.candidates import VARIABLE, WinogradCandidate, WinogradGradCandidate
+from sslnet.kernels.conv.winograd.loop import OUTPUTS
 from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, OUTPUT, WEIGHT_GRADIENT, WEIGHTS, matrix_of
-from sslnet.kernels.conv.winograd.weight_grad import WinogradGradEngine
 from sslnet.kernels.runtime.threads import set_num_threads
 
 from ...conv_oracle import (
@@ -28,6 +34,11 @@ from ...conv_oracle import (
 )
 
 WITHIN = 1e-4
+
+
+def candidate_of(direction, g, unit, **options):
+    kind = WinogradGradCandidate if direction is Direction.WEIGHT_GRAD else WinogradCandidate
+    return kind(ConvProblem(direction, g, unit, **options))
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +83,14 @@ def test_matrices_give_a_correlation_and_its_gradient(m, r):
 @given(geometries(), st.integers(0, 99), st.data())
 def test_every_tile_equals_naive_loops(g, seed, data):
     x, weights, bias, dy = operands(g, seed)
-    unit, backward = data.draw(st.sampled_from(ALL_UNITS)), data.draw(st.booleans())
-    tile = data.draw(st.sampled_from([tile for _, tile in winograd_tiles(g, unit, backward=backward)]))
-    relu = data.draw(st.booleans())
+    unit, backward, relu = data.draw(st.sampled_from(ALL_UNITS)), data.draw(st.booleans()), data.draw(st.booleans())
+    candidate = candidate_of(Direction.INPUT_GRAD if backward else Direction.FORWARD, g, unit, relu=relu)
+    tile = data.draw(st.sampled_from([*candidate.tiles()]))
     expected = naive_gradients(g, x, weights, dy)[0] if backward else naive_forward(g, x, weights, bias)
-    engine = WinogradEngine(g, unit, tile, relu=relu, backward=backward)
-    engine.pack(weights, None if backward else bias)
+    plan = ConvPlan(g, candidate.loop(tile), backward=backward)
+    plan.pack(weights, None if backward else bias)
     target, whole = guarded(expected.shape)
-    engine.run_at(address(dy if backward else x), address(target))
+    plan.run(dy if backward else x, target)
     assert_close(target, np.maximum(expected, 0) if relu else expected, WITHIN)
     assert_guards_untouched(whole)
 
@@ -89,20 +100,21 @@ def test_every_tile_equals_naive_loops(g, seed, data):
 def test_every_weight_gradient_tile_equals_naive_loops(g, seed, shared, data):
     """With sums for each thread, and shared."""
     x, weights, _, dy = operands(g, seed)
-    unit = data.draw(st.sampled_from(ALL_UNITS))
-    tile = data.draw(st.sampled_from([tile for _, tile in winograd_grad_tiles(g, unit)]))
+    candidate = candidate_of(Direction.WEIGHT_GRAD, g, data.draw(st.sampled_from(ALL_UNITS)))
+    tile = data.draw(st.sampled_from([*candidate.tiles()]))
     dw, whole = guarded(g.weight_shape, 1)
     db, bias_whole = guarded((g.filters,), 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd_weight_grad, "OWN_SUMS", 0 if shared else 1 << 30)
         patch.setattr(winograd_weight_grad, "SHARED_BYTES", 1)
-        engine = WinogradGradEngine(g, unit, tile)
+        engine = candidate.loop(tile)
     assert engine.shared == shared
     _, expected_dw, expected_db = naive_gradients(g, x, weights, dy)
-    engine.run(x, dy, dw, db)
+    plan = WeightGradPlan(g, engine)
+    plan.run(x, dy, dw, db)
     assert_close(dw, expected_dw + 1, WITHIN)
     assert_close(db, expected_db + 2)
-    engine.run(x, dy, dw, db, accumulate=False)
+    plan.run(x, dy, dw, db, accumulate=False)
     assert_close(dw, expected_dw, WITHIN)
     assert_close(db, expected_db)
     assert_guards_untouched(whole, bias_whole)
@@ -141,23 +153,20 @@ def test_plans_that_do_not_last_share_the_memory_of_their_weights():
         plan.run(dy, dx)
         assert_close(dx, naive_gradients(g, x, weights, dy)[0], WITHIN)
     plans[0].pack(operands(geometries[0])[1])
-    assert np.shares_memory(plans[0].engine.weights, plans[1].engine.weights)
+    assert np.shares_memory(plans[0].loop.weights, plans[1].loop.weights)
 
 
 def test_zero_filters_and_zero_channels_stay_exactly_zero():
     g = ConvGeometry(2, 20, 9, 9, 24, 3, 3, pad_h=1, pad_w=1)
     x, weights, _, dy = operands(g)
     weights[3], weights[:, 7], dy[:, 3], x[:, 7] = 0, 0, 0, 0
-    (_, tile), *_ = winograd_tiles(g, ALL_UNITS[0], backward=False)
-    (_, back), *_ = winograd_tiles(g, ALL_UNITS[0], backward=True)
-    (_, grad), *_ = winograd_grad_tiles(g, ALL_UNITS[0])
-    forward, input_grad = WinogradEngine(g, ALL_UNITS[0], tile), WinogradEngine(g, ALL_UNITS[0], back, backward=True)
+    candidates = [candidate_of(direction, g, ALL_UNITS[0]) for direction in Direction]
+    forward, input_grad, weight_grad = (candidate.loop(next(candidate.tiles())) for candidate in candidates)
     y, dx, dw = (np.ones(shape, np.float32) for shape in (g.output_shape, g.input_shape, g.weight_shape))
-    forward.pack(weights, None)
-    forward.run_at(address(x), address(y))
-    input_grad.pack(weights, None)
-    input_grad.run_at(address(dy), address(dx))
-    WinogradGradEngine(g, ALL_UNITS[0], grad).run(x, dy, dw, accumulate=False)
+    for plan, source, target in ((ConvPlan(g, forward), x, y), (ConvPlan(g, input_grad, backward=True), dy, dx)):
+        plan.pack(weights)
+        plan.run(source, target)
+    WeightGradPlan(g, weight_grad).run(x, dy, dw, accumulate=False)
     assert not y[:, 3].any()
     assert not dx[:, 7].any()
     assert not dw[3].any()
@@ -181,11 +190,10 @@ def test_repeated_runs_give_the_same_bits():
 
 def test_other_kernels_do_not_fit():
     one = {"batch": 1, "channels": 16, "height": 12, "width": 12, "filters": 16, "kernel_h": 3, "kernel_w": 3}
-    assert fits(ConvGeometry(**one))
+    assert all(candidate_of(direction, ConvGeometry(**one), ALL_UNITS[0]).suits() for direction in Direction)
     for change in ({"stride_w": 2}, {"dilation_h": 2}, {"kernel_w": 5}, {"kernel_h": 1, "kernel_w": 1}, {"pad_h": 3}):
         g = ConvGeometry(**(one | change))
-        assert not fits(g)
-        assert not [*winograd_tiles(g, ALL_UNITS[0], backward=False), *winograd_grad_tiles(g, ALL_UNITS[0])]
+        assert not any(candidate_of(direction, g, ALL_UNITS[0]).suits() for direction in Direction)
 
 
 def test_it_can_be_switched_off(monkeypatch):
@@ -193,7 +201,7 @@ def test_it_can_be_switched_off(monkeypatch):
     assert plan_forward(g).kernel.startswith("winograd")
     assert not plan_forward(g, winograd=False).kernel.startswith("winograd")
     assert not plan_input_grad(g, winograd=False).kernel.startswith("winograd")
-    assert not isinstance(plan_weight_grad(g, winograd=False), WinogradGradEngine)
+    assert not plan_weight_grad(g, winograd=False).kernel.startswith("winograd")
     monkeypatch.setenv(VARIABLE, "0")
     assert not plan_forward(g).kernel.startswith("winograd")
     monkeypatch.setenv(VARIABLE, "off")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sslnet.kernels.conv.adaptive import WAYS, AdaptivePlan
 from sslnet.kernels.conv.plan import ConvGeometry
-from sslnet.kernels.conv.sparse.choose import WAYS, SparseForward, SparseInputGrad
+from sslnet.kernels.conv.problem import ConvProblem, Direction
 
 from ...conv_oracle import assert_close, naive_forward
 from .test_conv_sparse import naive_input_grad, operands
@@ -16,7 +17,8 @@ G = ConvGeometry(3, 8, 9, 9, 24, 3, 3, pad_h=1, pad_w=1, groups=2)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_computes_the_same_while_zeros_come_and_go(way):
-    forward, input_grad = SparseForward(G, way, relu=True), SparseInputGrad(G, way)
+    forward = AdaptivePlan(ConvProblem(Direction.FORWARD, G, relu=True), way)
+    input_grad = AdaptivePlan(ConvProblem(Direction.INPUT_GRAD, G, lasting=False), way)
     for seed, zeros in enumerate([(0, 0), (0.5, 0.6), (0.5, 0.9), (0.1, 0.2), (1, 1), (0, 0, 0.95), (0, 0)]):
         x, weights, bias, dy = operands(G, seed, *zeros)
         forward.pack(weights, bias)
@@ -31,22 +33,21 @@ def test_every_way_computes_the_same_while_zeros_come_and_go(way):
 
 def test_estimate_takes_kept_columns_when_nearly_all_are_zero_and_dense_when_none_is():
     large = ConvGeometry(1, 96, 13, 13, 96, 3, 3, pad_h=1, pad_w=1)
-    for make in (SparseForward, SparseInputGrad):
-        plan = make(large, "estimate")
-        bias = (None,) if make is SparseForward else ()
-        plan.pack(operands(large, 0, 0, 0)[1], *bias)
+    for direction in (Direction.FORWARD, Direction.INPUT_GRAD):
+        plan = AdaptivePlan(ConvProblem(direction, large), "estimate")
+        plan.pack(operands(large, 0, 0, 0)[1])
         assert not plan.kernel.startswith("kept")
-        plan.pack(operands(large, 0, 0.4, 0.9)[1], *bias)
+        plan.pack(operands(large, 0, 0.4, 0.9)[1])
         assert plan.kernel.startswith("kept")
 
 
 def test_a_plan_stays_while_zeros_hardly_change():
     _, weights, _, _ = operands(G, 1, 0.5, 0.6)
-    forward = SparseForward(G, "kept")
+    forward = AdaptivePlan(ConvProblem(Direction.FORWARD, G), "kept")
     forward.pack(weights, None)
-    plan = forward.plan
+    loop = forward.loop
     weights[np.nonzero(weights)[0][0]] *= 2
     forward.pack(weights, None)
-    assert forward.plan is plan
+    assert forward.loop is loop
     forward.pack(operands(G, 1, 0.9, 0.9)[1], None)
-    assert forward.plan is not plan
+    assert forward.loop is not loop

@@ -1,0 +1,164 @@
+"""The dense loop nests of the forward pass and the gradient of the input: tiles worth trying, and their estimated cycles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from sslnet.kernels.conv.cost import UnitCosts
+from sslnet.kernels.conv.filters_loop import FilterLoop, FilterTile, line_limits, runs_exactly
+from sslnet.kernels.conv.loop_nest import PackedLoop
+from sslnet.kernels.conv.microkernels import line_pixels, meetings_of
+from sslnet.kernels.conv.packing import SourceWindow, window_for
+from sslnet.kernels.conv.pixels_loop import PixelLoop, PixelTile
+from sslnet.kernels.conv.problem import Direction, LoopCandidate
+from sslnet.kernels.conv.taps import Pass, TapGeometry
+from sslnet.kernels.simd.vector import VectorUnit
+
+WEIGHT_BLOCK_BYTES = 256 * 1024
+"""KC blocking: a block of weights beyond this is cut along the taps, to stay in the second-level cache."""
+MOST_VECTORS = 8
+"""Vectors side by side in a tile; more leave registers for too few rows of it."""
+
+
+class FilterCandidate(LoopCandidate[FilterTile]):
+    """Filters side by side in a vector, pixels broadcast."""
+
+    DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
+
+    def suits(self) -> bool:
+        return self.problem.kept is None
+
+    def tiles(self) -> Iterator[FilterTile]:
+        """As many pixels as registers allow for every number of vectors, evenly over the row; rows together where it is
+        short."""
+        low, unit = self.problem.lowering, self.unit
+        out_h, out_w = (min(getattr(p, axis) for p in low.passes) for axis in ("out_h", "out_w"))
+        line = max((p.line[1] for p in low.passes if p.line), default=0)
+        for vectors, most in sums_of(unit, low.filters):
+            even = {-(-out_w // -(-out_w // limit)) for limit in (most, line_pixels(unit, vectors, line)) if limit > 0}
+            for pixels in sorted(even):
+                rows = min(most // pixels, out_h) if len(low.passes) == 1 else 1
+                yield from (FilterTile(vectors, r, pixels) for r in sorted({1, max(rows, 1)}))
+
+    def cycles(self, tile: FilterTile) -> float:
+        low, unit, costs = self.problem.lowering, self.unit, self.costs
+        vectors_in_all = -(-low.filters // unit.lanes)
+        blocks = [tile.vectors] * (vectors_in_all // tile.vectors) + [vectors_in_all % tile.vectors]
+        pixels = tile.rows * tile.pixels
+        squares = tile.rows * -(-tile.pixels // unit.lanes)
+        exact = runs_exactly(low, unit, tile)
+        cycles = 0.0
+        for p, inside in zip(low.passes, self._inside, strict=True):
+            taps = inside * p.taps
+            columns = [min(c, p.out_w - tile.pixels) for c in range(0, p.out_w, tile.pixels)]
+            for vectors, count in Counter(blocks).items():
+                leaving = costs.sum_out * vectors * pixels + costs.transposed_row * vectors * squares * unit.lanes
+                per_tap = costs.step(vectors * pixels, vectors + pixels + 1)
+                if p.taps * vectors * unit.bytes > costs.first_cache:
+                    per_tap = max(per_tap, vectors * unit.bytes / costs.second_bytes)
+                row = len(columns) * (taps * per_tap + costs.call + leaving)
+                if exact and p.line is not None:
+                    lines = [self._line_cycles(p, vectors, tile.pixels, column) for column in columns]
+                    row = sum(taps / p.line[1] * line + costs.call + leaving for line in lines)
+                cycles += count * (vectors > 0) * -(-p.out_h // tile.rows) * row
+        window = window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
+        weights = low.groups * vectors_in_all * unit.bytes * sum(p.taps for p in low.passes)
+        far = costs.weights(weights, -(-low.rows // window.chunk) * low.batch, low.batch)
+        moved = fill_cycles(costs, unit, window) + combine_cycles(costs, low)
+        return low.groups * (cycles + moved) + far
+
+    @cached_property
+    def _inside(self) -> list[float]:
+        """The part of the taps of each output phase that meets a source row, over all rows of outputs."""
+        low, found = self.problem.lowering, []
+        for p in low.passes:
+            rows = np.arange(p.out_h)[:, None] * low.stride_h + p.rows[0]
+            found.append(((rows >= 0) & (rows < low.height)).mean() if p.taps else 0)
+        return found
+
+    def _line_cycles(self, taps: Pass, vectors: int, pixels: int, column: int) -> float:
+        """Cycles of a line_tile for one line of taps."""
+        if not vectors or taps.line is None:
+            return 0
+        _, count, spacing = taps.line
+        low = self.problem.lowering
+        inside = line_limits(low, taps, pixels, column)
+        meetings = meetings_of(pixels, low.stride_w, count, spacing, *inside)
+        products = sum(len(met) for _, met in meetings)
+        loads = 1 + count * vectors + len(meetings)
+        return max(vectors * products / 2, loads / 2, self.costs.latency * count)
+
+    def loop(self, tile: FilterTile) -> PackedLoop:
+        low = self.problem.lowering
+        taps = max(p.taps for p in low.passes)
+        tap_block = WEIGHT_BLOCK_BYTES // (tile.vectors * self.unit.bytes)
+        if taps <= 2 * tap_block:
+            tap_block = 0
+        return FilterLoop(low, self.unit, tile, relu=self.problem.relu, tap_block=tap_block)
+
+
+class PixelCandidate(LoopCandidate[PixelTile]):
+    """Pixels side by side in a vector, weights broadcast."""
+
+    DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
+
+    def suits(self) -> bool:
+        return self.problem.kept is None
+
+    def tiles(self) -> Iterator[PixelTile]:
+        """As many filters as registers allow for every number of vectors, evenly over the filters."""
+        low = self.problem.lowering
+        pixels = low.rows * -(-low.out_w // self.unit.lanes) * self.unit.lanes
+        for vectors, most in sums_of(self.unit, pixels):
+            yield PixelTile(-(-low.filters // -(-low.filters // most)), vectors)
+
+    def cycles(self, tile: PixelTile) -> float:
+        low, unit, costs = self.problem.lowering, self.unit, self.costs
+        sums = tile.filters * tile.vectors
+        per_tap = costs.step(sums, tile.filters + 1 + tile.vectors * costs.unaligned_load)
+        cycles = 0.0
+        for p in low.passes:
+            vectors = p.out_h * -(-p.out_w // unit.lanes)
+            tiles = -(-vectors // tile.vectors) * -(-low.filters // tile.filters)
+            cycles += tiles * (p.taps * per_tap + costs.call + costs.sum_out * sums) + costs.place * vectors
+        return low.groups * (cycles + self._moved)
+
+    @cached_property
+    def _moved(self) -> float:
+        low, unit = self.problem.lowering, self.unit
+        partial = any(p.out_w % unit.lanes for p in low.passes)
+        window = window_for(low, split=True, whole_vectors=partial)
+        return fill_cycles(self.costs, unit, window) + combine_cycles(self.costs, low)
+
+    def loop(self, tile: PixelTile) -> PackedLoop:
+        return PixelLoop(self.problem.lowering, self.unit, tile, relu=self.problem.relu)
+
+
+def sums_of(unit: VectorUnit, count: int) -> Iterator[tuple[int, int]]:
+    """(vectors, rows): tiles of sums that fit into the registers with a vector of each row's factor and one factor more, for
+    ``count`` numbers side by side."""
+    for vectors in range(1, min(-(-count // unit.lanes), MOST_VECTORS) + 1):
+        rows = (unit.registers - 1) // vectors - 1
+        if rows < 1:
+            break
+        yield vectors, rows
+
+
+def fill_cycles(costs: UnitCosts, unit: VectorUnit, window: SourceWindow) -> float:
+    """To copy the source rows of one group of an image into the window."""
+    if window.in_place:
+        return 0
+    low = window.lowering
+    rows = window.step_h * window.step_w * window.plane_rows * -(-low.rows // window.chunk)
+    vector = {1: costs.fill_vector, 2: costs.fill_pairs}.get(window.step_w, costs.strided_vector)
+    return low.channels * rows * (costs.fill_row + vector * -(-window.plane_columns // unit.lanes))
+
+
+def combine_cycles(costs: UnitCosts, low: TapGeometry) -> float:
+    """To put the output phases of one group of an image together."""
+    rows = low.filters * low.out_h if len(low.passes) > 1 else 0
+    return rows * (costs.combine_row + low.out_w / costs.combine_pixels)

@@ -1,0 +1,149 @@
+"""Winograd's loop nests: tiles worth trying, and their estimated cycles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from sslnet.errors import UsageError
+from sslnet.kernels.conv.cost import UnitCosts
+from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
+from sslnet.kernels.conv.problem import ConvProblem, Direction, LoopCandidate
+from sslnet.kernels.conv.winograd.loop import LEAST_TILES, OUTPUTS, WinogradLoop, WinogradTile, fits, split_units
+from sslnet.kernels.conv.winograd.weight_grad import OWN_SUMS, WinogradGradLoop, WinogradGradTile
+from sslnet.kernels.runtime.threads import num_parts
+from sslnet.kernels.simd.vector import VectorUnit
+
+VARIABLE = "SSLNET_WINOGRAD"
+"""0 in the environment: no convolution goes this way."""
+MOST_VECTORS = 4
+"""Vectors of filters in a tile of the product."""
+
+
+def allowed() -> bool:
+    """Whether the environment leaves Winograd on."""
+    text = os.environ.get(VARIABLE, "").strip()
+    if text not in ("", "0", "1"):
+        raise UsageError(f'{VARIABLE} must be 0 or 1, not "{text}"')
+    return text != "0"
+
+
+def _suits(problem: ConvProblem) -> bool:
+    return problem.kept is None and problem.winograd and allowed() and fits(problem.geometry)
+
+
+class WinogradCandidate(LoopCandidate[WinogradTile]):
+    """The forward pass, and the gradient of the input."""
+
+    DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
+
+    def __init__(self, problem: ConvProblem) -> None:
+        super().__init__(problem)
+        g = self.geometry
+        ends = (g.height, g.width, g.group_channels), (g.out_h, g.out_w, g.group_filters)
+        (self.height, self.width, filters), (*_, self.channels) = ends if problem.backward else ends[::-1]
+        self.vectors = -(-filters // self.unit.lanes)
+
+    def suits(self) -> bool:
+        return _suits(self.problem)
+
+    def tiles(self) -> Iterator[WinogradTile]:
+        """As many tiles in the product as registers allow, evenly over those of a thread where they are few."""
+        g, unit = self.geometry, self.unit
+        for m in OUTPUTS[g.kernel_h]:
+            rows, columns = -(-self.height // m), -(-self.width // m)
+            own_tiles = -(-g.batch * rows // min(num_parts(), g.batch * rows)) * columns
+            for vectors in range(1, min(self.vectors, MOST_VECTORS) + 1):
+                most = (unit.registers - 1) // vectors - 1
+                if most < 1:
+                    break
+                if own_tiles <= 3 * most:
+                    most = -(-own_tiles // -(-own_tiles // most))
+                yield WinogradTile(m, vectors, most)
+
+    def cycles(self, tile: WinogradTile) -> float:
+        g, unit, costs = self.geometry, self.unit, self.costs
+        m, vectors, most = tile.m, tile.vectors, tile.tiles
+        n = m + g.kernel_h - 1
+        rows, columns = -(-self.height // m), -(-self.width // m)
+        moves = (
+            rows
+            * columns
+            * (
+                -(-self.channels // unit.lanes) * _entering(costs, n, m, self.width, unit)
+                + self.vectors * _leaving(costs, n, m, self.width, unit)
+            )
+        )
+        weights = 4 * g.groups * n * n * self.channels * self.vectors * unit.lanes
+        tile_bytes = n * n * 4 * (self.channels + self.vectors * unit.lanes)
+        own, block, filled = split_units(g.batch * rows, columns, most, tile_bytes, weights)
+        blocks = -(-own // block)
+        per_tap = costs.step(vectors * most, vectors + most + 2)
+        calls = blocks * filled / most * -(-self.vectors // vectors) * g.groups
+        product = n * n * calls * (self.channels * per_tap + costs.call + costs.sum_out * vectors * most)
+        far = costs.weights(weights, blocks * g.batch * rows // own, g.batch)
+        return g.groups * moves + product * rows / own + far
+
+    def loop(self, tile: WinogradTile) -> PackedLoop:
+        p = self.problem
+        return WinogradLoop(p.geometry, p.unit, tile, relu=p.relu, backward=p.backward, lasting=p.lasting)
+
+
+class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
+    """The gradient of the weights."""
+
+    DIRECTIONS = (Direction.WEIGHT_GRAD,)
+
+    def suits(self) -> bool:
+        return _suits(self.problem)
+
+    def tiles(self) -> Iterator[WinogradGradTile]:
+        """As many channels, a power of two of them, as registers allow for every number of vectors of filters."""
+        vectors_in_all = -(-self.geometry.group_filters // self.unit.lanes)
+        for m in OUTPUTS[self.geometry.kernel_h]:
+            for vectors in range(1, min(vectors_in_all, MOST_VECTORS) + 1):
+                most = (self.unit.registers - 1) // vectors - 1
+                channels = self.unit.lanes
+                while channels > most:
+                    channels //= 2
+                if channels < 1:
+                    break
+                yield WinogradGradTile(m, vectors, channels)
+
+    def cycles(self, tile: WinogradGradTile) -> float:
+        g, unit, costs = self.geometry, self.unit, self.costs
+        m, vectors, channels = tile.m, tile.vectors, tile.channels
+        n = m + g.kernel_h - 1
+        vectors_in_all, channel_vectors = -(-g.group_filters // unit.lanes), -(-g.group_channels // unit.lanes)
+        tiles = -(-g.out_h // m) * -(-g.out_w // m)
+        moves = tiles * (channel_vectors + vectors_in_all) * _entering(costs, n, m, g.width, unit)
+        sums = n * n * channel_vectors * unit.lanes * vectors_in_all
+        calls = -(-g.group_channels // channels) * -(-vectors_in_all // vectors)
+        per_tile = costs.step(vectors * channels, vectors + channels + 2)
+        # Sums are loaded and stored for every block of images.
+        block = max(LEAST_TILES * 2, tiles)
+        enter = costs.call + costs.sum_out * vectors * channels
+        product = n * n * calls * (tiles * per_tile + tiles / block * enter)
+        shared = sums * unit.bytes > OWN_SUMS
+        slow = tiles * n * n * (channel_vectors + vectors_in_all) * unit.bytes * 2 / costs.far_bytes if shared else 0
+        # Cleared, loaded and stored, transformed back.
+        leaving = sums * 4 * (4 / costs.far_bytes if shared else 1) / g.batch
+        return g.groups * (moves + product + slow + leaving)
+
+    def loop(self, tile: WinogradGradTile) -> WeightGradLoop:
+        return WinogradGradLoop(self.geometry, self.unit, tile)
+
+
+def _entering(costs: UnitCosts, n: int, m: int, width: int, unit: VectorUnit) -> float:
+    """Cycles to bring a vector of channels of one tile in: transposed pixels, then the transform."""
+    return _transposing(costs, m, width, unit) + costs.winograd_in * n * n * max(1.0, n * n / unit.registers)
+
+
+def _leaving(costs: UnitCosts, n: int, m: int, width: int, unit: VectorUnit) -> float:
+    """Cycles to bring a vector of filters of one tile out: the transform, then transposed pixels."""
+    return _transposing(costs, m, width, unit) + costs.winograd_out * n * (n + m) * max(1.0, n * n / unit.registers)
+
+
+def _transposing(costs: UnitCosts, m: int, width: int, unit: VectorUnit) -> float:
+    """Rows that do not fill their last vector cost as much as if they did."""
+    return costs.winograd_pixel * m * m * -(-width // unit.lanes) * unit.lanes / width
