@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslnet.errors import printable
 from sslnet.report.forms import FAR, mark_limits
 from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
@@ -72,11 +73,12 @@ def _two(first: NetTime, second: NetTime) -> Table:
     directions = ("forward", "backward") if backward else ("forward",)
     heads = [f"{direction}\n{what}" for direction in directions for what in ("A ms", "B ms", "speedup")]
     table = Table(
-        f"A: {_title(first)}\nB: {_title(second)}",
+        f"A: {_title(first)}",
         *("layer", "kernel A", "kernel B", *heads, "FLOP\nratio"),
         left=(0, 1, 2),
         drop=[1, 2, 6, 7, 3, 4] if backward else [1, 2, 3, 4],
     )
+    table.title += "\n" + printable(f"B: {_title(second)}")  # the title of a table escapes the ends of lines in names
     theirs = {layer.name: layer for layer in second.layers}
     ours = {layer.name: layer for layer in first.layers}
     order = [*theirs, *ours] if len(theirs) > len(ours) else [*ours, *theirs]

@@ -106,8 +106,10 @@ def test_time_table_of_two_nets_has_the_flop_ratio(
     model: str, smaller: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["time", "--model", model, "--model2", smaller, "--iterations", "1"]) == 0
-    conv = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("conv"))
+    lines = capsys.readouterr().out.splitlines()
+    conv = next(line for line in lines if line.startswith("conv"))
     assert conv.endswith("2.00x")
+    assert [line[:3] for line in lines if ", batch " in line] == ["A: ", "B: "]
 
 
 def test_time_refuses_weights_of_no_model(model: str, capsys: pytest.CaptureFixture[str]) -> None:
