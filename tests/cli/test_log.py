@@ -12,7 +12,7 @@ from sslnet.cli.log import RunLog, loss_part, number, prefix
 
 GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+\] (.*)")
 
-SCRIPT = "from sslnet.cli.log import Log; log = Log(); log('one', 'two'); log.result('three', 'four')"
+SCRIPT = "from sslnet.cli.log import RunLog; log = RunLog(); log('one', 'two'); log.result('three', 'four')"
 
 
 def test_prefix_is_that_of_glog() -> None:

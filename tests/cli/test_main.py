@@ -177,10 +177,10 @@ def test_closed_pipe_ends_quietly() -> None:
 HELLO = r"""
 import sys
 from sslnet import cli
-from sslnet.cli.log import Log
+from sslnet.cli.log import RunLog
 
 def dispatch(arguments):
-    log = Log()
+    log = RunLog()
     log.write = log.to_stderr
     log.terminal = True
     log("conv\u00e9")
