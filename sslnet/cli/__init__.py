@@ -98,9 +98,9 @@ def _run(arguments: list[str]) -> int:
         _complain(f"error: {error.strerror or error}{place}", debug)
         return 1
     except Exception as error:
-        _complain(f"error: this is a fault of sslnet: {type(error).__name__}: {printable(str(error))}", debug)
+        _complain(f"error: this is a bug in sslnet: {type(error).__name__}: {printable(str(error))}", debug)
         if not debug:
-            print("  --debug shows where; please report it together with the command", file=sys.stderr)
+            print("  --debug shows the traceback; please report it together with the command", file=sys.stderr)
         return 1
 
 
@@ -152,7 +152,7 @@ def dispatch(arguments: list[str]) -> int:
     parser = command_parser(_known(name))
     options, unknown = parser.parse_known_args(double_dashes(rest, parser))
     if unknown:
-        hint = suggestion(unknown[0], parser.option_strings) or f"sslnet {name} -h lists what it takes"
+        hint = suggestion(unknown[0], parser.option_strings) or f"sslnet {name} -h lists its options"
         raise UsageError(f'sslnet {name} does not take "{unknown[0]}"', hint=hint)
     if options.gpu is not None:
         print("note: sslnet computes on the CPU; --gpu changes nothing", file=sys.stderr)
@@ -172,7 +172,7 @@ def _known(name: str) -> str:
 def overview() -> str:
     """The text of ``sslnet --help``."""
     lines = [
-        "sslnet trains nets defined as for Caffe so that they come out small and fast.",
+        "sslnet trains nets defined in Caffe's prototxt with structured sparsity, and makes them smaller and faster.",
         "",
         "example:",
         "  sslnet train --solver solvers/digits_ssl.prototxt",
@@ -183,10 +183,10 @@ def overview() -> str:
     lines += [
         "",
         "options:",
-        "  -h, --help             this text; `sslnet COMMAND -h` tells of one command",
-        "  -V, --version          the version",
+        "  -h, --help             show this text; `sslnet COMMAND -h` describes one command",
+        "  -V, --version          show the version",
         "  --debug                with any command: show the traceback of an error",
-        f"  {ALLOW_PYTHON}  with any command: let Python layers of the net run their code",
+        f"  {ALLOW_PYTHON}  with any command: allow Python layers to run the code that the net names",
         "",
     ]
     return "\n".join(lines)
@@ -214,7 +214,7 @@ class Parser(argparse.ArgumentParser):
         return f"{self.sentence}\n\nexample:\n  {self.example}\n\n{super().format_help()}"
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} -h lists what it takes")
+        raise UsageError(message, hint=f"{self.prog} -h lists its options")
 
     @property
     def option_strings(self) -> list[str]:

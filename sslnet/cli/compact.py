@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from sslnet.compress.compaction.compact import Compaction
     from sslnet.compress.low_rank.low_rank import LowRank
 
-HELP = "Removes zero filters and all that only they fed: a smaller net that gives the same outputs."
-EXAMPLE = "sslnet compact --model models/lenet/train_test.prototxt --weights lenet_ssl.caffemodel --output small/lenet"
+HELP = "Removes zero filters and everything that depends on them alone: a smaller net with the same outputs."
+EXAMPLE = (
+    "sslnet compact --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits_ssl/digits_ssl_iter_3000.caffemodel"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="FILE", help="its pruned weights (.caffemodel); default: the snapshot's")
     parser.add_argument("--snapshot", metavar="FILE",
-        help="the state of the run they are from (.solverstate): cut as well, to train on with the smaller net")  # fmt: skip
+        help="solver state of the run (.solverstate): compacted as well, so that the smaller net can continue training")  # fmt: skip
     parser.add_argument(
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt, PREFIX_deploy.prototxt, PREFIX.caffemodel; "
         "a folder takes the weights' name; default: beside the weights, with _compact",
     )  # fmt: skip
     parser.add_argument("--drop-constants", action="store_true",
-        help="leave out what removed filters still emit (their bias): not the same net any more")  # fmt: skip
+        help="drop the constant outputs (biases) of removed filters; the outputs of the net then change")  # fmt: skip
     parser.add_argument("--standard-only", action="store_true",
-        help="write what Caffe 1.0 and OpenCV know: all columns of the kernels, zero or not, and no fields of sslnet's own")  # fmt: skip
+        help="write a net for Caffe 1.0 and OpenCV: full kernels with their zero columns, and no fields of sslnet's own")  # fmt: skip
     parser.add_argument(
-        "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase that is compared; default TEST"
+        "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase in which the nets are compared; default TEST"
     )
     add_rule_options(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         paths["state"] = paths["model"].removesuffix("prototxt") + "solverstate"
         if os.path.realpath(paths["state"]) == os.path.realpath(args.snapshot):
             raise UsageError(
-                f"{paths['state']} would be overwritten, and it is what is read", hint="choose another --output"
+                f"{paths['state']} is an input of this command and would be overwritten", hint="choose another --output"
             )
     definition = read_net(args.model)
     tell_notes(definition)
@@ -122,7 +125,9 @@ def output_paths(model: str, weights: str, output: str | None, suffix: str = "_c
     inputs = {os.path.realpath(path) for path in (model, weights)}
     for path in paths.values():
         if os.path.realpath(path) in inputs:
-            raise UsageError(f"{path} would be overwritten, and it is what is read", hint="choose another --output")
+            raise UsageError(
+                f"{path} is an input of this command and would be overwritten", hint="choose another --output"
+            )
     return paths
 
 
@@ -177,7 +182,7 @@ def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
         lines.append("  " + shlex.join(["sslnet", "test", "--model", paths["model"], *small]))
         goes_on = ["--snapshot", paths["state"]] if "state" in paths else small
         lines += [
-            "to train it on, with a solver of your choice:",
+            "to continue training it, with a solver of your choice:",
             train_line(paths["model"], *goes_on),
         ]
     return lines

@@ -16,29 +16,35 @@ from sslnet.errors import UsageError
 if TYPE_CHECKING:
     from sslnet.compress.pipeline.pipeline import Procedure, Task
 
-HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
+HELP = "Compresses a net in one command: train, sparsify, compact, fine-tune, test, time."
 EXAMPLE = "sslnet compress --model models/digits/train_test.prototxt --target-flops 0.3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="FILE", help="the net with the data of both phases (train_test.prototxt)")
-    parser.add_argument("--weights", metavar="FILE", help="its trained weights; default: it is trained first")
-    parser.add_argument("--solver", metavar="FILE", help="how to train; default: SGD with momentum, see docs/cli.md")
+    parser.add_argument(
+        "--model", metavar="FILE", help="the net, with data layers for both phases (train_test.prototxt)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="its trained weights; default: train it first")
+    parser.add_argument(
+        "--solver", metavar="FILE", help="the solver to train with; default: SGD with momentum, see docs/cli.md"
+    )
     add_target_options(parser)
-    parser.add_argument("--output", metavar="DIR", help="folder of all files; default: NAME_compress")
+    parser.add_argument("--output", metavar="DIR", help="folder for all files; default: NAME_compress")
     parser.add_argument("--iterations", type=int, metavar="N",
-        help="in which it becomes sparse; default: the solver's max_iter, else 10 epochs")  # fmt: skip
+        help="iterations of the sparsify stage; default: the solver's max_iter, else 10 epochs")  # fmt: skip
     parser.add_argument("--finetune", type=int, metavar="N",
-        help="of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
+        help="fine-tuning iterations of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
     parser.add_argument("--teach", action="store_true",
-        help="the small net is fine-tuned beside the baseline, towards its scores, as sslnet teach does")  # fmt: skip
+        help="fine-tune the small net with the baseline as its teacher, as sslnet teach does")  # fmt: skip
     parser.add_argument("--baseline-iterations", type=int, metavar="N",
-        help="without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
-    parser.add_argument("--base-lr", type=float, metavar="X", help="rate to begin with, without --solver; default 0.01")
+        help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
+    parser.add_argument(
+        "--base-lr", type=float, metavar="X", help="initial learning rate, without --solver; default 0.01"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
-        help="override a field of the solver; may be given several times")  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random; default: the solver's, else 1")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+        help="override a solver field; may be repeated")  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed; default: the solver's, else 1")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     add_deterministic_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
@@ -63,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             results = procedure.run()
         except Stopped:
-            log("stopped: the same command goes on from here")
+            log("stopped: run the same command again to continue")
             return log.exit_code(130)
     result = as_json(procedure, results)
     table = procedure_table(results)
@@ -84,17 +90,17 @@ def make_task(args: argparse.Namespace) -> Task:
     targets = read_targets(args)
     if targets is None:
         raise UsageError(
-            "say how small: --target-flops, --target-params or --target-speedup", hint="as --target-flops 0.3"
+            "give a target: --target-flops, --target-params or --target-speedup", hint="for example --target-flops 0.3"
         )
     named = args.model or args.solver
     if not named:
-        raise UsageError("say which net: --model or --solver", hint=f"as {EXAMPLE}")
+        raise UsageError("give the net with --model or --solver", hint=f"for example {EXAMPLE}")
     if args.solver and args.base_lr is not None:
         raise UsageError("--base-lr is for runs without --solver", hint=f"use --set base_lr={args.base_lr:g}")
     if args.weights and args.baseline_iterations is not None:
-        raise UsageError("--baseline-iterations is for runs without --weights: those are the baseline")
+        raise UsageError("--baseline-iterations is for runs without --weights: given weights are the baseline")
     if args.teach and args.finetune == 0:
-        raise UsageError("--teach is for fine-tuning, and --finetune 0 leaves it out")
+        raise UsageError("--teach needs the fine-tuning stage, which --finetune 0 skips")
     for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
         value = getattr(args, name)
         if value is not None and value < least:

@@ -10,8 +10,11 @@ from typing import Any
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import UsageError, printable
 
-HELP = "Writes a net as an ONNX model, checked in onnxruntime, for other engines to run."
-EXAMPLE = "sslnet export --model models/lenet/deploy.prototxt --weights lenet.caffemodel --output lenet.onnx"
+HELP = "Writes a net as an ONNX model for other engines, checked in onnxruntime."
+EXAMPLE = (
+    "sslnet export --model models/digits/deploy.prototxt "
+    "--weights snapshots/digits_ssl/digits_ssl_iter_3000.caffemodel --output digits.onnx"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="FILE",
-        help="the net (deploy.prototxt; of a net for training, losses become outputs and data become inputs)",
+        help="the net (deploy.prototxt; in a training net, data layers become inputs and losses become outputs)",
     )
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
     parser.add_argument("--output", metavar="FILE", help="the file to write; default: the weights' name with .onnx")
-    parser.add_argument("--force", action="store_true", help="overwrite the file when it exists")
+    parser.add_argument("--force", action="store_true", help="overwrite the file if it exists")
     add_rule_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
@@ -73,7 +76,7 @@ def shapes(infos: Any) -> dict[str, list[int | str]]:
 def check_target(path: str, force: bool) -> None:
     """raises UsageError for a file that exists, unless ``force``; and for what is none: a folder, a device, a FIFO"""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"{path} is not a regular file", hint="--output names another one")
+        raise UsageError(f"{path} is not a regular file", hint="choose another file with --output")
     if os.path.exists(path) and not force:
         raise UsageError(f"{path} exists", hint="--force overwrites it, --output names another file")
 

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-HELP = "Tells what sslnet computes with: CPU, vector instructions, threads, BLAS, versions, cache of kernels."
+HELP = "Shows what sslnet computes with: CPU, vector instructions, threads, BLAS, versions, kernel cache."
 EXAMPLE = "sslnet info --json"
 PACKAGES = ("sslnet", "numpy", "numba", "llvmlite", "scipy", "protobuf", "threadpoolctl", "lmdb", "h5py", "pillow")
 
@@ -62,7 +62,7 @@ def words(found: dict[str, Any]) -> list[tuple[str, str]]:
     from sslnet.report.units import DASH, size
 
     cpu, unit, threads, store = found["cpu"], found["kernels"], found["threads"], found["cache"]
-    origin = f"{VARIABLE}={threads['variable']}" if threads["variable"] else "one a physical core"
+    origin = f"{VARIABLE}={threads['variable']}" if threads["variable"] else "one per physical core"
     lines = [
         ("CPU", f"{cpu['name']}, {cpu['architecture']}"),
         ("cores", f"{cpu['physical']} physical, {cpu['usable']} of {cpu['logical']} logical usable"),

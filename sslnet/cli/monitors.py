@@ -254,7 +254,7 @@ class MetricsMonitor(Monitor):
         cause = error.__cause__ if isinstance(error, RunError) else error
         reason = getattr(cause, "strerror", None) or str(error)
         self.incomplete = f"warning: the metrics are incomplete: {path} cannot be written: {reason}"
-        self.log(f"{self.incomplete}; the run goes on without them")
+        self.log(f"{self.incomplete}; the run continues without them")
 
 
 class Memo(Monitor):

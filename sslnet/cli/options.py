@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """``--level`` and ``--stage``, of the commands that read a net: the state, beside the phase, that its rules meet."""
     parser.add_argument(
-        "--level", type=int, default=0, metavar="N", help="level that the net's rules are tried against"
+        "--level", type=int, default=0, metavar="N", help="level for the net's include and exclude rules"
     )
-    parser.add_argument("--stage", default="", metavar="A,B", help="stages that the net's rules are tried against")
+    parser.add_argument("--stage", default="", metavar="A,B", help="stages for the net's include and exclude rules")
 
 
 def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--deterministic", action="store_true", help="the same bits with any number of threads, a little slower"
+        "--deterministic", action="store_true", help="bit-identical results with any number of threads; a little slower"
     )
 
 
@@ -33,9 +33,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``--output-root`` and ``--allow-overwrite``, of the commands that let layers write files."""
     parser.add_argument("--output-root", metavar="DIR",
         help="folder that files written by layers (HDF5Output) must be in or below; default: the working folder")  # fmt: skip
-    parser.add_argument(
-        "--allow-overwrite", action="store_true", help="let layers replace files that are there already"
-    )
+    parser.add_argument("--allow-overwrite", action="store_true", help="allow layers to replace existing files")
 
 
 def rule_of(args: argparse.Namespace) -> OutputRule:
@@ -74,8 +72,8 @@ def tell_copied(net: Net, path: str, done: Copied, log: RunLog) -> None:
     """Says which layers a copy of weights left out; raises WeightsError when it brought nothing at all."""
     if not done.copied:
         theirs = ", ".join(done.ignored[:5])
-        raise WeightsError(f'no layer of the net "{net.name}" is in it', path=path, hint=f"it has {theirs}")
+        raise WeightsError(f'no layer of the net "{net.name}" has weights in it', path=path, hint=f"it has {theirs}")
     if done.missing:
-        log(f"{path} has nothing for {', '.join(done.missing)}: these start from their fillers")
+        log(f"{path} has no weights for {', '.join(done.missing)}: they start from their fillers")
     if done.ignored:
-        log(f"{path} has more than the net: {', '.join(done.ignored)}")
+        log(f"{path} has layers that the net does not have: {', '.join(done.ignored)}")

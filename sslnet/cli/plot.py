@@ -8,7 +8,7 @@ from pathlib import Path
 from sslnet.errors import UsageError
 
 HELP = "Draws pictures: filters, connections of pixels, error against cost, a training run."
-EXAMPLE = "sslnet plot filters lenet.caffemodel lenet_ssl.caffemodel --layer conv1 --output filters.png"
+EXAMPLE = "sslnet plot training snapshots/digits_ssl/metrics.jsonl --output training.svg"
 KINDS = ("filters", "connections", "error", "training")
 OPTIONS = {
     "layer": ("filters", "connections"),
@@ -26,22 +26,24 @@ OPTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="WHAT", choices=KINDS, help=", ".join(KINDS))
     parser.add_argument("files", nargs="+", metavar="FILE",
-        help="filters, connections: weights (.caffemodel); error: what sslnet path, compress or train wrote, or a CSV; "
+        help="filters, connections: weights (.caffemodel); error: a file of sslnet path, compress or train, or a CSV; "
         "training: metrics.jsonl")  # fmt: skip
     parser.add_argument("--output", required=True, metavar="OUT", help="the picture to write (.png, .pdf, .svg)")
-    parser.add_argument("--titles", metavar="A,B", help="names of the files in the picture; default: their own")
+    parser.add_argument("--titles", metavar="A,B", help="titles of the files in the picture; default: their names")
     parser.add_argument("--layer", metavar="NAME",
-        help="whose weights; default: the first convolution, for connections the first InnerProduct layer")  # fmt: skip
+        help="layer to draw; default: the first convolution, for connections the first InnerProduct layer")  # fmt: skip
     parser.add_argument("--scale", choices=("model", "each"),
-        help="colours mean the same in a model's filters, in all maps of connections (model), or in each one; default model")  # fmt: skip
-    parser.add_argument("--bgr", action="store_true", default=None, help="the first of three channels is blue")
+        help="colour scale: one for all filters of a model and all maps of connections (model), or one each; default model")  # fmt: skip
+    parser.add_argument(
+        "--bgr", action="store_true", default=None, help="the channels are in the order blue, green, red"
+    )
     parser.add_argument("--shape", metavar="C,H,W", help="the image that the layer reads, or H,W; default: a square")
     parser.add_argument("--cost", metavar="A,B",
-        help="what error is drawn against: flops, parameters, forward_ms, layers; default: all that the files know")  # fmt: skip
+        help="costs to draw the error against: flops, parameters, forward_ms, layers; default: all that the files have")  # fmt: skip
     parser.add_argument("--baseline", type=float, metavar="X",
-        help="test error in percent, or loss, of the net to measure by: a dashed line")  # fmt: skip
+        help="test error in percent, or loss, of a reference net, drawn as a dashed line")  # fmt: skip
     parser.add_argument("--of", metavar="PARTS", choices=("filters", "columns", "channels", "elements"),
-        help="what is left of each layer: filters, columns, channels, elements; default filters")  # fmt: skip
+        help="remaining parts of each layer to draw: filters, columns, channels, elements; default filters")  # fmt: skip
     parser.add_argument("--accuracy", metavar="NAME",
         help="the test output that is an accuracy; default: those with acc in their name")  # fmt: skip
 
@@ -105,7 +107,7 @@ def error(args: argparse.Namespace, titles: list[str]) -> None:
 
     files = [read_results(file, title, args.accuracy) for file, title in zip(args.files, titles)]
     if len({results.measure for results in files}) > 1:
-        raise UsageError("some of the files tell test errors, some only losses: they cannot be compared")
+        raise UsageError("some files have test errors, others only losses: they cannot be compared")
     known = known_costs(files)
     costs = [cost.strip() for cost in args.cost.split(",")] if args.cost is not None else known
     for cost in costs:

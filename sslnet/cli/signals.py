@@ -88,7 +88,11 @@ def signal_effects(
             raise KeyboardInterrupt
         stopping = stopping or effect == "stop"
         request(effect)
-        say("stopping with a snapshot; Ctrl-C again: at once" if effect == "stop" else "a snapshot comes next")
+        say(
+            "stopping with a snapshot; press Ctrl-C again to stop at once"
+            if effect == "stop"
+            else "writing a snapshot after this iteration"
+        )
 
     names = {"SIGINT": sigint, "SIGHUP": sighup, "SIGTERM": "stop"}
     effects = {getattr(signal, name): effect for name, effect in names.items() if hasattr(signal, name)}

@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from sslnet.sparsity.measure import LayerSparsity, Sparsity
     from sslnet.sparsity.optimality import Certificate
 
-HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
+HELP = "Trains a net by its solver definition: from scratch, from trained weights, or from a snapshot."
 EXAMPLE = "sslnet train --solver solvers/digits_ssl.prototxt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt")
-    parser.add_argument("--snapshot", metavar="FILE", help="go on from this .solverstate, bit for bit")
+    parser.add_argument("--snapshot", metavar="FILE", help="continue from this .solverstate, bit for bit")
     parser.add_argument("--weights", metavar="FILE[,FILE]", help="start from the weights of these .caffemodel files")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
-        help="override a field of the solver; may be given several times")  # fmt: skip
+        help="override a solver field; may be repeated")  # fmt: skip
     add_target_options(parser)
     parser.add_argument("--certificate", type=int, metavar="N",
-        help="at the end, say how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
-    parser.add_argument("--level", type=int, metavar="N", help="level that the training net's rules are tried against")
-    parser.add_argument("--stage", metavar="A,B", help="stages that the training net's rules are tried against")
+        help="at the end, report how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
+    parser.add_argument("--level", type=int, metavar="N", help="level for the training net's include and exclude rules")
+    parser.add_argument("--stage", metavar="A,B", help="stages for the training net's include and exclude rules")
     parser.add_argument("--sigint-effect", choices=EFFECTS, default="stop", help="what Ctrl-C does; default stop")
     parser.add_argument(
         "--sighup-effect", choices=EFFECTS, default="snapshot", help="what a hang-up does; default snapshot"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     add_deterministic_option(parser)
     parser.add_argument("--fallback-snapshot", metavar="DIR",
-        help="folder for snapshots that cannot be written where snapshot_prefix says, as on a full disk")  # fmt: skip
+        help="folder for snapshots that cannot be written to snapshot_prefix, for example on a full disk")  # fmt: skip
     add_output_options(parser)
 
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.sparsity.optimality import certify
 
     if args.snapshot and args.weights:
-        raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
+        raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot has its own weights")
     check_kinds(args)
     use_threads(args.threads, args.deterministic)
     log, memo = RunLog(), Memo()
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if steering is not None and not steering.met and not stopped:
         lines += ["", f"the target was not met: {steering.missed()}"]
     if solver.data_errors.count:
-        lines += ["", f"batches left out, since their data could not be used: {solver.data_errors.count}"]
+        lines += ["", f"batches skipped because of unusable data: {solver.data_errors.count}"]
     if steering is not None and steering.targets.of == "speedup" and not stopped:
         lines += ["", f"compacted, the net runs {race_of(solver, steering.targets.batch)}"]
     if metrics.incomplete:
@@ -126,9 +126,11 @@ def check_kinds(args: argparse.Namespace) -> None:
     """Snapshots come as two files; each has its option."""
     for path in split_names(args.weights):
         if path.removesuffix(".h5").endswith(".solverstate"):
-            raise UsageError(f"--weights {path}: this is a solver's state", hint="--snapshot goes on from it")
+            raise UsageError(f"--weights {path}: this is a solver's state", hint="use --snapshot to continue from it")
     if (args.snapshot or "").removesuffix(".h5").endswith(".caffemodel"):
-        raise UsageError(f"--snapshot {args.snapshot}: these are weights alone", hint="--weights starts from them")
+        raise UsageError(
+            f"--snapshot {args.snapshot}: these are weights alone", hint="use --weights to start from them"
+        )
 
 
 @contextlib.contextmanager
@@ -179,7 +181,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
     taken = size(solver.memory())
     parameters = count(sum(param.blob.count for param in net.learnable))
     log(
-        f'net "{net.name}": {parameters} parameters, {taken} of memory for blobs, parameters and what updates keep; {num_threads()} threads, seed {solver.seed}'
+        f'net "{net.name}": {parameters} parameters, {taken} of memory for blobs, parameters and update state; {num_threads()} threads, seed {solver.seed}'
     )
     if args.snapshot:
         log(f"Resuming from {args.snapshot} at iteration {solver.iter}")
@@ -209,12 +211,12 @@ def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
         targets = read_targets(args)
         raise UsageError(
             f"--certificate and {targets.options()[0] if targets else 'a target'} exclude each other",
-            hint="once the target is met the group lasso ends, and there is nothing left to certify",
+            hint="the group lasso ends when the target is met, so there is nothing to certify",
         )
     if not is_certifiable(solver):
         raise UsageError(
             "--certificate: no parameter of the net that is trained has a group lasso",
-            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+            hint="set strengths in the solver and multipliers in the net: docs/prototxt.md",
         )
 
 
@@ -252,7 +254,7 @@ def closing_lines(
     if weights is None and solver.last_snapshot is not None:  # a run resumed where it had ended
         weights = solver.last_snapshot.replace(".solverstate", ".caffemodel")
     if weights is None:
-        return [*lines, "no snapshot was written: the solver says snapshot_after_train: false"]
+        return [*lines, "no snapshot was written: the solver has snapshot_after_train: false"]
     lines += [f"snapshot: {weights}"]
     following = next_commands(solver, weights, sparsity.layers, args)
     return [*lines, "", "next:", *(f"  {command}" for command in following)] if following else lines

@@ -12,7 +12,7 @@ from sslnet.files import open_regular
 if TYPE_CHECKING:
     from sslnet.prototxt import Definition
 
-HELP = "Writes a net, a solver or weights of an older Caffe in today's form; weights as binary or HDF5."
+HELP = "Converts a net, a solver or weights of an older Caffe to today's form; weights as binary or HDF5."
 EXAMPLE = "sslnet upgrade lenet_2014.prototxt lenet.prototxt"
 WEIGHTS = (".caffemodel", ".h5", ".hdf5")
 
@@ -20,9 +20,12 @@ WEIGHTS = (".caffemodel", ".h5", ".hdf5")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="IN", help="a .prototxt, a .caffemodel or a .caffemodel.h5")
     parser.add_argument(
-        "target", type=Path, metavar="OUT", help="file to write; weights become HDF5 when it ends in .h5, else binary"
+        "target",
+        type=Path,
+        metavar="OUT",
+        help="file to write; weights become HDF5 if the name ends in .h5, else binary",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite OUT when it exists")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT if it exists")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -190,7 +190,7 @@ class _Scanner:
             line = self.source.span(self.stack[-1][1].value_start, self.end).line
             self.fail(f'"{self.token}" does not close the block of line {line}', self.start, self.end)
         hint = "a comment begins with #" if self.token == "/" else ""
-        self.fail(f"a field name must stand here, not {shorten(self.token)}", self.start, self.end, hint)
+        self.fail(f"a field name is expected here, not {shorten(self.token)}", self.start, self.end, hint)
 
     def fail(self, message: str, start: int, end: int, hint: str = "") -> NoReturn:
         raise DefinitionError(message, span=self.source.span(start, end), layer=self.layer(), hint=hint)

@@ -74,7 +74,7 @@ def upgrade_solver(definition: Definition) -> Definition:
     if solver.message.HasField("solver_type"):
         if solver.message.HasField("type"):
             message = "type and solver_type are both given"
-            raise DefinitionError(message, span=definition.span("solver_type"), hint="leave out solver_type")
+            raise DefinitionError(message, span=definition.span("solver_type"), hint="remove solver_type")
         kind, nodes = SOLVER_TYPES[solver.message.solver_type], solver.take("solver_type")
         solver.put("type", [kind], nodes)
         result.changes.append("solver_type")

@@ -125,7 +125,7 @@ def _text(field: FieldDescriptor, token: str) -> str | bytes:
         value = text_encoding.CUnescape(token[1:-1])
         return value if field.type == FieldDescriptor.TYPE_BYTES else value.decode("utf-8")
     except ValueError:
-        message = f"{field.name} holds an escape that stands for no character: {shorten(token)}"
+        message = f"{field.name} has an escape that is not a character: {shorten(token)}"
         raise ValueProblem(message, r"write \\ for a backslash") from None
 
 

@@ -25,7 +25,7 @@ from sslnet.report.plots import COLOURS, MARKERS, figure, plain_log_axis
 from sslnet.report.units import count, digits
 
 COSTS = {
-    "flops": "FLOPs an image",
+    "flops": "FLOPs per image",
     "parameters": "parameters",
     "forward_ms": "forward ms",
     "layers": "layers with weights",

@@ -63,13 +63,15 @@ def _forward(timing: FormTiming) -> Table:
             *_cells(timing.whole, form, "forward"), _times(timing.whole.limit(form)), "", "", "", "", "",
         )  # fmt: skip
     table.note("kept: rows and columns that are not zero; CSR, direct: single weights, from lowered pixels or images")
-    table.note(f"medians and quartiles of {timing.iterations} runs; speedup: over dense; FLOP limit: by multiply-adds")
+    table.note(
+        f"medians and quartiles of {timing.iterations} runs; speedup: over dense; FLOP limit: ratio of multiply-adds"
+    )
     table.note("whole layers, lowering included, weights packed once; of peak: by the form's own multiply-adds")
-    table.note("GEMM: the matrix product alone, by NumPy's BLAS or SciPy's CSR, of what is lowered already;")
+    table.note("GEMM: the matrix product alone, by NumPy's BLAS or SciPy's CSR, of data lowered beforehand;")
     table.note(f"      half of its runs lie within {_spread_words(timing)}")
-    table.note("all layers: their sum, dense those without the form; fastest: each in its fastest form")
+    table.note("all layers: their sum, layers without the form run dense; fastest: each layer in its fastest form")
     if any(row.forms["dense"].kernel.startswith("winograd") for row in timing.layers):
-        table.note("Winograd's transforms take fewer multiply-adds than are counted; SSLNET_WINOGRAD=0 leaves them out")
+        table.note("Winograd's transforms need fewer multiply-adds than are counted; SSLNET_WINOGRAD=0 disables them")
     return table
 
 
@@ -100,9 +102,7 @@ def _backward(timing: FormTiming) -> Table:
     table.note(
         f"gradients of weights, bias and input, weights packed in every pass; medians of {timing.iterations} runs"
     )
-    table.note(
-        "kept: of rows and columns that are not zero; single weights (CSR, direct) have no gradients of their own"
-    )
+    table.note("kept: rows and columns that are not zero; single weights (CSR, direct) have no gradients of their own")
     return table
 
 

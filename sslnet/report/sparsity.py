@@ -110,7 +110,7 @@ def coupled_table(coupled: Sequence[CoupledSparsity], explained: bool = True) ->
 def tied(family: CoupledSparsity) -> str:
     """Which layers live and die together, channel by channel, in lines of WIDTH characters at most."""
     makers = [name for name in family.makers if name != family.name]
-    text = f"{family.name}: " + (f"one with {', '.join(makers)}" if makers else "in no other layer")
+    text = f"{family.name}: " + (f"coupled with {', '.join(makers)}" if makers else "coupled with no other layer")
     if family.readers:
         text += f"; read by {', '.join(family.readers)}"
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -96,7 +96,7 @@ def _two(first: NetTime, second: NetTime) -> Table:
             times = part(first, direction), part(second, direction)
             cells += [*map(milliseconds, times), _speedup(*times)]
         table.foot(label, "", "", *cells, ratio)
-    table.note("speedup: time of A by time of B; FLOP ratio: FLOPs of A by FLOPs of B")
+    table.note("speedup: time of A / time of B; FLOP ratio: FLOPs of A / FLOPs of B")
     if first.batch != second.batch:
         table.note(f"A runs {first.batch} images, B {second.batch}: --batch gives both the same")
     return table
@@ -213,7 +213,7 @@ def _draw_two(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
             marks.append((place - 0.42, place + 0.42, a.flops / b.flops))
     mark_limits(ax, marks, FAR * highest, "FLOP ratio")
     ax.axhline(1, color="grey", linewidth=0.8, linestyle=":")
-    ax.set_ylabel("speedup, time of A by time of B")
+    ax.set_ylabel("speedup, time of A / time of B")
 
 
 def _bars(timing: Timing) -> list[tuple[str, float, str]]:

@@ -114,7 +114,7 @@ def test_time_table_of_two_nets_has_the_flop_ratio(
 
 def test_time_refuses_weights_of_no_model(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["time", "--model", model, "--weights2", "x.caffemodel"]) == 2
-    assert "--weights2 belongs to --model2" in capsys.readouterr().err
+    assert "--weights2 needs --model2" in capsys.readouterr().err
 
 
 def test_comparison_fits_a_terminal_of_80_columns(
@@ -209,7 +209,7 @@ def test_interrupt_prints_what_was_measured(
     assert main(arguments) == 130
     out, err = capsys.readouterr()
     assert "conv" in out and "1 thread" in out and "2 threads" not in out
-    assert re.search(r"interrupted: these are \d+ of 500 runs", err)
+    assert re.search(r"interrupted after \d+ of 500 runs", err)
 
 
 def test_interrupt_before_anything_was_measured_prints_nothing(
@@ -250,7 +250,7 @@ def test_time_draws_bars(way: str, model: str, smaller: str, sparse: str, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--forms", "--model2", "other.prototxt"], "--forms is of one net"),
+        (["--forms", "--model2", "other.prototxt"], "--forms times one net"),
         (["--forms"], "no weight is zero"),
         (["--forms", "lowered"], "invalid choice"),
         (["--threads", "1", "0"], "--threads must be at least 1, not 0"),

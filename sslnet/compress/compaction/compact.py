@@ -110,7 +110,7 @@ def compact(
             break
     if smaller.untiled:
         names = ", ".join(smaller.untiled)
-        notes.append(f"group lasso over tiles left out where they do not divide the smaller weights: {names}")
+        notes.append(f"group lasso tiles removed because they do not divide the smaller weights: {names}")
     if standard_only:
         notes += make_standard(smaller, views)
     after = _smaller_net(smaller, definition, pruned, state)
@@ -173,7 +173,7 @@ def _other_phase(definition: Definition, pruned: Net, weights: Any, state: Phase
         return [Net(by_hand, weights, phase, level=other.level, stages=other.stages, seed=pruned.seed)]
     except SslnetError as error:
         name = pb.Phase.Name(phase)
-        notes.append(f"phase {name} was not looked at, layers that only run there stay as they are: {error.message}")
+        notes.append(f"phase {name} could not be built, so layers that run there alone are unchanged: {error.message}")
         return []
 
 
@@ -216,4 +216,4 @@ def _note_unseen(definition: Definition, nets: Sequence[Net], notes: list[str]) 
     seen = {layer.definition.index for net in nets for layer in net.layers}
     unseen = [layer.name for i, layer in enumerate(definition.message.layer) if i not in seen]
     if unseen and len(nets) > 1:
-        notes.append(f"left as they are, for no phase runs them at this level and these stages: {', '.join(unseen)}")
+        notes.append(f"unchanged, because no phase runs them at this level and these stages: {', '.join(unseen)}")

@@ -134,7 +134,7 @@ class StrengthController:
     def _found(self, goal: Goal) -> str:
         if self.targets.of == "speedup":
             return f"the compacted net runs about {1 / goal.left:.2f} times as fast"
-        return f"{100 * goal.left:.1f} % of {self._of(goal)} are left"
+        return f"{100 * goal.left:.1f} % of {self._of(goal)} remain"
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class StrengthController:
         if not self.levers and self._saved is None:
             raise UsageError(
                 "a target needs a group lasso with proximal updates: no parameter of the net has one",
-                hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+                hint="set strengths in the solver and multipliers in the net: docs/prototxt.md",
             )
         self._costs = costs(solver.net, self.targets.of) if self.targets.of != "speedup" else []
         self._share_out(solver)
@@ -177,7 +177,7 @@ class StrengthController:
         self._norms = self._all_norms()
         self._speeds = np.zeros_like(self._norms)
         if self.targets.of == "speedup":
-            self.tell("measuring how the layers' times depend on what is left of them")
+            self.tell("measuring how the time of each layer depends on its remaining channels")
             self._clock = Clock.measure(
                 solver, self.levers, Track(find_trial(solver.definition, solver.seed), self.targets.batch)
             )
@@ -200,11 +200,12 @@ class StrengthController:
                 return
         if least <= goal.target:
             return
-        rest = f"{100 * least:.3g} % stay if each layer with groups keeps but one of them"
+        rest = f"{100 * least:.3g} % remain even if each layer with groups keeps only one of them"
         if self._clock is not None:
             rest = f"with one group left in each layer it would be about {1 / least:.3g}"
         raise UsageError(
-            f"{self._wanted(goal)} cannot be reached: {rest}", hint="a milder target, or groups on more layers, can be"
+            f"{self._wanted(goal)} cannot be reached: {rest}",
+            hint="choose a milder target, or declare groups on more layers",
         )
 
     # -- on the way --------------------------------------------------------------------------------------------------
@@ -312,21 +313,21 @@ class StrengthController:
         now = parts(solver.net)
         goal.left = self._left(goal, solver.net, now)
         self.tell(
-            f"iteration {solver.iter}: {found}, not {self._wanted(goal, short=True)}: the {gone:,} shortest groups are cut"
+            f"iteration {solver.iter}: {found}, not {self._wanted(goal, short=True)}: the {gone:,} smallest groups are removed"
         )
         met = goal.left <= goal.target and self._holds(solver, goal, now)
         self._finish(solver, goal, 1 if met else 2)
 
     def _finish(self, solver: Solver, goal: Goal, status: int) -> None:
         goal.status = status
-        end = "zeros stay zero from here on, the rest is fine-tuned"
+        end = "zeros are kept from here on, and the remaining weights are fine-tuned"
         found = f"iteration {solver.iter}: {self._found(goal)}"
         if status == 1:
             self.tell(f"{found}, the target is met: {end}")
         else:
             self.tell(
-                f"{found}, not {self._wanted(goal, short=True)}: the run is too short, about "
-                f"{self._needed(solver, goal):,} iterations may do, or --cut; {end}"
+                f"{found}, not {self._wanted(goal, short=True)}: the run is too short; about "
+                f"{self._needed(solver, goal):,} iterations or --cut may reach it; {end}"
             )
         for lever in goal.levers:
             if not lever.ended:
@@ -346,9 +347,7 @@ class StrengthController:
             if not lever.ended:
                 lever.end(solver)
             names = ", ".join(sorted(lever.layers))
-            self.tell(
-                f"iteration {solver.iter}: the last groups of {names} stay, without them nothing would be left of the net"
-            )
+            self.tell(f"iteration {solver.iter}: the last groups of {names} are kept: the net cannot run without them")
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
@@ -412,9 +411,9 @@ class StrengthController:
             name: state[name].size for name in mine if name in state
         }:
             raise WeightsError(
-                "the snapshot was steered to other targets",
+                "the snapshot was written for other targets",
                 path=solver.last_snapshot,
-                hint="the options it was begun with continue it; --weights starts anew from its weights",
+                hint="use the original options to continue it, or --weights to start again from its weights",
             )
         for goal, (log_factor, status, left) in zip(self.goals, state["goals"].reshape(-1, 3).tolist()):
             goal.log_factor, goal.status, goal.left = log_factor, int(status), left

@@ -258,7 +258,7 @@ class Procedure:
             found = os.listdir(folder) if os.path.isdir(folder) else []
             if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in found):
                 raise UsageError(
-                    f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output"
+                    f"{folder} is not empty, and does not hold a run of sslnet compress", hint="choose another --output"
                 )
             return {}
         state = fields(read_json(path, hint="choose another --output"))
@@ -272,8 +272,8 @@ class Procedure:
                 for name in changed
             ]
             raise UsageError(
-                f"{folder} was begun with other options: {'; '.join(words)}",
-                hint="the same options continue it; another --output starts anew",
+                f"{folder} was started with other options: {'; '.join(words)}",
+                hint="use the same options to continue it, or another --output",
             )
         return results
 
@@ -410,8 +410,8 @@ class Procedure:
         message = copy.deepcopy(self.definition.message)
         if not declared(message) and not add_groups(self.definition.with_message(message), self.state):
             raise UsageError(
-                f"{self.definition.path}: only the last layer has weights, there is nothing to take out",
-                hint="filters and neurons of Convolution and InnerProduct layers before it are what is made zero",
+                f"{self.definition.path}: only the last layer has weights, so there is nothing to remove",
+                hint="sslnet compress removes filters and neurons of Convolution and InnerProduct layers before it",
             )
         return self.definition.with_message(message)
 
@@ -464,7 +464,7 @@ class Procedure:
         prototxt.save(param, written)
         last = max(self._snapshots(stage), key=_iteration, default=None)
         if last is not None:
-            self.tell(f"going on from {last}")
+            self.tell(f"continuing from {last}")
         solver = Solver(
             written,
             weights=[] if last else weights,
