@@ -1,4 +1,4 @@
-"""``sslnet check``: whether two nets compute the same, and what each of them takes."""
+"""``sslnet check``: compares the outputs of two nets and the sizes of their layers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0: the same within the tolerance; 1: not."""
+    """Runs the command. Exit code 0: the outputs agree within the tolerance; 1: they do not."""
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads

@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 IMAGES_AT_ONCE = 64
-"""In memory, as small as the net takes them."""
+"""Number of images in memory at the same time, resized to the net's input."""
 
 
 def load(args: argparse.Namespace) -> Classifier:
-    """The net with its weights, and the way from image files to its input."""
+    """Loads the net with its weights, and the transformation of image files to its input."""
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
@@ -125,7 +125,7 @@ def best(scores: np.ndarray, count: int, labels: list[str] | None) -> list[dict[
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """As Caffe's cpp_classification prints them."""
+    """Formats a result as Caffe's cpp_classification prints it."""
     found = [f"---------- Prediction for {result['image']} ----------"]
     for item in result["top"]:
         name = f'"{item["label"]}"' if "label" in item else str(item["class"])
@@ -134,7 +134,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def read_labels(path: str) -> list[str]:
-    """A name in each line; empty lines at the end count for nothing."""
+    """Reads one class name per line; empty lines at the end are ignored."""
     from sslnet.files import read_text
 
     names = read_text(path, errors="replace").splitlines()
@@ -144,7 +144,7 @@ def read_labels(path: str) -> list[str]:
 
 
 def read_mean_option(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    """``--mean``: an image of the input's size, or one number a channel, (C). Of an image of another size the means of its channels.
+    """Reads ``--mean``: an image of the input's size, or one number per channel (C), also the channel means of another size.
 
     shape   of the input, (C, H, W)
     """
@@ -180,7 +180,7 @@ def _whole_numbers(option: str, text: str, count: int) -> tuple[int, ...]:
 
 
 def _resize_batch(net: Classifier, count: int) -> None:
-    """A batch no larger than needed, where the net allows another size."""
+    """Sets the batch size to the number of images, if the net allows it."""
     blob = net.blobs[net.inputs[0]]
     shape = blob.shape
     if count >= shape[0]:

@@ -1,4 +1,4 @@
-"""``sslnet compact``: the net without what is zero, as files, with the proof that it computes the same."""
+"""``sslnet compact``: removes zeros from a net, checks that its outputs are the same, and writes the smaller net."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def weights_of(args: argparse.Namespace) -> str:
-    """The weights given, or those that belong to the snapshot. raises UsageError when there is neither"""
+    """The weights given, or those of the snapshot. raises UsageError when there is neither"""
     if args.weights:
         return str(args.weights)
     if not args.snapshot:
@@ -106,9 +106,9 @@ def weights_of(args: argparse.Namespace) -> str:
 
 
 def output_paths(model: str, weights: str, output: str | None, suffix: str = "_compact") -> dict[str, str]:
-    """What is written where: model, deploy, weights.
+    """The paths of the output files: model, deploy, weights.
 
-    raises UsageError when that would overwrite what is read
+    raises UsageError when an output file would overwrite an input file
     """
     stem = Path(weights).name.removesuffix(".h5").removesuffix(".caffemodel") + suffix
     if output is None:
@@ -132,13 +132,13 @@ def output_paths(model: str, weights: str, output: str | None, suffix: str = "_c
 
 
 def train_line(model: str, *start: str) -> str:
-    """The command that trains a net on, as a line to be printed. start: --weights FILE or --snapshot FILE"""
+    """The printed command that continues the training of a net. start: --weights FILE or --snapshot FILE"""
     fields = ["--set", f"net={model}", "--set", f"snapshot_prefix={model.removesuffix('.prototxt')}"]
     return "  sslnet train --solver SOLVER " + shlex.join([*fields, *start])
 
 
 def write_files(compaction: Compaction | LowRank, paths: dict[str, str], model: str) -> None:
-    """All of them, each whole; files that the definition names stay findable from where it is written."""
+    """Writes all files, each completely or not at all; paths in the definition are adapted to its new place."""
     from sslnet import prototxt
     from sslnet.compress.compaction.rebase import relocate
     from sslnet.files import atomic_write, make_folder
@@ -159,7 +159,7 @@ def file_size_line(before: str, after: str) -> str:
 
 
 def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
-    """Where it is, and what to type next."""
+    """The lines at the end: the written files and the next commands."""
     small = ["--weights", paths["weights"]]
     compare = [
         "--model",

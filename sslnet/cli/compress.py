@@ -1,4 +1,4 @@
-"""``sslnet compress``: the whole procedure in one command, from a net to a small one, its files in one folder."""
+"""``sslnet compress``: compresses a net in one command, from training to the report, with all files in one folder."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_task(args: argparse.Namespace) -> Task:
-    """raises UsageError for options out of range, or that do not belong together"""
+    """The task that the options describe. raises UsageError for options out of range, or that exclude each other"""
     from sslnet.compress.pipeline.pipeline import Task
 
     targets = read_targets(args)
@@ -169,7 +169,7 @@ def as_json(procedure: Procedure, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def closing_lines(result: dict[str, Any]) -> list[str]:
-    """Where the small net is, and what to type next."""
+    """The lines at the end: the files of the small net and the next commands."""
     small = result["small"]
     names = [name for name in (small["model"], small["deploy"], small["weights"]) if name]
     lines = ["the small net:", *(f"  {name}" for name in names), "", "next:"]

@@ -1,4 +1,4 @@
-"""``sslnet convert-imageset``: image files and their labels to a database, as Caffe's tool of that name makes it."""
+"""``sslnet convert-imageset``: creates a database of image files and labels, as Caffe's tool of that name does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sslnet data NAME``: makes the databases of a data set from its original files, or downloads these first."""
+"""``sslnet data NAME``: creates the databases of a data set from its original files, which it can download."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _download(chosen: Any, folder: Path) -> None:
-    """Fetches the original files that are not in the folder yet."""
+    """Downloads the original files that are missing in the folder."""
     from sslnet.errors import RunError
     from sslnet.report.units import size
     from sslnet.sources.download import download

@@ -1,4 +1,4 @@
-"""``sslnet draw``: a picture of a net."""
+"""``sslnet draw``: draws a net as an SVG picture."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def data_shapes(options: list[str], layers: list[Any]) -> dict[str, tuple[int, ...]]:
-    """``--shape data=64,3,32,32``: shapes by blob. What else the same layer makes holds one number for each of the N.
+    """Reads ``--shape data=64,3,32,32``: shapes by blob. Other tops of the same layer get one number for each of the N.
 
     layers   the definitions of the layers that run
     """

@@ -1,4 +1,4 @@
-"""``sslnet export``: a net with its weights as an ONNX model."""
+"""``sslnet export``: writes a net with its weights as an ONNX model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def shapes(infos: Any) -> dict[str, list[int | str]]:
 
 
 def check_target(path: str, force: bool) -> None:
-    """raises UsageError for a file that exists, unless ``force``; and for what is none: a folder, a device, a FIFO"""
+    """Checks the output file. raises UsageError if it exists, unless ``force``, or is a folder, a device or a FIFO"""
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"{path} is not a regular file", hint="choose another file with --output")
     if os.path.exists(path) and not force:
@@ -82,7 +82,7 @@ def check_target(path: str, force: bool) -> None:
 
 
 def need_onnx() -> None:
-    """raises UsageError when the package onnx is not installed"""
+    """Checks for the package onnx. raises UsageError when it is not installed"""
     try:
         import onnx  # noqa: F401
     except ImportError:

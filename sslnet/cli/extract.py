@@ -1,4 +1,4 @@
-"""``sslnet extract``: what blobs hold over a net's data, to HDF5 or to LMDBs as Caffe's extract_features makes them."""
+"""``sslnet extract``: stores the values of blobs in HDF5 or in LMDBs, as Caffe's extract_features does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLE = (
 HDF5 = (".h5", ".hdf5")
 
 Write = Callable[[str, "np.ndarray"], None]
-"""Called with the name of a blob and some of its rows."""
+"""A function that stores some rows of a blob, given its name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def extent(net: Net, iterations: int | None) -> tuple[int, int | None]:
-    """How many batches to run, and how many records there are: all of them once, the last batch cut, unless told otherwise.
+    """The numbers of batches and of records: by default all records once, with a shortened last batch.
 
     raises UsageError when nobody says how many
     """
@@ -95,7 +95,7 @@ def extent(net: Net, iterations: int | None) -> tuple[int, int | None]:
 def extract(
     net: Net, names: list[str], iterations: int, records: int | None, write: Write, report: Callable[[int], object]
 ) -> dict[str, int]:
-    """Runs the batches and writes the rows of each; returns how many of each blob.
+    """Runs the batches and writes their rows; returns the number of rows of each blob.
 
     records   rows to write at most of blobs with a row for each record
     """
@@ -118,7 +118,7 @@ def extract(
 
 @contextlib.contextmanager
 def writer(output: str, net: Net, names: list[str]) -> Iterator[Write]:
-    """Gives what writes rows to the file or databases; these appear, complete, when the block ends without an exception."""
+    """A context with a function that writes rows; the file or databases appear when the block ends without an exception."""
     if output.endswith(HDF5):
         with _hdf5_writer(output, net, names) as write:
             yield write
@@ -164,7 +164,7 @@ def _hdf5_writer(path: str, net: Net, names: list[str]) -> Iterator[Write]:
 
 
 def _data_set(file: Any, name: str, shape: tuple[int, ...]) -> Any:
-    """An empty one that can grow."""
+    """Creates an empty data set that can grow."""
     try:
         return file.create_dataset(name, (0, *shape), "float32", maxshape=(None, *shape), chunks=True)
     except (TypeError, ValueError) as error:  # a and a/b: HDF5 takes the first part of the second for a folder
@@ -173,7 +173,7 @@ def _data_set(file: Any, name: str, shape: tuple[int, ...]) -> Any:
 
 @contextlib.contextmanager
 def _lmdb_writers(paths: dict[str, Path]) -> Iterator[Write]:
-    """An LMDB for each blob: keys %010d, Datums with float_data, as Caffe's tool makes them."""
+    """Creates an LMDB for each blob: keys %010d, Datums with float_data, as Caffe's tool does."""
     from sslnet import sslnet_pb2 as pb
     from sslnet.sources.lmdb import lmdb_writer
 

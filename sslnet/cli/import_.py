@@ -1,4 +1,4 @@
-"""``sslnet import``: an ONNX model as a prototxt and weights."""
+"""``sslnet import``: converts an ONNX model to a prototxt and weights."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes a file to the disk: a disk that is full or broken is found out before the first of two files is in place."""
+    """Writes a file and flushes it, so that a full or broken disk is noticed before the first of two files is in place."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()

@@ -1,4 +1,4 @@
-"""``sslnet lowrank``: a net whose layers are products of smaller ones, as files ready for fine-tuning."""
+"""``sslnet lowrank``: factors layers into chains of smaller ones, and writes files ready for fine-tuning."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def checked(args: argparse.Namespace) -> tuple[float | None, tuple[str, ...]]:
-    """(error, methods). raises UsageError for options out of range"""
+    """Checks the options: (error, methods). raises UsageError for options out of range"""
     if args.error is not None and args.target_flops is not None:
         raise UsageError("either --error or --target-flops, not both")
     for name, value in (("--error", args.error), ("--target-flops", args.target_flops)):

@@ -1,4 +1,4 @@
-"""``sslnet mean``: the mean image of a database, as Caffe's compute_image_mean makes it, and the mean of each channel."""
+"""``sslnet mean``: computes the mean image of a database, as Caffe's compute_image_mean does, and its channel means."""
 
 from __future__ import annotations
 

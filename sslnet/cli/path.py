@@ -1,4 +1,4 @@
-"""``sslnet path``: the trade-off between error and size, by training along a path of strengths."""
+"""``sslnet path``: trains with rising strengths and reports the trade-off between error and size."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.PathPlan:
-    """raises UsageError for options out of range"""
+    """The plan that the options describe. raises UsageError for options out of range"""
     from sslnet.compress.pipeline.regularization_path import PathPlan
     from sslnet.solver.snapshot import snapshot_prefix
 
@@ -102,7 +102,7 @@ def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Path
 
 
 def parse_strengths(text: str) -> list[float]:
-    """``0.1:10:9`` or ``0.1,1,10`` as ascending factors. raises UsageError"""
+    """Ascending factors from ``0.1:10:9`` or ``0.1,1,10``. raises UsageError"""
     from sslnet.compress.pipeline.regularization_path import geometric
 
     advice = "as 0.1:10:9 for nine of them, or as a list 0.1,1,10"
@@ -151,7 +151,7 @@ def as_json(args: argparse.Namespace, path: tradeoff.Path) -> dict[str, Any]:
 
 
 def next_lines(definition: Definition, path: tradeoff.Path) -> list[str]:
-    """The command that makes the small net of a point; nothing for a net without a file of its own."""
+    """The command that compacts a point; empty for a net without a file of its own."""
     from sslnet.compress.evaluation import find_trial
 
     model = find_trial(definition, 0).definition.path

@@ -1,4 +1,4 @@
-"""``sslnet plot``: pictures of filters, connections, errors and training."""
+"""``sslnet plot``: draws filters, connections, errors and training runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = {
     "of": ("training",),
     "accuracy": ("error", "training"),
 }
-"""Options, and the pictures that they are for."""
+"""The pictures for which each option is valid."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def titles_of(args: argparse.Namespace) -> list[str]:
-    """A name for each file: those given, else the files' own, or the parts of their paths that tell them apart."""
+    """A title for each file: those given, else the file names, or the parts in which their paths differ."""
     if args.titles is not None:
         titles = [title.strip() for title in args.titles.split(",")]
         if len(titles) != len(args.files):
@@ -95,7 +95,7 @@ def connections(args: argparse.Namespace, titles: list[str]) -> None:
 
 
 def parse_shape(text: str) -> list[int]:
-    """``28,28`` or ``3,32,32``. raises UsageError"""
+    """Reads a shape, ``28,28`` or ``3,32,32``. raises UsageError"""
     words = text.split(",")
     if len(words) not in (2, 3) or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise UsageError(f"--shape cannot be read from {text!r}", hint="write it C,H,W or H,W, as 28,28")

@@ -1,4 +1,4 @@
-"""``sslnet prune``: the smallest weights set to zero, ready to be trained on with the zeros kept."""
+"""``sslnet prune``: sets the smallest weights to zero; further training keeps the zeros."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """raises UsageError for options out of range"""
+    """Checks the options. raises UsageError for options out of range"""
     if (args.sparsity is None) == (args.quality is None):
         raise UsageError("give --sparsity X or --quality Q")
     if args.sparsity is not None and not 0 < args.sparsity < 1:

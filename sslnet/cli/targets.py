@@ -1,4 +1,4 @@
-"""``--target-flops``, ``--target-params``, ``--target-speedup``: how small or fast a net is to become, on the command line."""
+"""The options ``--target-flops``, ``--target-params`` and ``--target-speedup``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_targets(args: argparse.Namespace) -> Targets | None:
-    """What the options ask for; None where they ask for nothing. raises UsageError for numbers out of range, or several"""
+    """The targets that the options set, or None. raises UsageError for numbers out of range, or several options"""
     from sslnet.compress.control.targets import Targets
 
     given = {of: text for of in (*SMALL, SPEEDUP) if (text := getattr(args, f"target_{of}")) is not None}

@@ -1,4 +1,4 @@
-"""``sslnet teach``: a small net beside its teacher, as files ready to be trained on."""
+"""``sslnet teach``: combines a small net with its teacher, in files ready for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sslnet test``: scores a trained net on its test data, as ``caffe test`` does."""
+"""``sslnet test``: tests a trained net on its test data, as ``caffe test`` does."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float]], float]:
-    """Means over the batches: (output, value) for each element of each output, and the weighted loss."""
+    """Averages over the batches: (output, value) for each element of each output, and the weighted loss."""
     import numpy as np
 
     from sslnet.cli.log import number
@@ -96,7 +96,7 @@ def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float
 
 
 def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str]:
-    """The lines Caffe ends with."""
+    """The last lines of Caffe's output."""
     from sslnet.cli.log import loss_part, number
 
     lines = [f"Loss: {number(loss)}"]
@@ -105,7 +105,7 @@ def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str
 
 
 def error_lines(net: Net, outputs: list[tuple[str, float]], iterations: int) -> list[str]:
-    """What the net's Accuracy layers say, as the share of images that went wrong; nothing without such layers."""
+    """The test errors from the net's Accuracy layers; empty without such layers."""
     from sslnet.cli.monitors import accuracies
     from sslnet.net.input_layers import source_shapes
 

@@ -1,4 +1,4 @@
-"""``sslnet time``: milliseconds of each layer, of one net, of two side by side, or of the ways to leave zeros out."""
+"""``sslnet time``: times the layers of one net, of two nets, or of dense and sparse execution."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """raises UsageError for options that are out of range or do not go together"""
+    """Checks the options. raises UsageError for options that are out of range or exclude each other"""
     if args.weights2 and not args.model2:
         raise UsageError("--weights2 needs --model2", hint="give the second net with --model2")
     if args.forms is not None and args.model2:
@@ -101,7 +101,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timing | FormTiming:
-    """Times with the threads as they are set. first: nothing has been said of the files yet"""
+    """Measures the times with the present number of threads. first: print notes about the files"""
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timi
 
 
 def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: int | None, log: RunLog | None) -> Net:
-    """The net with its weights; the log is told which layers they left out. raises WeightsError when these are all"""
+    """Opens the net with its weights and logs layers without weights. raises WeightsError if no layer has any"""
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.options import stages, tell_copied
     from sslnet.timing.layerwise import open_net

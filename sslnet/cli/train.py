@@ -1,4 +1,4 @@
-"""``sslnet train``: runs a solver, shows how it goes, and says at the end what was learned and what to do next."""
+"""``sslnet train``: runs a solver, shows its progress, and prints the result and the next commands."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:
-    """``--fallback-snapshot``, made before the run rather than when it is needed."""
+    """The folder of ``--fallback-snapshot``, created before the run."""
     folder: str | None = args.fallback_snapshot
     if folder is not None:
         try:
@@ -123,7 +123,7 @@ def fallback_folder(args: argparse.Namespace) -> str | None:
 
 
 def check_kinds(args: argparse.Namespace) -> None:
-    """Snapshots come as two files; each has its option."""
+    """Checks that --weights and --snapshot name files of the right kind."""
     for path in split_names(args.weights):
         if path.removesuffix(".h5").endswith(".solverstate"):
             raise UsageError(f"--weights {path}: this is a solver's state", hint="use --snapshot to continue from it")
@@ -135,7 +135,7 @@ def check_kinds(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def closing(*monitors: Any) -> Iterator[None]:
-    """Closes the monitors that can be closed, however the run ends."""
+    """Closes the monitors at the end of the block, also after an error."""
     try:
         yield
     finally:
@@ -148,7 +148,7 @@ def closing(*monitors: Any) -> Iterator[None]:
 
 
 def solver_definition(args: argparse.Namespace) -> Definition:
-    """The solver's file with the command line's overrides in place."""
+    """The solver's definition with the overrides of the command line."""
     from sslnet import prototxt
     from sslnet.cli.options import stages
 
@@ -166,7 +166,7 @@ def split_names(text: str | None) -> list[str]:
 
 
 def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
-    """What is going to run: the solver's text, the memory it takes, where it starts."""
+    """Logs the solver's text, the memory of the run, and where it starts."""
     from sslnet import __version__, prototxt
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
@@ -192,7 +192,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
 
 
 def make_steering(args: argparse.Namespace, log: RunLog) -> StrengthController | None:
-    """What the targets ask for. raises UsageError for those out of range, or several"""
+    """The controller for the targets, if any. raises UsageError for targets out of range, or several"""
     from sslnet.compress.control.controller import StrengthController
 
     targets = read_targets(args)
@@ -200,7 +200,7 @@ def make_steering(args: argparse.Namespace, log: RunLog) -> StrengthController |
 
 
 def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
-    """Before the run, not after it: whether what --certificate asks for can be had."""
+    """Checks, before the run, that a certificate can be computed."""
     from sslnet.sparsity.optimality import is_certifiable
 
     if args.certificate is None:
@@ -239,7 +239,7 @@ def closing_lines(
     certificates: list[Certificate] | None,
     args: argparse.Namespace,
 ) -> list[str]:
-    """The outcome: test error, what is left of each layer, the snapshot, the commands to go on with."""
+    """The lines at the end: test error, remaining groups of each layer, the snapshot, the next commands."""
     from sslnet.report import certificate_table, coupled_table, sparsity_table
     from sslnet.sparsity.optimality import caveats
 
@@ -261,7 +261,7 @@ def closing_lines(
 
 
 def test_lines(solver: Solver, memo: Memo) -> list[str]:
-    """The test error of each test net by its Accuracy layers, or its outputs where it has none."""
+    """The test error of each test net from its Accuracy layers, or its outputs if it has none."""
     from sslnet.cli.log import number
     from sslnet.cli.monitors import accuracies
 
@@ -283,13 +283,13 @@ def test_lines(solver: Solver, memo: Memo) -> list[str]:
 
 
 def is_learned_zero(layer: LayerSparsity) -> bool:
-    """Whether compaction may find something in the blob: rows or columns, or all of what a group lasso is on, as scales."""
+    """Whether compaction may remove something of the blob: rows or columns, or values under a group lasso such as scales."""
     rows_or_columns = any(kind is not None and kind.zero for kind in (layer.filters, layer.columns))
     return rows_or_columns or (layer.group_lasso is not None and not layer.elements.kept)
 
 
 def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
-    """What to type next, ready to paste; nothing where the net has no file of its own."""
+    """The next commands, ready to paste; empty if the net has no file of its own."""
     if solver.iter < solver.param.max_iter:
         state = os.fspath(solver.last_snapshot or "")
         overrides = [word for override in args.overrides for word in ("--set", override)]
@@ -313,7 +313,7 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
 
 
 def net_options(net: Net) -> list[str]:
-    """--model, and level and stages if the net has them; empty for a net without a file."""
+    """The options --model, --level and --stage that select the net; empty for a net without a file."""
     path = net.definition.path
     if path is None or not os.path.exists(path):
         return []

@@ -1,4 +1,4 @@
-"""``sslnet upgrade``: definitions and weights of an older Caffe, written out in today's form."""
+"""``sslnet upgrade``: converts definitions and weights of an older Caffe to today's form."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _holds_weights(path: Path) -> bool:
-    """By the name, or as no text has a NUL in it; a file that cannot be read is told of by whoever reads it."""
+    """Whether a file holds weights: by its name, or by a NUL character. An unreadable file counts as text."""
     if path.suffix in WEIGHTS:
         return True
     try:
@@ -57,7 +57,7 @@ def _holds_weights(path: Path) -> bool:
 
 
 def _upgrade_definition(source: Path, target: Path) -> list[str]:
-    """Returns what was changed, in words; warnings go to stdout as well."""
+    """Converts a definition and returns the list of changes; warnings go to stdout as well."""
     from sslnet import prototxt
 
     definition = _read(source)
@@ -69,7 +69,7 @@ def _upgrade_definition(source: Path, target: Path) -> list[str]:
 
 
 def _read(path: Path) -> Definition:
-    """The definition of a net or a solver, whichever the file holds: the error is of the kind that fits it further."""
+    """Reads a net or a solver, whichever the file holds; an error is that of the better fit."""
     from sslnet import prototxt
     from sslnet import sslnet_pb2 as pb
 

@@ -1,4 +1,4 @@
-"""``sslnet warmup``: compiles the kernels that nets need ahead of their first run."""
+"""``sslnet warmup``: compiles the kernels that nets need before their first run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELP = "Compiles the kernels that nets need in advance, so that their first runs
 EXAMPLE = "sslnet warmup --solver solvers/digits_ssl.prototxt"
 
 MOST_IMAGES = 16
-"""Images of a batch at most: kernels depend on the sizes of images, not on their number once all threads have some."""
+"""Maximum batch size: kernels depend on the size of images, and not on their number if each thread has some."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
-"""What a solver and its net say that would silently do nothing, or cannot be meant: found before training starts.
+"""Finds settings of a solver and its net that have no effect or are mistakes, before training starts.
 
-Only what the texts show; whether a tile divides its weight matrix is known when the shapes are.
+It reads only the texts; whether a tile divides its weight matrix is checked when shapes are known.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sslnet.prototxt.diagnostic import Diagnostic
 
 @dataclass(frozen=True)
 class _Penalty:
-    """A decay of the solver, and the field of a param that takes it up."""
+    """A strength of the solver, and the field of a param that uses it."""
 
     decay: str
     mult: str
     advice: str
 
     def strength(self, spec: Any) -> float:
-        """What the param multiplies the decay by; 0 when it takes none of it up."""
+        """The factor by which the param multiplies the strength; 0 if it does not use it."""
         if self.mult == "block_group_lasso":
             return max((block.block_decay_mult for block in spec.block_group_lasso), default=0)
         if self.mult == "group_lasso":
@@ -200,7 +200,7 @@ def _bound_of_nothing(solver: Definition) -> Iterator[Diagnostic]:
 
 
 def _tests(solver: Definition) -> Iterator[Diagnostic]:
-    """Caffe's rules: one test_iter a test net; net and net_param stand for as many test nets as have a test_iter left."""
+    """Caffe's rules: one test_iter per test net; net and net_param provide a test net for each remaining test_iter."""
     message = solver.message
     named = len(message.test_net) + len(message.test_net_param)
     shared = message.HasField("net") or message.HasField("net_param")

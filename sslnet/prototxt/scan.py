@@ -1,4 +1,4 @@
-"""The positions of all fields in a prototxt, and the first thing that is wrong with it.
+"""Finds the positions of all fields in a prototxt, and its first syntax error.
 
 text_format parses the values; it keeps no positions, and its errors name neither the layer nor what was meant. This
 scanner walks the same grammar along the same schema and leaves a tree of Nodes. The schema nests finitely, so the
@@ -31,7 +31,7 @@ _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
 
 
 class TextNode:
-    """Where a field stands: its name and its value as offsets into the text, and the fields inside it."""
+    """The place of a field: its name and its value as offsets into the text, and the fields inside it."""
 
     __slots__ = ("children", "end", "start", "value_end", "value_start")
 

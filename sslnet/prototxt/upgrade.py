@@ -1,4 +1,4 @@
-"""Definitions of older Caffes in today's form, as Caffe itself upgrades them, each field with the place where it stands.
+"""Converts definitions of older Caffes to today's form, as Caffe does; each field keeps its place in the file.
 
     layers { layer { type: "conv" num_output: 20 } }   of 2013 ("V0"): one message for all types; layers that only pad
     layers { type: CONVOLUTION blobs_lr: 1 }           of 2014 ("V1"): an enum for the type, lists for the parameters
@@ -89,7 +89,7 @@ def upgrade_solver(definition: Definition) -> Definition:
 
 
 class _NetUpgrade:
-    """One net on its way: `old` is what was read, `new` what comes of it."""
+    """The conversion of one net: `old` is the definition read, `new` the result."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -263,7 +263,7 @@ class _NetUpgrade:
         return False
 
     def _transforms(self) -> None:
-        """What was said of each image in the block of the source goes to transform_param."""
+        """Moves the image transformations from the block of the source to transform_param."""
         count = 0
         for layer in self.new.items("layer"):
             block = TRANSFORM_BLOCKS.get(layer.message.type)
@@ -386,7 +386,7 @@ def _like(definition: Definition, part: Block) -> Definition:
 
 
 def _told(old: Definition, new: Definition) -> Definition:
-    """The definition with a note about what was old; the old one when there was nothing."""
+    """The definition with a note that lists the old forms; the same definition if there were none."""
     changes = new.changes[len(old.changes) :]
     if not changes:
         return old

@@ -1,4 +1,4 @@
-"""The value of one field: what it must be, and what is said when it is not."""
+"""Parses the value of one field, and words the error if it is wrong."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def parse_value(field: FieldDescriptor, token: str) -> Any:
 
 
 def must_be(field: FieldDescriptor) -> str:
-    """What the field takes, in words: "a whole number"."""
+    """The kind of value that the field takes, in words: "a whole number"."""
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_MESSAGE:
         return "a block { ... }"

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def certificate_table(certificates: Sequence[Certificate], batches: int, caveats: Sequence[str] = ()) -> Table:
-    """A row for each kind of groups: groups left, KKT residual by the strength, the strength that leaves nothing.
+    """A row for each kind of group: remaining groups, relative KKT residual, the strength above which all are zero.
 
-    caveats  sentences for below the table
+    caveats  sentences below the table
     """
     heads = ("of", "groups", "left", "KKT residual", "all zero at strength")
     table = Table(f"Certificate ({batches} batches)", *heads, left={0, 1})

@@ -1,4 +1,4 @@
-"""The table of a compaction: what each layer had and what it has left."""
+"""The table of a compaction: the size of each layer before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compaction_table(compaction: Compaction) -> Table:
-    """The sizes before and after, the difference between the two nets, and what became of constants."""
+    """The table: sizes before and after, the difference between the two nets, and how constants were folded."""
     table = size_table("Compaction", compaction.layers)
     for sentence in sentences(compaction):
         table.note(sentence)
@@ -51,7 +51,7 @@ def totals(layers: Sequence[LayerSize]) -> tuple[Size, Size]:
 
 
 def sentences(compaction: Compaction) -> list[str]:
-    """What there is to say besides the numbers."""
+    """The sentences below the table."""
     difference = compaction.difference
     result = []
     if all(layer.before == layer.after for layer in compaction.layers):

@@ -21,7 +21,7 @@ from sslnet.report.layered import Link, rank_nodes
 
 Shape = tuple[int, ...]
 FAR = 2
-"""A source's blob that is read more than so many ranks below stands as a tag beside its reader: no line through everything."""
+"""The number of ranks beyond which a source's blob is drawn as a tag beside its reader instead of a line."""
 
 
 @dataclass
@@ -209,7 +209,7 @@ def _tagged(boxes: list[Box]) -> list[Box]:
 
 
 def detail(param: Any) -> str:
-    """What matters of a layer's parameters, in a few words."""
+    """The main parameters of a layer, in a few words."""
     words = {
         "Convolution": lambda: _window(param.convolution_param, "filters"),
         "ConvolutionDepthwise": lambda: _window(param.convolution_param, "filters"),

@@ -1,4 +1,4 @@
-"""The forms of layers with zeros, timed: tables, and bars of speedups beside what the multiply-adds would allow."""
+"""Times of layers with zero weights in several forms: tables, and bars of speedups with the limits by multiply-adds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from sslnet.timing.sparse_forms import FormTimes, FormTiming
 
 NAMES = {"csr": "CSR"}
-"""How forms are shown, where not as they are."""
+"""The displayed names of forms that differ from their own."""
 SUM, WHOLE = "all layers", "whole net"
 COLOURS = {"kept": "#0072b2", "csr": "#e69f00", "direct": "#009e73"}
 BAR = 0.8
 """Width of all bars of a layer."""
 FAR = 2.5
-"""Limits more than so many times as high as the highest bar are marked at the upper edge."""
+"""The ratio to the highest bar beyond which a limit is marked at the upper edge."""
 
 
 def form_tables(timing: FormTiming) -> list[Table]:
@@ -144,7 +144,7 @@ def _name(form: str) -> str:
 
 
 def _spread_words(timing: FormTiming) -> str:
-    """How far the quartiles of the products lie from their medians, which narrow tables do not show."""
+    """The distance of the products' quartiles from their medians, which narrow tables do not show."""
     spreads = [time.product for row in timing.layers for time in row.forms.values() if time.product is not None]
     widths = sorted((s.high - s.low) / 2 / s.median for s in spreads if s.median) or [0.0]
     return f"{percent(widths[len(widths) // 2])} of the median, in the worst layer {percent(widths[-1])}"

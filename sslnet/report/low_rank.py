@@ -1,4 +1,4 @@
-"""A low-rank net in words: the table of what was chosen for each layer, and the curve of error against rank."""
+"""The table of a low-rank net, with the choice for each layer, and the curves of error against FLOPs."""
 
 from __future__ import annotations
 

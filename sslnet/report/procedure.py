@@ -1,4 +1,4 @@
-"""The outcome of the whole procedure: the net that was, and the small one, side by side."""
+"""The table of ``sslnet compress``: the baseline and the small net side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslnet.report.units import count, factor, milliseconds, size
 
 
 def procedure_table(results: dict[str, Any]) -> Table:
-    """A row for each thing that is compared.
+    """A row for each quantity that is compared.
 
     results   of all stages, as ``sslnet.compress.pipeline.pipeline.Procedure.run`` gives them
     """

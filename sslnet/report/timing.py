@@ -1,4 +1,4 @@
-"""Layer-wise time: the tables of one net, or of two nets side by side, and bars."""
+"""Times of layers: the tables of one net or of two nets, and bar charts."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _milliseconds(spread: Spread | None) -> str | None:
 
 
 def _spread_note(timing: Timing) -> str:
-    """How far the quartiles lie from the medians, in most layers and in the worst."""
+    """The distance of the quartiles from the medians: in the median layer and in the worst."""
     spreads = [
         s for net in timing.nets for layer in net.layers for s in (layer.forward, layer.backward) if s is not None
     ]
@@ -133,7 +133,7 @@ def _spread_note(timing: Timing) -> str:
 
 
 def _memory_note(nets: Sequence[NetTime]) -> str:
-    """What each net takes; of several with the letters that they have in the table."""
+    """The memory of each net; of two nets with their letters in the table."""
     parts = []
     for letter, net in zip("AB", nets):
         memory = net.memory

@@ -1,4 +1,4 @@
-"""The path from weak to strong penalties in words: the table, the lines of a CSV file, and the curves."""
+"""The output of ``sslnet path``: the table, the lines of a CSV file, and the curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sslnet.compress.pipeline.regularization_path import Path
 
 COSTS = {"flops": "FLOPs per image", "parameters": "parameters", "seconds": "forward ms"}
-"""What a net costs, as a field of Point, and its words."""
+"""The costs of a net: the field of Point, and its words."""
 COLUMNS = (
     "point", "factor", "error", "loss", "flops", "parameters", "forward_ms", "speedup",
     "best_by_flops", "best_by_parameters", "best_by_time", "weights",
