@@ -20,6 +20,9 @@ DOCUMENTS = sorted(
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+STORIES = re.compile(r"\b(alive|dies?|wakes?|rescues?|takes? along|is told|lets? go|steers?|steered)\b", re.IGNORECASE)
+"""Words of stories. The field has its own: remain, become zero, include, report, prune, adjust."""
+
 TRAIN = "pip install . && sslnet train --solver solvers/digits_ssl.prototxt"
 TEST = 'pip install ".[test]" && pytest'
 
@@ -85,6 +88,20 @@ def test_example_of_the_help_is_taken_by_its_parser(name: str) -> None:
     cli.command_parser(name).parse_args(rest)
     for word in rest:
         assert not re.match(r"(models|solvers)/", word) or (ROOT / word).exists(), f"there is no {word}"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_uses_the_words_of_the_field(name: str) -> None:
+    found = STORIES.search(cli.command_parser(name).format_help())
+    assert not found, f'sslnet {name} -h says "{found[0]}"'
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_use_the_words_of_the_field(path: Path) -> None:
+    if path.name == "CHANGELOG.md":  # it quotes what older versions said
+        return
+    found = STORIES.search(path.read_text(encoding="utf-8"))
+    assert not found, f'{path.name} says "{found[0]}"'
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
