@@ -182,7 +182,7 @@ class Blob:
         if view is None:
             if which in self._lent:
                 raise UsageError(
-                    f'the {which} of blob "{self.name}" are gone: the net was made with lean=True and has used their memory again',
+                    f'the {which} of blob "{self.name}" are no longer available: the net was made with lean=True and has reused their memory',
                     hint=f'forward(blobs=["{self.name}"]) keeps its data, backward(diffs=["{self.name}"]) its diff; '
                     "lean=False keeps everything",
                 )

@@ -1,7 +1,7 @@
-"""Every error sslnet raises on purpose: fields first, worded in one place, printed by the command line alone.
+"""The errors of sslnet: they have fields, are worded here, and are printed by the command line alone.
 
-An error knows what it is about (``path``, ``line``, ``column``, ``layer``) and what to do next (``hint``);
-``str(error)`` puts the fields together:
+An error has its place (``path``, ``line``, ``column``, ``layer``) and a suggestion (``hint``);
+``str(error)`` combines them:
 
     bad_lenet.prototxt:5:23: error: ConvolutionParameter has no field "num_ouput"
           convolution_param { num_ouput: 20 kernel_size: 5 }
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 UNPRINTABLE = "\ufffd"
-"""What stands for a character of a source line that cannot be printed: as wide as the character, for the carets' sake."""
+"""The substitute for a character of a source line that cannot be printed; as wide as it, so that carets fit."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Span:
 
 
 class SslnetError(Exception):
-    """Base of all. ``exit_code`` 2: the input is at fault; 1: the run failed."""
+    """Base class of all errors. ``exit_code`` 2: the input is wrong; 1: the run failed."""
 
     exit_code = 2
 
@@ -73,7 +73,7 @@ class SslnetError(Exception):
 
 
 class DefinitionError(SslnetError):
-    """A prototxt says something that cannot be: syntax, unknown field or type, a value out of range, a graph that does not close."""
+    """A wrong prototxt: syntax, unknown field or type, a value out of range, an incomplete graph."""
 
 
 class ShapeError(DefinitionError):
@@ -85,7 +85,7 @@ class WeightsError(SslnetError):
 
 
 class DataError(SslnetError):
-    """A database, list or image that is missing, cut off or holds what it should not."""
+    """A database, list or image that is missing, cut off or has wrong contents."""
 
 
 class UsageError(SslnetError):
@@ -99,7 +99,7 @@ class RunError(SslnetError):
 
 
 class BatchError(RunError):
-    """A batch holds what the net cannot use: a label out of range, numbers that are not finite."""
+    """A batch that the net cannot use: a label out of range, numbers that are not finite."""
 
 
 class NotFiniteError(RunError):
@@ -107,7 +107,7 @@ class NotFiniteError(RunError):
 
 
 class ErrorList(DefinitionError):
-    """Several semantic errors of one definition, all told at once."""
+    """Several semantic errors of one definition, reported together."""
 
     def __init__(self, errors: list[SslnetError]) -> None:
         first = errors[0]

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and found where their namers mean them to be."""
+"""Files: written completely or not at all, and searched relative to the file that names them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any, BinaryIO
 from sslnet.errors import DataError, RunError, Span, SslnetError, UsageError
 
 MOST_BYTES = 8 << 30
-"""Of a file that is read whole: weights, states, models of other frameworks."""
+"""Size limit of a file that is read at once: weights, states, models of other frameworks."""
 MOST_TEXT = 256 << 20
-"""Of a text: a table, the names of classes."""
+"""Size limit of a text file: a table, class names."""
 MOST_LIST = 1 << 30
-"""Of a list of images."""
+"""Size limit of a list of images."""
 MOST_IMAGE = 1 << 30
-"""Of a file with one image, or a mean image."""
+"""Size limit of a file with one image, or a mean image."""
 MOST_MESSAGE = 2**31 - 1
-"""Of a message: protobuf reads no more."""
+"""Size limit of a message, which is protobuf's own."""
 HDF5_ROOM = 2 << 20
 """Bytes that HDF5 may write beside the values added to a data set: chunks that it still holds in memory, and where chunks
 are."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)
-"""Names of the files that are being written, by the names that they get at the end."""
+"""Format of the temporary name of a file that is being written."""
 _NO_LINK, _CLOSE_ON_EXEC = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_CLOEXEC", 0)
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes, *, follow: bool = True, new: bool = False) -> None:
-    """Write a file so that at any moment, killed or not, `path` is the old file or the new one, never a part.
+    """Write a file so that at any moment, even after a kill, `path` is the complete old or the complete new file.
 
     follow, new  see atomic_path
     raises RunError when it cannot be written; the old file is then as it was
@@ -57,7 +57,7 @@ def atomic_write_all(files: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool = False) -> Iterator[Path]:
-    """Give the name of a temporary file beside `path` to write to; on leaving, flush it and put it in `path`'s place.
+    """Give the name of a temporary file beside `path` to write to; at the end, flush it and rename it to `path`.
 
     An exception inside leaves `path` as it was and removes the temporary file; what a killed process left of an earlier
     try is removed as well. The temporary name keeps the suffix, for writers that go by it.
@@ -91,7 +91,7 @@ def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
 
 @contextlib.contextmanager
 def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool = False) -> Iterator[Any]:
-    """Give an HDF5 file (h5py.File) to fill; on leaving it is written to `path` as atomic_write does it.
+    """Give an HDF5 file (h5py.File) to fill; at the end it is written to `path` as atomic_write does.
 
     It is in memory until then: the HDF5 library must not meet a full disk itself, for what it could not write when a
     file is closed it tries again at the end of the process, and dies of it.
@@ -108,7 +108,7 @@ def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
 
 
 def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
-    """Take room on the disk for an HDF5 file that is going to grow to so many bytes, HDF5_ROOM a data set included.
+    """Reserve disk space for an HDF5 file that will grow to so many bytes, plus HDF5_ROOM per data set.
 
     The HDF5 library must not meet a full disk itself (see atomic_hdf5). A file that is opened anew for each addition
     gets what it has not needed back when it is closed; one that stays open must be truncated at the end.
@@ -130,7 +130,7 @@ def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> str:
-    """Makes the folder that a file of this name, or files with this prefix, go to; returns it. raises RunError"""
+    """Creates the folder for a file of this name, or for files with this prefix, and returns it. raises RunError"""
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, exist_ok=True)
@@ -140,7 +140,7 @@ def make_folder(path: str | os.PathLike[str]) -> str:
 
 
 def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = False) -> None:
-    """Remove the temporary files that killed processes left in a folder, those for files whose names start so.
+    """Remove the temporary files of killed processes in a folder, for files whose names start with the prefix.
 
     A file that a living process still writes is left alone: it holds a lock on it.
     whole  the names are `starts`, they do not only start so
@@ -163,7 +163,7 @@ def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = F
 
 @contextlib.contextmanager
 def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Holds a lock while the block runs; ``path`` is its file, there for as long. A killed process leaves no lock behind.
+    """Holds a lock while the block runs; the file ``path`` exists as long. The lock of a killed process is released.
 
     what   whom the lock is for, for the error's sake
     raises UsageError when another process, or another part of this one, has it, or the file is no lock of ours; RunError
@@ -306,7 +306,7 @@ def _exists(place: Path) -> bool:
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A new empty file beside the target, locked for as long as the block runs; what is still there then is removed."""
+    """A new empty file beside the target, locked while the block runs and removed at the end if it still exists."""
     while True:
         path = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)

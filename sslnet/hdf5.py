@@ -38,8 +38,8 @@ DEFLATE = 1
 CHECKSUM = 4
 """Bytes of fletcher32, behind a chunk."""
 PIECE = 1 << 20
-PACK = "h5repack -f GZIP=4 packs it anew"
-UNPACK = "h5repack -f NONE unpacks it, and a larger file may hold more; large data go into several files"
+PACK = "h5repack -f GZIP=4 repacks it"
+UNPACK = "h5repack -f NONE unpacks it, and a larger file may hold more; store large data in several files"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 

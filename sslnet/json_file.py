@@ -1,4 +1,4 @@
-"""JSON from files, whoever wrote them: read within bounds, and its values taken by their type.
+"""JSON from untrusted files: read with size limits, with values checked by their type.
 
     read_json(path)       the value of a whole file
     parse_json(text)      of a text, as a line of metrics.jsonl
@@ -7,7 +7,7 @@
     number(value)         the finite number as a float; None for anything else
     whole(value)          the whole number, 0 or above; None for anything else
 
-What is left out, null or of another type is thereby the same: not known.
+A value that is missing, null or of another type is therefore treated as not known.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which files the layers of a net may write. A net from elsewhere names its own files, so it must not choose freely.
+"""The files that layers of a net may write. A net from elsewhere names its own files and must not choose freely.
 
-A layer writes only below one folder, the working folder unless told otherwise, and never over a file that it did not
-create itself, unless ``overwrite`` allows it. The rule holds for the whole process, as ``allow_python_layers`` does; of
-the commands only those that train or test let layers write at all.
+A layer writes only below one folder, by default the working folder, and never replaces a file that it did not create
+itself, unless ``overwrite`` allows it. The rule holds for the whole process, as ``allow_python_layers`` does. Only the
+commands that train or test allow layers to write.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ _made: set[tuple[int, int]] = set()
 
 
 def note_made(name: str | os.PathLike[str]) -> None:
-    """A layer has made this file: layers of this process may replace it."""
+    """Records that a layer created this file, so that layers of this process may replace it."""
     found = os.lstat(name)
     _made.add((found.st_dev, found.st_ino))
 
 
 def is_made(name: str | os.PathLike[str]) -> bool:
-    """Whether a layer of this process has made the file, a link not counting."""
+    """Whether a layer of this process created the file; links do not count."""
     found = os.lstat(name)
     return (found.st_dev, found.st_ino) in _made
 
 
 def output_rule() -> OutputRule:
-    """The rule that holds now."""
+    """The present rule."""
     return _rule
 
 
 def set_output_rule(root: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
-    """Says where layers that write files (HDF5Output) may do so.
+    """Sets where layers that write files (HDF5Output) may do so.
 
     root       folder that the files must be in or below; None: the working folder
     overwrite  whether files that are there already may be replaced

@@ -1,4 +1,4 @@
-"""Text on its way to a terminal. Names come from files, and a terminal takes some characters of them for commands.
+"""Safe text for a terminal: names come from files and may contain characters that control the terminal.
 
 While a command runs, stdout and stderr are ``Escaping`` streams: whatever is written to them, a character that cannot be
 printed (control characters, those that change the direction of text, ...) comes out as an escape, ``\\x1b``. Only what

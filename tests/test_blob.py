@@ -75,7 +75,7 @@ def test_blob_shows_what_it_is_lent_until_it_is_withdrawn():
     assert not blob.holds("data") and not view.holds("data")
     assert (blob.diff == 1).all()
     for gone in (blob, view):
-        with pytest.raises(UsageError, match='data of blob "x" are gone'):
+        with pytest.raises(UsageError, match='data of blob "x" are no longer available'):
             gone.data  # noqa: B018
     blob.keep("data")
     np.testing.assert_array_equal(view.data, np.zeros(6))

@@ -1,8 +1,9 @@
-"""The documents keep their promises: every command and option is told, what they tell to type is what CI runs."""
+"""The documents keep their promises: every command and option is described, and the commands that they show can be run."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.machinery
 import importlib.util
 import re
@@ -18,6 +19,9 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "models/README.md", *ROOT.glob("models/*/README.md")]
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+STORIES = re.compile(r"\b(alive|dies?|wakes?|rescues?|takes? along|is told|lets? go|steers?|steered)\b", re.IGNORECASE)
+"""Words of stories. The field has its own: remain, become zero, include, report, prune, adjust."""
 
 TRAIN = "pip install . && sslnet train --solver solvers/digits_ssl.prototxt"
 TEST = 'pip install ".[test]" && pytest'
@@ -67,6 +71,40 @@ def test_every_command_is_documented_with_every_option(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_begins_with_an_example_and_its_output(name: str) -> None:
+    text = section((ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), f"sslnet {name}")
+    before_options = re.split(r"^\|", text, maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", before_options, flags=re.DOTALL | re.MULTILINE)
+    assert [language for language, _ in blocks[:2]] == ["sh", "text"], f"docs/cli.md, sslnet {name}: no example"
+    assert shlex.split(blocks[0][1])[:2] == ["sslnet", name], (
+        f"docs/cli.md, sslnet {name}: the example is of another command"
+    )
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_example_of_the_help_is_taken_by_its_parser(name: str) -> None:
+    program, command, *rest = shlex.split(importlib.import_module(cli.COMMANDS[name]).EXAMPLE)
+    assert (program, command) == ("sslnet", name)
+    cli.command_parser(name).parse_args(rest)
+    for word in rest:
+        assert not re.match(r"(models|solvers)/", word) or (ROOT / word).exists(), f"there is no {word}"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_uses_the_words_of_the_field(name: str) -> None:
+    found = STORIES.search(cli.command_parser(name).format_help())
+    assert not found, f'sslnet {name} -h says "{found[0]}"'
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_use_the_words_of_the_field(path: Path) -> None:
+    if path.name == "CHANGELOG.md":  # it quotes what older versions said
+        return
+    found = STORIES.search(path.read_text(encoding="utf-8"))
+    assert not found, f'{path.name} says "{found[0]}"'
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_documented_options_exist(name: str) -> None:
     text = section((ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), f"sslnet {name}")
     rows = re.findall(r"^\| (`--.*?) \|", text, flags=re.MULTILINE)
@@ -90,9 +128,33 @@ def test_definitions_that_documents_name_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_in_documents_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (path.parent / target).exists(), f"{path.name}: there is no {target}"
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        page = path.parent / target if target else path
+        assert page.exists(), f"{path.name}: there is no {target}"
+        assert not anchor or anchor in anchors(page), f"{path.name}: {page.name} has no heading #{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which links reach the headings of a page: small letters, hyphens for spaces, no punctuation."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_glossary_is_in_alphabetical_order() -> None:
+    words = re.findall(r"^- \*\*(.+?)\*\*: ", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(words) > 50
+    assert words == sorted(words, key=str.casefold)
+
+
+def test_files_that_the_design_names_exist() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:sslnet|docs|tests|models|protos|tools)/[\w./]+)`", text)
+    named = [name for name in names if not re.search(r"[A-Z]{4}", name.replace("README", ""))]  # NAME, CASE, OPERATION
+    assert len(named) > 20
+    for name in named:
+        assert (ROOT / name).exists(), f"docs/design.md: there is no {name}"
 
 
 def test_readme_and_layer_page_list_what_exists() -> None:

@@ -118,8 +118,8 @@ def test_snapshot_on_the_way_that_cannot_be_written_does_not_end_the_run(folder:
     block("run")
     run.step(4)
     assert [text.rsplit(": ", 1)[1] for text in monitor.messages] == [
-        "the run goes on without a snapshot of iteration 2",
-        "the run goes on without a snapshot of iteration 4",
+        "the run continues without a snapshot of iteration 2",
+        "the run continues without a snapshot of iteration 4",
     ]
     os.unlink("run")
     run.solve()
@@ -133,7 +133,7 @@ def test_fallback_takes_the_snapshots_that_cannot_be_written(folder: Path) -> No
     run = solver(monitor=monitor, fallback="elsewhere")
     block("run")
     run.step(3)
-    assert "the snapshot goes to elsewhere/r" in monitor.messages[0]
+    assert "the snapshot is written to elsewhere/r" in monitor.messages[0]
     resumed = solver("snapshot_prefix=again/r", snapshot="elsewhere/r_iter_2.solverstate")
     resumed.solve()
     for ours, theirs in zip(

@@ -134,7 +134,7 @@ def test_mean_files_that_claim_what_they_lack_are_refused(shape, version, tmp_pa
     blob = pb.BlobProto(data=[1.0] * 12)
     blob.shape.dim.extend(shape)
     (tmp_path / "a.binaryproto").write_bytes(blob.SerializeToString())
-    with pytest.raises(SslnetError, match="holds 12 values, but says"):
+    with pytest.raises(SslnetError, match="holds 12 values, but its shape"):
         read_mean(tmp_path / "a.binaryproto")
 
 

@@ -320,7 +320,7 @@ def test_ends_of_commands_are_judged(job, tmp_path):
     assert not judge(one, "c", Ended(0, "", 1), (0,), tmp_path / "out")
     assert not judge(one, "c", Ended(-11, "Segmentation fault", 1), (0,))
     assert not judge(one, "c", Ended(None, "", 1), (0,))
-    assert not judge(one, "c", Ended(1, "error: this is a fault of sslnet: X", 1), (0, 1))
+    assert not judge(one, "c", Ended(1, "error: this is a bug in sslnet: X", 1), (0, 1))
     assert not judge(one, "c", Ended(3, "", 1), (0, 1))
     assert {kind for kind, number in one.count.found.items() if number} == {
         "stray", "signals", "hangs", "tracebacks", "other",

@@ -180,7 +180,7 @@ def check_task(task: Task, word: Word = as_argument) -> None:
     if task.weights and task.baseline_iterations is not None:
         raise UsageError(f"{word('baseline_iterations')} is for runs without {word('weights')}: those are the baseline")
     if task.teach and task.finetune == 0:
-        raise UsageError(f"{word('teach')} is for fine-tuning, and {word('finetune')} 0 leaves it out")
+        raise UsageError(f"{word('teach')} needs the fine-tuning stage, which {word('finetune')} 0 skips")
     for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
         value = getattr(task, name)
         if value is not None and value < least:

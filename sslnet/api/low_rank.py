@@ -37,7 +37,7 @@ def low_rank(
     error           largest relative error of a layer's weights, 0 to 1 (Frobenius norm); default 0.3; or
     target_flops    the part of the net's FLOPs that may be left, 0 to 1: the smallest error that gets there is used
     methods         of which each layer gets the cheapest: "svd" (InnerProduct), "filters", "spatial", "tucker" (Convolution)
-    layers          names of the layers to factor; default: all that get cheaper
+    layers          names of the layers to factor; default: all that become cheaper
     level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
     seed            of the random inputs that outputs are compared on, for nets without data of their own
 

@@ -80,9 +80,9 @@ def prune(
 def check_amount(sparsity: float | None, quality: float | None, whole_net: bool, word: Word = as_argument) -> None:
     """raises UsageError unless exactly one of sparsity and quality is given, and lies in its range"""
     if (sparsity is None) == (quality is None):
-        raise UsageError(f"say how much: {word('sparsity')} X, or {word('quality')} Q")
+        raise UsageError(f"give {word('sparsity')} X or {word('quality')} Q")
     check_part(sparsity, "sparsity", word)
     if quality is not None and not 0 < quality < math.inf:
         raise UsageError(f"{word('quality')} must be a finite number above 0, not {quality:g}")
     if whole_net and quality is not None:
-        raise UsageError(f"{word('whole_net')} belongs to {word('sparsity')}")
+        raise UsageError(f"{word('whole_net')} needs {word('sparsity')}")

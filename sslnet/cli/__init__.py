@@ -1,11 +1,11 @@
-"""The ``sslnet`` command: chooses a command's module, parses its options, words errors, maps exit codes.
+"""The ``sslnet`` program: finds the module of a command, parses its options, prints errors, and returns exit codes.
 
 A command is a module of this folder with ``HELP`` (a sentence), ``EXAMPLE`` (a command line), ``add_arguments(parser)``
-and ``run(args) -> int``. It is imported only when chosen or for its line of help, and imports what is heavy inside
+and ``run(args) -> int``. It is imported only when it runs or for its line of help, and imports heavy packages inside
 ``run``.
 
-Exit codes: 0 done; 1 the run failed; 2 bad input; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM; 141 nobody reads the
-output any more.
+Exit codes: 0 done; 1 the run failed; 2 bad input; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM; 141 the reader of
+the output is gone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COMMANDS = {
     "info": "sslnet.cli.info",
     "warmup": "sslnet.cli.warmup",
 }
-"""Command -> its module, in the order of the help."""
+"""The module of each command, in the order of the help."""
 
 
 ALLOW_PYTHON = "--allow-python-layers"
@@ -72,7 +72,7 @@ def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         with warnings.catch_warnings():
-            if not debug:  # what overflows shows in the loss, which is told in words
+            if not debug:  # an overflow shows in the loss, which has an error of its own
                 warnings.simplefilter("ignore", RuntimeWarning)
             if ALLOW_PYTHON in arguments:
                 importlib.import_module("sslnet.layers.python").allow_python_layers()
@@ -84,7 +84,7 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         _complain(f"ended by {interrupt}" if isinstance(interrupt, Ended) else "interrupted", debug)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has gone, as `sslnet ... | head` does
+    except BrokenPipeError:  # the reader of a pipe is gone, as with `sslnet ... | head`
         _flush(sys.stdout)
         return READER_GONE
     except SslnetError as error:
@@ -98,15 +98,15 @@ def _run(arguments: list[str]) -> int:
         _complain(f"error: {error.strerror or error}{place}", debug)
         return 1
     except Exception as error:
-        _complain(f"error: this is a fault of sslnet: {type(error).__name__}: {printable(str(error))}", debug)
+        _complain(f"error: this is a bug in sslnet: {type(error).__name__}: {printable(str(error))}", debug)
         if not debug:
-            print("  --debug shows where; please report it together with the command", file=sys.stderr)
+            print("  --debug shows the traceback; please report it together with the command", file=sys.stderr)
         return 1
 
 
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
-    """The streams as a command has them: what is not printable is escaped, and stderr may fail."""
+    """Makes stdout and stderr escape characters that cannot be printed, and ignores failures of stderr."""
     before = sys.stderr
     sys.stderr = cast(TextIO, Patient(before))
     try:
@@ -118,7 +118,7 @@ def _streams() -> Iterator[None]:
 
 
 def _flush(stream: TextIO) -> None:
-    """Once it is over: what stays in the buffer of a stream that cannot be written would make the interpreter complain."""
+    """Flushes a stream at the end; one that cannot be written is silenced, so that the interpreter prints no error."""
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -126,7 +126,7 @@ def _flush(stream: TextIO) -> None:
 
 
 def prepare_streams() -> None:
-    """Makes stdout and stderr take every line: closed ones lead nowhere, characters that theirs has not are escaped."""
+    """Makes stdout and stderr accept every line: closed streams discard it, characters outside their encoding are escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started the command, as `sslnet ... >&-` does
@@ -136,7 +136,7 @@ def prepare_streams() -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Finds the command, parses the rest by its parser, runs it."""
+    """Finds the command, parses its options, and runs it."""
     if not arguments:
         print(overview(), file=sys.stderr)
         return 2
@@ -152,7 +152,7 @@ def dispatch(arguments: list[str]) -> int:
     parser = command_parser(_known(name))
     options, unknown = parser.parse_known_args(double_dashes(rest, parser))
     if unknown:
-        hint = suggestion(unknown[0], parser.option_strings) or f"sslnet {name} -h lists what it takes"
+        hint = suggestion(unknown[0], parser.option_strings) or f"sslnet {name} -h lists its options"
         raise UsageError(f'sslnet {name} does not take "{unknown[0]}"', hint=hint)
     if options.gpu is not None:
         print("note: sslnet computes on the CPU; --gpu changes nothing", file=sys.stderr)
@@ -172,7 +172,7 @@ def _known(name: str) -> str:
 def overview() -> str:
     """The text of ``sslnet --help``."""
     lines = [
-        "sslnet trains nets defined as for Caffe so that they come out small and fast.",
+        "sslnet trains nets defined in Caffe's prototxt with structured sparsity, and makes them smaller and faster.",
         "",
         "example:",
         "  sslnet train --solver solvers/digits_ssl.prototxt",
@@ -183,17 +183,17 @@ def overview() -> str:
     lines += [
         "",
         "options:",
-        "  -h, --help             this text; `sslnet COMMAND -h` tells of one command",
-        "  -V, --version          the version",
+        "  -h, --help             show this text; `sslnet COMMAND -h` describes one command",
+        "  -V, --version          show the version",
         "  --debug                with any command: show the traceback of an error",
-        f"  {ALLOW_PYTHON}  with any command: let Python layers of the net run their code",
+        f"  {ALLOW_PYTHON}  with any command: allow Python layers to run the code that the net names",
         "",
     ]
     return "\n".join(lines)
 
 
 def command_parser(name: str) -> Parser:
-    """The parser of one command, by its module's HELP, EXAMPLE and add_arguments."""
+    """The parser of one command, made from its module's HELP, EXAMPLE and add_arguments."""
     module: Any = importlib.import_module(COMMANDS[name])
     parser = Parser(prog=f"sslnet {name}", sentence=module.HELP, example=module.EXAMPLE)
     module.add_arguments(parser)
@@ -214,7 +214,7 @@ class Parser(argparse.ArgumentParser):
         return f"{self.sentence}\n\nexample:\n  {self.example}\n\n{super().format_help()}"
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} -h lists what it takes")
+        raise UsageError(message, hint=f"{self.prog} -h lists its options")
 
     @property
     def option_strings(self) -> list[str]:
@@ -222,7 +222,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def double_dashes(arguments: Sequence[str], parser: Parser) -> list[str]:
-    """Caffe's spelling of options, ``-solver x`` or ``--sigint_effect=stop``, as the parser knows them."""
+    """Converts Caffe's spelling of options, ``-solver x`` or ``--sigint_effect=stop``, to the parser's."""
     result = []
     for argument in arguments:
         match = re.fullmatch(r"--?([A-Za-z][\w-]+)(=.*)?", argument, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""``sslnet check``: whether two nets compute the same, and what each of them takes."""
+"""``sslnet check``: compares the outputs of two nets and the sizes of their layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslnet.errors import UsageError
 if TYPE_CHECKING:
     from sslnet.compress.compaction.check import Check
 
-HELP = "Runs two nets on the same data: how far their outputs are apart, and what each takes."
+HELP = "Compares two nets on the same data: how much their outputs differ, and the size and cost of each layer."
 EXAMPLE = (
     "sslnet check --model models/lenet/deploy.prototxt --weights lenet.caffemodel "
     "--model2 small_deploy.prototxt --weights2 small.caffemodel"
@@ -22,7 +22,9 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="FILE", help="the first net: it brings the data")
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="the first net; its data layers provide the data"
+    )
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights")
     parser.add_argument("--model2", required=True, metavar="FILE", help="the second net")
     parser.add_argument("--weights2", required=True, metavar="FILE", help="the second net's weights")
@@ -31,15 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, default=1e-4, metavar="X", help="difference that counts as rounding, as a part of "
         "the largest output; default 1e-4",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random inputs; default 0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random inputs; default 0")
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of both nets; default TEST")
     add_rule_options(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0: the same within the tolerance; 1: not."""
+    """Runs the command. Exit code 0: the outputs agree within the tolerance; 1: they do not."""
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import stages, use_threads

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sslnet.pycaffe.classifier import Classifier
 
-HELP = "Names the most likely classes of images, by a trained net."
+HELP = "Classifies images with a trained net: prints the most likely classes of each."
 EXAMPLE = "sslnet classify deploy.prototxt net.caffemodel cat.jpg --mean 104,117,123 --labels synset_words.txt"
 
 
@@ -21,20 +21,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help="its weights (.caffemodel or .caffemodel.h5)")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG, JPEG and other image files")
     parser.add_argument("--mean", metavar="MEAN",
-        help="what to subtract: a .binaryproto or .npy file, or numbers in the net's order of channels, 104,117,123")  # fmt: skip
-    parser.add_argument("--labels", metavar="FILE", help="text file with the name of a class in each line")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to name; default 5")
+        help="mean to subtract: a .binaryproto or .npy file, or one number per channel in the net's order, as 104,117,123")  # fmt: skip
+    parser.add_argument("--labels", metavar="FILE", help="text file with one class name per line")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to print; default 5")
     parser.add_argument("--raw-scale", type=float, default=255.0, metavar="X",
-        help="range of the pixels before the mean is subtracted; default 255")  # fmt: skip
-    parser.add_argument("--input-scale", type=float, metavar="X", help="factor after the mean is subtracted; default 1")
-    parser.add_argument("--channel-swap", metavar="C,C,C",
-        help="red, green, blue (0, 1, 2) in the net's order; default 2,1,0")  # fmt: skip
-    parser.add_argument("--image-dims", metavar="H,W",
-        help="resize images to this, then take the centre of the net's size; default: resize to that size")  # fmt: skip
+        help="scale pixels to the range 0 to X before the mean is subtracted; default 255")  # fmt: skip
     parser.add_argument(
-        "--oversample", action="store_true", help="average over corners, centre and their mirror images"
+        "--input-scale", type=float, metavar="X", help="factor applied after the mean is subtracted; default 1"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--channel-swap", metavar="C,C,C",
+        help="the net's channel order, with 0 red, 1 green, 2 blue; default 2,1,0")  # fmt: skip
+    parser.add_argument("--image-dims", metavar="H,W",
+        help="resize images to this size, then crop the centre to the input size; default: resize to the input size")  # fmt: skip
+    parser.add_argument(
+        "--oversample",
+        action="store_true",
+        help="average over ten crops: the corners, the centre and their mirror images",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         for name, scores in zip(names, predict(net, names, args.oversample)):
             if labels is not None and len(labels) != len(scores):
                 raise DataError(
-                    f"there are {len(labels)} names, but the net knows {len(scores)} classes", path=args.labels
+                    f"there are {len(labels)} class names, but the net has {len(scores)} classes", path=args.labels
                 )
             results.append({"image": name, "top": best(scores, args.top, labels)})
             if not args.json:
@@ -69,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 IMAGES_AT_ONCE = 64
-"""In memory, as small as the net takes them."""
+"""Number of images in memory at the same time, resized to the net's input."""
 
 
 def load(args: argparse.Namespace) -> Classifier:
-    """The net with its weights, and the way from image files to its input."""
+    """Loads the net with its weights, and the transformation of image files to its input."""
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
@@ -121,7 +125,7 @@ def best(scores: np.ndarray, count: int, labels: list[str] | None) -> list[dict[
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """As Caffe's cpp_classification prints them."""
+    """Formats a result as Caffe's cpp_classification prints it."""
     found = [f"---------- Prediction for {result['image']} ----------"]
     for item in result["top"]:
         name = f'"{item["label"]}"' if "label" in item else str(item["class"])
@@ -130,7 +134,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def read_labels(path: str) -> list[str]:
-    """A name in each line; empty lines at the end count for nothing."""
+    """Reads one class name per line; empty lines at the end are ignored."""
     from sslnet.files import read_text
 
     names = read_text(path, errors="replace").splitlines()
@@ -140,7 +144,7 @@ def read_labels(path: str) -> list[str]:
 
 
 def read_mean_option(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    """``--mean``: an image of the input's size, or one number a channel, (C). Of an image of another size the means of its channels.
+    """Reads ``--mean``: an image of the input's size, or one number per channel (C), also the channel means of another size.
 
     shape   of the input, (C, H, W)
     """
@@ -176,7 +180,7 @@ def _whole_numbers(option: str, text: str, count: int) -> tuple[int, ...]:
 
 
 def _resize_batch(net: Classifier, count: int) -> None:
-    """A batch no larger than needed, where the net allows another size."""
+    """Sets the batch size to the number of images, if the net allows it."""
     blob = net.blobs[net.inputs[0]]
     shape = blob.shape
     if count >= shape[0]:

@@ -1,4 +1,4 @@
-"""``sslnet compact``: the net without what is zero, as files, with the proof that it computes the same."""
+"""``sslnet compact``: removes zeros from a net, checks that its outputs are the same, and writes the smaller net."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from sslnet.errors import UsageError
 if TYPE_CHECKING:
     from sslnet.compress.compaction.compact import Compaction
 
-HELP = "Removes zero filters and all that only they fed: a smaller net that gives the same outputs."
-EXAMPLE = "sslnet compact --model models/lenet/train_test.prototxt --weights lenet_ssl.caffemodel --output small/lenet"
+HELP = "Removes zero filters and everything that depends on them alone: a smaller net with the same outputs."
+EXAMPLE = (
+    "sslnet compact --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits_ssl/digits_ssl_iter_3000.caffemodel"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,20 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="FILE", help="its pruned weights (.caffemodel); default: the snapshot's")
     parser.add_argument("--snapshot", metavar="FILE",
-        help="the state of the run they are from (.solverstate): cut as well, to train on with the smaller net")  # fmt: skip
+        help="solver state of the run (.solverstate): compacted as well, so that the smaller net can continue training")  # fmt: skip
     parser.add_argument(
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt, PREFIX_deploy.prototxt, PREFIX.caffemodel; "
         "a folder takes the weights' name; default: beside the weights, with _compact",
     )  # fmt: skip
     parser.add_argument("--drop-constants", action="store_true",
-        help="leave out what removed filters still emit (their bias): not the same net any more")  # fmt: skip
+        help="drop the constant outputs (biases) of removed filters; the outputs of the net then change")  # fmt: skip
     parser.add_argument("--standard-only", action="store_true",
-        help="write what Caffe 1.0 and OpenCV know: all columns of the kernels, zero or not, and no fields of sslnet's own")  # fmt: skip
+        help="write a net for Caffe 1.0 and OpenCV: full kernels with their zero columns, and no fields of sslnet's own")  # fmt: skip
     parser.add_argument(
-        "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase that is compared; default TEST"
+        "--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase in which the nets are compared; default TEST"
     )
     add_rule_options(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -59,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
     if args.snapshot:
         state = f"{prefix}.solverstate"
         if os.path.realpath(state) == os.path.realpath(args.snapshot):
-            raise UsageError(f"{state} would be overwritten, and it is what is read", hint="choose another --output")
+            raise UsageError(
+                f"{state} is an input of this command and would be overwritten", hint="choose another --output"
+            )
     definition = read_net(args.model)
     tell_notes(definition)
     result = compact(
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def weights_of(args: argparse.Namespace) -> str:
-    """The weights given, or those that belong to the snapshot. raises UsageError when there is neither"""
+    """The weights given, or those of the snapshot. raises UsageError when there is neither"""
     if args.weights:
         return str(args.weights)
     if not args.snapshot:
@@ -95,7 +100,7 @@ def weights_of(args: argparse.Namespace) -> str:
 def output_prefix(model: str, weights: str, output: str | None, suffix: str = "_compact") -> str:
     """How the names of the files begin that are written: see ``NetResult.save``.
 
-    raises UsageError when that would overwrite what is read
+    raises UsageError when an output file would overwrite an input file
     """
     stem = Path(weights).name.removesuffix(".h5").removesuffix(".caffemodel") + suffix
     if output is None:
@@ -107,12 +112,14 @@ def output_prefix(model: str, weights: str, output: str | None, suffix: str = "_
     inputs = {os.path.realpath(path) for path in (model, weights)}
     for path in (f"{prefix}.prototxt", f"{prefix}_deploy.prototxt", f"{prefix}.caffemodel"):
         if os.path.realpath(path) in inputs:
-            raise UsageError(f"{path} would be overwritten, and it is what is read", hint="choose another --output")
+            raise UsageError(
+                f"{path} is an input of this command and would be overwritten", hint="choose another --output"
+            )
     return prefix
 
 
 def train_line(model: str, *start: str) -> str:
-    """The command that trains a net on, as a line to be printed. start: --weights FILE or --snapshot FILE"""
+    """The printed command that continues the training of a net. start: --weights FILE or --snapshot FILE"""
     fields = ["--set", f"net={model}", "--set", f"snapshot_prefix={model.removesuffix('.prototxt')}"]
     return "  sslnet train --solver SOLVER " + shlex.join([*fields, *start])
 
@@ -125,7 +132,7 @@ def file_size_line(before: str, after: str) -> str:
 
 
 def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
-    """Where it is, and what to type next."""
+    """The lines at the end: the written files and the next commands."""
     small = ["--weights", paths["weights"]]
     compare = [
         "--model",
@@ -148,7 +155,7 @@ def closing_lines(args: argparse.Namespace, paths: dict[str, str]) -> list[str]:
         lines.append("  " + shlex.join(["sslnet", "test", "--model", paths["model"], *small]))
         goes_on = ["--snapshot", paths["state"]] if "state" in paths else small
         lines += [
-            "to train it on, with a solver of your choice:",
+            "to continue training it, with a solver of your choice:",
             train_line(paths["model"], *goes_on),
         ]
     return lines

@@ -1,4 +1,4 @@
-"""Says that kernels are being compiled, and how far that is: the first run on a machine waits for it, later ones do not."""
+"""Reports the compilation of kernels and its progress: only the first run on a machine waits for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 NOTICE = "compiling kernels, once: later runs start faster"
 SECONDS = 5.0
-"""Between two lines that tell how far it is, where nothing can be shown in place."""
+"""Seconds between two lines of progress, where no display can be updated in place."""
 
 
 class Compiling(Monitor):
-    """Watches, as a context, what Numba compiles, and tells about it if it does; as a monitor, up to the first iteration.
+    """Reports what Numba compiles: as a context, or as a monitor up to the first iteration.
 
     say    takes lines
     show   takes a text that replaces the last one, "" for none, where that can be shown; without it there are lines
@@ -113,7 +113,7 @@ class Compiling(Monitor):
             self.say(text)
 
     def finish(self) -> None:
-        """The first iteration is done, or will never be."""
+        """Ends the report: the first iteration is done, or will not take place."""
         for net in self._nets:
             net.on_step = None
         if self._nets and self.began is not None:

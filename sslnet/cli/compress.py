@@ -1,4 +1,4 @@
-"""``sslnet compress``: the whole procedure in one command, from a net to a small one, its files in one folder."""
+"""``sslnet compress``: compresses a net in one command, from training to the report, with all files in one folder."""
 
 from __future__ import annotations
 
@@ -14,29 +14,35 @@ from sslnet.errors import UsageError
 if TYPE_CHECKING:
     from sslnet.compress.pipeline.task import Task
 
-HELP = "Makes a net small in one command: train, make sparse, take out, fine-tune, test, time."
+HELP = "Compresses a net in one command: train, sparsify, compact, fine-tune, test, time."
 EXAMPLE = "sslnet compress --model models/digits/train_test.prototxt --target-flops 0.3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="FILE", help="the net with the data of both phases (train_test.prototxt)")
-    parser.add_argument("--weights", metavar="FILE", help="its trained weights; default: it is trained first")
-    parser.add_argument("--solver", metavar="FILE", help="how to train; default: SGD with momentum, see docs/cli.md")
+    parser.add_argument(
+        "--model", metavar="FILE", help="the net, with data layers for both phases (train_test.prototxt)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="its trained weights; default: train it first")
+    parser.add_argument(
+        "--solver", metavar="FILE", help="the solver to train with; default: SGD with momentum, see docs/cli.md"
+    )
     add_target_options(parser)
-    parser.add_argument("--output", metavar="DIR", help="folder of all files; default: NAME_compress")
+    parser.add_argument("--output", metavar="DIR", help="folder for all files; default: NAME_compress")
     parser.add_argument("--iterations", type=int, metavar="N",
-        help="in which it becomes sparse; default: the solver's max_iter, else 10 epochs")  # fmt: skip
+        help="iterations of the sparsify stage; default: the solver's max_iter, else 10 epochs")  # fmt: skip
     parser.add_argument("--finetune", type=int, metavar="N",
-        help="of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
+        help="fine-tuning iterations of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
     parser.add_argument("--teach", action="store_true",
-        help="the small net is fine-tuned beside the baseline, towards its scores, as sslnet teach does")  # fmt: skip
+        help="fine-tune the small net with the baseline as its teacher, as sslnet teach does")  # fmt: skip
     parser.add_argument("--baseline-iterations", type=int, metavar="N",
-        help="without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
-    parser.add_argument("--base-lr", type=float, metavar="X", help="rate to begin with, without --solver; default 0.01")
+        help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
+    parser.add_argument(
+        "--base-lr", type=float, metavar="X", help="initial learning rate, without --solver; default 0.01"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
-        help="override a field of the solver; may be given several times")  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random; default: the solver's, else 1")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+        help="override a solver field; may be repeated")  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed; default: the solver's, else 1")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     add_deterministic_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             result = run_task(task, Monitors(shown, compiling), watching(log, compiling), log)
         except Stopped:
-            log("stopped: the same command goes on from here")
+            log("stopped: run the same command again to continue")
             return log.exit_code(130)
     if args.json:
         print(dump_json(result.report))
@@ -69,18 +75,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_task(args: argparse.Namespace) -> Task:
-    """raises UsageError for options out of range, or that do not belong together"""
+    """The task that the options describe. raises UsageError for options out of range, or that exclude each other"""
     from sslnet.api.compress import check_task, default_folder
     from sslnet.compress.pipeline.task import Task
 
     targets = read_targets(args)
     if targets is None:
         raise UsageError(
-            "say how small: --target-flops, --target-params or --target-speedup", hint="as --target-flops 0.3"
+            "give a target: --target-flops, --target-params or --target-speedup", hint="for example --target-flops 0.3"
         )
     named = args.model or args.solver
     if not named:
-        raise UsageError("say which net: --model or --solver", hint=f"as {EXAMPLE}")
+        raise UsageError("give the net with --model or --solver", hint=f"for example {EXAMPLE}")
     task = Task(
         targets,
         args.output or default_folder(named),
@@ -100,7 +106,7 @@ def make_task(args: argparse.Namespace) -> Task:
 
 
 def closing_lines(result: dict[str, Any]) -> list[str]:
-    """Where the small net is, and what to type next."""
+    """The lines at the end: the files of the small net and the next commands."""
     small = result["small"]
     names = [name for name in (small["model"], small["deploy"], small["weights"]) if name]
     lines = ["the small net:", *(f"  {name}" for name in names), "", "next:"]

@@ -1,4 +1,4 @@
-"""``sslnet convert-imageset``: image files and their labels to a database, as Caffe's tool of that name makes it."""
+"""``sslnet convert-imageset``: creates a database of image files and labels, as Caffe's tool of that name does."""
 
 from __future__ import annotations
 
@@ -12,30 +12,38 @@ from sslnet.errors import RunError, UsageError, printable
 if TYPE_CHECKING:
     from sslnet.errors import DataError
 
-HELP = "Makes an LMDB of the images that a list names, one a line with its label."
+HELP = "Creates an LMDB from a list of image files with their labels."
 EXAMPLE = "sslnet convert-imageset photos/ train.txt train_lmdb --resize-height 256 --resize-width 256 --shuffle"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", metavar="ROOT", help="folder that the names in the list begin in")
-    parser.add_argument("list", metavar="LISTFILE", help="text file: a file name, a blank and a label in each line")
-    parser.add_argument("database", type=Path, metavar="DB", help="the LMDB to make: a folder that does not exist yet")
+    parser.add_argument("root", metavar="ROOT", help="folder that the file names in the list are relative to")
+    parser.add_argument("list", metavar="LISTFILE", help="text file; each line has a file name, a space and a label")
     parser.add_argument(
-        "--resize-height", type=int, default=0, metavar="N", help="rows to resize to; default: as it is"
+        "database", type=Path, metavar="DB", help="the LMDB to create: a folder that does not exist yet"
     )
-    parser.add_argument("--resize-width", type=int, default=0, metavar="N", help="columns to resize to")
-    parser.add_argument("--gray", action="store_true", help="one channel; default: three, blue, green, red")
+    parser.add_argument(
+        "--resize-height", type=int, default=0, metavar="N", help="height to resize to; default: no resizing"
+    )
+    parser.add_argument("--resize-width", type=int, default=0, metavar="N", help="width to resize to")
+    parser.add_argument(
+        "--gray", action="store_true", help="store one grey channel; default: three, in the order blue, green, red"
+    )
     parser.add_argument("--shuffle", action="store_true", help="store the images in a random order")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random order; default 0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random order; default 0")
     parser.add_argument(
-        "--encoded", action="store_true", help="store image files, which are decoded when they are read"
+        "--encoded", action="store_true", help="store encoded image files, which are decoded at each read"
     )
     parser.add_argument(
-        "--encode-type", metavar="TYPE", help="png, jpg, ...: the format of encoded images; default: each file's own"
+        "--encode-type", metavar="TYPE", help="format of encoded images (png, jpg, ...); default: each file's own"
     )
-    parser.add_argument("--check-size", action="store_true", help="an image of another size than the first is an error")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and say so")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to decode with; default: one a core")
+    parser.add_argument(
+        "--check-size", action="store_true", help="report an error if an image differs in size from the first"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="skip images that cannot be read, and report each")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="number of decoding threads; default: one per physical core"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             report(done)
         if not stored:
             raise RunError(f"none of the {len(images)} images could be read")
-    print(f"{args.database}: {stored} images" + (f", {len(images) - stored} left out" if stored < len(images) else ""))
+    print(f"{args.database}: {stored} images" + (f", {len(images) - stored} skipped" if stored < len(images) else ""))
     return 0
 
 
@@ -96,4 +104,4 @@ def _encoding(args: argparse.Namespace) -> str | None:
 
 def _tell(error: DataError) -> None:
     assert error.span is not None
-    print(printable(f"{error.span.path}:{error.span.line}: left out: {error.message}"), file=sys.stderr)
+    print(printable(f"{error.span.path}:{error.span.line}: skipped: {error.message}"), file=sys.stderr)

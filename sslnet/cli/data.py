@@ -1,4 +1,4 @@
-"""``sslnet data NAME``: makes the databases of a data set from its original files, or downloads these first."""
+"""``sslnet data NAME``: creates the databases of a data set from its original files, which it can download."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 from sslnet.cli.log import terminal_console
 from sslnet.terminal import escape_streams
 
-HELP = "Makes the LMDBs of MNIST or CIFAR-10, from files on disk or from the net."
+HELP = "Creates the LMDBs of MNIST or CIFAR-10 from files on disk, or downloads the files."
 EXAMPLE = "sslnet data mnist --from ~/Downloads --to data/mnist"
 
 Progress = Callable[[int, "int | None"], object]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="mnist or cifar10; list: what there is and what is made of it")
+    parser.add_argument(
+        "name", metavar="NAME", help="mnist or cifar10; list: show the known data sets and their databases"
+    )
     parser.add_argument(
         "--from",
         dest="source",
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", dest="target", type=Path, metavar="DIR", help="folder for the databases; default data/NAME"
     )
     parser.add_argument(
-        "--no-verify", action="store_true", help="take files whose checksum is not that of the original"
+        "--no-verify", action="store_true", help="accept files whose checksum differs from the original's"
     )
 
 
@@ -65,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
             words = plan[output](target / output)
             done = True
         finally:
-            print(words if done else "not made")
+            print(words if done else "not created")
     return 0
 
 
 def _download(chosen: Any, folder: Path) -> None:
-    """Fetches the original files that are not in the folder yet."""
+    """Downloads the original files that are missing in the folder."""
     from sslnet.errors import RunError
     from sslnet.files import make_folder
     from sslnet.report.units import size
@@ -84,7 +86,7 @@ def _download(chosen: Any, folder: Path) -> None:
             try:
                 download(remote.urls, folder / remote.name, remote.md5, progress)
             except RunError as error:
-                hint = "put the original files into a folder and name it: --from DIR"
+                hint = "put the original files into a folder and give it with --from DIR"
                 raise RunError(error.message, hint=hint) from error
         print(f"{folder / remote.name}: downloaded, {size(remote.size)}")
 

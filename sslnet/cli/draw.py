@@ -1,4 +1,4 @@
-"""``sslnet draw``: a picture of a net."""
+"""``sslnet draw``: draws a net as an SVG picture."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sslnet.errors import UsageError, printable
 if TYPE_CHECKING:
     from sslnet import sslnet_pb2 as pb
 
-HELP = "Draws a net as an SVG picture: layers, shapes of blobs, numbers of parameters."
+HELP = "Draws a net as an SVG picture: layers, blob shapes, numbers of parameters."
 EXAMPLE = "sslnet draw models/lenet/train_test.prototxt lenet.svg --phase TRAIN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="the net (train_test.prototxt or deploy.prototxt)")
     parser.add_argument(
-        "target", nargs="?", type=Path, metavar="OUT", help="file to write, .svg; default: beside MODEL, by its name"
+        "target", nargs="?", type=Path, metavar="OUT", help="file to write (.svg); default: MODEL's name with .svg"
     )
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of the net; default TEST")
     parser.add_argument("--rankdir", choices=("TB", "LR"), default="TB",
         help="TB: from the top down; LR: from left to right; default TB")  # fmt: skip
     parser.add_argument("--shape", action="append", default=[], metavar="BLOB=N,C,H,W",
-        help="shape of a blob that a data layer makes, where its data are not there; may be given several times")  # fmt: skip
+        help="shape of a data layer's top, for a net whose data are missing; may be repeated")  # fmt: skip
     add_rule_options(parser)
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     target: Path = args.target or Path(args.model).with_suffix(".svg")
     if target.suffix != ".svg":
-        raise UsageError(f"{target}: a picture ends in .svg")
+        raise UsageError(f"{target}: the name of the picture must end in .svg")
     definition = read_net(args.model)
     tell_notes(definition)
     state = PhaseState(pb.Phase.Value(args.phase), args.level, stages(args.stage))
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     if shown.unknown is not None:
         layer = f' (layer "{shown.unknown.layer}")' if shown.unknown.layer else ""
         print(f"note: some shapes are not known: {printable(shown.unknown.message + layer)}", file=sys.stderr)
-        print("  --shape BLOB=N,C,H,W tells them", file=sys.stderr)
+        print("  give them with --shape BLOB=N,C,H,W", file=sys.stderr)
     print(f"{target}: {shown.layers} layers")
     return 0
 
 
 def data_shapes(options: list[str], layers: list[pb.LayerParameter]) -> dict[str, tuple[int, ...]]:
-    """``--shape data=64,3,32,32``: shapes by blob. What else the same layer makes holds one number for each of the N.
+    """Reads ``--shape data=64,3,32,32``: shapes by blob. Other tops of the same layer get one number for each of the N.
 
     layers   the definitions of the layers that run
     """

@@ -1,4 +1,4 @@
-"""``sslnet export``: a net with its weights as an ONNX model."""
+"""``sslnet export``: writes a net with its weights as an ONNX model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslnet.errors import UsageError, printable
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-HELP = "Writes a net as an ONNX model, checked in onnxruntime, for other engines to run."
+HELP = "Writes a net as an ONNX model for other engines, checked in onnxruntime."
 EXAMPLE = "sslnet export --model models/lenet/deploy.prototxt --weights lenet.caffemodel --output lenet.onnx"
 
 
@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="FILE",
-        help="the net (deploy.prototxt; of a net for training, losses become outputs and data become inputs)",
+        help="the net (deploy.prototxt; in a training net, data layers become inputs and losses become outputs)",
     )
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
     parser.add_argument("--output", metavar="FILE", help="the file to write; default: the weights' name with .onnx")
-    parser.add_argument("--force", action="store_true", help="overwrite the file when it exists")
+    parser.add_argument("--force", action="store_true", help="overwrite the file if it exists")
     add_rule_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
@@ -73,8 +73,8 @@ def shapes(infos: Iterable[ValueInfoProto]) -> dict[str, list[int | str]]:
 
 
 def check_target(path: str, force: bool) -> None:
-    """raises UsageError for a file that exists, unless ``force``; and for what is none: a folder, a device, a FIFO"""
+    """Checks the output file. raises UsageError if it exists, unless ``force``, or is a folder, a device or a FIFO"""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"{path} is not a regular file", hint="--output names another one")
+        raise UsageError(f"{path} is not a regular file", hint="choose another file with --output")
     if os.path.exists(path) and not force:
         raise UsageError(f"{path} exists", hint="--force overwrites it, --output names another file")

@@ -1,4 +1,4 @@
-"""``sslnet extract``: what blobs hold over a net's data, to HDF5 or to LMDBs as Caffe's extract_features makes them."""
+"""``sslnet extract``: stores the values of blobs in HDF5 or in LMDBs, as Caffe's extract_features does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
     from sslnet.net.net import Net
 
-HELP = "Runs a net over its data and stores what blobs hold: features, to HDF5 or LMDB."
-EXAMPLE = "sslnet extract --model train_test.prototxt --weights net.caffemodel --blobs ip1,label --output features.h5"
+HELP = "Runs a net over its data and stores the values of blobs (features) in HDF5 or LMDB."
+EXAMPLE = (
+    "sslnet extract --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits_ssl/digits_ssl_iter_3000.caffemodel --blobs ip1,label --output features.h5"
+)
 HDF5 = (".h5", ".hdf5")
 
 Write = Callable[[str, "np.ndarray"], None]
-"""Called with the name of a blob and some of its rows."""
+"""A function that stores some rows of a blob, given its name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel or .caffemodel.h5)")
     parser.add_argument("--blobs", required=True, metavar="A,B", help="the blobs to store, by name")
     parser.add_argument("--output", required=True, metavar="PATH",
-        help="FILE.h5 with a data set for each blob; a name ending in lmdb: an LMDB of one blob; else a folder of LMDBs")  # fmt: skip
+        help="FILE.h5: one data set per blob; a name ending in lmdb: an LMDB of one blob; else a folder of LMDBs")  # fmt: skip
     parser.add_argument(
-        "--iterations", type=int, metavar="N", help="batches to run; default: all data once where their number is known"
+        "--iterations", type=int, metavar="N", help="batches to run; default: all data once, if their number is known"
     )
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of the net; default TEST")
     add_rule_options(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite FILE.h5 when it exists")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE.h5 if it exists")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def extent(net: Net, iterations: int | None) -> tuple[int, int | None]:
-    """How many batches to run, and how many records there are: all of them once, the last batch cut, unless told otherwise.
+    """The numbers of batches and of records: by default all records once, with a shortened last batch.
 
     raises UsageError when nobody says how many
     """
@@ -73,7 +76,7 @@ def extent(net: Net, iterations: int | None) -> tuple[int, int | None]:
         raise UsageError(f"--iterations must be at least 1, not {iterations}")
     if net.inputs:
         raise UsageError(
-            f"the net has no data: it waits for {', '.join(net.inputs)}",
+            f"the net has no data: no data layer fills {', '.join(net.inputs)}",
             hint="give the net with the data layers, train_test.prototxt",
         )
     if iterations is not None:
@@ -84,7 +87,7 @@ def extent(net: Net, iterations: int | None) -> tuple[int, int | None]:
         if records is not None:
             known.append((records, tops[0].shape[0]))
     if not known:
-        raise UsageError("the data do not tell how many records there are: give --iterations")
+        raise UsageError("the number of records is not known: give --iterations")
     records, batch = max(known)
     return -(-records // batch), records
 
@@ -92,7 +95,7 @@ def extent(net: Net, iterations: int | None) -> tuple[int, int | None]:
 def extract(
     net: Net, names: list[str], iterations: int, records: int | None, write: Write, report: Callable[[int], object]
 ) -> dict[str, int]:
-    """Runs the batches and writes the rows of each; returns how many of each blob.
+    """Runs the batches and writes their rows; returns the number of rows of each blob.
 
     records   rows to write at most of blobs with a row for each record
     """
@@ -115,14 +118,14 @@ def extract(
 
 @contextlib.contextmanager
 def writer(output: str, net: Net, names: list[str]) -> Iterator[Write]:
-    """Gives what writes rows to the file or databases; these appear, complete, when the block ends without an exception."""
+    """A context with a function that writes rows; the file or databases appear when the block ends without an exception."""
     if output.endswith(HDF5):
         with _hdf5_writer(output, net, names) as write:
             yield write
     else:
         for name in names:
             if len(_row_shape(net, name)) > 3:
-                hint = "HDF5 holds any: --output FILE.h5"
+                hint = "HDF5 holds any shape: --output FILE.h5"
                 raise UsageError(
                     f'a Datum holds rows of 3 axes at most, "{name}" has {_row_shape(net, name)}', hint=hint
                 )
@@ -161,7 +164,7 @@ def _hdf5_writer(path: str, net: Net, names: list[str]) -> Iterator[Write]:
 
 
 def _data_set(file: Any, name: str, shape: tuple[int, ...]) -> Any:
-    """An empty one that can grow."""
+    """Creates an empty data set that can grow."""
     try:
         return file.create_dataset(name, (0, *shape), "float32", maxshape=(None, *shape), chunks=True)
     except (TypeError, ValueError) as error:  # a and a/b: HDF5 takes the first part of the second for a folder
@@ -170,7 +173,7 @@ def _data_set(file: Any, name: str, shape: tuple[int, ...]) -> Any:
 
 @contextlib.contextmanager
 def _lmdb_writers(paths: dict[str, Path]) -> Iterator[Write]:
-    """An LMDB for each blob: keys %010d, Datums with float_data, as Caffe's tool makes them."""
+    """Creates an LMDB for each blob: keys %010d, Datums with float_data, as Caffe's tool does."""
     from sslnet import sslnet_pb2 as pb
     from sslnet.sources.lmdb import lmdb_writer
 
@@ -196,7 +199,7 @@ def _check_output(args: argparse.Namespace, names: list[str]) -> None:
         if os.path.exists(args.output) and not args.force:
             raise UsageError(f"{args.output} exists", hint="--force overwrites it")
     elif _is_database(args.output) and len(names) > 1:
-        hint = "name a folder, in which each blob gets its LMDB, or a file .h5"
+        hint = "give a folder, which gets one LMDB per blob, or a .h5 file"
         raise UsageError(f"an LMDB holds one blob, not {len(names)}", hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""``sslnet import``: an ONNX model as a prototxt and weights."""
+"""``sslnet import``: converts an ONNX model to a prototxt and weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sslnet.errors import UsageError, printable
 
-HELP = "Reads an ONNX model: a prototxt and weights to make sparse here, checked in onnxruntime."
+HELP = "Converts an ONNX model to a prototxt and weights, checked in onnxruntime."
 EXAMPLE = "sslnet import resnet.onnx --output nets/resnet"
 
 
@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="PREFIX", help="writes PREFIX.prototxt and PREFIX.caffemodel; default: the model's name"
     )
     parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="images a run, where the model leaves it open; default 1"
+        "--batch", type=int, default=1, metavar="N", help="batch size, if the model leaves it open; default 1"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     prefix = args.output or str(Path(args.source).with_suffix(""))
     model, weights = f"{prefix}.prototxt", f"{prefix}.caffemodel"
     if not os.path.basename(prefix):
-        raise UsageError(f'--output "{prefix}" is a folder, not how the names of the files begin')
+        raise UsageError(f'--output "{prefix}" is a folder; give a prefix for the file names')
     for path in (model, weights):
         check_target(path, args.force)
     result = import_onnx(args.source, batch=args.batch)
@@ -59,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"largest difference from the model, in onnxruntime: {relative:.3g} of the largest output (random numbers)"
         )
-    print("to train it: add a data layer in the place of the input, a loss behind the output (docs/prototxt.md)")
+    print("to train it: replace the input by a data layer and add a loss (docs/data.md)")
     return 0

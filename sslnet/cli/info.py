@@ -1,4 +1,4 @@
-"""``sslnet info``: the machine and the libraries as sslnet sees them, what Caffe's device_query was for."""
+"""``sslnet info``: shows the machine and the libraries as sslnet sees them, as Caffe's device_query does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 from typing import Any
 
-HELP = "Tells what sslnet computes with: CPU, vector instructions, threads, BLAS, versions, cache of kernels."
+HELP = "Shows what sslnet computes with: CPU, vector instructions, threads, BLAS, versions, kernel cache."
 EXAMPLE = "sslnet info --json"
 PACKAGES = ("sslnet", "numpy", "numba", "llvmlite", "scipy", "protobuf", "threadpoolctl", "lmdb", "h5py", "pillow")
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def facts() -> dict[str, Any]:
-    """Everything, for programs."""
+    """All facts, for the JSON output."""
     import sslnet.net.net  # noqa: F401 - with it the libraries that compute are loaded
     from sslnet.kernels.runtime.cores import physical_cores
     from sslnet.kernels.runtime.threads import VARIABLE, num_threads
@@ -56,12 +56,12 @@ def facts() -> dict[str, Any]:
 
 
 def words(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """The same for people: (name, value)."""
+    """The facts as lines of text: (name, value)."""
     from sslnet.kernels.runtime.threads import VARIABLE
     from sslnet.report.units import DASH, size
 
     cpu, unit, threads, store = found["cpu"], found["kernels"], found["threads"], found["cache"]
-    origin = f"{VARIABLE}={threads['variable']}" if threads["variable"] else "one a physical core"
+    origin = f"{VARIABLE}={threads['variable']}" if threads["variable"] else "one per physical core"
     lines = [
         ("CPU", f"{cpu['name']}, {cpu['architecture']}"),
         ("cores", f"{cpu['physical']} physical, {cpu['usable']} of {cpu['logical']} logical usable"),
@@ -83,7 +83,7 @@ def words(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def cpu_name() -> str:
-    """The name that the maker gave it, where the system tells."""
+    """The CPU's model name, if the system provides it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -104,7 +104,7 @@ def usable_cpus() -> int | None:
 
 
 def memory() -> dict[str, int | None]:
-    """Bytes in the machine, and free without swapping; None where the system does not tell."""
+    """Bytes of memory in total, and free without swapping; None if the system does not provide them."""
     known: dict[str, int] = {}
     try:
         with open("/proc/meminfo", encoding="utf-8") as lines:
@@ -118,7 +118,7 @@ def memory() -> dict[str, int | None]:
 
 
 def kernels() -> dict[str, Any]:
-    """What Numba compiles the kernels for."""
+    """The vector instructions that Numba compiles kernels for."""
     from numba.core.registry import cpu_target
 
     from sslnet.kernels.simd.vector import vector_unit

@@ -1,4 +1,4 @@
-"""The live display of a run on a terminal: a progress bar, below it what matters of the run, log lines above both."""
+"""The live display of a run on a terminal: a progress bar, the main values below it, log lines above it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sslnet.cli.log import RunLog
 
 FIELDS = ("loss", "lr", "test error", "filters")
-"""What stands below the bar, in this order, once it is known; what a narrow terminal has no room for is cut off."""
+"""The values below the bar, in this order; a narrow terminal cuts them off."""
 
 
 class Live:
@@ -42,17 +42,17 @@ class Live:
         self.log.write = self._above
 
     def close(self) -> None:
-        """Takes the bar away; doing so twice does nothing."""
+        """Removes the bar; a second call has no effect."""
         self._live.stop()
         self.log.write = self.log.to_stderr
 
     def show(self, iteration: int, **values: str) -> None:
-        """Moves the bar and changes what stands below it (words of FIELDS, spaces as underscores)."""
+        """Updates the bar and the values below it (names of FIELDS, with underscores for spaces)."""
         self.values.update({name.replace("_", " "): value for name, value in values.items()})
         self._progress.update(self._task, completed=iteration)
 
     def tell(self, text: str) -> None:
-        """Shows a text in place of what stands below the bar, until it is empty."""
+        """Shows a text instead of the values below the bar, until the text is empty."""
         self.text = text
 
     def _details(self) -> Any:

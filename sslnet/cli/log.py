@@ -1,14 +1,14 @@
-"""Lines of a run, in the shape of Caffe's log wherever no one sits in front of it.
+"""The log of a run, in the format of Caffe's log unless stderr is a terminal.
 
 On a terminal a line is printed as it is. Elsewhere every line starts as glog's do,
 
     I1121 01:02:03.123456 12345 sslnet] Iteration 100, lr = 0.01
 
-so that the scripts which read Caffe's logs read these: they take the time from the first two words of every line.
+so that scripts for Caffe's logs can read it: they take the time from the first two words of every line.
 
-A log never ends a run. Where it cannot be written (a full disk, a terminal that is gone), the run goes on in silence
-(``Patient``). Where nobody reads it any more, as in ``sslnet train 2>&1 | head``, the run is asked to stop with a snapshot
-(``Log.reader_gone``), and the command ends with ``READER_GONE``.
+A log never ends a run. If it cannot be written (a full disk, a closed terminal), the run continues without it
+(``Patient``). If its reader is gone, as in ``sslnet train 2>&1 | head``, the run stops with a snapshot
+(``RunLog.stopping``), and the command ends with ``READER_GONE``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 READER_GONE = 141
-"""The exit code of a command whose output nobody reads: that of a process which SIGPIPE ends."""
+"""The exit code of a command whose output has no reader: that of a process ended by SIGPIPE."""
 
 
 class RunLog:
     """Writes the lines of a run: ``log("...", "...")`` to stderr as Caffe does, ``log.result("...")`` to stdout.
 
-    Each argument is one line: line ends in it, which can only be those of a name, are escaped as what is not printable.
+    Each argument is one line: line ends in it can only come from a name, and are escaped.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class RunLog:
             self.write(line if self.terminal else prefix() + line)
 
     def result(self, *lines: str) -> None:
-        """Lines for who reads the outcome: plain, unless stdout is the very file that the log goes to."""
+        """Writes lines of the result to stdout: plain, unless stdout is the same file as the log."""
         stamped = not self.terminal and _same_file(sys.stdout, sys.stderr)
         for line in map(printable, lines):
             print(prefix() + line if stamped else line, file=sys.stdout, flush=True)
@@ -66,7 +66,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """While the block runs, ``stop`` is called when there is no reader any more; at once, if there is none already."""
+        """Calls ``stop`` when the log's reader is gone, while the block runs; at once if it is gone already."""
         self._on_gone = stop
         if self.reader_gone:
             stop()
@@ -76,12 +76,12 @@ class RunLog:
             self._on_gone = None
 
     def exit_code(self, code: int) -> int:
-        """The command's exit code, unless its reader is gone."""
+        """The given exit code, or READER_GONE if the log's reader is gone."""
         return READER_GONE if self.reader_gone else code
 
 
 class Patient:
-    """stderr where it may fail: what cannot be written is left out. A pipe without a reader is still a BrokenPipeError."""
+    """A stderr that drops what cannot be written. A pipe without a reader still raises BrokenPipeError."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -112,13 +112,13 @@ def _left_out() -> Iterator[None]:
 
 
 def silence(stream: TextIO) -> None:
-    """Leads the stream nowhere, with what is still in its buffer, for the interpreter flushes it at its end."""
+    """Redirects the stream, with the contents of its buffer, to the null device: the interpreter flushes it at its end."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def terminal_console() -> Console:
-    """stderr for rich, which sends commands to the terminal; texts that are put into it are ``printable`` already."""
+    """The stderr for rich, which may control the terminal; texts for it must be ``printable`` already."""
     from rich.console import Console
 
     return Console(file=raw(sys.stderr))
@@ -135,7 +135,7 @@ def number(value: float) -> str:
 
 
 def loss_part(value: float, loss_weight: float) -> str:
-    """`` (* 1 = 0.31 loss)`` of an output that counts in the loss; nothing for others."""
+    """The words `` (* 1 = 0.31 loss)`` for an output with a loss weight; empty for others."""
     return f" (* {number(loss_weight)} = {number(loss_weight * value)} loss)" if loss_weight else ""
 
 

@@ -1,4 +1,4 @@
-"""``sslnet lowrank``: a net whose layers are products of smaller ones, as files ready for fine-tuning."""
+"""``sslnet lowrank``: factors layers into chains of smaller ones, and writes files ready for fine-tuning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from sslnet.cli.options import add_rule_options
 if TYPE_CHECKING:
     from sslnet.compress.low_rank.low_rank import LowRank
 
-HELP = "Factors weights into products of smaller layers, by an error or a FLOP target; then fine-tune."
-EXAMPLE = "sslnet lowrank --model models/lenet/train_test.prototxt --weights lenet.caffemodel --target-flops 0.5"
+HELP = "Factors weights into chains of smaller layers, within an error or to a FLOPs target."
+EXAMPLE = (
+    "sslnet lowrank --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits/digits_iter_1200.caffemodel --target-flops 0.5"
+)
 METHODS = ("svd", "filters", "spatial", "tucker")
 
 
@@ -21,20 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
     parser.add_argument("--error", type=float, metavar="X",
-        help="largest error of a layer's weights, as a part of their norm; default 0.3")  # fmt: skip
+        help="largest error of a layer's weights, relative to their norm; default 0.3")  # fmt: skip
     parser.add_argument("--target-flops", type=float, metavar="X",
-        help="instead: the part of the net's FLOPs that may be left, 0 to 1")  # fmt: skip
+        help="instead of --error: the fraction of the net's FLOPs to keep, 0 to 1")  # fmt: skip
     parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B",
-        help="of which each layer gets the cheapest: svd (InnerProduct), filters, spatial, tucker (Convolution); "
+        help="methods to try, of which each layer gets the cheapest: svd (InnerProduct), filters, spatial, tucker (Convolution); "
         "default: all")  # fmt: skip
-    parser.add_argument("--layers", default="", metavar="A,B", help="layers to factor; default: all that get cheaper")
+    parser.add_argument(
+        "--layers", default="", metavar="A,B", help="layers to factor; default: all that become cheaper"
+    )
     parser.add_argument(
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt, PREFIX_deploy.prototxt, PREFIX.caffemodel; "
         "a folder takes the weights' name; default: beside the weights, with _lowrank",
     )  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", help="draw error against FLOPs, layer by layer (.png, .pdf, .svg)")
     add_rule_options(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 

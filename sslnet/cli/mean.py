@@ -1,4 +1,4 @@
-"""``sslnet mean``: the mean image of a database, as Caffe's compute_image_mean makes it, and the mean of each channel."""
+"""``sslnet mean``: computes the mean image of a database, as Caffe's compute_image_mean does, and its channel means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from sslnet.errors import UsageError
 
 HELP = "Computes the mean image of a database, and the mean of each channel."
-EXAMPLE = "sslnet mean data/cifar10/cifar10_train_lmdb mean.binaryproto"
+EXAMPLE = "sslnet mean digits/train mean.binaryproto"
 SUFFIXES = (".binaryproto", ".npy")
 
 
@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="OUT",
-        help="file to write, .binaryproto as Caffe's or .npy; without it the means are only printed",
+        help="file to write (.binaryproto or .npy); default: only print the means",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite OUT when it exists")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     target: Path | None = args.target
     if target is not None and target.suffix not in SUFFIXES:
-        raise UsageError(f"{target}: a mean file ends in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"{target}: the name of a mean file must end in {' or '.join(SUFFIXES)}")
     if target is not None and target.exists() and not args.force:
         raise UsageError(f"{target} exists", hint="--force overwrites it")
     source = open_database(args.database)

@@ -1,9 +1,8 @@
-"""``metrics.jsonl``: what a run measured, one JSON object a line, beside its snapshots.
+"""``metrics.jsonl``: the measurements of a run, one JSON object per line, beside its snapshots.
 
-The first line tells of the run (``"type": "run"``: seed, versions, the solver as text). A run that resumes continues
-the file of its snapshots: lines from the resumed iteration on are taken away, for they will be measured again, and the
-half line that a killed run leaves. A run that starts anew leaves an older file under another name, metrics.1.jsonl,
-metrics.2.jsonl, ...
+The first line describes the run (``"type": "run"``: seed, versions, the solver as text). A run that resumes continues
+the file of its snapshots. It removes the lines from the resumed iteration on, which will be measured again, and the
+incomplete line of a killed run. A new run renames an older file to metrics.1.jsonl, metrics.2.jsonl, ...
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Metrics:
     def __init__(self, path: Path, header: dict[str, Any], resumed: int | None = None) -> None:
         """
         path     the file; its folder is there
-        header   fields of the run's line; "snapshot_prefix" tells whose file an existing one is
+        header   fields of the run's line; "snapshot_prefix" identifies the run of an existing file
         resumed  the iteration a resumed run starts at; None for a new run
         """
         self.path = path
@@ -58,7 +57,7 @@ class Metrics:
 
 
 def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
-    """What the first line tells of a run."""
+    """The fields of a run's first line."""
     from importlib.metadata import version
 
     from sslnet import __version__
@@ -79,7 +78,7 @@ def header(solver_text: str, snapshot_prefix: str, seed: int) -> dict[str, Any]:
 
 
 def lines_before(path: Path, iteration: int, snapshot_prefix: str) -> list[str] | None:
-    """The lines of a run up to an iteration, its header first; None when the file is not of this run's snapshots."""
+    """The lines of a run up to an iteration, its header first; None if the file belongs to other snapshots."""
     try:
         lines = [f"{line}\n" for line in read_text(path, limit=MOST_BYTES, errors="strict").split("\n")[:-1]]
     except (DataError, UnicodeDecodeError):
@@ -98,7 +97,7 @@ def _before(record: dict[str, Any], iteration: int) -> bool:
 
 
 def _new_file(path: Path) -> TextIO:
-    """An empty file of this run alone, also where another run starts in the folder at the same moment."""
+    """Creates an empty file for this run alone, even if another run starts in the folder at the same moment."""
     while True:
         _set_aside(path)
         try:
@@ -108,7 +107,7 @@ def _new_file(path: Path) -> TextIO:
 
 
 def _set_aside(path: Path) -> None:
-    """Gives an existing file the next free of the names metrics.1.jsonl, metrics.2.jsonl, ...; the name is claimed first."""
+    """Renames an existing file to the next free name of metrics.1.jsonl, metrics.2.jsonl, ...; reserves the name first."""
     if not path.exists():
         return
     for number in count(1):
@@ -125,7 +124,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    """The object of a line; None where it holds none."""
+    """The object of a line; None if there is none."""
     try:
         return fields(parse_json(line)) or None
     except ValueError:

@@ -1,6 +1,6 @@
-"""What listens to the solver of ``sslnet train``: the log in Caffe's shape, the live display, metrics.jsonl.
+"""Monitors of the solver in ``sslnet train``: the log in Caffe's format, the live display, metrics.jsonl.
 
-Each is a ``sslnet.solver.callbacks.Monitor``; ``Monitors`` tells all of them.
+Each is a ``sslnet.solver.callbacks.Monitor``; ``Monitors`` forwards to all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Monitors(Monitor):
-    """Tells several monitors, in their order."""
+    """Forwards every event to several monitors, in their order."""
 
     def __init__(self, *monitors: Monitor) -> None:
         self.monitors = monitors
@@ -68,7 +68,7 @@ class Monitors(Monitor):
 
 
 class LogMonitor(Monitor):
-    """Caffe's log lines: what its parse_log looks for, word for word; between them the tables of what is left."""
+    """Caffe's log lines, word for word as its parse_log expects them, and tables of remaining groups between them."""
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
@@ -124,10 +124,10 @@ class LogMonitor(Monitor):
 
 
 class ScreenMonitor(Monitor):
-    """For who sits in front of it: a bar that moves, and a line for each test, snapshot and warning."""
+    """Interactive terminal: a progress bar, and one line for each test, snapshot and warning."""
 
     PAUSE = 0.1
-    """Seconds between two moves of the bar."""
+    """Seconds between two updates of the bar."""
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
@@ -137,7 +137,7 @@ class ScreenMonitor(Monitor):
         self.moved = 0.0
 
     def show(self, text: str) -> None:
-        """A text below the bar until the next one, in place of loss and rate; "": these again."""
+        """Shows a text below the bar instead of loss and rate; "" shows these again."""
         if self.live is not None:
             self.live.tell(text)
 
@@ -185,13 +185,13 @@ class ScreenMonitor(Monitor):
         self.close()
 
     def close(self) -> None:
-        """Takes the bar away, also when an error has ended the run."""
+        """Removes the bar, also after an error."""
         if self.live is not None:
             self.live.close()
 
 
 class MetricsMonitor(Monitor):
-    """Keeps metrics.jsonl beside the snapshots. Where that cannot be written, it says so, and the run goes on without it."""
+    """Writes metrics.jsonl beside the snapshots. If it cannot be written, the log says so and the run continues."""
 
     def __init__(self, resumed: bool, log: Callable[[str], object] = lambda line: None) -> None:
         self.resumed, self.log = resumed, log
@@ -199,7 +199,7 @@ class MetricsMonitor(Monitor):
         self.solver: Training | None = None
         self.started = 0.0
         self.incomplete = ""
-        """Since the file could not be written: a sentence that names it and the cause."""
+        """A sentence with the file and the cause, once the file could not be written."""
 
     def on_start(self, solver: Training) -> None:
         self.solver, self.started = solver, time.monotonic()
@@ -231,7 +231,7 @@ class MetricsMonitor(Monitor):
         self._write("snapshot", iteration=iteration, weights=weights, state=state, **fields_of(sparsity))
 
     def write_certificates(self, certificates: Sequence[Certificate], batches: int) -> None:
-        """A line with the residual of each group."""
+        """Writes a line with the residual of each group."""
         found = [{"lambda_max": found.lambda_max, "groups": found.groups} for found in certificates]
         iteration = self.solver.iter if self.solver is not None else 0
         self._write("certificate", iteration=iteration, batches=batches, penalties=found)
@@ -254,11 +254,11 @@ class MetricsMonitor(Monitor):
         cause = error.__cause__ if isinstance(error, RunError) else error
         reason = getattr(cause, "strerror", None) or str(error)
         self.incomplete = f"warning: the metrics are incomplete: {path} cannot be written: {reason}"
-        self.log(f"{self.incomplete}; the run goes on without them")
+        self.log(f"{self.incomplete}; the run continues without them")
 
 
 class Memo(Monitor):
-    """Remembers what the end of a run tells: the last test of each net, the last snapshot's weights."""
+    """Keeps what the end of a run reports: the last test of each net and the weights of the last snapshot."""
 
     def __init__(self) -> None:
         self.tests: dict[int, Test] = {}
@@ -280,7 +280,7 @@ def by_name(outputs: list[tuple[str, float, float]]) -> dict[str, Any]:
 
 
 def fields_of(sparsity: Sparsity | None) -> dict[str, Any]:
-    """``sparsity`` by blob, ``coupled`` by the layer that asked for coupled groups; see docs/cli.md."""
+    """The fields ``sparsity``, by blob, and ``coupled``, by the layer that declares coupled groups; see docs/cli.md."""
     if sparsity is None:
         return {}
     coupled = {
@@ -295,7 +295,7 @@ KINDS = ("elements", "filters", "channels", "columns", "blocks", "parameters", "
 
 
 def parts(layer: LayerSparsity) -> dict[str, Any]:
-    """What of a blob is not zero, as {"kept", "total"}, and its regularisation; without what it does not have."""
+    """The non-zero parts of a blob, as {"kept", "total"}, and its regularisation; fields without a value are missing."""
     found = {name: getattr(layer, name) for name in KINDS}
     if not layer.flops.total:
         del found["flops"]
@@ -303,7 +303,7 @@ def parts(layer: LayerSparsity) -> dict[str, Any]:
 
 
 def sparsity_lines(sparsity: Sparsity) -> list[str]:
-    """The tables of what is left, where a run seeks sparsity; otherwise one line of filters."""
+    """The tables of remaining groups if a run has a penalty; otherwise one line of filters."""
     if not sparsity.sought:
         return [f"Filters left: {sparsity_summary(sparsity.layers)}"]
     text = sparsity_table(sparsity.layers).text()
@@ -313,7 +313,7 @@ def sparsity_lines(sparsity: Sparsity) -> list[str]:
 
 
 def lines_at_start(solver: Training) -> list[str]:
-    """Which layers the net ties together, where groups are coupled."""
+    """The coupled layers, if groups are coupled."""
     coupled = measure_training(solver).coupled if solver.coupled else []
     return (
         ["Coupled groups, channel by channel:", *(line for c in coupled for line in tied(c).splitlines())]
@@ -323,7 +323,7 @@ def lines_at_start(solver: Training) -> list[str]:
 
 
 def lines_at_snapshot(solver: Training | None) -> list[str]:
-    """The tables, where a run seeks sparsity and goes on: those at the end come with the outcome."""
+    """The tables at a snapshot, if a run has a penalty and continues; the result has those of the end."""
     if solver is None or solver.iter >= solver.param.max_iter:
         return []
     sparsity = measure_training(solver)

@@ -1,4 +1,4 @@
-"""What there is to tell about a definition that was read: that it is of an older Caffe, what of it does nothing."""
+"""Notes about a definition: fields of an older Caffe, and fields that have no effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tell_notes(*definitions: Definition, log: Callable[..., object] | None = None) -> None:
-    """Each note once, to the log or to stderr."""
+    """Prints each note once, to the log or to stderr."""
     told = dict.fromkeys(str(note) for definition in definitions for note in definition.notes)
     told |= dict.fromkeys(text for definition in definitions for text in silent_writers(definition))
     for text in told:
@@ -25,7 +25,7 @@ def tell_notes(*definitions: Definition, log: Callable[..., object] | None = Non
 
 
 def silent_writers(definition: Definition) -> list[str]:
-    """A line for each layer that would write a file, in a command that does not let it."""
+    """A line for each layer that would write a file, in a command that does not allow it."""
     layers = () if output_rule().writes else getattr(definition.message, "layer", ())
     return [
         f'note: layer "{printable(layer.name)}" writes no file: only sslnet train and sslnet test let layers write'

@@ -1,4 +1,4 @@
-"""What options of several commands mean."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,37 +16,35 @@ if TYPE_CHECKING:
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """``--level`` and ``--stage``, of the commands that read a net: the state, beside the phase, that its rules meet."""
+    """Adds ``--level`` and ``--stage``, which with the phase select layers by their include and exclude rules."""
     parser.add_argument(
-        "--level", type=int, default=0, metavar="N", help="level that the net's rules are tried against"
+        "--level", type=int, default=0, metavar="N", help="level for the net's include and exclude rules"
     )
-    parser.add_argument("--stage", default="", metavar="A,B", help="stages that the net's rules are tried against")
+    parser.add_argument("--stage", default="", metavar="A,B", help="stages for the net's include and exclude rules")
 
 
 def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--deterministic", action="store_true", help="the same bits with any number of threads, a little slower"
+        "--deterministic", action="store_true", help="bit-identical results with any number of threads; a little slower"
     )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """``--output-root`` and ``--allow-overwrite``, of the commands that let layers write files."""
+    """Adds ``--output-root`` and ``--allow-overwrite``, for the commands that allow layers to write files."""
     parser.add_argument("--output-root", metavar="DIR",
         help="folder that files written by layers (HDF5Output) must be in or below; default: the working folder")  # fmt: skip
-    parser.add_argument(
-        "--allow-overwrite", action="store_true", help="let layers replace files that are there already"
-    )
+    parser.add_argument("--allow-overwrite", action="store_true", help="allow layers to replace existing files")
 
 
 def rule_of(args: argparse.Namespace) -> OutputRule:
-    """What layers may write while a command runs: nothing, unless it has the options of add_output_options."""
+    """The files that layers may write while a command runs: none, unless it has the options of add_output_options."""
     if not hasattr(args, "output_root"):
         return OutputRule(writes=False)
     return OutputRule(args.output_root and os.path.abspath(args.output_root), args.allow_overwrite)
 
 
 def use_threads(threads: int | None, deterministic: bool = False) -> None:
-    """``--threads N`` and ``--deterministic``: to be called before anything computes."""
+    """Applies ``--threads N`` and ``--deterministic``; call it before any computation."""
     if threads is None and not deterministic:
         return
     from sslnet.kernels.runtime.threads import set_deterministic, set_num_threads
@@ -66,21 +64,21 @@ def as_option(name: str) -> str:
 
 
 def stages(text: str) -> tuple[str, ...]:
-    """``--stage a,b`` as the stages of a net's state."""
+    """The stages of a net's state, from ``--stage a,b``."""
     return tuple(stage.strip() for stage in text.split(",") if stage.strip())
 
 
 def load_weights(net: Net, path: str, log: RunLog) -> None:
-    """Copies weights into the net by layer name and says what did not match; raises when nothing did."""
+    """Copies weights into the net by layer name and logs layers without a match; raises if no layer matches."""
     tell_copied(net, path, net.copy_from(path), log)
 
 
 def tell_copied(net: Net, path: str, done: Copied, log: RunLog) -> None:
-    """Says which layers a copy of weights left out; raises WeightsError when it brought nothing at all."""
+    """Logs the layers without a match after a copy of weights; raises WeightsError if no layer matched."""
     if not done.copied:
         theirs = ", ".join(done.ignored[:5])
-        raise WeightsError(f'no layer of the net "{net.name}" is in it', path=path, hint=f"it has {theirs}")
+        raise WeightsError(f'no layer of the net "{net.name}" has weights in it', path=path, hint=f"it has {theirs}")
     if done.missing:
-        log(f"{path} has nothing for {', '.join(done.missing)}: these start from their fillers")
+        log(f"{path} has no weights for {', '.join(done.missing)}: they start from their fillers")
     if done.ignored:
-        log(f"{path} has more than the net: {', '.join(done.ignored)}")
+        log(f"{path} has layers that the net does not have: {', '.join(done.ignored)}")

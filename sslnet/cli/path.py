@@ -1,4 +1,4 @@
-"""``sslnet path``: the trade-off between error and size, by training along a path of strengths."""
+"""``sslnet path``: trains with rising strengths and reports the trade-off between error and size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sslnet.compress.pipeline import regularization_path as tradeoff
     from sslnet.prototxt import Definition
 
-HELP = "Sweeps the group lasso's strengths from weak to strong: error against FLOPs, parameters and time."
+HELP = "Trains with rising group lasso strengths: a table of error against FLOPs, parameters and time."
 EXAMPLE = "sslnet path --solver solvers/digits_ssl.prototxt --strengths 0.1:10:9 --iterations 500"
 
 
@@ -23,17 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt, with a group lasso")
     parser.add_argument("--weights", metavar="FILE", help="the trained net to start from (.caffemodel)")
     parser.add_argument("--strengths", default="0.1:10:9", metavar="A:B:N|LIST",
-        help="factors on all strengths: N from A to B, evenly on a log scale, or a list 0.1,1,10; default 0.1:10:9")  # fmt: skip
+        help="factors on all strengths: N factors from A to B, evenly on a log scale, or a list 0.1,1,10; default 0.1:10:9")  # fmt: skip
     parser.add_argument("--iterations", type=int, metavar="N",
-        help="iterations a point; default: the solver's max_iter shared out")  # fmt: skip
+        help="iterations per point; default: the solver's max_iter divided among the points")  # fmt: skip
     parser.add_argument("--finetune", type=int, default=0, metavar="N",
-        help="iterations without penalty, zeros kept, on a copy of each point, whose error then counts; default 0")  # fmt: skip
+        help="fine-tuning iterations, without penalty and with zeros kept, on a copy of each point; default 0")  # fmt: skip
     parser.add_argument("--output", metavar="PREFIX", help="where to write PREFIX.json, PREFIX.csv and the points; "
         "default: the solver's snapshot_prefix with _path")  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", help="draw the curves (.png, .pdf, .svg)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
-        help="override a field of the solver; may be given several times")  # fmt: skip
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+        help="override a solver field; may be repeated")  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     add_deterministic_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             path = follow(plan, Monitors(shown, compiling), watching(log, compiling), log)
         except Stopped:
-            log("stopped: the same command goes on with this point")
+            log("stopped: run the same command again to continue with this point")
             return log.exit_code(130)
     result = as_json(args, path)
     atomic_write(f"{plan.prefix}.json", dump_json(result).encode())
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.PathPlan:
-    """raises UsageError for options out of range"""
+    """The plan that the options describe. raises UsageError for options out of range"""
     from sslnet.compress.pipeline.regularization_path import PathPlan
     from sslnet.solver.snapshot import snapshot_prefix
 
@@ -103,7 +103,7 @@ def make_plan(args: argparse.Namespace, definition: Definition) -> tradeoff.Path
 
 
 def parse_strengths(text: str) -> list[float]:
-    """``0.1:10:9`` or ``0.1,1,10`` as ascending factors. raises UsageError"""
+    """Ascending factors from ``0.1:10:9`` or ``0.1,1,10``. raises UsageError"""
     from sslnet.compress.pipeline.regularization_path import geometric
 
     advice = "as 0.1:10:9 for nine of them, or as a list 0.1,1,10"
@@ -121,7 +121,7 @@ def parse_strengths(text: str) -> list[float]:
     if ":" not in text:
         return ends
     if count < 1 or ends[0] > ends[1] or (count > 1 and ends[0] == ends[1]):
-        raise UsageError(f"--strengths {text} is no range from weak to strong", hint=f"write it {advice}")
+        raise UsageError(f"--strengths {text} is not a range from weak to strong", hint=f"write it {advice}")
     return geometric(ends[0], ends[1], count)
 
 
@@ -152,7 +152,7 @@ def as_json(args: argparse.Namespace, path: tradeoff.Path) -> dict[str, Any]:
 
 
 def next_lines(definition: Definition, path: tradeoff.Path) -> list[str]:
-    """The command that makes the small net of a point; nothing for a net without a file of its own."""
+    """The command that compacts a point; empty for a net without a file of its own."""
     from sslnet.compress.evaluation import find_trial
 
     model = find_trial(definition, 0).definition.path

@@ -1,4 +1,4 @@
-"""``sslnet plot``: pictures of filters, connections, errors and training."""
+"""``sslnet plot``: draws filters, connections, errors and training runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from sslnet.errors import UsageError
 
 HELP = "Draws pictures: filters, connections of pixels, error against cost, a training run."
-EXAMPLE = "sslnet plot filters lenet.caffemodel lenet_ssl.caffemodel --layer conv1 --output filters.png"
+EXAMPLE = "sslnet plot training snapshots/digits_ssl/metrics.jsonl --output training.svg"
 KINDS = ("filters", "connections", "error", "training")
 OPTIONS = {
     "layer": ("filters", "connections"),
@@ -20,28 +20,30 @@ OPTIONS = {
     "of": ("training",),
     "accuracy": ("error", "training"),
 }
-"""Options, and the pictures that they are for."""
+"""The pictures for which each option is valid."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="WHAT", choices=KINDS, help=", ".join(KINDS))
     parser.add_argument("files", nargs="+", metavar="FILE",
-        help="filters, connections: weights (.caffemodel); error: what sslnet path, compress or train wrote, or a CSV; "
+        help="filters, connections: weights (.caffemodel); error: a file of sslnet path, compress or train, or a CSV; "
         "training: metrics.jsonl")  # fmt: skip
     parser.add_argument("--output", required=True, metavar="OUT", help="the picture to write (.png, .pdf, .svg)")
-    parser.add_argument("--titles", metavar="A,B", help="names of the files in the picture; default: their own")
+    parser.add_argument("--titles", metavar="A,B", help="titles of the files in the picture; default: their names")
     parser.add_argument("--layer", metavar="NAME",
-        help="whose weights; default: the first convolution, for connections the first InnerProduct layer")  # fmt: skip
+        help="layer to draw; default: the first convolution, for connections the first InnerProduct layer")  # fmt: skip
     parser.add_argument("--scale", choices=("model", "each"),
-        help="colours mean the same in a model's filters, in all maps of connections (model), or in each one; default model")  # fmt: skip
-    parser.add_argument("--bgr", action="store_true", default=None, help="the first of three channels is blue")
+        help="colour scale: one for all filters of a model and all maps of connections (model), or one each; default model")  # fmt: skip
+    parser.add_argument(
+        "--bgr", action="store_true", default=None, help="the channels are in the order blue, green, red"
+    )
     parser.add_argument("--shape", metavar="C,H,W", help="the image that the layer reads, or H,W; default: a square")
     parser.add_argument("--cost", metavar="A,B",
-        help="what error is drawn against: flops, parameters, forward_ms, layers; default: all that the files know")  # fmt: skip
+        help="costs to draw the error against: flops, parameters, forward_ms, layers; default: all that the files have")  # fmt: skip
     parser.add_argument("--baseline", type=float, metavar="X",
-        help="test error in percent, or loss, of the net to measure by: a dashed line")  # fmt: skip
+        help="test error in percent, or loss, of a reference net, drawn as a dashed line")  # fmt: skip
     parser.add_argument("--of", metavar="PARTS", choices=("filters", "columns", "channels", "elements"),
-        help="what is left of each layer: filters, columns, channels, elements; default filters")  # fmt: skip
+        help="remaining parts of each layer to draw: filters, columns, channels, elements; default filters")  # fmt: skip
     parser.add_argument("--accuracy", metavar="NAME",
         help="the test output that is an accuracy; default: those with acc in their name")  # fmt: skip
 
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def titles_of(args: argparse.Namespace) -> list[str]:
-    """A name for each file: those given, else the files' own, or the parts of their paths that tell them apart."""
+    """A title for each file: those given, else the file names, or the parts in which their paths differ."""
     if args.titles is not None:
         titles = [title.strip() for title in args.titles.split(",")]
         if len(titles) != len(args.files):
@@ -93,7 +95,7 @@ def connections(args: argparse.Namespace, titles: list[str]) -> None:
 
 
 def parse_shape(text: str) -> list[int]:
-    """``28,28`` or ``3,32,32``. raises UsageError"""
+    """Reads a shape, ``28,28`` or ``3,32,32``. raises UsageError"""
     words = text.split(",")
     if len(words) not in (2, 3) or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise UsageError(f"--shape cannot be read from {text!r}", hint="write it C,H,W or H,W, as 28,28")
@@ -105,7 +107,7 @@ def error(args: argparse.Namespace, titles: list[str]) -> None:
 
     files = [read_results(file, title, args.accuracy) for file, title in zip(args.files, titles)]
     if len({results.measure for results in files}) > 1:
-        raise UsageError("some of the files tell test errors, some only losses: they cannot be compared")
+        raise UsageError("some files have test errors, others only losses: they cannot be compared")
     known = known_costs(files)
     costs = [cost.strip() for cost in args.cost.split(",")] if args.cost is not None else known
     for cost in costs:

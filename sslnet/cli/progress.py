@@ -1,4 +1,4 @@
-"""How far a command has come with many records: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a command over many records: a bar on a terminal, otherwise occasional lines."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sslnet.terminal import escape_streams
 
 Report = Callable[[int], None]
 EVERY, SECONDS = 1000, 5.0
-"""Records, and seconds, that lie between two lines at least."""
+"""Minimum numbers of records and of seconds between two lines."""
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Report]:
-    """Gives a function to call with the number of records done so far; all of it goes to stderr.
+    """A context with a function that reports the number of finished records on stderr.
 
     what   the records in the plural: images
     """

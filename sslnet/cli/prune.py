@@ -1,4 +1,4 @@
-"""``sslnet prune``: the smallest weights set to zero, ready to be trained on with the zeros kept."""
+"""``sslnet prune``: sets the smallest weights to zero; further training keeps the zeros."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import argparse
 from sslnet.cli.options import add_rule_options
 
 HELP = "Sets the smallest weights, or groups of them, to zero by magnitude: the baseline to compare with."
-EXAMPLE = "sslnet prune --model models/lenet/train_test.prototxt --weights lenet.caffemodel --sparsity 0.9"
+EXAMPLE = (
+    "sslnet prune --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits/digits_iter_1200.caffemodel --sparsity 0.9"
+)
 GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="the net")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
-    parser.add_argument("--sparsity", type=float, metavar="X", help="part of the groups that are to be zero, 0 to 1")
+    parser.add_argument("--sparsity", type=float, metavar="X", help="fraction of the groups to set to zero, 0 to 1")
     parser.add_argument("--quality", type=float, metavar="Q",
-        help="instead: groups go that are below Q standard deviations of their layer's weights")  # fmt: skip
+        help="instead of --sparsity: zero groups below Q standard deviations of their layer's weights")  # fmt: skip
     parser.add_argument(
-        "--group", choices=GROUPS, default="ELEMENT", help="what goes as one; default ELEMENT, a weight"
+        "--group", choices=GROUPS, default="ELEMENT", help="kind of groups to zero; default ELEMENT, single weights"
     )
     parser.add_argument("--take-bias", action="store_true",
-        help="with FILTER or OUTPUT_NEURON: the biases of those that go become zero, too")  # fmt: skip
+        help="with FILTER or OUTPUT_NEURON: also zero the biases of the pruned filters or neurons")  # fmt: skip
     parser.add_argument("--whole-net", action="store_true",
-        help="--sparsity of all layers together, the smallest of the net; default: of each layer")  # fmt: skip
+        help="apply --sparsity to the smallest groups of the whole net; default: to each layer")  # fmt: skip
     parser.add_argument("--layers", default="", metavar="A,B",
         help="layers to prune; default: all but the last with weights")  # fmt: skip
     parser.add_argument(
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print_table(sparsity_table(pruned.details.sparsity))
     print(
-        f"\nwrote\n  {paths['model']}\n  {paths['weights']}\n\nto train it on with the zeros kept, with a solver of your choice:"
+        f"\nwrote\n  {paths['model']}\n  {paths['weights']}\n\nto continue training it with the zeros kept, with a solver of your choice:"
     )
     print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0

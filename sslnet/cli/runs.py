@@ -1,4 +1,4 @@
-"""What commands that run several solvers, one after the other, show of each, and how they are stopped."""
+"""Output and signals of commands that run several solvers, one after the other."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class _Runs(ScreenMonitor):
-    """A bar for each run on a terminal."""
+    """Shows a progress bar for each run on a terminal."""
 
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
-        """These are the command's own, for it to go on from."""
+        """Ignores snapshots, which the command uses to continue an interrupted run."""
 
 
 class _LoggedRuns(LogMonitor):
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
-        """These are the command's own, for it to go on from."""
+        """Ignores snapshots, which the command uses to continue an interrupted run."""
 
     def close(self) -> None: ...
 

@@ -1,6 +1,5 @@
-"""What signals do to a command. To a run Ctrl-C, a hang-up and a request to end ask the solver for a snapshot, or to stop
-with one (``signal_effects``); any other command they end as an exception does, which leaves no temporary file behind
-(``Ended``)."""
+"""Effects of signals. In a training run, SIGINT, SIGHUP and SIGTERM ask the solver for a snapshot, or to stop after one
+(``signal_effects``). Any other command ends with an exception, so that no temporary file remains (``Ended``)."""
 
 from __future__ import annotations
 
@@ -13,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 AGAIN = 0.01
-"""Seconds after which a signal is sent once more that came where it could not end the command."""
+"""Seconds after which a signal is sent again if it arrived where it could not end the command."""
 EFFECTS = ("stop", "snapshot", "none")
 
 
 class Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: the command ends as by Ctrl-C, so whatever is safe against the one is safe against the other."""
+    """SIGTERM or SIGHUP as an exception: the command ends as after Ctrl-C."""
 
 
 @contextlib.contextmanager
@@ -52,7 +51,7 @@ def ended_by_signals() -> Iterator[list[int]]:
 
 
 def _swallows(frame: FrameType | None) -> bool:
-    """Whether an exception raised here would come to nothing: in what Python calls when an object goes, it prints them."""
+    """Whether an exception raised here would be lost: Python only prints exceptions of finalizers."""
     while frame is not None:
         if frame.f_code.co_filename == weakref.__file__ or frame.f_code.co_name == "__del__":
             return True
@@ -88,7 +87,11 @@ def signal_effects(
             raise KeyboardInterrupt
         stopping = stopping or effect == "stop"
         request(effect)
-        say("stopping with a snapshot; Ctrl-C again: at once" if effect == "stop" else "a snapshot comes next")
+        say(
+            "stopping with a snapshot; press Ctrl-C again to stop at once"
+            if effect == "stop"
+            else "writing a snapshot after this iteration"
+        )
 
     names = {"SIGINT": sigint, "SIGHUP": sighup, "SIGTERM": "stop"}
     effects = {getattr(signal, name): effect for name, effect in names.items() if hasattr(signal, name)}

@@ -1,4 +1,4 @@
-"""``--target-flops``, ``--target-params``, ``--target-speedup``: how small or fast a net is to become, on the command line."""
+"""The options ``--target-flops``, ``--target-params`` and ``--target-speedup``."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SPEEDUP = "speedup"
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     for of, name in SMALL.items():
         parser.add_argument(f"--target-{of}", metavar="X|LAYER=X,...",
-            help=f"turn the group lasso's strengths until the compacted net has this part of its {name}, 0 to 1, or "
-            "layers have that part of theirs: conv1=0.5,conv2=0.2")  # fmt: skip
+            help=f"adjust the group lasso's strengths until the compacted net has this fraction of its {name}, 0 to 1, or "
+            "fractions of single layers: conv1=0.5,conv2=0.2")  # fmt: skip
     parser.add_argument("--target-speedup", metavar="S",
-        help="until the compacted net runs S times as fast forward, measured on this machine")  # fmt: skip
+        help="adjust the strengths until the compacted net runs S times as fast forward, measured on this machine")  # fmt: skip
     parser.add_argument("--speedup-batch", type=int, metavar="N",
-        help="images in the batch that --target-speedup is measured with; default: the test net's")  # fmt: skip
+        help="batch size to measure --target-speedup with; default: the test net's")  # fmt: skip
     parser.add_argument("--cut", action="store_true",
-        help="where the target is not met when 60 %% of the run have passed, the shortest groups go at once")  # fmt: skip
+        help="if the target is not met after 60 %% of the run, remove the smallest groups at once")  # fmt: skip
 
 
 def read_targets(args: argparse.Namespace) -> Targets | None:
-    """What the options ask for; None where they ask for nothing. raises UsageError for numbers out of range, or several"""
+    """The targets that the options set, or None. raises UsageError for numbers out of range, or several options"""
     from sslnet.compress.control.targets import Targets
 
     given = {of: text for of in (*SMALL, SPEEDUP) if (text := getattr(args, f"target_{of}")) is not None}
@@ -38,9 +38,9 @@ def read_targets(args: argparse.Namespace) -> Targets | None:
         raise UsageError(f"only one of {', '.join(f'--target-{of}' for of in given)}, not both")
     batch = args.speedup_batch
     if batch is not None and SPEEDUP not in given:
-        raise UsageError("--speedup-batch is for --target-speedup")
+        raise UsageError("--speedup-batch needs --target-speedup")
     if args.cut and not given:
-        raise UsageError("--cut is for a target: --target-flops, --target-params or --target-speedup")
+        raise UsageError("--cut needs a target: --target-flops, --target-params or --target-speedup")
     if batch is not None and batch < 1:
         raise UsageError(f"--speedup-batch must be at least 1, not {batch}")
     for of, text in given.items():
@@ -66,7 +66,7 @@ def _parts(of: str, text: str) -> Targets:
         if layer in layers or (not equals and whole is not None):
             raise UsageError(f"--target-{of}: two targets for {layer or 'the net'}: {text}")
         if equals and not layer:
-            raise UsageError(f"--target-{of}: which layer is {word.strip()} for?")
+            raise UsageError(f"--target-{of}: {word.strip()} names no layer")
         if equals:
             layers[layer] = value
         else:
@@ -79,4 +79,6 @@ def _number(of: str, text: str) -> float:
         return float(text)
     except ValueError:
         example = "2" if of == SPEEDUP else "0.3, or conv1=0.5,conv2=0.2"
-        raise UsageError(f'--target-{of}: "{text}" is no number', hint=f"as --target-{of} {example}") from None
+        raise UsageError(
+            f'--target-{of}: "{text}" is not a number', hint=f"for example --target-{of} {example}"
+        ) from None

@@ -1,4 +1,4 @@
-"""``sslnet teach``: a small net beside its teacher, as files ready to be trained on."""
+"""``sslnet teach``: combines a small net with its teacher, in files ready for training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from sslnet.cli.options import add_rule_options
 from sslnet.errors import printable
 
-HELP = "Puts a trained net beside a small one that learns from it: files ready for fine-tuning."
+HELP = "Combines a small net with a trained teacher net for knowledge distillation: files ready for fine-tuning."
 EXAMPLE = (
     "sslnet teach --model small.prototxt --weights small.caffemodel "
     "--teacher models/lenet/train_test.prototxt --teacher-weights lenet.caffemodel"
@@ -18,15 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="the small net (train_test.prototxt)")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its weights (.caffemodel)")
     parser.add_argument("--teacher", required=True, metavar="FILE",
-        help="the net to learn from (train_test.prototxt or deploy.prototxt)")  # fmt: skip
+        help="the teacher net (train_test.prototxt or deploy.prototxt)")  # fmt: skip
     parser.add_argument("--teacher-weights", required=True, metavar="FILE", help="the teacher's weights (.caffemodel)")
     parser.add_argument("--scores", metavar="BLOB",
-        help="the small net's blob that is drawn towards the teacher's; default: what its loss reads")  # fmt: skip
+        help="blob of the small net's scores; default: the blob that its loss reads")  # fmt: skip
     parser.add_argument(
-        "--teacher-scores", metavar="BLOB", help="the teacher's; default: what its loss or Softmax reads"
+        "--teacher-scores",
+        metavar="BLOB",
+        help="blob of the teacher's scores; default: the blob that its loss or Softmax reads",
     )
     parser.add_argument("--loss-weight", type=float, metavar="X",
-        help="weight of the distance between them; default: by the size of the teacher's scores")  # fmt: skip
+        help="loss weight of the distance between the scores; default: by the size of the teacher's scores")  # fmt: skip
     parser.add_argument(
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt and PREFIX.caffemodel; a folder takes the "
         "weights' name; default: beside the weights, with _taught",
@@ -65,6 +67,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(["wrote", f"  {paths['model']}", f"  {paths['weights']}"]))
     scores = [printable(name) for name in taught.scores]
-    print(f"\n{scores[0]} is drawn towards {scores[1]} with weight {taught.weight:g} while it trains:")
+    print(f"\nto train {scores[0]} towards {scores[1]} with weight {taught.weight:g}:")
     print(train_line(paths["model"], "--weights", paths["weights"]))
     return 0

@@ -1,4 +1,4 @@
-"""``sslnet test``: scores a trained net on its test data, as ``caffe test`` does."""
+"""``sslnet test``: tests a trained net on its test data, as ``caffe test`` does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from sslnet.cli.log import RunLog
     from sslnet.net.net import Net
 
-HELP = "Scores a trained net on its test data: every output, averaged over batches."
-EXAMPLE = "sslnet test --model models/lenet/train_test.prototxt --weights lenet.caffemodel"
+HELP = "Tests a trained net on its test data: the average of every output over the batches."
+EXAMPLE = (
+    "sslnet test --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits_ssl/digits_ssl_iter_3000.caffemodel"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of the net; default TEST")
     add_rule_options(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     add_deterministic_option(parser)
     add_output_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     net = Net(args.model, phase=phase, level=args.level, stages=stages(args.stage), lean=True)
     if net.inputs:
         raise UsageError(
-            f"{args.model} has no test data: it waits for {', '.join(net.inputs)}",
+            f"{args.model} has no test data: no data layer fills {', '.join(net.inputs)}",
             hint="give the net with the data layers, train_test.prototxt or train_val.prototxt",
         )
     log = RunLog()
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float]], float]:
-    """Means over the batches: (output, value) for each element of each output, and the weighted loss."""
+    """Averages over the batches: (output, value) for each element of each output, and the weighted loss."""
     import numpy as np
 
     from sslnet.cli.log import number
@@ -82,9 +85,9 @@ def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float
         values = np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())])
         if batch and len(values) != len(sums):
             raise UsageError(
-                "the outputs of the net change their size from batch to batch: there is no mean of them",
+                "the outputs of the net change size between batches, so they have no mean",
                 path=net.definition.path,
-                hint="--iterations 1 shows those of the first batch",
+                hint="--iterations 1 shows the outputs of the first batch",
             )
         sums = sums + values
         for name, value in zip(names, values):
@@ -93,7 +96,7 @@ def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float
 
 
 def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str]:
-    """The lines Caffe ends with."""
+    """The last lines of Caffe's output."""
     from sslnet.cli.log import loss_part, number
 
     lines = [f"Loss: {number(loss)}"]
@@ -102,7 +105,7 @@ def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str
 
 
 def error_lines(net: Net, outputs: list[tuple[str, float]], iterations: int) -> list[str]:
-    """What the net's Accuracy layers say, as the share of images that went wrong; nothing without such layers."""
+    """The test errors from the net's Accuracy layers; empty without such layers."""
     from sslnet.cli.monitors import accuracies
     from sslnet.net.input_layers import source_shapes
 

@@ -1,4 +1,4 @@
-"""``sslnet time``: milliseconds of each layer, of one net, of two side by side, or of the ways to leave zeros out."""
+"""``sslnet time``: times the layers of one net, of two nets, or of dense and sparse execution."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from sslnet.timing.layerwise import Timing
     from sslnet.timing.sparse_forms import FormTiming
 
-HELP = "Times each layer of a net, forward and backward, beside a second net, or in the ways to leave its zeros out."
-EXAMPLE = "sslnet time --model models/lenet/train_test.prototxt --weights sparse.caffemodel --forms"
+HELP = "Times each layer of a net, forward and backward; compares two nets, or dense and sparse execution."
+EXAMPLE = (
+    "sslnet time --model models/digits/deploy.prototxt "
+    "--weights snapshots/digits_ssl/digits_ssl_iter_3000.caffemodel --forms --batch 64"
+)
 FORMS = ("kept", "csr", "direct")
 
 
@@ -28,22 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the net (train_test.prototxt, train_val.prototxt or deploy.prototxt)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="its weights; default: what its fillers give")
+    parser.add_argument("--weights", metavar="FILE", help="its weights; default: values from its fillers")
     parser.add_argument("--model2", "--compare", metavar="FILE", help="a second net, timed in turns with the first")
     parser.add_argument("--weights2", metavar="FILE", help="the second net's weights")
     parser.add_argument("--forms", nargs="*", choices=FORMS, metavar="FORM",
-        help="of layers with zeros: time them dense, with the kept rows and columns alone (kept), with single weights "
+        help="time layers with zero weights dense, with kept rows and columns alone (kept), and with single non-zero weights "
         "from a lowered matrix (csr) and from the image (direct); default: all of these")  # fmt: skip
-    parser.add_argument("--iterations", type=int, default=50, metavar="N", help="runs that count; default 50")
+    parser.add_argument("--iterations", type=int, default=50, metavar="N", help="number of timed runs; default 50")
     parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N",
-        help="images a run; several numbers: one after the other; default: what the net says")  # fmt: skip
+        help="batch size; several values are timed one after the other; default: the net's")  # fmt: skip
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TRAIN", help="phase of the net; default TRAIN")
-    parser.add_argument("--forward-only", action="store_true", help="leave backward out")
+    parser.add_argument("--forward-only", action="store_true", help="skip the backward pass")
     add_rule_options(parser)
     parser.add_argument("--threads", type=int, nargs="+", default=[], metavar="N",
-        help="threads to compute with; several numbers: one after the other; default: one a core")  # fmt: skip
+        help="number of threads; several values are timed one after the other; default: one per physical core")  # fmt: skip
     add_deterministic_option(parser)
-    parser.add_argument("--plot", metavar="FILE", help="draw bars, layer by layer (.png, .pdf, .svg)")
+    parser.add_argument("--plot", metavar="FILE", help="draw a bar chart of the layers (.png, .pdf, .svg)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -75,16 +78,16 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         plot(results, args.plot)
     if interrupted:
-        print(f"interrupted: these are {results[-1].iterations} of {args.iterations} runs", file=sys.stderr)
+        print(f"interrupted after {results[-1].iterations} of {args.iterations} runs", file=sys.stderr)
     return 130 if interrupted else 0
 
 
 def check(args: argparse.Namespace) -> None:
-    """raises UsageError for options that are out of range or do not go together"""
+    """Checks the options. raises UsageError for options that are out of range or exclude each other"""
     if args.weights2 and not args.model2:
-        raise UsageError("--weights2 belongs to --model2", hint="name the second net with --model2")
+        raise UsageError("--weights2 needs --model2", hint="give the second net with --model2")
     if args.forms is not None and args.model2:
-        raise UsageError("--forms is of one net, --model2 names a second", hint="leave one of them out")
+        raise UsageError("--forms times one net, but --model2 gives a second", hint="use one of them")
     for name, values in (("--iterations", [args.iterations]), ("--batch", args.batch), ("--threads", args.threads)):
         for value in values:
             if value < 1:
@@ -98,7 +101,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timing | FormTiming:
-    """Times with the threads as they are set. first: nothing has been said of the files yet"""
+    """Measures the times with the present number of threads. first: print notes about the files"""
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
@@ -121,7 +124,7 @@ def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timi
 
 
 def open_with(args: argparse.Namespace, model: str, weights: str | None, batch: int | None, log: RunLog | None) -> Net:
-    """The net with its weights; the log is told which layers they left out. raises WeightsError when these are all"""
+    """Opens the net with its weights and logs layers without weights. raises WeightsError if no layer has any"""
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.options import stages, tell_copied
     from sslnet.timing.layerwise import open_net

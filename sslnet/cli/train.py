@@ -1,4 +1,4 @@
-"""``sslnet train``: runs a solver, shows how it goes, and says at the end what was learned and what to do next."""
+"""``sslnet train``: runs a solver, shows its progress, and prints the result and the next commands."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from sslnet.sparsity.measure import LayerSparsity, Sparsity
     from sslnet.sparsity.optimality import Certificate
 
-HELP = "Trains a net by its solver definition: anew, from trained weights, or on from a snapshot."
+HELP = "Trains a net by its solver definition: from scratch, from trained weights, or from a snapshot."
 EXAMPLE = "sslnet train --solver solvers/digits_ssl.prototxt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt")
-    parser.add_argument("--snapshot", metavar="FILE", help="go on from this .solverstate, bit for bit")
+    parser.add_argument("--snapshot", metavar="FILE", help="continue from this .solverstate, bit for bit")
     parser.add_argument("--weights", metavar="FILE[,FILE]", help="start from the weights of these .caffemodel files")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
-        help="override a field of the solver; may be given several times")  # fmt: skip
+        help="override a solver field; may be repeated")  # fmt: skip
     add_target_options(parser)
     parser.add_argument("--certificate", type=int, metavar="N",
-        help="at the end, say how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
-    parser.add_argument("--level", type=int, metavar="N", help="level that the training net's rules are tried against")
-    parser.add_argument("--stage", metavar="A,B", help="stages that the training net's rules are tried against")
+        help="at the end, report how close each group is to a stationary point, by the gradient of N batches")  # fmt: skip
+    parser.add_argument("--level", type=int, metavar="N", help="level for the training net's include and exclude rules")
+    parser.add_argument("--stage", metavar="A,B", help="stages for the training net's include and exclude rules")
     parser.add_argument("--sigint-effect", choices=EFFECTS, default="stop", help="what Ctrl-C does; default stop")
     parser.add_argument(
         "--sighup-effect", choices=EFFECTS, default="snapshot", help="what a hang-up does; default snapshot"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
     add_deterministic_option(parser)
     parser.add_argument("--fallback-snapshot", metavar="DIR",
-        help="folder for snapshots that cannot be written where snapshot_prefix says, as on a full disk")  # fmt: skip
+        help="folder for snapshots that cannot be written to snapshot_prefix, for example on a full disk")  # fmt: skip
     add_output_options(parser)
 
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.sparsity.optimality import certify
 
     if args.snapshot and args.weights:
-        raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot brings its own weights")
+        raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot has its own weights")
     check_kinds(args)
     use_threads(args.threads, args.deterministic)
     log, memo = RunLog(), Memo()
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if steering is not None and not steering.met and not stopped:
         lines += ["", f"the target was not met: {steering.missed()}"]
     if solver.data_errors.count:
-        lines += ["", f"batches left out, since their data could not be used: {solver.data_errors.count}"]
+        lines += ["", f"batches skipped because of unusable data: {solver.data_errors.count}"]
     if steering is not None and steering.targets.of == "speedup" and not stopped:
         lines += ["", f"compacted, the net runs {compare_latency(solver, steering.targets.batch)}"]
     if metrics.incomplete:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:
-    """``--fallback-snapshot``, made before the run rather than when it is needed."""
+    """The folder of ``--fallback-snapshot``, created before the run."""
     folder: str | None = args.fallback_snapshot
     if folder is not None:
         try:
@@ -123,17 +123,19 @@ def fallback_folder(args: argparse.Namespace) -> str | None:
 
 
 def check_kinds(args: argparse.Namespace) -> None:
-    """Snapshots come as two files; each has its option."""
+    """Checks that --weights and --snapshot name files of the right kind."""
     for path in split_names(args.weights):
         if path.removesuffix(".h5").endswith(".solverstate"):
-            raise UsageError(f"--weights {path}: this is a solver's state", hint="--snapshot goes on from it")
+            raise UsageError(f"--weights {path}: this is a solver's state", hint="use --snapshot to continue from it")
     if (args.snapshot or "").removesuffix(".h5").endswith(".caffemodel"):
-        raise UsageError(f"--snapshot {args.snapshot}: these are weights alone", hint="--weights starts from them")
+        raise UsageError(
+            f"--snapshot {args.snapshot}: these are weights alone", hint="use --weights to start from them"
+        )
 
 
 @contextlib.contextmanager
 def closing(*monitors: Any) -> Iterator[None]:
-    """Closes the monitors that can be closed, however the run ends."""
+    """Closes the monitors at the end of the block, also after an error."""
     try:
         yield
     finally:
@@ -146,7 +148,7 @@ def closing(*monitors: Any) -> Iterator[None]:
 
 
 def solver_definition(args: argparse.Namespace) -> Definition:
-    """The solver's file with the command line's overrides in place."""
+    """The solver's definition with the overrides of the command line."""
     from sslnet import prototxt
     from sslnet.cli.options import stages
 
@@ -164,7 +166,7 @@ def split_names(text: str | None) -> list[str]:
 
 
 def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
-    """What is going to run: the solver's text, the memory it takes, where it starts."""
+    """Logs the solver's text, the memory of the run, and where it starts."""
     from sslnet import __version__, prototxt
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import tell_copied
@@ -179,7 +181,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
     taken = size(solver.memory())
     parameters = count(sum(param.blob.count for param in net.learnable))
     log(
-        f'net "{net.name}": {parameters} parameters, {taken} of memory for blobs, parameters and what updates keep; {num_threads()} threads, seed {solver.seed}'
+        f'net "{net.name}": {parameters} parameters, {taken} of memory for blobs, parameters and update state; {num_threads()} threads, seed {solver.seed}'
     )
     if args.snapshot:
         log(f"Resuming from {args.snapshot} at iteration {solver.iter}")
@@ -190,7 +192,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
 
 
 def make_steering(args: argparse.Namespace, log: RunLog) -> StrengthController | None:
-    """What the targets ask for. raises UsageError for those out of range, or several"""
+    """The controller for the targets, if any. raises UsageError for targets out of range, or several"""
     from sslnet.compress.control.controller import StrengthController
 
     targets = read_targets(args)
@@ -198,7 +200,7 @@ def make_steering(args: argparse.Namespace, log: RunLog) -> StrengthController |
 
 
 def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
-    """Before the run, not after it: whether what --certificate asks for can be had."""
+    """Checks, before the run, that a certificate can be computed."""
     from sslnet.sparsity.optimality import is_certifiable
 
     if args.certificate is None:
@@ -209,12 +211,12 @@ def check_certificate(solver: Solver, args: argparse.Namespace) -> None:
         targets = read_targets(args)
         raise UsageError(
             f"--certificate and {targets.options()[0] if targets else 'a target'} exclude each other",
-            hint="once the target is met the group lasso ends, and there is nothing left to certify",
+            hint="the group lasso ends when the target is met, so there is nothing to certify",
         )
     if not is_certifiable(solver):
         raise UsageError(
             "--certificate: no parameter of the net that is trained has a group lasso",
-            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+            hint="set strengths in the solver and multipliers in the net: docs/prototxt.md",
         )
 
 
@@ -237,7 +239,7 @@ def closing_lines(
     certificates: list[Certificate] | None,
     args: argparse.Namespace,
 ) -> list[str]:
-    """The outcome: test error, what is left of each layer, the snapshot, the commands to go on with."""
+    """The lines at the end: test error, remaining groups of each layer, the snapshot, the next commands."""
     from sslnet.report import certificate_table, coupled_table, sparsity_table
     from sslnet.sparsity.optimality import caveats
 
@@ -252,14 +254,14 @@ def closing_lines(
     if weights is None and solver.last_snapshot is not None:  # a run resumed where it had ended
         weights = solver.last_snapshot.replace(".solverstate", ".caffemodel")
     if weights is None:
-        return [*lines, "no snapshot was written: the solver says snapshot_after_train: false"]
+        return [*lines, "no snapshot was written: the solver has snapshot_after_train: false"]
     lines += [f"snapshot: {weights}"]
     following = next_commands(solver, weights, sparsity.layers, args)
     return [*lines, "", "next:", *(f"  {command}" for command in following)] if following else lines
 
 
 def test_lines(solver: Solver, memo: Memo) -> list[str]:
-    """The test error of each test net by its Accuracy layers, or its outputs where it has none."""
+    """The test error of each test net from its Accuracy layers, or its outputs if it has none."""
     from sslnet.cli.log import number
     from sslnet.cli.monitors import accuracies
 
@@ -281,13 +283,13 @@ def test_lines(solver: Solver, memo: Memo) -> list[str]:
 
 
 def is_learned_zero(layer: LayerSparsity) -> bool:
-    """Whether compaction may find something in the blob: rows or columns, or all of what a group lasso is on, as scales."""
+    """Whether compaction may remove something of the blob: rows or columns, or values under a group lasso such as scales."""
     rows_or_columns = any(kind is not None and kind.zero for kind in (layer.filters, layer.columns))
     return rows_or_columns or (layer.group_lasso is not None and not layer.elements.kept)
 
 
 def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
-    """What to type next, ready to paste; nothing where the net has no file of its own."""
+    """The next commands, ready to paste; empty if the net has no file of its own."""
     if solver.iter < solver.param.max_iter:
         state = os.fspath(solver.last_snapshot or "")
         overrides = [word for override in args.overrides for word in ("--set", override)]
@@ -311,7 +313,7 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
 
 
 def net_options(net: Net) -> list[str]:
-    """--model, and level and stages if the net has them; empty for a net without a file."""
+    """The options --model, --level and --stage that select the net; empty for a net without a file."""
     path = net.definition.path
     if path is None or not os.path.exists(path):
         return []

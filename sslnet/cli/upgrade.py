@@ -1,4 +1,4 @@
-"""``sslnet upgrade``: definitions and weights of an older Caffe, written out in today's form."""
+"""``sslnet upgrade``: converts definitions and weights of an older Caffe to today's form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslnet.files import open_regular
 if TYPE_CHECKING:
     from sslnet.prototxt import Definition
 
-HELP = "Writes a net, a solver or weights of an older Caffe in today's form; weights as binary or HDF5."
+HELP = "Converts a net, a solver or weights of an older Caffe to today's form; weights as binary or HDF5."
 EXAMPLE = "sslnet upgrade lenet_2014.prototxt lenet.prototxt"
 WEIGHTS = (".caffemodel", ".h5", ".hdf5")
 
@@ -20,9 +20,12 @@ WEIGHTS = (".caffemodel", ".h5", ".hdf5")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="IN", help="a .prototxt, a .caffemodel or a .caffemodel.h5")
     parser.add_argument(
-        "target", type=Path, metavar="OUT", help="file to write; weights become HDF5 when it ends in .h5, else binary"
+        "target",
+        type=Path,
+        metavar="OUT",
+        help="file to write; weights become HDF5 if the name ends in .h5, else binary",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite OUT when it exists")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _holds_weights(path: Path) -> bool:
-    """By the name, or as no text has a NUL in it; a file that cannot be read is told of by whoever reads it."""
+    """Whether a file holds weights: by its name, or by a NUL character. An unreadable file counts as text."""
     if path.suffix in WEIGHTS:
         return True
     try:
@@ -54,7 +57,7 @@ def _holds_weights(path: Path) -> bool:
 
 
 def _upgrade_definition(source: Path, target: Path) -> list[str]:
-    """Returns what was changed, in words; warnings go to stdout as well."""
+    """Converts a definition and returns the list of changes; warnings go to stdout as well."""
     from sslnet import prototxt
 
     definition = _read(source)
@@ -66,7 +69,7 @@ def _upgrade_definition(source: Path, target: Path) -> list[str]:
 
 
 def _read(path: Path) -> Definition:
-    """The definition of a net or a solver, whichever the file holds: the error is of the kind that fits it further."""
+    """Reads a net or a solver, whichever the file holds; an error is that of the better fit."""
     from sslnet import prototxt
     from sslnet import sslnet_pb2 as pb
 

@@ -1,4 +1,4 @@
-"""``sslnet warmup``: compiles the kernels that nets need ahead of their first run."""
+"""``sslnet warmup``: compiles the kernels that nets need before their first run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from sslnet.net.net import Net
     from sslnet.prototxt import Definition
 
-HELP = "Compiles ahead what nets need, so that their first runs start at once."
-EXAMPLE = "sslnet warmup --solver solvers/lenet_ssl.prototxt"
+HELP = "Compiles the kernels that nets need in advance, so that their first runs start at once."
+EXAMPLE = "sslnet warmup --solver solvers/digits_ssl.prototxt"
 
 MOST_IMAGES = 16
-"""Images of a batch at most: kernels depend on the sizes of images, not on their number once all threads have some."""
+"""Maximum batch size: kernels depend on the size of images, and not on their number if each thread has some."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", action="append", default=[], metavar="FILE",
-        help="a solver whose runs shall start at once; may be given several times")  # fmt: skip
+        help="a solver to compile for; may be repeated")  # fmt: skip
     parser.add_argument("--model", action="append", default=[], metavar="FILE",
-        help="a net; may be given several times; default: what the solvers in solvers/ train, from a clone of the repository")  # fmt: skip
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; default: one a core")
+        help="a net to compile for; may be repeated; default: the nets of solvers/, in a clone of the repository")  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: one per physical core")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         began = time.monotonic()
         with Compiling(log) as compiling:
             warm(path, compiling)
-        what = "was ready" if compiling.began is None else f"took {time.monotonic() - began:.0f} s"
+        what = "was ready" if compiling.began is None else f"compiled in {time.monotonic() - began:.0f} s"
         log.result(f"{number}/{len(tasks)} {path} {what}")
     return 0
 
@@ -62,7 +62,7 @@ def shipped_solvers() -> list[str]:
         found = sorted(folder.glob("*.prototxt"))
         if found:
             return [os.path.relpath(path) for path in found]
-    raise UsageError("there is no folder solvers here", hint="--solver or --model says what to compile for")
+    raise UsageError("there is no folder solvers here", hint="give --solver or --model")
 
 
 def warm_net(path: str, compiling: Compiling) -> None:

@@ -56,11 +56,9 @@ class Trial:
             raise UsageError(f"{where} has no test data", hint=hint)
         net = Net(self.definition, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
         if net.inputs:
-            raise UsageError(f"{where} has no test data: it waits for {', '.join(net.inputs)}", hint=hint)
+            raise UsageError(f"{where} has no test data: no data layer fills {', '.join(net.inputs)}", hint=hint)
         if _main_accuracy(net) is None and not net.loss_weights:
-            raise UsageError(
-                f"{where} has neither an Accuracy nor a loss in phase TEST: there is nothing to compare nets by"
-            )
+            raise UsageError(f"{where} has neither an Accuracy nor a loss in phase TEST: nets cannot be compared")
 
     def score(self, weights: WeightSource, definition: Definition | None = None) -> Score:
         """The same batches for every net that is compared: all start with the first record."""

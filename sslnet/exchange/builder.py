@@ -37,7 +37,7 @@ class DefinitionBuilder:
         """The blob that an input of the node is. raises DefinitionError for one that is padded or a constant"""
         value = node.input(index)
         if value in self._padding:
-            raise node.error("it reads padded values: only convolutions and pooling can take padding over")
+            raise node.error("it reads padded values: only convolutions and pooling layers can include padding")
         if value not in self._blobs:
             if not self.source.is_constant(value):
                 raise node.error(f'its input "{value}" is made by no node that has a layer')
@@ -285,7 +285,7 @@ class DefinitionBuilder:
             or any(amounts[half : half + 2])
             or min(amounts) < 0
         ):
-            raise node.error(f"padding {amounts}: only that of images, by 0 or more pixels, can be taken over")
+            raise node.error(f"padding {amounts}: only padding of images, by 0 or more pixels, can be converted")
         self._blobs[node.result] = self.blob(node, 0)
         self._padding[node.result] = [int(n) for n in (*amounts[2:half], *amounts[half + 2 :])]
 

@@ -76,7 +76,7 @@ def _check_size(model: Any) -> None:
     if any(graph.sparse_initializer for graph in _graphs(model)) or any(
         attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in attributes
     ):
-        raise DataError("sparse tensors are not taken")
+        raise DataError("sparse tensors are not supported")
 
 
 def _load_outside(model: Any, path: Path) -> int:

@@ -241,7 +241,7 @@ def pad(builder: DefinitionBuilder, node: OnnxNode) -> None:
     amounts = node.integers("pads") if node.has("pads") else builder.known_integers(node, 1)
     value = builder.known_number(node, 2) if node.has_input(2) else node.number("value", 0.0)
     if node.text("mode", "constant") != "constant" or value != 0:
-        raise node.error("only padding by zeros can be taken over")
+        raise node.error("only zero padding can be converted")
     if node.has_input(3):
         raise node.error("padding of given axes")
     builder.remember_padding(node, amounts)

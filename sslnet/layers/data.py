@@ -34,7 +34,7 @@ class Data(PrefetchedLayer):
         source = self._open()
         labelled = len(top) > 1
         if labelled and not source.labelled:
-            raise DataError("the records have no labels", path=source.path, hint=f'leave out the top "{top[1].name}"')
+            raise DataError("the records have no labels", path=source.path, hint=f'remove the top "{top[1].name}"')
         order = Order(len(source))
         return RecordReader(
             source, order, self.transformer(source.shape), batch_size, labelled, (self.context.seed, self.name)

@@ -19,6 +19,6 @@ class Flatten(Regroup):
         first = axis_of(self, bottom, param.axis, "flatten_param", "axis")
         last = axis_of(self, bottom, param.end_axis, "flatten_param", "end_axis")
         if last < first:
-            raise self.shape_error(f"axis {first} lies behind end_axis {last}", "flatten_param", "end_axis")
+            raise self.shape_error(f"axis {first} comes after end_axis {last}", "flatten_param", "end_axis")
         shape = bottom.shape
         return [*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :]]

@@ -29,7 +29,7 @@ class Permute(ChannelKeeper):
         x, order = bottom[0], list(self.param.permute_param.order)
         for index, axis in enumerate(order):
             if axis >= x.num_axes or axis in order[:index]:
-                why = "stands there twice" if axis in order[:index] else f"is not an axis of {x.shape}"
+                why = "is given twice" if axis in order[:index] else f"is not an axis of {x.shape}"
                 raise self.shape_error(f"order: {axis} {why}", "permute_param", "order", index)
         self.order = order + [axis for axis in range(x.num_axes) if axis not in order]
         top[0].reshape(*(x.shape[axis] for axis in self.order))

@@ -111,7 +111,7 @@ class Python(Layer):
         param = self.param.python_param
         if not (_allowed or self.context.allow_python):
             raise self.error(
-                f'the net wants to run Python code, class "{param.layer}" of module "{param.module}"',
+                f'the net asks to run Python code, class "{param.layer}" of module "{param.module}"',
                 "python_param",
                 hint="if you trust it: --allow-python-layers, or sslnet.allow_python_layers() in Python",
             )

@@ -47,7 +47,7 @@ class Slice(Layer):
             if size % tops:
                 raise self.shape_error(
                     f'axis {self.axis} of "{x.name}" has {size} elements, which {tops} tops cannot share equally',
-                    hint="slice_point says where to cut",
+                    hint="set slice_point to cut at other places",
                 )
             return [size // tops] * tops
         if len(points) != tops - 1:

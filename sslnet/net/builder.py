@@ -72,7 +72,7 @@ class GraphBuilder:
         stays = blob in self._kept or not blob.owns("data")
         if stays and layer.TYPE == "Python":
             raise layer.error(
-                f'it cannot work in place on "{blob.name}", whose values are needed behind it as they are',
+                f'it cannot work in place on "{blob.name}": other layers need the original values',
                 "top",
                 0,
                 value=True,

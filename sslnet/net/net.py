@@ -163,7 +163,9 @@ class Net:
         self.keep("data", *(blobs or ()))
         first, last = self._index(start, 0), self._index(end, len(self.layers) - 1)
         if self.lean and first:
-            raise self._lean_error(f'cannot run from layer "{start}" on: what it reads is gone')
+            raise self._lean_error(
+                f'cannot run from layer "{start}" on: the data that it reads are no longer available'
+            )
         self._fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
         plan = self.plan(self._fused)
         self._ready = False

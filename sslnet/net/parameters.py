@@ -96,7 +96,7 @@ def _check_owner_says_it(param: Param, owner: Param) -> None:
                 "param",
                 param.index,
                 field.name,
-                hint=f'what layer "{owner.layer.name}" says counts: it has the parameter first',
+                hint=f'layer "{owner.layer.name}" has the parameter first, so its settings apply',
             )
 
 

@@ -117,7 +117,7 @@ def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource)
 def _check_fit(
     name: str, blobs: Sequence[Blob], values: Sequence[np.ndarray], shared: list[bool], path: str | None
 ) -> None:
-    rename = f'rename the layer "{name}" in the net to leave its weights out'
+    rename = f'rename the layer "{name}" in the net to ignore its weights'
     if len(values) > len(blobs) or not all(shared[len(values) :]):
         raise WeightsError(
             f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",

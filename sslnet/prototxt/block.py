@@ -1,4 +1,4 @@
-"""Blocks on their way from one form to another: a message, and where in its file each field of it stands."""
+"""Blocks during the conversion of old forms: a message with the place of each field in its file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sslnet.prototxt.values import is_repeated
 
 
 class Block:
-    """A block that is being read or written: its message, and where its fields stand."""
+    """A block that is read or written: its message, and the places of its fields."""
 
     def __init__(self, message: Any, node: TextNode | None = None) -> None:
         self.message = message

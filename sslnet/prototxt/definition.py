@@ -1,4 +1,4 @@
-"""A definition: a message, and where in its file each field of it stands."""
+"""A definition: a message with the place of each field in its file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Definition:
         return self.source.text if self.source else ""
 
     def span(self, *path: str | int, value: bool = False) -> Span | None:
-        """Where a field stands: the place of its name, or with value=True of its value.
+        """The place of a field: of its name, or with value=True of its value.
 
         path   field names from the outside in, each with its index where it is repeated (0 may be left out):
                span("layer", 3, "convolution_param", "num_output")
@@ -66,7 +66,7 @@ class Definition:
         return Definition(message, self.source if exact else None, node if exact else None)
 
     def with_message(self, message: Any) -> Definition:
-        """Another message in this one's place: what is said of this one and where its fields stand goes for it too."""
+        """A definition of another message with the same origin: its notes and the places of its fields are this one's."""
         result = Definition(message, self.source, self.root)
         result.overrides = dict(self.overrides)
         result.notes, result.changes = list(self.notes), list(self.changes)

@@ -1,4 +1,4 @@
-"""What there is to say about a definition beside its errors."""
+"""Findings about a definition: errors, warnings and notes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Numbers that are none: every field of a solver or a net must be finite, but for the few to which infinity means something.
+"""Checks that the numbers of a solver or a net are finite, except the few fields that allow infinity.
 
-The fields are found in the schema, so that a new one is checked without being named here.
+The fields come from the schema, so a new field is checked automatically.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEIGHTS = ("sslnet.BlobProto",)
 
 
 def check_finite(definition: Definition, apart: Collection[str] = ()) -> None:
-    """Every number that is set, in all blocks and lists.
+    """Checks every number that is set, in all blocks and lists.
 
     apart   fields of the definition not to look into: nets in a solver, which are checked as nets
     raises  DefinitionError for a NaN or an infinity, ErrorList for several
@@ -37,7 +37,7 @@ def check_finite(definition: Definition, apart: Collection[str] = ()) -> None:
 
 
 def _not_finite(message: Message, path: Path) -> Iterator[tuple[Path, float]]:
-    """The numbers that may not be as they are, each with its path."""
+    """The numbers that are not allowed, each with its path."""
     if message.DESCRIPTOR.full_name in WEIGHTS:
         return
     for field, value in message.ListFields():

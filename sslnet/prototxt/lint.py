@@ -1,6 +1,6 @@
-"""What a solver and its net say that would silently do nothing, or cannot be meant: found before training starts.
+"""Finds settings of a solver and its net that have no effect or are mistakes, before training starts.
 
-Only what the texts show; whether a tile divides its weight matrix is known when the shapes are.
+It reads only the texts; whether a tile divides its weight matrix is checked when shapes are known.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sslnet.prototxt.diagnostic import Diagnostic
 
 @dataclass(frozen=True)
 class _Penalty:
-    """A decay of the solver, and the field of a param that takes it up."""
+    """A strength of the solver, and the field of a param that uses it."""
 
     decay: str
     mult: str
     advice: str
 
     def strength(self, spec: pb.ParamSpec) -> float:
-        """What the param multiplies the decay by; 0 when it takes none of it up."""
+        """The factor by which the param multiplies the strength; 0 if it does not use it."""
         if self.mult == "block_group_lasso":
             return max((block.block_decay_mult for block in spec.block_group_lasso), default=0)
         if self.mult == "group_lasso":
@@ -34,17 +34,17 @@ class _Penalty:
 
 
 _PENALTIES = (
-    _Penalty("breadth_decay", "breadth_decay_mult", "write breadth_decay_mult: 1 in the params whose rows it is for"),
+    _Penalty("breadth_decay", "breadth_decay_mult", "set breadth_decay_mult: 1 in the params whose rows are groups"),
     _Penalty(
         "kernel_shape_decay",
         "kernel_shape_decay_mult",
-        "write kernel_shape_decay_mult: 1 in the params whose columns it is for",
+        "set kernel_shape_decay_mult: 1 in the params whose columns are groups",
     ),
     _Penalty(
-        "block_group_decay", "block_group_lasso", "write block_group_lasso { } in the params whose tiles it is for"
+        "block_group_decay", "block_group_lasso", "add block_group_lasso { } to the params whose tiles are groups"
     ),
     _Penalty(
-        "group_lasso_decay", "group_lasso", "write group_lasso { group: FILTER } in the params whose filters it is for"
+        "group_lasso_decay", "group_lasso", "add group_lasso { group: FILTER } to the params whose filters are groups"
     ),
 )
 _POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",)}
@@ -148,15 +148,15 @@ def _fields_of_groups_that_do_nothing(
                 if spec.HasField(name) and spec.group != pb.GroupLassoSpec.BLOCK:
                     group = pb.GroupLassoSpec.Group.Name(spec.group)
                     text, path = f"{name} does nothing with group {group}", (*param.path, "group_lasso", index, name)
-                    yield _note("warning", text, net, path, layer=param.layer, hint="it belongs to group: BLOCK")
+                    yield _note("warning", text, net, path, layer=param.layer, hint="it is for group: BLOCK")
 
 
 def _settling_of_nothing(solver: Definition, params: list[_Param]) -> Iterator[Diagnostic]:
     message, why = solver.message, ""
     if message.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
-        why = "it belongs to group_lasso_update: PROXIMAL"
+        why = "it needs group_lasso_update: PROXIMAL"
     elif message.group_lasso_memory == 0:
-        why = "it looks at the running means that group_lasso_memory keeps, and that is 0"
+        why = "it needs the running means of group_lasso_memory, which is 0"
     elif not any(getattr(message, p.decay) and any(p.strength(each.spec) for each in params) for p in _PENALTIES):
         why = "no param is under a group lasso"
     if why:
@@ -187,7 +187,7 @@ def _steps_of_another_policy(solver: Definition) -> Iterator[Diagnostic]:
     policy = solver.message.lr_policy
     for name, policies in _POLICIES.items():
         if name in given and policy not in policies:
-            hint = f'it belongs to lr_policy: "{policies[0]}"'
+            hint = f'it is for lr_policy: "{policies[0]}"'
             yield _note("warning", f'{name} does nothing with lr_policy "{policy}"', solver, (name,), hint=hint)
 
 
@@ -195,11 +195,11 @@ def _bound_of_nothing(solver: Definition) -> Iterator[Diagnostic]:
     message = solver.message
     if message.HasField("max_data_errors") and message.on_data_error == pb.SolverParameter.STOP:
         text = "max_data_errors does nothing with on_data_error: STOP"
-        yield _note("warning", text, solver, ("max_data_errors",), hint="it belongs to on_data_error: SKIP")
+        yield _note("warning", text, solver, ("max_data_errors",), hint="it needs on_data_error: SKIP")
 
 
 def _tests(solver: Definition) -> Iterator[Diagnostic]:
-    """Caffe's rules: one test_iter a test net; net and net_param stand for as many test nets as have a test_iter left."""
+    """Caffe's rules: one test_iter per test net; net and net_param provide a test net for each remaining test_iter."""
     message = solver.message
     named = len(message.test_net) + len(message.test_net_param)
     shared = message.HasField("net") or message.HasField("net_param")

@@ -1,4 +1,4 @@
-"""What older forms of Caffe's definitions call things, and what today's form calls them."""
+"""Names in older forms of Caffe's definitions, and their names in today's form."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ FIELDS_OF_2013: dict[str, dict[str, tuple[str, str]]] = {
 """Field of a V0LayerParameter -> its type ("*": any) -> (block, field) of a LayerParameter."""
 
 PARAM_FIELDS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
-"""Lists of old layers, an item a blob -> the field of its ParamSpec."""
+"""Lists of old layers with one item per blob -> the field of its ParamSpec."""
 
 TRANSFORM_BLOCKS = {"Data": "data_param", "ImageData": "image_data_param", "WindowData": "window_data_param"}
 TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
-"""What has moved from those blocks to transform_param."""
+"""Fields that have moved from those blocks to transform_param."""
 
 SOLVER_TYPES: dict[Any, str] = {
     pb.SolverParameter.SGD: "SGD",

@@ -1,4 +1,4 @@
-"""The positions of all fields in a prototxt, and the first thing that is wrong with it.
+"""Finds the positions of all fields in a prototxt, and its first syntax error.
 
 text_format parses the values; it keeps no positions, and its errors name neither the layer nor what was meant. This
 scanner walks the same grammar along the same schema and leaves a tree of Nodes. The schema nests finitely, so the
@@ -31,7 +31,7 @@ _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
 
 
 class TextNode:
-    """Where a field stands: its name and its value as offsets into the text, and the fields inside it."""
+    """The place of a field: its name and its value as offsets into the text, and the fields inside it."""
 
     __slots__ = ("children", "end", "start", "value_end", "value_start")
 
@@ -190,7 +190,7 @@ class _Scanner:
             line = self.source.span(self.stack[-1][1].value_start, self.end).line
             self.fail(f'"{self.token}" does not close the block of line {line}', self.start, self.end)
         hint = "a comment begins with #" if self.token == "/" else ""
-        self.fail(f"a field name must stand here, not {shorten(self.token)}", self.start, self.end, hint)
+        self.fail(f"a field name is expected here, not {shorten(self.token)}", self.start, self.end, hint)
 
     def fail(self, message: str, start: int, end: int, hint: str = "") -> NoReturn:
         raise DefinitionError(message, span=self.source.span(start, end), layer=self.layer(), hint=hint)

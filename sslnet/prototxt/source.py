@@ -1,4 +1,4 @@
-"""The text of a definition: read from a file as Caffe would take it, and places in it as spans."""
+"""The text of a definition: read from a file as Caffe reads it, with places in it as spans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAD_BYTE = "\ufffd"  # stands for bytes that are not UTF-8; they may be in comme
 
 
 class SourceText:
-    """A text and where it came from.
+    """A text and its origin.
 
     path   name to show, or None for a text that came from no file
     text   lines end with one newline character, whatever the file had

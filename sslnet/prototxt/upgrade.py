@@ -1,4 +1,4 @@
-"""Definitions of older Caffes in today's form, as Caffe itself upgrades them, each field with the place where it stands.
+"""Converts definitions of older Caffes to today's form, as Caffe does; each field keeps its place in the file.
 
     layers { layer { type: "conv" num_output: 20 } }   of 2013 ("V0"): one message for all types; layers that only pad
     layers { type: CONVOLUTION blobs_lr: 1 }           of 2014 ("V1"): an enum for the type, lists for the parameters
@@ -74,7 +74,7 @@ def upgrade_solver(definition: Definition) -> Definition:
     if solver.message.HasField("solver_type"):
         if solver.message.HasField("type"):
             message = "type and solver_type are both given"
-            raise DefinitionError(message, span=definition.span("solver_type"), hint="leave out solver_type")
+            raise DefinitionError(message, span=definition.span("solver_type"), hint="remove solver_type")
         kind, nodes = SOLVER_TYPES[solver.message.solver_type], solver.take("solver_type")
         solver.put("type", [kind], nodes)
         result.changes.append("solver_type")
@@ -89,7 +89,7 @@ def upgrade_solver(definition: Definition) -> Definition:
 
 
 class _NetUpgrade:
-    """One net on its way: `old` is what was read, `new` what comes of it."""
+    """The conversion of one net: `old` is the definition read, `new` the result."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -263,7 +263,7 @@ class _NetUpgrade:
         return False
 
     def _transforms(self) -> None:
-        """What was said of each image in the block of the source goes to transform_param."""
+        """Moves the image transformations from the block of the source to transform_param."""
         count = 0
         for layer in self.new.items("layer"):
             block = TRANSFORM_BLOCKS.get(layer.message.type)
@@ -386,7 +386,7 @@ def _like(definition: Definition, part: Block) -> Definition:
 
 
 def _told(old: Definition, new: Definition) -> Definition:
-    """The definition with a note about what was old; the old one when there was nothing."""
+    """The definition with a note that lists the old forms; the same definition if there were none."""
     changes = new.changes[len(old.changes) :]
     if not changes:
         return old

@@ -1,4 +1,4 @@
-"""The value of one field: what it must be, and what is said when it is not."""
+"""Parses the value of one field, and words the error if it is wrong."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def enum_names(field: FieldDescriptor) -> list[str]:
 
 
 def must_be(field: FieldDescriptor) -> str:
-    """What the field takes, in words: "a whole number"."""
+    """The kind of value that the field takes, in words: "a whole number"."""
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_MESSAGE:
         return "a block { ... }"
@@ -138,7 +138,7 @@ def _text(field: FieldDescriptor, token: str) -> str | bytes:
         value: bytes = text_encoding.CUnescape(token[1:-1])
         return value if field.type == FieldDescriptor.TYPE_BYTES else value.decode("utf-8")
     except ValueError:
-        message = f"{field.name} holds an escape that stands for no character: {shorten(token)}"
+        message = f"{field.name} has an escape that is not a character: {shorten(token)}"
         raise ValueProblem(message, r"write \\ for a backslash") from None
 
 

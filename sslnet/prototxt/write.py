@@ -1,4 +1,4 @@
-"""A message as a tidy prototxt."""
+"""Writes a message as a formatted prototxt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(message: Message) -> str:
 
 
 def save(message: Message, path: str | os.PathLike[str]) -> None:
-    """Write the text of a message to a file, whole or not at all."""
+    """Write the text of a message to a file, completely or not at all."""
     atomic_write(path, write(message).encode("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""What people and programs read: tables, human units, JSON. See ``tables`` for the tables, ``units`` for the words in them."""
+"""Output for people and programs: tables, pictures, JSON. ``tables`` lays out tables, ``units`` formats numbers."""
 
 from sslnet.report.certificate import certificate_table
 from sslnet.report.plain_json import dump_json, to_plain

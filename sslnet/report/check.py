@@ -1,4 +1,4 @@
-"""The tables of a check: how far two nets are apart in each output, and what their layers take."""
+"""The tables of ``sslnet check``: the difference of two nets in each output, and the sizes of their layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def difference_table(check: Check, tolerance: float) -> Table:
 
 
 def verdict(check: Check, tolerance: float) -> str:
-    """One sentence: whether the nets are the same function, as far as was looked at."""
+    """One sentence: whether the outputs of the nets agree on the data that were run."""
     if check.difference.relative <= tolerance:
         return f"the same, up to {check.difference.relative:.3g} of the largest output (allowed: {tolerance:g})"
     return (

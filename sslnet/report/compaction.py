@@ -1,4 +1,4 @@
-"""The table of a compaction: what each layer had and what it has left."""
+"""The table of a compaction: the size of each layer before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compaction_table(compaction: Compaction) -> Table:
-    """The sizes before and after, the difference between the two nets, and what became of constants."""
+    """The table: sizes before and after, the difference between the two nets, and how constants were folded."""
     table = size_table("Compaction", compaction.layers)
     for sentence in sentences(compaction):
         table.note(sentence)
@@ -51,25 +51,25 @@ def totals(layers: Sequence[LayerSize]) -> tuple[Size, Size]:
 
 
 def sentences(compaction: Compaction) -> list[str]:
-    """What there is to say besides the numbers."""
+    """The sentences below the table."""
     difference = compaction.difference
     result = []
     if all(layer.before == layer.after for layer in compaction.layers):
         result.append("nothing to remove: no filter is zero, and every channel is read")
     images = "1 image" if compaction.batch == 1 else f"{compaction.batch} images"
-    result.append(f"FLOPs and blob memory of a forward pass over {images}; a multiply-add is two FLOPs")
+    result.append(f"FLOPs and blob memory: forward pass over {images}; a multiply-add is two FLOPs")
     result.append(
         f"largest difference from the pruned net: {difference.absolute:.3g}, {difference.relative:.3g} of the largest "
         f"output (on {difference.inputs})"
     )
     places = (
-        ("the biases of {} now hold what removed filters still emitted", compaction.constants),
+        ("the biases of {} now include the constant outputs of removed filters", compaction.constants),
         (
-            "behind {} a Bias layer adds what removed filters still emitted: it differs from place to place",
+            "after {} a Bias layer adds the outputs of removed filters, which differ between positions",
             compaction.maps,
         ),
-        ("behind {} a Scale layer stands for a factor that was constant", compaction.factors),
-        ("{}: constant channels are kept that carry what removed filters still emitted", compaction.carriers),
+        ("after {} a Scale layer replaces a constant factor", compaction.factors),
+        ("{}: constant channels are kept to carry the outputs of removed filters", compaction.carriers),
     )
     result += [sentence.format(", ".join(names)) for sentence, names in places if names]
     return result + compaction.notes

@@ -20,7 +20,7 @@ from sslnet.report.layered import Link, rank_nodes
 
 Shape = tuple[int, ...]
 FAR = 2
-"""A source's blob that is read more than so many ranks below stands as a tag beside its reader: no line through everything."""
+"""The number of ranks beyond which a source's blob is drawn as a tag beside its reader instead of a line."""
 
 
 @dataclass
@@ -217,7 +217,7 @@ def _tagged(boxes: list[Box]) -> list[Box]:
 
 
 def detail(param: pb.LayerParameter) -> str:
-    """What matters of a layer's parameters, in a few words."""
+    """The main parameters of a layer, in a few words."""
     found = LAYERS[param.type].describe(param)
     if param.loss_weight and list(param.loss_weight) != [1]:
         weights = ", ".join(f"{weight:g}" for weight in param.loss_weight)

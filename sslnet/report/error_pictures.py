@@ -1,4 +1,4 @@
-"""Error against what nets cost: FLOPs, parameters, time, layers; from what sslnet's commands wrote, and from tables of others.
+"""Pictures of error against cost (FLOPs, parameters, time, layers), from files of sslnet and from other tables.
 
     PATH.json, PATH.csv   of sslnet path
     report.json           of sslnet compress: the baseline and the small net
@@ -25,12 +25,12 @@ from sslnet.report.plots import COLOURS, MARKERS, figure, plain_log_axis
 from sslnet.report.units import count, digits
 
 COSTS = {
-    "flops": "FLOPs an image",
+    "flops": "FLOPs per image",
     "parameters": "parameters",
     "forward_ms": "forward ms",
     "layers": "layers with weights",
 }
-"""What a net costs: the field of a result, and its words."""
+"""The costs of a net: the field of a result, and its words."""
 PANEL = (3.6, 2.8)
 """Inches."""
 SMALL: dict[str, Any] = {"fontsize": 7, "color": "#555555"}
@@ -171,7 +171,7 @@ def _best(row: dict[str, Any]) -> frozenset[str] | None:
 
 
 def known_costs(files: Sequence[Results]) -> list[str]:
-    """Those that every net of every file has."""
+    """The costs that every net of every file has."""
     return [cost for cost in COSTS if all(cost in net.costs for results in files for net in results.nets)]
 
 

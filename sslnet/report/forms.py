@@ -1,4 +1,4 @@
-"""The forms of layers with zeros, timed: tables, and bars of speedups beside what the multiply-adds would allow."""
+"""Times of layers with zero weights in several forms: tables, and bars of speedups with the limits by multiply-adds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from sslnet.timing.sparse_forms import FormTimes, FormTiming
 
 NAMES = {"csr": "CSR"}
-"""How forms are shown, where not as they are."""
+"""The displayed names of forms that differ from their own."""
 SUM, WHOLE = "all layers", "whole net"
 COLOURS = {"kept": "#0072b2", "csr": "#e69f00", "direct": "#009e73"}
 BAR = 0.8
 """Width of all bars of a layer."""
 FAR = 2.5
-"""Limits more than so many times as high as the highest bar are marked at the upper edge."""
+"""The ratio to the highest bar beyond which a limit is marked at the upper edge."""
 
 
 def form_tables(timing: FormTiming) -> list[Table]:
@@ -63,13 +63,15 @@ def _forward(timing: FormTiming) -> Table:
             *_cells(timing.whole, form, "forward"), _times(timing.whole.limit(form)), "", "", "", "", "",
         )  # fmt: skip
     table.note("kept: rows and columns that are not zero; CSR, direct: single weights, from lowered pixels or images")
-    table.note(f"medians and quartiles of {timing.iterations} runs; speedup: over dense; FLOP limit: by multiply-adds")
+    table.note(
+        f"medians and quartiles of {timing.iterations} runs; speedup: over dense; FLOP limit: ratio of multiply-adds"
+    )
     table.note("whole layers, lowering included, weights packed once; of peak: by the form's own multiply-adds")
-    table.note("GEMM: the matrix product alone, by NumPy's BLAS or SciPy's CSR, of what is lowered already;")
+    table.note("GEMM: the matrix product alone, by NumPy's BLAS or SciPy's CSR, of data lowered beforehand;")
     table.note(f"      half of its runs lie within {_spread_words(timing)}")
-    table.note("all layers: their sum, dense those without the form; fastest: each in its fastest form")
+    table.note("all layers: their sum, layers without the form run dense; fastest: each layer in its fastest form")
     if any(row.forms["dense"].kernel.startswith("winograd") for row in timing.layers):
-        table.note("Winograd's transforms take fewer multiply-adds than are counted; SSLNET_WINOGRAD=0 leaves them out")
+        table.note("Winograd's transforms need fewer multiply-adds than are counted; SSLNET_WINOGRAD=0 disables them")
     return table
 
 
@@ -100,9 +102,7 @@ def _backward(timing: FormTiming) -> Table:
     table.note(
         f"gradients of weights, bias and input, weights packed in every pass; medians of {timing.iterations} runs"
     )
-    table.note(
-        "kept: of rows and columns that are not zero; single weights (CSR, direct) have no gradients of their own"
-    )
+    table.note("kept: rows and columns that are not zero; single weights (CSR, direct) have no gradients of their own")
     return table
 
 
@@ -144,7 +144,7 @@ def _name(form: str) -> str:
 
 
 def _spread_words(timing: FormTiming) -> str:
-    """How far the quartiles of the products lie from their medians, which narrow tables do not show."""
+    """The distance of the products' quartiles from their medians, which narrow tables do not show."""
     spreads = [time.product for row in timing.layers for time in row.forms.values() if time.product is not None]
     widths = sorted((s.high - s.low) / 2 / s.median for s in spreads if s.median) or [0.0]
     return f"{percent(widths[len(widths) // 2])} of the median, in the worst layer {percent(widths[-1])}"

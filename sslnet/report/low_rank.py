@@ -1,4 +1,4 @@
-"""A low-rank net in words: the table of what was chosen for each layer, and the curve of error against rank."""
+"""The table of a low-rank net, with the choice for each layer, and the curves of error against FLOPs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def low_rank_table(result: LowRank) -> Table:
     """A row for each layer that has factors: method, ranks of how many, error of the weights, what it takes."""
-    table = Table("Low rank", "layer", "method", "rank", "error", "parameters", "FLOPs an image")
+    table = Table("Low rank", "layer", "method", "rank", "error", "parameters", "FLOPs per image")
     for layer in result.layers:
         chosen = layer.chosen
         table.add(
@@ -31,7 +31,9 @@ def low_rank_table(result: LowRank) -> Table:
     sums = [[getattr(size, name) for size in sides] for sides, name in _totals(result)]
     table.foot("whole net", "", "", "", *(f"{count(before)} -> {count(after)}" for before, after in sums))
     table.foot("ratio", "", "", "", *(factor(before / after) for before, after in sums))
-    table.note("error: norm of what the weights lose, by their norm; FLOPs of the whole net are those of its batch")
+    table.note(
+        "error: norm of the change of the weights, relative to their norm; FLOPs of the whole net: for its batch"
+    )
     table.note(
         f"largest difference from the net: {result.difference.relative:.3g} of the largest output "
         f"(on {result.difference.inputs}): fine-tune it"

@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` as ``sslnet train`` writes it, read back: what was measured at each display and each test.
+"""Reads ``metrics.jsonl`` of ``sslnet train``: the measurements at each display and each test.
 
 Where a line belongs, its type and its iteration, must be right. A value that is missing or of another type was not
 measured, as one that is null: NaN and infinity are.

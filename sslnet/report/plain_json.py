@@ -1,4 +1,4 @@
-"""JSON of what reports hold: dataclasses, NumPy numbers and arrays, paths; NaN and infinity become null."""
+"""Converts reports to JSON: dataclasses, NumPy numbers and arrays, paths; NaN and infinity become null."""
 
 from __future__ import annotations
 

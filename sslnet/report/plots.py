@@ -1,4 +1,4 @@
-"""Figures in a file, by Matplotlib: one place that knows how they are opened, laid out and written."""
+"""Figures by Matplotlib: opens them, lays them out, and writes them to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outcome of the whole procedure: the net that was, and the small one, side by side."""
+"""The table of ``sslnet compress``: the baseline and the small net side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslnet.report.units import count, factor, milliseconds, size
 
 
 def procedure_table(results: dict[str, Any]) -> Table:
-    """A row for each thing that is compared.
+    """A row for each quantity that is compared.
 
     results   of all stages, as ``sslnet.compress.pipeline.pipeline.Pipeline.run`` gives them
     """
@@ -25,7 +25,7 @@ def procedure_table(results: dict[str, Any]) -> Table:
     table.add(f"test {measure}", *scores, change)
     rows: list[tuple[str, list[Any], Callable[[Any], str]]] = [
         ("parameters", compact["parameters"], count),
-        ("FLOPs an image", compact["flops"], count),
+        ("FLOPs per image", compact["flops"], count),
         ("weights on disk", time["bytes"], size),
         (f"forward ms, batch {time['batch']}", time["forward"], milliseconds),
         (f"backward ms, batch {time['batch']}", time["backward"], milliseconds),
@@ -39,7 +39,9 @@ def procedure_table(results: dict[str, Any]) -> Table:
     threads = "1 thread" if time["threads"] == 1 else f"{time['threads']} threads"
     table.note(f"times are medians of runs in turns, {threads}, phase TRAIN")
     if not sparse["met"]:
-        table.note(f"the target was not met: {sparse['missed']}; more --iterations may meet it, --cut does by size")
+        table.note(
+            f"the target was not met: {sparse['missed']}; more --iterations may reach it; --cut removes the smallest groups"
+        )
     for note in compact["notes"]:
         table.note(note)
     return table

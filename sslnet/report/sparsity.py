@@ -1,4 +1,4 @@
-"""The tables of a training run: what of each named layer's filters, channels, columns, blocks is left, and of coupled groups."""
+"""The tables of a training run: remaining filters, channels, columns and blocks of each layer, and coupled groups."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from sslnet.sparsity.measure import CoupledSparsity, LayerSparsity, NonZeroBlocks
 
 WIDTH = 100
-"""Of the lines that say which layers are tied."""
+"""Width of the lines that list coupled layers."""
 
 
 def sparsity_table(layers: Sequence[LayerSparsity], title: str = "Sparsity") -> Table:
-    """A row for each weight blob of ``sslnet.sparsity.measure.measure``: what is left of it, and what its regularisation adds to the loss.
+    """A row for each weight blob: its remaining parts, and what its regularisation adds to the loss.
 
     Blobs with one axis (biases) have no rows and columns; they count in the total alone, unless they are under a group lasso.
     Blocks and regularisation have a column where any layer has them.
@@ -95,9 +95,9 @@ def blocks_left(blocks: Sequence[NonZeroBlocks]) -> str:
 
 
 def coupled_table(coupled: Sequence[CoupledSparsity], explained: bool = True) -> Table:
-    """A row for each family of coupled groups, named by the layer that asked for it; below it which layers are tied.
+    """A row for each family of coupled groups, named by the layer that declares it; coupled layers below the table.
 
-    explained  whether to say the latter
+    explained  whether to list the coupled layers
     """
     table = Table("Coupled groups", "channels of", "left", "group lasso")
     for family in coupled:
@@ -108,9 +108,9 @@ def coupled_table(coupled: Sequence[CoupledSparsity], explained: bool = True) ->
 
 
 def tied(family: CoupledSparsity) -> str:
-    """Which layers live and die together, channel by channel, in lines of WIDTH characters at most."""
+    """The layers whose channels are coupled, in lines of at most WIDTH characters."""
     makers = [name for name in family.makers if name != family.name]
-    text = f"{family.name}: " + (f"one with {', '.join(makers)}" if makers else "in no other layer")
+    text = f"{family.name}: " + (f"coupled with {', '.join(makers)}" if makers else "coupled with no other layer")
     if family.readers:
         text += f"; read by {', '.join(family.readers)}"
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -1,4 +1,4 @@
-"""Layer-wise time: the tables of one net, or of two nets side by side, and bars."""
+"""Times of layers: the tables of one net or of two nets, and bar charts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sslnet.errors import printable
 from sslnet.report.forms import FAR, mark_limits
 from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
@@ -72,11 +73,12 @@ def _two(first: NetTime, second: NetTime) -> Table:
     directions = ("forward", "backward") if backward else ("forward",)
     heads = [f"{direction}\n{what}" for direction in directions for what in ("A ms", "B ms", "speedup")]
     table = Table(
-        f"A: {_title(first)}\nB: {_title(second)}",
+        f"A: {_title(first)}",
         *("layer", "kernel A", "kernel B", *heads, "FLOP\nratio"),
         left=(0, 1, 2),
         drop=[1, 2, 6, 7, 3, 4] if backward else [1, 2, 3, 4],
     )
+    table.title += "\n" + printable(f"B: {_title(second)}")  # the title of a table escapes the ends of lines in names
     theirs = {layer.name: layer for layer in second.layers}
     ours = {layer.name: layer for layer in first.layers}
     order = [*theirs, *ours] if len(theirs) > len(ours) else [*ours, *theirs]
@@ -94,7 +96,7 @@ def _two(first: NetTime, second: NetTime) -> Table:
             times = part(first, direction), part(second, direction)
             cells += [*map(milliseconds, times), _speedup(*times)]
         table.foot(label, "", "", *cells, ratio)
-    table.note("speedup: time of A by time of B; FLOP ratio: FLOPs of A by FLOPs of B")
+    table.note("speedup: time of A / time of B; FLOP ratio: FLOPs of A / FLOPs of B")
     if first.batch != second.batch:
         table.note(f"A runs {first.batch} images, B {second.batch}: --batch gives both the same")
     return table
@@ -120,7 +122,7 @@ def _milliseconds(spread: Spread | None) -> str | None:
 
 
 def _spread_note(timing: Timing) -> str:
-    """How far the quartiles lie from the medians, in most layers and in the worst."""
+    """The distance of the quartiles from the medians: in the median layer and in the worst."""
     spreads = [
         s for net in timing.nets for layer in net.layers for s in (layer.forward, layer.backward) if s is not None
     ]
@@ -131,7 +133,7 @@ def _spread_note(timing: Timing) -> str:
 
 
 def _memory_note(nets: Sequence[NetTime]) -> str:
-    """What each net takes; of several with the letters that they have in the table."""
+    """The memory of each net; of two nets with their letters in the table."""
     parts = []
     for letter, net in zip("AB", nets):
         memory = net.memory
@@ -211,7 +213,7 @@ def _draw_two(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
             marks.append((place - 0.42, place + 0.42, a.flops / b.flops))
     mark_limits(ax, marks, FAR * highest, "FLOP ratio")
     ax.axhline(1, color="grey", linewidth=0.8, linestyle=":")
-    ax.set_ylabel("speedup, time of A by time of B")
+    ax.set_ylabel("speedup, time of A / time of B")
 
 
 def _bars(timing: Timing) -> list[tuple[str, float, str]]:

@@ -1,4 +1,4 @@
-"""Times as JSON: in milliseconds, with what the tables leave out."""
+"""Times as JSON: in milliseconds, with values that the tables omit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The path from weak to strong penalties in words: the table, the lines of a CSV file, and the curves."""
+"""The output of ``sslnet path``: the table, the lines of a CSV file, and the curves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sslnet.report.units import count, digits, factor, milliseconds
 if TYPE_CHECKING:
     from sslnet.compress.pipeline.regularization_path import Path
 
-COSTS = {"flops": "FLOPs an image", "parameters": "parameters", "seconds": "forward ms"}
-"""What a net costs, as a field of Point, and its words."""
+COSTS = {"flops": "FLOPs per image", "parameters": "parameters", "seconds": "forward ms"}
+"""The costs of a net: the field of Point, and its words."""
 COLUMNS = (
     "point", "factor", "error", "loss", "flops", "parameters", "forward_ms", "speedup",
     "best_by_flops", "best_by_parameters", "best_by_time", "weights",
@@ -29,7 +29,7 @@ def score_text(error: float | None, loss: float | None) -> str:
 def tradeoff_table(path: Path) -> Table:
     """A row a point: factor of the strengths, error, and what the compacted net takes."""
     table = Table(
-        "Path", "point", "strengths", f"test {path.measure}", "FLOPs\nan image", "parameters", "forward\nms", "speedup",
+        "Path", "point", "strengths", f"test {path.measure}", "FLOPs\nper image", "parameters", "forward\nms", "speedup",
         "best",
     )  # fmt: skip
     best = {cost: path.best(cost) for cost in COSTS}
@@ -46,7 +46,7 @@ def tradeoff_table(path: Path) -> Table:
             "".join(marks),
         )
     table.note(
-        f"best: no other point has both less {path.measure} and fewer FLOPs (F), fewer parameters (P), less time (T)"
+        f"best: no other point has both lower {path.measure} and fewer FLOPs (F), fewer parameters (P), less time (T)"
     )
     table.note("FLOPs, parameters and time are those of the compacted nets; speedup: over the net at the start")
     if path.ended:

@@ -1,4 +1,4 @@
-"""How training went: loss, test error, and what is left of each layer, against iterations; from ``metrics.jsonl``."""
+"""Pictures of a training run from ``metrics.jsonl``: loss, test error and remaining parts of each layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslnet.report.metrics_file import NetTest, Run, accuracy_errors, weight_blo
 from sslnet.report.plots import COLOURS, STYLES, figure, plain_log_axis
 
 PARTS = ("filters", "columns", "channels", "elements")
-"""What can be left of a layer."""
+"""The parts of a layer that can be drawn."""
 
 
 @dataclass(frozen=True)

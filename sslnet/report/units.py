@@ -1,4 +1,4 @@
-"""Numbers as people read them: three digits that count, and a unit. None and NaN are a dash."""
+"""Numbers for people: three significant digits and a unit. None and NaN are a dash."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def factor(value: float | None) -> str:
 
 
 def digits(value: float | None, significant: int = 3) -> str:
-    """Three digits that count, never an exponent; below 0.001 of the unit: 0.000."""
+    """Three significant digits, never an exponent; below 0.001 of the unit: 0.000."""
     if _missing(value):
         return DASH
     assert value is not None

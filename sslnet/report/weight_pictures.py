@@ -1,7 +1,7 @@
 """Pictures of weights: the filters of a convolution, and how many connections leave each pixel of an image.
 
-Filters are small images, zero is mid-grey. What is zero throughout is shown as gone: a filter as an empty frame, a position of
-the kernel that is zero in all channels as a crossed cell, so that the shapes that were learned stand out.
+Filters are small images; zero is mid-grey. A zero filter is an empty frame, and a position of the kernel that is zero in
+all channels is a crossed cell, so that the learned shapes are visible.
 
 Ref: Wen et al. 2016, figures 3, 4 (b) and 5
 """
@@ -24,13 +24,13 @@ from sslnet.net.weights import Arrays, read_message, read_weights
 from sslnet.report.plots import figure
 
 WIDTH = 7.2
-"""Inches of a picture of filters."""
+"""Width of a picture of filters, in inches."""
 FRAME, GONE, CROSS = "#8c8c8c", "#ffffff", "#a6c8e4"
 MOST_IN_A_ROW = 24
 MOST_FRAMES = 6000
-"""Filters with more than this many parts get neither frames nor crosses: nobody could see them."""
+"""The number of parts above which filters get neither frames nor crosses, which would be too small."""
 PANEL = 3.0
-"""Inches of a picture of connections."""
+"""Size of a picture of connections, in inches."""
 
 
 @dataclass(frozen=True)

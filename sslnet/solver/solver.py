@@ -456,7 +456,9 @@ class Solver:
         except RunError as error:
             if self._fallback is None:
                 raise
-            self.monitor.on_warning(Diagnostic("warning", f"{error.message}: the snapshot goes to {self._fallback}"))
+            self.monitor.on_warning(
+                Diagnostic("warning", f"{error.message}: the snapshot is written to {self._fallback}")
+            )
             return self._write_snapshot(self._fallback)
 
     def _write_snapshot(self, prefix: str) -> tuple[str, str]:
@@ -476,7 +478,7 @@ class Solver:
         except NotFiniteError:
             raise
         except RunError as error:
-            message = f"{error.message}: the run goes on without a snapshot of iteration {self.iter}"
+            message = f"{error.message}: the run continues without a snapshot of iteration {self.iter}"
             self.monitor.on_warning(Diagnostic("warning", message, path=error.path))
 
     def _save_at_the_end(self) -> None:
@@ -590,7 +592,7 @@ def _count(array: np.ndarray | None, path: str | os.PathLike[str]) -> int:
         return 0
     value = float(array.reshape(-1)[0]) if array.size == 1 else -1.0
     if not (0 <= value < 2**53) or value != int(value):
-        raise WeightsError("the number of batches left out is damaged", path=os.fspath(path))
+        raise WeightsError("the number of skipped batches is damaged", path=os.fspath(path))
     return int(value)
 
 

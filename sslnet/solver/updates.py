@@ -71,5 +71,5 @@ def _bias_of(param: Any, updates: Sequence[Update]) -> Update:
 
 
 def _bias_error(param: Any, why: str) -> DefinitionError:
-    message = f"the groups of {param.name} cannot take along the bias: it {why}"
+    message = f"the groups of {param.name} cannot include the bias: it {why}"
     return DefinitionError(message, span=param.span("group_lasso"), layer=param.layer.name)

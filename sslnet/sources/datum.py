@@ -164,7 +164,7 @@ class DatumDecoder:
         values = len(datum.data) or len(datum.float_data)
         if min(shape) <= 0 or shape[0] * shape[1] * shape[2] != values:
             raise DataError(
-                f"record {index} holds {values} values, but says that it is {size_text(shape)}", path=self._path
+                f"record {index} holds {values} values, but its size is given as {size_text(shape)}", path=self._path
             )
         if datum.data:
             return np.frombuffer(datum.data, np.uint8).reshape(shape)

@@ -203,7 +203,7 @@ def read_list(path: str | os.PathLike[str]) -> list[ListedImage]:
             images.append(ListedImage(name, _label(label), number))
         except ValueError:
             span = Span(place, number, len(line.rstrip()) - len(label) + 1, max(1, len(label)), line)
-            raise DataError("a line must be a file name, a blank, and a whole number as label", span=span) from None
+            raise DataError("a line must be a file name, a space, and a whole number as label", span=span) from None
         if not name:
             raise DataError("there is no file name before the label", span=Span(place, number, 1, len(line), line))
     if not images:

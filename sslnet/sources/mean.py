@@ -90,7 +90,7 @@ def _read_binaryproto(path: str) -> np.ndarray:
             raise ValueError
         return values.reshape(shape)
     except (ValueError, OverflowError):
-        raise WeightsError(f"holds {values.size} values, but says that its shape is {shape}", path=path) from None
+        raise WeightsError(f"holds {values.size} values, but its shape is given as {shape}", path=path) from None
 
 
 def _read_npy(path: str) -> np.ndarray:

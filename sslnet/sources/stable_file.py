@@ -40,7 +40,7 @@ class Identity:
         try:
             same = _mark(os.stat(self._path)) == self._mark
         except OSError:
-            raise DataError("has changed while it was read: it is gone", path=self.shown) from None
+            raise DataError("has been removed while it was read", path=self.shown) from None
         if not same:
             raise self.changed()
 

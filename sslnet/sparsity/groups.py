@@ -157,7 +157,7 @@ def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:
     if group not in ("FILTER", "OUTPUT_NEURON"):
         message = f"take_bias is for the groups FILTER and OUTPUT_NEURON, not for {group}"
     elif param.index != 0 or len(param.layer.blobs) < 2:
-        message = f"{param.name} has no bias to take along"
+        message = f"{param.name} has no bias to include"
     elif solver.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
         message, hint = "take_bias needs proximal updates", "group_lasso_update: PROXIMAL"
     if message:

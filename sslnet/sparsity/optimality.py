@@ -200,7 +200,7 @@ def caveats(solver: Any) -> list[str]:
     result = []
     if solver.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
         result.append(
-            "SUBGRADIENT updates circle around a stationary point, so a residual remains; PROXIMAL ones rest there"
+            "SUBGRADIENT updates circle around a stationary point, so a residual remains; PROXIMAL updates reach it"
         )
     if any(update.DECOUPLED and update.decay for update in solver.updates):
         result.append("AdamW's weight decay is no part of the objective, so a residual remains")

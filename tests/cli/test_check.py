@@ -84,7 +84,7 @@ def test_every_batch_is_new_and_the_worst_counts(files: dict[str, Path], capsys:
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        (r'"data"', '"image"', 'the second net reads "image", which the first has not'),
+        (r'"data"', '"image"', 'the second net reads "image", which the first does not have'),
         (r'(top|bottom): "ip"', r'\1: "z"', "the nets have no output of the same name"),
         (r'name: "ip"', 'name: "ip_new"', "no weights for a layer of the net: ip_new"),
     ],

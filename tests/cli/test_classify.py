@@ -177,7 +177,7 @@ def test_text_is_that_of_caffes_example(capsys: pytest.CaptureFixture[str]) -> N
             ["a.png", "--mean", "grey.npy"],
             "grey.npy: error: the mean image is 1 x 4 x 6, but the net's input 3 x 4 x 6",
         ),
-        (["a.png", "--labels", "names.txt"], "names.txt: error: there are 1 names, but the net knows 7 classes"),
+        (["a.png", "--labels", "names.txt"], "names.txt: error: there are 1 class names, but the net has 7 classes"),
         (["a.png", "--labels", "none.txt"], "none.txt: error: cannot be read"),
     ],
 )

@@ -162,10 +162,10 @@ def test_bad_images_are_left_out_and_named_with_skip_bad(capsys: pytest.CaptureF
     Path("list").write_text("b.png 1\na.png 0\nc.png 2\n")
     assert convert("--skip-bad", root="", images="list") == 0
     output = capsys.readouterr()
-    assert output.out == "db: 1 images, 2 left out\n"
+    assert output.out == "db: 1 images, 2 skipped\n"
     lines = output.err.splitlines()
-    assert lines[0].startswith("list:1: left out: b.png: the image cannot be decoded")
-    assert lines[1] == "list:3: left out: c.png cannot be read: No such file or directory"
+    assert lines[0].startswith("list:1: skipped: b.png: the image cannot be decoded")
+    assert lines[1] == "list:3: skipped: c.png cannot be read: No such file or directory"
     assert [key for key, _ in records()] == [b"00000001_a.png"]
 
 
@@ -225,7 +225,7 @@ def test_progress_is_told_every_thousand_images_and_some_seconds(
 @pytest.mark.parametrize(
     ("line", "options", "message"),
     [
-        ("a.png", [], "list:1:1: error: a line must be a file name, a blank, and a whole number as label"),
+        ("a.png", [], "list:1:1: error: a line must be a file name, a space, and a whole number as label"),
         ("a.png 1", ["--resize-height", "5"], "error: --resize-height and --resize-width belong together"),
         ("a.png 1", ["--resize-height", "-5"], "error: --resize-height must be at least 1"),
         ("a.png 1", ["--resize-height", "99999", "--resize-width", "99999"], "error: images of 99999 x 99999 are too"),

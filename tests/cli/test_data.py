@@ -203,7 +203,7 @@ def test_offline_says_what_was_tried_and_what_to_do(
     text = capsys.readouterr().err
     assert text.startswith("error: cannot download f.gz: http://127.0.0.1:9/a/f.gz: ")
     assert "; http://127.0.0.1:9/b/f.gz: " in text
-    assert text.endswith("\n  put the original files into a folder and name it: --from DIR\n")
+    assert text.endswith("\n  put the original files into a folder and give it with --from DIR\n")
 
 
 def test_list_names_every_data_set_and_what_is_made(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_missing_data_are_a_note_and_not_an_error(capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (["none.prototxt"], "none.prototxt: error: cannot be read"),
-        (["net.prototxt", "net.png"], "error: net.png: a picture ends in .svg"),
+        (["net.prototxt", "net.png"], "error: net.png: the name of the picture must end in .svg"),
         (["net.prototxt", "--shape", "dat=1,2"], 'error: no data layer makes the blob "dat"\n  did you mean "data"?'),
         (["net.prototxt", "--shape", "data=1,x"], "error: --shape must be like data=64,3,32,32, not"),
         (["net.prototxt", "--shape", "data=0"], "error: --shape must be like data=64,3,32,32, not"),

@@ -144,10 +144,13 @@ def test_bad_input_is_told(
 @pytest.mark.parametrize(
     ("first", "message"),
     [
-        ('type: "Input" input_param { shape { dim: 2 dim: 3 } }', "error: the net has no data: it waits for data"),
+        (
+            'type: "Input" input_param { shape { dim: 2 dim: 3 } }',
+            "error: the net has no data: no data layer fills data",
+        ),
         (
             'type: "DummyData" dummy_data_param { shape { dim: 2 dim: 3 } }',
-            "error: the data do not tell how many records there are: give --iterations",
+            "error: the number of records is not known: give --iterations",
         ),
     ],
 )

@@ -163,7 +163,7 @@ def test_fault_of_our_own_asks_for_a_report(capsys: pytest.CaptureFixture[str], 
     command(raising(IndexError("list index out of range")))
     assert cli.main(["fake"]) == 1
     output = capsys.readouterr().err
-    assert "fault of sslnet: IndexError: list index out of range" in output
+    assert "a bug in sslnet: IndexError: list index out of range" in output
     assert "Traceback" not in output
 
 

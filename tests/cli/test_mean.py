@@ -96,7 +96,7 @@ def test_existing_mean_is_overwritten_only_when_told(capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: error: there is no LMDB in this folder"),
-        (["nowhere", "mean.txt"], "error: mean.txt: a mean file ends in .binaryproto or .npy"),
+        (["nowhere", "mean.txt"], "error: mean.txt: the name of a mean file must end in .binaryproto or .npy"),
     ],
 )
 def test_bad_input_is_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

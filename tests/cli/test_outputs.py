@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_other_commands_let_no_layer_write(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(command.split()) in (0, 1, 2)
     text = capsys.readouterr().err
-    assert "fault of sslnet" not in text
+    assert "bug in sslnet" not in text
     assert "the layer may not write" not in text
     assert not Path("out.h5").exists()
 

@@ -42,7 +42,7 @@ def files_in_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["filters", "dense.caffemodel", "--titles", "before", "--scale", "each"], ["before   4 of 4 filters"]),
         (["connections", "dense.caffemodel"], ["dense", "16 of 16 pixels connected"]),
         (["connections", "dense.caffemodel", "--layer", "ip1", "--shape", "2,8"], ["16 of 16 pixels connected"]),
-        (["error", "nets.csv", "--baseline", "12"], ["first", "second", "FLOPs an image", "layers with weights", "baseline"]),
+        (["error", "nets.csv", "--baseline", "12"], ["first", "second", "FLOPs per image", "layers with weights", "baseline"]),
         (["error", "a/metrics.jsonl", "b/metrics.jsonl", "--cost", "layers"], ["a", "b", "layers with weights"]),
         (["training", "a/metrics.jsonl", "--of", "elements"], ["at the end 3.00 %", "conv1", "elements left (%)"]),
         (["training", "a/metrics.jsonl", "b/metrics.jsonl"], ["a: 3.00 %", "b: 3.00 %", "filters left (%)"]),

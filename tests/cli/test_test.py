@@ -115,7 +115,7 @@ def test_deploy_net_has_nothing_to_test(folder: Path, capsys: pytest.CaptureFixt
     text = re.sub(r"data_param \{.*?\}", "input_param { shape { dim: 4 dim: 1 dim: 8 dim: 8 } shape { dim: 4 } }", text)
     (folder / "net.prototxt").write_text(text)
     assert run() == 2
-    assert "it waits for data, label" in capsys.readouterr().err
+    assert "no data layer fills data, label" in capsys.readouterr().err
 
 
 def test_weights_of_another_net_are_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,5 +152,5 @@ layer { name: "filter" type: "Filter" bottom: "ip" bottom: "bits" top: "some" }
     Net(str(folder / "filter.prototxt")).save("filter.caffemodel")
     arguments = ["test", "--model", "filter.prototxt", "--weights", "filter.caffemodel", "--iterations"]
     assert cli.main([*arguments, "20"]) == 2
-    assert "change their size from batch to batch" in capsys.readouterr().err
+    assert "change size between batches" in capsys.readouterr().err
     assert cli.main([*arguments, "1"]) == 0

@@ -97,13 +97,15 @@ def test_time_table_of_two_nets_has_the_flop_ratio(
     model: str, smaller: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["time", "--model", model, "--model2", smaller, "--iterations", "1"]) == 0
-    conv = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("conv"))
+    lines = capsys.readouterr().out.splitlines()
+    conv = next(line for line in lines if line.startswith("conv"))
     assert conv.endswith("2.00x")
+    assert [line[:3] for line in lines if ", batch " in line] == ["A: ", "B: "]
 
 
 def test_time_refuses_weights_of_no_model(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["time", "--model", model, "--weights2", "x.caffemodel"]) == 2
-    assert "--weights2 belongs to --model2" in capsys.readouterr().err
+    assert "--weights2 needs --model2" in capsys.readouterr().err
 
 
 def test_comparison_fits_a_terminal_of_80_columns(
@@ -202,7 +204,7 @@ def test_interrupt_prints_what_was_measured(
     assert main(arguments) == 130
     out, err = capsys.readouterr()
     assert "conv" in out and "1 thread" in out and "2 threads" not in out
-    assert re.search(r"interrupted: these are \d+ of 500 runs", err)
+    assert re.search(r"interrupted after \d+ of 500 runs", err)
 
 
 def test_interrupt_before_anything_was_measured_prints_nothing(
@@ -243,7 +245,7 @@ def test_time_draws_bars(way: str, model: str, smaller: str, sparse: str, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--forms", "--model2", "other.prototxt"], "--forms is of one net"),
+        (["--forms", "--model2", "other.prototxt"], "--forms times one net"),
         (["--forms"], "no weight is zero"),
         (["--forms", "lowered"], "invalid choice"),
         (["--threads", "1", "0"], "--threads must be at least 1, not 0"),

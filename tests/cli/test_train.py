@@ -233,9 +233,9 @@ def test_coupled_groups_are_told_of_by_layer(folder: Path, capsys: pytest.Captur
     )
     assert train() == 0
     captured = capsys.readouterr()
-    assert "Coupled groups, channel by channel:\n" in captured.err and "] one: one with two\n" in captured.err
+    assert "Coupled groups, channel by channel:\n" in captured.err and "] one: coupled with two\n" in captured.err
     assert re.search(r"^one +6 of 6 +0\.\d+$", captured.out, flags=re.MULTILINE)
-    assert "one: one with two" in captured.out
+    assert "one: coupled with two" in captured.out
     (*_, record) = metrics(folder, "train")
     assert record["coupled"]["one"]["groups"] == {"kept": 6, "total": 6}
     assert record["coupled"]["one"]["group_lasso"] == pytest.approx(record["penalty"])
@@ -353,7 +353,7 @@ def test_certificate_tells_of_each_penalised_parameter(folder: Path, capsys: pyt
     out = capsys.readouterr().out
     table = out[out.index("Certificate (3 batches)") :].splitlines()
     assert table[1].split()[:3] == ["of", "groups", "left"]
-    assert re.match(r"conv\[0\] +FILTER +\d of 6 +[\d.]+ % +[\d.]+x of now$", table[3])
+    assert re.match(r"conv\[0\] +FILTER +\d of 6 +[\d.]+ % +[\d.]+x the present$", table[3])
     assert "KKT residual" in table[4]
     (record,) = metrics(folder, "certificate")
     (penalty,) = record["penalties"]
@@ -369,7 +369,7 @@ def test_certificate_of_coupled_groups_and_its_caveats(folder: Path, capsys: pyt
     (folder / "solver.prototxt").write_text(settings.replace("test_iter: 1\ntest_interval: 10\n", ""))
     assert train("--certificate", "2") == 0
     out = capsys.readouterr().out
-    assert re.search(r"^one +coupled +6 of 6 +[\d.]+ % +[\d.,]+x of now$", out, flags=re.MULTILINE)
+    assert re.search(r"^one +coupled +6 of 6 +[\d.]+ % +[\d.,]+x the present$", out, flags=re.MULTILINE)
     assert "L1 weight decay counts as 0" in out
 
 
@@ -395,9 +395,9 @@ def test_certificate_that_cannot_be_had_is_said_before_the_run(
 @pytest.mark.parametrize(
     ("option", "file", "other"),
     [
-        ("--weights", "a.caffemodel,run/x_iter_1.solverstate", "--snapshot goes on from it"),
-        ("--weights", "x_iter_1.solverstate.h5", "--snapshot goes on from it"),
-        ("--snapshot", "x_iter_1.caffemodel", "--weights starts from them"),
+        ("--weights", "a.caffemodel,run/x_iter_1.solverstate", "use --snapshot to continue from it"),
+        ("--weights", "x_iter_1.solverstate.h5", "use --snapshot to continue from it"),
+        ("--snapshot", "x_iter_1.caffemodel", "use --weights to start from them"),
     ],
 )
 def test_other_file_of_a_snapshot_names_its_option(

@@ -50,7 +50,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_run_after_a_warm_up_compiles_nothing(folder: Path) -> None:
     done = run(folder, "warmup", "--solver", "solver.prototxt")
     assert "compiling kernels, once" in done.stderr
-    assert done.stdout.startswith("1/1 solver.prototxt took ")
+    assert done.stdout.startswith("1/1 solver.prototxt compiled in ")
     assert not (folder / "run").exists()
     assert "compil" not in run(folder, "train", "--solver", "solver.prototxt").stderr
     assert run(folder, "warmup", "--solver", "solver.prototxt").stdout == "1/1 solver.prototxt was ready\n"
@@ -90,4 +90,4 @@ def test_without_solvers_it_says_what_to_do(
     monkeypatch.setattr(sslnet, "__file__", str(tmp_path / "sslnet" / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["warmup"]) == 2
-    assert "--solver or --model says what to compile for" in capsys.readouterr().err
+    assert "give --solver or --model" in capsys.readouterr().err

@@ -289,14 +289,14 @@ def test_layer_that_would_lose_every_channel_is_named(make_net: Callable[..., Ne
         f"<text>:{caught.value.line}:1: error: the layer would lose every channel: all its filters are zero\n"
     )
     assert str(caught.value).endswith(
-        '  layer "conv1"; train with a weaker penalty on it, or keep one filter; a net is not cut in two'
+        '  layer "conv1"; use a weaker penalty on it, or keep one filter: the net would be cut in two'
     )
 
 
 def test_layer_that_nothing_reads_is_named(make_net: Callable[..., Net]) -> None:
     net = make_net("\n".join(CHAIN))
     net.params["conv2"][0].data[...] = 0
-    with pytest.raises(RunError, match='nothing that is left of the net reads its top "conv1"') as caught:
+    with pytest.raises(RunError, match='no remaining layer reads its top "conv1"') as caught:
         compact(define(*CHAIN), net.to_proto())
     assert caught.value.layer == "conv1"
 

@@ -169,7 +169,7 @@ def test_target_of_flops_is_kept_to(target: float, files: tuple[Path, Path]) -> 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"target_flops": 0.001}, "low rank cannot bring the net to 0.001 of its FLOPs"),
+        ({"target_flops": 0.001}, "low rank cannot reduce the net to 0.001 of its FLOPs"),
         ({"error": 0.1, "layers": ["cnov"]}, 'the net has no layer "cnov" with weights'),
     ],
 )

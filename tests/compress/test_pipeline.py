@@ -129,7 +129,7 @@ def test_run_that_was_asked_to_stop_goes_on_from_there(whole: tuple[Path, dict[s
     assert [path.name for path in (tmp_path / "a").glob("*.solverstate")] == ["2_sparsify_iter_77.solverstate"]
     told: list[str] = []
     Pipeline(task(tmp_path / "a"), tell=told.append).run()
-    assert any("going on from" in line and "2_sparsify_iter_77" in line for line in told)
+    assert any("continuing from" in line and "2_sparsify_iter_77" in line for line in told)
     ours, theirs = (place / "4_finetune.caffemodel" for place in (tmp_path / "a", whole[0]))
     assert ours.read_bytes() == theirs.read_bytes()
 
@@ -139,7 +139,9 @@ def test_finished_folder_is_not_run_again(whole: tuple[Path, dict[str, Any]]) ->
 
 
 def test_folder_of_other_options_is_one_clear_error(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="begun with other options: --finetune was 30 and is 31; --seed was not given"):
+    with pytest.raises(
+        UsageError, match="started with other options: --finetune was 30 and is 31; --seed was not given"
+    ):
         Pipeline(task(whole[0], finetune=31, seed=5))
     other = tmp_path / "train_test.prototxt"
     other.write_text(MODEL.read_text().replace("num_output: 32", "num_output: 31"))
@@ -149,7 +151,7 @@ def test_folder_of_other_options_is_one_clear_error(whole: tuple[Path, dict[str,
 
 def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(UsageError, match="is not empty, and no run of sslnet compress"):
+    with pytest.raises(UsageError, match="is not empty, and does not hold a run of sslnet compress"):
         Pipeline(task(tmp_path))
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(UsageError, match=r"cannot be read as JSON"):
@@ -281,9 +283,9 @@ def test_command_tells_and_writes_the_outcome(
     assert main(command) == 0
     printed = capsys.readouterr().out
     for words in (
-        "FLOPs an image",
+        "FLOPs per image",
         "backward ms, batch 64",
-        "the target was not met: 100.0 % of the FLOPs are left, not 1 %",
+        "the target was not met: 100.0 % of the FLOPs remain, not 1 %",
     ):
         assert words in printed
     assert f"sslnet export --model {tmp_path}/a/3_compact_deploy.prototxt --weights {tmp_path}/a/4_fin" in printed
@@ -305,13 +307,13 @@ def test_default_folder_has_the_name_of_the_net(path: str, folder: str) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--model", "M"], "say how small: --target-flops, --target-params or"),
+        (["--model", "M"], "give a target: --target-flops, --target-params or"),
         (
             ["--model", "M", "--target-flops", "0.5", "--target-params", "0.5"],
             "only one of --target-flops, --target-params",
         ),
         (["--model", "M", "--target-flops", "1"], "--target-flops must lie between 0 and 1, not 1"),
-        (["--target-flops", "0.5"], "say which net"),
+        (["--target-flops", "0.5"], "give the net with"),
         (["--model", "M", "--target-flops", "0.5", "--finetune", "-1"], "--finetune must be 0 or more"),
         (["--solver", "S", "--target-flops", "0.5", "--base-lr", "1"], "--base-lr is for runs without --solver"),
         (["--model", "M", "--weights", "gone.caffemodel", "--target-flops", "0.5"], "gone.caffemodel"),
@@ -351,7 +353,7 @@ def test_net_waiting_for_data_has_no_test_data(tmp_path: Path) -> None:
     by_hand = 'layer { name: "in" type: "Input" top: "data" top: "label" include { phase: TEST } input_param { '
     by_hand += "shape { dim: 4 dim: 2 dim: 6 dim: 6 } shape { dim: 4 } } }"
     model.write_text(by_hand + DUMMY.format(rule="include { phase: TRAIN }", loss=""))
-    with pytest.raises(UsageError, match="has no test data: it waits for data, label"):
+    with pytest.raises(UsageError, match="has no test data: no data layer fills data, label"):
         Pipeline(Task(Targets("flops", 0.5), str(tmp_path / "a"), model=str(model)))
 
 

@@ -98,7 +98,7 @@ def test_whole_net_takes_the_smallest_of_all(net: Net) -> None:
     [
         ({"layers": ["cnov"]}, 'the net has no layer "cnov" with weights'),
         ({"layers": ["ip1"], "group": "FILTER"}, 'layer "ip1" has no groups FILTER'),
-        ({"group": "SHAPE", "take_bias": True}, "a bias goes with FILTER or OUTPUT_NEURON, not with SHAPE"),
+        ({"group": "SHAPE", "take_bias": True}, "take_bias needs groups FILTER or OUTPUT_NEURON, not SHAPE"),
     ],
 )
 def test_layers_that_cannot_be_pruned_are_an_error(options: dict[str, Any], message: str, net: Net) -> None:

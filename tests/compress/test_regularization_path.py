@@ -98,7 +98,7 @@ def test_files_of_another_path_are_an_error(change: Callable[[Path], PathPlan], 
 def test_path_ends_where_nothing_is_left(tmp_path: Path) -> None:
     curve = follow(plan(tmp_path / "a", 1e4, 1e5, finetune=0, iterations=2))
     assert len(curve.points) == 1
-    assert curve.ended.startswith("strengths x 1e+04 and more leave no net: ")
+    assert curve.ended.startswith("strengths x 1e+04 and more remove the whole net: ")
     assert follow(plan(tmp_path / "a", 1e4, 1e5, finetune=0, iterations=2)) == curve
 
 

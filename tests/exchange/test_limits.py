@@ -381,7 +381,7 @@ def test_nodes_of_one_name_are_one_error(tmp_path: Path) -> None:
 def test_what_is_no_file_is_one_error(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["import", source], ["import", source, "--output", str(tmp_path / "net")]):
         assert main(arguments) == 2
-        assert "fault of sslnet" not in capsys.readouterr().err
+        assert "bug in sslnet" not in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -493,6 +493,6 @@ def test_export_of_an_odd_net_is_a_model_or_one_error(
     (tmp_path / "net.caffemodel").write_bytes(weights.SerializeToString())
     code = main(commands(tmp_path, tmp_path / "made")[1])
     printed = capsys.readouterr()
-    assert code in (0, 1, 2) and "fault of sslnet" not in printed.err
+    assert code in (0, 1, 2) and "bug in sslnet" not in printed.err
     assert (printed.out + printed.err).replace("\n", "").isprintable()
     assert (tmp_path / "made.onnx").exists() == (code == 0)

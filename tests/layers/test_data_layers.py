@@ -477,7 +477,7 @@ def test_missing_labels_are_told_unless_nobody_wants_them(tmp_path: Path) -> Non
     database(tmp_path / "some", [datum(image, 5)] * 5 + [datum(image, None)])
     text = message_of(data_layer("none"), tmp_path)
     assert "the records have no labels" in text
-    assert 'leave out the top "label"' in text
+    assert 'remove the top "label"' in text
     assert "record 5 has no label" in message_of(data_layer("some"), tmp_path, runs=True)
     net_of(data_layer("none", tops=1), folder=tmp_path).forward()
     net_of(data_layer("some", tops=1), folder=tmp_path).forward()
@@ -526,7 +526,7 @@ def test_image_lists_tell_what_is_wrong_with_them(tmp_path: Path) -> None:
     list_file.write_text("img0.png 0\nimg1.png 1\n")
     assert "img1.png: image 2 cannot be read: No such file" in message_of(images_layer(), tmp_path, runs=True)
     list_file.write_text("img0.png 0\nimg0.png one\n")
-    assert "img_list.txt:2:10: error: a line must be a file name, a blank, and a whole number as label" in message_of(
+    assert "img_list.txt:2:10: error: a line must be a file name, a space, and a whole number as label" in message_of(
         images_layer(), tmp_path
     )
     list_file.write_text("img0.png 0\nimg\0.png 1\n")

@@ -56,7 +56,7 @@ def test_python_layer_forward_and_backward(net_text):
 
 
 def test_python_layer_is_refused_unless_allowed(net_text):
-    with pytest.raises(DefinitionError, match="wants to run Python code") as caught:
+    with pytest.raises(DefinitionError, match="asks to run Python code") as caught:
         Net(net_text())
     assert caught.value.line == 5
     assert "--allow-python-layers" in str(caught.value)

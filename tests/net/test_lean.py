@@ -146,7 +146,7 @@ def test_what_is_gone_says_so_and_how_to_keep_it():
     net = build(CHAIN + HEAD, phase=pb.TEST, lean=True)
     net.forward()
     assert not net.blobs["b"].holds("data")
-    with pytest.raises(UsageError, match=r'data of blob "b" are gone.*lean=True') as caught:
+    with pytest.raises(UsageError, match=r'data of blob "b" are no longer available.*lean=True') as caught:
         net.blobs["b"].data  # noqa: B018
     assert 'forward(blobs=["b"])' in caught.value.hint
     kept = build(CHAIN + HEAD, phase=pb.TEST)

@@ -212,7 +212,7 @@ def test_other_shape_is_an_error_and_nothing_is_copied(tmp_path: Path, suffix: s
     assert_same(values(one), before)
     assert caught.value.message == "blob 0 has shape 5 x 16 in the file and 3 x 16 in the net"
     assert (caught.value.layer, caught.value.path) == ("ip", str(path))
-    assert caught.value.hint == 'rename the layer "ip" in the net to leave its weights out'
+    assert caught.value.hint == 'rename the layer "ip" in the net to ignore its weights'
 
 
 def test_other_number_of_blobs_is_an_error() -> None:

@@ -265,7 +265,7 @@ def test_panels_show_points_and_the_baseline(panels: list[Any], tmp_path: Path) 
     (tmp_path / "path.json").write_text(json.dumps(PATH))
     results = read_results(str(tmp_path / "path.json"), "")
     plot_errors([results], ["flops", "forward_ms"], "")
-    assert [panel.get_xlabel() for panel in panels] == ["FLOPs an image", "forward ms"]
+    assert [panel.get_xlabel() for panel in panels] == ["FLOPs per image", "forward ms"]
     baseline, line, best = panels[1].lines
     assert list(baseline.get_ydata()) == [1, 1]
     assert list(zip(line.get_xdata(), line.get_ydata())) == [(2, 1), (1, 2)]
@@ -436,7 +436,7 @@ def test_odd_files_end_in_a_picture_or_one_error(kind: str, tmp_path: Path, caps
             assert said == ""
             ElementTree.parse(picture)
         else:
-            assert code == 2 and "fault of sslnet" not in said, f"{said}\n{text}"
+            assert code == 2 and "bug in sslnet" not in said, f"{said}\n{text}"
             assert len(said) < 1000 and said.replace("\n", "").isprintable()
         codes.add(code)
     assert codes == {0, 2}

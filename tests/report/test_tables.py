@@ -236,10 +236,10 @@ def test_coupled_table_says_which_layers_are_tied() -> None:
         "----------------------------------\n"
         "conv1        12 of 16         0.25\n"
         "alone          0 of 4            0\n"
-        "conv1: one with res1, scale1; read by res2, ip\n"
-        "alone: in no other layer\n"
+        "conv1: coupled with res1, scale1; read by res2, ip\n"
+        "alone: coupled with no other layer\n"
     )
-    assert "one with" not in coupled_table(families, explained=False).text()
+    assert "coupled with" not in coupled_table(families, explained=False).text()
 
 
 def test_long_lists_of_tied_layers_are_folded() -> None:

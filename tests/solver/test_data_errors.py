@@ -282,7 +282,7 @@ def test_damaged_count_is_one_error(count: float, folder: Path) -> None:
     state = read_state("run/r_iter_1.solverstate")
     state.arrays["data_errors"] = np.array([count])
     write_state("run/r_iter_1.solverstate", state)
-    with pytest.raises(WeightsError, match="the number of batches left out is damaged"):
+    with pytest.raises(WeightsError, match="the number of skipped batches is damaged"):
         solver(snapshot="run/r_iter_1.solverstate")
 
 

@@ -321,9 +321,7 @@ def test_penalty_counts_the_biases() -> None:
 )
 def test_bias_that_cannot_be_taken_along_is_an_error_at_its_place(bias: str, message: str) -> None:
     built = net(WITH_BIAS[0], bias=f"param {{ {bias} }}")
-    with pytest.raises(
-        DefinitionError, match=f"the groups of conv.0. cannot take along the bias: it {message}"
-    ) as caught:
+    with pytest.raises(DefinitionError, match=f"the groups of conv.0. cannot include the bias: it {message}") as caught:
         make_updates(built.learnable, solver("group_lasso_decay: 1"))
     assert (caught.value.path, caught.value.line) == ("net.prototxt", 2)
 

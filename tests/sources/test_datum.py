@@ -114,8 +114,8 @@ def test_encoded_records_of_one_size_come_as_one_array() -> None:
 @pytest.mark.parametrize(
     ("datum", "message"),
     [
-        (pb.Datum(), "holds 0 values, but says that it is 0 x 0 x 0"),
-        (pb.Datum(channels=1, height=2, width=2, data=b"abc"), "holds 3 values, but says that it is 1 x 2 x 2"),
+        (pb.Datum(), "holds 0 values, but its size is given as 0 x 0 x 0"),
+        (pb.Datum(channels=1, height=2, width=2, data=b"abc"), "holds 3 values, but its size is given as 1 x 2 x 2"),
         (pb.Datum(channels=-1, height=-2, width=2, data=b"abcd"), "holds 4 values"),
         (pb.Datum(channels=2**31 - 1, height=2**31 - 1, width=2**31 - 1, data=b"abcd"), "holds 4 values"),
         (pb.Datum(encoded=True), "cannot be decoded"),

@@ -285,8 +285,8 @@ def test_scale_by_size_counts_the_bias() -> None:
     "layer, param, solver, message",
     [
         ("Convolution", "param { group_lasso { group: SHAPE take_bias: true } }", "", "FILTER and OUTPUT_NEURON, not for SHAPE"),
-        ("Convolution", "param { } param { group_lasso { take_bias: true } }", "", r"l\[1\] has no bias to take along"),
-        ("no bias", "param { group_lasso { take_bias: true } }", "", r"l\[0\] has no bias to take along"),
+        ("Convolution", "param { } param { group_lasso { take_bias: true } }", "", r"l\[1\] has no bias to include"),
+        ("no bias", "param { group_lasso { take_bias: true } }", "", r"l\[0\] has no bias to include"),
         ("Convolution", "param { group_lasso { take_bias: true } }", "group_lasso_update: SUBGRADIENT", "needs proximal updates"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 CODES = (0, 1, 2)
-FAULTS = ("this is a fault of sslnet", "Traceback (most recent call last)")
+FAULTS = ("this is a bug in sslnet", "Traceback (most recent call last)")
 OUT_OF_MEMORY = re.compile(r"out of memory|unable to allocate|cannot allocate|MemoryError|bad_alloc", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Characters that a terminal would take as commands; line ends and tabs are none."""
@@ -34,7 +34,7 @@ def command(arguments: list[str], *, sized: bool = False) -> None:
     sized   the input itself says how much memory is needed: to run out of it is an answer
     """
     code, text = captured(arguments)
-    if "this is a fault of sslnet" in text:
+    if "this is a bug in sslnet" in text:
         again = captured([*arguments, "--debug"])[1]
         details = again if FAULTS[1] in again else text
         raise Bad("tracebacks", f"sslnet {arguments[0]}: {place(details) or text.strip().splitlines()[0]}", details)

@@ -43,7 +43,7 @@ def check(
     foreign = [name for name in source_shapes(second) if name not in shapes]
     if foreign:
         raise UsageError(
-            f'the second net reads "{foreign[0]}", which the first has not',
+            f'the second net reads "{foreign[0]}", which the first does not have',
             hint=f"data of the first: {', '.join(shapes) or 'none'}",
         )
     names, others = compared_blobs(first), compared_blobs(second)
@@ -51,7 +51,7 @@ def check(
     if not common:
         raise UsageError(
             "the nets have no output of the same name",
-            hint=f"the first ends in {', '.join(names) or 'nothing'}, the second in {', '.join(others) or 'nothing'}",
+            hint=f"outputs of the first: {', '.join(names) or 'none'}; of the second: {', '.join(others) or 'none'}",
         )
     worst: dict[str, BlobDifference] = {}
     inputs = "data of the net"

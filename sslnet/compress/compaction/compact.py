@@ -104,7 +104,7 @@ def compact(
     smaller, contributions = removal.smaller, removal.contributions
     if smaller.untiled:
         names = ", ".join(smaller.untiled)
-        notes.append(f"group lasso over tiles left out where they do not divide the smaller weights: {names}")
+        notes.append(f"group lasso tiles removed because they do not divide the smaller weights: {names}")
     if standard_only:
         notes += make_standard(smaller, removal.views)
     small = smaller_definition(smaller.message, definition.path)
@@ -175,7 +175,7 @@ def _pruned_nets(
         other = Net(by_hand, stored, phase, level=state.level, stages=state.stages, seed=compared.seed)
     except SslnetError as error:
         name = pb.Phase.Name(phase)
-        notes.append(f"phase {name} was not looked at, layers that only run there stay as they are: {error.message}")
+        notes.append(f"phase {name} could not be built, so layers that run there alone are unchanged: {error.message}")
         return PrunedNets(compared, None, stored)
     return PrunedNets(compared, other, stored)
 
@@ -267,4 +267,4 @@ def _note_unseen(definition: Definition, nets: PrunedNets, notes: list[str]) -> 
     seen = {layer.definition.index for net in nets.all for layer in net.layers}
     unseen = [layer.name for i, layer in enumerate(definition.message.layer) if i not in seen]
     if unseen and nets.other is not None:
-        notes.append(f"left as they are, for no phase runs them at this level and these stages: {', '.join(unseen)}")
+        notes.append(f"unchanged, because no phase runs them at this level and these stages: {', '.join(unseen)}")

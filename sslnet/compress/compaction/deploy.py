@@ -75,7 +75,7 @@ def deploy_net(
         shapes = {name: (1, *shape[1:]) for name, shape in source_shapes(net).items()}
         net = Net(with_inputs(definition.with_message(deployed), shapes), phase=pb.TEST, lean=lean)
     if not net.inputs:
-        raise DefinitionError("the net has no inputs: there is nothing to give it", path=definition.path)
+        raise DefinitionError("the net has no inputs", path=definition.path)
     copy_all_weights(net.params, weights)
     return net, definition.message
 

@@ -208,7 +208,7 @@ def _checked(
         return [np.full(c.size, default) for c in channels]
     if [len(flags) for flags in answer] != [c.size for c in channels]:
         raise layer.run_error(
-            f"{layer.TYPE} says something of {[len(f) for f in answer]} channels, its blobs have {[c.size for c in channels]}"
+            f"{layer.TYPE} answers for {[len(f) for f in answer]} channels, its blobs have {[c.size for c in channels]}"
         )
     return [np.asarray(flags, np.bool_) for flags in answer]
 
@@ -237,8 +237,8 @@ def _empty_error(view: NetChannels, i: int) -> RunError:
     layer = view.net.layers[i]
     name, channels = next(pair for pair in zip(view.net.top_names[i], view.tops[i]) if not pair[1].is_needed)
     zero = channels.constant.all() and layer.blobs
-    reason = "all its filters are zero" if zero else f'nothing that is left of the net reads its top "{name}"'
+    reason = "all its filters are zero" if zero else f'no remaining layer reads its top "{name}"'
     return layer.run_error(
         f"the layer would lose every channel: {reason}",
-        hint="train with a weaker penalty on it, or keep one filter; a net is not cut in two",
+        hint="use a weaker penalty on it, or keep one filter: the net would be cut in two",
     )

@@ -47,7 +47,7 @@ def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
                 param.convolution_param.group = len(view.bottoms[i][0].keep)
             elif param.pooling_param.round_mode == FLOOR and not _round_up(view, i, param, smaller):
                 stuck.append(layer.name)
-    return [f"round_mode FLOOR, which Caffe 1.0 does not know, stays in {', '.join(stuck)}"] if stuck else []
+    return [f"round_mode FLOOR, which Caffe 1.0 does not know, is kept in {', '.join(stuck)}"] if stuck else []
 
 
 def make_readable(message: pb.NetParameter, arrays: Arrays) -> None:

@@ -79,7 +79,7 @@ def train_view(views: Sequence[NetChannels], path: str) -> NetChannels:
     for view in views:
         if view.net.phase == pb.TRAIN:
             return view
-    raise RunError("the net of phase TRAIN could not be looked at, so the solver's state cannot be cut", path=path)
+    raise RunError("the net of phase TRAIN could not be built, so the solver's state cannot be compacted", path=path)
 
 
 def _key(layer: Layer, index: int) -> tuple[str, int] | str:

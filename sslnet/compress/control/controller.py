@@ -91,7 +91,7 @@ class StrengthController:
         if not self.handles and self._saved is None:
             raise UsageError(
                 "a target needs a group lasso with proximal updates: no parameter of the net has one",
-                hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+                hint="set strengths in the solver and multipliers in the net: docs/prototxt.md",
             )
         self._costs = costs(solver.net, self.targets.of) if self.targets.of != "speedup" else []
         share_out(self.goals, self.handles, solver.net.layer_names)
@@ -106,7 +106,7 @@ class StrengthController:
     def _begin(self, solver: Solver) -> None:
         self._guard.choose()
         if self.targets.of == "speedup":
-            self.tell("measuring how the layers' times depend on what is left of them")
+            self.tell("measuring how the time of each layer depends on its remaining channels")
             benchmark = LatencyBenchmark(find_trial(solver.definition, solver.seed), self.targets.batch)
             self._latency = LatencyModel.measure(solver, self.handles, benchmark)
         rate, _ = lr_policies.learning_rate(solver.param, solver.iter, solver.current_step)
@@ -126,11 +126,12 @@ class StrengthController:
                 return
         if least <= goal.target:
             return
-        rest = f"{100 * least:.3g} % stay if each layer with groups keeps but one of them"
+        rest = f"{100 * least:.3g} % remain even if each layer with groups keeps only one of them"
         if self._latency is not None:
             rest = f"with one group left in each layer it would be about {1 / least:.3g}"
         raise UsageError(
-            f"{goal.wanted()} cannot be reached: {rest}", hint="a milder target, or groups on more layers, can be"
+            f"{goal.wanted()} cannot be reached: {rest}",
+            hint="choose a milder target, or declare groups on more layers",
         )
 
     # -- while it trains ---------------------------------------------------------------------------------------------
@@ -219,22 +220,22 @@ class StrengthController:
         now = remaining_parts(solver.net)
         goal.remaining = self._remaining(goal, solver.net, now)
         self.tell(
-            f"iteration {solver.iter}: {found}, not {goal.wanted(short=True)}: the {count:,} shortest groups are cut"
+            f"iteration {solver.iter}: {found}, not {goal.wanted(short=True)}: the {count:,} smallest groups are removed"
         )
         met = goal.remaining <= goal.target and self._is_confirmed(solver, goal, now)
         self._finish(solver, goal, MET if met else GIVEN_UP)
 
     def _finish(self, solver: Solver, goal: Goal, status: int) -> None:
         goal.status = status
-        end = "zeros stay zero from here on, the rest is fine-tuned"
+        end = "zeros are kept from here on, and the remaining weights are fine-tuned"
         found = f"iteration {solver.iter}: {goal.found()}"
         if status == MET:
             self.tell(f"{found}, the target is met: {end}")
         else:
             needed = schedule.iterations_needed(solver.iter, goal.target, goal.remaining)
             self.tell(
-                f"{found}, not {goal.wanted(short=True)}: the run is too short, about "
-                f"{needed:,} iterations may do, or --cut; {end}"
+                f"{found}, not {goal.wanted(short=True)}: the run is too short; about "
+                f"{needed:,} iterations or --cut may reach it; {end}"
             )
         for handle in goal.handles:
             if not handle.ended:
@@ -252,9 +253,7 @@ class StrengthController:
             if not handle.ended:
                 handle.end(solver)
             names = ", ".join(sorted(handle.layers))
-            self.tell(
-                f"iteration {solver.iter}: the last groups of {names} stay, without them nothing would be left of the net"
-            )
+            self.tell(f"iteration {solver.iter}: the last groups of {names} are kept: the net cannot run without them")
 
     def _turn(self) -> None:
         for goal in self.goals:
@@ -305,9 +304,9 @@ class StrengthController:
         sizes = {name: array.size for name, array in self.state().items()}
         if sizes != {name: state[name].size for name in sizes if name in state}:
             raise WeightsError(
-                "the snapshot was steered to other targets",
+                "the snapshot was written for other targets",
                 path=solver.last_snapshot,
-                hint="the options it was begun with continue it; --weights starts anew from its weights",
+                hint="use the original options to continue it, or --weights to start again from its weights",
             )
         for goal, (log_factor, status, remaining) in zip(self.goals, state["goals"].reshape(-1, 3).tolist()):
             goal.log_factor, goal.status, goal.remaining = log_factor, int(status), remaining

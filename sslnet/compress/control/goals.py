@@ -49,7 +49,7 @@ class Goal:
         """What remains, in words."""
         if self.of == "speedup":
             return f"the compacted net runs about {1 / self.remaining:.2f} times as fast"
-        return f"{100 * self.remaining:.1f} % of the {self.name} are left"
+        return f"{100 * self.remaining:.1f} % of the {self.name} remain"
 
 
 def make_goals(targets: Targets) -> list[Goal]:

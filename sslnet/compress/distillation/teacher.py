@@ -120,8 +120,8 @@ def _scores(layers: Sequence[pb.LayerParameter], given: str | None, net: Definit
     if measures:
         return str(measures[0].bottom[0])
     raise UsageError(
-        f"{net.path or 'the net'} has no loss, no Softmax and no Accuracy that would say which blob has the scores",
-        hint="name it: --scores of the student, --teacher-scores of the teacher",
+        f"{net.path or 'the net'} has no loss, no Softmax and no Accuracy from which to find the scores",
+        hint="give --scores for the student, --teacher-scores for the teacher",
     )
 
 
@@ -132,7 +132,7 @@ def _weight(student: Net, teacher: Net, scores: str) -> float:
     values = teacher.forward(blobs=[scores], **given)[scores].astype(np.float64)
     length = math.sqrt(float(((values - values.mean(axis=0)) ** 2).sum()) / len(values))
     if not (math.isfinite(length) and length > 0):
-        raise UsageError(f'the teacher says the same of all images of a batch: "{scores}" does not depend on them')
+        raise UsageError(f'the scores "{scores}" of the teacher are the same for all images of a batch')
     return float(f"{1 / length:.2g}")
 
 
@@ -153,7 +153,7 @@ def _check_inputs(layers: Sequence[pb.LayerParameter], teacher: Definition, give
     if lacking:
         raise UsageError(
             f'the teacher reads "{lacking[0]}", which the student\'s data layers do not make',
-            hint=f"they make {', '.join(sorted(given))}; name the blobs alike in both nets",
+            hint=f"they make {', '.join(sorted(given))}; use the same blob names in both nets",
         )
 
 

@@ -132,7 +132,7 @@ def _all_factors(
             if layer.name in wanted:
                 raise UsageError(f'layer "{layer.name}" cannot be factored: {why}')
             if layer.LOW_RANK:
-                notes.append(f"{layer.name} stays as it is: {why}")
+                notes.append(f"{layer.name} is unchanged: {why}")
             continue
         result[layer.name] = factorise(_weights_of(layer, net.bottoms[i][0].shape), methods)
     return result
@@ -182,7 +182,7 @@ def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> fl
     low, high = 0, len(levels) - 1
     if not levels or left(levels[-1]) > target * total:
         least = left(levels[-1]) / total if levels else 1.0
-        raise UsageError(f"low rank cannot bring the net to {target:g} of its FLOPs: {least:.3g} is the least")
+        raise UsageError(f"low rank cannot reduce the net to {target:g} of its FLOPs; the minimum is {least:.3g}")
     while low < high:
         middle = (low + high) // 2
         if left(levels[middle]) <= target * total:

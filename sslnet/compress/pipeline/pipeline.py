@@ -229,8 +229,8 @@ class Pipeline:
         message = copy.deepcopy(self.definition.message)
         if not declared(message) and not add_groups(self.definition.with_message(message), self.state):
             raise UsageError(
-                f"{self.definition.path}: only the last layer has weights, there is nothing to take out",
-                hint="filters and neurons of Convolution and InnerProduct layers before it are what is made zero",
+                f"{self.definition.path}: only the last layer has weights, so there is nothing to remove",
+                hint="sslnet compress removes filters and neurons of Convolution and InnerProduct layers before it",
             )
         return self.definition.with_message(message)
 

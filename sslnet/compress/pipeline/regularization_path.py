@@ -37,7 +37,7 @@ from sslnet.solver.solver import Solver
 from sslnet.solver.solver_definition import check_aims, find_nets
 from sslnet.timing.layerwise import time_nets
 
-ANEW = "without it the point is done anew"
+ANEW = "delete it to train the point again"
 """The hint for a damaged file of a point."""
 
 
@@ -189,12 +189,12 @@ class _Follower:
         if record.get("mark") != self.mark or record.get("factor") != factor:
             raise UsageError(
                 f"{name} belongs to another path: other options, another net, solver or start",
-                hint="the command it was begun with continues it; another --output starts anew",
+                hint="use the original command to continue it, or another --output",
             )
         if "point" in record:
             _point(record["point"], name)
         elif not isinstance(record.get("ended", ""), str):
-            raise WeightsError("is damaged: it does not say in words why the path ended", path=name, hint=ANEW)
+            raise WeightsError("is damaged: the reason why the path ended is not text", path=name, hint=ANEW)
         return record
 
     # -- a point -----------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class _Follower:
         except RunError as error:
             if factor is None:
                 raise
-            return {"ended": f"strengths x {factor:.3g} and more leave no net: {error.message}"}
+            return {"ended": f"strengths x {factor:.3g} and more remove the whole net: {error.message}"}
         return {"point": asdict(self._measured(factor, tested, stored, compaction, start))}
 
     def _train(self, k: int, factor: float, weights: str, trained: bool) -> str:

@@ -50,5 +50,5 @@ def check_turnable(solver: Solver) -> None:
     if not solver.coupled and not any(update.prox is not None for update in solver.updates):
         raise UsageError(
             "no parameter of the net has a group lasso with proximal updates",
-            hint="strengths in the solver and multipliers in the net say what is to become zero: docs/prototxt.md",
+            hint="set strengths in the solver and multipliers in the net: docs/prototxt.md",
         )

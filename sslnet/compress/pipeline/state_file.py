@@ -23,7 +23,9 @@ def read_results(folder: str, options: Mapping[str, str]) -> dict[str, Any]:
     if not os.path.exists(path):
         found = os.listdir(folder) if os.path.isdir(folder) else []
         if any(name != LOCK and not TEMPORARY.fullmatch(name) for name in found):
-            raise UsageError(f"{folder} is not empty, and no run of sslnet compress", hint="choose another --output")
+            raise UsageError(
+                f"{folder} is not empty, and does not hold a run of sslnet compress", hint="choose another --output"
+            )
         return {}
     state = fields(read_json(path, hint="choose another --output"))
     before, results = fields(state.get("options")), fields(state.get("stages"))
@@ -35,8 +37,8 @@ def read_results(folder: str, options: Mapping[str, str]) -> dict[str, Any]:
             f"{name} was {before.get(name, 'not given')} and is {options.get(name, 'not given')}" for name in changed
         ]
         raise UsageError(
-            f"{folder} was begun with other options: {'; '.join(words)}",
-            hint="the same options continue it; another --output starts anew",
+            f"{folder} was started with other options: {'; '.join(words)}",
+            hint="use the same options to continue it, or another --output",
         )
     return results
 

@@ -42,7 +42,7 @@ def train_stage(
     prototxt.save(param, written)
     last = max(glob.glob(glob.escape(f"{prefix}_iter_") + "*.solverstate"), key=_iteration, default=None)
     if last is not None:
-        tell(f"going on from {last}")
+        tell(f"continuing from {last}")
     solver = Solver(
         written,
         weights=[] if last else weights,

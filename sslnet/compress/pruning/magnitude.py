@@ -48,7 +48,7 @@ def prune(
 ) -> list[Pruned]:
     """Sets the weights of the smallest groups to zero.  [overwrites the net's parameters]
 
-    sparsity    part of the groups that are to be zero, 0 to 1: of each layer, or with ``whole_net`` of all together
+    sparsity    fraction of the groups to set to zero, 0 to 1: of each layer, or with ``whole_net`` of all together
                 (by root mean square then, so that large and small groups compare); or
     quality     groups go whose root mean square is below quality * standard deviation of the layer's weights
     group       as in ``group_lasso``
@@ -58,7 +58,7 @@ def prune(
     raises UsageError for layers that there are not, or that have no such groups, and for take_bias with other groups
     """
     if take_bias and group not in MADE:
-        raise UsageError(f"a bias goes with {' or '.join(MADE)}, not with {group}")
+        raise UsageError(f"take_bias needs groups {' or '.join(MADE)}, not {group}")
     params = _params(net, group, layers)
     tiles = [_tiles(param, group) for param in params]
     sizes = [math.sqrt(math.prod(tiles_of(param)[group])) for param in params]

@@ -86,7 +86,7 @@ def test_what_the_penalty_leaves_too_long_is_cut(targets: Targets) -> None:
     steering = StrengthController(replace(targets, cut=True), told.append)
     one = solver(steering, *weak)
     one.step(18)
-    assert steering.met and sum("shortest groups are cut" in line for line in told) == len(steering.goals)
+    assert steering.met and sum("smallest groups are removed" in line for line in told) == len(steering.goals)
     zeros = {name: blobs[0].data == 0 for name, blobs in one.net.params.items()}
     one.step(12)
     for goal in steering.goals:
@@ -183,7 +183,7 @@ def test_snapshot_of_other_targets_is_one_clear_error(tmp_path: Path) -> None:
     one.step(1)
     _, state = one.snapshot()
     two = solver(StrengthController(Targets("flops", 0.5, {"conv2": 0.3})))
-    with pytest.raises(WeightsError, match="steered to other targets"):
+    with pytest.raises(WeightsError, match="written for other targets"):
         two.restore(state)
 
 
@@ -221,8 +221,8 @@ def test_short_run_keeps_its_net() -> None:
     assert not steering.met
     assert estimate_remaining(one.net).flops > 0.05
     assert one.smoothed_loss < 2.3
-    assert "the run is too short, about" in told[-1]
-    assert "are left, not 5 %" in steering.missed()
+    assert "the run is too short; about" in told[-1]
+    assert "remain, not 5 %" in steering.missed()
 
 
 def test_residual_branch_may_go_but_not_the_way_through() -> None:
@@ -246,7 +246,7 @@ def test_residual_branch_may_go_but_not_the_way_through() -> None:
     one.step(30)
     assert one.net.params["a"][0].data.any()
     assert not one.net.params["b"][0].data.any()
-    assert any("the last groups of a stay" in line for line in told)
+    assert any("the last groups of a are kept" in line for line in told)
     assert not any("groups of b" in line for line in told)
 
 
@@ -296,7 +296,7 @@ def test_command_steers_and_says_when_it_could_not(tmp_path: Path, capsys: pytes
     short = ["--set", "max_iter=6", "--set", f"snapshot_prefix={tmp_path}/run", "--set", "test_interval=100"]
     assert main(["train", "--solver", str(DIGITS), *short, "--target-params", "0.1,conv1=0.5"]) == 0
     printed = capsys.readouterr().out
-    assert 'not met: 100.0 % of the parameters of "conv1" are left, not 50 %; 100.0 % of the parameters are' in printed
+    assert 'not met: 100.0 % of the parameters of "conv1" remain, not 50 %; 100.0 % of the parameters remain' in printed
 
 
 def test_command_measures_what_it_made_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,12 +315,12 @@ def test_command_measures_what_it_made_faster(tmp_path: Path, capsys: pytest.Cap
         (["--target-flops", "0.5", "--target-params", "0.5"], "not both"),
         (["--target-flops", "conv1=0.5,conv1=0.2"], "two targets for conv1"),
         (["--target-flops", "0.5,0.2"], "two targets for the net"),
-        (["--target-flops", "=0.5"], "which layer is =0.5 for?"),
-        (["--target-flops", "conv1"], '"conv1" is no number'),
+        (["--target-flops", "=0.5"], "=0.5 names no layer"),
+        (["--target-flops", "conv1"], '"conv1" is not a number'),
         (["--target-speedup", "0.9"], "--target-speedup must be above 1, not 0.9"),
         (["--target-speedup", "2", "--speedup-batch", "0"], "--speedup-batch must be at least 1"),
-        (["--target-flops", "0.5", "--speedup-batch", "1"], "--speedup-batch is for --target-speedup"),
-        (["--cut"], "--cut is for a target"),
+        (["--target-flops", "0.5", "--speedup-batch", "1"], "--speedup-batch needs --target-speedup"),
+        (["--cut"], "--cut needs a target"),
         (
             ["--target-flops", "0.5", "--set", "group_lasso_update=SUBGRADIENT"],
             "no parameter of the net has one",

@@ -117,7 +117,7 @@ def test_target_is_given_up(solver: Solver, controller: StrengthController, told
     controller.after_iteration(solver)
     assert goal.status == GIVEN_UP and not controller.met
     needed = schedule.iterations_needed(801, 0.5, 1.0)
-    assert f"the run is too short, about {needed:,} iterations may do, or --cut" in told[-1]
+    assert f"the run is too short; about {needed:,} iterations may do, or --cut" in told[-1]
     assert controller.missed() == "100.0 % of the parameters are left, not 50 %"
 
 
@@ -135,7 +135,9 @@ def test_smallest_groups_are_cut(told: list[str]) -> None:
     controller.after_iteration(solver)
     # A row has 3 + 1 + 2 parameters; 2 are always there: 4 rows remain, 26 of 62.
     assert np.flatnonzero(rows.any(axis=1)).tolist() == [0, 2, 4, 7]
-    assert controller.met and "100.0 % of the parameters are left, not 50 %: the 6 shortest groups are cut" in told[0]
+    assert (
+        controller.met and "100.0 % of the parameters are left, not 50 %: the 6 smallest groups are removed" in told[0]
+    )
 
 
 def test_state_comes_back(solver: Solver, controller: StrengthController) -> None:
