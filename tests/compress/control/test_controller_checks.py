@@ -102,7 +102,7 @@ def test_target_is_met(solver: Solver, controller: StrengthController, told: lis
     controller.after_iteration(solver)
     assert controller.met and controller.goals[0].status == MET and controller.missed() == ""
     assert told == [
-        "iteration 30: 41.9 % of the parameters are left, the target is met: zeros stay zero from here on, the rest is "
+        "iteration 30: 41.9 % of the parameters remain, the target is met: zeros stay zero from here on, the rest is "
         "fine-tuned"
     ]
     assert solver.penalty() == 0
@@ -118,7 +118,7 @@ def test_target_is_given_up(solver: Solver, controller: StrengthController, told
     assert goal.status == GIVEN_UP and not controller.met
     needed = schedule.iterations_needed(801, 0.5, 1.0)
     assert f"the run is too short; about {needed:,} iterations may do, or --cut" in told[-1]
-    assert controller.missed() == "100.0 % of the parameters are left, not 50 %"
+    assert controller.missed() == "100.0 % of the parameters remain, not 50 %"
 
 
 def test_smallest_groups_are_cut(told: list[str]) -> None:
@@ -136,7 +136,7 @@ def test_smallest_groups_are_cut(told: list[str]) -> None:
     # A row has 3 + 1 + 2 parameters; 2 are always there: 4 rows remain, 26 of 62.
     assert np.flatnonzero(rows.any(axis=1)).tolist() == [0, 2, 4, 7]
     assert (
-        controller.met and "100.0 % of the parameters are left, not 50 %: the 6 smallest groups are removed" in told[0]
+        controller.met and "100.0 % of the parameters remain, not 50 %: the 6 smallest groups are removed" in told[0]
     )
 
 

@@ -48,8 +48,8 @@ def test_layer_without_a_handle_is_an_error(rows_handle: Make, layers: dict[str,
 @pytest.mark.parametrize(
     "goal, wanted, short, found",
     [
-        (Goal("flops", "", 0.3), "30 % of the FLOPs", "30 %", "50.0 % of the FLOPs are left"),
-        (Goal("params", "a", 0.05), '5 % of the parameters of "a"', "5 %", '50.0 % of the parameters of "a" are left'),
+        (Goal("flops", "", 0.3), "30 % of the FLOPs", "30 %", "50.0 % of the FLOPs remain"),
+        (Goal("params", "a", 0.05), '5 % of the parameters of "a"', "5 %", '50.0 % of the parameters of "a" remain'),
         (Goal("speedup", "", 0.25), "a speedup of 4", "4 times", "the compacted net runs about 2.00 times as fast"),
     ],
 )
