@@ -178,7 +178,9 @@ def check_task(task: Task, word: Word = as_argument) -> None:
         hint = f"use {word('overrides')} base_lr={task.base_lr:g}"
         raise UsageError(f"{word('base_lr')} is for runs without {word('solver')}", hint=hint)
     if task.weights and task.baseline_iterations is not None:
-        raise UsageError(f"{word('baseline_iterations')} is for runs without {word('weights')}: given weights are the baseline")
+        raise UsageError(
+            f"{word('baseline_iterations')} is for runs without {word('weights')}: given weights are the baseline"
+        )
     if task.teach and task.finetune == 0:
         raise UsageError(f"{word('teach')} needs the fine-tuning stage, which {word('finetune')} 0 skips")
     for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):

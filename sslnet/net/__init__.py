@@ -10,6 +10,7 @@ flat list of steps (``plan``) that a net runs forward and backward.
     parameters.py     Param: a learnable blob, its names, its multipliers, who shares it
     backward.py       which layers and blobs need gradients
     plan.py, steps/   the steps that run, and the faster ways to run a layer
+    plan_cache.py     the plans for the last few shapes
     liveness.py, memory_planner.py, memory_estimate.py   how long data are needed, where they lie, how much memory that takes
     weights.py        weights from and to caffemodel and HDF5 files
     debug_info.py     what ``debug_info: true`` prints

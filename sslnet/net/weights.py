@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import google.protobuf.message
 import numpy as np
@@ -31,6 +31,9 @@ from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
 from sslnet.prototxt.values import shorten
 from sslnet.prototxt.wire_format import field_head, has_few_fields
+
+if TYPE_CHECKING:
+    import h5py
 
 MOST_LAYERS = 100_000
 """Records in a file: a few bytes of it can be an empty layer, which takes 550 bytes of memory."""
@@ -249,7 +252,7 @@ def _from_hdf5(path: str) -> Arrays:
         return _read_group(guard, data, {})
 
 
-def _read_group(guard: Guard, group: Any, arrays: Arrays, name: str = "", depth: int = 0) -> Arrays:
+def _read_group(guard: Guard, group: h5py.Group, arrays: Arrays, name: str = "", depth: int = 0) -> Arrays:
     """The layers below a group, in the order in which they were made or by name; a slash in a name makes a subgroup."""
     import h5py
 
@@ -352,14 +355,14 @@ def blob_proto(data: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto
     return message
 
 
-def _write_hdf5(layers: Sequence[Layer], file: Any, write_diff: bool) -> None:
+def _write_hdf5(layers: Sequence[Layer], file: h5py.File, write_diff: bool) -> None:
     for kind in ("data", "diff") if write_diff else ("data",):
         group = file.create_group(kind)
         for layer in layers:
             _write_blobs(_layer_group(group, layer.name), (getattr(blob, kind) for blob in layer.blobs))
 
 
-def _layer_group(parent: Any, name: str) -> Any:
+def _layer_group(parent: h5py.Group, name: str) -> h5py.Group:
     """The group that a layer's blobs go to; a "/" in its name makes groups within groups, as in Caffe.
 
     raises WeightsError when HDF5 has no such name (a part of it empty, "." or with a NUL) or it is another layer's blob
@@ -372,7 +375,7 @@ def _layer_group(parent: Any, name: str) -> Any:
         raise WeightsError("HDF5 already holds a blob of this name", layer=name) from error
 
 
-def _write_blobs(group: Any, arrays: Iterable[np.ndarray]) -> None:
+def _write_blobs(group: h5py.Group, arrays: Iterable[np.ndarray]) -> None:
     for index, array in enumerate(arrays):
         group.create_dataset(str(index), data=array)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.errors import RunError, WeightsError
+from sslnet.net import weights
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
@@ -299,6 +301,29 @@ def test_layer_that_nothing_reads_is_named(make_net: Callable[..., Net]) -> None
     with pytest.raises(RunError, match='no remaining layer reads its top "conv1"') as caught:
         compact(define(*CHAIN), net.to_proto())
     assert caught.value.layer == "conv1"
+
+
+def test_file_is_read_once_and_three_nets_are_built(
+    make_net: Callable[..., Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pruned net in both phases, and the smaller one."""
+    net = make_net("\n".join(CHAIN))
+    zero_filters(net, "conv1", 1, 4)
+    path = tmp_path / "net.caffemodel"
+    net.save(path)
+    counts = dict.fromkeys(("read", "built"), 0)
+
+    def count(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts[what] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr(weights, "read_message", count("read", weights.read_message))
+    monkeypatch.setattr(Net, "__init__", count("built", Net.__init__))
+    compact(net.definition, path)
+    assert counts == {"read": 1, "built": 3}
 
 
 def test_weights_of_another_net_are_refused(make_net: Callable[..., Net]) -> None:

@@ -301,3 +301,47 @@ def test_weights_too_large_for_a_binary_file_are_told(tmp_path: Path, monkeypatc
     assert "HDF5" in caught.value.hint
     assert not path.exists()
     net().save(tmp_path / "w.caffemodel.h5")
+
+
+# -- stored weights ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_stored_weights_fill_any_number_of_nets_without_their_file(tmp_path: Path, suffix: str) -> None:
+    one, path = net(1), tmp_path / f"w.{suffix}"
+    one.save(path)
+    stored = weights.stored_weights(path)
+    path.unlink()
+    assert weights.stored_weights(stored) is stored
+    for seed in (2, 3):
+        other = net(seed)
+        assert sorted(other.copy_from(stored).copied) == ["block/conv", "ip"]
+        assert_same(values(one), values(other))
+
+
+def test_errors_of_stored_weights_name_their_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "w.caffemodel")
+    net(1).save(path)
+    stored = weights.stored_weights(path)
+    with pytest.raises(WeightsError) as error:
+        net(1, outputs=4).copy_from(stored)
+    assert error.value.path == path
+    with pytest.raises(WeightsError, match="no weights for a layer of the net: new") as error:
+        weights.copy_all_weights(net(1, name="new").params, stored)
+    assert error.value.path == path
+
+
+def test_stored_weights_of_a_net_are_a_copy() -> None:
+    one = net(1)
+    before, stored = values(one), weights.StoredWeights.of(one.params)
+    for blobs in one.params.values():
+        for blob in blobs:
+            blob.data[...] = 0
+    other = net(2)
+    other.copy_from(stored)
+    assert_same(values(other), before)
+
+
+def test_no_stored_weights_are_an_error() -> None:
+    with pytest.raises(WeightsError, match="there are no weights in it"):
+        net(1).copy_from(weights.StoredWeights({}))

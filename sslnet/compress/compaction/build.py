@@ -74,7 +74,7 @@ def build_smaller(
     """The smaller net.
 
     views          of the phases; contributions belong to the layers of the first
-    weights        what the .caffemodel holds: for layers that run in none of these phases, which stay as they are
+    weights        of the layers that run in none of these phases, which stay as they are; [] where there are none
     standard_only  convolutions as Caffe reads them
     """
     pieces: dict[int, _Piece] = {}
@@ -206,7 +206,7 @@ def _assemble(
             continue
         message.layer.add().CopyFrom(piece.param)
         origin.append(place)
-        if place not in pieces and layer.name in weights and layer.name not in arrays:
+        if place not in pieces and weights.get(layer.name) and layer.name not in arrays:
             arrays[layer.name] = list(weights[layer.name])
         for kind, values in (("Bias", piece.map), ("Scale", piece.factor)):
             if values is not None:

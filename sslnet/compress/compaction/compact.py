@@ -28,7 +28,7 @@ from sslnet.errors import RunError, SslnetError
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import StoredWeights, WeightSource, copy_all_weights, stored_weights
+from sslnet.net.weights import Arrays, StoredWeights, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition, upgrade_net
 from sslnet.solver.snapshot import SolverState, read_state
 
@@ -113,7 +113,9 @@ def compact(
         difference = compare(pruned, after, inputs)
     if not drop_constants and not difference.relative <= TOLERANCE:
         raise _differs(difference, definition, phase)
-    _note_unseen(definition, nets, notes)
+    if nets.unseen and nets.other is not None:
+        names = ", ".join(nets.unseen)
+        notes.append(f"left as they are, for no phase runs them at this level and these stages: {names}")
     cut = None
     if snapshot is not None:
         before = train_view(removal.views, os.fspath(snapshot)).net
@@ -144,16 +146,16 @@ def compact(
 
 @dataclass(frozen=True)
 class PrunedNets:
-    """The net to be made smaller, in each of its phases, and its weights, read once.
+    """The net to be made smaller, in each of its phases, filled with weights that are read once.
 
     compared  in the phase in which it is compared with the smaller one, with which it shares data
     other     in the other phase, with Input layers for its data; None where there is none, or it cannot be built
-    weights   what the file holds, for layers that run in neither phase too
+    unseen    the layers of the definition that run in neither, by name, with the blobs that the file has for them
     """
 
     compared: Net
     other: Net | None
-    weights: StoredWeights
+    unseen: Arrays
 
     @property
     def all(self) -> list[Net]:
@@ -167,29 +169,26 @@ def _pruned_nets(
     compared = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
     stored = stored_weights(weights)
     copy_all_weights(compared.params, stored)
+    other = _other_phase(definition, compared, stored, state, notes)
+    seen = {layer.definition.index for net in (compared, other) if net is not None for layer in net.layers}
+    unseen = [layer.name for i, layer in enumerate(definition.message.layer) if i not in seen]
+    return PrunedNets(compared, other, {name: stored.arrays.get(name, []) for name in unseen})
+
+
+def _other_phase(
+    definition: Definition, compared: Net, weights: StoredWeights, state: PhaseState, notes: list[str]
+) -> Net | None:
+    """The net of the other phase; None, and a note, where it cannot be built."""
     phase = pb.TRAIN if state.phase == pb.TEST else pb.TEST
     if not filter_layers(definition, PhaseState(phase, state.level, state.stages)):
-        return PrunedNets(compared, None, stored)
+        return None
     by_hand = with_inputs(definition, source_shapes(compared))
     try:
-        other = Net(by_hand, stored, phase, level=state.level, stages=state.stages, seed=compared.seed)
+        return Net(by_hand, weights, phase, level=state.level, stages=state.stages, seed=compared.seed)
     except SslnetError as error:
         name = pb.Phase.Name(phase)
         notes.append(f"phase {name} could not be built, so layers that run there alone are unchanged: {error.message}")
-        return PrunedNets(compared, None, stored)
-    return PrunedNets(compared, other, stored)
-
-
-@contextmanager
-def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
-    """Restores the statistics of BatchNorm afterwards, which a forward pass changes in phase TRAIN."""
-    blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
-    values = [blob.data.copy() for blob in blobs]
-    try:
-        yield
-    finally:
-        for blob, value in zip(blobs, values):
-            blob.data[...] = value
+        return None
 
 
 # -- removing ----------------------------------------------------------------------------------------------------------
@@ -212,16 +211,26 @@ def _remove_channels(definition: Definition, nets: PrunedNets, drop_constants: b
     return removal
 
 
+@contextmanager
+def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
+    """Restores the statistics of BatchNorm afterwards, which a forward pass changes in phase TRAIN."""
+    blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
+    values = [blob.data.copy() for blob in blobs]
+    try:
+        yield
+    finally:
+        for blob, value in zip(blobs, values):
+            blob.data[...] = value
+
+
 def _try_removal(
     definition: Definition, nets: PrunedNets, drop_constants: bool, standard_only: bool, *, absorb_shared: bool
 ) -> Removal:
     with _unchanged(nets.all):
         views = find_channels(nets.all, absorb_shared=absorb_shared, run=True)
         contributions = _factors(views) if drop_constants else _absorb(views, maps=not standard_only)
-    stored = nets.weights.arrays
-    return Removal(
-        views, contributions, build_smaller(definition, views, contributions, stored, standard_only=standard_only)
-    )
+    smaller = build_smaller(definition, views, contributions, nets.unseen, standard_only=standard_only)
+    return Removal(views, contributions, smaller)
 
 
 def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contribution]:
@@ -261,10 +270,3 @@ def _differs(difference: Difference, definition: Definition, phase: int) -> RunE
         path=definition.path,
         hint="that is more than rounding; nothing was written" + (random if phase == pb.TRAIN else ""),
     )
-
-
-def _note_unseen(definition: Definition, nets: PrunedNets, notes: list[str]) -> None:
-    seen = {layer.definition.index for net in nets.all for layer in net.layers}
-    unseen = [layer.name for i, layer in enumerate(definition.message.layer) if i not in seen]
-    if unseen and nets.other is not None:
-        notes.append(f"unchanged, because no phase runs them at this level and these stages: {', '.join(unseen)}")

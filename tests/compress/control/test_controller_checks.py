@@ -135,9 +135,7 @@ def test_smallest_groups_are_cut(told: list[str]) -> None:
     controller.after_iteration(solver)
     # A row has 3 + 1 + 2 parameters; 2 are always there: 4 rows remain, 26 of 62.
     assert np.flatnonzero(rows.any(axis=1)).tolist() == [0, 2, 4, 7]
-    assert (
-        controller.met and "100.0 % of the parameters remain, not 50 %: the 6 smallest groups are removed" in told[0]
-    )
+    assert controller.met and "100.0 % of the parameters remain, not 50 %: the 6 smallest groups are removed" in told[0]
 
 
 def test_state_comes_back(solver: Solver, controller: StrengthController) -> None:
