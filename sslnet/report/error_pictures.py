@@ -15,7 +15,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslnet.errors import UsageError
 from sslnet.files import read_text
@@ -23,6 +23,9 @@ from sslnet.json_file import fields, items, number, read_json
 from sslnet.report.metrics_file import accuracy_errors, layers_left, parameters_left, read_metrics
 from sslnet.report.plots import COLOURS, MARKERS, figure, plain_log_axis
 from sslnet.report.units import count, digits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COSTS = {
     "flops": "FLOPs per image",
@@ -212,11 +215,11 @@ def _together(files: Sequence[Results]) -> Results:
     return Results("", files[0].measure, nets, joined=False)
 
 
-def _draw(ax: Any, results: Results, cost: str, scale: float, i: int, name: str | None) -> None:
+def _draw(ax: Axes, results: Results, cost: str, scale: float, i: int, name: str | None) -> None:
     """Points that others beat are open; the legend says so where it has nothing else to say."""
     colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
     points = [(net.costs[cost], scale * net.score) for net in results.shown]
-    look = {"color": colour, "markersize": 5, "markerfacecolor": "white", "linewidth": 0.9}
+    look: dict[str, Any] = {"color": colour, "markersize": 5, "markerfacecolor": "white", "linewidth": 0.9}
     ax.plot(*zip(*points), marker, linestyle="-" if results.joined else "none", label=name, **look)
     best = [point for point, net in zip(points, results.shown) if net.best is None or cost in net.best]
     marked = any(net.best is not None for net in results.shown) and name is None
@@ -224,7 +227,7 @@ def _draw(ax: Any, results: Results, cost: str, scale: float, i: int, name: str 
         ax.plot(*zip(*best), marker, color=colour, markersize=5, label="best" if marked else None)
 
 
-def _scale(ax: Any, cost: str, values: Sequence[float]) -> None:
+def _scale(ax: Axes, cost: str, values: Sequence[float]) -> None:
     """Numbers that span orders of magnitude on a log scale; whole numbers of layers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -244,7 +247,7 @@ def _scale(ax: Any, cost: str, values: Sequence[float]) -> None:
 class _Labels:
     """Words beside points, where they cover neither other words nor points. Lengths are in printer's points, roughly."""
 
-    def __init__(self, ax: Any, points: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, ax: Axes, points: Sequence[tuple[float, float]]) -> None:
         self.ax = ax
         ax.autoscale_view()  # limits are found when they are first needed, which would be too late
         self.taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in map(self._place, points)]

@@ -10,6 +10,8 @@ from sslnet.report.tables import Table
 from sslnet.report.units import percent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from sslnet.timing.layerwise import Spread
     from sslnet.timing.sparse_forms import FormTimes, FormTiming
 
@@ -169,7 +171,7 @@ def plot_forms(timings: Sequence[FormTiming], file: str | Path) -> None:
                 _draw(axes[2 * k + 1], timing, ("backward",), f"backward, {where}")
 
 
-def _draw(ax: Any, timing: FormTiming, parts: Sequence[str], title: str) -> None:
+def _draw(ax: Axes, timing: FormTiming, parts: Sequence[str], title: str) -> None:
     """Bars of the layers that have zeros, of all layers together, and of the whole net."""
     columns: list[tuple[str, FormTimes | FormTiming]] = [
         *((row.name, row) for row in timing.layers if len(row.forms) > 1),
@@ -203,7 +205,7 @@ def _draw(ax: Any, timing: FormTiming, parts: Sequence[str], title: str) -> None
     ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def mark_limits(ax: Any, marks: list[tuple[float, float, float]], top: float, words: str) -> None:
+def mark_limits(ax: Axes, marks: list[tuple[float, float, float]], top: float, words: str) -> None:
     """A line over all neighbours, (left, right, limit), of the same limit, and its number; at ``top`` those above it."""
     joined: list[list[float]] = []
     for left, right, limit in sorted(marks):

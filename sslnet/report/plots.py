@@ -6,10 +6,15 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sslnet.errors import UsageError, printable
 from sslnet.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".pdf", ".svg")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C8C8C")
@@ -34,7 +39,7 @@ def check_plot(path: str | Path) -> None:
 @contextlib.contextmanager
 def figure(
     path: str | Path, rows: int = 1, columns: int = 1, size: tuple[float, float] = (3.6, 2.8)
-) -> Iterator[list[Any]]:
+) -> Iterator[list[Axes]]:
     """Gives the axes of a figure, row by row, to be drawn on, and writes it.
 
     size  inches of one of the axes
@@ -58,7 +63,7 @@ def figure(
             drawing.savefig(temporary, format=Path(path).suffix[1:], dpi=120)
 
 
-def _escape_texts(drawing: Any) -> None:
+def _escape_texts(drawing: Figure) -> None:
     """Names may hold what is no text: an SVG file with a control character is none."""
     from matplotlib.text import Text
 
@@ -66,7 +71,7 @@ def _escape_texts(drawing: Any) -> None:
         text.set_text(printable(text.get_text(), keep="\n"))
 
 
-def plain_log_axis(axis: Any, words: Callable[[float], str]) -> None:
+def plain_log_axis(axis: Axis, words: Callable[[float], str]) -> None:
     """An axis on a log scale with ticks at 1, 2, 5, 10, 20, ..., in words of ours instead of powers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -12,6 +12,8 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count, digits, factor, left, milliseconds, percent, size
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from sslnet.timing.layerwise import LayerTime, NetTime, Spread, Timing
 
 
@@ -182,7 +184,7 @@ def _timed(timing: Timing) -> list[str]:
     return [name for name in per_net[0] if all(name in names for names in per_net)]
 
 
-def _draw_one(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
+def _draw_one(ax: Axes, timing: Timing, layers: Sequence[str]) -> None:
     by_name = {layer.name: layer for layer in timing.nets[0].layers}
     for place, name in enumerate(layers):
         for direction, shift, colour in _bars(timing):
@@ -195,7 +197,7 @@ def _draw_one(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
     ax.set_ylabel("ms, median and quartiles")
 
 
-def _draw_two(ax: Any, timing: Timing, layers: Sequence[str]) -> None:
+def _draw_two(ax: Axes, timing: Timing, layers: Sequence[str]) -> None:
     first, second = timing.nets
     ours, theirs = ({layer.name: layer for layer in net.layers} for net in timing.nets)
     pairs: list[tuple[Any, Any]] = [(ours[name], theirs[name]) for name in layers]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslnet.errors import printable
 from sslnet.report.metrics_file import NetTest, Run, accuracy_errors, weight_blobs
 from sslnet.report.plots import COLOURS, STYLES, figure, plain_log_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PARTS = ("filters", "columns", "channels", "elements")
 """The parts of a layer that can be drawn."""
@@ -50,7 +53,7 @@ def plot_training(
                 ax.legend(handles, labels, fontsize=7)
 
 
-def _draw_losses(ax: Any, training: PicturedTraining, name: str, colour: str) -> None:
+def _draw_losses(ax: Axes, training: PicturedTraining, name: str, colour: str) -> None:
     points = _points([(display.iteration, display.loss) for display in training.run.displays])
     tests = _points([(test.iteration, _test_loss(test)) for test in training.run.tests])
     ax.plot(*points, color=colour, linewidth=0.9, alpha=0.6, label=_words(name, "training"))
@@ -65,7 +68,7 @@ def _test_loss(test: NetTest) -> float | None:
     return test.loss if test.loss is not None else test.outputs.get("loss")
 
 
-def _draw_errors(ax: Any, training: PicturedTraining, name: str, colour: str, accuracy: str | None) -> None:
+def _draw_errors(ax: Axes, training: PicturedTraining, name: str, colour: str, accuracy: str | None) -> None:
     """A line for each output that is an accuracy; the test before the first iteration would leave the others no room."""
     tests = [test for test in training.run.tests if test.iteration] or training.run.tests
     errors = [accuracy_errors(test, accuracy, training.path) for test in tests]
@@ -79,7 +82,7 @@ def _draw_errors(ax: Any, training: PicturedTraining, name: str, colour: str, ac
         ax.plot(*zip(*points), style, marker="o", color=own, linewidth=1.2, markersize=3, label=label)
 
 
-def _draw_left(ax: Any, training: PicturedTraining, of: str, style: str, with_labels: bool) -> None:
+def _draw_left(ax: Axes, training: PicturedTraining, of: str, style: str, with_labels: bool) -> None:
     """A line a layer; layers are told by their colour, many of them by one that goes from the first to the last."""
     found = [(display.iteration, weight_blobs(display.sparsity)) for display in training.run.displays]
     layers = list(dict.fromkeys(name for _, blobs in found for name in blobs))

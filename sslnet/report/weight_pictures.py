@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from sslnet.errors import UsageError, suggestion
 from sslnet.hdf5 import is_hdf5
 from sslnet.net.weights import Arrays, read_message, read_weights
 from sslnet.report.plots import figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDTH = 7.2
 """Width of a picture of filters, in inches."""
@@ -220,7 +223,7 @@ def _filters_title(model: PicturedFilters, counts: int, each: bool) -> str:
 class _Grid:
     """Small images on a grid, one cell of the axes a weight, with a gap of one cell between them."""
 
-    def __init__(self, ax: Any, across: int, size: tuple[int, int]) -> None:
+    def __init__(self, ax: Axes, across: int, size: tuple[int, int]) -> None:
         self.ax = ax
         self.across = across
         self.size = size

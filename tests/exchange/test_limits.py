@@ -423,7 +423,7 @@ def test_place_that_cannot_be_written_is_one_error(net: Path, capsys: pytest.Cap
     for target in (net / "net.onnx" / "below", net / ("n" * 300)):
         for command in commands(net, target):
             assert main(command) == 1
-            assert capsys.readouterr().err.startswith("error: cannot ")
+            assert "error: cannot " in capsys.readouterr().err
     assert main(["import", str(net / "net.onnx"), "--output", f"{net}/"]) == 2
     assert sorted(net.rglob("*")) == before
 
