@@ -12,8 +12,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sslnet.kernel_cache import ensure_cache_folder
-
 if TYPE_CHECKING:
     from sslnet import errors, layers
     from sslnet.blob import Blob
@@ -80,8 +78,6 @@ _MODULES = {
 """Public name -> the module that defines it, and its name there where that is another."""
 
 _SUBMODULES = ("errors", "io", "layers")
-
-ensure_cache_folder()  # before anything imports Numba
 
 __all__ = [
     "TEST",

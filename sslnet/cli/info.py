@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 HELP = "Tells what sslnet computes with: CPU, vector instructions, threads, BLAS, versions, cache of kernels."
@@ -161,13 +160,9 @@ def versions() -> dict[str, str | None]:
 
 
 def cache() -> dict[str, Any]:
-    """Where Numba keeps what it compiled: the folder, how many kernels (of one signature each) there are, their bytes."""
-    import sslnet
-    from sslnet.sources.transformer import _transform
+    """Where compiled kernels are kept: the folder, how many kernels (of one signature each) there are, their bytes."""
+    from sslnet.kernels.runtime.compiler import kernel_folder
 
-    package = Path(sslnet.__file__).parent
-    kernel: Any = _transform
-    folder = Path(kernel._cache.cache_path)
-    folder = package if package in folder.parents else folder.parent
+    folder = kernel_folder()
     sizes = [file.stat().st_size for file in folder.rglob("*.nbc")]
     return {"folder": str(folder), "kernels": len(sizes), "bytes": sum(sizes)}

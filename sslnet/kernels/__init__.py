@@ -8,4 +8,5 @@
     optim/      updates of weights, and proximal operators
 
 Knows: files and errors. A kernel is a serial Numba function over an index range, which ``runtime.threads`` spreads over workers.
+Begin with README.md: the loop nest, the words of other libraries for its parts, how to add a micro-kernel.
 """

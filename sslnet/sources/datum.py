@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from numba import njit
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.sources.base import Images, Records, size_text
 from sslnet.sources.images import decode_image
 
@@ -177,7 +177,7 @@ def _varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _unpack(data, begins, sizes, head, images, tails):
     """Overwrites images with the pixels of records and tails with what is behind them; False when a record does not begin
     with the head, or has another length than head, pixels and a tail can have."""

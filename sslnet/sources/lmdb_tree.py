@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.sources.stable_file import StableFile
 
 MAGIC = 0xBEEFC0DE
@@ -111,7 +111,7 @@ def _number(data: np.ndarray, place: int, size: int) -> int:
     return int.from_bytes(data[place : place + size].tobytes(), "little")
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _read(data, place, size):
     number = 0
     for i in range(size):
@@ -119,7 +119,7 @@ def _read(data, place, size):
     return number
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pointers_end(data, page, page_size, kind):
     """Where the pointers of a page to its nodes end, counted from its begin; -1 when it is damaged or no page of that kind."""
     end = _read(data, page + 12, 2)
@@ -128,7 +128,7 @@ def _pointers_end(data, page, page_size, kind):
     return end
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _children(data, places, numbers, page_size, pages, children):
     """Overwrites children with the pages below those of a block; returns (their number, 0), or (-1, the damaged page)."""
     found = 0
@@ -149,7 +149,7 @@ def _children(data, places, numbers, page_size, pages, children):
     return found, 0
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _values(data, places, numbers, page_size, pages, offsets, sizes):
     """Overwrites offsets and sizes with those of the records of a block of leaves; returns (their number, 0), or (-1, the
     damaged page)."""

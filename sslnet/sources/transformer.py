@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from sslnet.errors import DataError, SslnetError, WeightsError
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.sources.base import size_text
 from sslnet.sources.mean import read_mean
@@ -195,7 +195,7 @@ def _mean(
     return np.broadcast_to(values if len(values) else np.float32(0), channels).reshape(channels, 1, 1).copy()
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _transform(images, out, offsets, flip, mean, scale):
     """out[i, c, y, x] = (images[i, c, y + top_i, x + left_i] - mean) * scale, x counted from the right where flip[i]."""
     count, channels, height, width = out.shape

@@ -6,7 +6,8 @@ from sslnet.kernels.conv.winograd.loop import WinogradLoop
 from sslnet.kernels.conv.winograd.weight_grad import WinogradGradLoop
 from sslnet.kernels.simd.vector import GENERIC, UNITS
 
-CANARY = np.float32(-12345.5)
+from .calling import CANARY
+
 ALL_UNITS = [*UNITS.values(), GENERIC]
 """The compiler takes vectors of any width on any machine; wide ones it splits."""
 

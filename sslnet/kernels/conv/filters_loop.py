@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import filter_tile, line_pixels, line_tile
@@ -18,6 +17,7 @@ from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_tabl
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import store_tile
 from sslnet.kernels.conv.window import fill_plane, interleave
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -64,7 +64,6 @@ class FilterLoop(PackedLoop):
         self.spans = self._spans()
         self.passes, self.places, self.planes_size = pass_table(low, self.weights, chunk_units)
         combine = interleave(unit) if len(low.passes) > 1 else 0
-        self.moves = np.array([fill_plane(unit), store_tile(unit), combine], np.int64)
         self.tiles = self._tile_table(unit, vectors, exact)
         self.numbers = record(
             groups=low.groups, channels=low.channels, height=low.height, width=low.width, filters=low.filters,
@@ -74,6 +73,7 @@ class FilterLoop(PackedLoop):
             tap_block=tap_block, relu=relu, in_place=window.in_place, first_row=window.first_row,
             first_column=window.first_column, plane_rows=window.plane_rows, plane_columns=window.plane_columns,
             plane_bytes=window.plane_bytes, channel_bytes=window.channel_bytes, row_step=window.row_step,
+            fill=fill_plane(unit), store=store_tile(unit), combine=combine,
         )  # fmt: skip
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
@@ -81,7 +81,7 @@ class FilterLoop(PackedLoop):
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_filters(
-            u0, u1, self.numbers, self.passes, self.places, self.offsets, self.spans, self.moves, self.tiles,
+            u0, u1, self.numbers, self.passes, self.places, self.offsets, self.spans, self.tiles,
             *self.weights.places, scratch_address("conv window", self.window.size),
             scratch_address("conv sums", self.sums_size), scratch_address("conv planes", self.planes_size), source, target,
         )  # fmt: skip
@@ -141,9 +141,9 @@ def _tile_at(
     return line_tile(unit, vectors, tile.pixels, low.stride_w, count, spacing, *limits)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_filters(
-    u0, u1, numbers, passes, places, offsets, spans, moves, tiles, packed, bias, window, sums, planes, source, target
+    u0, u1, numbers, passes, places, offsets, spans, tiles, packed, bias, window, sums, planes, source, target
 ):  # fmt: skip
     """Units u0 .. u1 of all images; a unit is tile_rows rows of outputs."""
     n = numbers[0]
@@ -165,7 +165,7 @@ def _run_filters(
                 rows = n.plane_rows - (n.chunk_units * n.tile_rows - (bottom - top)) * n.stride_h
                 for c in range(n.channels):
                     call_tile(
-                        moves[0],
+                        n.fill,
                         (
                             channel + c * n.height * n.width * 4, n.height, n.width, base + c * n.channel_bytes,
                             n.plane_bytes, n.first_row + top * n.stride_h, n.first_column,
@@ -182,14 +182,14 @@ def _run_filters(
                     out = target + maps * pixels * 4
                     out_step = pixels * 4
                 _run_blocks(
-                    n, one, group, first, end, top, base, out, out_step, spans[p, group], moves[1], tiles[p],
+                    n, one, group, first, end, top, base, out, out_step, spans[p, group], tiles[p],
                     np.int64(offsets.ctypes.data) + (one.offsets + group * one.taps) * 8,
                     packed + (one.weights + group * n.padded * one.taps) * 4,
                     bias + group * n.padded * 4, sums,
                 )  # fmt: skip
             if several:
                 call_tile(
-                    moves[2],
+                    n.combine,
                     (
                         planes, n.filters, np.int64(places.ctypes.data), n.chunk_units, first, last,
                         target + maps * pixels * 4, n.out_h, n.out_w, n.step_h, n.step_w,
@@ -198,9 +198,9 @@ def _run_filters(
         u += last - first
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_blocks(
-    n, one, group, first, end, top, base, out, out_step, spans, store, tiles, offsets, packed, bias, sums
+    n, one, group, first, end, top, base, out, out_step, spans, tiles, offsets, packed, bias, sums
 ):  # fmt: skip
     """All filters of a group over the units first .. end of one image and pass."""
     tiles_per_row = (one.out_w + n.tile_pixels - 1) // n.tile_pixels
@@ -238,7 +238,7 @@ def _run_blocks(
                     if b == high:
                         for r in range(n.tile_rows):
                             call_tile(
-                                store,
+                                n.store,
                                 (
                                     own + r * tile_bytes, width // n.lanes, n.tile_pixels,
                                     out + f * out_step + ((row + r) * one.out_w + column) * 4, out_step,

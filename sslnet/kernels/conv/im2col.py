@@ -14,9 +14,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from sslnet.errors import ShapeError
+from sslnet.kernels.runtime.compiler import exact_kernel
 
 Axes = int | Sequence[int]
 
@@ -102,7 +102,7 @@ class _Axes:
         return values
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _span(out, size, stride, start):
     """The output positions [first, last) whose pixel start + o * stride lies in [0, size)."""
     first = min(out, max(0, (stride - 1 - start) // stride))
@@ -110,7 +110,7 @@ def _span(out, size, stride, start):
     return first, last
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _im2col_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
     """Rows of col for the channels [c0, c1) of a (C, H, W) image."""
     height, width = image.shape[1], image.shape[2]
@@ -137,7 +137,7 @@ def _im2col_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
                             line[o] = source[o * sw + left]
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _col2im_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
     """The channels [c0, c1) of the image."""
     height, width = image.shape[1], image.shape[2]
@@ -162,7 +162,7 @@ def _col2im_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
                             target[o * sw + left] += line[o]
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _source(table, tap, column):
     """The pixel that kernel position tap reads at output position column (both flat); -1 in the padding."""
     index, weight = 0, 1
@@ -178,7 +178,7 @@ def _source(table, tap, column):
     return index
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _im2col_nd(c0, c1, image, col, table):
     """Rows of col for the channels [c0, c1) of a (C, pixels) image; table rows: size, kernel, stride, pad, dilation, out."""
     taps = col.shape[0] // max(1, image.shape[0])
@@ -189,7 +189,7 @@ def _im2col_nd(c0, c1, image, col, table):
                 col[c * taps + tap, column] = image[c, source] if source >= 0 else 0
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _col2im_nd(c0, c1, image, col, table):
     """The channels [c0, c1) of the image."""
     taps = col.shape[0] // max(1, image.shape[0])

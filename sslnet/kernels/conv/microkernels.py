@@ -1,139 +1,87 @@
-"""The innermost loops of the convolutions: tiles of outputs held in vector registers while the taps go by.
+"""The micro-kernels of the convolutions: a tile of MR x NR outputs is held in vector registers while the taps go by.
 
 A tap is one weight position (channel, kernel row, kernel column). Its pixel lies at a fixed distance, its *offset*, from
-the pixel of tap 0, so the lowered matrix is never written: a tile walks a table of offsets over the (padded) image.
+the pixel of tap 0, so the lowered matrix is never written: a tile walks a table of offsets, the indirection buffer, over
+the (padded) image. NR counts outputs in vectors, MR those for which a value is broadcast.
+
+Ref: Dukhan 2019, "The Indirect Convolution Algorithm"
 
     filter_tile   vectors over filters, pixels broadcast; any taps, any stride
     line_tile     the same for whole lines of taps: a pixel is broadcast once for all taps that meet it, padding is skipped
     pixel_tile    vectors over output pixels, weights broadcast; pixels side by side
 
-Each function returns the address of a compiled C function of int64 arguments, to be called through vector.call_tile;
-compiling one takes about 30 ms and happens once per machine. Distances are in bytes.
+How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
-from numba import types
-from numba.extending import intrinsic
-
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, compiled, literal_values
+from sslnet.kernels.simd.tile import tile
+from sslnet.kernels.simd.vector import I64, VectorUnit
 
 
-@cache
-def filter_tile(unit: VectorUnit, vectors: int, rows: int, pixels: int, step: int) -> int:
+@tile
+def filter_tile(builder, lanes, weights, offsets, taps, x, row_step, sums, start, *, vectors, rows, pixels, step):
     """sums[row, pixel, filters] = start + sum over taps of weights[tap, filters] * x[tap's offset + row, pixel].
 
-    (weights, offsets, taps, x, row_step, sums, start)
     weights    (taps, vectors * lanes), aligned
     offsets    (taps,) int64
     row_step   from one row of the tile to the next, in x; within a row the pixels lie ``step`` floats apart
     sums       (rows * pixels, vectors * lanes), aligned
     start      address of (vectors * lanes) first values for every pixel; 0: go on from what sums holds
     """
-    lanes, revision = unit.lanes, REVISION
+    size = 4 * lanes
+    initial = _first_sums(builder, lanes, vectors, rows * pixels, sums, start)
 
-    @compiled(7)
-    def tile(weights, offsets, taps, x, row_step, sums, start):
-        _filter_tile(lanes, vectors, rows, pixels, step, revision, weights, offsets, taps, x, row_step, sums, start)
+    def tap(state):
+        w, o, totals = state[0], state[1], state[2:]
+        pixel = builder.add(x, builder.load(vec.at(builder, o, I64)))
+        weight = [vec.load(builder, lanes, vec.offset(builder, w, v * size), size) for v in range(vectors)]
+        following = []
+        for _ in range(rows):
+            for p in range(pixels):
+                value = vec.broadcast(builder, lanes, vec.offset(builder, pixel, 4 * p * step))
+                for v in range(vectors):
+                    following.append(vec.multiply_add(builder, value, weight[v], totals[len(following)]))
+            pixel = builder.add(pixel, row_step)
+        return [vec.offset(builder, w, vectors * size), vec.offset(builder, o, 8), *following]
 
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _filter_tile(
-    typingctx, lanes, vectors, rows, pixels, step, revision, weights, offsets, taps, x, row_step, sums, start
-):
-    numbers = literal_values(lanes, vectors, rows, pixels, step, revision)
-    if numbers is None:
-        return None
-    width, nv, row_count, pixel_count, x_step, _ = numbers
-    size = 4 * width
-
-    def codegen(context, builder, signature, args):
-        weights, offsets, taps, x, row_step, sums, start = args[6:]
-        initial = _first_sums(builder, width, nv, row_count * pixel_count, sums, start)
-
-        def tap(state):
-            w, o, totals = state[0], state[1], state[2:]
-            pixel = builder.add(x, builder.load(vec.at(builder, o, I64)))
-            weight = [vec.load(builder, width, vec.offset(builder, w, v * size), size) for v in range(nv)]
-            following = []
-            for _ in range(row_count):
-                for p in range(pixel_count):
-                    value = vec.broadcast(builder, width, vec.offset(builder, pixel, 4 * p * x_step))
-                    for v in range(nv):
-                        following.append(vec.multiply_add(builder, value, weight[v], totals[len(following)]))
-                pixel = builder.add(pixel, row_step)
-            return [vec.offset(builder, w, nv * size), vec.offset(builder, o, 8), *following]
-
-        totals = vec.counted_loop(builder, taps, [weights, offsets, *initial], tap)[2:]
-        for i, total in enumerate(totals):
-            vec.store(builder, total, vec.offset(builder, sums, i * size), size)
-        return context.get_dummy_value()
-
-    return types.void(lanes, vectors, rows, pixels, step, revision, *[types.int64] * 7), codegen
+    totals = vec.counted_loop(builder, taps, [weights, offsets, *initial], tap)[2:]
+    for i, total in enumerate(totals):
+        vec.store(builder, total, vec.offset(builder, sums, i * size), size)
 
 
-@cache
+@tile
 def line_tile(
-    unit: VectorUnit, vectors: int, pixels: int, step: int, taps: int, spacing: int, low: int, high: int
-) -> int:
+    builder, lanes, weights, offsets, all_taps, x, row_step, sums, start, *,
+    vectors, pixels, step, taps, spacing, low, high,
+):  # fmt: skip
     """filter_tile for one row of pixels and lines of ``taps`` taps that lie ``spacing`` floats apart.
 
-    (weights, offsets, taps, x, row_step, sums, start): as filter_tile; taps in all, offsets of all
+    all_taps    of all lines, as the offsets; row_step: not used, there is one row; the others as in filter_tile
     low, high   of the pixels that the tile meets, counted from the first tap of its first pixel, those low <= i < high are
                 in the source; the others are padding, not read
     """
-    lanes, revision = unit.lanes, REVISION
+    size = 4 * lanes
+    meetings = meetings_of(pixels, step, taps, spacing, low, high)
+    initial = _first_sums(builder, lanes, vectors, pixels, sums, start)
 
-    @compiled(7)
-    def tile(weights, offsets, all_taps, x, row_step, sums, start):
-        _line_tile(
-            lanes, vectors, pixels, step, taps, spacing, low, high, revision,
-            weights, offsets, all_taps // taps, x, sums, start,
-        )  # fmt: skip
+    def line(state):
+        w, o, totals = state[0], state[1], list(state[2:])
+        pixel = builder.add(x, builder.load(vec.at(builder, o, I64)))
+        weight = [vec.load(builder, lanes, vec.offset(builder, w, i * size), size) for i in range(taps * vectors)]
+        for i, met in meetings:
+            value = vec.broadcast(builder, lanes, vec.offset(builder, pixel, 4 * i))
+            for t, p in met:
+                for v in range(vectors):
+                    total = totals[p * vectors + v]
+                    totals[p * vectors + v] = vec.multiply_add(builder, value, weight[t * vectors + v], total)
+        return [vec.offset(builder, w, taps * vectors * size), vec.offset(builder, o, 8 * taps), *totals]
 
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _line_tile(
-    typingctx, lanes, vectors, pixels, step, taps, spacing, low, high, revision,
-    weights, offsets, lines, x, sums, start,
-):  # fmt: skip
-    numbers = literal_values(lanes, vectors, pixels, step, taps, spacing, low, high, revision)
-    if numbers is None:
-        return None
-    width, nv, pixel_count, x_step, tap_count, tap_step, first, end, _ = numbers
-    size = 4 * width
-    meetings = meetings_of(pixel_count, x_step, tap_count, tap_step, first, end)
-
-    def codegen(context, builder, signature, args):
-        weights, offsets, lines, x, sums, start = args[9:]
-        initial = _first_sums(builder, width, nv, pixel_count, sums, start)
-
-        def line(state):
-            w, o, totals = state[0], state[1], list(state[2:])
-            pixel = builder.add(x, builder.load(vec.at(builder, o, I64)))
-            weight = [vec.load(builder, width, vec.offset(builder, w, i * size), size) for i in range(tap_count * nv)]
-            for i, met in meetings:
-                value = vec.broadcast(builder, width, vec.offset(builder, pixel, 4 * i))
-                for t, p in met:
-                    for v in range(nv):
-                        total = totals[p * nv + v]
-                        totals[p * nv + v] = vec.multiply_add(builder, value, weight[t * nv + v], total)
-            return [vec.offset(builder, w, tap_count * nv * size), vec.offset(builder, o, 8 * tap_count), *totals]
-
-        totals = vec.counted_loop(builder, lines, [weights, offsets, *initial], line)[2:]
-        for i, total in enumerate(totals):
-            vec.store(builder, total, vec.offset(builder, sums, i * size), size)
-        return context.get_dummy_value()
-
-    head = (lanes, vectors, pixels, step, taps, spacing, low, high, revision)
-    return types.void(*head, *[types.int64] * 6), codegen
+    lines = builder.sdiv(all_taps, I64(taps))
+    totals = vec.counted_loop(builder, lines, [weights, offsets, *initial], line)[2:]
+    for i, total in enumerate(totals):
+        vec.store(builder, total, vec.offset(builder, sums, i * size), size)
 
 
 def line_pixels(unit: VectorUnit, vectors: int, taps: int) -> int:
@@ -159,24 +107,23 @@ def meetings_of(
     return meetings
 
 
-def _first_sums(builder, width, vectors, pixels, sums, start):
+def _first_sums(builder, lanes, vectors, pixels, sums, start):
     """The sums a tile of filters begins with: the vectors at start for every pixel, or what it left when start is 0."""
-    size = 4 * width
+    size = 4 * lanes
 
     def fresh():
-        return [vec.load(builder, width, vec.offset(builder, start, v * size)) for v in range(vectors)] * pixels
+        return [vec.load(builder, lanes, vec.offset(builder, start, v * size)) for v in range(vectors)] * pixels
 
     def held():
-        return [vec.load(builder, width, vec.offset(builder, sums, i * size), size) for i in range(vectors * pixels)]
+        return [vec.load(builder, lanes, vec.offset(builder, sums, i * size), size) for i in range(vectors * pixels)]
 
-    return vec.either(builder, builder.icmp_signed("!=", start, I64(0)), fresh, held, vec.vector_type(width))
+    return vec.either(builder, builder.icmp_signed("!=", start, I64(0)), fresh, held, vec.vector_type(lanes))
 
 
-@cache
-def pixel_tile(unit: VectorUnit, filters: int, vectors: int) -> int:
+@tile
+def pixel_tile(builder, lanes, weights, offsets, taps, x, places, y, y_step, bias, left, relu, *, filters, vectors):
     """y[filter, pixels] = bias[filter] + sum over taps of weights[tap, filter] * x[tap's offset + pixels], then ReLU.
 
-    (weights, offsets, taps, x, places, y, y_step, bias, left, relu)
     weights   (taps, filters)
     offsets   (taps,) int64
     places    (vectors, 3) int64: distance of the vector's first pixel in x and in y, and how many of its pixels count
@@ -185,65 +132,42 @@ def pixel_tile(unit: VectorUnit, filters: int, vectors: int) -> int:
     left      how many of the filters are stored
     relu      0 or 1
     """
-    lanes, revision = unit.lanes, REVISION
 
-    @compiled(10)
-    def tile(weights, offsets, taps, x, places, y, y_step, bias, left, relu):
-        _pixel_tile(lanes, filters, vectors, revision, weights, offsets, taps, x, places, y, y_step, bias, left, relu)
+    def place(v, field):
+        return builder.load(vec.at(builder, vec.offset(builder, places, 24 * v + 8 * field), I64))
 
-    return tile
+    pixels = [builder.add(x, place(v, 0)) for v in range(vectors)]
+    targets = [builder.add(y, place(v, 1)) for v in range(vectors)]
+    counts = [place(v, 2) for v in range(vectors)]
+    initial = []
+    for f in range(filters):
+        initial += [vec.broadcast(builder, lanes, vec.offset(builder, bias, 4 * f))] * vectors
 
+    def tap(state):
+        w, o, totals = state[0], state[1], state[2:]
+        distance = builder.load(vec.at(builder, o, I64))
+        values = [vec.load(builder, lanes, builder.add(pixel, distance)) for pixel in pixels]
+        following = []
+        for f in range(filters):
+            weight = vec.broadcast(builder, lanes, vec.offset(builder, w, 4 * f))
+            for v in range(vectors):
+                following.append(vec.multiply_add(builder, weight, values[v], totals[f * vectors + v]))
+        return [vec.offset(builder, w, 4 * filters), vec.offset(builder, o, 8), *following]
 
-@intrinsic(prefer_literal=True)
-def _pixel_tile(
-    typingctx, lanes, filters, vectors, revision, weights, offsets, taps, x, places, y, y_step, bias, left, relu
-):
-    numbers = literal_values(lanes, filters, vectors, revision)
-    if numbers is None:
-        return None
-    width, nf, nv, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        weights, offsets, taps, x, places, y, y_step, bias, left, relu = args[4:]
-
-        def place(v, field):
-            return builder.load(vec.at(builder, vec.offset(builder, places, 24 * v + 8 * field), I64))
-
-        pixels = [builder.add(x, place(v, 0)) for v in range(nv)]
-        targets = [builder.add(y, place(v, 1)) for v in range(nv)]
-        counts = [place(v, 2) for v in range(nv)]
-        initial = []
-        for f in range(nf):
-            initial += [vec.broadcast(builder, width, vec.offset(builder, bias, 4 * f))] * nv
-
-        def tap(state):
-            w, o, totals = state[0], state[1], state[2:]
-            distance = builder.load(vec.at(builder, o, I64))
-            values = [vec.load(builder, width, builder.add(pixel, distance)) for pixel in pixels]
-            following = []
-            for f in range(nf):
-                weight = vec.broadcast(builder, width, vec.offset(builder, w, 4 * f))
-                for v in range(nv):
-                    following.append(vec.multiply_add(builder, weight, values[v], totals[f * nv + v]))
-            return [vec.offset(builder, w, 4 * nf), vec.offset(builder, o, 8), *following]
-
-        totals = vec.counted_loop(builder, taps, [weights, offsets, *initial], tap)[2:]
-        least = vec.least_value(builder, width, relu)
-        totals = [vec.at_least(builder, total, least) for total in totals]
-        whole = builder.icmp_signed(">=", left, I64(nf))
-        for count in counts:
-            whole = builder.and_(whole, builder.icmp_signed("==", count, I64(width)))
-        with builder.if_else(whole) as (full, part):
-            with full:
-                for i, total in enumerate(totals):
-                    distance = builder.mul(y_step, I64(i // nv))
-                    vec.store(builder, total, builder.add(targets[i % nv], distance))
-            with part:
-                for i, total in enumerate(totals):
-                    counted = builder.select(builder.icmp_signed("<", I64(i // nv), left), counts[i % nv], I64(0))
-                    distance = builder.mul(y_step, I64(i // nv))
-                    mask = vec.first_lanes(builder, width, counted)
-                    vec.masked_store(builder, total, builder.add(targets[i % nv], distance), mask)
-        return context.get_dummy_value()
-
-    return types.void(lanes, filters, vectors, revision, *[types.int64] * 10), codegen
+    totals = vec.counted_loop(builder, taps, [weights, offsets, *initial], tap)[2:]
+    least = vec.least_value(builder, lanes, relu)
+    totals = [vec.at_least(builder, total, least) for total in totals]
+    whole = builder.icmp_signed(">=", left, I64(filters))
+    for count in counts:
+        whole = builder.and_(whole, builder.icmp_signed("==", count, I64(lanes)))
+    with builder.if_else(whole) as (full, part):
+        with full:
+            for i, total in enumerate(totals):
+                distance = builder.mul(y_step, I64(i // vectors))
+                vec.store(builder, total, builder.add(targets[i % vectors], distance))
+        with part:
+            for i, total in enumerate(totals):
+                counted = builder.select(builder.icmp_signed("<", I64(i // vectors), left), counts[i % vectors], I64(0))
+                distance = builder.mul(y_step, I64(i // vectors))
+                mask = vec.first_lanes(builder, lanes, counted)
+                vec.masked_store(builder, total, builder.add(targets[i % vectors], distance), mask)

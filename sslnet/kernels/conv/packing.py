@@ -1,4 +1,4 @@
-"""What the two engines of a lowered convolution share: the window of source rows they work on, and packed weights."""
+"""Packing of dense convolutions: source rows into a window (packed A), weights into panels (packed B)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import scatter_transposed
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd import vector as vec
@@ -37,7 +38,7 @@ def threads_for(multiply_adds: int) -> int:
 
 @dataclass(frozen=True)
 class SourceWindow:
-    """The source rows that a chunk of output rows reads: in place where no tap leaves the source, else a padded copy.
+    """The A block: source rows that a chunk of outputs reads, in place where no tap leaves the source, else a padded copy.
 
     chunk   output rows at most
     split   the copy is split into stride_h * stride_w planes, so that neighbours in the output are neighbours in a plane
@@ -96,7 +97,7 @@ class SourceWindow:
         return 64 if self.in_place else self.lowering.channels * self.channel_bytes // 4 + 64
 
     def offsets(self, taps: Pass) -> np.ndarray:
-        """(groups, taps) int64: bytes from an output pixel's place in the window to the pixel that the tap reads."""
+        """The indirection buffer (groups, taps) int64: bytes from an output's place in the window to the tap's pixel."""
         if self.in_place:
             return 4 * ((taps.channels * self.lowering.height + taps.rows) * self.lowering.width + taps.columns)
         rows, a = np.divmod(taps.rows - self.first_row, self.step_h)
@@ -134,7 +135,7 @@ def window_for(
 
 @dataclass(frozen=True)
 class FilterBlocking:
-    """Filters of a group in blocks of ``width``, the last one narrower when ``padded`` is no multiple of it."""
+    """Filters of a group in blocks of ``width`` (NR), the last one narrower when ``padded`` is no multiple of it."""
 
     width: int
     padded: int
@@ -145,7 +146,7 @@ class FilterBlocking:
 
 
 class PackedWeights:
-    """The weights as an engine reads them: per pass, group and block (taps, filters of the block), zero for no filter."""
+    """Weights in panels (packed B): per pass, group and block (taps, NR filters of the block), zero for no filter."""
 
     def __init__(self, lowering: TapGeometry, blocks: FilterBlocking, unit: VectorUnit) -> None:
         self.lowering = lowering
@@ -178,10 +179,13 @@ class PackedWeights:
         self.bias[:, : low.filters] = 0 if bias is None else bias.reshape(low.groups, low.filters)
 
 
+RUN = np.dtype([(name, np.int64) for name in ("first", "length", "begin")])
+
+
 class Runs:
     """Where the weights of a group's first filter lie, as runs that are worth reading in one piece.
 
-    table    (groups, runs, 3) int64: first weight, length (0 where a group has fewer runs), where the run's places begin
+    table    (groups, runs) RUN: first weight, length (0 where a group has fewer runs), where the run's places begin
     places   for every weight of a run the tap that it is, -1 for none
     """
 
@@ -198,12 +202,13 @@ class Runs:
             own = np.full(starts[-1], -1, np.int64)
             run = np.searchsorted(first, sorted_taps, side="right") - 1
             own[starts[run] + sorted_taps - first[run]] = order
-            tables.append(np.stack([first, lengths, begin + starts[:-1]], axis=1))
+            tables.append((first, lengths, begin + starts[:-1]))
             places.append(own)
             begin += len(own)
-        self.table = np.zeros((len(tables), max(map(len, tables)), 3), np.int64)
-        for rows, own in zip(self.table, tables, strict=True):
-            rows[: len(own)] = own
+        self.table = np.zeros((len(tables), max(len(first) for first, *_ in tables)), RUN)
+        for row, columns in zip(self.table, tables, strict=True):
+            for name, values in zip(RUN.names or (), columns, strict=True):
+                row[name][: len(values)] = values
         self.places = np.concatenate(places)
 
 
@@ -230,7 +235,7 @@ def record(**numbers: int) -> np.ndarray:
     return np.array([tuple(int(n) for n in numbers.values())], np.dtype([(name, np.int64) for name in numbers]))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def add_bias_sums(sums, filters, db, overwrite):
     """db (groups * filters) += the sums (parts, groups, padded filters) over the parts, in their order."""
     if overwrite:
@@ -251,7 +256,7 @@ def _float_at(typingctx, where):
     return types.float32(types.int64), codegen
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pack_vectors(
     u0, u1, thread, table, places, taps, step, filters, width, padded, lanes, scatter, weights, packed
 ):  # fmt: skip
@@ -262,18 +267,18 @@ def _pack_vectors(
         block = f // width * width
         own = min(width, padded - block)
         target = packed + ((group * padded + block) * taps + f - block) * 4
-        for run in range(table.shape[1]):
-            first, length, begin = table[group, run, 0], table[group, run, 1], table[group, run, 2]
+        for r in range(table.shape[1]):
+            run = table[group, r]
             call_tile(
                 scatter,
                 (
-                    weights + (first + f * step) * 4, step * 4, filters - f, length,
-                    np.int64(places.ctypes.data) + begin * 8, target, own * 4,
+                    weights + (run.first + f * step) * 4, step * 4, filters - f, run.length,
+                    np.int64(places.ctypes.data) + run.begin * 8, target, own * 4,
                 ),
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _pack_blocks(u0, u1, thread, index, step, filters, width, padded, weights, packed):
     """Blocks u0 .. u1 of all groups: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
     taps = index.shape[1]

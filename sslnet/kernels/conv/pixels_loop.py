@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import pixel_tile
 from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_table, record, window_for
 from sslnet.kernels.conv.taps import TapGeometry
 from sslnet.kernels.conv.window import fill_plane, interleave
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch, scratch_address
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -48,7 +48,6 @@ class PixelLoop(PackedLoop):
         self.passes, self.places, self.planes_size = pass_table(low, self.weights, window.chunk)
         self.vectors_size = 3 * sum(window.chunk * -(-p.out_w // unit.lanes) + tile.vectors for p in low.passes)
         combine = interleave(unit) if len(low.passes) > 1 else 0
-        self.tiles = np.array([fill_plane(unit), pixel_tile(unit, tile.filters, tile.vectors), combine], np.int64)
         self.numbers = record(
             groups=low.groups, channels=low.channels, height=low.height, width=low.width, filters=low.filters,
             out_h=low.out_h, out_w=low.out_w, rows=low.rows, stride_h=low.stride_h, step_h=low.step_h, step_w=low.step_w,
@@ -56,7 +55,8 @@ class PixelLoop(PackedLoop):
             chunk=window.chunk, relu=relu, in_place=window.in_place, first_row=window.first_row,
             first_column=window.first_column, window_step_h=window.step_h, window_step_w=window.step_w,
             plane_rows=window.plane_rows, plane_columns=window.plane_columns, plane_bytes=window.plane_bytes,
-            channel_bytes=window.channel_bytes, row_step=window.row_step,
+            channel_bytes=window.channel_bytes, row_step=window.row_step, fill=fill_plane(unit),
+            multiply=pixel_tile(unit, tile.filters, tile.vectors), combine=combine,
         )  # fmt: skip
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
@@ -64,15 +64,15 @@ class PixelLoop(PackedLoop):
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         _run_pixels(
-            u0, u1, self.numbers, self.passes, self.places, self.offsets, self.tiles, *self.weights.places,
+            u0, u1, self.numbers, self.passes, self.places, self.offsets, *self.weights.places,
             scratch_address("conv window", self.window.size),
             scratch("conv vectors", self.vectors_size, np.int64), scratch_address("conv planes", self.planes_size), source, target,
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_pixels(
-    u0, u1, numbers, passes, places, offsets, tiles, packed, bias, window, vectors, planes, source, target
+    u0, u1, numbers, passes, places, offsets, packed, bias, window, vectors, planes, source, target
 ):  # fmt: skip
     """Output rows u0 .. u1 of all images."""
     n = numbers[0]
@@ -95,7 +95,7 @@ def _run_pixels(
                 rows = n.plane_rows - (n.chunk - (last - first)) * n.stride_h // n.window_step_h
                 for c in range(n.channels):
                     call_tile(
-                        tiles[0],
+                        n.fill,
                         (
                             channel + c * n.height * n.width * 4, n.height, n.width, base + c * n.channel_bytes,
                             n.plane_bytes, n.first_row + first * n.stride_h, n.first_column,
@@ -114,7 +114,7 @@ def _run_pixels(
                 for v in range(0, count, n.tile_vectors):
                     for f in range(0, n.filters, n.tile_filters):
                         call_tile(
-                            tiles[1],
+                            n.multiply,
                             (
                                 weights + f * one.taps * 4,
                                 np.int64(offsets.ctypes.data) + (one.offsets + group * one.taps) * 8, one.taps,
@@ -125,7 +125,7 @@ def _run_pixels(
                 places_address += count * 24
             if several:
                 call_tile(
-                    tiles[2],
+                    n.combine,
                     (
                         planes, n.filters, np.int64(places.ctypes.data), n.chunk, first, last,
                         target + maps * pixels * 4, n.out_h, n.out_w, n.step_h, n.step_w,
@@ -134,14 +134,14 @@ def _run_pixels(
         u += last - first
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _vectors_of(n, one, first, last):
     """Vectors of a pass over the rows first .. last, filled up to a multiple of a tile's."""
     count = max(min(last, one.out_h) - first, 0) * ((one.out_w + n.lanes - 1) // n.lanes)
     return (count + n.tile_vectors - 1) // n.tile_vectors * n.tile_vectors
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _place_vectors(n, passes, first, last, vectors):
     """The vectors of all passes, each (distance in the window, distance in the output, pixels that count).
 

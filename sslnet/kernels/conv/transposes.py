@@ -1,17 +1,16 @@
-"""What moves sums and gradients between NCHW and the order of the tiles, filters side by side: through square transposes.
+"""Packing through square transposes: between NCHW and the order of the micro-kernels, filters side by side.
 
-As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from numba import types
-from numba.extending import intrinsic
-
+from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, compiled, literal_values
+from sslnet.kernels.simd.tile import instructions
+from sslnet.kernels.simd.vector import I64, VectorUnit
 
 
 @cache
@@ -22,15 +21,15 @@ def store_tile(unit: VectorUnit) -> int:
     y_step    from one filter to the next, in y
     filters   how many are stored; sums must be readable for the next multiple of lanes pixels
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(7)
+    @c_function
     def store(sums, vectors, pixels, y, y_step, filters, relu):
         size = 4 * lanes
         for v in range(vectors):
             for p in range(0, pixels, lanes):
                 _store_transposed(
-                    lanes, revision, sums + (p * vectors + v) * size, vectors * size, y + v * lanes * y_step + p * 4,
+                    lanes, sums + (p * vectors + v) * size, vectors * size, y + v * lanes * y_step + p * 4,
                     y_step, pixels - p, filters - v * lanes, relu,
                 )  # fmt: skip
 
@@ -45,14 +44,14 @@ def load_transposed(unit: VectorUnit) -> int:
     dy_step   from one filter to the next, in dy
     padded    filters of target, a multiple of lanes; pixels are filled up with zeros to a multiple of lanes
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(6)
+    @c_function
     def load(dy, dy_step, filters, pixels, target, padded):
         for f in range(0, padded, lanes):
             for p in range(0, pixels, lanes):
-                _load_transposed(
-                    lanes, revision, dy + f * dy_step + p * 4, dy_step, target + (p * padded + f) * 4, padded * 4,
+                load_square(
+                    lanes, dy + f * dy_step + p * 4, dy_step, target + (p * padded + f) * 4, padded * 4,
                     pixels - p, filters - f,
                 )  # fmt: skip
 
@@ -67,16 +66,16 @@ def scatter_transposed(unit: VectorUnit) -> int:
     rows     at most lanes are taken
     places   (columns,) int64: which vector of target a column becomes; negative: none
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(7)
+    @c_function
     def scatter(source, source_step, rows, columns, places, target, target_step):
         if source_step == 4 and columns == 1:  # the vector lies there as it is
-            _scatter_one(lanes, revision, source, rows, places, target, target_step)
+            _scatter_one(lanes, source, rows, places, target, target_step)
         else:
             for column in range(0, columns, lanes):
                 _scatter_transposed(
-                    lanes, revision, source + column * 4, source_step, columns - column, rows, places + column * 8,
+                    lanes, source + column * 4, source_step, columns - column, rows, places + column * 8,
                     target, target_step,
                 )  # fmt: skip
 
@@ -91,12 +90,12 @@ def add_rows(unit: VectorUnit) -> int:
     pixels   a multiple of 4
     padded   filters, a multiple of lanes
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(4)
+    @c_function
     def add(source, pixels, padded, sums):
         for f in range(0, padded, lanes):
-            _add_rows(lanes, revision, source + f * 4, padded * 4, pixels // 4, sums + f * 4)
+            _add_rows(lanes, source + f * 4, padded * 4, pixels // 4, sums + f * 4)
 
     return add
 
@@ -111,156 +110,94 @@ def add_transposed(unit: VectorUnit) -> int:
     filters     at most lanes
     overwrite   1: dw = instead of dw +=
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(8)
+    @c_function
     def add(sums, thread_step, threads, tap_step, dw, filters, taps, overwrite):
         for tap in range(0, taps, lanes):
             for thread in range(threads):
                 _add_transposed(
-                    lanes, revision, sums + thread * thread_step + tap * tap_step, tap_step, dw + tap * 4, taps * 4,
+                    lanes, sums + thread * thread_step + tap * tap_step, tap_step, dw + tap * 4, taps * 4,
                     taps - tap, filters, 0 if overwrite != 0 and thread == 0 else 1,
                 )  # fmt: skip
 
     return add
 
 
-@intrinsic(prefer_literal=True)
-def _store_transposed(typingctx, lanes, revision, source, source_step, target, target_step, columns, rows, relu):
+@instructions
+def _store_transposed(builder, lanes, source, source_step, target, target_step, columns, rows, relu):
     """A square of source, transposed and at least 0 if relu; of it the first rows rows and columns columns are stored."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        source, source_step, target, target_step, columns, rows, relu = args[2:]
-        least = vec.least_value(builder, width, relu)
-        square = [
-            vec.at_least(builder, vec.load(builder, width, _line(builder, source, source_step, i)), least)
-            for i in range(width)
-        ]
-        square = vec.transpose(builder, square)
-        whole = builder.and_(
-            builder.icmp_signed(">=", rows, I64(width)), builder.icmp_signed(">=", columns, I64(width))
-        )
-        with builder.if_else(whole) as (full, part):
-            with full:
-                for i, values in enumerate(square):
-                    vec.store(builder, values, _line(builder, target, target_step, i))
-            with part:
-                mask = vec.first_lanes(builder, width, columns)
-                for i, values in enumerate(square):
-                    with builder.if_then(builder.icmp_signed("<", I64(i), rows)):
-                        vec.masked_store(builder, values, _line(builder, target, target_step, i), mask)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 7), codegen
+    least = vec.least_value(builder, lanes, relu)
+    square = [
+        vec.at_least(builder, vec.load(builder, lanes, vec.line(builder, source, source_step, i)), least)
+        for i in range(lanes)
+    ]
+    square = vec.transpose(builder, square)
+    whole = builder.and_(builder.icmp_signed(">=", rows, I64(lanes)), builder.icmp_signed(">=", columns, I64(lanes)))
+    with builder.if_else(whole) as (full, part):
+        with full:
+            for i, values in enumerate(square):
+                vec.store(builder, values, vec.line(builder, target, target_step, i))
+        with part:
+            mask = vec.first_lanes(builder, lanes, columns)
+            for i, values in enumerate(square):
+                with builder.if_then(builder.icmp_signed("<", I64(i), rows)):
+                    vec.masked_store(builder, values, vec.line(builder, target, target_step, i), mask)
 
 
-@intrinsic(prefer_literal=True)
-def _load_transposed(typingctx, lanes, revision, source, source_step, target, target_step, columns, rows):
+@instructions
+def load_square(builder, lanes, source, source_step, target, target_step, columns, rows):
     """The first rows rows and columns columns of a square of source, zero beyond, transposed and stored whole."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        source, source_step, target, target_step, columns, rows = args[2:]
-        square = _part_of_square(builder, width, source, source_step, columns, rows)
-        for i, values in enumerate(vec.transpose(builder, square)):
-            vec.store(builder, values, _line(builder, target, target_step, i), 4 * width)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 6), codegen
+    square = _part_of_square(builder, lanes, source, source_step, columns, rows)
+    for i, values in enumerate(vec.transpose(builder, square)):
+        vec.store(builder, values, vec.line(builder, target, target_step, i), 4 * lanes)
 
 
-@intrinsic(prefer_literal=True)
-def _scatter_transposed(typingctx, lanes, revision, source, source_step, columns, rows, places, target, target_step):
+@instructions
+def _scatter_transposed(builder, lanes, source, source_step, columns, rows, places, target, target_step):
     """The first columns columns of a square of source as vectors over its first rows rows, each stored at its place."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        source, source_step, columns, rows, places, target, target_step = args[2:]
-        square = _part_of_square(builder, width, source, source_step, columns, rows)
-        for i, values in enumerate(vec.transpose(builder, square)):
-            with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
-                _store_at_place(builder, values, vec.offset(builder, places, 8 * i), target, target_step)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 7), codegen
+    square = _part_of_square(builder, lanes, source, source_step, columns, rows)
+    for i, values in enumerate(vec.transpose(builder, square)):
+        with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
+            _store_at_place(builder, values, vec.offset(builder, places, 8 * i), target, target_step)
 
 
-@intrinsic(prefer_literal=True)
-def _scatter_one(typingctx, lanes, revision, source, count, places, target, target_step):
+@instructions
+def _scatter_one(builder, lanes, source, count, places, target, target_step):
     """The first count floats of source, zeros behind them, stored at their place."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        source, count, places, target, target_step = args[2:]
-        values = vec.masked_load(builder, width, source, vec.first_lanes(builder, width, count))
-        _store_at_place(builder, values, places, target, target_step)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 5), codegen
+    values = vec.masked_load(builder, lanes, source, vec.first_lanes(builder, lanes, count))
+    _store_at_place(builder, values, places, target, target_step)
 
 
-@intrinsic(prefer_literal=True)
-def _add_transposed(typingctx, lanes, revision, source, source_step, target, target_step, columns, rows, add):
+@instructions
+def _add_transposed(builder, lanes, source, source_step, target, target_step, columns, rows, add):
     """A square of source, transposed, is added to the first rows rows and columns columns of target, or replaces them."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        source, source_step, target, target_step, columns, rows, add = args[2:]
-        square = [vec.load(builder, width, _line(builder, source, source_step, i)) for i in range(width)]
-        square = vec.transpose(builder, square)
-        columns = vec.first_lanes(builder, width, columns)
-        held = builder.and_(columns, vec.splat(builder, width, builder.icmp_signed("!=", add, I64(0))))
-        for i, values in enumerate(square):
-            with builder.if_then(builder.icmp_signed("<", I64(i), rows)):
-                address = _line(builder, target, target_step, i)
-                total = builder.fadd(values, vec.masked_load(builder, width, address, held))
-                vec.masked_store(builder, total, address, columns)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 7), codegen
+    square = [vec.load(builder, lanes, vec.line(builder, source, source_step, i)) for i in range(lanes)]
+    square = vec.transpose(builder, square)
+    columns = vec.first_lanes(builder, lanes, columns)
+    held = builder.and_(columns, vec.splat(builder, lanes, builder.icmp_signed("!=", add, I64(0))))
+    for i, values in enumerate(square):
+        with builder.if_then(builder.icmp_signed("<", I64(i), rows)):
+            address = vec.line(builder, target, target_step, i)
+            total = builder.fadd(values, vec.masked_load(builder, lanes, address, held))
+            vec.masked_store(builder, total, address, columns)
 
 
-@intrinsic(prefer_literal=True)
-def _add_rows(typingctx, lanes, revision, source, step, fours, target):
+@instructions
+def _add_rows(builder, lanes, source, step, fours, target):
     """target += the sum of 4 * fours vectors, each a step from the one before; four sums in turn, so that none waits."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
 
-    def codegen(context, builder, signature, args):
-        source, step, fours, target = args[2:]
+    def four(state):
+        line, totals = state[0], []
+        for total in state[1:]:
+            totals.append(builder.fadd(total, vec.load(builder, lanes, line)))
+            line = builder.add(line, step)
+        return [line, *totals]
 
-        def four(state):
-            line, totals = state[0], []
-            for total in state[1:]:
-                totals.append(builder.fadd(total, vec.load(builder, width, line)))
-                line = builder.add(line, step)
-            return [line, *totals]
-
-        totals = vec.counted_loop(builder, fours, [source, *[vec.zeros(width)] * 4], four)[1:]
-        pairs = [builder.fadd(totals[i], totals[i + 1]) for i in (0, 2)]
-        total = builder.fadd(vec.load(builder, width, target), builder.fadd(*pairs))
-        vec.store(builder, total, target)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 4), codegen
+    totals = vec.counted_loop(builder, fours, [source, *[vec.zeros(lanes)] * 4], four)[1:]
+    pairs = [builder.fadd(totals[i], totals[i + 1]) for i in (0, 2)]
+    total = builder.fadd(vec.load(builder, lanes, target), builder.fadd(*pairs))
+    vec.store(builder, total, target)
 
 
 def _store_at_place(builder, values, where, target, target_step):
@@ -270,24 +207,19 @@ def _store_at_place(builder, values, where, target, target_step):
         vec.store(builder, values, builder.add(target, builder.mul(place, target_step)))
 
 
-def _part_of_square(builder, width, source, source_step, columns, rows):
+def _part_of_square(builder, lanes, source, source_step, columns, rows):
     """Rows of a square as vectors; nothing beyond columns and rows is read."""
-    whole = builder.and_(builder.icmp_signed(">=", rows, I64(width)), builder.icmp_signed(">=", columns, I64(width)))
+    whole = builder.and_(builder.icmp_signed(">=", rows, I64(lanes)), builder.icmp_signed(">=", columns, I64(lanes)))
 
     def full():
-        return [vec.load(builder, width, _line(builder, source, source_step, i)) for i in range(width)]
+        return [vec.load(builder, lanes, vec.line(builder, source, source_step, i)) for i in range(lanes)]
 
     def part():
         square = []
-        for i in range(width):
+        for i in range(lanes):
             counted = builder.select(builder.icmp_signed("<", I64(i), rows), columns, I64(0))
-            mask = vec.first_lanes(builder, width, counted)
-            square.append(vec.masked_load(builder, width, _line(builder, source, source_step, i), mask))
+            mask = vec.first_lanes(builder, lanes, counted)
+            square.append(vec.masked_load(builder, lanes, vec.line(builder, source, source_step, i), mask))
         return square
 
-    return vec.either(builder, whole, full, part, vec.vector_type(width))
-
-
-def _line(builder, address, step, i):
-    """The address of line i."""
-    return builder.add(address, builder.mul(step, I64(i))) if i else address
+    return vec.either(builder, whole, full, part, vec.vector_type(lanes))

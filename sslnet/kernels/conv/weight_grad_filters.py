@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import SummedGradLoop
@@ -25,6 +24,7 @@ from sslnet.kernels.conv.taps import Pass, lower_forward
 from sslnet.kernels.conv.transposes import add_rows, add_transposed, load_transposed
 from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, weight_grad_tile
 from sslnet.kernels.conv.window import fetch_ahead, fill_plane
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -98,18 +98,8 @@ class FilterGradLoop(SummedGradLoop):
         self.bias_shape = g.groups, self.blocks.padded
         self.group_filters = g.group_filters
         over = overhang(g) or Overhang(0, 0)
-        self.tiles = np.array(
-            [
-                fill_plane(unit),
-                load_transposed(unit),
-                add_rows(unit),
-                weight_grad_tile(
-                    unit, tile.vectors, tile.lines, g.kernel_w, g.stride_w, g.dilation_w, over.left, over.right
-                ),
-                add_transposed(unit),
-                fetch_ahead(unit),
-            ],
-            np.int64,
+        multiply = weight_grad_tile(
+            unit, tile.vectors, tile.lines, g.kernel_w, g.stride_w, g.dilation_w, over.left, over.right
         )
         self.numbers = record(
             batch=g.batch, groups=g.groups, channels=g.group_channels, height=g.height, width=g.width,
@@ -119,7 +109,9 @@ class FilterGradLoop(SummedGradLoop):
             columns=g.columns, in_place=window.in_place, first_row=window.first_row, first_column=window.first_column,
             plane_rows=window.plane_rows, plane_columns=window.plane_columns, channel_bytes=window.channel_bytes,
             row_step=window.row_step,
-            x_step=g.channels * g.height * g.width * 4 if window.in_place else window.size * 4,
+            x_step=g.channels * g.height * g.width * 4 if window.in_place else window.size * 4, fill=fill_plane(unit),
+            load=load_transposed(unit), add_rows=add_rows(unit), multiply=multiply, add_sums=add_transposed(unit),
+            fetch=fetch_ahead(unit),
         )  # fmt: skip
 
     def _parts(self, threads: int) -> int:
@@ -135,7 +127,7 @@ class FilterGradLoop(SummedGradLoop):
     def _put(self, threads: int, sums: np.ndarray, dw: np.ndarray, accumulate: bool) -> None:
         units = self.geometry.groups * (self.blocks.padded // self.numbers["lanes"][0])
         parallel(
-            _add_units, units, self.numbers, self.tiles, address(sums), sums[0].nbytes, len(sums), address(dw),
+            _add_units, units, self.numbers, address(sums), sums[0].nbytes, len(sums), address(dw),
             not accumulate, most=1 if dw.size < SMALL_PACK else None,
         )  # fmt: skip
 
@@ -152,8 +144,9 @@ class FilterGradLoop(SummedGradLoop):
         self, i0: int, i1: int, t0: int, t1: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray
     ) -> None:
         _run_images(
-            i0, i1, t0, t1, self.numbers, self.line_offsets, self.line_places, self.line_rows, self.tiles, scratch_address("conv window", self.window_size),
-            scratch_address("conv dy", self.dy_size), address(sums), address(bias_sums), x, dy,
+            i0, i1, t0, t1, self.numbers, self.line_offsets, self.line_places, self.line_rows,
+            scratch_address("conv window", self.window_size), scratch_address("conv dy", self.dy_size), address(sums),
+            address(bias_sums), x, dy,
         )  # fmt: skip
 
     def _lines(self, taps: Pass) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -183,9 +176,9 @@ class FilterGradLoop(SummedGradLoop):
         return offsets[chosen], places, np.array(spans, np.int64)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_images(
-    i0, i1, t0, t1, numbers, line_offsets, line_places, line_rows, tiles, window, dy_block, sums, bias_sums, x, dy
+    i0, i1, t0, t1, numbers, line_offsets, line_places, line_rows, window, dy_block, sums, bias_sums, x, dy
 ):  # fmt: skip
     """Adds images i0 .. i1 into the sums of line groups t0 .. t1; whoever has group 0 adds the bias."""
     n = numbers[0]
@@ -210,7 +203,7 @@ def _run_images(
                     for q in range(images):
                         for c in range(n.channels):
                             call_tile(
-                                tiles[0],
+                                n.fill,
                                 (
                                     channel + (q * n.groups * n.channels + c) * n.height * n.width * 4,
                                     n.height, n.width, base + q * n.x_step + c * n.channel_bytes, 0,
@@ -223,7 +216,7 @@ def _run_images(
                         maps = ((image + q) * n.groups + group) * n.filters + f
                         positions = block + q * n.padded_pixels * n.block_width * 4
                         call_tile(
-                            tiles[1],
+                            n.load,
                             (
                                 dy + (maps * pixels + top * n.out_w) * 4, pixels * 4, n.filters - f, rows * n.out_w,
                                 positions, n.block_width,
@@ -232,7 +225,7 @@ def _run_images(
                         if t0 == 0:
                             filled = (rows * n.out_w + n.lanes - 1) // n.lanes * n.lanes
                             call_tile(
-                                tiles[2], (positions, filled, n.block_width, bias_sums + (group * n.padded + f) * 4)
+                                n.add_rows, (positions, filled, n.block_width, bias_sums + (group * n.padded + f) * 4)
                             )
                 for f in range(0, n.padded, n.block_width):
                     block = dy_block + f * n.images * n.padded_pixels * 4
@@ -241,13 +234,13 @@ def _run_images(
                         for t in range(t0, t1):
                             first = max(row, line_rows[t, 0] - top)
                             last = min(row + n.block_rows, rows, line_rows[t, 1] - top)
-                            call_tile(tiles[5], (next_x, x_slice))
-                            call_tile(tiles[5], (next_dy, dy_slice))
+                            call_tile(n.fetch, (next_x, x_slice))
+                            call_tile(n.fetch, (next_dy, dy_slice))
                             next_x += x_slice
                             next_dy += dy_slice
                             if first < last:
                                 call_tile(
-                                    tiles[3],
+                                    n.multiply,
                                     (
                                         block + first * row_bytes, images, n.padded_pixels * n.block_width * 4,
                                         n.x_step, last - first, row_bytes, n.out_w, base + first * n.row_step,
@@ -257,8 +250,8 @@ def _run_images(
                                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _add_units(u0, u1, thread, numbers, tiles, sums, thread_step, threads, dw, overwrite):
+@exact_kernel
+def _add_units(u0, u1, thread, numbers, sums, thread_step, threads, dw, overwrite):
     """dw of the units u0 .. u1, lanes filters each, from the threads' sums."""
     n = numbers[0]
     vectors = n.padded // n.lanes
@@ -268,7 +261,7 @@ def _add_units(u0, u1, thread, numbers, tiles, sums, thread_step, threads, dw, o
             inside = f % n.block_width
             start = (group * n.padded + f - inside) * n.sums_taps + inside
             call_tile(
-                tiles[4],
+                n.add_sums,
                 (
                     sums + start * 4, thread_step, threads, n.block_width * 4,
                     dw + (group * n.filters + f) * n.columns * 4, n.filters - f, n.columns, np.int64(overwrite),

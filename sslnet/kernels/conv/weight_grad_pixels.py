@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import SummedGradLoop
@@ -17,6 +16,7 @@ from sslnet.kernels.conv.packing import address, record, window_for
 from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.conv.weight_grad_microkernels import pixel_grad_tile
 from sslnet.kernels.conv.window import fill_plane
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -55,14 +55,14 @@ class PixelGradLoop(SummedGradLoop):
         # The taps that only fill up read the first pixel, for nothing.
         self.offsets = np.zeros(self.padded_taps, np.int64)
         self.offsets[: g.columns] = window.offsets(taps)[0]
-        self.tiles = np.array([fill_plane(unit), pixel_grad_tile(unit, tile.filters, tile.taps)], np.int64)
         self.numbers = record(
             groups=g.groups, channels=g.group_channels, height=g.height, width=g.width, filters=g.group_filters,
             out_h=g.out_h, out_w=g.out_w, stride_h=g.stride_h, tile_filters=tile.filters, tile_taps=tile.taps,
             taps=self.padded_taps, chunk=window.chunk, in_place=window.in_place, first_row=window.first_row,
             first_column=window.first_column, window_step_h=window.step_h, window_step_w=window.step_w,
             plane_rows=window.plane_rows, plane_columns=window.plane_columns, plane_bytes=window.plane_bytes,
-            channel_bytes=window.channel_bytes, row_step=window.row_step,
+            channel_bytes=window.channel_bytes, row_step=window.row_step, fill=fill_plane(unit),
+            multiply=pixel_grad_tile(unit, tile.filters, tile.taps),
         )  # fmt: skip
 
     def _parts(self, threads: int) -> int:
@@ -78,12 +78,12 @@ class PixelGradLoop(SummedGradLoop):
 
     def _images(self, i0: int, i1: int, thread: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
         _run_images(
-            i0, i1, self.numbers, self.offsets, self.tiles, scratch_address("conv window", self.window.size),
+            i0, i1, self.numbers, self.offsets, scratch_address("conv window", self.window.size),
             address(sums[thread]), address(bias_sums[thread]), x, dy,
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _add_sums(sums, order, columns, overwrite):
     """columns[filter, order[tap]] += the sums (parts, filters, taps) over the parts, in their order."""
     if overwrite:
@@ -94,8 +94,8 @@ def _add_sums(sums, order, columns, overwrite):
                 columns[f, order[tap]] += sums[part, f, tap]
 
 
-@njit(nogil=True, cache=True)
-def _run_images(i0, i1, numbers, offsets, tiles, window, sums, bias_sums, x, dy):
+@exact_kernel
+def _run_images(i0, i1, numbers, offsets, window, sums, bias_sums, x, dy):
     """Adds images i0 .. i1 into the sums of all groups."""
     n = numbers[0]
     pixels = n.out_h * n.out_w
@@ -110,7 +110,7 @@ def _run_images(i0, i1, numbers, offsets, tiles, window, sums, bias_sums, x, dy)
                     window_rows = n.plane_rows - (n.chunk - rows) * n.stride_h // n.window_step_h
                     for c in range(n.channels):
                         call_tile(
-                            tiles[0],
+                            n.fill,
                             (
                                 channel + c * n.height * n.width * 4, n.height, n.width, base + c * n.channel_bytes,
                                 n.plane_bytes, n.first_row + top * n.stride_h, n.first_column,
@@ -121,7 +121,7 @@ def _run_images(i0, i1, numbers, offsets, tiles, window, sums, bias_sums, x, dy)
                     f = group * n.filters + block
                     for t in range(0, n.taps, n.tile_taps):
                         call_tile(
-                            tiles[1],
+                            n.multiply,
                             (
                                 dy + ((image * n.groups * n.filters + f) * pixels + top * n.out_w) * 4, pixels * 4,
                                 rows, n.out_w, base, n.row_step, np.int64(offsets.ctypes.data) + t * 8,

@@ -1,6 +1,6 @@
-"""What moves pixels to and from the buffers of the convolutions: planes into padded windows, phases back together.
+"""Packing of pixels: planes into padded windows (the A blocks of the convolutions), phases of outputs back together.
 
-As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from functools import cache
 from numba import njit, types
 from numba.extending import intrinsic
 
+from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, compiled, literal_values
+from sslnet.kernels.simd.tile import instructions
+from sslnet.kernels.simd.vector import I64, VectorUnit, integer_at
 
 
 @cache
@@ -25,9 +27,9 @@ def fill_plane(unit: VectorUnit) -> int:
     target       (step_h, step_w) planes of (rows, columns) and a vector more, which may be overwritten
     plane_step   from one plane to the next
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(11)
+    @c_function
     def fill(source, height, width, target, plane_step, first_row, first_column, step_h, step_w, rows, columns):
         for phase in range(step_h * step_w):
             low = first_column + phase % step_w
@@ -39,11 +41,11 @@ def fill_plane(unit: VectorUnit) -> int:
                 if step_w == 1:
                     for column in range(0, columns, lanes):
                         start = low + column
-                        _copy_inside(lanes, revision, plane + column * 4, line + column * 4, -start, inside - start)
+                        _copy_inside(lanes, plane + column * 4, line + column * 4, -start, inside - start)
                 elif step_w == 2:
                     for column in range(0, columns, lanes):
                         start = low + 2 * column
-                        _copy_even(lanes, revision, plane + column * 4, line + column * 8, -start, inside - start)
+                        _copy_even(lanes, plane + column * 4, line + column * 8, -start, inside - start)
                 else:
                     for column in range(columns):
                         at = low + column * step_w
@@ -59,27 +61,20 @@ def fetch_ahead(unit: VectorUnit) -> int:
 
     (start, size): any piece; what is not there is not asked for
     """
-    revision = REVISION
+    lanes = unit.lanes
 
-    @compiled(2)
+    @c_function
     def fetch(start, size):
         for line in range(0, size, 64):
-            _fetch(revision, start + line)
+            _fetch(lanes, start + line)
 
     return fetch
 
 
-@intrinsic(prefer_literal=True)
-def _fetch(typingctx, revision, where):
+@instructions
+def _fetch(builder, lanes, where):
     """The cache line at an address, into the second-level cache."""
-    if literal_values(revision) is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        vec.prefetch(builder, args[1])
-        return context.get_dummy_value()
-
-    return types.void(revision, types.int64), codegen
+    vec.prefetch(builder, where, second_level=True)
 
 
 @cache
@@ -92,9 +87,9 @@ def interleave(unit: VectorUnit) -> int:
     first, last   rows of the planes that are put, as far as target has them
     target        (maps, height, width)
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(11)
+    @c_function
     def put(planes, maps, places, map_rows, first, last, target, height, width, step_h, step_w):
         for m in range(maps):
             for row in range(first, last):
@@ -107,11 +102,9 @@ def interleave(unit: VectorUnit) -> int:
                             even = _plane_line(planes, places + a * 32, m * map_rows + row - first)
                             odd = _plane_line(planes, places + a * 32 + 16, m * map_rows + row - first)
                             while done + 2 * lanes <= width:
-                                _interleave_pair(lanes, revision, line + done * 4, even + done * 2, odd + done * 2)
+                                _interleave_pair(lanes, line + done * 4, even + done * 2, odd + done * 2)
                                 done += 2 * lanes
-                            _interleave_part(
-                                lanes, revision, line + done * 4, even + done * 2, odd + done * 2, width - done
-                            )
+                            _interleave_part(lanes, line + done * 4, even + done * 2, odd + done * 2, width - done)
                             done = width
                         for w in range(done, width):
                             place = places + (a * step_w + w % step_w) * 16
@@ -124,113 +117,63 @@ def interleave(unit: VectorUnit) -> int:
 @njit(nogil=True)
 def _plane_line(planes, place, row):
     """The address of a row of the plane whose start and columns stand at ``place``."""
-    return planes + (_integer_at(place) + row * _integer_at(place + 8)) * 4
+    return planes + (integer_at(place) + row * integer_at(place + 8)) * 4
 
 
-@intrinsic
-def _integer_at(typingctx, where):
-    """The int64 at an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(vec.at(builder, args[0], I64))
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic(prefer_literal=True)
-def _interleave_pair(typingctx, lanes, revision, target, even, odd):
+@instructions
+def _interleave_pair(builder, lanes, target, even, odd):
     """2 * lanes floats of target from lanes floats of even and of odd, in turn."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        target, even, odd = args[2:]
-        both = [vec.load(builder, width, even), vec.load(builder, width, odd)]
-        for i, values in enumerate(vec.zip_lanes(builder, *both)):
-            vec.store(builder, values, vec.offset(builder, target, 4 * width * i))
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 3), codegen
+    both = [vec.load(builder, lanes, even), vec.load(builder, lanes, odd)]
+    for i, values in enumerate(vec.zip_lanes(builder, *both)):
+        vec.store(builder, values, vec.offset(builder, target, 4 * lanes * i))
 
 
-@intrinsic(prefer_literal=True)
-def _interleave_part(typingctx, lanes, revision, target, even, odd, count):
+@instructions
+def _interleave_part(builder, lanes, target, even, odd, count):
     """count floats of target, fewer than 2 * lanes, from even and odd in turn."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        target, even, odd, count = args[2:]
-        both = []
-        for start, extra in ((even, 1), (odd, 0)):
-            half = builder.lshr(builder.add(count, I64(extra)), I64(1))
-            both.append(vec.masked_load(builder, width, start, vec.first_lanes(builder, width, half)))
-        for i, values in enumerate(vec.zip_lanes(builder, *both)):
-            mask = vec.first_lanes(builder, width, builder.sub(count, I64(i * width)))
-            vec.masked_store(builder, values, vec.offset(builder, target, 4 * width * i), mask)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 4), codegen
+    both = []
+    for start, extra in ((even, 1), (odd, 0)):
+        half = builder.lshr(builder.add(count, I64(extra)), I64(1))
+        both.append(vec.masked_load(builder, lanes, start, vec.first_lanes(builder, lanes, half)))
+    for i, values in enumerate(vec.zip_lanes(builder, *both)):
+        mask = vec.first_lanes(builder, lanes, builder.sub(count, I64(i * lanes)))
+        vec.masked_store(builder, values, vec.offset(builder, target, 4 * lanes * i), mask)
 
 
-@intrinsic(prefer_literal=True)
-def _copy_inside(typingctx, lanes, revision, target, source, low, high):
+@instructions
+def _copy_inside(builder, lanes, target, source, low, high):
     """target[i] = source[i] for the lanes low <= i < high, 0 for the others."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-    kind = vec.vector_type(width)
+    kind = vec.vector_type(lanes)
+    whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(lanes)))
 
-    def codegen(context, builder, signature, args):
-        target, source, low, high = args[2:]
-        whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(width)))
+    def part():
+        above = builder.not_(vec.first_lanes(builder, lanes, low))
+        mask = builder.and_(above, vec.first_lanes(builder, lanes, high))
+        return [vec.masked_load(builder, lanes, source, mask)]
 
-        def part():
-            above = builder.not_(vec.first_lanes(builder, width, low))
-            mask = builder.and_(above, vec.first_lanes(builder, width, high))
-            return [vec.masked_load(builder, width, source, mask)]
-
-        (values,) = vec.either(builder, whole, lambda: [vec.load(builder, width, source)], part, kind)
-        vec.store(builder, values, target)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 4), codegen
+    (values,) = vec.either(builder, whole, lambda: [vec.load(builder, lanes, source)], part, kind)
+    vec.store(builder, values, target)
 
 
-@intrinsic(prefer_literal=True)
-def _copy_even(typingctx, lanes, revision, target, source, low, high):
+@instructions
+def _copy_even(builder, lanes, target, source, low, high):
     """target[i] = source[2 i] where low <= 2 i < high, 0 elsewhere."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-    kind = vec.vector_type(width)
+    kind = vec.vector_type(lanes)
+    whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(2 * lanes)))
+    halves = (source, vec.offset(builder, source, 4 * lanes))
 
-    def codegen(context, builder, signature, args):
-        target, source, low, high = args[2:]
-        whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(2 * width)))
-        halves = (source, vec.offset(builder, source, 4 * width))
+    def part():
+        loaded = []
+        for i, half in enumerate(halves):
+            first, end = (builder.sub(limit, I64(i * lanes)) for limit in (low, high))
+            mask = builder.and_(
+                builder.not_(vec.first_lanes(builder, lanes, first)), vec.first_lanes(builder, lanes, end)
+            )
+            loaded.append(vec.masked_load(builder, lanes, half, mask))
+        return loaded
 
-        def part():
-            loaded = []
-            for i, half in enumerate(halves):
-                first, end = (builder.sub(limit, I64(i * width)) for limit in (low, high))
-                mask = builder.and_(
-                    builder.not_(vec.first_lanes(builder, width, first)), vec.first_lanes(builder, width, end)
-                )
-                loaded.append(vec.masked_load(builder, width, half, mask))
-            return loaded
-
-        loaded = vec.either(builder, whole, lambda: [vec.load(builder, width, half) for half in halves], part, kind)
-        vec.store(builder, vec.even_lanes(builder, *loaded), target)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 4), codegen
+    loaded = vec.either(builder, whole, lambda: [vec.load(builder, lanes, half) for half in halves], part, kind)
+    vec.store(builder, vec.even_lanes(builder, *loaded), target)
 
 
 @intrinsic

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.packing import address, record, threads_for
 from sslnet.kernels.matmul.microkernels import dot_tile, outer_tile, sum_tile
 from sslnet.kernels.matmul.packing import copy_blocks, copy_vectors, put_vectors
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch, scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -66,10 +66,10 @@ class DotLoop:
         self.units = -(-shape.rows // rows)
         self.packed_size = chunk * blocks * images * unit.lanes
         self.no_bias = aligned_zeros(shape.rows)
-        self.tiles = np.array([copy_vectors(unit), dot_tile(unit, rows, images, ahead)], np.int64)
         self.numbers = record(
             images=shape.images, rows=shape.rows, columns=shape.columns, lanes=unit.lanes, tile_rows=rows,
-            tile_images=images, blocks=blocks, chunk=chunk, ahead=ahead,
+            tile_images=images, blocks=blocks, chunk=chunk, ahead=ahead, pack=copy_vectors(unit),
+            multiply=dot_tile(unit, rows, images, ahead),
         )  # fmt: skip
 
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
@@ -79,7 +79,7 @@ class DotLoop:
 
     def _part(self, u0: int, u1: int, thread: int, a: int, w: int, y: int, first: int, relu: bool) -> None:
         packed = scratch_address("fc images", self.packed_size)
-        _run_dot(u0, u1, self.numbers, self.tiles, a, w, y, first, packed, relu)
+        _run_dot(u0, u1, self.numbers, a, w, y, first, packed, relu)
 
 
 class SumLoop:
@@ -96,22 +96,22 @@ class SumLoop:
         chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
         self.sums_size = chunk * shape.images * width
         self.packed_size = blocks * shape.images * rows
-        self.tiles = np.array([copy_blocks(unit), sum_tile(unit, rows, vectors), put_vectors(unit)], np.int64)
         self.numbers = record(
             images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows, width=width,
-            blocks=blocks, chunk=chunk,
+            blocks=blocks, chunk=chunk, pack_factors=copy_blocks(unit), multiply=sum_tile(unit, rows, vectors),
+            store=put_vectors(unit),
         )  # fmt: skip
 
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
         packed = scratch_address("fc factors", self.packed_size)
-        _pack_factors(self.numbers, self.tiles[0], address(a), packed)
+        _pack_factors(self.numbers, address(a), packed)
         first = 0 if bias is None else address(bias)
         most = threads_for(self.shape.work)
         parallel(self._part, self.units, packed, address(w), address(y), first, relu, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, w: int, y: int, first: int, relu: bool) -> None:
         sums = scratch("fc sums", self.sums_size)
-        _run_sum(u0, u1, self.numbers, self.tiles, packed, w, y, first, sums, relu)
+        _run_sum(u0, u1, self.numbers, packed, w, y, first, sums, relu)
 
 
 class OuterLoop:
@@ -128,19 +128,19 @@ class OuterLoop:
         chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
         self.own_size = chunk * shape.images * width
         self.packed_size = blocks * shape.images * rows
-        self.tiles = np.array([copy_blocks(unit), outer_tile(unit, rows, vectors), copy_vectors(unit)], np.int64)
         self.numbers = record(
             images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows,
-            width=width, blocks=blocks, chunk=chunk, lanes=unit.lanes,
+            width=width, blocks=blocks, chunk=chunk, lanes=unit.lanes, pack_factors=copy_blocks(unit),
+            multiply=outer_tile(unit, rows, vectors), pack=copy_vectors(unit),
         )  # fmt: skip
 
     def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
         packed = scratch_address("fc factors", self.packed_size)
-        _pack_factors(self.numbers, self.tiles[0], address(a), packed)
+        _pack_factors(self.numbers, address(a), packed)
         parallel(self._part, self.units, packed, address(b), address(w), most=threads_for(self.shape.work))
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, b: int, w: int) -> None:
-        _run_outer(u0, u1, self.numbers, self.tiles, packed, b, w, scratch_address("fc images", self.own_size))
+        _run_outer(u0, u1, self.numbers, packed, b, w, scratch_address("fc images", self.own_size))
 
 
 def _even(count: int, most: int) -> int:
@@ -168,15 +168,15 @@ def _outer_sizes(unit: VectorUnit) -> tuple[int, int]:
     return (6, 2) if unit.registers < 32 else (6, 4)
 
 
-@njit(nogil=True, cache=True)
-def _pack_factors(numbers, copy, a, packed):
+@exact_kernel
+def _pack_factors(numbers, a, packed):
     """a (images, rows) as (blocks, images, rows of a tile)."""
     n = numbers[0]
-    call_tile(copy, (a, n.rows * 4, n.images, n.rows, packed, n.tile_rows, n.blocks))
+    call_tile(n.pack_factors, (a, n.rows * 4, n.images, n.rows, packed, n.tile_rows, n.blocks))
 
 
-@njit(nogil=True, cache=True)
-def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
+@exact_kernel
+def _run_dot(u0, u1, numbers, a, w, y, first, packed, relu):
     """Rows of the units u0 .. u1; a unit is a tile's rows."""
     n = numbers[0]
     vector_bytes, w_step = n.lanes * 4, n.columns * 4
@@ -189,7 +189,7 @@ def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
         for j in range(n.blocks):
             image = j * n.tile_images
             call_tile(
-                tiles[0],
+                n.pack,
                 (
                     a + image * w_step + k * vector_bytes, w_step, n.images - image, columns, packed + j * block_bytes,
                     n.tile_images, vector_bytes, steps, n.tile_images * vector_bytes,
@@ -205,7 +205,7 @@ def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
             for j in range(n.blocks):
                 image = j * n.tile_images
                 call_tile(
-                    tiles[1],
+                    n.multiply,
                     (
                         block, w_step, n.rows - row, columns // n.lanes, columns % n.lanes, packed + j * block_bytes,
                         y + (image * n.rows + row) * 4, n.rows * 4, n.images - image, first + row * 4 if k == 0 else 0,
@@ -214,8 +214,8 @@ def _run_dot(u0, u1, numbers, tiles, a, w, y, first, packed, relu):
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
+@exact_kernel
+def _run_sum(u0, u1, numbers, packed, w, y, first, sums, relu):
     """Columns of the units u0 .. u1; a unit is a tile's columns."""
     n = numbers[0]
     w_step, tile_bytes = n.columns * 4, n.width * 4
@@ -232,7 +232,7 @@ def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
                 if u + AHEAD >= end:
                     ahead += n.tile_rows * w_step
                 call_tile(
-                    tiles[1],
+                    n.multiply,
                     (
                         w + row * w_step + u * tile_bytes, w_step, n.rows - row, n.columns - u * n.width,
                         packed + block * block_bytes, own + (u - start) * sums_bytes, n.images, ahead,
@@ -241,7 +241,7 @@ def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
         for u in range(start, end):
             bias = first + u * tile_bytes if first != 0 else 0
             call_tile(
-                tiles[2],
+                n.store,
                 (
                     own + (u - start) * sums_bytes, tile_bytes, n.images, min(n.width, n.columns - u * n.width),
                     y + u * tile_bytes, w_step, bias, np.int64(relu),
@@ -249,8 +249,8 @@ def _run_sum(u0, u1, numbers, tiles, packed, w, y, first, sums, relu):
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
+@exact_kernel
+def _run_outer(u0, u1, numbers, packed, b, w, own):
     """Columns of the units u0 .. u1; a unit is a tile's columns."""
     n = numbers[0]
     w_step, tile_bytes = n.columns * 4, n.width * 4
@@ -260,7 +260,7 @@ def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
         start, end = u0 + (u1 - u0) * c // chunks, u0 + (u1 - u0) * (c + 1) // chunks
         for u in range(start, end):
             call_tile(
-                tiles[2],
+                n.pack,
                 (
                     b + u * tile_bytes, w_step, n.images, n.columns - u * n.width, own + (u - start) * own_bytes,
                     n.images, tile_bytes, n.width // n.lanes, n.lanes * 4,
@@ -273,7 +273,7 @@ def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
                 if u + AHEAD >= end:
                     ahead += n.tile_rows * w_step
                 call_tile(
-                    tiles[1],
+                    n.multiply,
                     (
                         w + row * w_step + u * tile_bytes, w_step, n.rows - row, n.columns - u * n.width,
                         packed + block * block_bytes, own + (u - start) * own_bytes, n.images, ahead,
@@ -281,7 +281,7 @@ def _run_outer(u0, u1, numbers, tiles, packed, b, w, own):
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _ahead(u, start, end):
     """How many units lie from u to the one that is AHEAD tiles later; at the end of the row it goes on from the start."""
     return AHEAD if u + AHEAD < end else (u + AHEAD - end) % (end - start) + start - u

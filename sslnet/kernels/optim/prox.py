@@ -14,10 +14,10 @@ Ref: Parikh and Boyd 2014, "Proximal Algorithms", section 6.5.1 (norms); Jenatto
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
+
+from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
 LEAST = np.finfo(np.float32).tiny
 """The least step and the least divisor: below it are float32's denormals, which the kernels flush to zero."""
@@ -30,8 +30,6 @@ SHORTEST_SPAN = 64
 """Matrices of tall tiles are cut into so many panels, for the threads, as long as the pieces are no shorter than this."""
 WIDE = 32
 """Tiles from this width on are taken one by one; narrower ones side by side, which vectorises at any width."""
-
-_OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Panels:
         return self.rows // self.height, self.columns // self.width
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def bounds(panel, columns, height, span):
     """First row, first column and end column of a panel."""
     across = (columns + span - 1) // span
@@ -74,7 +72,7 @@ def bounds(panel, columns, height, span):
     return (panel // across) * height, first, min(columns, first + span)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def square_sum(x, row, height, a, b):
     """Sum of squares of one tile: columns [a, b) of the rows from row on."""
     total = x.dtype.type(0)
@@ -87,7 +85,7 @@ def square_sum(x, row, height, a, b):
     return total
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _square_sums(x, row, height, first, end, width, sums, line):
     """Sums of squares of the tiles of a panel.  [overwrites sums; line is scratch of the panel's width]"""
     tiles = (end - first) // width
@@ -103,7 +101,7 @@ def _square_sums(x, row, height, first, end, width, sums, line):
     reduce_tiles(line, width, tiles, sums)
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def reduce_tiles(line, width, tiles, sums):
     """sums[t] = sum of the width values of tile t.  [overwrites sums]"""
     if width == 1:
@@ -116,7 +114,7 @@ def reduce_tiles(line, width, tiles, sums):
         sums[t] = total
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def expand(values, width, tiles, line):
     """line[j] = value of the tile of column j.  [overwrites line]"""
     if width == 1:
@@ -130,7 +128,7 @@ def expand(values, width, tiles, line):
                 line[j] = values[t]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def shrink(x, moved, row, height, first, end, width, threshold, line, sums):
     """The tiles of a panel lose min(1, threshold / norm) of themselves, which moved, unless it is empty, gains.
 
@@ -155,7 +153,7 @@ def shrink(x, moved, row, height, first, end, width, threshold, line, sums):
             values[j] -= line[j] * values[j]
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def share_of(square, threshold):
     """What the prox takes off a tile: min(1, threshold / norm); of a threshold that is zero, nothing."""
     norm = np.sqrt(square)
@@ -163,7 +161,7 @@ def share_of(square, threshold):
     return threshold / (LEAST if divisor < LEAST else divisor)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _shares(x, row, height, first, end, width, threshold, line, sums):
     """The share of each tile of a panel, and of each column.  [overwrites sums (one a tile), line (one a column)]"""
     tiles = (end - first) // width
@@ -173,7 +171,7 @@ def _shares(x, row, height, first, end, width, threshold, line, sums):
     expand(sums, width, tiles, line)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def norms(i0, i1, thread, x, height, width, span, out):
     """Euclidean norm of every tile.  [overwrites out (tiles down, tiles along)]"""
     line, sums = np.empty(span, x.dtype), np.empty(span, x.dtype)
@@ -184,7 +182,7 @@ def norms(i0, i1, thread, x, height, width, span, out):
             out[row // height, first // width + t] = np.sqrt(sums[t])
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def add_subgradient(i0, i1, thread, x, grad, height, width, span, strength):
     """grad += strength * x / norm of its tile; a tile of zeros adds nothing.  [accumulates into grad]"""
     line, sums = np.empty(span, x.dtype), np.empty(span, x.dtype)
@@ -202,7 +200,7 @@ def add_subgradient(i0, i1, thread, x, grad, height, width, span, strength):
                 out[j] += line[j] * values[j]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def prox(i0, i1, thread, x, moved, height, width, span, threshold):
     """x becomes the z that minimises ||z - x||^2 / 2 + threshold * sum over tiles of ||z_tile||.  [overwrites x]
 
@@ -221,13 +219,13 @@ def prox(i0, i1, thread, x, moved, height, width, span, threshold):
 # -- the prox of a sum of several tilings: one block of its dual at a time ------------------------------------------------
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def subtract_dual(i0, i1, thread, x, dual, step):
     """x -= step * dual, flat.  [overwrites x]"""
     add_scaled(x[i0:i1], dual[i0:i1], x.dtype.type(-step))
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, change):
     """One tiling's turn in the ascent of the dual, the duals of the others held: exact in its own block.
 
@@ -266,7 +264,7 @@ def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, c
         change[panel] = np.sqrt(largest) / strength
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def move_share(x, dual, share, inverse):
     """The share of x becomes the dual, times inverse; returns the change of the dual, squared.  [overwrites x, dual]"""
     total = x.dtype.type(0)
@@ -279,7 +277,7 @@ def move_share(x, dual, share, inverse):
     return total
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _move_shares(x, dual, shares, inverse, moves):
     """As move_share with a share for each element; the changes squared are added to moves.  [overwrites x, dual]"""
     for j in range(x.size):
@@ -290,21 +288,21 @@ def _move_shares(x, dual, shares, inverse, moves):
         dual[j] = taken * inverse
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def add_scaled(x, y, factor):
     """x += factor * y.  [accumulates into x]"""
     for i in range(x.size):
         x[i] += factor * y[i]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def take_off(x, share):
     """x loses a share of itself.  [overwrites x]"""
     for i in range(x.size):
         x[i] -= share * x[i]
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def largest_sum(squares, width, tiles, sums):
     """The largest sum of a tile.  [overwrites sums]"""
     reduce_tiles(squares, width, tiles, sums)
@@ -314,7 +312,7 @@ def largest_sum(squares, width, tiles, sums):
     return largest
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def zero_dead(i0, i1, thread, x, height, width, dead):
     """Tiles marked dead become exactly zero; a range of tile rows.  [overwrites x]"""
     for down in range(i0, i1):

@@ -21,10 +21,7 @@ Ref: as prox_diagonal
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 # Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
 from sslnet.kernels.optim.prox import add_scaled, move_share, square_sum, take_off
@@ -40,11 +37,10 @@ from sslnet.kernels.optim.prox_diagonal import (
     shrink_tile,
     start,
 )
+from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
-_OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
-
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def _corner(tile, columns, height, width):
     """First row and first column of a tile."""
     across = columns // width
@@ -54,7 +50,7 @@ def _corner(tile, columns, height, width):
 # -- one step for x, one for the biases ----------------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def prox(i0, i1, thread, x, moved, bias, height, width, threshold, bias_threshold):
     """x and bias become the minimisers.  [overwrites x, bias, accumulates into moved]
 
@@ -72,7 +68,7 @@ def prox(i0, i1, thread, x, moved, bias, height, width, threshold, bias_threshol
             take_off(x[i, a : a + width], share)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def ascend(
     i0, i1, thread, x, dual, bias, bias_dual, height, width, step, bias_step, strength, dead, change
 ):  # fmt: skip
@@ -95,7 +91,7 @@ def ascend(
         bias[tile] = 0 if share == 1 else value * (root / (root + bias_threshold))
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _root_of_two(square, value, threshold, bias_threshold):
     """The root for a tile of this sum of squares and a bias of this value; 0 where they become zero."""
     a, b, p, q = np.float64(square), np.float64(value) ** 2, np.float64(threshold), np.float64(bias_threshold)
@@ -114,7 +110,7 @@ def _root_of_two(square, value, threshold, bias_threshold):
 # -- a step for each element ---------------------------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def prox_diagonal(i0, i1, thread, x, steps, bias, bias_steps, height, width, strength):
     """As prox, with steps (rows, columns) and bias_steps (tiles), all > 0.  [overwrites x, bias]"""
     for tile in range(i0, i1):
@@ -125,7 +121,7 @@ def prox_diagonal(i0, i1, thread, x, steps, bias, bias_steps, height, width, str
             shrink_tile(x[i, a : a + width], steps[i, a : a + width], root, strength)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def ascend_diagonal(
     i0, i1, thread, x, dual, bias, bias_dual, height, width, steps, bias_steps, strength, dead, change
 ):  # fmt: skip
@@ -148,7 +144,7 @@ def ascend_diagonal(
         dead[tile], change[tile] = root == 0, np.sqrt(total) / strength
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _root(x, steps, value, step, row, height, a, b, strength):
     """The root for the tile in columns [a, b) of the rows from row on and a bias with its step; 0 where they become zero."""
     other, threshold = np.float64(value) ** 2, strength * np.float64(step)

@@ -15,22 +15,18 @@ Ref: More and Sorensen 1983, eq. 3.10 (the form of the equation in which Newton'
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 # Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
 from sslnet.kernels.optim.prox import LEAST, WIDE, bounds, expand, largest_sum, reduce_tiles
+from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
 NEWTON_STEPS = 30
 ROOT_TOLERANCE = 1e-6
 """Of the last step, by the root: Newton's next one would be its square."""
 
-_OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
-
-@njit(**_OPTIONS)
+@sums_kernel
 def prox_diagonal(i0, i1, thread, x, steps, height, width, span, strength):
     """x becomes the z that minimises sum of (z - x)^2 / (2 * steps) + strength * sum over tiles of ||z_tile||.  [overwrites x]
 
@@ -51,7 +47,7 @@ def prox_diagonal(i0, i1, thread, x, steps, height, width, span, strength):
                 _shrink_each(x[i, first:end], steps[i, first:end], line, strength)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def subtract_dual_diagonal(i0, i1, thread, x, dual, steps):
     """x -= steps * dual, flat, element by element.  [overwrites x]"""
     x, dual, steps = x[i0:i1], dual[i0:i1], steps[i0:i1]
@@ -59,7 +55,7 @@ def subtract_dual_diagonal(i0, i1, thread, x, dual, steps):
         x[i] -= steps[i] * dual[i]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strength, dead, change):
     """As prox.ascend, in the metric 1 / steps (rows, columns): the block's own problem is the one of prox_diagonal.
 
@@ -92,7 +88,7 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
         change[panel] = np.sqrt(largest) / strength
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def at_least(divisor):
     """The divisor, or LEAST where it is less: a step may be zero, a rate divided by a large gradient's mean."""
     return LEAST if divisor < LEAST else divisor
@@ -101,7 +97,7 @@ def at_least(divisor):
 # -- one tile: all its elements share a root -----------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _root(x, steps, row, height, a, b, strength):
     """The root of the tile in columns [a, b) of the rows from row on, 0 where the tile becomes zero."""
     square = dual = weighed = 0.0
@@ -126,19 +122,19 @@ def _root(x, steps, row, height, a, b, strength):
     return max(0.0, root)
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def start(square, weighed, strength):
     """A point left of the root."""
     return max(0.0, np.sqrt(square) - strength * weighed / square)
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def climb_of(total, slope):
     """Newton's step, given sum of (x / (root + strength * steps))^2 and sum of x^2 / (...)^3."""
     return total * (np.sqrt(total) - 1) / slope
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def first_sums(x, steps):
     """Sums of x^2, (x / steps)^2, steps * x^2."""
     square = dual = weighed = 0.0
@@ -151,7 +147,7 @@ def first_sums(x, steps):
     return square, dual, weighed
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def newton_sums(x, steps, root, strength):
     """Sums of q and q / (root + strength * steps), q = (x / (root + strength * steps))^2."""
     total = slope = 0.0
@@ -163,7 +159,7 @@ def newton_sums(x, steps, root, strength):
     return total, slope
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def shrink_tile(x, steps, root, strength):
     """x *= root / (root + strength * steps).  [overwrites x]"""
     if root == 0:
@@ -174,7 +170,7 @@ def shrink_tile(x, steps, root, strength):
         x[j] *= root / at_least(root + strength * steps[j])
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def move_tile(x, dual, steps, root, strength):
     """x shrinks, dual becomes what was taken off / steps; returns the change of the dual, squared.  [overwrites x, dual]"""
     total = 0.0
@@ -192,7 +188,7 @@ def move_tile(x, dual, steps, root, strength):
 # -- narrow tiles: a panel of them side by side --------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _roots(x, steps, row, height, first, end, width, strength, line, sums):
     """The root of each column's tile in a panel, 0 for a tile that becomes zero.  [overwrites line, sums (3, span)]"""
     count, tiles = end - first, (end - first) // width
@@ -234,14 +230,14 @@ def _roots(x, steps, row, height, first, end, width, strength, line, sums):
     expand(roots, width, tiles, line)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _shrink_each(x, steps, roots, strength):
     """As shrink_tile with a root for each element, 0 for those that become zero.  [overwrites x]"""
     for j in range(x.size):
         x[j] = x[j] * (roots[j] / at_least(roots[j] + strength * steps[j])) if roots[j] > 0 else 0
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _move_each(x, dual, steps, roots, strength, moves):
     """As move_tile with a root for each element; the changes squared are added to moves.  [overwrites x, dual]"""
     for j in range(x.size):
@@ -253,7 +249,7 @@ def _move_each(x, dual, steps, roots, strength, moves):
         dual[j] = multiplier
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def add_product(x, y, factors):
     """x += y * factors.  [accumulates into x]"""
     for j in range(x.size):

@@ -19,10 +19,9 @@ Ref: Caffe's solvers (sgd_solver.cpp and its neighbours), whose formulas these a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from sslnet.kernels.runtime.compiler import sums_kernel
 
 SUM_BLOCK = 1 << 14
 """Sums over a whole array are made of sums over blocks of this size, so that they do not depend on the threads."""
@@ -30,10 +29,8 @@ SUM_BLOCK = 1 << 14
 CHUNK = 1 << 13
 """Elements that several loops in turn go over while they are in a core's own cache."""
 
-_OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
-
-@njit(**_OPTIONS)
+@sums_kernel
 def _gradient(w, grad, mean, i, memory, rest, scale, l2, l1):
     """The regularised gradient of element i; rest = 1 - memory.  [overwrites mean]"""
     g = grad[i]
@@ -44,7 +41,7 @@ def _gradient(w, grad, mean, i, memory, rest, scale, l2, l1):
     return scale * g + l2 * w[i] + l1 * np.sign(w[i])
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _sgd(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum):
     """h = momentum * h + rate * g; w -= h.  [overwrites w, h, mean]"""
     for i in range(w.size):
@@ -53,7 +50,7 @@ def _sgd(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum):
         w[i] -= step
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _descend(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum):
     """w -= rate * g; h = momentum * h + rate * g: Nesterov's step without its look ahead.  [overwrites w, h, mean]"""
     for i in range(w.size):
@@ -62,7 +59,7 @@ def _descend(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum):
         w[i] -= step
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def step(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum, nesterov):
     """SGD's step with momentum, or Nesterov's without its look ahead.  [overwrites w, h, mean]"""
     if nesterov:
@@ -71,14 +68,14 @@ def step(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum, nesterov
         _sgd(w, grad, h, mean, memory, rest, scale, l2, l1, rate, momentum)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _look_ahead(w, h, momentum):
     """w -= momentum * h.  [overwrites w]"""
     for i in range(w.size):
         w[i] -= momentum * h[i]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _shrink_elements(w, h, threshold):
     """The prox of threshold * sum of |w|; what is taken off w is added to h.  [overwrites w, accumulates into h]"""
     for i in range(w.size):
@@ -87,7 +84,7 @@ def _shrink_elements(w, h, threshold):
         w[i] -= taken
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def momentum(i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, ahead, threshold):
     """SGD with momentum, or Nesterov's (w then is the point looked ahead to).  [overwrites w, h, mean]
 
@@ -109,13 +106,13 @@ def momentum(i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, ne
             _look_ahead(w[a:b], h[a:b], mu)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def look_ahead(i0, i1, part, w, h, mu):
     """w -= mu * h.  [overwrites w]"""
     _look_ahead(w[i0:i1], h[i0:i1], w.dtype.type(mu))
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _calm(w, grad, mean, memory, rest):
     """mean = memory * mean + rest * grad; where w is 0, grad = mean. Nothing for an empty mean.  [overwrites mean, grad]"""
     for i in range(mean.size):
@@ -125,7 +122,7 @@ def _calm(w, grad, mean, memory, rest):
         grad[i] = m if w[i] == 0 else g
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def adagrad(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, delta, keep_steps):
     """square += g^2; w -= rate * g / (sqrt(square) + delta).  [overwrites w, square, mean, grad]"""
     kind = w.dtype.type
@@ -144,7 +141,7 @@ def adagrad(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, de
                 g[i] = step
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def rmsprop(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, decay, delta, keep_steps):
     """square = decay * square + (1 - decay) * g^2; w -= rate * g / (sqrt(square) + delta).  [as adagrad]"""
     kind = w.dtype.type
@@ -163,7 +160,7 @@ def rmsprop(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, de
                 g[i] = step
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def adadelta(i0, i1, part, w, grad, square, travel, mean, memory, scale, l2, l1, rate, decay, delta, keep_steps):
     """square = decay * square + (1 - decay) * g^2; u = g * sqrt((travel + delta) / (square + delta));
     travel = decay * travel + (1 - decay) * u^2; w -= rate * u.  [overwrites w, square, travel, mean, grad]"""
@@ -185,7 +182,7 @@ def adadelta(i0, i1, part, w, grad, square, travel, mean, memory, scale, l2, l1,
                 g[i] = rate * ratio
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def adam(
     i0, i1, part, w, grad, first, second, mean, memory, scale, l2, l1, rate, beta1, beta2, delta, power1, power2,
     loss2, loss1, keep_steps,
@@ -218,13 +215,13 @@ def adam(
                 g[i] = step * unbiased
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def calm(i0, i1, part, w, grad, mean, memory):
     """mean = memory * mean + (1 - memory) * grad; where w is 0, grad = mean.  [overwrites mean, grad]"""
     _calm(w[i0:i1], grad[i0:i1], mean[i0:i1], w.dtype.type(memory), w.dtype.type(1 - memory))
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def regularise(i0, i1, thread, w, grad, scale, l2, l1, multipliers):
     """grad = scale * grad + multipliers * (l2 * w + l1 * sign(w)); without multipliers (size 0) they are 1.  [overwrites grad]"""
     kind = w.dtype.type
@@ -239,7 +236,7 @@ def regularise(i0, i1, thread, w, grad, scale, l2, l1, multipliers):
             grad[i] = scale * grad[i] + multipliers[i] * (l2 * w[i] + l1 * np.sign(w[i]))
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def decay(i0, i1, thread, w, l2, l1, multipliers):
     """w -= multipliers * (l2 * w + l1 * sign(w)); without multipliers (size 0) they are 1.  [overwrites w]"""
     kind = w.dtype.type
@@ -254,7 +251,7 @@ def decay(i0, i1, thread, w, l2, l1, multipliers):
             w[i] -= multipliers[i] * (l2 * w[i] + l1 * np.sign(w[i]))
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def square_sums(i0, i1, thread, x, out):
     """out[k] = sum of squares of the k-th block of SUM_BLOCK elements, for k in [i0, i1).  [overwrites out, float64]"""
     for k in range(i0, i1):
@@ -265,7 +262,7 @@ def square_sums(i0, i1, thread, x, out):
         out[k] = total
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def cut(i0, i1, thread, w, threshold):
     """Elements with |w| < threshold become zero.  [overwrites w]"""
     threshold = w.dtype.type(threshold)
@@ -275,7 +272,7 @@ def cut(i0, i1, thread, w, threshold):
             w[i] = 0
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def mask(i0, i1, thread, x, keep):
     """Elements where keep is 0 become zero.  [overwrites x]  keep: uint8"""
     x, keep = x[i0:i1], keep[i0:i1]

@@ -16,14 +16,12 @@ Ref: as ``prox``
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 # Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
 from sslnet.kernels.optim.prox import share_of
 from sslnet.kernels.optim.update import CHUNK, step
+from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
 LONG = 256
 """Tiles of one row from this width on are summed one by one, shorter ones column by column first."""
@@ -33,15 +31,13 @@ MANY_BANDS = 16
 BLOCKS = 32
 """Blocks of rows that a larger band is cut into: enough for as many threads, few enough that their sums stay small."""
 
-_OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
-
 
 def fits(count: int, size: int) -> bool:
     """Whether ``count`` bands of ``size`` elements are for ``bands``, not for ``blocks``."""
     return size <= (LARGEST_BAND if count >= MANY_BANDS else SMALL_BAND)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def bands(
     i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, columns, height, width, threshold
 ):  # fmt: skip
@@ -78,7 +74,7 @@ def bands(
                 _shrink_each(w[a : a + columns], h[a : a + columns], line, ahead)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def blocks(
     i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, columns, height, squares
 ):  # fmt: skip
@@ -101,7 +97,7 @@ def blocks(
                 _add_squares(w[i:j], line[first:last])
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def shares(i0, i1, part, squares, width, threshold):
     """What the tiles of the bands [i0, i1) lose, for each column in the band's first line.  [overwrites squares]"""
     sums = np.empty(squares.shape[1], squares.dtype)
@@ -112,7 +108,7 @@ def shares(i0, i1, part, squares, width, threshold):
         _to_shares(line, width, squares.dtype.type(threshold), sums)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def shrink_blocks(i0, i1, part, w, h, squares, columns, height, ahead):
     """The prox on the blocks [i0, i1), and Nesterov's look ahead by ``ahead`` (0 with SGD).  [overwrites w, h]"""
     ahead = w.dtype.type(ahead)
@@ -123,14 +119,14 @@ def shrink_blocks(i0, i1, part, w, h, squares, columns, height, ahead):
             _shrink_each(w[a : a + columns], h[a : a + columns], line, ahead)
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _rows_of(block, height):
     """First and end row of a block."""
     band, k = block // BLOCKS, block % BLOCKS
     return band * height + k * height // BLOCKS, band * height + (k + 1) * height // BLOCKS
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _sum_of_squares(x):
     total = x.dtype.type(0)
     for i in range(x.size):
@@ -138,21 +134,21 @@ def _sum_of_squares(x):
     return total
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _add_squares(x, line):
     """line += x^2.  [accumulates into line]"""
     for i in range(x.size):
         line[i] += x[i] * x[i]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _add(x, line):
     """line += x.  [accumulates into line]"""
     for i in range(x.size):
         line[i] += x[i]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _to_shares(line, width, threshold, sums):
     """Sums of squares of columns become the shares of their tiles.  [overwrites line; sums: one a tile, scratch]"""
     tiles = line.size // width
@@ -176,7 +172,7 @@ def _to_shares(line, width, threshold, sums):
         _expand(sums, width, line)
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def _reduce(line, width, sums):
     """sums[t] = sum over tile t.  [overwrites sums]"""
     for t in range(line.size // width):
@@ -186,7 +182,7 @@ def _reduce(line, width, sums):
         sums[t] = total
 
 
-@njit(inline="always", **_OPTIONS)
+@inlined_sums_kernel
 def _expand(sums, width, line):
     """The value of its tile for each column.  [overwrites line]"""
     for t in range(line.size // width):
@@ -194,7 +190,7 @@ def _expand(sums, width, line):
             line[t * width + j] = sums[t]
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _shrink(w, h, share, ahead):
     """h += share * w; w -= share * w + ahead * h.  [overwrites w, h]"""
     for i in range(w.size):
@@ -204,7 +200,7 @@ def _shrink(w, h, share, ahead):
         w[i] = (w[i] - taken) - ahead * moved
 
 
-@njit(**_OPTIONS)
+@sums_kernel
 def _shrink_each(w, h, shares, ahead):
     """As _shrink, a share for each element.  [overwrites w, h]"""
     for i in range(w.size):

@@ -1,6 +1,9 @@
 """What every kernel runs on: compilation, threads, memory.
 
-jit.py              compiles, and keeps what was compiled
+compiler.py         how kernels are compiled, and where what was compiled is kept
+jit.py              what a layer's kernel needs: its decorator, and the call that spreads it over the threads
+denormals.py        numbers too small to be normal count as zero
+spin_wait.py        a thread waits a moment without sleeping
 threads.py, cores.py   an index range spread over workers; how many cores there are
 memory.py, fill.py  aligned arrays; their values set
 counter_rng.py      random bits named by a counter

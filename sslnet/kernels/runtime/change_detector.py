@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from sslnet.kernels.runtime.compiler import exact_kernel
 
 
 class SameBits:
@@ -33,7 +34,7 @@ def _words(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(np.int32)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _same(a, b):
     """Piece by piece, for a difference is mostly found at once."""
     for start in range(0, a.size, 1024):

@@ -14,6 +14,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from sslnet.kernels.runtime.compiler import COMMON
+
 FLUSH_TO_ZERO = 0x8000
 DENORMALS_ARE_ZERO = 0x0040
 
@@ -41,7 +43,7 @@ def _exchange_mxcsr(typingctx, keep, bits):
     return signature, codegen
 
 
-@njit("int32(int32, int32)", nogil=True, cache=True)
+@njit("int32(int32, int32)", **COMMON)
 def _exchange(keep, bits):
     return _exchange_mxcsr(keep, bits)
 

@@ -10,16 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
-
+from sslnet.kernels.runtime.compiler import kernel
 from sslnet.kernels.runtime.denormals import flushed
 from sslnet.kernels.runtime.threads import parallel
 
-FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
-"""Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning, so that a diverged run shows."""
-
-kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
-
+__all__ = ["SMALL", "kernel", "spread"]
 
 SMALL = 1 << 17
 """Elements of work up to which one thread is done before another one has woken."""

@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from sslnet.kernels.runtime.compiler import COMMON
 from sslnet.kernels.runtime.memory import aligned_zeros
 
 _PAUSES = {
@@ -71,7 +72,7 @@ def _pause(typingctx):
     return types.void(), codegen
 
 
-@njit("boolean(int64, int64, int64, int64, int64, int64)", nogil=True, cache=True)
+@njit("boolean(int64, int64, int64, int64, int64, int64)", **COMMON)
 def spin(told, value, watched, wanted, most, lead):
     """Writes ``value`` to ``told`` (0: nowhere), then waits until there is at least ``wanted`` at ``watched``.
 

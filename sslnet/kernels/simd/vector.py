@@ -1,8 +1,7 @@
-"""Vector instructions as Numba intrinsics: explicit LLVM vectors, whose width is that of the machine.
+"""The vector unit of the machine, and what is written for it in LLVM's words: vectors, loads, stores, multiply-adds, loops.
 
-An intrinsic here is module-level and takes the lanes (and tile sizes) as integer literals: where a kernel's closure
-supplies them, they are part of the key under which Numba caches the kernel on disk, beside the CPU's name and features.
-Addresses are plain integers, in bytes.
+What is here writes instructions where a builder stands; ``simd.tile`` makes functions of them. Addresses are plain integers,
+in bytes.
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
@@ -58,32 +55,6 @@ def vector_unit() -> VectorUnit:
     return next((unit for feature, unit in UNITS.items() if feature in enabled), GENERIC)
 
 
-REVISION = crc32(Path(__file__).read_bytes())
-"""Part of every tile's cache key: Numba notices changes of the file a tile is in, not of this one."""
-
-
-_compiled: list[Any] = []
-
-
-def compiled(count: int) -> Callable[[Callable[..., None]], int]:
-    """A decorator: the function, of ``count`` int64, becomes the address of what it compiles to."""
-
-    def to_address(function: Callable[..., None]) -> int:
-        made = cfunc(types.void(*[types.int64] * count), cache=True)(function)
-        _compiled.append(made)  # the address is good for as long as the object lives
-        assert made.address is not None  # compiled when it was decorated
-        return made.address
-
-    return to_address
-
-
-def literal_values(*kinds: Any) -> tuple[int, ...] | None:
-    """The numbers of integer literal types; None asks Numba to come again with literals."""
-    if not all(isinstance(kind, types.IntegerLiteral) for kind in kinds):
-        return None
-    return tuple(kind.literal_value for kind in kinds)
-
-
 def vector_type(lanes: int) -> ir.VectorType:
     return ir.VectorType(F32, lanes)
 
@@ -100,6 +71,11 @@ def at(builder: Builder, address: Value, kind: Any) -> Value:
 def offset(builder: Builder, address: Value, distance: int) -> Value:
     """address + distance bytes."""
     return builder.add(address, I64(distance)) if distance else address
+
+
+def line(builder: Builder, address: Value, step: Value, i: int) -> Value:
+    """address + i * step."""
+    return builder.add(address, builder.mul(step, I64(i))) if i else address
 
 
 def load(builder: Builder, lanes: int, address: Value, align: int = 4) -> Value:
@@ -156,12 +132,17 @@ def masked_store(builder: Builder, vector: Value, address: Value, mask: Value) -
     builder.call(call, [vector, at(builder, address, kind), I32(4), mask])
 
 
-def prefetch(builder: Builder, address: Value, *, to_write: bool = False) -> None:
-    """Asks for the cache line at an address, if there is one: into the second level, or, to be written, the first."""
+def prefetch(builder: Builder, address: Value, *, to_write: bool = False, second_level: bool = False) -> None:
+    """Asks for the cache line at an address, which may lie anywhere: into the first level, or into the second."""
     pointer = at(builder, address, ir.IntType(8))
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
-    numbers = (1, 3, 1) if to_write else (0, 2, 1)
+    numbers = (int(to_write), 2 if second_level else 3, 1)
     builder.call(_declared(builder, "llvm.prefetch.p0", kind), [pointer, *map(I32, numbers)])
+
+
+def shuffle(builder: Builder, a: Value, b: Value, lanes: list[int]) -> Value:
+    """The lanes of both vectors (those of b counted behind those of a) in this order."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
 
 def transpose(builder: Builder, rows: list[Value]) -> list[Value]:
@@ -175,7 +156,7 @@ def transpose(builder: Builder, rows: list[Value]) -> list[Value]:
         for i in range(lanes):
             if not i & block:
                 a, b = rows[i], rows[i | block]
-                swapped[i], swapped[i | block] = _shuffle(builder, a, b, low), _shuffle(builder, a, b, high)
+                swapped[i], swapped[i | block] = shuffle(builder, a, b, low), shuffle(builder, a, b, high)
         rows = swapped
         block *= 2
     return rows
@@ -185,12 +166,17 @@ def zip_lanes(builder: Builder, a: Value, b: Value) -> list[Value]:
     """a0 b0 a1 b1 ..., as two vectors."""
     lanes = a.type.count
     order = [i // 2 + (i % 2) * lanes for i in range(2 * lanes)]
-    return [_shuffle(builder, a, b, order[:lanes]), _shuffle(builder, a, b, order[lanes:])]
+    return [shuffle(builder, a, b, order[:lanes]), shuffle(builder, a, b, order[lanes:])]
 
 
 def even_lanes(builder: Builder, a: Value, b: Value) -> Value:
     """a0 a2 ... b0 b2 ..."""
-    return _shuffle(builder, a, b, [2 * i for i in range(a.type.count)])
+    return shuffle(builder, a, b, [2 * i for i in range(a.type.count)])
+
+
+def odd_lanes(builder: Builder, a: Value, b: Value) -> Value:
+    """a1 a3 ... b1 b3 ..."""
+    return shuffle(builder, a, b, [2 * i + 1 for i in range(a.type.count)])
 
 
 def sum_lanes(builder: Builder, vector: Value) -> Value:
@@ -259,8 +245,14 @@ def _declared(builder: Builder, name: str, kind: ir.FunctionType) -> Value:
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
-def _shuffle(builder: Builder, a: Value, b: Value, lanes: list[int]) -> Value:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+@intrinsic
+def integer_at(typingctx, where):
+    """The int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(at(builder, args[0], I64))
+
+    return types.int64(types.int64), codegen
 
 
 @intrinsic

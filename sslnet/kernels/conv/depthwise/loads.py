@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from llvmlite import ir
-
 from sslnet.kernels.conv.depthwise.stencil import Place, Reading, Stencil
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I32, I64, Builder, Value
+from sslnet.kernels.simd.vector import I64, Builder, Value
 
 
 class WindowLoads:
@@ -73,7 +71,7 @@ class PlaneLoads:
                 made[down, first] = [self._masked(row, at, first + i * self.lanes) for i in range(split)]
             vectors = made[down, first]
             if split == 2:
-                value = (odd_lanes if right % 2 else vec.even_lanes)(b, *vectors)
+                value = (vec.odd_lanes if right % 2 else vec.even_lanes)(b, *vectors)
             else:
                 (value,) = vectors
             yield (down, right), value
@@ -111,7 +109,7 @@ class FoldedLoads:
                 continue
             if down not in made:
                 made[down] = self._rows(tile, down, row)
-            yield (down, right), shuffled(b, made[down], vec.zeros(self.lanes), self._lanes(right - self.pads[1]))
+            yield (down, right), vec.shuffle(b, made[down], vec.zeros(self.lanes), self._lanes(right - self.pads[1]))
 
     def _rows(self, tile: Value, down: int, row: int) -> Value:
         """Rows from one of the plane's on, one behind the other, without gaps; 0 for those outside the plane, and behind."""
@@ -136,22 +134,3 @@ class FoldedLoads:
 def folded_lanes(lanes: int, folds: int, width: int) -> list[int]:
     """Where the values of the rows in one vector stand, row by row."""
     return [fold * (lanes // folds) + column for fold in range(folds) for column in range(width)]
-
-
-def odd_lanes(builder: Builder, a: Value, b: Value) -> Value:
-    """a1 a3 ... b1 b3 ..."""
-    return shuffled(builder, a, b, [2 * i + 1 for i in range(a.type.count)])
-
-
-def shuffled(builder: Builder, a: Value, b: Value, lanes: list[int]) -> Value:
-    """The lanes of both vectors (those of b counted behind those of a) in this order."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
-
-
-def prefetch(builder: Builder, address: Value, *, write: bool = False) -> None:
-    """Asks for the line at an address, which may lie anywhere, to be read or to be written."""
-    pointer = vec.at(builder, address, ir.IntType(8))
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
-    name = "llvm.prefetch.p0"
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    builder.call(function, [pointer, I32(int(write)), I32(3), I32(1)])

@@ -8,7 +8,6 @@ the input is the same stencil with the weights turned round; where the convoluti
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.depthwise.layout import DepthwiseLayout
 from sslnet.kernels.conv.depthwise.microkernels import add_lanes, stencil, stencil_sums
@@ -16,6 +15,7 @@ from sslnet.kernels.conv.depthwise.window import fill_window
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.packing import address, record, threads_for
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -47,11 +47,11 @@ class DepthwiseLoop(PackedLoop):
         self.bias = aligned_zeros(g.channels * filters)
         self.places = address(self.weights), address(self.bias)
         fill = 0 if layout.direct else fill_window(unit, *shape.split)
-        self.tiles = np.array([fill, stencil(unit, shape, layout.rows, layout.reading)], np.int64)
         self.numbers = record(
             **layout.numbers, channels=g.channels, filters=filters, taps=g.columns, relu=relu,
             tap_step=-4 if flipped else 4, first_tap=4 * (g.columns - 1) if flipped else 0,
-            weights_step=4 * g.columns * g.group_filters, bias_step=4 * filters,
+            weights_step=4 * g.columns * g.group_filters, bias_step=4 * filters, fill=fill,
+            multiply=stencil(unit, shape, layout.rows, layout.reading),
         )  # fmt: skip
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
@@ -61,11 +61,11 @@ class DepthwiseLoop(PackedLoop):
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         window = address(self.layout.window())
-        _run(u0, u1, self.numbers, self.tiles, *self.places, window, source, target)
+        _run(u0, u1, self.numbers, *self.places, window, source, target)
 
 
-@njit(nogil=True, cache=True)
-def _run(u0, u1, numbers, tiles, weights, bias, window, source, target):
+@exact_kernel
+def _run(u0, u1, numbers, weights, bias, window, source, target):
     """Planes u0 .. u1 of all images."""
     n = numbers[0]
     out_plane = n.out_h * n.out_w * 4
@@ -76,10 +76,10 @@ def _run(u0, u1, numbers, tiles, weights, bias, window, source, target):
         for first in range(0, n.outputs_h, n.chunk):
             rows = min(n.chunk, n.outputs_h - first)
             count = min(rows * n.step_h, n.out_h - first * n.step_h)
-            start, extra = _read(n, tiles[0], source, u, planes, first, rows, window)
+            start, extra = _read(n, source, u, planes, first, rows, window)
             for k in range(n.filters):
                 call_tile(
-                    tiles[1],
+                    n.multiply,
                     (
                         weights + channel * n.weights_step + k * n.taps * 4 + n.first_tap, n.tap_step, n.weights_step,
                         bias + channel * n.bias_step + k * 4, n.bias_step, start, n.plane_step, n.source_step, n.pitch,
@@ -91,15 +91,15 @@ def _run(u0, u1, numbers, tiles, weights, bias, window, source, target):
         u += planes
 
 
-@njit(nogil=True, cache=True)
-def _read(n, fill, source, u, planes, first, rows, window):
+@exact_kernel
+def _read(n, source, u, planes, first, rows, window):
     """What tiles take as planes and extra: windows, filled for the outputs first .. first + rows, or the planes themselves."""
     start = source + u * n.sources * n.height * n.width * 4
     if n.direct:
         return start, window
     low, high = first * n.split_h - n.pad_h, (first + rows - 1) * n.split_h - n.pad_h + n.reach_h
     call_tile(
-        fill,
+        n.fill,
         (
             start, planes * n.sources, n.height, n.width, low, high - low + 1, n.pad_w, window + n.front, n.source_step,
             n.phase_step, n.pitch, n.zeros,
@@ -118,10 +118,10 @@ class DepthwiseGradLoop(WeightGradLoop):
         self.kernel = layout.name
         self.sums_size = layout.planes * g.group_filters * (g.columns + 1) * unit.lanes
         fill = 0 if layout.direct else fill_window(unit, *shape.split)
-        self.tiles = np.array([fill, stencil_sums(unit, shape, layout.rows, layout.reading), add_lanes(unit)], np.int64)
         self.numbers = record(
             **layout.numbers, batch=g.batch, channels=g.channels, filters=g.group_filters, taps=g.columns,
-            sums_step=(g.columns + 1) * unit.bytes,
+            sums_step=(g.columns + 1) * unit.bytes, fill=fill,
+            multiply=stencil_sums(unit, shape, layout.rows, layout.reading), add_lanes=add_lanes(unit),
         )  # fmt: skip
 
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
@@ -137,11 +137,11 @@ class DepthwiseGradLoop(WeightGradLoop):
 
     def _part(self, c0: int, c1: int, thread: int, x: int, dy: int, dw: int, db: int) -> None:
         window, sums = address(self.layout.window()), scratch("depthwise sums", self.sums_size)
-        _run_sums(c0, c1, self.numbers, self.tiles, window, sums, x, dy, dw, db)
+        _run_sums(c0, c1, self.numbers, window, sums, x, dy, dw, db)
 
 
-@njit(nogil=True, cache=True)
-def _run_sums(c0, c1, numbers, tiles, window, sums, x, dy, dw, db):
+@exact_kernel
+def _run_sums(c0, c1, numbers, window, sums, x, dy, dw, db):
     """The gradients of the channels c0 .. c1, some planes at a time, over all images."""
     n = numbers[0]
     out_plane = n.out_h * n.out_w * 4
@@ -153,10 +153,10 @@ def _run_sums(c0, c1, numbers, tiles, window, sums, x, dy, dw, db):
             u = image * n.channels + channel
             for first in range(0, n.outputs_h, n.chunk):
                 rows = min(n.chunk, n.outputs_h - first)
-                start, extra = _read(n, tiles[0], x, u, planes, first, rows, window)
+                start, extra = _read(n, x, u, planes, first, rows, window)
                 for k in range(n.filters):
                     call_tile(
-                        tiles[1],
+                        n.multiply,
                         (
                             start, n.plane_step, n.source_step, n.pitch, n.height, n.width, first * n.split_h - n.pad_h,
                             n.pad_w, extra, planes, rows, n.out_w, dy + (u * n.filters + k) * out_plane + first * n.out_w * 4,
@@ -166,7 +166,7 @@ def _run_sums(c0, c1, numbers, tiles, window, sums, x, dy, dw, db):
         for k in range(n.filters):
             f = channel * n.filters + k
             call_tile(
-                tiles[2],
+                n.add_lanes,
                 (
                     held + k * planes * n.sums_step, planes, n.taps, dw + f * n.taps * 4, n.filters * n.taps * 4, db + f * 4,
                     n.filters * 4,

@@ -1,31 +1,24 @@
-"""The innermost loops of depthwise convolutions: every channel plane by itself, vectors along its rows.
+"""The micro-kernels of depthwise convolutions: every channel plane by itself, vectors along its rows.
 
     stencil        planes of outputs: forward, and the gradient of the input
     stencil_sums   sums of products of dy with the source: the gradient of the weights
     add_lanes      those sums, lane by lane, into the gradient
 
-As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-from numba import types
-from numba.extending import intrinsic
-
-from sslnet.kernels.conv.depthwise.loads import FoldedLoads, PlaneLoads, WindowLoads, folded_lanes, prefetch, shuffled
+from sslnet.kernels.conv.depthwise.loads import FoldedLoads, PlaneLoads, WindowLoads, folded_lanes
 from sslnet.kernels.conv.depthwise.stencil import Reading, Stencil
+from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I64, VectorUnit, compiled, literal_values
-
-_WRITERS = ("../../simd/vector.py", "stencil.py", "loads.py")
-REVISION = crc32(b"".join((Path(__file__).parent / name).read_bytes() for name in _WRITERS))
-"""Part of every tile's cache key: Numba notices changes of this file alone."""
+from sslnet.kernels.simd.tile import instructions, tile
+from sslnet.kernels.simd.vector import I64, VectorUnit
 
 
 @dataclass(frozen=True)
@@ -43,13 +36,14 @@ class _Planes:
     extra: Any
 
 
-@cache
-def stencil(unit: VectorUnit, shape: Stencil, rows: int, reading: Reading) -> int:
+@tile
+def stencil(
+    builder, lanes, weights, tap_step, weights_step, bias, bias_step, x, plane_step, source_step, pitch, height, width,
+    first_row, pad, extra, planes, count, columns, y, y_step, relu, *, shape: Stencil, rows, reading: Reading,
+):  # fmt: skip
     """y = bias + sum over taps of weight * source, then ReLU, for planes that lie one behind the other.
 
     rows   vectors of a tile, one below the other
-    (weights, tap_step, weights_step, bias, bias_step, x, plane_step, source_step, pitch, height, width, first_row, pad,
-     extra, planes, count, columns, y, y_step, relu)
     weights       of a plane: (sources, kernel_h, kernel_w), each source's walked with tap_step: 4, or -4 from its last one
     x             planes or windows; source_step from one source of an output plane to the next, pitch from row to row
     first_row     of the plane (negative in the padding) that the first output's first tap meets; pad: as many columns before it
@@ -57,44 +51,9 @@ def stencil(unit: VectorUnit, shape: Stencil, rows: int, reading: Reading) -> in
     count, columns   rows and columns of y
     weights_step, bias_step, plane_step, y_step   from one plane to the next
     """
-    lanes, revision = unit.lanes, REVISION
-    kh, kw, sh, sw, dh, dw, sources, adjoint, ph, pw = astuple(shape)
-    folds, oh, ow, ih, iw, top, left = astuple(reading)
-
-    @compiled(20)
-    def tile(
-        weights, tap_step, weights_step, bias, bias_step, x, plane_step, source_step, pitch, height, width, first_row, pad,
-        extra, planes, count, columns, y, y_step, relu,
-    ):  # fmt: skip
-        _stencil(
-            lanes, kh, kw, sh, sw, dh, dw, sources, adjoint, ph, pw, rows, folds, oh, ow, ih, iw, top, left, revision,
-            weights, tap_step, weights_step, bias, bias_step, x, plane_step, source_step, pitch, height, width, first_row,
-            pad, extra, planes, count, columns, y, y_step, relu,
-        )  # fmt: skip
-
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _stencil(
-    typingctx, lanes, kh, kw, sh, sw, dh, dw, sources, adjoint, ph, pw, rows, folds, oh, ow, ih, iw, top, left, revision,
-    weights, tap_step, weights_step, bias, bias_step, x, plane_step, source_step, pitch, height, width, first_row, pad, extra,
-    planes, count, columns, y, y_step, relu,
-):  # fmt: skip
-    literals = (
-        lanes, kh, kw, sh, sw, dh, dw, sources, adjoint, ph, pw, rows, folds, oh, ow, ih, iw, top, left, revision,
-    )  # fmt: skip
-    numbers = literal_values(*literals)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        where = _Planes(*args[25:34])
-        code = _StencilCode(builder, numbers[0], Stencil(*numbers[1:11]), numbers[11], Reading(*numbers[12:19]), where)
-        code.emit(*args[20:25], *args[34:])
-        return context.get_dummy_value()
-
-    return types.void(*literals, *[types.int64] * 20), codegen
+    where = _Planes(x, plane_step, source_step, pitch, height, width, first_row, pad, extra)
+    code = _StencilCode(builder, lanes, shape, rows, reading, where)
+    code.emit(weights, tap_step, weights_step, bias, bias_step, planes, count, columns, y, y_step, relu)
 
 
 class _TileCode:
@@ -170,11 +129,11 @@ class _TileCode:
         for row in range(self.rows * self.shape.split[0]):
             place = b.add(below, b.mul(self.where.pitch, I64(row + self.shape.reach[0])))
             for part in range(self.shape.split[1]):
-                prefetch(b, vec.offset(b, place, size * part))
+                vec.prefetch(b, vec.offset(b, place, size * part))
         for row in range(self.band_rows):
             place = b.add(out, b.mul(row_bytes, I64(self.band_rows + row)))
             for part in range(self.step_w):
-                prefetch(b, vec.offset(b, place, size * part), write=write)
+                vec.prefetch(b, vec.offset(b, place, size * part), to_write=write)
 
     def folded_mask(self, left: Any, row: int) -> Any:
         """The lanes of vector ``row`` that are outputs, once their rows stand one behind the other."""
@@ -270,7 +229,7 @@ class _StencilCode(_TileCode):
         b, size = self.b, self.folds * self.out_width
         order = folded_lanes(self.lanes, self.folds, self.out_width)
         for row in range(self.rows):
-            dense = shuffled(b, sums[row, 0], sums[row, 0], order + [0] * (self.lanes - size))
+            dense = vec.shuffle(b, sums[row, 0], sums[row, 0], order + [0] * (self.lanes - size))
             self._store_below(dense, vec.offset(b, y, 4 * row * size), row, size, self.folded_mask(left, row))
 
     def _store_below(self, value, place, row, size, mask):
@@ -291,62 +250,19 @@ def _in_turn(builder, parts):
     return [value for a, b in zip(even, odd) for value in vec.zip_lanes(builder, a, b)]
 
 
-@cache
-def stencil_sums(unit: VectorUnit, shape: Stencil, rows: int, reading: Reading) -> int:
+@tile
+def stencil_sums(
+    builder, lanes, x, plane_step, source_step, pitch, height, width, first_row, pad, extra, planes, count, columns, dy,
+    dy_step, sums, *, shape: Stencil, rows, reading: Reading,
+):  # fmt: skip
     """sums[tap] += sum over the plane of dy * x, sums[last] += sum of dy, lane by lane, for planes in a row.
 
-    (x, plane_step, source_step, pitch, height, width, first_row, pad, extra, planes, count, columns, dy, dy_step, sums)
     dy         (planes, count, columns), dy_step from one plane to the next
     sums       (planes, taps + 1, lanes), aligned
     the others as in stencil
     """
-    lanes, revision = unit.lanes, REVISION
-    kh, kw, sh, sw, dh, dw = astuple(shape)[:6]
-    folds, oh, ow, ih, iw, top, left = astuple(reading)
-
-    @compiled(15)
-    def tile(
-        x,
-        plane_step,
-        source_step,
-        pitch,
-        height,
-        width,
-        first_row,
-        pad,
-        extra,
-        planes,
-        count,
-        columns,
-        dy,
-        dy_step,
-        sums,
-    ):
-        _stencil_sums(
-            lanes, kh, kw, sh, sw, dh, dw, rows, folds, oh, ow, ih, iw, top, left, revision,
-            x, plane_step, source_step, pitch, height, width, first_row, pad, extra, planes, count, columns, dy, dy_step, sums,
-        )  # fmt: skip
-
-    return tile
-
-
-@intrinsic(prefer_literal=True)
-def _stencil_sums(
-    typingctx, lanes, kh, kw, sh, sw, dh, dw, rows, folds, oh, ow, ih, iw, top, left, revision,
-    x, plane_step, source_step, pitch, height, width, first_row, pad, extra, planes, count, columns, dy, dy_step, sums,
-):  # fmt: skip
-    literals = (lanes, kh, kw, sh, sw, dh, dw, rows, folds, oh, ow, ih, iw, top, left, revision)
-    numbers = literal_values(*literals)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        where = _Planes(*args[16:25])
-        code = _SumsCode(builder, numbers[0], Stencil(*numbers[1:7]), numbers[7], Reading(*numbers[8:15]), where)
-        code.emit(*args[25:])
-        return context.get_dummy_value()
-
-    return types.void(*literals, *[types.int64] * 15), codegen
+    where = _Planes(x, plane_step, source_step, pitch, height, width, first_row, pad, extra)
+    _SumsCode(builder, lanes, shape, rows, reading, where).emit(planes, count, columns, dy, dy_step, sums)
 
 
 class _SumsCode(_TileCode):
@@ -403,7 +319,7 @@ class _SumsCode(_TileCode):
         order = [lanes] * lanes
         for i, lane in enumerate(folded_lanes(lanes, self.folds, self.out_width)):
             order[lane] = i
-        return shuffled(b, dense, vec.zeros(lanes), order)
+        return vec.shuffle(b, dense, vec.zeros(lanes), order)
 
 
 @cache
@@ -414,30 +330,21 @@ def add_lanes(unit: VectorUnit) -> int:
     sums               (planes, taps + 1, lanes), aligned
     dw_step, db_step   from one plane to the next
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(7)
+    @c_function
     def add(sums, planes, taps, dw, dw_step, db, db_step):
         for p in range(planes):
             first = sums + p * (taps + 1) * lanes * 4
             for t in range(taps):
-                _add_lanes(lanes, revision, first + t * lanes * 4, dw + p * dw_step + t * 4)
-            _add_lanes(lanes, revision, first + taps * lanes * 4, db + p * db_step)
+                _add_lanes(lanes, first + t * lanes * 4, dw + p * dw_step + t * 4)
+            _add_lanes(lanes, first + taps * lanes * 4, db + p * db_step)
 
     return add
 
 
-@intrinsic(prefer_literal=True)
-def _add_lanes(typingctx, lanes, revision, source, target):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        total = vec.sum_lanes(builder, vec.load(builder, width, args[2], 4 * width))
-        place = vec.at(builder, args[3], vec.F32)
-        builder.store(builder.fadd(builder.load(place), total), place)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, types.int64, types.int64), codegen
+@instructions
+def _add_lanes(builder, lanes, source, target):
+    total = vec.sum_lanes(builder, vec.load(builder, lanes, source, 4 * lanes))
+    place = vec.at(builder, target, vec.F32)
+    builder.store(builder.fadd(builder.load(place), total), place)

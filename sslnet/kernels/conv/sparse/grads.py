@@ -9,7 +9,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
@@ -29,6 +28,7 @@ from sslnet.kernels.conv.sparse.structured_pixels import (
     tile_table,
     vector_chunks,
 )
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
@@ -200,7 +200,7 @@ def _tail_mask(unit: VectorUnit, pixels: int, vectors: int) -> np.ndarray:
     return np.packbits(flags, axis=1, bitorder="little").ravel()
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_input_grad(u0, u1, numbers, parts, chunks, tiles, lowered, col, dy, dx):
     """Units u0 .. u1: the parts of the images."""
     n = numbers[0]
@@ -242,7 +242,7 @@ def _run_input_grad(u0, u1, numbers, parts, chunks, tiles, lowered, col, dy, dx)
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_weight_grad(i0, i1, numbers, groups, chunks, lowered, col, sums, x, dy):
     """Adds images i0 .. i1 into the sums of all groups."""
     n = numbers[0]
@@ -279,7 +279,7 @@ def _run_weight_grad(i0, i1, numbers, groups, chunks, lowered, col, sums, x, dy)
                         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _add_sums(sums, first, padded, filters, columns, matrix):
     """matrix[filters, columns] += the sums of all threads, in their order."""
     for i in range(filters.size):

@@ -1,4 +1,4 @@
-"""What brings pixels to the products of convolutions with zeros, and results to where they belong.
+"""Packing of pixels for convolutions with zeros: rows of the lowered matrix, and results back to where they belong.
 
     lower_taps    the pixels that each tap meets, side by side: a row of the lowered matrix a tap
     lower_same    the same where a tap is one shift of the whole plane
@@ -6,7 +6,7 @@
     copy_rows     rows of a padded plane to rows side by side
     fill_row      one number, over and over
 
-As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+How such functions are made and called: ``simd.tile``. Distances are in bytes.
 Patterns of zeros are arguments of these functions: another pattern compiles nothing.
 """
 
@@ -18,8 +18,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import I64, REVISION, VectorUnit, compiled, literal_values
+from sslnet.kernels.simd.tile import instructions, tile
+from sslnet.kernels.simd.vector import I64, VectorUnit, integer_at
 
 TAP = 3
 """Numbers of a tap in a table: distance of its channel's plane, and its row and column for the first output pixel."""
@@ -35,10 +37,10 @@ def lower_taps(unit: VectorUnit, step: int) -> int:
     columns    of an output row; the source is read every ``step`` columns and every row_step rows
     col        pitch from one tap to the next; the vector behind the last pixel becomes zero
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
     phased = min(step, 3)
 
-    @compiled(11)
+    @c_function
     def lower(source, table, taps, height, width, top, rows, columns, row_step, col, pitch):
         for tap in range(taps):
             entry = table + tap * 24
@@ -48,40 +50,60 @@ def lower_taps(unit: VectorUnit, step: int) -> int:
             target = col + tap * pitch
             before, inside = _rows_inside(first, row_step, rows, height)
             for i in range(0, before * columns, lanes):
-                _store_zeros(lanes, revision, target + i * 4)
+                _store_zeros(lanes, target + i * 4)
             line = plane + ((first + before * row_step) * width + column) * 4
             for i in range(0, columns, lanes):
                 # The last vector of a row ends where the row ends, where that is possible: nothing behind is touched.
                 at = min(i, max(columns - lanes, 0))
                 _lower_block(
-                    lanes, phased, revision, line + at * step * 4, row_step * width * 4, inside,
+                    lanes, phased, line + at * step * 4, row_step * width * 4, inside,
                     target + (before * columns + at) * 4, columns * 4,
                     -(column + at * step), width - (column + at * step), step,
                 )  # fmt: skip
             for i in range((before + inside) * columns, rows * columns, lanes):
-                _store_zeros(lanes, revision, target + i * 4)
+                _store_zeros(lanes, target + i * 4)
             # What fills up the last vector of pixels is zero, for products are summed over it.
-            _store_zeros(lanes, revision, target + rows * columns * 4)
+            _store_zeros(lanes, target + rows * columns * 4)
 
     return lower
 
 
-@cache
-def lower_same(unit: VectorUnit) -> int:
+@tile
+def lower_same(builder, lanes, source, table, taps, vectors, masks, col, pitch):
     """lower_taps where an output row is as long as a source row and the stride is 1: a tap is then one shift of the plane.
 
-    (source, table, taps, vectors, masks, col, pitch)
     table    (taps, 2) int64: distance of the pixel that meets output pixel 0, and of the tap's masks from ``masks``
     vectors  of output pixels
     masks    a bit a pixel, max(lanes, 8) bits a vector: whether the tap meets a pixel there, not padding
     """
-    lanes, revision = unit.lanes, REVISION
+    bits = ir.IntType(max(lanes, 8))
+    size, step = 4 * lanes, max(lanes, 8) // 8
 
-    @compiled(7)
-    def lower(source, table, taps, vectors, masks, col, pitch):
-        _lower_same(lanes, revision, source, table, taps, vectors, masks, col, pitch)
+    def tap(state):
+        entry, target = state
+        line = builder.add(source, builder.load(vec.at(builder, entry, I64)))
+        bits_at = builder.add(masks, builder.load(vec.at(builder, vec.offset(builder, entry, 8), I64)))
 
-    return lower
+        def some(count):
+            def block(state):
+                line, bits_at, out = state
+                for v in range(count):
+                    flags = builder.load(vec.at(builder, vec.offset(builder, bits_at, step * v), bits))
+                    flags = builder.trunc(flags, ir.IntType(lanes)) if lanes < 8 else flags
+                    mask = builder.bitcast(flags, ir.VectorType(vec.I1, lanes))
+                    values = vec.masked_load(builder, lanes, vec.offset(builder, line, size * v), mask)
+                    vec.store(builder, values, vec.offset(builder, out, size * v), size)
+                steps = ((line, size), (bits_at, step), (out, size))
+                return [vec.offset(builder, place, own * count) for place, own in steps]
+
+            return block
+
+        places = vec.counted_loop(builder, fours, [line, bits_at, target], some(4))
+        vec.counted_loop(builder, rest, places, some(1))
+        return [vec.offset(builder, entry, 16), builder.add(target, pitch)]
+
+    fours, rest = builder.ashr(vectors, I64(2)), builder.and_(vectors, I64(3))
+    vec.counted_loop(builder, taps, [table, col], tap)
 
 
 @cache
@@ -91,10 +113,10 @@ def add_taps(unit: VectorUnit, step: int) -> int:
     (target, table, taps, height, width, top, rows, columns, row_step, col, pitch)
     As lower_taps, the other way round; up to a vector behind a tap's last pixel must be readable.
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
     phased = min(step, 2)
 
-    @compiled(11)
+    @c_function
     def add(target, table, taps, height, width, top, rows, columns, row_step, col, pitch):
         for tap in range(taps):
             entry = table + tap * 24
@@ -105,7 +127,7 @@ def add_taps(unit: VectorUnit, step: int) -> int:
             source = col + tap * pitch + before * columns * 4
             for at in range(0, columns, lanes):
                 _add_block(
-                    lanes, phased, revision, source + at * 4, columns * 4, inside, line + at * step * 4,
+                    lanes, phased, source + at * 4, columns * 4, inside, line + at * step * 4,
                     row_step * width * 4, -(column + at * step), width - (column + at * step), columns - at, step,
                 )  # fmt: skip
 
@@ -119,42 +141,28 @@ def copy_rows(unit: VectorUnit) -> int:
     (source, source_step, rows, columns, target, target_step)
     The source must be readable up to a vector behind each row.
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(6)
+    @c_function
     def copy(source, source_step, rows, columns, target, target_step):
         for i in range(0, columns, lanes):
             at = min(i, max(columns - lanes, 0))
-            _copy_block(
-                lanes, revision, source + at * 4, source_step, rows, target + at * 4, target_step, min(columns, lanes)
-            )
+            _copy_block(lanes, source + at * 4, source_step, rows, target + at * 4, target_step, min(columns, lanes))
 
     return copy
 
 
-@cache
-def fill_row(unit: VectorUnit) -> int:
-    """target[0 .. count] = the float at ``value``, at least 0 if relu.
+@tile
+def fill_row(builder, lanes, value, target, count, relu):
+    """target[0 .. count] = the float at ``value``, at least 0 if relu."""
+    values = vec.at_least(builder, vec.broadcast(builder, lanes, value), vec.least_value(builder, lanes, relu))
 
-    (value, target, count, relu)
-    """
-    lanes, revision = unit.lanes, REVISION
+    def whole(state):
+        vec.store(builder, values, state[0])
+        return [vec.offset(builder, state[0], 4 * lanes)]
 
-    @compiled(4)
-    def fill(value, target, count, relu):
-        _fill(lanes, revision, value, target, count // lanes, count % lanes, relu)
-
-    return fill
-
-
-@intrinsic
-def integer_at(typingctx, where):
-    """The int64 at an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(vec.at(builder, args[0], I64))
-
-    return types.int64(types.int64), codegen
+    (end,) = vec.counted_loop(builder, builder.sdiv(count, I64(lanes)), [target], whole)
+    vec.masked_store(builder, values, end, vec.first_lanes(builder, lanes, builder.srem(count, I64(lanes))))
 
 
 @intrinsic
@@ -188,177 +196,74 @@ def _rows_inside(typingctx, first, step, rows, height):
     return types.UniTuple(types.int64, 2)(*[types.int64] * 4), codegen
 
 
-@intrinsic(prefer_literal=True)
-def _store_zeros(typingctx, lanes, revision, target):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        vec.store(builder, vec.zeros(width), args[2])
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, types.int64), codegen
+@instructions
+def _store_zeros(builder, lanes, target):
+    vec.store(builder, vec.zeros(lanes), target)
 
 
-@intrinsic(prefer_literal=True)
-def _lower_block(typingctx, lanes, phased, revision, line, line_step, rows, target, target_step, low, high, step):
+@instructions
+def _lower_block(builder, lanes, line, line_step, rows, target, target_step, low, high, step, *, phased):
     """A vector of each row: target[i] = line[i * step] for the lanes low <= i * step < high, 0 for the others.
 
     phased   the step where it is 1 or 2, else 3
     """
-    numbers = literal_values(lanes, phased, revision)
-    if numbers is None:
-        return None
-    width, kind, _ = numbers
+    if phased == 3:
+        read = _strided_reader(builder, lanes, low, high, step)
+        _each_row(builder, rows, line, line_step, target, target_step, read)
+        return
+    masks = [_between(builder, lanes, low, high, lanes * i) for i in range(phased)]
+    whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(lanes * phased)))
 
-    def codegen(context, builder, signature, args):
-        line, line_step, rows, target, target_step, low, high, step = args[3:]
-        if kind == 3:
-            read = _strided_reader(builder, width, low, high, step)
-            _each_row(builder, rows, line, line_step, target, target_step, read)
-            return context.get_dummy_value()
-        masks = [_between(builder, width, low, high, width * i) for i in range(kind)]
-        whole = builder.and_(builder.icmp_signed("<=", low, I64(0)), builder.icmp_signed(">=", high, I64(width * kind)))
+    def plain(source):
+        return [vec.load(builder, lanes, vec.offset(builder, source, 4 * lanes * i)) for i in range(phased)]
 
-        def plain(source):
-            return [vec.load(builder, width, vec.offset(builder, source, 4 * width * i)) for i in range(kind)]
+    def masked(source):
+        return [
+            vec.masked_load(builder, lanes, vec.offset(builder, source, 4 * lanes * i), mask)
+            for i, mask in enumerate(masks)
+        ]
 
-        def masked(source):
-            return [
-                vec.masked_load(builder, width, vec.offset(builder, source, 4 * width * i), mask)
-                for i, mask in enumerate(masks)
-            ]
+    def joined(values):
+        return values[0] if phased == 1 else vec.even_lanes(builder, *values)
 
-        def joined(values):
-            return values[0] if kind == 1 else vec.even_lanes(builder, *values)
-
-        with builder.if_else(whole) as (full, part):
-            with full:
-                _each_row(builder, rows, line, line_step, target, target_step, lambda s: joined(plain(s)))
-            with part:
-                _each_row(builder, rows, line, line_step, target, target_step, lambda s: joined(masked(s)))
-        return context.get_dummy_value()
-
-    return types.void(lanes, phased, revision, *[types.int64] * 8), codegen
+    with builder.if_else(whole) as (full, part):
+        with full:
+            _each_row(builder, rows, line, line_step, target, target_step, lambda s: joined(plain(s)))
+        with part:
+            _each_row(builder, rows, line, line_step, target, target_step, lambda s: joined(masked(s)))
 
 
-@intrinsic(prefer_literal=True)
-def _lower_same(typingctx, lanes, revision, source, table, taps, vectors, masks, col, pitch):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-    bits = ir.IntType(max(width, 8))
-    size, step = 4 * width, max(width, 8) // 8
-
-    def codegen(context, builder, signature, args):
-        source, table, taps, vectors, masks, col, pitch = args[2:]
-
-        def tap(state):
-            entry, target = state
-            line = builder.add(source, builder.load(vec.at(builder, entry, I64)))
-            bits_at = builder.add(masks, builder.load(vec.at(builder, vec.offset(builder, entry, 8), I64)))
-
-            def some(count):
-                def block(state):
-                    line, bits_at, out = state
-                    for v in range(count):
-                        flags = builder.load(vec.at(builder, vec.offset(builder, bits_at, step * v), bits))
-                        flags = builder.trunc(flags, ir.IntType(width)) if width < 8 else flags
-                        mask = builder.bitcast(flags, ir.VectorType(vec.I1, width))
-                        values = vec.masked_load(builder, width, vec.offset(builder, line, size * v), mask)
-                        vec.store(builder, values, vec.offset(builder, out, size * v), size)
-                    steps = ((line, size), (bits_at, step), (out, size))
-                    return [vec.offset(builder, place, own * count) for place, own in steps]
-
-                return block
-
-            places = vec.counted_loop(builder, fours, [line, bits_at, target], some(4))
-            vec.counted_loop(builder, rest, places, some(1))
-            return [vec.offset(builder, entry, 16), builder.add(target, pitch)]
-
-        fours, rest = builder.ashr(vectors, I64(2)), builder.and_(vectors, I64(3))
-        vec.counted_loop(builder, taps, [table, col], tap)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 7), codegen
-
-
-@intrinsic(prefer_literal=True)
-def _add_block(typingctx, lanes, phased, revision, source, source_step, rows, line, line_step, low, high, left, step):
+@instructions
+def _add_block(builder, lanes, source, source_step, rows, line, line_step, low, high, left, step, *, phased):
     """line[i * step] += source[i] in each row, for the lanes low <= i * step < high with i < left.
 
     phased   1 where the step is, else 2
     """
-    numbers = literal_values(lanes, phased, revision)
-    if numbers is None:
-        return None
-    width, kind, _ = numbers
 
-    def codegen(context, builder, signature, args):
-        source, source_step, rows, line, line_step, low, high, left, step = args[3:]
+    def row(state):
+        source, line = state
+        values = vec.load(builder, lanes, source)
+        if phased == 1:
+            mask = builder.and_(_between(builder, lanes, low, high, 0), vec.first_lanes(builder, lanes, left))
+            total = builder.fadd(values, vec.masked_load(builder, lanes, line, mask))
+            vec.masked_store(builder, total, line, mask)
+        else:
+            _add_strided(builder, lanes, values, line, low, high, left, step)
+        return [builder.add(source, source_step), builder.add(line, line_step)]
 
-        def row(state):
-            source, line = state
-            values = vec.load(builder, width, source)
-            if kind == 1:
-                mask = builder.and_(_between(builder, width, low, high, 0), vec.first_lanes(builder, width, left))
-                total = builder.fadd(values, vec.masked_load(builder, width, line, mask))
-                vec.masked_store(builder, total, line, mask)
-            else:
-                _add_strided(builder, width, values, line, low, high, left, step)
-            return [builder.add(source, source_step), builder.add(line, line_step)]
-
-        vec.counted_loop(builder, rows, [source, line], row)
-        return context.get_dummy_value()
-
-    return types.void(lanes, phased, revision, *[types.int64] * 9), codegen
+    vec.counted_loop(builder, rows, [source, line], row)
 
 
-@intrinsic(prefer_literal=True)
-def _copy_block(typingctx, lanes, revision, source, source_step, rows, target, target_step, count):
+@instructions
+def _copy_block(builder, lanes, source, source_step, rows, target, target_step, count):
     """A vector of each row, of which the first ``count`` lanes are stored."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
+    mask = vec.first_lanes(builder, lanes, count)
 
-    def codegen(context, builder, signature, args):
-        source, source_step, rows, target, target_step, count = args[2:]
-        mask = vec.first_lanes(builder, width, count)
+    def row(state):
+        vec.masked_store(builder, vec.load(builder, lanes, state[0]), state[1], mask)
+        return [builder.add(state[0], source_step), builder.add(state[1], target_step)]
 
-        def row(state):
-            vec.masked_store(builder, vec.load(builder, width, state[0]), state[1], mask)
-            return [builder.add(state[0], source_step), builder.add(state[1], target_step)]
-
-        vec.counted_loop(builder, rows, [source, target], row)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 6), codegen
-
-
-@intrinsic(prefer_literal=True)
-def _fill(typingctx, lanes, revision, value, target, vectors, rest, relu):
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
-
-    def codegen(context, builder, signature, args):
-        value, target, vectors, rest, relu = args[2:]
-        values = vec.at_least(builder, vec.broadcast(builder, width, value), vec.least_value(builder, width, relu))
-
-        def whole(state):
-            vec.store(builder, values, state[0])
-            return [vec.offset(builder, state[0], 4 * width)]
-
-        (end,) = vec.counted_loop(builder, vectors, [target], whole)
-        vec.masked_store(builder, values, end, vec.first_lanes(builder, width, rest))
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 5), codegen
+    vec.counted_loop(builder, rows, [source, target], row)
 
 
 def _each_row(builder, rows, line, line_step, target, target_step, read):
@@ -371,10 +276,10 @@ def _each_row(builder, rows, line, line_step, target, target_step, read):
     vec.counted_loop(builder, rows, [line, target], row)
 
 
-def _between(builder, width, low, high, first):
+def _between(builder, lanes, low, high, first):
     """The mask of the lanes i with low <= first + i < high."""
-    below = vec.first_lanes(builder, width, builder.sub(low, I64(first)))
-    return builder.and_(builder.not_(below), vec.first_lanes(builder, width, builder.sub(high, I64(first))))
+    below = vec.first_lanes(builder, lanes, builder.sub(low, I64(first)))
+    return builder.and_(builder.not_(below), vec.first_lanes(builder, lanes, builder.sub(high, I64(first))))
 
 
 def _inside(builder, low, high, i, step):
@@ -383,12 +288,12 @@ def _inside(builder, low, high, i, step):
     return builder.and_(builder.icmp_signed(">=", at, low), builder.icmp_signed("<", at, high)), at
 
 
-def _strided_reader(builder, width, low, high, step):
+def _strided_reader(builder, lanes, low, high, step):
     """Reads the lanes one by one, those inside."""
 
     def read(source):
-        result = vec.zeros(width)
-        for i in range(width):
+        result = vec.zeros(lanes)
+        for i in range(lanes):
             inside, at = _inside(builder, low, high, i, step)
             place = builder.add(source, builder.mul(at, I64(4)))
             (value,) = vec.either(
@@ -404,9 +309,9 @@ def _strided_reader(builder, width, low, high, step):
     return read
 
 
-def _add_strided(builder, width, values, line, low, high, left, step):
+def _add_strided(builder, lanes, values, line, low, high, left, step):
     """Adds the lanes one by one, those inside."""
-    for i in range(width):
+    for i in range(lanes):
         inside, at = _inside(builder, low, high, i, step)
         counted = builder.and_(inside, builder.icmp_signed("<", I64(i), left))
         with builder.if_then(counted):

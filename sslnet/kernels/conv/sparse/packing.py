@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.packing import address
 from sslnet.kernels.conv.pattern import SparsityPattern
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros
 from sslnet.kernels.simd.vector import VectorUnit
 
@@ -82,7 +82,7 @@ class KeptLoop(PackedLoop):
         self.dropped_bias[: len(self.dropped)] = bias[self.dropped]
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def pack_kept(weights, groups, columns, order, width, packed, transposed):
     """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for a filter -1 that only fills up.
 

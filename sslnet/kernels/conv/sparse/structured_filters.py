@@ -21,6 +21,7 @@ from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at
 from sslnet.kernels.conv.sparse.microkernels import kept_tile
 from sslnet.kernels.conv.sparse.packing import KeptLoop
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 256 * 1024
@@ -180,7 +181,7 @@ def _tile_table(g: ConvGeometry, unit: VectorUnit, kinds: set[int]) -> tuple[np.
     return table, counts
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_rows(r0, r1, numbers, groups, units, tiles, counts, source, target):
     """Rows r0 .. r1 of the units of all images."""
     n = numbers[0]

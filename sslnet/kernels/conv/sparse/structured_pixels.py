@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.packing import address, record
@@ -17,6 +16,7 @@ from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same, lower_taps
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
 from sslnet.kernels.conv.sparse.packing import KeptLoop
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -162,7 +162,7 @@ class KeptPixelLoop(KeptLoop):
         _run_kept(u0, u1, self.numbers, self.groups, self.chunks, self.tiles, col, x, y)
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
     """Units u0 .. u1: chunks of the groups of the images."""
     n = numbers[0]
@@ -192,7 +192,7 @@ def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
             call_tile(n.fill, (n.dropped_bias + d * 4, y + integer_at(n.dropped + d * 8), chunk.pixels, n.relu))
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def lower(n, image, first, taps, chunk, col, pitch):
     """A chunk of the image lowered for ``taps`` taps from ``first`` on."""
     if n.same:

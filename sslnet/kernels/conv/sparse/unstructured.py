@@ -10,7 +10,6 @@ Ref: Park et al. 2017, Faster CNNs with Direct Sparse Convolutions and Guided Pr
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop
@@ -28,6 +27,7 @@ from sslnet.kernels.conv.sparse.structured_pixels import (
 )
 from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.conv.window import fill_plane
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
@@ -193,7 +193,7 @@ def _list_weights(f0, f1, thread, matrix, group_filters, places, starts, values,
                 at += 1
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_lowered(u0, u1, numbers, group_taps, chunks, tiles, starts, values, distances, col, source, target):
     """Units u0 .. u1: chunks of the groups of the images."""
     n = numbers[0]
@@ -220,7 +220,7 @@ def _run_lowered(u0, u1, numbers, group_taps, chunks, tiles, starts, values, dis
             first += own
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_direct(u0, u1, numbers, used, tiles, starts, values, distances, window, line, source, target):
     """Units u0 .. u1: chunks of rows of the groups of the images."""
     n = numbers[0]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop
@@ -25,6 +24,7 @@ from sslnet.kernels.conv.packing import FilterBlocking, address, record
 from sslnet.kernels.conv.transposes import load_transposed, store_tile
 from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros, scratch, scratch_address
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -146,20 +146,15 @@ class WinogradLoop(PackedLoop):
         self.constants = address(self.bias), address(self.zeros)
         counts = [self.blocks.width // lanes, padded % self.blocks.width // lanes]
         products = [filter_tile(unit, count, 1, tile.tiles, lanes) if count else 0 for count in counts]
-        self.tiles = np.array(
-            [
-                stage_rows(unit), transform(unit, INPUT, tile.m, r), *products,
-                transform(unit, OUTPUT, tile.m, r), store_tile(unit),
-            ],
-            np.int64,
-        )  # fmt: skip
-        self.packers = np.array([load_transposed(unit), transform(unit, WEIGHTS, tile.m, r)], np.int64)
         self.numbers = record(
             groups=g.groups, channels=channels, height=self.height, width=self.width, filters=filters, padded=padded,
             block_width=self.blocks.width, lanes=lanes, out_h=out_h, out_w=out_w, pad_h=pad_h, pad_w=pad_w, m=tile.m, r=r, n=n,
             positions=positions, rows=rows, columns=columns, tile_tiles=tile.tiles, block_units=block_units,
             most_tiles=most_tiles, v_position=v_position, product_position=product_position,
             weight_position=self.weight_position, stage_columns=stage_columns, relu=relu, backward=backward,
+            stage=stage_rows(unit), enter=transform(unit, INPUT, tile.m, r), multiply=products[0],
+            multiply_rest=products[1], leave=transform(unit, OUTPUT, tile.m, r), store=store_tile(unit),
+            load_weights=load_transposed(unit), enter_weights=transform(unit, WEIGHTS, tile.m, r),
         )  # fmt: skip
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
@@ -170,20 +165,18 @@ class WinogradLoop(PackedLoop):
         self.bias[:, : self.filters] = 0 if bias is None else bias.reshape(-1, self.filters)
 
     def _pack(self, u0: int, u1: int, thread: int, weights: int, size: int) -> None:
-        _pack_units(
-            u0, u1, self.numbers, self.packers, scratch_address("conv window", size), weights, address(self.weights)
-        )
+        _pack_units(u0, u1, self.numbers, scratch_address("conv window", size), weights, address(self.weights))
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         stage, v, products, band = (scratch_address(slot, size) for slot, size in self.sizes.items())
         _run_units(
-            u0, u1, self.numbers, self.tiles, self.offsets, address(self.weights), *self.constants, stage, v,
+            u0, u1, self.numbers, self.offsets, address(self.weights), *self.constants, stage, v,
             products, band, source, target,
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _pack_units(u0, u1, numbers, packers, transposed, weights, packed):
+@exact_kernel
+def _pack_units(u0, u1, numbers, transposed, weights, packed):
     """Transformed weights of the units u0 .. u1, lanes filters each: packed[group][position][block][channel][filter]."""
     n = numbers[0]
     vectors = n.padded // n.lanes
@@ -194,28 +187,28 @@ def _pack_units(u0, u1, numbers, packers, transposed, weights, packed):
         if n.backward:
             for c in range(n.channels):
                 first = weights + ((group * n.channels + c) * n.filters + f) * taps * 4
-                call_tile(packers[0], (first, taps * 4, n.filters - f, taps, transposed + c * taps * size, n.lanes))
+                call_tile(n.load_weights, (first, taps * 4, n.filters - f, taps, transposed + c * taps * size, n.lanes))
             start, step = transposed + (taps - 1) * size, -size
         else:
             columns = n.channels * taps
             first = weights + (group * n.filters + f) * columns * 4
-            call_tile(packers[0], (first, columns * 4, n.filters - f, columns, transposed, n.lanes))
+            call_tile(n.load_weights, (first, columns * 4, n.filters - f, columns, transposed, n.lanes))
             start, step = transposed, size
         block = f // n.block_width * n.block_width
         own = min(n.block_width, n.padded - block)
         target = packed + (group * n.positions * n.weight_position + block * n.channels + f - block) * 4
         position = n.weight_position * 4
         call_tile(
-            packers[1],
+            n.enter_weights,
             (
                 start, n.r * step, step, target, n.n * position, position, n.channels, taps * size, own * 4, np.int64(0)
             ),
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _run_units(
-    u0, u1, numbers, tiles, offsets, packed, bias, zeros, stage, v, products, band, source, target
+    u0, u1, numbers, offsets, packed, bias, zeros, stage, v, products, band, source, target
 ):  # fmt: skip
     """Rows of tiles u0 .. u1 of all images."""
     n = numbers[0]
@@ -232,7 +225,7 @@ def _run_units(
                     channel = (image * n.groups + group) * n.channels + c
                     rows = count * n.m + n.r - 1
                     call_tile(
-                        tiles[0],
+                        n.stage,
                         (
                             source + channel * n.height * n.width * 4, n.height * n.width * 4, n.channels - c,
                             n.height, n.width, first * n.m - n.pad_h, -n.pad_w, rows, n.stage_columns, stage,
@@ -241,7 +234,7 @@ def _run_units(
                     for row in range(count):
                         line = stage + row * n.m * n.stage_columns * size
                         call_tile(
-                            tiles[1],
+                            n.enter,
                             (
                                 line, n.stage_columns * size, size, at, n.n * n.v_position, n.v_position,
                                 n.columns, n.m * size, size, np.int64(0),
@@ -249,22 +242,22 @@ def _run_units(
                         )  # fmt: skip
                         at += n.columns * size
                     one += count
-            _multiply(n, (last - u) * n.columns, tiles, offsets, packed, group, zeros, v, products)
+            _multiply(n, (last - u) * n.columns, offsets, packed, group, zeros, v, products)
             for f in range(0, n.filters, n.lanes):
-                _leave(n, u, last, group, f, tiles, bias, products, band, target)
+                _leave(n, u, last, group, f, bias, products, band, target)
 
 
-@njit(nogil=True, cache=True)
-def _multiply(n, count, tiles, offsets, packed, group, zeros, v, products):
+@exact_kernel
+def _multiply(n, count, offsets, packed, group, zeros, v, products):
     """products[position][block][tile][filter] = sum over channels of v[position][channel][tile] * weight."""
     weights = packed + group * n.positions * n.weight_position * 4
     for position in range(n.positions):
         for f in range(0, n.padded, n.block_width):
             width = min(n.block_width, n.padded - f)
-            which = 2 if width == n.block_width else 3
+            multiply = n.multiply if width == n.block_width else n.multiply_rest
             for t in range(0, count, n.tile_tiles):
                 call_tile(
-                    tiles[which],
+                    multiply,
                     (
                         weights + (position * n.weight_position + f * n.channels) * 4, np.int64(offsets.ctypes.data),
                         n.channels, v + position * n.v_position + t * n.lanes * 4, np.int64(0),
@@ -273,8 +266,8 @@ def _multiply(n, count, tiles, offsets, packed, group, zeros, v, products):
                 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _leave(n, u, last, group, f, tiles, bias, products, band, target):
+@exact_kernel
+def _leave(n, u, last, group, f, bias, products, band, target):
     """Products of lanes filters from f on to outputs."""
     block = f // n.block_width * n.block_width
     width = min(n.block_width, n.padded - block)
@@ -284,7 +277,7 @@ def _leave(n, u, last, group, f, tiles, bias, products, band, target):
         image, row = one // n.rows, one % n.rows
         # From the last tile back to the first: what a tile writes beyond the row its neighbour below overwrites.
         call_tile(
-            tiles[4],
+            n.leave,
             (
                 at + (n.columns - 1) * width * 4, n.n * n.product_position, n.product_position,
                 band + (n.columns - 1) * n.m * size, n.out_w * size, size, n.columns, -width * 4, -n.m * size,
@@ -295,7 +288,7 @@ def _leave(n, u, last, group, f, tiles, bias, products, band, target):
         maps = (image * n.groups + group) * n.filters + f
         top = row * n.m
         call_tile(
-            tiles[5],
+            n.store,
             (
                 band, np.int64(1), min(n.m, n.out_h - top) * n.out_w,
                 target + (maps * n.out_h + top) * n.out_w * 4, n.out_h * n.out_w * 4, n.filters - f, n.relu,

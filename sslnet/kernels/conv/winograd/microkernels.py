@@ -1,25 +1,18 @@
-"""What moves pixels and weights into Winograd's domain and back, a vector of channels or filters at a time.
+"""The micro-kernels of Winograd's method: into its domain and back, a vector of channels or filters at a time.
 
-As in conv_tiles, each function returns the address of a compiled C function of int64 arguments; distances are in bytes.
+How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from zlib import crc32
 
-from numba import types
-from numba.extending import intrinsic
-
-from sslnet.kernels.conv.transposes import _load_transposed
-from sslnet.kernels.conv.winograd import matrices as winograd_matrices
+from sslnet.kernels.conv.transposes import load_square
 from sslnet.kernels.conv.winograd.matrices import OUTPUT, apply, matrix_of
+from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
-from sslnet.kernels.simd.vector import REVISION, VectorUnit, compiled, literal_values
-
-MATRICES = REVISION ^ crc32(Path(winograd_matrices.__file__).read_bytes())
-"""Part of the cache key, as vector.REVISION."""
+from sslnet.kernels.simd.tile import instructions, tile
+from sslnet.kernels.simd.vector import VectorUnit
 
 
 @cache
@@ -31,9 +24,9 @@ def stage_rows(unit: VectorUnit) -> int:
     first_column   at most 0
     target         (rows, columns, lanes), aligned, and lanes * lanes floats more, which may be overwritten
     """
-    lanes, revision = unit.lanes, REVISION
+    lanes = unit.lanes
 
-    @compiled(10)
+    @c_function
     def stage(source, channel_step, channels, height, width, first_row, first_column, rows, columns, target):
         size = 4 * lanes
         for row in range(rows):
@@ -42,93 +35,57 @@ def stage_rows(unit: VectorUnit) -> int:
             filled = 0
             if 0 <= own < height:
                 filled = -first_column
-                _zeros(lanes, revision, line, filled)
+                _zeros(lanes, line, filled)
                 for column in range(0, min(width, columns - filled), lanes):
-                    _load_transposed(
-                        lanes, revision, source + (own * width + column) * 4, channel_step,
+                    load_square(
+                        lanes, source + (own * width + column) * 4, channel_step,
                         line + (filled + column) * size, size, width - column, channels,
                     )  # fmt: skip
                 filled += (width + lanes - 1) // lanes * lanes
-            _zeros(lanes, revision, line + filled * size, columns - filled)
+            _zeros(lanes, line + filled * size, columns - filled)
 
     return stage
 
 
-@cache
-def transform(unit: VectorUnit, kind: int, m: int, r: int) -> int:
+@tile
+def transform(
+    builder, lanes, source, source_row, source_column, target, target_row, target_column, count, source_next,
+    target_next, bias, *, kind, m, r,
+):  # fmt: skip
     """target = M source M^T for squares of vectors, M that of ``kind``; plus the bias when kind is OUTPUT.
 
-    (source, source_row, source_column, target, target_row, target_column, count, source_next, target_next, bias)
     source_row, source_column   from one row or column of a square to the next
     count                       squares, source_next and target_next apart
     bias                        address of one vector; not read unless kind is OUTPUT
     """
-    lanes, revision = unit.lanes, MATRICES
+    matrix = matrix_of(kind, m, r)
+    size = 4 * lanes
+    steps = source_next, target_next
 
-    @compiled(10)
-    def run(
-        source, source_row, source_column, target, target_row, target_column, count, source_next, target_next, bias
-    ):
-        _transform(
-            lanes, kind, m, r, revision,
-            source, source_row, source_column, target, target_row, target_column, count, source_next, target_next, bias,
-        )  # fmt: skip
+    def squares(state):
+        lines = _walk(builder, state[0], source_row, len(matrix[0]))
+        grid = [_walk(builder, line, source_column, len(matrix[0])) for line in lines]
+        loaded = [[vec.load(builder, lanes, place, size) for place in line] for line in grid]
+        columns = [apply(builder, matrix, list(column)) for column in zip(*loaded)]
+        made = [apply(builder, matrix, list(row)) for row in zip(*columns)]
+        added = vec.load(builder, lanes, bias) if kind == OUTPUT else None
+        for values, line in zip(made, _walk(builder, state[1], target_row, len(made))):
+            for value, place in zip(values, _walk(builder, line, target_column, len(made))):
+                vec.store(builder, builder.fadd(value, added) if added is not None else value, place, size)
+        return [builder.add(place, step) for place, step in zip(state, steps)]
 
-    return run
-
-
-@intrinsic(prefer_literal=True)
-def _transform(
-    typingctx, lanes, kind, m, r, revision,
-    source, source_row, source_column, target, target_row, target_column, count, source_next, target_next, bias,
-):  # fmt: skip
-    numbers = literal_values(lanes, kind, m, r, revision)
-    if numbers is None:
-        return None
-    width, what, outputs, taps, _ = numbers
-    matrix = matrix_of(what, outputs, taps)
-    size = 4 * width
-
-    def codegen(context, builder, signature, args):
-        source, source_row, source_column, target, target_row, target_column, count, *steps, bias = args[5:]
-
-        def squares(state):
-            lines = _walk(builder, state[0], source_row, len(matrix[0]))
-            grid = [_walk(builder, line, source_column, len(matrix[0])) for line in lines]
-            loaded = [[vec.load(builder, width, place, size) for place in line] for line in grid]
-            columns = [apply(builder, matrix, list(column)) for column in zip(*loaded)]
-            made = [apply(builder, matrix, list(row)) for row in zip(*columns)]
-            added = vec.load(builder, width, bias) if what == OUTPUT else None
-            for values, line in zip(made, _walk(builder, state[1], target_row, len(made))):
-                for value, place in zip(values, _walk(builder, line, target_column, len(made))):
-                    vec.store(builder, builder.fadd(value, added) if added is not None else value, place, size)
-            return [builder.add(place, step) for place, step in zip(state, steps)]
-
-        vec.counted_loop(builder, count, [source, target], squares)
-        return context.get_dummy_value()
-
-    return types.void(lanes, kind, m, r, revision, *[types.int64] * 10), codegen
+    vec.counted_loop(builder, count, [source, target], squares)
 
 
-@intrinsic(prefer_literal=True)
-def _zeros(typingctx, lanes, revision, target, count):
+@instructions
+def _zeros(builder, lanes, target, count):
     """count vectors of zeros; none for count <= 0."""
-    numbers = literal_values(lanes, revision)
-    if numbers is None:
-        return None
-    width, _ = numbers
 
-    def codegen(context, builder, signature, args):
-        target, count = args[2:]
+    def one(state):
+        vec.store(builder, vec.zeros(lanes), state[0], 4 * lanes)
+        return [vec.offset(builder, state[0], 4 * lanes)]
 
-        def one(state):
-            vec.store(builder, vec.zeros(width), state[0], 4 * width)
-            return [vec.offset(builder, state[0], 4 * width)]
-
-        vec.counted_loop(builder, count, [target], one)
-        return context.get_dummy_value()
-
-    return types.void(lanes, revision, *[types.int64] * 2), codegen
+    vec.counted_loop(builder, count, [target], one)
 
 
 def _walk(builder, start, step, count):

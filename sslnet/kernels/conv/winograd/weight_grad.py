@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import SummedGradLoop
@@ -22,6 +21,7 @@ from sslnet.kernels.conv.transposes import add_rows, add_transposed
 from sslnet.kernels.conv.winograd.loop import spread_bytes
 from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, WEIGHT_GRADIENT
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
+from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
 from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -77,20 +77,16 @@ class WinogradGradLoop(SummedGradLoop):
         self.column_size = (g.columns + lanes) * lanes
         self.offsets = np.arange(tiles) * lanes * 4
         counts = [self.block_width // lanes, filters % self.block_width // lanes]
-        self.tiles = np.array(
-            [
-                stage_rows(unit), transform(unit, INPUT, m, r), transform(unit, GRADIENT, m, r), add_rows(unit),
-                *(filter_tile(unit, count, 1, tile.channels, 1) if count else 0 for count in counts),
-                transform(unit, WEIGHT_GRADIENT, m, r), add_transposed(unit),
-            ],
-            np.int64,
-        )  # fmt: skip
+        products = [filter_tile(unit, count, 1, tile.channels, 1) if count else 0 for count in counts]
         self.numbers = record(
             groups=g.groups, channels=g.group_channels, height=g.height, width=g.width, filters=g.group_filters,
             padded_channels=channels, padded=filters, block_width=self.block_width, lanes=lanes, out_h=g.out_h,
             out_w=g.out_w, pad_h=g.pad_h, pad_w=g.pad_w, m=m, r=r, n=n, rows=rows, columns=columns, images=self.images,
             tiles=tiles, tile_channels=tile.channels, x_position=x_position, dy_position=dy_position,
-            stage_columns=stage_columns, position_sums=g.groups * channels * filters,
+            stage_columns=stage_columns, position_sums=g.groups * channels * filters, stage=stage_rows(unit),
+            enter_x=transform(unit, INPUT, m, r), enter_dy=transform(unit, GRADIENT, m, r), add_rows=add_rows(unit),
+            multiply=products[0], multiply_rest=products[1], leave=transform(unit, WEIGHT_GRADIENT, m, r),
+            add_sums=add_transposed(unit),
         )  # fmt: skip
 
     def _parts(self, threads: int) -> int:
@@ -110,7 +106,7 @@ class WinogradGradLoop(SummedGradLoop):
         sums[thread] = 0
         stage, v, d = (scratch_address(slot, size) for slot, size in self.sizes.items())
         _run_images(
-            i0, i1, self.numbers, self.tiles, self.offsets, x, dy, stage, v, d, address(sums[thread]),
+            i0, i1, self.numbers, self.offsets, x, dy, stage, v, d, address(sums[thread]),
             address(bias_sums[thread]),
         )  # fmt: skip
 
@@ -123,7 +119,7 @@ class WinogradGradLoop(SummedGradLoop):
             images = min(self.images, self.geometry.batch - image)
             parallel(self._enter, int(planes), image, images, x, dy, v, d, bias_sums, most=threads)
             parallel(
-                _multiply, int(n["n"] ** 2), self.numbers, images * n["rows"] * n["columns"], self.tiles, self.offsets,
+                _multiply, int(n["n"] ** 2), self.numbers, images * n["rows"] * n["columns"], self.offsets,
                 v, d, address(sums), most=threads,
             )  # fmt: skip
 
@@ -141,26 +137,26 @@ class WinogradGradLoop(SummedGradLoop):
         bias_sums: np.ndarray,
     ) -> None:
         stage = scratch_address("winograd stage", self.sizes["winograd stage"])
-        _enter_planes(p0, p1, self.numbers, self.tiles, image, images, x, dy, stage, v, d, address(bias_sums[thread]))
+        _enter_planes(p0, p1, self.numbers, image, images, x, dy, stage, v, d, address(bias_sums[thread]))
 
     def _leave(self, u0: int, u1: int, thread: int, sums: np.ndarray, dw: int, overwrite: int) -> None:
         columns = scratch_address("conv window", self.column_size)
-        _leave_units(u0, u1, self.numbers, self.tiles, sums, columns, dw, overwrite)
+        _leave_units(u0, u1, self.numbers, sums, columns, dw, overwrite)
 
 
-@njit(nogil=True, cache=True)
-def _run_images(i0, i1, numbers, tiles, offsets, x, dy, stage, v, d, sums, bias_sums):
+@exact_kernel
+def _run_images(i0, i1, numbers, offsets, x, dy, stage, v, d, sums, bias_sums):
     """Adds images i0 .. i1 into the sums of all positions."""
     n = numbers[0]
     planes = n.groups * (n.padded_channels + n.padded) // n.lanes
     for image in range(i0, i1, n.images):
         images = min(n.images, i1 - image)
-        _enter_planes(0, planes, numbers, tiles, image, images, x, dy, stage, v, d, bias_sums)
-        _multiply(0, n.n * n.n, 0, numbers, images * n.rows * n.columns, tiles, offsets, v, d, sums)
+        _enter_planes(0, planes, numbers, image, images, x, dy, stage, v, d, bias_sums)
+        _multiply(0, n.n * n.n, 0, numbers, images * n.rows * n.columns, offsets, v, d, sums)
 
 
-@njit(nogil=True, cache=True)
-def _enter_planes(p0, p1, numbers, tiles, image, images, x, dy, stage, v, d, bias_sums):
+@exact_kernel
+def _enter_planes(p0, p1, numbers, image, images, x, dy, stage, v, d, bias_sums):
     """Transforms planes p0 .. p1, lanes channels of x or lanes filters of dy each, of some images."""
     n = numbers[0]
     size = n.lanes * 4
@@ -174,13 +170,13 @@ def _enter_planes(p0, p1, numbers, tiles, image, images, x, dy, stage, v, d, bia
             for q in range(image, image + images):
                 channel = (q * n.groups + group) * n.channels + c
                 call_tile(
-                    tiles[0],
+                    n.stage,
                     (
                         x + channel * n.height * n.width * 4, n.height * n.width * 4, n.channels - c, n.height, n.width,
                         -n.pad_h, -n.pad_w, n.rows * n.m + n.r - 1, n.stage_columns, stage,
                     ),
                 )  # fmt: skip
-                _transform_rows(n, tiles[1], stage, at, n.x_position, size)
+                _transform_rows(n, n.enter_x, stage, at, n.x_position, size)
                 at += n.rows * n.columns * size
         else:
             f = (vector - vectors) * n.lanes
@@ -190,19 +186,19 @@ def _enter_planes(p0, p1, numbers, tiles, image, images, x, dy, stage, v, d, bia
             for q in range(image, image + images):
                 maps = (q * n.groups + group) * n.filters + f
                 call_tile(
-                    tiles[0],
+                    n.stage,
                     (
                         dy + maps * n.out_h * n.out_w * 4, n.out_h * n.out_w * 4, n.filters - f, n.out_h, n.out_w,
                         np.int64(0), np.int64(0), n.rows * n.m, n.stage_columns, stage,
                     ),
                 )  # fmt: skip
                 pixels = n.rows * n.m * n.stage_columns
-                call_tile(tiles[3], (stage, pixels, n.lanes, bias_sums + (group * n.padded + f) * 4))
-                _transform_rows(n, tiles[2], stage, at, n.dy_position, width * 4)
+                call_tile(n.add_rows, (stage, pixels, n.lanes, bias_sums + (group * n.padded + f) * 4))
+                _transform_rows(n, n.enter_dy, stage, at, n.dy_position, width * 4)
                 at += n.rows * n.columns * width * 4
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _transform_rows(n, tile, stage, target, position, step):
     """All tiles of one image."""
     size = n.lanes * 4
@@ -216,8 +212,8 @@ def _transform_rows(n, tile, stage, target, position, step):
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _multiply(p0, p1, thread, numbers, count, tiles, offsets, v, d, sums):
+@exact_kernel
+def _multiply(p0, p1, thread, numbers, count, offsets, v, d, sums):
     """sums[position][group][block][channel][filter] += sum over ``count`` tiles, for the positions p0 .. p1."""
     n = numbers[0]
     for position in range(p0, p1):
@@ -225,12 +221,12 @@ def _multiply(p0, p1, thread, numbers, count, tiles, offsets, v, d, sums):
             totals = sums + (position * n.position_sums + group * n.padded_channels * n.padded) * 4
             for f in range(0, n.padded, n.block_width):
                 width = min(n.block_width, n.padded - f)
-                which = 4 if width == n.block_width else 5
+                multiply = n.multiply if width == n.block_width else n.multiply_rest
                 for c in range(0, n.channels, n.tile_channels):
                     vector = c // n.lanes * n.lanes
                     pixels = ((group * n.padded_channels + vector) * n.tiles + c - vector) * 4
                     call_tile(
-                        tiles[which],
+                        multiply,
                         (
                             d + position * n.dy_position + (group * n.padded + f) * n.tiles * 4,
                             np.int64(offsets.ctypes.data), np.int64(count), v + position * n.x_position + pixels,
@@ -239,8 +235,8 @@ def _multiply(p0, p1, thread, numbers, count, tiles, offsets, v, d, sums):
                     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
-def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
+@exact_kernel
+def _leave_units(u0, u1, numbers, sums, columns, dw, overwrite):
     """dw of the units u0 .. u1, lanes filters each; sums[0] += sums[1] + ..., in their order."""
     n = numbers[0]
     vectors = n.padded // n.lanes
@@ -259,7 +255,7 @@ def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
                     for i in range(n.lanes):
                         total[i] += more[i]
         call_tile(
-            tiles[6],
+            n.leave,
             (
                 np.int64(sums.ctypes.data) + first * 4, n.n * n.position_sums * 4, n.position_sums * 4, columns, n.r * size, size, n.channels, width * 4,
                 taps * size, np.int64(0),
@@ -267,11 +263,11 @@ def _leave_units(u0, u1, numbers, tiles, sums, columns, dw, overwrite):
         )  # fmt: skip
         target = dw + (group * n.filters + f) * n.channels * taps * 4
         call_tile(
-            tiles[7],
+            n.add_sums,
             (columns, np.int64(0), np.int64(1), size, target, n.filters - f, n.channels * taps, np.int64(overwrite)),
         )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@exact_kernel
 def _clear(i0, i1, thread, sums):
     sums[i0:i1] = 0

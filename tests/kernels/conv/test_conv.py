@@ -22,7 +22,7 @@ from sslnet.kernels.conv.plan import (
 from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.threads import set_num_threads
 
-from .conv_oracle import (
+from ..conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,

@@ -23,7 +23,7 @@ from sslnet.kernels.conv.winograd.loop import OUTPUTS
 from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, OUTPUT, WEIGHT_GRADIENT, WEIGHTS, matrix_of
 from sslnet.kernels.runtime.threads import set_num_threads
 
-from .conv_oracle import (
+from ...conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,

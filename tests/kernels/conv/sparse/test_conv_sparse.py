@@ -24,7 +24,7 @@ from sslnet.kernels.conv.sparse.candidates import KeptFilterCandidate, KeptPixel
 from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.kernels.simd.vector import vector_unit
 
-from .conv_oracle import (
+from ...conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,

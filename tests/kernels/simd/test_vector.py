@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from sslnet.kernels.simd import vector as vec
+from sslnet.kernels.simd.tile import instructions
 from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # One convolution forward, or with "all" one of each kind, and what they compute: ones times ones.
 SCRIPT = """
 import sys
 import numpy as np
 from sslnet.kernels.conv.plan import ConvGeometry, plan_forward, plan_input_grad, plan_weight_grad
+from sslnet.kernels.simd.tile import instructions
 from sslnet.kernels.simd.vector import vector_unit
 
 def run(channels, stride, gradients):
@@ -89,20 +90,12 @@ def test_tiles_of_every_unit_fit_its_registers():
     assert vector_unit() in [*UNITS.values(), GENERIC]
 
 
-@intrinsic(prefer_literal=True)
-def transpose_square(typingctx, lanes, source, target):
-    numbers = vec.literal_values(lanes)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        width = numbers[0]
-        rows = [vec.load(builder, width, vec.offset(builder, args[1], 4 * width * i)) for i in range(width)]
-        for i, row in enumerate(vec.transpose(builder, rows)):
-            vec.store(builder, row, vec.offset(builder, args[2], 4 * width * i))
-        return context.get_dummy_value()
-
-    return types.void(lanes, types.int64, types.int64), codegen
+@instructions
+def transpose_square(builder, lanes, source, target):
+    size = 4 * lanes
+    rows = [vec.load(builder, lanes, vec.offset(builder, source, size * i)) for i in range(lanes)]
+    for i, row in enumerate(vec.transpose(builder, rows)):
+        vec.store(builder, row, vec.offset(builder, target, size * i))
 
 
 @pytest.mark.parametrize("lanes", [2, 4, 8, 16])
@@ -117,24 +110,19 @@ def test_transpose_turns_a_square(lanes):
     np.testing.assert_array_equal(target, source.T)
 
 
-@intrinsic(prefer_literal=True)
-def count_lanes(typingctx, lanes, count):
-    numbers = vec.literal_values(lanes)
-    if numbers is None:
-        return None
-
-    def codegen(context, builder, signature, args):
-        mask = vec.first_lanes(builder, numbers[0], args[1])
-        ones = vec.splat(builder, numbers[0], vec.F32(1.0))
-        return vec.sum_lanes(builder, builder.select(mask, ones, vec.zeros(numbers[0])))
-
-    return types.float32(lanes, types.int64), codegen
+@instructions
+def count_lanes(builder, lanes, count, target):
+    ones = vec.splat(builder, lanes, vec.F32(1.0))
+    total = vec.sum_lanes(builder, builder.select(vec.first_lanes(builder, lanes, count), ones, vec.zeros(lanes)))
+    builder.store(total, vec.at(builder, target, vec.F32))
 
 
 @pytest.mark.parametrize("count", [-3, 0, 1, 7, 8, 9])
 def test_first_lanes_are_as_many_as_there_are(count):
     @njit
-    def run(count):
-        return count_lanes(8, count)
+    def run(count, target):
+        count_lanes(8, count, target)
 
-    assert run(count) == min(max(count, 0), 8)
+    found = np.full(1, np.nan, np.float32)
+    run(count, found.ctypes.data)
+    assert found[0] == min(max(count, 0), 8)

@@ -19,7 +19,7 @@ from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.kernels.simd.vector import GENERIC, UNITS
 
-from .conv_oracle import ALL_UNITS
+from ..conv_oracle import ALL_UNITS
 from .test_conv import geometries
 
 

@@ -9,7 +9,7 @@ from sslnet.kernels.pointwise.batch_norm import Normalization
 from sslnet.kernels.runtime import jit
 from sslnet.kernels.runtime.threads import set_num_threads
 
-from .conv_oracle import ALL_UNITS, assert_guards_untouched, guarded, inside_guards
+from ..conv_oracle import ALL_UNITS, assert_guards_untouched, guarded, inside_guards
 
 EPS = 1e-5
 

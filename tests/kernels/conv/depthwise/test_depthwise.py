@@ -21,7 +21,7 @@ from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.runtime.threads import set_num_threads
 from sslnet.kernels.simd.vector import GENERIC, UNITS, vector_unit
 
-from .conv_oracle import (
+from ...conv_oracle import (
     ALL_UNITS,
     assert_close,
     assert_guards_untouched,
