@@ -9,8 +9,8 @@ from sslnet.kernels.conv.adaptive import WAYS, AdaptivePlan
 from sslnet.kernels.conv.plan import ConvGeometry
 from sslnet.kernels.conv.problem import ConvProblem, Direction
 
-from ...conv_oracle import assert_close, naive_forward
-from .test_conv_sparse import naive_input_grad, operands
+from ..conv_oracle import assert_close, naive_forward
+from .sparse.test_conv_sparse import naive_input_grad, operands
 
 G = ConvGeometry(3, 8, 9, 9, 24, 3, 3, pad_h=1, pad_w=1, groups=2)
 
