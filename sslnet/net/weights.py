@@ -205,11 +205,11 @@ def _layers_with_blobs(message: pb.NetParameter) -> Iterator[tuple[str, Sequence
     for layer in message.layer:
         if len(layer.blobs):
             yield _text(layer.name), layer.blobs
-    for layer in message.layers:
-        old = layer.HasField("layer")
-        blobs = layer.layer.blobs if old and len(layer.layer.blobs) else layer.blobs
+    for older in message.layers:
+        oldest = older.HasField("layer")
+        blobs = older.layer.blobs if oldest and len(older.layer.blobs) else older.blobs
         if len(blobs):
-            yield _text(layer.layer.name if old else layer.name), blobs
+            yield _text(older.layer.name if oldest else older.name), blobs
 
 
 def _text(name: str | bytes) -> str:

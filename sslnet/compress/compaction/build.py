@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,8 @@ def _fit_tiles(layer: Layer, param: pb.LayerParameter, blobs: Sequence[np.ndarra
     fits = True
     for spec, before, after in zip(param.param, layer.blobs, blobs):
         (rows, columns), (height, width) = matrix_shape(before.shape), matrix_shape(after.shape)
-        for named, blocks in enumerate((spec.block_group_lasso, spec.group_lasso)):
+        tiles: tuple[Any, ...] = (spec.block_group_lasso, spec.group_lasso)
+        for named, blocks in enumerate(tiles):
             for k in reversed(range(len(blocks))):
                 block = blocks[k]
                 if (named and block.group != BLOCK) or not (block.ydimen and block.xdimen):

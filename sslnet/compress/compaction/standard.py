@@ -31,9 +31,9 @@ def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
 
     views   of the phases of the net that ``smaller`` was made of
     """
-    for layer, place in zip(smaller.message.layer, smaller.origin):
-        if place < 0 and layer.type == "Bias":
-            _make_scale(smaller, layer)
+    for param, place in zip(smaller.message.layer, smaller.origin):
+        if place < 0 and param.type == "Bias":
+            _make_scale(smaller, param)
     places = {place: k for k, place in enumerate(smaller.origin) if place >= 0}
     stuck = []
     for view in views:

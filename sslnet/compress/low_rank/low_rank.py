@@ -252,7 +252,7 @@ def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> I
             param.bias_term = False
             param.ClearField("bias_filler")
         if is_conv:
-            _set_window(param, stage)
+            _set_window(new.convolution_param, stage)
         bottom = new.top[0]
         yield new
 

@@ -15,6 +15,7 @@ from sslnet.compress.compaction.rebase import relocate
 from sslnet.errors import UsageError
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition, upgrade_net
+from sslnet.prototxt.values import is_repeated
 from sslnet.solver.solver_definition import find_nets, net_state
 
 APART = ("train_net", "train_net_param", "test_net", "test_net_param")
@@ -82,7 +83,7 @@ def _key(layer: pb.LayerParameter) -> bytes:
     for name in ("param", "phase", "blobs"):
         bare.ClearField(name)
     for field, value in bare.ListFields():
-        if field.message_type is not None and not field.is_repeated:
+        if field.message_type is not None and not is_repeated(field):
             for part, _ in value.ListFields():
                 if part.message_type is not None and part.message_type.name == "FillerParameter":
                     value.ClearField(part.name)
