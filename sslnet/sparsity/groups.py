@@ -1,4 +1,4 @@
-"""Which groups of weights a prototxt asks for: its fields as tilings of a parameter's matrix.
+"""Which groups of weights a prototxt asks for, and under which penalty: its fields as tilings of a parameter's matrix.
 
 A blob is taken as a matrix, shape[0] rows by all the rest columns, the rows of a convolution in one band for each conv
 group. Every kind of group is a tiling of that matrix (height x width of a tile):
@@ -27,7 +27,7 @@ from typing import Any
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.prototxt import Definition
-from sslnet.sparsity.penalties import Penalty, Tiling
+from sslnet.sparsity.group_penalty import Tiling
 
 Tile = tuple[int, int]
 """Rows and columns."""
@@ -36,19 +36,21 @@ ROWS = ("FILTER", "OUTPUT_NEURON")
 """The groups that make one output channel each."""
 
 
-def penalty_of(param: Any, solver: Definition) -> Penalty | None:
-    """The penalty that a param's spec and the solver's decays ask for together; None when there is none.
+def tilings_of(param: Any, solver: Definition) -> list[Tiling]:
+    """The groups of one parameter that its spec and the solver's decays ask for together, each kind once.
 
     param   a sslnet.net.net.Param
-    raises  DefinitionError for groups that the parameter does not have, and for negative strengths
+    raises  DefinitionError for groups that the parameter does not have, negative strengths, and penalties that cannot be
     """
-    tilings: dict[tuple[int, int, bool], Tiling] = {}
+    tilings: dict[Tiling, Tiling] = {}
     for tiling in (*_of_authors(param, solver.message), *_named(param, solver.message)):
-        size = (tiling.height, tiling.width, tiling.bias)
-        strength = tiling.strength + (tilings[size].strength if size in tilings else 0.0)
-        tilings[size] = replace(tiling, strength=strength)
-    active = [tiling for tiling in tilings.values() if tiling.strength > 0]
-    return Penalty(matrix_shape(param.blob.shape), active, param.blob.dtype) if active else None
+        kind = replace(tiling, strength=0.0)
+        strength = tiling.strength + (tilings[kind].strength if kind in tilings else 0.0)
+        tilings[kind] = replace(tiling, strength=strength)
+    return sorted(
+        (tiling for tiling in tilings.values() if tiling.strength > 0),
+        key=lambda tiling: (tiling.height * tiling.width, tiling.bias),
+    )
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -126,10 +128,17 @@ def _named(param: Any, solver: Any) -> Iterator[Tiling]:
             )
         if spec.take_bias:
             _check_bias(param, solver, group, index)
-        strength = solver.group_lasso_decay * spec.decay_mult
+        strength, unit = solver.group_lasso_decay * spec.decay_mult, 1.0
         if solver.group_lasso_scale_by_size:
-            strength *= math.sqrt(math.prod(tile) + spec.take_bias)
-        yield _tiling(param, tile, strength, "group_lasso", index, bias=spec.take_bias)
+            unit = math.sqrt(math.prod(tile) + spec.take_bias)
+        found = _tiling(param, tile, strength * unit, "group_lasso", index, bias=spec.take_bias)
+        name, settings = penalty_of(param, index, solver)
+        yield replace(found, penalty=name, settings=settings, unit=unit if settings else 1.0)
+
+
+def penalty_of(param: Any, index: int, solver: Any) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """The penalty that a ``group_lasso`` of a parameter asks for, and its settings by name."""
+    return "GROUP_LASSO", ()
 
 
 def is_coupled(spec: Any) -> bool:

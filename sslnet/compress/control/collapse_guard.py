@@ -16,7 +16,7 @@ from sslnet.compress.control.estimate import parts
 from sslnet.compress.control.penalty_handles import Lever
 from sslnet.errors import RunError
 from sslnet.net.net import Net
-from sslnet.solver.update_rules import Update
+from sslnet.solver.parameter_update import Update
 
 FEWEST = 0.02
 """Part of its rows, one at least, that a layer keeps without which the net would be cut in two."""
