@@ -18,6 +18,6 @@
     callbacks.py          what may look on while a solver runs
 
 Knows: nets and sparsity. Does not know: the command line, compaction.
-The names to start with: ``Solver``, ``updates.UPDATES``, ``penalized_update.penalize``, ``callbacks.Monitor``. An update
-rule is one class and one line in its registry; a policy one function and one line.
+The names to start with: ``Solver``, ``updates.UPDATES``, ``penalized_update.penalize``, ``callbacks.Monitor``. An
+update rule is one class and one line in its registry; a policy one function and one line.
 """

@@ -2,11 +2,11 @@
 
 ``group_lasso { group: FILTER couple: true }`` on the weights of one layer penalises, as one group for each output channel,
 the filters of all layers whose channels the graph joins to that channel: those that an Eltwise adds, the depthwise
-convolution behind a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the group,
-with ``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and the weights
-by which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale layers, and
-filters only of layers behind which there is none. Where several layers ask for groups of the same channels, the largest
-strength counts.
+convolution behind a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the
+group, with ``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and
+the weights by which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale
+layers, and filters only of layers behind which there is none. Where several layers ask for groups of the same channels,
+the largest strength counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matr
 class FoundGroups:
     """One kind of groups, and the parameters that hold them.
 
-    parts    of each parameter the update, height and width of a tile, the group of each tile (as ``GroupPart`` has them)
+    parts    of each parameter the update, height and width of a tile, the group of each tile (as in ``GroupPart``)
     penalty  its name in ``PENALTIES``;  settings, unit: as ``Tiling`` has them
     makers   names of the layers whose channels coupled groups are
     tiling   of groups in one parameter; None of coupled groups

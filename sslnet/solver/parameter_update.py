@@ -3,9 +3,9 @@
 The kernels do several of these in one pass over the memory where they can: normalise and regularise hand on what is
 left for the kernel of the rule (``Terms``). What a penalty adds stands in ``penalized_update``.
 
-A weight under a penalty that is zero follows the running mean of its gradients (``group_lasso_memory``). That leaves the
-minimiser where it is, for there the gradient of a group at zero is no longer than the strength; but a batch's noise alone
-makes none non-zero.
+A weight under a penalty that is zero follows the running mean of its gradients (``group_lasso_memory``). That leaves
+the minimiser where it is, for there the gradient of a group at zero is no longer than the strength; but a batch's noise
+alone makes none non-zero.
 
 Ref: Lee and Wright 2012, "Manifold Identification in Dual Averaging" (a mean of the gradients finds the zeros of the
 minimiser where single batches do not)
@@ -100,7 +100,8 @@ class Update(ABC):
         return gradient if self.keep is None else gradient * self.keep.reshape(w.shape)
 
     def mean_gradient(self, iteration: int, scale: float) -> np.ndarray:
-        """The running mean of the gradients after that iteration, made free of its start from zero, and what decay adds."""
+        """The running mean of the gradients after that iteration, made free of its start from zero, and what decay
+        adds."""
         assert self.mean is not None
         weight = scale / (1 - self.solver.group_lasso_memory ** (iteration + 1))
         gradient = self.mean * self.mean.dtype.type(weight)
@@ -136,11 +137,13 @@ class Update(ABC):
         self._update(iteration, self.rate(learning_rate), self._prepare(scale), before_prox=True)
 
     def step_and_prox(self, iteration: int, learning_rate: float, scale: float, penalty: Penalty) -> bool:
-        """The same and the proximal step in one pass, where rule and penalty have a kernel for it; whether they have."""
+        """The same and the proximal step in one pass, where rule and penalty have a kernel for it; whether they
+        have."""
         return False
 
     def rate(self, learning_rate: float) -> float:
-        """The local rate, learning rate * lr_mult; 0 where it is a denormal of float32, with which the kernels cannot work."""
+        """The local rate, learning rate * lr_mult; 0 where it is a denormal of float32, with which the kernels cannot
+        work."""
         rate: float = learning_rate * self.param.lr_mult
         return 0.0 if abs(rate) < LEAST else rate
 

@@ -80,6 +80,11 @@ class PenalizedUpdate:
         """The penalty's part of the objective now."""
         return self.penalty.value(self.arrays)
 
+    def idle(self) -> list[str]:
+        """Why kinds of its groups are not penalised at all, a sentence each."""
+        found = ((term, term.idle(self.matrices)) for term in self.penalty.terms)
+        return [f"{self.members[term.parts[0].index].param.name}: {why}" for term, why in found if why]
+
     def forget_frozen(self) -> None:
         """Drops the duals, where weights of which they are have been frozen at zero."""
         if any(update.keep is not None for update in self.members):
@@ -167,7 +172,8 @@ def _components(
 
 
 def _penalized(members: list[Update], kinds: list[FoundGroups]) -> PenalizedUpdate:
-    """The update of parameters under these kinds of groups. raises DefinitionError for a sum whose prox cannot be found"""
+    """The update of parameters under these kinds of groups. raises DefinitionError for a sum whose prox cannot be
+    found"""
     _check_convex(members, kinds)
     tilings = [kind.tiling for kind in kinds if kind.tiling is not None]
     blob = members[0].param.blob
@@ -200,8 +206,8 @@ def _check_convex(members: Sequence[Update], kinds: Sequence[FoundGroups]) -> No
     if concave and len(kinds) > 1:
         param = concave[0].parts[0][0].param
         raise DefinitionError(
-            f"{param.name} has groups under {concave[0].penalty}, and groups of another kind share its weights or those "
-            "coupled to them: the proximal step of their sum is not known",
+            f"{param.name} has groups under {concave[0].penalty}, and groups of another kind share its weights or "
+            "those coupled to them: the proximal step of their sum is not known",
             span=param.span("group_lasso"),
             layer=param.layer.name,
             hint="keep one of them, or use GROUP_LASSO or SPARSE_GROUP_LASSO for all",

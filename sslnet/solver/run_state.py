@@ -1,4 +1,5 @@
-"""What of a run is kept in a snapshot beside the weights, and put back: the parts of a solver to a SolverState and back."""
+"""What of a run is kept in a snapshot beside the weights, and put back: the parts of a solver to a SolverState and
+back."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class Beginning:
-    """What an iteration may change before it changes weights: states of layers, running statistics, batches left out."""
+    """What an iteration may change before it changes weights: states of layers, running statistics, batches left
+    out."""
 
     def __init__(self, net: Net, errors: DataErrors, statistics: bool) -> None:
         self._errors, self._count = errors, errors.count

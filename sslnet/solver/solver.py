@@ -87,8 +87,7 @@ class Solver:
         self.monitor = monitor or Monitor()
         self.measure = measure
         self.steering = steering
-        self.iter = 0
-        self.current_step = 0
+        self.iter = self.current_step = 0
         self.smoothed_loss = 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
@@ -97,8 +96,7 @@ class Solver:
         """Of the iteration that runs, before it changes weights."""
         self._updating = False
         """Whether weights are being changed: an error then leaves nothing that is worth a snapshot."""
-        self.copied: list[Copied] = []
-        """What each of the weights files brought, in their order."""
+        self.copied: list[Copied] = []  # what each of the weights files brought, in their order
         self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
         """The last ones, over which they are smoothed."""
         self._request: str | None = None
@@ -115,7 +113,6 @@ class Solver:
         else:
             self.net, self.test_nets, self.seed = net, list(test_nets), net.seed
         self.updates = make_updates(self.net.learnable, self.definition)
-        """One for each learnable parameter."""
         self.penalties = penalize(self.updates, self.net, self.definition)
         """Those on one parameter, then those of coupled groups."""
         self.ended: list[PenalizedUpdate] = []
@@ -146,6 +143,7 @@ class Solver:
         with self._snapshots.own_prefix():
             self._snapshots.begun = self.iter
             self.monitor.on_start(self)
+            self._warn_of_idle_penalties()
             try:
                 self.step(max(0, self.param.max_iter - self.iter))
             except Exception as error:
@@ -171,7 +169,7 @@ class Solver:
                 if self._request == "stop":
                     break
             display = self._is_time(self.param.display)
-            self._debug(display)
+            self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
             loss = self._forward_backward()
             self._smooth(loss)
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
@@ -191,8 +189,8 @@ class Solver:
                 break
 
     def request(self, action: str) -> None:
-        """Asks a running solver, from a signal handler or another thread: "snapshot" as soon as the iteration is done, or
-        "stop", which ends ``solve`` with a snapshot."""
+        """Asks a running solver, from a signal handler or another thread: "snapshot" after this iteration, or "stop",
+        which ends ``solve`` with a snapshot."""
         if action not in ("snapshot", "stop"):
             raise UsageError(f'a solver can be asked for "snapshot" or "stop", not for "{action}"')
         self._request = action
@@ -265,6 +263,11 @@ class Solver:
         for penalized in self.penalties:
             penalized.penalty.scale(factor)
 
+    def _warn_of_idle_penalties(self) -> None:
+        """Not where strengths are turned on the way."""
+        for why in (why for each in self.penalties if self.steering is None for why in each.idle()):
+            self.monitor.on_warning(Diagnostic("warning", why, path=self.definition.path))
+
     def keep_zeros(self, penalties: Sequence[PenalizedUpdate] | None = None) -> None:
         """Ends the penalties, or some of them: weights under one that are zero now stay zero, the others are trained on
         without it."""
@@ -319,9 +322,6 @@ class Solver:
             now - since,
             self.measure(self) if self.measure else None,
         )
-
-    def _debug(self, display: bool) -> None:
-        self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
 
     def _test(self, index: int) -> Test | None:
         """The mean outputs of a test net; None when a stop was requested on the way."""

@@ -98,8 +98,8 @@ class Nesterov(_Momentum):
 
 
 class _Adaptive(Update):
-    """What the rules share that have a step size for each weight. Before a proximal step the kernels leave the step sizes
-    in the gradient's place, which is not needed any more."""
+    """What the rules share that have a step size for each weight. Before a proximal step the kernels leave the step
+    sizes in the gradient's place, which is not needed any more."""
 
     def step_size(self, learning_rate: float) -> np.ndarray:
         return self.param.blob.diff

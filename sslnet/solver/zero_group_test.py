@@ -16,12 +16,17 @@ Ref: Beck and Teboulle 2009 (the fixed point); Lee and Wright 2012, "Manifold Id
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from sslnet.solver.penalized_update import PenalizedUpdate
 
 AHEAD = 2.0
 """Of the memory's length. On convex problems 1 leaves a few groups too many with small batches, 10 takes some too many."""
+SAFE = 0.5
+"""Of the longest step that keeps minimisers under a penalty that is not convex."""
 
 
 def settle(penalties: Sequence[PenalizedUpdate], iteration: int, learning_rate: float, scale: float) -> None:
@@ -38,9 +43,17 @@ def settle(penalties: Sequence[PenalizedUpdate], iteration: int, learning_rate: 
 
 def _settle(penalized: PenalizedUpdate, iteration: int, learning_rate: float, scale: float) -> None:
     members = penalized.members
-    steps = [AHEAD * update.long_step(learning_rate) for update in members]
+    steps = [_shortened(AHEAD * update.long_step(learning_rate), penalized) for update in members]
     means = [update.mean_gradient(iteration, scale) for update in members]
     values = [update.param.blob.data - step * mean for update, step, mean in zip(members, steps, means)]
     penalized.penalty.prox(values, steps)
     for update, value in zip(members, values):
         update.rest(value == 0)
+
+
+def _shortened(step: float | np.ndarray, penalized: PenalizedUpdate) -> float | np.ndarray:
+    """The step, or as much of it as leaves minimisers where they are under a penalty that is not convex."""
+    longest = SAFE * min(term.longest_step for term in penalized.penalty.terms)
+    if math.isinf(longest):
+        return step
+    return min(step, longest) if isinstance(step, float) else np.minimum(step, step.dtype.type(longest))

@@ -1,4 +1,5 @@
-"""One penalty on one kind of groups: which values of which parameters belong to each group, and what all penalties share.
+"""One penalty on one kind of groups: which values of which parameters belong to each group, and what all penalties
+share.
 
 A penalty is a file beside this one with a subclass of ``GroupPenalty``, and one line in ``sslnet.sparsity.penalties``.
 """
@@ -6,6 +7,7 @@ A penalty is a file beside this one with a subclass of ``GroupPenalty``, and one
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class GroupPart:
 
     index   which of the penalty's parameters
     height, width   of a tile
-    groups  (tiles down * tiles along) the group of each tile, -1 for tiles in none; None: each tile is a group, in their order
+    groups  (tiles down * tiles along) the group of each tile, -1 for tiles in none; None: each is a group, in their order
     """
 
     index: int
@@ -81,7 +83,7 @@ class GroupPart:
         return np.bincount(self.groups[inside], values[inside], minlength=count)
 
     def by_tile(self, values: np.ndarray, outside: Any, tiles: np.ndarray) -> np.ndarray:
-        """(tiles down, 1, tiles along, 1), of the tiles' dtype: the value of each tile's group; ``outside`` for tiles in none."""
+        """(tiles down, 1, tiles along, 1), of the tiles' dtype: the value of each tile's group, or ``outside``."""
         down, _, along, _ = tiles.shape
         found = values if self.groups is None else np.where(self.groups >= 0, values[self.groups], outside)
         return found.reshape(down, 1, along, 1).astype(tiles.dtype)
@@ -109,7 +111,8 @@ class GroupPenalty(ABC):
     CONVEX: ClassVar[bool] = True
     """Only of convex penalties the prox of a sum can be found, where groups of several kinds overlap."""
     BY_NORM: ClassVar[bool] = True
-    """Whether all that counts of a group is its norm, on which the penalty begins to pull with its whole strength at zero."""
+    """Whether all that counts of a group is its norm, on which the penalty begins to pull with its whole strength at
+    zero."""
     SUBGRADIENT: ClassVar[bool] = False
     """Whether there are SUBGRADIENT updates of it."""
 
@@ -152,16 +155,25 @@ class GroupPenalty(ABC):
     def value(self, matrices: Matrices) -> float:
         """The penalty: a sum over the groups."""
 
+    @property
+    def longest_step(self) -> float:
+        """Only of shorter steps than this every stationary point is a fixed point of the proximal step."""
+        return math.inf
+
+    def idle(self, matrices: Matrices) -> str:
+        """Why the penalty does nothing to these weights, in words; "" where it does."""
+        return ""
+
     @abstractmethod
     def prox(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
         """The matrices become the z that minimise sum of (z - x)^2 / (2 * step) + value(z).  [overwrites matrices]
 
-        returns for each part what of its tiles is zero, as an array that spreads to (tiles down, height, tiles along, width)
+        returns for each part what of its tiles is zero; spreads to (tiles down, height, tiles along, width)
         """
 
-    def pulls(self, matrices: Matrices) -> np.ndarray | None:
-        """(groups) by how much a step of 1 shortens each group, nothing else moving it; None where that cannot be told."""
-        return None
+    @abstractmethod
+    def pulls(self, matrices: Matrices) -> np.ndarray:
+        """(groups) by how much a step of 1 shortens each group at most, nothing else moving it."""
 
     def freeze(self, matrices: Matrices) -> None:
         """Ends the penalty: from here on its prox keeps zero what is zero, and leaves the rest as it is."""
@@ -186,7 +198,7 @@ def one_step(parts: Sequence[GroupPart], steps: Steps) -> float | None:
     return first if isinstance(first, float) and all(isinstance(s, float) and s == first for s in own) else None
 
 
-# -- the norm of each group at the optimum, where steps differ inside groups ---------------------------------------------
+# -- the norm of each group at the optimum, where steps differ inside groups -------------------------------------------
 
 NEWTON = 60
 CLOSE = 1e-7
@@ -199,8 +211,8 @@ class NormEquation:
 
         z = x * r / bottom,   bottom = (1 - concavity * step) * r + step * strength:   sum of (x / bottom)^2 = 1
 
-    whose left side is found by Newton's method on 1 / sqrt(sum) = 1, concave in r: from a point left of the root it climbs
-    to it without passing it. In float64 for matrices of any precision.
+    whose left side is found by Newton's method on 1 / sqrt(sum) = 1, concave in r: from a point left of the root it
+    climbs to it without passing it. In float64 for matrices of any precision.
 
     Ref: More and Sorensen 1983, eq. 3.10 (the form of the equation in which Newton's method is fast); Wright, Nowak,
     Figueiredo 2009 (the equation for the group lasso)
@@ -222,8 +234,8 @@ class NormEquation:
         return (self.sums(np.zeros(len(self.strengths)))[0] > 1) | (self.strengths == 0)
 
     def solve(self, search: np.ndarray) -> np.ndarray:
-        """(groups) the smallest root of each group that is to be searched; 0 of the others; infinite where there is none
-        at which the penalty still pulls."""
+        """(groups) the smallest root of each group that is to be searched; 0 of the others; infinite where there is
+        none at which the penalty still pulls."""
         roots = np.zeros(len(self.strengths))
         for _ in range(NEWTON):
             total, slope = self.sums(roots)
@@ -282,7 +294,7 @@ class NormEquation:
 
 
 def zero_tiles(parts: Sequence[GroupPart], matrices: Matrices, zero: np.ndarray) -> list[np.ndarray]:
-    """For each part whether its tiles are of groups that are zero: (tiles down, 1, tiles along, 1) bool. zero: (groups)"""
+    """For each part whether its tiles are of groups that are zero, as (tiles down, 1, tiles along, 1). zero: (groups)"""
     found = []
     for part in parts:
         tiles = part.tiles(matrices[part.index])

@@ -28,6 +28,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.prototxt import Definition
 from sslnet.sparsity.group_penalty import Tiling
+from sslnet.sparsity.penalties import PENALTIES
 
 Tile = tuple[int, int]
 """Rows and columns."""
@@ -40,7 +41,8 @@ def tilings_of(param: Any, solver: Definition) -> list[Tiling]:
     """The groups of one parameter that its spec and the solver's decays ask for together, each kind once.
 
     param   a sslnet.net.net.Param
-    raises  DefinitionError for groups that the parameter does not have, negative strengths, and penalties that cannot be
+    raises  DefinitionError for groups that the parameter does not have, negative strengths, and penalties that cannot
+    be
     """
     tilings: dict[Tiling, Tiling] = {}
     for tiling in (*_of_authors(param, solver.message), *_named(param, solver.message)):
@@ -137,8 +139,33 @@ def _named(param: Any, solver: Any) -> Iterator[Tiling]:
 
 
 def penalty_of(param: Any, index: int, solver: Any) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """The penalty that a ``group_lasso`` of a parameter asks for, and its settings by name."""
-    return "GROUP_LASSO", ()
+    """The penalty that a ``group_lasso`` of a parameter asks for, and its settings by name.
+
+    raises DefinitionError for a setting that is missing, out of its range or of another penalty, and for SUBGRADIENT
+    updates of a penalty that has none
+    """
+    spec = param.spec.group_lasso[index]
+    name = pb.GroupLassoSpec.Penalty.Name(spec.penalty)
+    known = {field: limits for penalty in PENALTIES.values() for field, limits in penalty.SETTINGS.items()}
+    settings, message, field, hint = [], "", "penalty", ""
+    for setting, (low, high) in known.items():
+        words = f"{setting} must be above {low:g}" + (f" and below {high:g}" if math.isfinite(high) else "")
+        if setting not in PENALTIES[name].SETTINGS:
+            if spec.HasField(setting):
+                users = [other for other, penalty in PENALTIES.items() if setting in penalty.SETTINGS]
+                message, field, hint = f"{setting} is of {users[0]}, not of {name}", setting, f"penalty: {users[0]}"
+        elif not spec.HasField(setting):
+            message, hint = f"penalty {name} needs {setting}", words
+        elif not low < getattr(spec, setting) < high:
+            message, field = f"{words}, not {getattr(spec, setting):g}", setting
+        else:
+            settings.append((setting, float(getattr(spec, setting))))
+    if not message and solver.group_lasso_update == pb.SolverParameter.SUBGRADIENT and not PENALTIES[name].SUBGRADIENT:
+        message, hint = f"penalty {name} needs proximal updates", "group_lasso_update: PROXIMAL"
+    if message:
+        span = param.span("group_lasso", index, field)
+        raise DefinitionError(message, span=span, layer=param.layer.name, hint=hint)
+    return name, tuple(settings)
 
 
 def is_coupled(spec: Any) -> bool:

@@ -140,8 +140,8 @@ def _kind(param: Any, height: int, width: int) -> str:
 
 
 def _gradients(solver: Any, batches: int) -> dict[int, np.ndarray]:
-    """Gradients of loss and weight decay, by the identity of the blob, float64; of frozen weights zero. Every call sees the
-    same data."""
+    """Gradients of loss and weight decay, by the identity of the blob, float64; of frozen weights zero. Every call sees
+    the same data."""
     net = solver.net
     states = net.layer_states()
     net.clear_param_diffs()

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from sslnet.sparsity.group_lasso import GroupLasso
+from sslnet.sparsity.group_mcp import GroupMCP
 from sslnet.sparsity.group_penalty import GroupPenalty, Tiling
 from sslnet.sparsity.penalty import Penalty
 from sslnet.sparsity.penalty_sum import PenaltySum
+from sslnet.sparsity.sparse_group_lasso import SparseGroupLasso
 from sslnet.sparsity.tiled_group_lasso import TiledGroupLasso, tile_parts
 
 PENALTIES: dict[str, type[GroupPenalty]] = {
     "GROUP_LASSO": GroupLasso,
+    "SPARSE_GROUP_LASSO": SparseGroupLasso,
+    "MCP": GroupMCP,
 }
 
 

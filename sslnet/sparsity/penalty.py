@@ -1,9 +1,9 @@
 """What everybody asks of a penalty: solver, control of strengths, optimality, zero-group test, measure, snapshot.
 
-A penalty acts on the arrays of one parameter or of several, which its groups reach into; a penalty on one parameter is one
-of several with one part. It is a sum of terms, one for each kind of groups (``GroupPenalty``), which may overlap. There
-are two implementations, with the same answers: ``TiledGroupLasso`` for the group lassos of one parameter, compiled, and
-``PenaltySum`` for all else. ``sslnet.sparsity.penalties.make_penalty`` chooses.
+A penalty acts on the arrays of one parameter or of several, which its groups reach into; a penalty on one parameter is
+one of several with one part. It is a sum of terms, one for each kind of groups (``GroupPenalty``), which may overlap.
+There are two implementations, with the same answers: ``TiledGroupLasso`` for the group lassos of one parameter,
+compiled, and ``PenaltySum`` for all else. ``sslnet.sparsity.penalties.tiled_penalty`` chooses.
 
 Ref: skglm's ``penalties/base.py`` (the idea of the protocol)
 """
@@ -21,8 +21,8 @@ from sslnet.sparsity.group_penalty import GroupPenalty, Steps, Tiling
 Arrays = Sequence[np.ndarray]
 """Those of the penalty's parameters, in their order and of any shape."""
 TOLERANCE = 1e-3
-"""The prox of several kinds of groups ends when no dual variable changes by more than this part of its strength: in a run
-the next step goes on from where this one ended."""
+"""The prox of several kinds of groups ends when no dual variable changes by more than this part of its strength: in a
+run the next step goes on from where this one ended."""
 MAX_SWEEPS = 100
 
 EXACT = 1e-6
@@ -67,7 +67,7 @@ class Penalty(ABC):
     def prox(self, arrays: Arrays, steps: Steps, moved: Sequence[np.ndarray | None] | None = None) -> None:
         """The arrays become the z that minimise sum of (z - x)^2 / (2 * step) + value(z).  [overwrites arrays]
 
-        steps  for each array one step, or one for each of its values; one below LEAST is taken as LEAST, which changes no
+        steps  for each array one step, or one for each of its values; below LEAST it is taken as LEAST, which changes no
                weight by more than rounding does
         moved  for each array none, or an array to which what is taken off is added  [accumulates]
         """
@@ -146,9 +146,10 @@ class Penalty(ABC):
     def dual_norm(self, gradients: Arrays) -> float:
         """The least factor of all strengths with which zero is a stationary point, given the gradients at zero.
 
-        Where all that counts of a single kind of groups are its norms, it is the largest norm by its strength. Else it is
-        the largest of <-gradient, r> / penalty(r) over all r; from below it is raised to that of r = the prox of minus the
-        gradient with the factor so far, until that is zero, to about SMALL. To be asked of an ``exact`` penalty.
+        Where all that counts of a single kind of groups are its norms, it is the largest norm by its strength. Else it
+        is the largest of <-gradient, r> / penalty(r) over all r; from below it is raised to that of r = the prox of
+        minus the gradient with the factor so far, until that is zero, to about SMALL. To be asked of an ``exact``
+        penalty.
         """
         inside = [np.where(there, -gradient, 0.0) for there, gradient in zip(self.covered(gradients), gradients)]
         if (len(self.terms) == 1 and self.terms[0].BY_NORM) or not any(part.any() for part in inside):

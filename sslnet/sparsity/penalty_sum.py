@@ -1,8 +1,8 @@
 """Any penalties on groups that lie in one parameter or several: the sum of them, and its proximal operator.
 
 A parameter may have rows in one kind of groups and columns in another: the prox of the sum is found by block-coordinate
-ascent of its dual, one kind after the other. The duals are kept for the next call, which mostly needs but a sweep or two;
-they are part of a run's state.
+ascent of its dual, one kind after the other. The duals are kept for the next call, which mostly needs but a sweep or
+two; they are part of a run's state.
 
     minimise over z   sum of ||z - x||^2 / (2 step) + sum over the terms of value(z)
 

@@ -38,8 +38,8 @@ class TiledGroupLasso(Penalty):
     after the other. The duals are kept for the next call, which mostly needs but a sweep or two; they are part of a
     run's state.
 
-    Where the groups of a tiling include their biases, these are the second array: one value a group, in the order of the
-    groups along the rows of the matrix.
+    Where the groups of a tiling include their biases, these are the second array: one value a group, in the order of
+    the groups along the rows of the matrix.
     """
 
     terms: list[GroupPenalty]
@@ -127,7 +127,8 @@ class TiledGroupLasso(Penalty):
     def _prox(
         self, x: np.ndarray, step: float, moved: np.ndarray | None, bias: np.ndarray | None, bias_step: float
     ) -> None:
-        """One step for the matrix, one for the biases: ||b - bias||^2 * step / (2 * bias_step) is added to the objective."""
+        """One step for the matrix, one for the biases: ||b - bias||^2 * step / (2 * bias_step) is added to the
+        objective."""
         x, step, bias_step = self._matrix(x), max(step, float(LEAST)), max(bias_step, float(LEAST))
         moved = self._empty if moved is None else self._matrix(moved)
         if self.nested:
@@ -156,7 +157,8 @@ class TiledGroupLasso(Penalty):
         bias: np.ndarray | None = None,
         bias_steps: np.ndarray | None = None,
     ) -> None:
-        """A step >= 0 for each element, as the adaptive updates have; bias_steps: of each bias.  [overwrites x, bias]"""
+        """A step >= 0 for each element, as the adaptive updates have; bias_steps: of each bias.  [overwrites x,
+        bias]"""
         x, steps = self._matrix(x), self._matrix(steps)
         if len(self.tilings) == 1:
             (tiling,), (panels,) = self.tilings, self.panels
@@ -182,7 +184,8 @@ class TiledGroupLasso(Penalty):
         bias: np.ndarray | None,
         bias_step: float | np.ndarray | None,
     ) -> None:
-        """Sweeps over the tilings until no dual changes any more; x follows, and what is zero at the optimum is set to it."""
+        """Sweeps over the tilings until no dual changes any more; x follows, and what is zero at the optimum is set to
+        it."""
         dead = [np.zeros(panels.tiles, np.uint8) for panels in self.panels]
         sizes = [self.biases if tiling.bias else panels.count for tiling, panels in zip(self.tilings, self.panels)]
         changes = [np.zeros(size, np.float64) for size in sizes]

@@ -34,7 +34,10 @@ PENALTIES = {
     "nested tiles": "block_group_lasso { xdimen: 2 ydimen: 4 } block_group_lasso { xdimen: 4 ydimen: 8 }",
     "with biases": "group_lasso { group: FILTER take_bias: true }",
     "with biases, overlapping": "kernel_shape_decay_mult: 1 group_lasso { group: FILTER take_bias: true }",
+    "sparse": "group_lasso { take_bias: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.2 }",
+    "MCP": "group_lasso { take_bias: true penalty: MCP gamma: 3 }",
     "coupled": "group_lasso { group: FILTER couple: true }",
+    "coupled, MCP": "group_lasso { couple: true take_bias: true penalty: MCP gamma: 3 }",
     "coupled, overlapping": "kernel_shape_decay_mult: 1 group_lasso { couple: true take_bias: true }",
 }
 

@@ -30,6 +30,9 @@ GROUPS = {
     "with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true }",
     "overlapping, with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true } group_lasso { group: CHANNEL }",
     "coupled": "group_lasso { group: NEURON } group_lasso { group: CHANNEL }",
+    "sparse": "group_lasso { group: OUTPUT_NEURON take_bias: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.3 }",
+    "MCP": "group_lasso { group: OUTPUT_NEURON penalty: MCP gamma: 3 }",
+    "MCP, coupled": "group_lasso { group: NEURON penalty: MCP gamma: 3 }",
 }
 RATE = 0.01
 

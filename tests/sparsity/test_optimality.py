@@ -22,6 +22,8 @@ PARAMS = {
     "rows": "group_lasso { group: OUTPUT_NEURON }",
     "rows with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true }",
     "rows and columns": "group_lasso { group: OUTPUT_NEURON } group_lasso { group: INPUT_NEURON decay_mult: 0.5 }",
+    "sparse rows with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.2 }",
+    "rows under MCP": "group_lasso { group: OUTPUT_NEURON penalty: MCP gamma: 3 }",
     "rows with biases and columns": "group_lasso { group: OUTPUT_NEURON take_bias: true } group_lasso { group: INPUT_NEURON }",
 }
 
@@ -165,6 +167,8 @@ def test_frozen_weights_have_no_residual(data: tuple) -> None:
 COUPLED = {
     "coupled": ("group: OUTPUT_NEURON couple: true", ""),
     "coupled with biases": ("group: OUTPUT_NEURON couple: true take_bias: true", ""),
+    "sparse, coupled": ("group: OUTPUT_NEURON couple: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.2", ""),
+    "coupled under MCP": ("group: OUTPUT_NEURON couple: true take_bias: true penalty: MCP gamma: 3", ""),
     "coupled and columns": ("group: OUTPUT_NEURON couple: true", "param { group_lasso { group: INPUT_NEURON decay_mult: 0.7 } }"),
     "coupled with biases and columns": (
         "group: OUTPUT_NEURON couple: true take_bias: true",

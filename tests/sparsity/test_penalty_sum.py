@@ -15,7 +15,8 @@ from sslnet.sparsity.penalty_sum import PenaltySum
 
 
 def families(strength: float = 1.0, rows_too: bool = True) -> list[GroupLasso]:
-    """Rows of a 4 x 6 matrix with pairs of columns of a 3 x 8 one and a bias; rows of the second; one column is in no group."""
+    """Rows of a 4 x 6 matrix with pairs of columns of a 3 x 8 one and a bias; rows of the second; one column is in no
+    group."""
     together = GroupLasso(
         "first",
         [

@@ -1,7 +1,8 @@
-"""What a run's strengths are turned by: a handle for each penalty on one parameter, and for each kind of coupled groups.
+"""What a run's strengths are turned by: a handle for each penalty on one parameter, and for each kind of coupled
+groups.
 
-A handle (``Lever``) scales the strengths of its groups, says how long each group is, and ends their penalty: what is zero
-then stays zero, the rest is trained on without a penalty.
+A handle (``Lever``) scales the strengths of its groups, says how long each group is, and ends their penalty: what is
+zero then stays zero, the rest is trained on without a penalty.
 """
 
 from __future__ import annotations
@@ -104,18 +105,12 @@ class Lever:
 
     def speeds(self, rate: float) -> np.ndarray | None:
         """(groups) by how much the penalty shortens each in an iteration, at its strengths now and the learning rate
-        ``rate``; None where that cannot be told: for rules whose steps differ from weight to weight, and
-        for penalties whose pull depends on the strength itself."""
+        ``rate``; None for rules whose steps differ from weight to weight."""
         first = self.updates[0]
-        pulls = [term.pulls(self.penalized.matrices) for term in self.terms]
-        if not isinstance(first, SGD | Nesterov) or any(pull is None for pull in pulls):
+        if not isinstance(first, SGD | Nesterov):
             return None
-        return (
-            rate
-            * first.param.lr_mult
-            / (1 - first.solver.momentum)
-            * np.concatenate([p for p in pulls if p is not None])
-        )
+        pulls = np.concatenate([term.pulls(self.penalized.matrices) for term in self.terms])
+        return rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
 
     @contextlib.contextmanager
     def without(self, gone: np.ndarray) -> Iterator[None]:
