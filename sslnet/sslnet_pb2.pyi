@@ -1,7 +1,7 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 8fa8bb0cd783ba40699f3cb44d9c176a783da859c3b20d9852794bb40cf54df4
-# text below: sha256 9e3a440c27fe16f6d4b0385aa276ecbbf852f1b88ac0b0594f824a7cde68c3a0
+# schema: sha256 875acb7a4114307358765e243bd362cd397d285a05d1e5fb2c218ee2e584d036
+# text below: sha256 db31ab791a90c4425b5da69ee47ad60845e95b0bcddacf239d94144228602bdd
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -364,7 +364,7 @@ class BlockGroupLassoSpec(_message.Message):
     def __init__(self, xdimen: _Optional[int] = ..., ydimen: _Optional[int] = ..., block_decay_mult: _Optional[float] = ...) -> None: ...
 
 class GroupLassoSpec(_message.Message):
-    __slots__ = ("group", "decay_mult", "xdimen", "ydimen", "take_bias", "couple", "take_followers")
+    __slots__ = ("group", "decay_mult", "xdimen", "ydimen", "take_bias", "couple", "take_followers", "penalty", "l1_ratio", "gamma")
     class Group(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FILTER: _ClassVar[GroupLassoSpec.Group]
@@ -387,6 +387,14 @@ class GroupLassoSpec(_message.Message):
     BLOCK: GroupLassoSpec.Group
     ELEMENT: GroupLassoSpec.Group
     NEURON: GroupLassoSpec.Group
+    class Penalty(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        GROUP_LASSO: _ClassVar[GroupLassoSpec.Penalty]
+        SPARSE_GROUP_LASSO: _ClassVar[GroupLassoSpec.Penalty]
+        MCP: _ClassVar[GroupLassoSpec.Penalty]
+    GROUP_LASSO: GroupLassoSpec.Penalty
+    SPARSE_GROUP_LASSO: GroupLassoSpec.Penalty
+    MCP: GroupLassoSpec.Penalty
     GROUP_FIELD_NUMBER: _ClassVar[int]
     DECAY_MULT_FIELD_NUMBER: _ClassVar[int]
     XDIMEN_FIELD_NUMBER: _ClassVar[int]
@@ -394,6 +402,9 @@ class GroupLassoSpec(_message.Message):
     TAKE_BIAS_FIELD_NUMBER: _ClassVar[int]
     COUPLE_FIELD_NUMBER: _ClassVar[int]
     TAKE_FOLLOWERS_FIELD_NUMBER: _ClassVar[int]
+    PENALTY_FIELD_NUMBER: _ClassVar[int]
+    L1_RATIO_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
     group: GroupLassoSpec.Group
     decay_mult: float
     xdimen: int
@@ -401,7 +412,10 @@ class GroupLassoSpec(_message.Message):
     take_bias: bool
     couple: bool
     take_followers: bool
-    def __init__(self, group: _Optional[_Union[GroupLassoSpec.Group, str]] = ..., decay_mult: _Optional[float] = ..., xdimen: _Optional[int] = ..., ydimen: _Optional[int] = ..., take_bias: bool = ..., couple: bool = ..., take_followers: bool = ...) -> None: ...
+    penalty: GroupLassoSpec.Penalty
+    l1_ratio: float
+    gamma: float
+    def __init__(self, group: _Optional[_Union[GroupLassoSpec.Group, str]] = ..., decay_mult: _Optional[float] = ..., xdimen: _Optional[int] = ..., ydimen: _Optional[int] = ..., take_bias: bool = ..., couple: bool = ..., take_followers: bool = ..., penalty: _Optional[_Union[GroupLassoSpec.Penalty, str]] = ..., l1_ratio: _Optional[float] = ..., gamma: _Optional[float] = ...) -> None: ...
 
 class LayerParameter(_message.Message):
     __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "connectivity_mode", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "permute_param", "norm_param", "interp_param", "shuffle_channel_param", "upsample_param", "relu6_param", "selu_param", "gelu_param", "hard_sigmoid_param")

@@ -176,5 +176,6 @@ def test_fields_of_structured_sparsity_are_documented() -> None:
     block = [field.name for field in pb.BlockGroupLassoSpec.DESCRIPTOR.fields]
     block += [field.name for field in pb.GroupLassoSpec.DESCRIPTOR.fields]
     values = [*pb.ConnectivityMode.keys(), *pb.SolverParameter.GroupLassoUpdate.keys(), *pb.GroupLassoSpec.Group.keys()]
+    values += pb.GroupLassoSpec.Penalty.keys()
     for word in (*solver, *param, *block, *values, "connectivity_mode", "conv_mode"):
         assert re.search(rf"\b{word}\b", text), f"docs/prototxt.md does not tell of {word}"

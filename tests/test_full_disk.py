@@ -22,6 +22,7 @@ from sslnet.net.weights import read_weights
 from sslnet.prototxt import Diagnostic
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.snapshot import read_state
+from sslnet.solver.snapshots import Snapshots
 from sslnet.solver.solver import Solver
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="file sizes cannot be limited here")
@@ -149,12 +150,12 @@ def test_last_snapshot_is_rescued_to_a_temporary_folder(folder: Path, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     (folder / "temporary").mkdir()
     run = solver("snapshot=0")
-    original = Solver._write_snapshot
+    original = Snapshots._write
     monkeypatch.setattr(
-        Solver,
-        "_write_snapshot",
+        Snapshots,
+        "_write",
         lambda self, prefix: (
-            (_ for _ in ()).throw(RunError("cannot write it")) if prefix == self.prefix else original(self, prefix)
+            (_ for _ in ()).throw(RunError("cannot write it")) if prefix == run.prefix else original(self, prefix)
         ),
     )
     with pytest.raises(RunError, match="cannot write it") as found:
@@ -283,10 +284,10 @@ def test_last_snapshot_that_can_be_written_nowhere_names_the_first_cause(
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
     run = solver("snapshot=0", "max_iter=1")
 
-    def fail(self: Solver, prefix: str) -> None:
+    def fail(self: Snapshots, prefix: str) -> None:
         raise RunError(f"cannot write {prefix}")
 
-    monkeypatch.setattr(Solver, "_write_snapshot", fail)
+    monkeypatch.setattr(Snapshots, "_write", fail)
     with pytest.raises(RunError, match="cannot write run/r") as found:
         run.solve()
     assert "nor can they be saved in the folder for temporary files" in found.value.hint

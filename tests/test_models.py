@@ -19,7 +19,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.net.input_layers import fill_inputs, with_inputs
 from sslnet.net.net import Net
 from sslnet.prototxt.lint import lint_solver
-from sslnet.solver.coupled_groups import couple
+from sslnet.solver.penalized_update import penalize
 from sslnet.solver.updates import make_updates
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -296,9 +296,8 @@ def test_solver_trains_a_net_that_exists_and_says_nothing_wrong(solver: Path) ->
 def test_solver_has_penalties_that_fit_the_weights_of_its_net(solver: Path) -> None:
     definition = prototxt.read_solver(solver)
     net = Net(without_data(ROOT / "models" / solver.stem.partition("_ssl")[0]), phase=pb.TRAIN)
-    updates = make_updates(net.learnable, definition)
-    coupled = couple(net, updates, definition)
-    assert ("_ssl" in solver.stem) == (any(update.penalty for update in updates) or bool(coupled))
+    penalties = penalize(make_updates(net.learnable, definition), net, definition)
+    assert ("_ssl" in solver.stem) == bool(penalties)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)

@@ -314,7 +314,7 @@ def sparsity_lines(sparsity: Sparsity) -> list[str]:
 
 def lines_at_start(solver: Training) -> list[str]:
     """The coupled layers, if groups are coupled."""
-    coupled = measure_training(solver).coupled if solver.coupled else []
+    coupled = measure_training(solver).coupled if any(each.coupled for each in solver.penalties) else []
     return (
         ["Coupled groups, channel by channel:", *(line for c in coupled for line in tied(c).splitlines())]
         if coupled

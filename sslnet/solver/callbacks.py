@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from sslnet.net.net import Net
     from sslnet.prototxt import Diagnostic
-    from sslnet.solver.coupled_groups import CoupledUpdate
-    from sslnet.solver.update_rules import Update
+    from sslnet.solver.parameter_update import Update
+    from sslnet.solver.penalized_update import PenalizedUpdate
 
 Outputs = list[tuple[str, float, float]]
 """(name, value, loss weight) of each value of each output, in order."""
@@ -57,10 +57,10 @@ class Training(Protocol):
     net: Net
     test_nets: list[Net]
     updates: list[Update]
-    coupled: list[CoupledUpdate]
-    """The updates of parameters that share groups with others."""
-    ended: list[CoupledUpdate]
-    """Those whose penalty has ended (``keep_zeros``)."""
+    penalties: list[PenalizedUpdate]
+    """Those on one parameter, then those of coupled groups."""
+    ended: list[PenalizedUpdate]
+    """Those that have ended (``keep_zeros``)."""
 
 
 class Monitor:

@@ -1,17 +1,17 @@
-"""Coupled groups: from what a prototxt asks for to the parameters that hold them, and their common update.
+"""Coupled groups: from what a prototxt asks for to the parameters that hold them.
 
 ``group_lasso { group: FILTER couple: true }`` on the weights of one layer penalises, as one group for each output channel,
-the filters of all layers which the net ties to that channel: those that an Eltwise adds, the depthwise convolution behind
-a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the group, with
-``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and the weights by
-which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale layers, and filters
-only of layers behind which there is none. Where several layers ask for groups of the same channels, the largest strength
-counts.
+the filters of all layers whose channels the graph joins to that channel: those that an Eltwise adds, the depthwise
+convolution behind a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the
+group, with ``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and
+the weights by which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale
+layers, and filters only of layers behind which there is none. Where several layers ask for groups of the same channels,
+the largest strength counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,61 +23,40 @@ from sslnet.layers.bias import Bias
 from sslnet.layers.scale import Scale
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
-from sslnet.solver.update_rules import Update
+from sslnet.solver.parameter_update import Update
 from sslnet.sparsity.channel_dependencies import Ties, find_ties, mixes
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
-from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, tiles_of
+from sslnet.sparsity.group_penalty import Tiling
+from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, penalty_of, tiles_of
 
 
-class CoupledUpdate:
-    """Updates parameters that share groups: each by its own rule, then one proximal step for all."""
+@dataclass(eq=False)
+class FoundGroups:
+    """One kind of groups, and the parameters that hold them.
 
-    def __init__(self, members: Sequence[Update], penalty: CoupledPenalty) -> None:
-        self.members = list(members)
-        self.penalty = penalty
-        for update in self.members:
-            update.led, update.penalty, update.bias = True, None, None
-            if update.mean is None and update.solver.group_lasso_memory:
-                update.mean = np.zeros(update.param.blob.shape, update.param.blob.dtype)
+    parts    of each parameter the update, height and width of a tile, the group of each tile (as in ``GroupPart``)
+    penalty  its name in ``PENALTIES``;  settings, unit: as ``Tiling`` has them
+    makers   names of the layers whose channels coupled groups are
+    tiling   of groups in one parameter; None of coupled groups
+    """
 
-    def __call__(self, iteration: int, learning_rate: float, scale: float) -> None:
-        """One step of all members; see ``Update.__call__``."""
-        if not self.moves(learning_rate):
-            return
-        for update in self.members:
-            update.step(iteration, learning_rate, scale)
-        before = [array.copy() for array in self.arrays]
-        self.penalty.prox(self.arrays, [update.step_size(learning_rate) for update in self.members])
-        for update, array in zip(self.members, before):
-            update.after_prox(array)
-
-    def moves(self, learning_rate: float) -> bool:
-        """Whether any member has a local rate that is not zero."""
-        return any(update.rate(learning_rate) != 0 for update in self.members)
-
-    def penalty_value(self) -> float:
-        """The penalty's part of the objective now."""
-        return self.penalty.value(self.arrays)
-
-    def norms(self) -> list[np.ndarray]:
-        """Of each family the norms of its groups now."""
-        return [self.penalty.norms(self.arrays, k) for k in range(len(self.penalty.families))]
-
-    @property
-    def arrays(self) -> list[np.ndarray]:
-        return [update.param.blob.data for update in self.members]
-
-    @property
-    def name(self) -> str:
-        return "+".join(family.name for family in self.penalty.families)
+    name: str
+    strengths: np.ndarray
+    parts: list[tuple[Update, int, int, np.ndarray | None]] = field(default_factory=list)
+    penalty: str = "GROUP_LASSO"
+    settings: tuple[tuple[str, float], ...] = ()
+    unit: float | np.ndarray = 1.0
+    makers: tuple[str, ...] = ()
+    tiling: Tiling | None = None
 
 
 @dataclass
 class _Asked:
-    """A family while it is found: the strength of each class of channels, and what its groups take along."""
+    """Coupled groups while they are found: the strength of each class of channels, and what else the groups include."""
 
+    param: Any
     name: str
     strengths: dict[int, float]
+    penalty: tuple[str, tuple[tuple[str, float], ...]]
     weights: bool = True
     scales: bool = False
     bias: bool = False
@@ -85,6 +64,10 @@ class _Asked:
     readers: bool = False
 
     def merge(self, other: _Asked) -> None:
+        """raises DefinitionError where the two ask for different penalties"""
+        if self.penalty != other.penalty:
+            message = f'"{self.name}" and "{other.name}" ask for groups of the same channels under different penalties'
+            raise DefinitionError(message, span=other.param.span("group_lasso"), layer=other.name)
         for number, strength in other.strengths.items():
             self.strengths[number] = max(strength, self.strengths.get(number, 0.0))
         self.weights |= other.weights
@@ -94,8 +77,8 @@ class _Asked:
         self.readers |= other.readers
 
 
-def couple(net: Net, updates: Sequence[Update], solver: Definition) -> list[CoupledUpdate]:
-    """The updates of coupled groups; their members among ``updates`` do nothing by themselves from now on.
+def coupled_groups(net: Net, updates: Sequence[Update], solver: Definition) -> list[FoundGroups]:
+    """The coupled groups that the definitions ask for.
 
     raises DefinitionError for groups that cannot be coupled
     """
@@ -108,8 +91,7 @@ def couple(net: Net, updates: Sequence[Update], solver: Definition) -> list[Coup
     if not asked:
         return []
     finder = _Finder(net, updates, solver.message)
-    families = [finder.family(found) for found in _merged(finder.ask(update, spec) for update, _, spec in asked)]
-    return [CoupledUpdate(*each) for each in _components(families, updates)]
+    return [finder.found(one) for one in _merged(finder.ask(update, k, spec) for update, k, spec in asked)]
 
 
 def _check(update: Update, index: int, spec: Any, solver: Any) -> None:
@@ -144,16 +126,6 @@ def _merged(asked: Iterable[_Asked]) -> list[_Asked]:
     return result
 
 
-@dataclass(eq=False)
-class _Found:
-    """A family, its parts by update."""
-
-    name: str
-    strengths: np.ndarray
-    parts: list[tuple[Update, int, int, np.ndarray]] = field(default_factory=list)
-    makers: tuple[str, ...] = ()
-
-
 class _Finder:
     """Finds the parameters of a net that belong to classes of channels."""
 
@@ -164,14 +136,16 @@ class _Finder:
         self.places = {id(layer): i for i, layer in enumerate(net.layers)}
         self.updates = [update for update in updates if update.param.lr_mult]
 
-    def ask(self, update: Update, spec: Any) -> _Asked:
+    def ask(self, update: Update, index: int, spec: Any) -> _Asked:
         (classes,) = self.ties.tops[self.places[id(update.param.layer)]][:1]
         strength = self.solver.group_lasso_decay * spec.decay_mult
         neuron = spec.group == pb.GroupLassoSpec.NEURON
         scale = update.param.layer.TYPE in VALUES
         return _Asked(
+            update.param,
             update.param.layer.name,
             {int(number): strength for number in classes},
+            penalty_of(update.param, index, self.solver),
             weights=not scale or neuron,
             scales=scale,
             bias=spec.take_bias or neuron,
@@ -179,9 +153,10 @@ class _Finder:
             readers=neuron,
         )
 
-    def family(self, asked: _Asked) -> _Found:
+    def found(self, asked: _Asked) -> FoundGroups:
         numbers = np.array(sorted(asked.strengths))
-        found = _Found(asked.name, np.array([asked.strengths[int(number)] for number in numbers]))
+        found = FoundGroups(asked.name, np.array([asked.strengths[int(number)] for number in numbers]))
+        found.penalty, found.settings = asked.penalty
         makers = set()
         for update in self.updates:
             layer, index = update.param.layer, update.param.index
@@ -207,11 +182,13 @@ class _Finder:
             sizes = sum(
                 np.bincount(groups[groups >= 0], minlength=len(numbers)) * height * width
                 for _, height, width, groups in found.parts
+                if groups is not None
             )
             found.strengths = found.strengths * np.sqrt(sizes)
+            found.unit = np.sqrt(sizes) if found.settings else 1.0
         return found
 
-    def _add(self, found: _Found, update: Update, tile: Tile, numbers: np.ndarray, classes: np.ndarray) -> None:
+    def _add(self, found: FoundGroups, update: Update, tile: Tile, numbers: np.ndarray, classes: np.ndarray) -> None:
         """Adds what the parameter holds of these classes, one tile a channel."""
         rows, columns = matrix_shape(update.param.blob.shape)
         if (rows // tile[0]) * (columns // tile[1]) != len(classes):
@@ -239,64 +216,3 @@ class _Finder:
             if any(self._follows(update, i) for update in scales):
                 return True
         return False
-
-
-def _components(families: Sequence[_Found], updates: Sequence[Update]) -> Iterator[tuple[list[Update], CoupledPenalty]]:
-    """Families that share parameters, together with these parameters' own groups: one penalty each."""
-    left = [*families, *(found for update in updates for found in _own(update))]
-    coupled = {id(family) for family in families}
-    while any(id(family) in coupled for family in left):
-        members: dict[int, Update] = {}
-        taken: list[_Found] = []
-        seed = next(family for family in left if id(family) in coupled)
-        waiting = [seed]
-        while waiting:
-            family = waiting.pop()
-            if family in taken:
-                continue
-            taken.append(family)
-            members |= {id(part[0]): part[0] for part in family.parts}
-            waiting += [f for f in left if f not in taken and any(id(part[0]) in members for part in f.parts)]
-        left = [family for family in left if family not in taken]
-        order = [update for update in updates if id(update) in members]
-        index = {id(update): k for k, update in enumerate(order)}
-        yield (
-            order,
-            CoupledPenalty(
-                [matrix_shape(update.param.blob.shape) for update in order],
-                [
-                    Family(
-                        family.name,
-                        [GroupPart(index[id(u)], h, w, groups) for u, h, w, groups in family.parts],
-                        family.strengths,
-                        own=id(family) not in coupled,
-                        makers=family.makers,
-                    )
-                    for family in sorted(taken, key=lambda family: id(family) not in coupled)
-                ],
-            ),
-        )
-
-
-def _own(update: Update) -> Iterator[_Found]:
-    """The groups that lie in one parameter alone, or in it and its bias."""
-    for tiling in update.penalty.tilings if update.penalty is not None else ():
-        rows, columns = matrix_shape(update.param.blob.shape)
-        groups = np.arange((rows // tiling.height) * (columns // tiling.width))
-        found = _Found(f"{update.param.name} {tiling.name}", np.full(len(groups), tiling.strength))
-        found.parts.append((update, tiling.height, tiling.width, groups))
-        if tiling.bias and update.bias is not None:
-            found.parts.append((update.bias, 1, 1, groups))
-        yield found
-
-
-def take_duals(coupled: Sequence[CoupledUpdate]) -> dict[str, np.ndarray]:
-    """The part of a run's state that is theirs, by name."""
-    return {f"dual/coupled {each.name}/{k}": dual for each in coupled for k, dual in enumerate(each.penalty.state())}
-
-
-def put_duals(coupled: Sequence[CoupledUpdate], arrays: dict[str, np.ndarray]) -> None:
-    for each in coupled:
-        count = sum(len(family.parts) for family in each.penalty.families)
-        names = [f"dual/coupled {each.name}/{k}" for k in range(count)]
-        each.penalty.set_state([arrays[name] for name in names if name in arrays])

@@ -1,4 +1,4 @@
-"""Snapshots: a training run at rest, as two files that Caffe reads as well.
+"""The files of a snapshot: a training run at rest, as two files that Caffe reads as well.
 
     <prefix>_iter_N.caffemodel     the weights                                  .caffemodel.h5 in HDF5
     <prefix>_iter_N.solverstate    iteration, history of the update rule, ...   .solverstate.h5
@@ -28,11 +28,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import WeightsError
 from sslnet.files import atomic_hdf5, atomic_write
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
-from sslnet.net.net import Net
 from sslnet.net.weights import blob_array, blob_proto, read_message, to_bytes
 from sslnet.prototxt import Definition
 from sslnet.prototxt.values import shorten
-from sslnet.solver.update_rules import Update
 
 LONGEST_NAME = 2**16
 """Bytes of a name in HDF5, which has no longer attributes in a header."""
@@ -110,80 +108,6 @@ def find_weights(state: SolverState, path: str | os.PathLike[str]) -> Path:
         path=os.fspath(path),
         hint=f"looked for {', '.join(dict.fromkeys(map(str, places)))}",
     )
-
-
-# -- of a run ----------------------------------------------------------------------------------------------------------
-
-
-def take_state(updates: Sequence[Update], nets: dict[str, Net]) -> SolverState:
-    """What the updates and the nets, by name, keep beside the weights."""
-    state = SolverState(history=_history(updates))
-    state.layer_states = {f"{name}/{k}": data for name, net in nets.items() for k, data in net.layer_states().items()}
-    for update in updates:
-        name = update.param.name
-        if update.prox is not None:
-            state.arrays |= {f"dual/{name}/{k}": dual for k, dual in enumerate(update.prox.state())}
-        if update.mean is not None:
-            state.arrays[f"mean/{name}"] = update.mean
-        if update.keep is not None:
-            state.arrays[f"keep/{name}"] = update.keep.astype(np.float32)
-    return state
-
-
-def check_history(state: SolverState, updates: Sequence[Update], path: str | os.PathLike[str]) -> None:
-    """raises WeightsError unless the history is that of these updates."""
-    places, path = _history(updates), os.fspath(path)
-    if len(state.history) != len(places):
-        raise WeightsError(
-            f"the state has {len(state.history)} history arrays, the solver needs {len(places)} for its net",
-            path=path,
-            hint="it belongs to another net, or another type of solver",
-        )
-    for index, (array, place) in enumerate(zip(state.history, places)):
-        if array.size != place.size:
-            message = f"history array {index} has {array.size} values, the net's parameter {place.size}"
-            raise WeightsError(message, path=path, hint="it belongs to another net")
-    for update in updates:
-        if (
-            update.solver.group_lasso_settle
-            and update.mean is not None
-            and f"mean/{update.param.name}" not in state.arrays
-        ):
-            message = (
-                f"the state has no running mean of the gradients of {update.param.name}, which group_lasso_settle needs"
-            )
-            raise WeightsError(message, path=path, hint="start from its weights, or without group_lasso_settle")
-
-
-def put_state(
-    state: SolverState, updates: Sequence[Update], nets: dict[str, Net], path: str | os.PathLike[str]
-) -> None:
-    """Gives updates and nets back what take_state took; what a file of Caffe's lacks, starts anew."""
-    for place, array in zip(_history(updates), state.history):
-        place[...] = array.reshape(place.shape)
-    for update in updates:
-        name = update.param.name
-        keep = state.arrays.get(f"keep/{name}")
-        update.keep = None if keep is None else keep.reshape(-1).astype(np.uint8)
-        if update.mean is not None:
-            mean = state.arrays.get(f"mean/{name}")
-            update.mean[...] = 0 if mean is None else mean.reshape(update.mean.shape)
-        if update.prox is not None:
-            names = [f"dual/{name}/{k}" for k in range(len(update.prox.tilings) + update.prox.takes_bias)]
-            update.prox.set_state([state.arrays[key] for key in names if key in state.arrays])
-    for name, net in nets.items():
-        start = name + "/"
-        states = {k.removeprefix(start): data for k, data in state.layer_states.items() if k.startswith(start)}
-        try:
-            net.set_layer_states(states)
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"a layer's state is damaged: {error}", path=os.fspath(path)) from error
-
-
-def _history(updates: Sequence[Update]) -> list[np.ndarray]:
-    """The update rules' arrays in Caffe's order: the first of every parameter, then the second."""
-    depth = type(updates[0]).HISTORY if updates else 0
-    return [update.history[k] for k in range(depth) for update in updates]
 
 
 # -- binary ------------------------------------------------------------------------------------------------------------

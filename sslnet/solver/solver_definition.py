@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DefinitionError
+from sslnet.errors import DefinitionError, ErrorList, SslnetError
 from sslnet.files import resolve
-from sslnet.prototxt import Definition
+from sslnet.net.net import Net
+from sslnet.prototxt import Definition, Diagnostic
 from sslnet.solver import lr_policies
-
-if TYPE_CHECKING:
-    from sslnet.net.net import Net
 
 
 def read_definition(source: Any) -> Definition:
@@ -96,6 +95,32 @@ def _part(solver: Definition, field: str, *index: int) -> Definition:
     name = name[index[0]] if index else name
     span = solver.span(field, *index, value=True)
     return prototxt.read_net(str(resolve(name, solver.path, error=DefinitionError, span=span)))
+
+
+def make_nets(
+    solver: Definition, warn: Callable[[Diagnostic], None], settings: dict[str, Any]
+) -> tuple[Net, list[Net]]:
+    """The train net, and the test nets, which share its parameters.
+
+    warn      called with what may not be meant
+    settings  of all nets (``Net``)
+    raises    DefinitionError, or ErrorList, for what cannot be meant
+    """
+    train, tests = find_nets(solver)
+    _lint(solver, train, warn)
+    net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings)
+    states = list(solver.message.test_state) or [pb.NetState()] * len(tests)
+    return net, [Net(test, **net_state(test, pb.TEST, s), share=net, **settings) for test, s in zip(tests, states)]
+
+
+def _lint(solver: Definition, train: Definition, warn: Callable[[Diagnostic], None]) -> None:
+    """Stops at what cannot be meant; passes on what may not be."""
+    notes = prototxt.lint_solver(solver, train)
+    errors: list[SslnetError] = [note.error for note in notes if note.level == "error"]
+    if errors:
+        raise errors[0] if len(errors) == 1 else ErrorList(errors)
+    for note in notes:
+        warn(note)
 
 
 def net_state(net: Definition, phase: int, state: Any) -> dict[str, Any]:

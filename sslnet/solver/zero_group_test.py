@@ -16,66 +16,44 @@ Ref: Beck and Teboulle 2009 (the fixed point); Lee and Wright 2012, "Manifold Id
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from sslnet.solver.coupled_groups import CoupledUpdate
-from sslnet.solver.update_rules import Update
-from sslnet.sparsity.penalties import Penalty
+from sslnet.solver.penalized_update import PenalizedUpdate
 
 AHEAD = 2.0
 """Of the memory's length. On convex problems 1 leaves a few groups too many with small batches, 10 takes some too many."""
+SAFE = 0.5
+"""Of the longest step that keeps minimisers under a penalty that is not convex."""
 
-Arrays = list[np.ndarray]
-Steps = list[float | np.ndarray]
 
-
-def settle(
-    updates: Sequence[Update], coupled: Sequence[CoupledUpdate], iteration: int, learning_rate: float, scale: float
-) -> None:
+def settle(penalties: Sequence[PenalizedUpdate], iteration: int, learning_rate: float, scale: float) -> None:
     """One look at all groups, to be taken right after their update.  [overwrites weights and momenta that become zero]
 
     iteration, learning_rate, scale   those of that update, which has left its step sizes behind
     """
-    for update in updates:
-        prox = update.prox
-        if prox is not None and update.mean is not None and update.rate(learning_rate) and not update.led:
-            members = [update] if update.bias is None else [update, update.bias]
-            before = [dual.copy() for dual in prox.state()]
-            _settle(members, _prox_of(prox), iteration, learning_rate, scale)
-            prox.set_state(before)
-    for each in [each for each in coupled if each.moves(learning_rate)]:
-        before = [dual.copy() for dual in each.penalty.state()]
-        _settle(each.members, each.penalty.prox, iteration, learning_rate, scale)
-        each.penalty.set_state(before)
+    for each in penalties:
+        if each.moves(learning_rate) and all(update.mean is not None for update in each.members):
+            before = [dual.copy() for dual in each.penalty.state()]
+            _settle(each, iteration, learning_rate, scale)
+            each.penalty.set_state(before)
 
 
-def _prox_of(penalty: Penalty) -> Callable[[Arrays, Steps], None]:
-    """That of a matrix, or of it and the biases that its groups take along."""
-
-    def prox(values: Arrays, steps: Steps) -> None:
-        w, bias = values[0], values[1] if len(values) > 1 else None
-        if isinstance(steps[0], float):
-            penalty.prox(w, steps[0], None, bias, float(steps[-1]))
-        else:
-            penalty.prox_diagonal(w, steps[0], bias, np.asarray(steps[-1]))
-
-    return prox
-
-
-def _settle(
-    members: Sequence[Update],
-    prox: Callable[[Arrays, Steps], None],
-    iteration: int,
-    learning_rate: float,
-    scale: float,
-) -> None:
-    if any(update.mean is None for update in members):
-        return
-    steps = [AHEAD * update.long_step(learning_rate) for update in members]
+def _settle(penalized: PenalizedUpdate, iteration: int, learning_rate: float, scale: float) -> None:
+    members = penalized.members
+    steps = [_shortened(AHEAD * update.long_step(learning_rate), penalized) for update in members]
     means = [update.mean_gradient(iteration, scale) for update in members]
     values = [update.param.blob.data - step * mean for update, step, mean in zip(members, steps, means)]
-    prox(values, steps)
+    penalized.penalty.prox(values, steps)
     for update, value in zip(members, values):
         update.rest(value == 0)
+
+
+def _shortened(step: float | np.ndarray, penalized: PenalizedUpdate) -> float | np.ndarray:
+    """The step, or as much of it as leaves minimisers where they are under a penalty that is not convex."""
+    longest = SAFE * min(term.longest_step for term in penalized.penalty.terms)
+    if math.isinf(longest):
+        return step
+    return min(step, longest) if isinstance(step, float) else np.minimum(step, step.dtype.type(longest))

@@ -1,4 +1,4 @@
-"""Which groups of weights a prototxt asks for: its fields as tilings of a parameter's matrix.
+"""Which groups of weights a prototxt asks for, and under which penalty: its fields as tilings of a parameter's matrix.
 
 A blob is taken as a matrix, shape[0] rows by all the rest columns, the rows of a convolution in one band for each conv
 group. Every kind of group is a tiling of that matrix (height x width of a tile):
@@ -31,7 +31,8 @@ from sslnet.errors import DefinitionError
 from sslnet.layers import LAYERS
 from sslnet.layers.scale import Scale
 from sslnet.prototxt import Definition
-from sslnet.sparsity.penalties import Penalty, Tiling
+from sslnet.sparsity.group_penalty import Tiling
+from sslnet.sparsity.penalties import PENALTIES
 
 Tile = tuple[int, int]
 """Rows and columns."""
@@ -44,19 +45,22 @@ ROWS = ("FILTER", "OUTPUT_NEURON")
 """The groups that make one output channel each."""
 
 
-def penalty_of(param: Any, solver: Definition) -> Penalty | None:
-    """The penalty that a param's spec and the solver's decays ask for together; None when there is none.
+def tilings_of(param: Any, solver: Definition) -> list[Tiling]:
+    """The groups of one parameter that its spec and the solver's decays ask for together, each kind once.
 
     param   a sslnet.net.net.Param
-    raises  DefinitionError for groups that the parameter does not have, and for negative strengths
+    raises  DefinitionError for groups that the parameter does not have, negative strengths, and penalties that cannot
+    be
     """
-    tilings: dict[tuple[int, int, bool], Tiling] = {}
+    tilings: dict[Tiling, Tiling] = {}
     for tiling in (*_of_authors(param, solver.message), *_named(param, solver.message)):
-        size = (tiling.height, tiling.width, tiling.bias)
-        strength = tiling.strength + (tilings[size].strength if size in tilings else 0.0)
-        tilings[size] = replace(tiling, strength=strength)
-    active = [tiling for tiling in tilings.values() if tiling.strength > 0]
-    return Penalty(matrix_shape(param.blob.shape), active, param.blob.dtype) if active else None
+        kind = replace(tiling, strength=0.0)
+        strength = tiling.strength + (tilings[kind].strength if kind in tilings else 0.0)
+        tilings[kind] = replace(tiling, strength=strength)
+    return sorted(
+        (tiling for tiling in tilings.values() if tiling.strength > 0),
+        key=lambda tiling: (tiling.height * tiling.width, tiling.bias),
+    )
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -140,10 +144,42 @@ def _named(param: Any, solver: Any) -> Iterator[Tiling]:
             )
         if spec.take_bias:
             _check_bias(param, solver, group, index)
-        strength = solver.group_lasso_decay * spec.decay_mult
+        strength, unit = solver.group_lasso_decay * spec.decay_mult, 1.0
         if solver.group_lasso_scale_by_size:
-            strength *= math.sqrt(math.prod(tile) + spec.take_bias)
-        yield _tiling(param, tile, strength, "group_lasso", index, bias=spec.take_bias)
+            unit = math.sqrt(math.prod(tile) + spec.take_bias)
+        found = _tiling(param, tile, strength * unit, "group_lasso", index, bias=spec.take_bias)
+        name, settings = penalty_of(param, index, solver)
+        yield replace(found, penalty=name, settings=settings, unit=unit if settings else 1.0)
+
+
+def penalty_of(param: Any, index: int, solver: Any) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """The penalty that a ``group_lasso`` of a parameter asks for, and its settings by name.
+
+    raises DefinitionError for a setting that is missing, out of its range or of another penalty, and for SUBGRADIENT
+    updates of a penalty that has none
+    """
+    spec = param.spec.group_lasso[index]
+    name = pb.GroupLassoSpec.Penalty.Name(spec.penalty)
+    known = {field: limits for penalty in PENALTIES.values() for field, limits in penalty.SETTINGS.items()}
+    settings, message, field, hint = [], "", "penalty", ""
+    for setting, (low, high) in known.items():
+        words = f"{setting} must be above {low:g}" + (f" and below {high:g}" if math.isfinite(high) else "")
+        if setting not in PENALTIES[name].SETTINGS:
+            if spec.HasField(setting):
+                users = [other for other, penalty in PENALTIES.items() if setting in penalty.SETTINGS]
+                message, field, hint = f"{setting} is of {users[0]}, not of {name}", setting, f"penalty: {users[0]}"
+        elif not spec.HasField(setting):
+            message, hint = f"penalty {name} needs {setting}", words
+        elif not low < getattr(spec, setting) < high:
+            message, field = f"{words}, not {getattr(spec, setting):g}", setting
+        else:
+            settings.append((setting, float(getattr(spec, setting))))
+    if not message and solver.group_lasso_update == pb.SolverParameter.SUBGRADIENT and not PENALTIES[name].SUBGRADIENT:
+        message, hint = f"penalty {name} needs proximal updates", "group_lasso_update: PROXIMAL"
+    if message:
+        span = param.span("group_lasso", index, field)
+        raise DefinitionError(message, span=span, layer=param.layer.name, hint=hint)
+    return name, tuple(settings)
 
 
 def is_coupled(spec: Any) -> bool:

@@ -13,7 +13,8 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.errors import DefinitionError
 from sslnet.net.net import Net
-from sslnet.solver.coupled_groups import couple
+from sslnet.solver.coupled_groups import coupled_groups
+from sslnet.solver.penalized_update import PenalizedUpdate
 from sslnet.solver.solver import Solver
 from sslnet.solver.updates import make_updates
 from sslnet.sparsity.channel_dependencies import find_ties
@@ -58,14 +59,19 @@ def solver(spec: str, settings: str = "", net: str = RESIDUAL, prefix: str = "x"
     return Solver(message)
 
 
+def coupled(made: Solver) -> list[PenalizedUpdate]:
+    return [penalized for penalized in made.penalties if penalized.coupled]
+
+
 def members(spec: str, settings: str = "", net: str = RESIDUAL) -> dict[str, list[list[int]]]:
-    """By parameter, the groups of its tiles in each family."""
+    """By parameter, the groups of its tiles in each kind of groups."""
     made = solver(spec, settings, net)
     result: dict[str, list[list[int]]] = {}
-    for coupled in made.coupled:
-        for family in coupled.penalty.families:
-            for part in family.parts:
-                result.setdefault(coupled.members[part.index].param.name, []).append(part.groups.tolist())
+    for found in coupled(made):
+        for term in found.penalty.terms:
+            for part in term.parts:
+                groups = None if part.groups is None else part.groups.tolist()
+                result.setdefault(found.members[part.index].param.name, []).append(groups)
     return result
 
 
@@ -155,7 +161,7 @@ def test_channels_die_by_their_scales_and_are_taken_out() -> None:
 
 def test_strength_grows_with_the_size_when_asked_for() -> None:
     plain, scaled = (
-        solver("couple: true", s).coupled[0].penalty.families[0].strengths
+        coupled(solver("couple: true", s))[0].penalty.terms[0].strengths
         for s in ("", "group_lasso_scale_by_size: true")
     )
     np.testing.assert_allclose(plain, 0.1)
@@ -167,9 +173,8 @@ def test_own_groups_of_a_member_join_its_penalty() -> None:
         'name: "out" type: "Convolution"', 'name: "out" type: "Convolution" param { group_lasso { group: CHANNEL } }'
     )
     made = solver("couple: true", net=net)
-    (coupled,) = made.coupled
-    assert [family.name for family in coupled.penalty.families] == ["first", "out[0] 6 x 1"]
-    assert all(update.penalty is None for update in coupled.members)
+    (found,) = made.penalties
+    assert [(term.name, term.coupled) for term in found.penalty.terms] == [("first", True), ("out[0] 6 x 1", False)]
 
 
 @pytest.mark.parametrize("rule", ["SGD", "Nesterov", "Adam", "RMSProp", "AdaGrad", "AdaDelta", "AdamW"])
@@ -284,4 +289,4 @@ def test_shared_weights_tie_their_layers() -> None:
 def test_net_without_coupled_groups_costs_nothing() -> None:
     net = Net(prototxt.parse(RESIDUAL.replace("SPEC", ""), pb.NetParameter), phase=pb.TRAIN)
     definition = prototxt.parse("group_lasso_decay: 1", pb.SolverParameter)
-    assert couple(net, make_updates(net.learnable, definition), definition) == []
+    assert coupled_groups(net, make_updates(net.learnable, definition), definition) == []

@@ -106,7 +106,7 @@ def test_resumed_run_is_the_uninterrupted_run_bit_by_bit(folder: Path, rule: str
     whole, second = Heard(), Heard()
     uninterrupted = Solver(definition(text), monitor=whole)
     uninterrupted.solve()
-    overlapping = [update.prox for update in uninterrupted.updates if update.prox is not None and update.prox.sweeps]
+    overlapping = [penalized for penalized in uninterrupted.penalties if penalized.penalty.sweeps]
     assert len(overlapping) == 2, "the case must need duals"
 
     state = "run/small_iter_10.solverstate" + (".h5" if form == "HDF5" else "")
@@ -383,7 +383,7 @@ def test_failure_between_the_files_leaves_the_last_pair(folder: Path, monkeypatc
     def fail(*args: object, **settings: object) -> None:
         raise RunError("the disk is full")
 
-    monkeypatch.setattr("sslnet.solver.solver.write_state", fail)
+    monkeypatch.setattr("sslnet.solver.snapshots.write_state", fail)
     with pytest.raises(RunError):
         solver.snapshot()
     assert sorted(os.listdir("run")) == [

@@ -21,6 +21,7 @@ from sslnet.net.net import Net
 from sslnet.prototxt import Diagnostic
 from sslnet.solver.callbacks import Display, Monitor
 from sslnet.solver.solver import Solver
+from sslnet.sparsity.tiled_group_lasso import TiledGroupLasso
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SOLVERS = sorted(path.stem for path in (GOLDENS / "solvers").glob("*.npz"))
@@ -206,8 +207,8 @@ def test_run_rests_at_the_minimiser(penalty: str, rule: str, folder: Path) -> No
     solver.step(ITERATIONS.get(rule, 1500))
     w = solver.net.params["ip"][0].data
     gradient = (a @ w.T - y).T @ a / SAMPLES
-    found = solver.updates[0].penalty
-    assert found is not None
+    found = solver.penalties[0].penalty
+    assert isinstance(found, TiledGroupLasso)
     duals = found.state() or [-gradient]
     assert np.abs(gradient + sum(duals)).max() < 1e-5
     for tiling, dual in zip(found.tilings, duals, strict=True):
@@ -234,8 +235,8 @@ def test_run_rests_at_the_minimiser_with_biases_in_the_groups(others: str, rule:
     w, b = (blob.data for blob in solver.net.params["ip"])
     error = a @ w.T + b - y
     gradient, bias_gradient = error.T @ a / SAMPLES, error.mean(axis=0)
-    found = solver.updates[0].penalty
-    assert found is not None
+    found = solver.penalties[0].penalty
+    assert isinstance(found, TiledGroupLasso)
     *duals, bias_dual = found.state() or [-gradient, -bias_gradient]
     assert np.abs(gradient + sum(duals)).max() < 1e-5
     assert np.abs(bias_gradient + bias_dual).max() < 1e-5
@@ -260,8 +261,8 @@ def test_run_in_single_precision_finds_the_zeros_of_cvxpy(penalty: str, folder: 
     param, decays = PENALTIES[penalty]
     solver = Solver(with_net(f'{RULES["SGD"]} {decays} lr_policy: "fixed" random_seed: 1', least_squares_net(param)))
     solver.step(1500)
-    found = solver.updates[0].penalty
-    assert found is not None
+    found = solver.penalties[0].penalty
+    assert isinstance(found, TiledGroupLasso)
     z = cp.Variable((OUTPUTS, INPUTS))
     norms = [
         t.strength * cp.norm(cp.vec(z[i : i + t.height, j : j + t.width], order="C"))

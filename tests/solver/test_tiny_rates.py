@@ -12,12 +12,14 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.net.net import Net
-from sslnet.solver.coupled_groups import couple
+from sslnet.solver.penalized_update import penalize, steps_of
 from sslnet.solver.solver import Solver
 from sslnet.solver.updates import UPDATES, make_updates
 from sslnet.solver.zero_group_test import settle
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
-from sslnet.sparsity.penalties import Penalty, Tiling
+from sslnet.sparsity.group_lasso import GroupLasso
+from sslnet.sparsity.group_penalty import GroupPart, Tiling
+from sslnet.sparsity.penalty_sum import PenaltySum
+from sslnet.sparsity.tiled_group_lasso import TiledGroupLasso
 
 LEAST = float(np.finfo(np.float32).tiny)
 RATES = [0.0, 1e-46, 1.4e-45, 1e-44, 1e-42, 1e-40, 1e-39, 1.17e-38, 1.18e-38, 1e-37, 1e-36, 1e-34, 1e-30]
@@ -32,7 +34,10 @@ PENALTIES = {
     "nested tiles": "block_group_lasso { xdimen: 2 ydimen: 4 } block_group_lasso { xdimen: 4 ydimen: 8 }",
     "with biases": "group_lasso { group: FILTER take_bias: true }",
     "with biases, overlapping": "kernel_shape_decay_mult: 1 group_lasso { group: FILTER take_bias: true }",
+    "sparse": "group_lasso { take_bias: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.2 }",
+    "MCP": "group_lasso { take_bias: true penalty: MCP gamma: 3 }",
     "coupled": "group_lasso { group: FILTER couple: true }",
+    "coupled, MCP": "group_lasso { couple: true take_bias: true penalty: MCP gamma: 3 }",
     "coupled, overlapping": "kernel_shape_decay_mult: 1 group_lasso { couple: true take_bias: true }",
 }
 
@@ -73,8 +78,8 @@ def test_weights_stay_under_a_tiny_rate(rule: str, penalty: str, memory: float) 
     for bias in ("lr_mult: 2", "lr_mult: 1e-6"):
         net = make_net(PENALTIES[penalty], bias)
         updates = make_updates(net.learnable, definition)
-        coupled = couple(net, updates, definition)
-        assert bool(coupled) == penalty.startswith("coupled")
+        penalties = penalize(updates, net, definition)
+        assert [found.coupled for found in penalties] == [penalty.startswith("coupled")] * (penalty != "none")
         before = [param.blob.data.copy() for param in net.learnable]
         for iteration, rate in enumerate(reversed(RATES)):
             for seed, param in enumerate(
@@ -85,9 +90,9 @@ def test_weights_stay_under_a_tiny_rate(rule: str, penalty: str, memory: float) 
                 param.blob.diff[...] = np.where(random.random(param.blob.shape) < 0.2, 0, gradient)
                 if penalty == "none":
                     param.blob.diff[before[seed] == 0] = 0
-            for update in [*updates, *coupled]:
+            for update in steps_of(updates, penalties):
                 update(iteration, rate, 1.0)
-            settle(updates, coupled, iteration, rate, 1.0)
+            settle(penalties, iteration, rate, 1.0)
             for weights, param in zip(before, net.learnable):
                 np.testing.assert_allclose(param.blob.data, weights, rtol=1e-5, atol=1e-11, err_msg=f"rate {rate}")
 
@@ -103,7 +108,7 @@ def test_prox_of_a_tiny_threshold_follows_the_formula(
     strength = 1e-3
     x = np.random.default_rng(0).standard_normal((8, 64)) * np.repeat([1, 0, 1e3, 1e-3], 2)[:, None]
     x[:, 8:16] = 0
-    penalty = Penalty((8, 64), [Tiling(*tile, strength) for tile in tilings], dtype)
+    penalty = TiledGroupLasso((8, 64), [Tiling(*tile, strength) for tile in tilings], dtype)
     expected = x.copy()
     for height, width in tilings:  # so small a threshold shrinks groups independently, up to its square
         tiles = expected.reshape(8 // height, height, 64 // width, width)
@@ -112,10 +117,10 @@ def test_prox_of_a_tiny_threshold_follows_the_formula(
     for metric in ("plain", "diagonal"):
         z, moved = x.astype(dtype), np.zeros((8, 64), dtype)
         if metric == "plain":
-            penalty.prox(z, threshold / strength, moved)
+            penalty.prox([z], [threshold / strength], [moved])
             assert np.isfinite(moved).all()
         else:
-            penalty.prox_diagonal(z, np.full((8, 64), threshold / strength, dtype))
+            penalty.prox([z], [np.full((8, 64), threshold / strength, dtype)])
         np.testing.assert_allclose(z, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * threshold)
         assert all(np.isfinite(dual).all() for dual in penalty.state())
 
@@ -128,7 +133,7 @@ def test_prox_moves_only_what_has_a_step() -> None:
         for width in (4, 64):  # side by side, and one by one
             z, each = np.zeros((1, width), dtype), np.zeros((1, width), dtype)
             z[:, :4], each[:, :4] = x, steps
-            Penalty((1, width), [Tiling(1, width, strength)], dtype).prox_diagonal(z, each)
+            TiledGroupLasso((1, width), [Tiling(1, width, strength)], dtype).prox([z], [each])
             np.testing.assert_array_equal(z[0, :2], x[0, :2])
             # z = x / (1 + strength * step / ||z||), and ||z|| is 5 but for the third element's square
             norm = np.linalg.norm(z.astype(np.float64))
@@ -137,15 +142,15 @@ def test_prox_moves_only_what_has_a_step() -> None:
 
 
 @pytest.mark.parametrize("steps", ["one", "each", "elements"])
-@pytest.mark.parametrize("families", [1, 2])
-def test_coupled_prox_of_tiny_steps_leaves_the_weights(families: int, steps: str) -> None:
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_coupled_prox_of_tiny_steps_leaves_the_weights(kinds: int, steps: str) -> None:
     shapes = [(4, 6), (3, 8)]
-    together = Family("a", [GroupPart(0, 1, 6, np.arange(4)), GroupPart(1, 3, 2, np.arange(4))], np.full(4, 0.5))
-    rows = Family("b", [GroupPart(1, 1, 8, np.arange(3))], np.full(3, 0.3))
+    together = GroupLasso("a", [GroupPart(0, 1, 6, np.arange(4)), GroupPart(1, 3, 2, np.arange(4))], np.full(4, 0.5))
+    rows = GroupLasso("b", [GroupPart(1, 1, 8, np.arange(3))], np.full(3, 0.3))
     random = np.random.default_rng(1)
     x = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
     x[0][1], x[1][:, 2:4], x[1][2] = 0, 0, 0
-    penalty = CoupledPenalty(shapes, [together, rows][:families])
+    penalty = PenaltySum(shapes, [together, rows][:kinds])
     for rate in RATES:
         z = [array.copy() for array in x]
         mults = {"one": (1.0, 1.0), "each": (1.0, 1e-3), "elements": (1.0, 1.0)}[steps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ from sslnet.net.net import Net
 from sslnet.net.parameters import Param
 from sslnet.net.weights import blob_proto
 from sslnet.prototxt.old_forms import SOLVER_TYPES
-from sslnet.solver.update_rules import Update
+from sslnet.solver.parameter_update import Update
+from sslnet.solver.penalized_update import PenalizedUpdate, penalize, steps_of
 from sslnet.solver.update_settings import frozen
 from sslnet.solver.updates import UPDATES, make_updates, update_type
 
 ADAPTIVE = ["AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW"]
+
+Step = Callable[..., None]
 
 
 def solver(text: str) -> prototxt.Definition:
@@ -45,6 +49,18 @@ def updates(definition: str, param: str = "", **settings: str) -> list[Update]:
     for update in found:
         update.param.blob.diff[...] = np.random.default_rng(3).standard_normal(update.param.blob.shape)
     return found
+
+
+def penalised(definition: str, param: str = "", **settings: str) -> tuple[list[Update], list[PenalizedUpdate], Step]:
+    """The updates of the weights and the biases, their penalties, and an iteration of all."""
+    found = updates(definition, param, **settings)
+    penalties = penalize(found, None, solver(definition))
+
+    def step(iteration: int, rate: float, scale: float = 1.0) -> None:
+        for each in steps_of(found, penalties):
+            each(iteration, rate, scale)
+
+    return found, penalties, step
 
 
 # -- which rule --------------------------------------------------------------------------------------------------------
@@ -198,8 +214,8 @@ def test_adamw_is_torchs(decay_mult: int) -> None:
 @pytest.mark.parametrize("name", ["SGD", "Nesterov", *ADAPTIVE])
 @pytest.mark.parametrize("mults", ["breadth_decay_mult: 1", "breadth_decay_mult: 1 kernel_shape_decay_mult: 1"])
 def test_strong_penalty_kills_every_group_with_every_rule(name: str, mults: str) -> None:
-    weight = updates(f'type: "{name}" breadth_decay: 1e6 kernel_shape_decay: 1e6', mults)[0]
-    weight(0, 0.1, 1.0)
+    (weight, _), _, step = penalised(f'type: "{name}" breadth_decay: 1e6 kernel_shape_decay: 1e6', mults)
+    step(0, 0.1)
     assert not weight.param.blob.data.any()
 
 
@@ -207,10 +223,10 @@ def test_strong_penalty_kills_every_group_with_every_rule(name: str, mults: str)
 def test_penalty_of_zero_strength_changes_nothing(name: str) -> None:
     results = []
     for param in ("", "breadth_decay_mult: 1 kernel_shape_decay_mult: 1"):
-        weight = updates(f'type: "{name}" weight_decay: 0.1', param)[0]
+        (weight, _), _, step = penalised(f'type: "{name}" weight_decay: 0.1', param)
         for iteration in range(3):
             weight.param.blob.diff[...] = 1
-            weight(iteration, 0.1, 1.0)
+            step(iteration, 0.1)
         results.append(weight.param.blob.data.copy())
     np.testing.assert_array_equal(*results)
 
@@ -220,38 +236,39 @@ def test_weak_penalty_of_overlapping_groups_is_close_to_none(name: str) -> None:
     """The way through the duals and the way without agree as the strength goes to zero."""
     results = []
     for decay in ("", "breadth_decay: 1e-9 kernel_shape_decay: 1e-9"):
-        weight = updates(f'type: "{name}" {decay}', "breadth_decay_mult: 1 kernel_shape_decay_mult: 1")[0]
-        assert (weight.prox is None) == (not decay)
+        both = "breadth_decay_mult: 1 kernel_shape_decay_mult: 1"
+        (weight, _), penalties, step = penalised(f'type: "{name}" {decay}', both)
+        assert bool(penalties) == bool(decay)
         for iteration in range(3):
             weight.param.blob.diff[...] = 1
-            weight(iteration, 0.01, 1.0)
+            step(iteration, 0.01)
         results.append(weight.param.blob.data.copy())
     np.testing.assert_allclose(*results, atol=1e-5)
 
 
 def test_prox_acts_with_the_local_rate() -> None:
     """Without gradient a row loses lr * lr_mult * breadth_decay * breadth_decay_mult of its norm."""
-    weight = updates("breadth_decay: 0.5", "lr_mult: 2 breadth_decay_mult: 3")[0]
+    (weight, _), _, step = penalised("breadth_decay: 0.5", "lr_mult: 2 breadth_decay_mult: 3")
     norms = np.linalg.norm(weight.param.blob.data.reshape(4, -1), axis=1)
     weight.param.blob.diff[...] = 0
-    weight(0, 0.1, 1.0)
+    step(0, 0.1)
     after = np.linalg.norm(weight.param.blob.data.reshape(4, -1), axis=1)
     np.testing.assert_allclose(after, norms - 0.1 * 2 * 0.5 * 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mults", ["breadth_decay_mult: 1", "breadth_decay_mult: 1 kernel_shape_decay_mult: 1"])
 def test_momentum_holds_the_whole_displacement(mults: str) -> None:
-    weight = updates("breadth_decay: 0.5 kernel_shape_decay: 0.3 momentum: 0.9", mults)[0]
+    (weight, _), _, step = penalised("breadth_decay: 0.5 kernel_shape_decay: 0.3 momentum: 0.9", mults)
     before = weight.param.blob.data.copy()
-    weight(0, 0.1, 1.0)
+    step(0, 0.1)
     np.testing.assert_allclose(weight.history[0], before - weight.param.blob.data, atol=1e-6)
 
 
 def test_subgradient_goes_through_the_rule() -> None:
-    weight = updates("breadth_decay: 0.5 group_lasso_update: SUBGRADIENT", "breadth_decay_mult: 1")[0]
+    (weight, _), _, step = penalised("breadth_decay: 0.5 group_lasso_update: SUBGRADIENT", "breadth_decay_mult: 1")
     w, g = weight.param.blob.data.copy(), weight.param.blob.diff.copy()
     norms = np.linalg.norm(w.reshape(4, -1), axis=1).reshape(4, 1, 1, 1)
-    weight(0, 0.1, 0.5)
+    step(0, 0.1, 0.5)
     np.testing.assert_allclose(weight.param.blob.data, w - 0.1 * (0.5 * g + 0.5 * w / norms), rtol=1e-4, atol=1e-6)
 
 
@@ -263,10 +280,9 @@ WITH_BIAS = ["group_lasso { take_bias: true }", "group_lasso { take_bias: true }
 @pytest.mark.parametrize("name", ["SGD", "Nesterov", *ADAPTIVE])
 @pytest.mark.parametrize("param", WITH_BIAS)
 def test_strong_penalty_kills_filters_with_their_biases(name: str, param: str) -> None:
-    pair = updates(f'type: "{name}" group_lasso_decay: 1e6', param)
+    pair, _, step = penalised(f'type: "{name}" group_lasso_decay: 1e6', param)
     pair[1].param.blob.data[...] = 3
-    for update in pair:
-        update(0, 0.1, 1.0)
+    step(0, 0.1)
     assert not pair[0].param.blob.data.any()
     assert not pair[1].param.blob.data.any()
 
@@ -277,39 +293,36 @@ def test_weak_penalty_that_takes_biases_is_close_to_none(name: str, param: str) 
     results = []
     for decay in ("", "group_lasso_decay: 1e-9"):
         momentum = "momentum: 0.9" if UPDATES[name].TAKES_MOMENTUM else ""
-        pair = updates(f'type: "{name}" weight_decay: 0.1 {momentum} {decay}', param)
-        assert pair[1].led == bool(decay)
+        pair, penalties, step = penalised(f'type: "{name}" weight_decay: 0.1 {momentum} {decay}', param)
+        assert [found.members for found in penalties] == [pair] * bool(decay)
         pair[1].param.blob.data[...] = 3
         for iteration in range(3):
             for update in pair:
                 update.param.blob.diff[...] = 1 + iteration
-            for update in pair:
-                update(iteration, 0.01, 1.0)
+            step(iteration, 0.01)
         results.append(np.concatenate([update.param.blob.data.ravel() for update in pair]))
     np.testing.assert_allclose(*results, atol=1e-5)
 
 
 @pytest.mark.parametrize("param", WITH_BIAS)
 def test_momentum_holds_the_displacement_of_the_biases(param: str) -> None:
-    pair = updates("group_lasso_decay: 0.5 momentum: 0.9", param)
+    pair, _, step = penalised("group_lasso_decay: 0.5 momentum: 0.9", param)
     before = pair[1].param.blob.data.copy()
-    for update in pair:
-        update(0, 0.1, 1.0)
+    step(0, 0.1)
     np.testing.assert_allclose(pair[1].history[0], before - pair[1].param.blob.data, atol=1e-6)
 
 
 def test_biases_that_are_taken_along_follow_the_mean_of_their_gradients() -> None:
-    pair = updates("group_lasso_decay: 0.5", WITH_BIAS[0])
-    assert pair[1].mean is not None
-    assert updates("group_lasso_decay: 0.5 group_lasso_memory: 0", WITH_BIAS[0])[1].mean is None
+    for memory in (0.9, 0):
+        (_, bias), _, _ = penalised(f"group_lasso_decay: 0.5 group_lasso_memory: {memory}", WITH_BIAS[0])
+        assert (bias.mean is not None) == bool(memory)
 
 
 def test_penalty_counts_the_biases() -> None:
-    pair = updates("group_lasso_decay: 0.5", WITH_BIAS[0])
+    pair, (penalty,), _ = penalised("group_lasso_decay: 0.5", WITH_BIAS[0])
     pair[1].param.blob.data[...] = 2
     norms = np.sqrt((pair[0].param.blob.data.reshape(4, -1) ** 2).sum(axis=1) + 4)
-    assert pair[0].penalty_value() == pytest.approx(0.5 * norms.sum(), rel=1e-6)
-    assert pair[1].penalty_value() == 0
+    assert penalty.value() == pytest.approx(0.5 * norms.sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +335,8 @@ def test_penalty_counts_the_biases() -> None:
 def test_bias_that_cannot_be_taken_along_is_an_error_at_its_place(bias: str, message: str) -> None:
     built = net(WITH_BIAS[0], bias=f"param {{ {bias} }}")
     with pytest.raises(DefinitionError, match=f"the groups of conv.0. cannot include the bias: it {message}") as caught:
-        make_updates(built.learnable, solver("group_lasso_decay: 1"))
+        definition = solver("group_lasso_decay: 1")
+        penalize(make_updates(built.learnable, definition), None, definition)
     assert (caught.value.path, caught.value.line) == ("net.prototxt", 2)
 
 
@@ -335,17 +349,13 @@ def test_update_of_one_kind_of_groups_is_the_step_and_then_the_prox(name: str, g
     momentum = "momentum: 0.5" if UPDATES[name].TAKES_MOMENTUM else ""
     text = f'type: "{name}" {momentum} weight_decay: 0.1 group_lasso_memory: 0 '
     alone = updates(text)[0]
-    weight = updates(text + "group_lasso_decay: 0.05", f"group_lasso {{ group: {group} }}")[0]
-    assert weight.penalty is not None and weight.prox is not None
-    for update in (alone, weight):
-        update(0, 0.1, 1.0)
+    (weight, _), (penalty,), step = penalised(text + "group_lasso_decay: 0.05", f"group_lasso {{ group: {group} }}")
+    alone(0, 0.1, 1.0)
+    step(0, 0.1)
     x = alone.param.blob.data.copy()
     if name == "Nesterov":  # the prox comes before the look ahead
         x += 0.5 * alone.history[0]
-    if name in ADAPTIVE:
-        weight.prox.prox_diagonal(x, weight.param.blob.diff)
-    else:
-        weight.prox.prox(x, 0.1)
+    penalty.penalty.prox([x], [weight.param.blob.diff if name in ADAPTIVE else 0.1])
     if name == "Nesterov":
         x -= 0.5 * weight.history[0]
     np.testing.assert_allclose(weight.param.blob.data, x, rtol=1e-4, atol=1e-5)
@@ -413,12 +423,13 @@ def test_frozen_weights_stay_zero_with_every_rule(name: str) -> None:
 
 def dead_filters_awake(memory: float, gradient: float, noise: float, steps: int = 300) -> int:
     """How often a filter was not zero after a step, all of them zero at first, each batch's gradient constant plus noise."""
-    (update, _) = updates(f"breadth_decay: 1 momentum: 0.9 group_lasso_memory: {memory}", "breadth_decay_mult: 1")
+    text = f"breadth_decay: 1 momentum: 0.9 group_lasso_memory: {memory}"
+    (update, _), _, step = penalised(text, "breadth_decay_mult: 1")
     blob, random, awake = update.param.blob, np.random.default_rng(4), 0
     blob.data[...] = 0
     for iteration in range(steps):
         blob.diff[...] = gradient + noise * random.standard_normal(blob.shape)
-        update(iteration, 0.01, 1.0)
+        step(iteration, 0.01)
         awake += int((blob.data.reshape(4, -1) != 0).any(axis=1).sum())
     return awake
 
@@ -436,14 +447,14 @@ def test_a_gradient_longer_than_the_strength_wakes_its_group() -> None:
 
 
 def test_mean_of_the_gradients_by_hand() -> None:
-    (update, bias) = updates("breadth_decay: 1 group_lasso_memory: 0.75", "breadth_decay_mult: 1")
+    (update, bias), _, step = penalised("breadth_decay: 1 group_lasso_memory: 0.75", "breadth_decay_mult: 1")
     assert bias.mean is None
     blob = update.param.blob
     blob.data[0] = 0
     first = blob.diff.copy()
-    update(0, 0.0 + 1e-9, 1.0)
+    step(0, 1e-9)
     np.testing.assert_allclose(update.mean, 0.25 * first, rtol=1e-6)
     blob.data[0] = 0
     blob.diff[...] = 1
-    update(1, 1e-9, 1.0)
+    step(1, 1e-9)
     np.testing.assert_allclose(update.mean, 0.1875 * first + 0.25, rtol=1e-6)

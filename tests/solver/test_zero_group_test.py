@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.solver.parameter_update import Update
 from sslnet.solver.solver import Solver
-from sslnet.solver.update_rules import Update
 from sslnet.solver.updates import UPDATES
 from sslnet.solver.zero_group_test import settle
+from sslnet.sparsity.penalty import Penalty
 
 NET = """
 layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 8 dim: 6 dim: 2 dim: 2 }} }} }}
@@ -31,6 +30,9 @@ GROUPS = {
     "with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true }",
     "overlapping, with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true } group_lasso { group: CHANNEL }",
     "coupled": "group_lasso { group: NEURON } group_lasso { group: CHANNEL }",
+    "sparse": "group_lasso { group: OUTPUT_NEURON take_bias: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.3 }",
+    "MCP": "group_lasso { group: OUTPUT_NEURON penalty: MCP gamma: 3 }",
+    "MCP, coupled": "group_lasso { group: NEURON penalty: MCP gamma: 3 }",
 }
 RATE = 0.01
 
@@ -50,15 +52,10 @@ def solver(rule: str, groups: str, strength: float = 1.0) -> Solver:
     return run
 
 
-def penalised(run: Solver) -> tuple[list[Update], Any]:
-    """The updates under the one penalty, and its prox of a list of arrays with steps of 1."""
-    if run.coupled:
-        return run.coupled[0].members, lambda values: run.coupled[0].penalty.prox(values, [1.0] * len(values))
-    (update,) = (update for update in run.updates if update.prox is not None)
-    members = [update] if update.bias is None else [update, update.bias]
-    penalty = update.prox
-    assert penalty is not None
-    return members, lambda values: penalty.prox(values[0], 1.0, None, *values[1:], *[1.0] * (len(values) - 1))
+def penalised(run: Solver) -> tuple[list[Update], Penalty]:
+    """The updates under the one penalty, and it."""
+    (penalized,) = run.penalties
+    return penalized.members, penalized.penalty
 
 
 def set_means(run: Solver, gradients: list[np.ndarray]) -> None:
@@ -72,7 +69,7 @@ def look(run: Solver) -> list[np.ndarray]:
     """The weights before."""
     members, _ = penalised(run)
     before = [update.param.blob.data.copy() for update in members]
-    settle(run.updates, run.coupled, run.iter - 1, RATE, 1.0)
+    settle(run.penalties, run.iter - 1, RATE, 1.0)
     return before
 
 
@@ -81,14 +78,14 @@ def look(run: Solver) -> list[np.ndarray]:
 def test_minimisers_stay_as_they_are(rule: str, groups: str) -> None:
     """z = prox(x) is the minimiser where the gradient is z - x; the look must find it so in the metric of the rule."""
     run = solver(rule, groups)
-    members, prox = penalised(run)
+    members, penalty = penalised(run)
     random = np.random.default_rng(1)
     found = [random.standard_normal(update.param.blob.shape).astype(np.float32) for update in members]
     for x in found:  # two rows and a third of the columns are short
         x[:2] *= 0.01
         x.reshape(5, -1)[:, 16:] *= 0.01
     aims = [x.copy() for x in found]
-    prox(found)
+    penalty.prox(found, [1.0] * len(found))
     zeros = sum(int((z == 0).sum()) for z in found)
     assert zeros and any(z.any() for z in found), "the case must have both"
     for update, z in zip(members, found):
@@ -102,26 +99,20 @@ def test_minimisers_stay_as_they_are(rule: str, groups: str) -> None:
 @pytest.mark.parametrize("rule", UPDATES)
 def test_short_groups_that_no_gradient_holds_become_zero_with_their_momentum(rule: str, groups: str) -> None:
     run = solver(rule, groups)
-    members, _ = penalised(run)
+    members, penalty = penalised(run)
     for update in members:
         update.param.blob.data[...] = 1e-6
         update.history[0][...] = 1
-    for coupled in run.coupled:  # its duals are those of other weights, within TOLERANCE
-        coupled.penalty.set_state([])
-    duals = [array.copy() for array in duals_of(run)]
+    if run.penalties[0].coupled:  # its duals are those of other weights, within TOLERANCE
+        penalty.set_state([])
+    duals = [array.copy() for array in penalty.state()]
     set_means(run, [np.zeros(update.param.blob.shape, np.float32) for update in members])
     look(run)
     for update in members:
         assert not update.param.blob.data.any()
         assert update.history[0].any() == (update.MOMENTA == 0)
-    assert len(duals) == len(duals_of(run))
-    for before, after in zip(duals, duals_of(run)):
+    for before, after in zip(duals, penalty.state(), strict=True):
         np.testing.assert_array_equal(after, before)
-
-
-def duals_of(run: Solver) -> list[np.ndarray]:
-    own = [array for update in run.updates if update.prox is not None for array in update.prox.state()]
-    return own + [array for coupled in run.coupled for array in coupled.penalty.state()]
 
 
 def test_weights_of_groups_that_live_are_not_moved() -> None:
@@ -138,9 +129,7 @@ def test_weights_of_groups_that_live_are_not_moved() -> None:
 
 def test_looks_come_when_the_iterations_are_a_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
     run, seen = solver("SGD", "rows"), []
-    monkeypatch.setattr(
-        "sslnet.solver.solver.settle", lambda updates, coupled, iteration, rate, scale: seen.append(iteration)
-    )
+    monkeypatch.setattr("sslnet.solver.solver.settle", lambda penalties, iteration, rate, scale: seen.append(iteration))
     run.step(4)
     assert seen == []
     run.param.group_lasso_settle = 5

@@ -10,11 +10,12 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError
 from sslnet.layers import LAYERS
 from sslnet.net.net import Net
-from sslnet.sparsity.groups import WEIGHTS, penalty_of, tiles_of
-from sslnet.sparsity.penalties import Penalty, Tiling
+from sslnet.sparsity.group_penalty import Tiling
+from sslnet.sparsity.groups import WEIGHTS, matrix_shape, tiles_of, tilings_of
+from sslnet.sparsity.tiled_group_lasso import TiledGroupLasso
 
 
-def read(conv_param: str, solver: str, group: int = 1) -> Penalty | None:
+def read(conv_param: str, solver: str, group: int = 1) -> list[Tiling]:
     net = Net(
         prototxt.parse(
             'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 4 dim: 8 dim: 8 } } }\n'
@@ -24,7 +25,7 @@ def read(conv_param: str, solver: str, group: int = 1) -> Penalty | None:
             path="net.prototxt",
         )
     )
-    return penalty_of(net.learnable[0], prototxt.parse(solver, pb.SolverParameter))
+    return tilings_of(net.learnable[0], prototxt.parse(solver, pb.SolverParameter))
 
 
 def test_fields_become_tilings_of_the_weight_matrix() -> None:
@@ -32,24 +33,19 @@ def test_fields_become_tilings_of_the_weight_matrix() -> None:
         "breadth_decay_mult: 2 kernel_shape_decay_mult: 3 block_group_lasso { xdimen: 9 ydimen: 3 block_decay_mult: 0.5 }",
         "breadth_decay: 0.25 kernel_shape_decay: 0.5 block_group_decay: 4",
     )
-    assert found is not None
-    assert found.shape == (6, 36)
-    assert set(found.tilings) == {Tiling(1, 36, 0.5), Tiling(6, 1, 1.5), Tiling(3, 9, 2.0)}
+    assert set(found) == {Tiling(1, 36, 0.5), Tiling(6, 1, 1.5), Tiling(3, 9, 2.0)}
 
 
 def test_columns_belong_to_a_conv_group() -> None:
     found = read("kernel_shape_decay_mult: 1", "kernel_shape_decay: 1", group=2)
-    assert found is not None
-    assert found.shape == (6, 18)
-    assert found.tilings == [Tiling(3, 1, 1.0)]
+    assert found == [Tiling(3, 1, 1.0)]
 
 
 def test_same_tiles_add_up() -> None:
     found = read(
         "breadth_decay_mult: 1 block_group_lasso { xdimen: 36 ydimen: 1 }", "breadth_decay: 1 block_group_decay: 2"
     )
-    assert found is not None
-    assert found.tilings == [Tiling(1, 36, 3.0)]
+    assert found == [Tiling(1, 36, 3.0)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +53,7 @@ def test_same_tiles_add_up() -> None:
     [("", "breadth_decay: 1"), ("breadth_decay_mult: 1", ""), ("breadth_decay_mult: 0", "breadth_decay: 1")],
 )
 def test_decay_or_mult_alone_is_no_penalty(conv_param: str, solver: str) -> None:
-    assert read(conv_param, solver) is None
+    assert read(conv_param, solver) == []
 
 
 @pytest.mark.parametrize("tile", ["xdimen: 5 ydimen: 1", "xdimen: 36 ydimen: 4", "xdimen: 0 ydimen: 1"])
@@ -212,23 +208,20 @@ def test_named_groups_become_tilings() -> None:
         "group_lasso_decay: 0.5",
         group=2,
     )
-    assert found is not None
-    assert {(t.height, t.width): t.strength for t in found.tilings} == {
+    assert {(t.height, t.width): t.strength for t in found} == {
         (1, 18): 1.0, (3, 9): 0.5, (3, 1): 0.5, (1, 9): 0.5, (6, 18): 0.5, (1, 1): 0.5, (2, 6): 2.0
     }  # fmt: skip
 
 
 def test_named_groups_add_to_those_of_the_authors_fields() -> None:
     found = read("breadth_decay_mult: 1 group_lasso { }", "breadth_decay: 0.25 group_lasso_decay: 0.5")
-    assert found is not None
-    assert found.tilings == [Tiling(1, 36, 0.75)]
+    assert found == [Tiling(1, 36, 0.75)]
 
 
 def test_scale_by_size_multiplies_named_groups_alone_by_the_root_of_their_size() -> None:
     scaled = "breadth_decay: 1 group_lasso_decay: 0.5 group_lasso_scale_by_size: true"
     found = read("breadth_decay_mult: 1 group_lasso { group: CHANNEL } group_lasso { group: ELEMENT }", scaled)
-    assert found is not None
-    strengths = {(t.height, t.width): t.strength for t in found.tilings}
+    strengths = {(t.height, t.width): t.strength for t in found}
     assert strengths == {(1, 36): 1.0, (6, 9): pytest.approx(0.5 * np.sqrt(54)), (1, 1): 0.5}
 
 
@@ -246,7 +239,7 @@ def test_group_that_the_parameter_does_not_have_is_an_error_at_its_place(
 ) -> None:
     built = net(layer, "param { } " * index + f"param {{ group_lasso {{ group: {group} }} }}")
     with pytest.raises(DefinitionError, match=rf"l\[{index}\] of type {layer} has no groups {group}") as caught:
-        penalty_of(built.learnable[index], prototxt.parse("group_lasso_decay: 1", pb.SolverParameter))
+        tilings_of(built.learnable[index], prototxt.parse("group_lasso_decay: 1", pb.SolverParameter))
     assert caught.value.hint == hint
     assert caught.value.span is not None
     assert caught.value.span.text[caught.value.span.column - 1 :].startswith(group)
@@ -268,17 +261,16 @@ def test_named_block_that_does_not_cover_the_matrix_is_an_error_at_its_place() -
 def test_groups_that_take_biases_are_as_many_as_these(layer: str) -> None:
     group = "FILTER" if "onvolution" in layer else "OUTPUT_NEURON"
     built = net(layer, f"param {{ group_lasso {{ group: {group} take_bias: true }} group_lasso {{ group: {group} }} }}")
-    found = penalty_of(built.learnable[0], prototxt.parse("group_lasso_decay: 1", pb.SolverParameter))
-    assert found is not None
-    assert [tiling.bias for tiling in found.tilings] == [False, True]
-    assert found.nested
-    assert found.biases == built.learnable[1].blob.count
+    found = tilings_of(built.learnable[0], prototxt.parse("group_lasso_decay: 1", pb.SolverParameter))
+    assert [tiling.bias for tiling in found] == [False, True]
+    penalty = TiledGroupLasso(matrix_shape(built.learnable[0].blob.shape), found)
+    assert penalty.nested
+    assert penalty.biases == built.learnable[1].blob.count
 
 
 def test_scale_by_size_counts_the_bias() -> None:
     found = read("group_lasso { take_bias: true }", "group_lasso_decay: 1 group_lasso_scale_by_size: true")
-    assert found is not None
-    assert found.tilings == [Tiling(1, 36, np.sqrt(37), bias=True)]
+    assert found == [Tiling(1, 36, np.sqrt(37), bias=True)]
 
 
 @pytest.mark.parametrize(
@@ -299,6 +291,6 @@ def test_bias_that_is_not_there_to_be_taken_is_an_error_at_its_place(
     with_decay = prototxt.parse(f"group_lasso_decay: 1 {solver}", pb.SolverParameter)
     with pytest.raises(DefinitionError, match=message) as caught:
         for blob in net(layer, param).learnable:
-            penalty_of(blob, with_decay)
+            tilings_of(blob, with_decay)
     assert caught.value.span is not None
     assert caught.value.span.text[caught.value.span.column - 1 :].startswith("take_bias")

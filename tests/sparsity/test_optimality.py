@@ -11,15 +11,19 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.solver.solver import Solver
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
-from sslnet.sparsity.optimality import Families, Tilings, caveats, certify, is_certifiable, kkt, lambda_max
-from sslnet.sparsity.penalties import Penalty, Tiling
+from sslnet.sparsity.group_lasso import GroupLasso
+from sslnet.sparsity.group_penalty import GroupPart, Tiling
+from sslnet.sparsity.optimality import caveats, certify, is_certifiable, kkt
+from sslnet.sparsity.penalty_sum import PenaltySum
+from sslnet.sparsity.tiled_group_lasso import TiledGroupLasso
 
 SAMPLES, INPUTS, OUTPUTS = 60, 12, 5
 PARAMS = {
     "rows": "group_lasso { group: OUTPUT_NEURON }",
     "rows with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true }",
     "rows and columns": "group_lasso { group: OUTPUT_NEURON } group_lasso { group: INPUT_NEURON decay_mult: 0.5 }",
+    "sparse rows with biases": "group_lasso { group: OUTPUT_NEURON take_bias: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.2 }",
+    "rows under MCP": "group_lasso { group: OUTPUT_NEURON penalty: MCP gamma: 3 }",
     "rows with biases and columns": "group_lasso { group: OUTPUT_NEURON take_bias: true } group_lasso { group: INPUT_NEURON }",
 }
 
@@ -76,7 +80,7 @@ def test_residual_by_hand() -> None:
     g[0] *= 0.1
     expected = np.maximum(0, np.linalg.norm(g, axis=1) - strength)
     expected[3:] = np.linalg.norm(g[3:] + strength * w[3:] / np.linalg.norm(w[3:], axis=1, keepdims=True), axis=1)
-    (found,) = kkt(Tilings(Penalty((6, 4), [Tiling(1, 4, strength)])), [w], [g])
+    (found,) = kkt(TiledGroupLasso((6, 4), [Tiling(1, 4, strength)]).exact(), [w], [g])
     assert expected[0] == 0 < expected[1]
     np.testing.assert_allclose(found.reshape(-1), expected / strength, rtol=1e-3, atol=1e-9)
 
@@ -85,7 +89,7 @@ def test_group_that_rounding_left_does_not_spoil_the_residual() -> None:
     random = np.random.default_rng(1)
     w, g = random.standard_normal((6, 4)), random.standard_normal((6, 4)) * 0.1
     w[0] = 0
-    penalty = Tilings(Penalty((6, 4), [Tiling(1, 4, 1.0), Tiling(6, 1, 0.5)]))
+    penalty = TiledGroupLasso((6, 4), [Tiling(1, 4, 1.0), Tiling(6, 1, 0.5)]).exact()
     expected = kkt(penalty, [w.copy()], [g])
     w[0, 1] = 1e-15
     for one, other in zip(kkt(penalty, [w], [g]), expected):
@@ -114,8 +118,8 @@ def test_lambda_max_of_overlapping_groups_is_cvxpys(bias: bool) -> None:
     limits += [cp.norm(cp.hstack([rows[i], biases[i]])) <= 1.3 * c for i in range(6)]
     limits += [cp.norm(columns[:, j]) <= 0.9 * c for j in range(9)]
     expected = cp.Problem(cp.Minimize(c), limits).solve(solver="CLARABEL")
-    penalty = Tilings(Penalty((6, 9), [Tiling(1, 9, 1.3, bias=bias), Tiling(6, 1, 0.9)]))
-    assert lambda_max(penalty, [g, h] if bias else [g]) == pytest.approx(expected, rel=3e-3)
+    penalty = TiledGroupLasso((6, 9), [Tiling(1, 9, 1.3, bias=bias), Tiling(6, 1, 0.9)]).exact()
+    assert penalty.dual_norm([g, h] if bias else [g]) == pytest.approx(expected, rel=3e-3)
 
 
 def test_lambda_max_by_hand(data: tuple) -> None:
@@ -127,7 +131,7 @@ def test_lambda_max_by_hand(data: tuple) -> None:
 
 def test_lambda_max_of_no_gradient_is_zero() -> None:
     tilings = [Tiling(1, 4, 1.0), Tiling(6, 1, 1.0)]
-    assert lambda_max(Tilings(Penalty((6, 4), tilings)), [np.zeros((6, 4))]) == 0
+    assert TiledGroupLasso((6, 4), tilings).exact().dual_norm([np.zeros((6, 4))]) == 0
 
 
 def test_batches_are_averaged(data: tuple) -> None:
@@ -163,6 +167,8 @@ def test_frozen_weights_have_no_residual(data: tuple) -> None:
 COUPLED = {
     "coupled": ("group: OUTPUT_NEURON couple: true", ""),
     "coupled with biases": ("group: OUTPUT_NEURON couple: true take_bias: true", ""),
+    "sparse, coupled": ("group: OUTPUT_NEURON couple: true penalty: SPARSE_GROUP_LASSO l1_ratio: 0.2", ""),
+    "coupled under MCP": ("group: OUTPUT_NEURON couple: true take_bias: true penalty: MCP gamma: 3", ""),
     "coupled and columns": ("group: OUTPUT_NEURON couple: true", "param { group_lasso { group: INPUT_NEURON decay_mult: 0.7 } }"),
     "coupled with biases and columns": (
         "group: OUTPUT_NEURON couple: true take_bias: true",
@@ -223,11 +229,11 @@ def test_lambda_max_of_coupled_groups_is_where_the_last_one_dies(case: str, data
 SHAPES = [(4, 6), (3, 8), (4, 1)]
 
 
-def families(count: int) -> list[Family]:
+def families(count: int) -> list[GroupLasso]:
     """Rows of a 4 x 6 matrix with pairs of columns of a 3 x 8 one and a bias; rows of the second; columns of the first.
     A pair of columns is in no group."""
     return [
-        Family(
+        GroupLasso(
             "together",
             [
                 GroupPart(0, 1, 6, np.arange(4)),
@@ -236,12 +242,12 @@ def families(count: int) -> list[Family]:
             ],
             np.array([1.0, 0.5, 2.0, 0.7]),
         ),
-        Family("rows", [GroupPart(1, 1, 8, np.array([0, 1, 1]))], np.array([0.9, 1.1])),
-        Family("columns", [GroupPart(0, 4, 1, np.arange(6))], np.full(6, 0.8)),
+        GroupLasso("rows", [GroupPart(1, 1, 8, np.array([0, 1, 1]))], np.array([0.9, 1.1])),
+        GroupLasso("columns", [GroupPart(0, 4, 1, np.arange(6))], np.full(6, 0.8)),
     ][:count]
 
 
-def pieces(family: Family, k: int, arrays: list) -> list:
+def pieces(family: GroupLasso, k: int, arrays: list) -> list:
     """What group k of a family holds of arrays, NumPy's or cvxpy's."""
     found = []
     for part in family.parts:
@@ -282,11 +288,11 @@ def test_residual_of_coupled_groups_is_cvxpys(count: int, seed: int) -> None:
                 limits.append(cp.norm(cp.hstack([cp.vec(dual, order="C") for dual in of_group])) <= strength)
         limits += [cp.multiply(1 - flags, dual) == 0 for flags, dual in zip(inside, duals)]
         rest = [a + b for a, b in zip(rest, duals)]
-    covered = Families(CoupledPenalty(SHAPES, groups)).covered(w)
+    covered = PenaltySum(SHAPES, groups).exact().covered(w)
     cost = sum(cp.sum_squares(cp.multiply(flags.astype(float), a)) for flags, a in zip(covered, rest))
     cp.Problem(cp.Minimize(cost), limits).solve(solver="CLARABEL")
     expected = [flags * a.value for flags, a in zip(covered, rest)]
-    found = kkt(Families(CoupledPenalty(SHAPES, groups)), w, g)
+    found = kkt(PenaltySum(SHAPES, groups).exact(), w, g)
     for family, norms in zip(groups, found):
         for k, strength in enumerate(family.strengths):
             size = np.sqrt(sum((piece**2).sum() for piece in pieces(family, k, expected)))
@@ -300,7 +306,7 @@ def test_lambda_max_of_coupled_groups_is_cvxpys(count: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     g = [random.standard_normal(shape) * random.uniform(0.2, 2, (shape[0], 1)) for shape in SHAPES]
     groups = families(count)
-    covered = Families(CoupledPenalty(SHAPES, groups)).covered(g)
+    covered = PenaltySum(SHAPES, groups).exact().covered(g)
     c, limits = cp.Variable(), []
     rest: list = [cp.Constant(flags * array) for flags, array in zip(covered, g)]
     for family in groups:
@@ -313,7 +319,7 @@ def test_lambda_max_of_coupled_groups_is_cvxpys(count: int, seed: int) -> None:
         limits += [cp.multiply(1 - flags, dual) == 0 for flags, dual in zip(inside, duals)]
         rest = [a + b for a, b in zip(rest, duals)]
     expected = cp.Problem(cp.Minimize(c), [*limits, *(a == 0 for a in rest)]).solve(solver="CLARABEL")
-    found = lambda_max(Families(CoupledPenalty(SHAPES, groups)), g)
+    found = PenaltySum(SHAPES, groups).exact().dual_norm(g)
     assert found == pytest.approx(expected, rel=2e-3)
 
 

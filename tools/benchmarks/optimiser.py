@@ -23,6 +23,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.net.input_layers import with_inputs
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
+from sslnet.solver.penalized_update import penalize, steps_of
 from sslnet.solver.updates import make_updates
 
 HELP = "SGD with and without prox, and Adam, on the 61 million parameters of AlexNet."
@@ -104,11 +105,13 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 def own_way(net: Net, kind: str) -> Callable[[], object]:
     settings: dict[str, Any] = {"type": "Adam" if kind == "adam" else "SGD", "momentum": MOMENTUM}
     settings |= {"weight_decay": DECAY} | dict.fromkeys(KINDS[kind], STRENGTH)
-    updates = make_updates(net.learnable, Definition(pb.SolverParameter(**settings)))
+    definition = Definition(pb.SolverParameter(**settings))
+    updates = make_updates(net.learnable, definition)
+    steps = steps_of(updates, penalize(updates, net, definition))
 
     def run() -> None:
-        for update in updates:
-            update(0, RATE, 1.0)
+        for step in steps:
+            step(0, RATE, 1.0)
 
     return run
 

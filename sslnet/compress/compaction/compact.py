@@ -115,7 +115,7 @@ def compact(
         raise _differs(difference, definition, phase)
     if nets.unseen and nets.other is not None:
         names = ", ".join(nets.unseen)
-        notes.append(f"left as they are, for no phase runs them at this level and these stages: {names}")
+        notes.append(f"unchanged, because no phase runs them at this level and these stages: {names}")
     cut = None
     if snapshot is not None:
         before = train_view(removal.views, os.fspath(snapshot)).net

@@ -17,7 +17,7 @@ from sslnet.compress.control.estimate import remaining_parts
 from sslnet.compress.control.penalty_handles import Lever
 from sslnet.errors import RunError
 from sslnet.net.net import Net
-from sslnet.solver.update_rules import Update
+from sslnet.solver.parameter_update import Update
 
 if TYPE_CHECKING:
     from sslnet.solver.solver import Solver

@@ -1,70 +1,84 @@
-"""Levers: what a run's strengths can be turned by, one for each parameter with groups, or family of coupled groups.
+"""What a run's strengths are turned by: a handle for each penalty on one parameter, and for each kind of coupled
+groups.
 
-A lever scales the strengths of its groups, says how long each group is, and ends them: what is zero then stays zero, the
-rest is trained on without a penalty.
+A handle (``Lever``) scales the strengths of its groups, says how long each group is, and ends their penalty: what is
+zero then stays zero, the rest is trained on without a penalty.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sslnet.solver.coupled_groups import ROWS
-from sslnet.solver.update_rules import SGD, Nesterov, Update
-from sslnet.sparsity.groups import tiles_of
+from sslnet.solver.penalized_update import PenalizedUpdate
+from sslnet.solver.update_rules import SGD, Nesterov
+from sslnet.sparsity.group_penalty import GroupPart, GroupPenalty
+from sslnet.sparsity.groups import ROWS, tiles_of
 
 if TYPE_CHECKING:
-    from sslnet.solver.coupled_groups import CoupledUpdate
+    from sslnet.solver.parameter_update import Update
     from sslnet.solver.solver import Solver
-    from sslnet.sparsity.coupled_penalty import GroupPart
-    from sslnet.sparsity.penalties import Penalty
-
-FOREVER = 1e30
-"""Strength of groups that are to stay zero."""
 
 
-class Lever(ABC):
-    """The groups of one penalty. Subclasses are final.
+class Lever:
+    """Some kinds of groups under one penalty.
 
-    updates  of the parameters in which the groups lie
-    makers   those of weights by which layers make what the groups stand for; not those which only read it
-    ended    whether ``end`` was called
+    penalized  the parameters under the penalty
+    terms      which of its kinds of groups, by number: all, or one
+    updates    of the parameters in which the groups lie
+    makers     updates of weights that produce the grouped channels, not of those that only read them
+    ended      whether ``end`` was called
     """
 
-    def __init__(self, updates: Sequence[Update], makers: Sequence[Update]) -> None:
-        self.updates, self.makers = list(updates), list(makers)
+    def __init__(self, penalized: PenalizedUpdate, terms: Sequence[int]) -> None:
+        self.penalized, self._numbers = penalized, list(terms)
         self.ended = False
+        parts = {part.index: part for term in self.terms for part in term.parts}
+        members = {index: penalized.members[index] for index in parts}
+        self.updates = list(members.values())
+        self.makers = [
+            update
+            for index, update in members.items()
+            if update.param.index == 0 and (not penalized.coupled or _makes(parts[index], update))
+        ]
+        self._bases = [term.strengths for term in self.terms]
+
+    @property
+    def terms(self) -> list[GroupPenalty]:
+        return [self.penalized.penalty.terms[k] for k in self._numbers]
 
     @property
     def layers(self) -> set[str]:
         """Names of the layers that lose channels, or columns, with the groups."""
-        return {update.param.layer.name for update in self.makers}
+        names = {update.param.layer.name for update in self.makers}
+        return names.union(*(term.makers for term in self.terms))
 
     @property
     def arrays(self) -> list[np.ndarray]:
         return [update.param.blob.data for update in self.updates]
 
-    @abstractmethod
     def scale(self, factor: float) -> None:
         """Multiplies the strengths that the definitions ask for by ``factor``, > 0; of a lever that has ended nothing."""
+        for term in () if self.ended else self.terms:
+            term.scale(factor)
 
-    @abstractmethod
     def norms(self) -> np.ndarray:
         """(groups) float64: Euclidean norm of each group."""
+        penalty, arrays = self.penalized.penalty, self.penalized.arrays
+        return np.concatenate([penalty.norms_of(arrays, k) for k in self._numbers]).astype(np.float64)
 
-    @abstractmethod
     def strengths(self) -> np.ndarray:
         """(groups): as the definitions have them."""
+        return np.concatenate(self._bases)
 
     @property
-    @abstractmethod
     def sizes(self) -> list[int]:
         """How many groups each kind has."""
+        return [term.count for term in self.terms]
 
     def first(self, part: float) -> np.ndarray:
         """(groups) bool: the first ones of each kind, one at least.  part: 0 to 1"""
@@ -74,21 +88,29 @@ class Lever(ABC):
     def count(self) -> int:
         return sum(self.sizes)
 
-    @abstractmethod
     def clear(self, gone: np.ndarray) -> None:
         """Sets groups to zero.  gone: (groups) bool"""
+        matrices = self.penalized.matrices
+        for term, flags in zip(self.terms, np.split(gone, np.cumsum(self.sizes)[:-1])):
+            term.clear(matrices, flags)
 
-    @abstractmethod
     def end(self, solver: Solver) -> None:
         """Zeros stay zero from here on, the rest is trained without penalty."""
+        self.ended = True
+        if self.penalized.coupled:  # whose other kinds of groups may go on
+            for term in self.terms:
+                term.freeze(self.penalized.matrices)
+        else:
+            solver.keep_zeros([self.penalized])
 
     def speeds(self, rate: float) -> np.ndarray | None:
-        """(groups) by how much the penalty shortens each in an iteration, at the strengths of the definitions and the
-        learning rate ``rate``; None for rules whose steps differ from weight to weight."""
+        """(groups) by how much the penalty shortens each in an iteration, at its strengths now and the learning rate
+        ``rate``; None for rules whose steps differ from weight to weight."""
         first = self.updates[0]
         if not isinstance(first, SGD | Nesterov):
             return None
-        return rate * first.param.lr_mult / (1 - first.solver.momentum) * self.strengths()
+        pulls = np.concatenate([term.pulls(self.penalized.matrices) for term in self.terms])
+        return rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
 
     @contextlib.contextmanager
     def without(self, gone: np.ndarray) -> Iterator[None]:
@@ -103,101 +125,20 @@ class Lever(ABC):
                 array[...] = values
 
 
-class OwnLever(Lever):
-    """The groups that lie in one parameter, and the biases which they take along."""
-
-    def __init__(self, update: Update) -> None:
-        makers = [update] if update.param.index == 0 else []
-        super().__init__([update, *([update.bias] if update.bias is not None else [])], makers)
-        assert update.penalty is not None
-        self.penalty: Penalty = update.penalty
-        self.base = np.repeat([tiling.strength for tiling in self.penalty.tilings], self.sizes)
-
-    def scale(self, factor: float) -> None:
-        if not self.ended:
-            self.penalty.scale(factor)
-
-    def norms(self) -> np.ndarray:
-        data, bias = self.arrays[0], self.arrays[1] if len(self.arrays) > 1 else None
-        found = [self.penalty.norms(data, k, bias).reshape(-1) for k in range(len(self.penalty.tilings))]
-        return np.concatenate(found).astype(np.float64)
-
-    def strengths(self) -> np.ndarray:
-        return self.base
-
-    @property
-    def sizes(self) -> list[int]:
-        return [math.prod(panels.tiles) for panels in self.penalty.panels]
-
-    def clear(self, gone: np.ndarray) -> None:
-        matrix = self.arrays[0].reshape(self.penalty.shape)
-        start = 0
-        for tiling, panels in zip(self.penalty.tilings, self.penalty.panels):
-            down, along = panels.tiles
-            flags = gone[start : start + down * along]
-            start += down * along
-            matrix.reshape(down, tiling.height, along, tiling.width)[...] *= ~flags.reshape(down, 1, along, 1)
-            if tiling.bias:
-                self.arrays[1].reshape(-1)[flags] = 0
-
-    def end(self, solver: Solver) -> None:
-        self.ended = True
-        solver.keep_zeros(self.updates)
-
-
-class SharedLever(Lever):
-    """A family of coupled groups."""
-
-    def __init__(self, coupled: CoupledUpdate, index: int) -> None:
-        self.family = coupled.penalty.families[index]
-        members = [coupled.members[part.index] for part in self.family.parts]
-        pairs = [(part, update) for part, update in zip(self.family.parts, members) if update.param.index == 0]
-        super().__init__(members, [update for part, update in pairs if _makes(part, update)])
-        self.base = self.family.strengths
-        self._shapes = [coupled.penalty.shapes[part.index] for part in self.family.parts]
-
-    @property
-    def layers(self) -> set[str]:
-        return super().layers | set(self.family.makers)
-
-    def _matrices(self) -> list[np.ndarray]:
-        return [array.reshape(shape) for array, shape in zip(self.arrays, self._shapes)]
-
-    def scale(self, factor: float) -> None:
-        if not self.ended:
-            self.family.strengths = self.base * factor
-
-    def norms(self) -> np.ndarray:
-        count, matrices = len(self.base), self._matrices()
-        return np.sqrt(sum(part.squares(matrix, count) for part, matrix in zip(self.family.parts, matrices)))
-
-    def strengths(self) -> np.ndarray:
-        return self.base
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(self.base)]
-
-    def clear(self, gone: np.ndarray) -> None:
-        for part, matrix in zip(self.family.parts, self._matrices()):
-            part.scale(matrix, np.where(gone, 0.0, 1.0))
-
-    def end(self, solver: Solver) -> None:
-        self.ended = True
-        self.family.strengths = np.where(self.norms() > 0, 0.0, FOREVER)
-
-
 def _makes(part: GroupPart, update: Update) -> bool:
     """Whether the tiles of weights are those of outputs."""
     tiles = tiles_of(update.param)
     return (part.height, part.width) in [tiles[name] for name in ROWS if name in tiles]
 
 
-def find_levers(solver: Any) -> list[Lever]:
+def find_levers(solver: Solver) -> list[Lever]:
     """All that act by proximal steps on parameters which are trained."""
-    own = [u for u in solver.updates if u.prox is not None and u.param.lr_mult]
-    shared = [(coupled, k) for coupled in solver.coupled for k in range(len(coupled.penalty.families))]
-    return [*(OwnLever(update) for update in own), *(SharedLever(coupled, k) for coupled, k in shared)]
+    levers = []
+    for each in solver.penalties:
+        if each.by_prox and each.trained:
+            terms = range(len(each.penalty.terms))
+            levers += [Lever(each, [k]) for k in terms] if each.coupled else [Lever(each, terms)]
+    return levers
 
 
 @contextlib.contextmanager

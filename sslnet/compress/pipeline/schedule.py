@@ -47,7 +47,7 @@ def check_started(solver: Solver, weights: Sequence[str | os.PathLike[str]]) -> 
 
 def check_turnable(solver: Solver) -> None:
     """raises UsageError unless there is a group lasso whose strength can be turned, and which makes weights zero"""
-    if not solver.coupled and not any(update.prox is not None for update in solver.updates):
+    if not any(each.by_prox for each in solver.penalties):
         raise UsageError(
             "no parameter of the net has a group lasso with proximal updates",
             hint="set strengths in the solver and multipliers in the net: docs/prototxt.md",

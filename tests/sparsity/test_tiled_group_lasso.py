@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from sslnet.sparsity.penalties import Penalty, Tiling
+from sslnet.sparsity.group_penalty import Tiling
+from sslnet.sparsity.tiled_group_lasso import TiledGroupLasso
 
 ROWS, COLUMNS = 8, 12
 STEP = 0.7
@@ -30,16 +31,13 @@ def matrix(seed: int = 0) -> np.ndarray:
     return random.standard_normal((ROWS, COLUMNS)) * random.uniform(0.2, 1.6, (ROWS, 1))
 
 
-def penalty(tilings: list[Tiling], dtype: type = np.float64) -> Penalty:
-    return Penalty((ROWS, COLUMNS), tilings, dtype, tolerance=1e-11 if dtype == np.float64 else 1e-6)
+def penalty(tilings: list[Tiling], dtype: type = np.float64) -> TiledGroupLasso:
+    return TiledGroupLasso((ROWS, COLUMNS), tilings, dtype, tolerance=1e-11 if dtype == np.float64 else 1e-6)
 
 
 def proxed(tilings: list[Tiling], x: np.ndarray, steps: np.ndarray | float = STEP) -> np.ndarray:
     z = x.copy()
-    if isinstance(steps, np.ndarray):
-        penalty(tilings).prox_diagonal(z, steps)
-    else:
-        penalty(tilings).prox(z, steps)
+    penalty(tilings).prox([z], [steps])
     return z
 
 
@@ -148,35 +146,35 @@ def test_sum_is_not_one_shrinkage_after_the_other() -> None:
 def test_moved_is_what_was_taken_off(case: str) -> None:
     before = matrix()
     x, moved = before.copy(), np.full_like(before, 0.5)
-    penalty(CASES[case]).prox(x, STEP, moved)
+    penalty(CASES[case]).prox([x], [STEP], [moved])
     np.testing.assert_allclose(moved, 0.5 + before - x, atol=1e-14)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_value_sums_the_norms(case: str) -> None:
-    assert penalty(CASES[case]).value(matrix()) == pytest.approx(value(CASES[case], matrix()), rel=1e-12)
+    assert penalty(CASES[case]).value([matrix()]) == pytest.approx(value(CASES[case], matrix()), rel=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_subgradient_is_the_derivative_where_there_is_one(case: str) -> None:
     tilings, x, direction = CASES[case], matrix(), matrix(5)
     grad = np.zeros_like(x)
-    penalty(tilings).add_subgradient(x, grad)
+    penalty(tilings).add_subgradient([x], [grad])
     difference = (value(tilings, x + 1e-6 * direction) - value(tilings, x - 1e-6 * direction)) / 2e-6
     assert float((grad * direction).sum()) == pytest.approx(difference, rel=1e-6)
 
 
 def test_duals_of_the_last_prox_start_the_next() -> None:
     kept, x = penalty(CASES["rows and columns"], np.float32), matrix().astype(np.float32)
-    kept.prox(x.copy(), STEP)
+    kept.prox([x.copy()], [STEP])
     first = kept.sweeps
-    kept.prox(x.copy(), STEP)
+    kept.prox([x.copy()], [STEP])
     assert kept.sweeps < first / 2
 
 
 def test_nested_tilings_need_no_duals() -> None:
     nested = penalty(CASES["nested"])
-    nested.prox(matrix(), STEP)
+    nested.prox([matrix()], [STEP])
     assert nested.nested
     assert not nested.state()
 
@@ -184,12 +182,12 @@ def test_nested_tilings_need_no_duals() -> None:
 def test_state_makes_the_next_prox_the_same_bit_by_bit() -> None:
     one, other = (penalty(CASES["rows and columns"], np.float32) for _ in range(2))
     x = matrix().astype(np.float32)
-    one.prox(x.copy(), STEP)
+    one.prox([x.copy()], [STEP])
     other.set_state(one.state())
     results = []
     for which in (one, other):
         y = x.copy()
-        which.prox(y, STEP)
+        which.prox([y], [STEP])
         results.append(y)
     np.testing.assert_array_equal(*results)
 
@@ -200,9 +198,9 @@ def test_state_of_another_size_is_left_aside() -> None:
     np.testing.assert_allclose(kept_result(kept), proxed(CASES["rows and columns"], matrix()), atol=1e-9)
 
 
-def kept_result(which: Penalty) -> np.ndarray:
+def kept_result(which: TiledGroupLasso) -> np.ndarray:
     x = matrix()
-    which.prox(x, STEP)
+    which.prox([x], [STEP])
     return x
 
 
@@ -260,7 +258,7 @@ def test_prox_with_biases_of_another_step_equals_cvxpy(case: str, bias_step: str
     tilings, step = BIAS_CASES[case], BIAS_STEPS[bias_step]
     x, bias = with_bias(tilings)
     expected = solved_by_cvxpy(tilings, x, bias, np.full_like(x, STEP), np.full_like(bias, step))
-    penalty(tilings).prox(x, STEP, None, bias, step)
+    penalty(tilings).prox([x, bias], [STEP, step])
     assert_solved(x, bias, *expected)
 
 
@@ -270,7 +268,7 @@ def test_prox_with_biases_in_a_diagonal_metric_equals_cvxpy(case: str) -> None:
     x, bias = with_bias(tilings)
     bias_steps = np.random.default_rng(10).uniform(0.2, 1.5, bias.shape)
     expected = solved_by_cvxpy(tilings, x, bias, all_steps(), bias_steps)
-    penalty(tilings).prox_diagonal(x, all_steps(), bias, bias_steps)
+    penalty(tilings).prox([x, bias], [all_steps(), bias_steps])
     assert_solved(x, bias, *expected)
 
 
@@ -279,7 +277,7 @@ def test_prox_with_biases_in_a_diagonal_metric_equals_cvxpy(case: str) -> None:
 def test_group_and_its_bias_become_zero_together(case: str, dtype: type) -> None:
     (tiling,) = BIAS_CASES[case]
     x, bias = (array.astype(dtype) for array in with_bias([tiling]))
-    penalty([tiling], dtype).prox(x, STEP, None, bias, 2 * STEP)
+    penalty([tiling], dtype).prox([x, bias], [STEP, 2 * STEP])
     corners = [(i, j) for i in range(0, ROWS, tiling.height) for j in range(0, COLUMNS, tiling.width)]
     alive = [x[i : i + tiling.height, j : j + tiling.width].any() for i, j in corners]
     assert 0 < sum(alive) < len(alive)
@@ -291,23 +289,24 @@ def test_bias_of_zero_with_a_step_leaves_the_prox_of_the_tiles(case: str) -> Non
     tilings = BIAS_CASES[case]
     x, bias = with_bias(tilings)
     expected = proxed([Tiling(t.height, t.width, t.strength) for t in tilings], x)
-    penalty(tilings).prox(x, STEP, None, bias * 0, 0.3)
+    penalty(tilings).prox([x, bias * 0], [STEP, 0.3])
     np.testing.assert_allclose(x, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", BIAS_CASES)
 def test_moved_is_what_was_taken_off_with_biases_too(case: str) -> None:
     x, bias = with_bias(BIAS_CASES[case])
-    before, moved = x.copy(), np.full_like(x, 0.5)
-    penalty(BIAS_CASES[case]).prox(x, STEP, moved, bias, 0.3)
-    np.testing.assert_allclose(moved, 0.5 + before - x, atol=1e-14)
+    before, moved = (x.copy(), bias.copy()), (np.full_like(x, 0.5), np.full_like(bias, 0.5))
+    penalty(BIAS_CASES[case]).prox([x, bias], [STEP, 0.3], moved)
+    for gained, old, new in zip(moved, before, (x, bias)):
+        np.testing.assert_allclose(gained, 0.5 + old - new, atol=1e-14)
 
 
 def test_value_counts_the_biases_in_the_norms() -> None:
     x, bias = with_bias(BIAS_CASES["rows and columns"])
     rows = np.linalg.norm(np.column_stack([x, bias]), axis=1).sum()
     columns = np.linalg.norm(x, axis=0).sum()
-    found = penalty(BIAS_CASES["rows and columns"]).value(x, bias)
+    found = penalty(BIAS_CASES["rows and columns"]).value([x, bias])
     assert found == pytest.approx(1.4 * rows + 1.3 * columns, rel=1e-12)
 
 
@@ -315,12 +314,12 @@ def test_duals_of_biases_are_part_of_the_state() -> None:
     tilings = BIAS_CASES["rows and columns"]
     one, other = penalty(tilings, np.float32), penalty(tilings, np.float32)
     x, bias = (array.astype(np.float32) for array in with_bias(tilings))
-    one.prox(x.copy(), STEP, None, bias.copy(), 0.3)
+    one.prox([x.copy(), bias.copy()], [STEP, 0.3])
     assert [dual.size for dual in one.state()] == [x.size, x.size, ROWS]
     other.set_state(one.state())
     results = []
     for which in (one, other):
         y, b = x.copy(), bias.copy()
-        which.prox(y, STEP, None, b, 0.3)
+        which.prox([y, b], [STEP, 0.3])
         results.append(np.append(y, b))
     np.testing.assert_array_equal(*results)

@@ -9,12 +9,15 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from sslnet.sparsity.coupled_penalty import CoupledPenalty, Family, GroupPart
+from sslnet.sparsity.group_lasso import GroupLasso
+from sslnet.sparsity.group_penalty import GroupPart
+from sslnet.sparsity.penalty_sum import PenaltySum
 
 
-def families(strength: float = 1.0, rows_too: bool = True) -> list[Family]:
-    """Rows of a 4 x 6 matrix with pairs of columns of a 3 x 8 one and a bias; rows of the second; one column is in no group."""
-    together = Family(
+def families(strength: float = 1.0, rows_too: bool = True) -> list[GroupLasso]:
+    """Rows of a 4 x 6 matrix with pairs of columns of a 3 x 8 one and a bias; rows of the second; one column is in no
+    group."""
+    together = GroupLasso(
         "first",
         [
             GroupPart(0, 1, 6, np.arange(4)),
@@ -23,14 +26,14 @@ def families(strength: float = 1.0, rows_too: bool = True) -> list[Family]:
         ],
         strength * np.array([1.0, 0.5, 2.0, 0.7]),
     )
-    rows = Family("second", [GroupPart(1, 1, 8, np.array([0, 1, 1]))], strength * np.array([0.9, 1.1]))
+    rows = GroupLasso("second", [GroupPart(1, 1, 8, np.array([0, 1, 1]))], strength * np.array([0.9, 1.1]))
     return [together, rows] if rows_too else [together]
 
 
 SHAPES = [(4, 6), (3, 8), (4, 1)]
 
 
-def problem(x: Sequence[np.ndarray], steps: Sequence[Any], groups: Sequence[Family]) -> list[np.ndarray]:
+def problem(x: Sequence[np.ndarray], steps: Sequence[Any], groups: Sequence[GroupLasso]) -> list[np.ndarray]:
     """The same by cvxpy."""
     z = [cp.Variable(array.shape) for array in x]
     cost = sum(
@@ -71,7 +74,7 @@ def test_prox_is_the_minimiser(kind: str, rows_too: bool, strength: float) -> No
     steps = STEPS[kind](random)
     groups = families(strength, rows_too)
     expected = problem(x, steps, groups)
-    penalty = CoupledPenalty(SHAPES, groups, tolerance=1e-9)
+    penalty = PenaltySum(SHAPES, groups, tolerance=1e-9)
     z = [array.copy() for array in x]
     for _ in range(5):  # the duals are kept: what one call leaves open the next one finishes
         z = [array.copy() for array in x]
@@ -93,14 +96,14 @@ def test_value_is_the_sum_of_the_norms() -> None:
         np.sqrt((a[2] ** 2).sum() + (b[:, 4:6] ** 2).sum() + c[2, 0] ** 2),
         np.sqrt((a[3] ** 2).sum() + c[3, 0] ** 2),
     ]
-    penalty = CoupledPenalty(SHAPES, [together])
-    np.testing.assert_allclose(penalty.norms([a, b, c], 0), norms)
+    penalty = PenaltySum(SHAPES, [together])
+    np.testing.assert_allclose(penalty.norms_of([a, b, c], 0), norms)
     assert penalty.value([a, b, c]) == pytest.approx(np.dot(norms, [1.0, 0.5, 2.0, 0.7]))
 
 
 def test_strong_penalty_leaves_nothing_but_what_is_in_no_group() -> None:
     x = [np.ones(shape, np.float32) for shape in SHAPES]
-    CoupledPenalty(SHAPES, families(100.0, rows_too=False)).prox(x, [1.0, 1.0, 2.0])
+    PenaltySum(SHAPES, families(100.0, rows_too=False)).prox(x, [1.0, 1.0, 2.0])
     assert not x[0].any() and not x[2].any()
     assert (x[1][:, 6:] == 1).all() and not x[1][:, :6].any()
 
@@ -108,7 +111,7 @@ def test_strong_penalty_leaves_nothing_but_what_is_in_no_group() -> None:
 def test_duals_are_the_state() -> None:
     random = np.random.default_rng(1)
     x = [random.standard_normal(shape) for shape in SHAPES]
-    one, other = CoupledPenalty(SHAPES, families()), CoupledPenalty(SHAPES, families())
+    one, other = PenaltySum(SHAPES, families()), PenaltySum(SHAPES, families())
     one.prox([array.copy() for array in x], [0.5] * 3)
     other.set_state([dual.copy() for dual in one.state()])
     results = []

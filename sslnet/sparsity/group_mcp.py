@@ -1,0 +1,108 @@
+"""Group MCP: the minimax concave penalty of each group's norm. As the group lasso for short groups, nothing for long
+ones.
+
+    p(w) = strength * r - r^2 / (2 * gamma)      r = ||w|| <= gamma * strength
+    p(w) = gamma * strength^2 / 2                r > gamma * strength
+
+The pull on a group, strength - r / gamma, falls as the group grows, and from a norm of gamma * strength on there is
+none: what stays is not made shorter, as it is by the group lasso. The penalty is not convex. Its prox is a firm
+threshold of the norm, with one step t < gamma for the group:
+
+    ||x|| <= t * strength      z = 0
+    ||x|| <= gamma * strength  z = x * (1 - t * strength / ||x||) / (1 - t / gamma)
+    else                       z = x
+
+and with t >= gamma a hard one: z = 0 where ||x|| <= strength * sqrt(gamma * t), else z = x. Where steps differ inside a
+group, the least of three: zero, the whole x, and the minimum between them that ``NormEquation`` finds. Stationary
+points of the objective are fixed points of steps below gamma; longer ones may leave them for a lower minimum of the
+prox.
+
+Ref: Zhang 2010, "Nearly unbiased variable selection under minimax concave penalty", eq. 2.1; Breheny and Huang 2015,
+"Group descent algorithms for nonconvex penalized linear and logistic regression models with grouped predictors", eq. 4
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from sslnet.sparsity.group_penalty import GroupPenalty, Matrices, NormEquation, Steps, one_step, zero_tiles
+
+
+class GroupMCP(GroupPenalty):
+    SETTINGS: ClassVar = {"gamma": (1.0, math.inf)}
+    CONVEX = False
+
+    @property
+    def ends(self) -> np.ndarray:
+        """(groups) the norms from which on nothing pulls."""
+        return self.settings["gamma"] * self.strengths
+
+    @property
+    def longest_step(self) -> float:
+        return self.settings["gamma"]
+
+    def idle(self, matrices: Matrices) -> str:
+        norms, ends = self.norms(matrices), self.ends
+        if not norms.size or (norms < ends).any():
+            return ""
+        return (
+            f"MCP pulls on no group: all norms, {norms.min():.3g} and more, are beyond gamma * strength, "
+            f"{ends.max():.3g}; "
+            f"with gamma: {norms.max() / self.strengths.max():.2g} it pulls on all of them"
+        )
+
+    def value(self, matrices: Matrices) -> float:
+        return float(self._values(self.norms(matrices)).sum())
+
+    def _values(self, norms: np.ndarray) -> np.ndarray:
+        """(groups) of each group."""
+        r = np.minimum(norms, self.ends)
+        return self.strengths * r - r * r / (2 * self.settings["gamma"])
+
+    def pulls(self, matrices: Matrices) -> np.ndarray:
+        return self.strengths  # of short groups; how far the pull reaches grows with the strength
+
+    def prox(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
+        step = one_step(self.parts, steps)
+        if step is None:
+            return self._prox_by_steps(matrices, steps)
+        gamma, norms = self.settings["gamma"], self.norms(matrices)
+        if step < gamma:
+            zero = norms <= step * self.strengths
+            shares = (1 - step * self.strengths / np.where(zero, 1, norms)) / (1 - step / gamma)
+            factors = np.where(norms < self.ends, shares, 1.0)
+        else:
+            zero = norms <= self.strengths * math.sqrt(gamma * step)
+            factors = np.ones(self.count)
+        for part in self.parts:
+            part.scale(matrices[part.index], np.where(zero, 0.0, factors))
+        return zero_tiles(self.parts, matrices, zero)
+
+    def _prox_by_steps(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
+        equation = NormEquation(self.parts, self.strengths, matrices, steps, concavity=1 / self.settings["gamma"])
+        norms = self.norms(matrices)
+        alive = equation.alive()
+        roots = equation.solve(alive & (self.strengths > 0))
+        roots[(norms == 0) | (self.strengths == 0)] = np.inf
+        both = (norms >= self.ends) & np.isfinite(
+            roots
+        )  # x is a minimum as well as the root, or zero: the lower counts
+        if both.any():
+            roots[both & (self._costs(equation, roots) > self._values(self.ends))] = np.inf
+        return equation.shrink(roots, roots == 0)
+
+    def _costs(self, equation: NormEquation, roots: np.ndarray) -> np.ndarray:
+        """(groups) the prox's objective at the z of these norms: sum of (z - x)^2 / (2 step) is that of
+        x^2 * step * (strength - root / gamma)^2 / (2 * bottom^2)."""
+        found = np.zeros(self.count)
+        finite = np.where(np.isfinite(roots), roots, 0.0)
+        for part in self.parts:
+            tiles = part.tiles(equation.matrices[part.index]).astype(np.float64)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                bottom, _ = equation.bottom(part, finite, tiles)
+                weighed = np.where(tiles == 0, 0.0, (tiles / bottom) ** 2 * equation.step(part, tiles))
+            found += part.sums(weighed.sum(axis=(1, 3)).reshape(-1), self.count)
+        return found * (self.strengths - finite / self.settings["gamma"]) ** 2 / 2 + self._values(finite)
