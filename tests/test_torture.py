@@ -156,7 +156,7 @@ def ill(kind):
 
 def test_crashes_hangs_and_tracebacks_are_counted_and_their_inputs_kept(job, tmp_path):
     faults = {2: crash, 4: hang, 6: ill("tracebacks"), 7: ill("memory"), 9: lambda path: sys.exit(3)}
-    count = supervised(job(), faults, cpu_seconds=3.0, wall_seconds=60.0)
+    count = supervised(job(seconds=300.0), faults, cpu_seconds=3.0, wall_seconds=60.0)
     assert {kind: number for kind, number in count.found.items() if number} == {
         "signals": 1,
         "hangs": 1,

@@ -257,7 +257,7 @@ def test_compress_net_makes_a_small_net_and_goes_on_with_its_folder(tmp_path: Pa
     [
         (lambda m: sslnet.prune(m, sparsity=1.0), "sparsity must lie between 0 and 1, not 1"),
         (lambda m: sslnet.prune(m), "give sparsity X or quality Q"),
-        (lambda m: sslnet.prune(m, quality=1, whole_net=True), "whole_net belongs to sparsity"),
+        (lambda m: sslnet.prune(m, quality=1, whole_net=True), "whole_net needs sparsity"),
         (lambda m: sslnet.low_rank(m, error=0.1, target_flops=0.5), "either error or target_flops, not both"),
         (lambda m: sslnet.low_rank(m, target_flops=2), "target_flops must lie between 0 and 1, not 2"),
         (lambda m: sslnet.low_rank(m, methods=["sdv"]), "methods must be of svd, filters, spatial, tucker, not 'sdv'"),
@@ -287,7 +287,7 @@ def test_compress_net_makes_a_small_net_and_goes_on_with_its_folder(tmp_path: Pa
         ),
         (
             lambda m: sslnet.compress_net("n.prototxt", target_flops=0.5, teach=True, finetune=0),
-            "teach is for fine-tuning",
+            "teach needs the fine-tuning",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.control.controller import StrengthController
-from sslnet.compress.control.estimate import left
+from sslnet.compress.control.estimate import estimate_remaining
 from sslnet.compress.control.targets import Targets
 from sslnet.errors import DefinitionError
 from sslnet.prototxt import Diagnostic
@@ -92,7 +92,7 @@ def test_target_is_met_and_kept(case: str, target: float) -> None:
     one = solver(*PENALTIES[case], steering=steering)
     one.step(300)
     assert steering.met and any("the target is met" in line for line in told)
-    assert left(one.net).params <= target
+    assert estimate_remaining(one.net).params <= target
     assert one.penalty() == 0
     if "sparse" in case:  # there are zeros inside the groups that are left
         kept = [row for row in one.net.params["ip1"][0].data if row.any()]

@@ -102,8 +102,8 @@ def test_target_is_met(solver: Solver, controller: StrengthController, told: lis
     controller.after_iteration(solver)
     assert controller.met and controller.goals[0].status == MET and controller.missed() == ""
     assert told == [
-        "iteration 30: 41.9 % of the parameters remain, the target is met: zeros stay zero from here on, the rest is "
-        "fine-tuned"
+        "iteration 30: 41.9 % of the parameters remain, the target is met: zeros are kept from here on, and the remaining "
+        "weights are fine-tuned"
     ]
     assert solver.penalty() == 0
 
@@ -117,7 +117,7 @@ def test_target_is_given_up(solver: Solver, controller: StrengthController, told
     controller.after_iteration(solver)
     assert goal.status == GIVEN_UP and not controller.met
     needed = schedule.iterations_needed(801, 0.5, 1.0)
-    assert f"the run is too short; about {needed:,} iterations may do, or --cut" in told[-1]
+    assert f"the run is too short; about {needed:,} iterations or --cut may reach it" in told[-1]
     assert controller.missed() == "100.0 % of the parameters remain, not 50 %"
 
 
