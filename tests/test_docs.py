@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "models/README.md", *ROOT.glob("models/*/README.md")]
 )
+PACKAGES = sorted((ROOT / "sslnet").rglob("__init__.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 STORIES = re.compile(r"\b(alive|dies?|wakes?|rescues?|takes? along|is told|lets? go|steers?|steered)\b", re.IGNORECASE)
@@ -102,6 +104,14 @@ def test_documents_use_the_words_of_the_field(path: Path) -> None:
         return
     found = STORIES.search(path.read_text(encoding="utf-8"))
     assert not found, f'{path.name} says "{found[0]}"'
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_packages_are_described_in_the_words_of_the_field(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text, f"{path.relative_to(ROOT)} has no docstring"
+    found = STORIES.search(text)
+    assert not found, f'{path.relative_to(ROOT)} says "{found[0]}"'
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))

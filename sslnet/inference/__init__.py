@@ -1,4 +1,4 @@
-"""Using a trained net: scores for images and arrays, from any number of threads.
+"""Scores of a trained net for images and arrays, from any number of threads.
 
     predictor.py   Predictor: a net for deployment behind one call
 

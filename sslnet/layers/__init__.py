@@ -1,21 +1,23 @@
 """The registry of layer types.
 
-What is to be known of a layer stands at its class: see ``base.Layer`` for what may be said there (kind, ONNX operators,
-channels, groups, words for drawings). Lists, drawings, export, import and compaction ask the registry.
+A layer's class declares everything about the layer: its kind, ONNX operators, channels, groups, words for drawings.
+``base.Layer`` lists what a class may declare. Lists, drawings, export, import and compaction ask the registry.
 
 To add a layer:
 
-1. one file here, named after the type (``inner_product.py`` for InnerProduct), with the kernels that it alone uses and a
-   final class that derives from ``base.Layer``, from ``channelwise.ChannelWise`` when channels stay apart, or from
-   ``elementwise.Elementwise`` when it maps each value by itself (``hard_swish.py`` is a short example);
+1. one file here, named after the type (``inner_product.py`` for InnerProduct), with its private kernels and a final
+   class that derives from ``elementwise.Elementwise`` when it maps each value by itself (activations;
+   ``hard_swish.py`` is a short example), from ``channelwise.ChannelWise`` when channels stay independent, else from
+   ``base.Layer``;
 2. its import and one line in ``LAYERS``, in alphabetical order;
-3. one golden case, ``tests/goldens/layers/<case>.prototxt`` and ``.npz``, from another implementation, or a line with
-   the reason in ``tests/layers/cases.py``; there also its configurations for the gradient check;
+3. one golden case, ``tests/goldens/layers/<case>.prototxt`` and ``.npz``, from another implementation (PyTorch's by
+   ``make_torch.py`` there, in an environment with torch), or a line with the reason in ``tests/layers/cases.py``;
+   there also its configurations for the gradient check; its options for export in ``tests/exchange/test_export.py``;
 4. its message in ``protos/sslnet.proto`` when it has parameters, its lines in ``tests/sslnet_schema.txt``, then
    ``tools/gen_proto``;
 5. ``tools/gen_docs``, which brings the lists up to date.
 
-The tests run over ``LAYERS`` and say what is forgotten.
+The tests run over ``LAYERS`` and say what is missing. Knows: blobs, kernels, sources, prototxt. Does not know: nets.
 """
 
 from __future__ import annotations

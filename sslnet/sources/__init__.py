@@ -10,7 +10,7 @@ Sources, images with labels read by index:
 Batches of them, made ahead of their use:
 
     prefetch.py      Prefetcher, and Reader: what makes any batch on demand
-    record_reader.py, hdf5.py, window_batches.py   the readers: records of a source, rows of HDF5 files, windows of images
+    record_reader.py, hdf5.py, window_batches.py   readers of records of a source, rows of HDF5 files, windows of images
     order.py         which record stands at which place of an endless run, and its random numbers
     transformer.py   transform_param: crops, mirrors, means, scales;  windows.py: one window;  mean.py: mean files
 
@@ -20,6 +20,7 @@ Files:
     unpack.py        compressed files, read within bounds
     datasets.py, download.py   ``sslnet data``: data sets fetched and made into databases
 
-Knows: prototxt messages and kernels' memory. Does not know: layers, nets. The names to start with: ``base.DataSource``,
-``prefetch.Reader``. A new kind of database is one file with a DataSource and one line in ``database``.
+Knows: prototxt messages, HDF5 files, and the memory of kernels. Does not know: layers, nets. The names to start with:
+``base.DataSource``, ``prefetch.Reader``. A new kind of database is one file with a DataSource and one line in
+``database``.
 """

@@ -160,15 +160,18 @@ def penalty_of(param: Any, index: int, solver: Any) -> tuple[str, tuple[tuple[st
     """
     spec = param.spec.group_lasso[index]
     name = pb.GroupLassoSpec.Penalty.Name(spec.penalty)
-    known = {field: limits for penalty in PENALTIES.values() for field, limits in penalty.SETTINGS.items()}
+    limits = PENALTIES[name].SETTINGS
     settings, message, field, hint = [], "", "penalty", ""
-    for setting, (low, high) in known.items():
-        words = f"{setting} must be above {low:g}" + (f" and below {high:g}" if math.isfinite(high) else "")
-        if setting not in PENALTIES[name].SETTINGS:
+    for setting in dict.fromkeys(setting for penalty in PENALTIES.values() for setting in penalty.SETTINGS):
+        if setting not in limits:
             if spec.HasField(setting):
                 users = [other for other, penalty in PENALTIES.items() if setting in penalty.SETTINGS]
-                message, field, hint = f"{setting} is of {users[0]}, not of {name}", setting, f"penalty: {users[0]}"
-        elif not spec.HasField(setting):
+                message, field = f"{setting} is of {' and '.join(users)}, not of {name}", setting
+                hint = " or ".join(f"penalty: {user}" for user in users)
+            continue
+        low, high = limits[setting]
+        words = f"{setting} must be above {low:g}" + (f" and below {high:g}" if math.isfinite(high) else "")
+        if not spec.HasField(setting):
             message, hint = f"penalty {name} needs {setting}", words
         elif not low < getattr(spec, setting) < high:
             message, field = f"{words}, not {getattr(spec, setting):g}", setting

@@ -18,6 +18,8 @@ from sslnet.prototxt import Diagnostic
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.measure_training import measure_training
 from sslnet.solver.solver import Solver
+from sslnet.sparsity.group_lasso import GroupLasso
+from sslnet.sparsity.sparse_group_lasso import SparseGroupLasso
 
 NET = """
 layer { name: "d" type: "Data" top: "data" top: "label" transform_param { scale: 0.0625 }
@@ -155,6 +157,29 @@ def test_penalty_that_cannot_be_is_an_error_at_its_place(spec: str, settings: st
     with pytest.raises(DefinitionError, match=message) as caught:
         solver(spec, "group: OUTPUT_NEURON", settings)
     assert caught.value.layer == "first"
+
+
+def test_penalties_may_share_a_field_with_ranges_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparseGroupLasso, "SETTINGS", {"gamma": (0.0, 0.5)})
+    monkeypatch.setattr(GroupLasso, "SETTINGS", {"gamma": (5.0, 9.0)})
+    for spec, message, hint in (
+        ("penalty: SPARSE_GROUP_LASSO gamma: 3", "gamma must be above 0 and below 0.5, not 3", ""),
+        (
+            "penalty: SPARSE_GROUP_LASSO",
+            "penalty SPARSE_GROUP_LASSO needs gamma",
+            "gamma must be above 0 and below 0.5",
+        ),
+        ("gamma: 3", "gamma must be above 5 and below 9, not 3", ""),
+        ("penalty: MCP", "penalty MCP needs gamma", "gamma must be above 1"),
+    ):
+        with pytest.raises(DefinitionError) as caught:
+            solver(spec, "group: OUTPUT_NEURON penalty: MCP gamma: 3")
+        assert (caught.value.message, caught.value.hint) == (message, hint)
+    solver("penalty: MCP gamma: 3", "group: OUTPUT_NEURON penalty: SPARSE_GROUP_LASSO gamma: 0.3")
+    monkeypatch.setattr(GroupLasso, "SETTINGS", {})
+    with pytest.raises(DefinitionError, match="gamma is of SPARSE_GROUP_LASSO and MCP, not of GROUP_LASSO") as caught:
+        solver("gamma: 3", "group: OUTPUT_NEURON")
+    assert caught.value.hint == "penalty: SPARSE_GROUP_LASSO or penalty: MCP"
 
 
 def test_layers_that_share_groups_must_agree_on_the_penalty() -> None:

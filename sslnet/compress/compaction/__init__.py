@@ -2,7 +2,7 @@
 
     compact.py           all steps in order: ``compact``
     channels.py          the channels of every blob, and what ties them together
-    needed_channels.py   which of them must be kept: a fixed point over the whole graph
+    needed_channels.py   which of them must be kept: found over the whole graph, until nothing changes
     constant_folding.py  what removed channels still emitted, as a shift of the layers that read them
     build.py             the smaller definition and its weights
     bypass.py            the connections around removed layers
@@ -11,8 +11,10 @@
     standard.py          the smaller net in fields that Caffe 1.0 and its readers know
     state.py             a solver's state, cut as the weights were
     deploy.py            a definition for deployment from one for training and testing
-    compare.py           the two nets on the same data
-    check.py             two nets on the same data, batch by batch
+    compare.py           the net before and after compaction on the same data: the largest difference of outputs
+    check.py             ``sslnet check``: the difference of any two nets in each output, over batches of data
 
-What a layer lets happen to its channels, it says itself (``sslnet.layers.base``).
+Knows: layers, nets, tiles of weights, a solver's state. Does not know: the other folders of ``compress``. Begin with
+``compact.compact``. What may be done to the channels of a layer, its class declares (``sslnet.layers.base``); a new
+layer changes nothing here.
 """

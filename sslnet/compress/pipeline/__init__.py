@@ -9,4 +9,7 @@ fingerprint.py          marks of files, to see whether they have changed
 default_groups.py       the groups that a net without any gets
 merge_phases.py         a definition with the train and test nets in one
 regularization_path.py  nets along a range of strengths
+
+Knows: the other folders of ``compress``, solvers, timing. Begin with ``pipeline.Pipeline``, whose methods are the
+stages.
 """

@@ -1,4 +1,6 @@
-"""Groups removed by their size, without training.
+"""Weights or groups set to zero by a criterion, without training.
 
 magnitude.py   the smallest groups set to zero
+
+Knows: nets, sparsity. Begin with ``magnitude.prune``. docs/design.md says how to add a criterion.
 """

@@ -8,4 +8,8 @@ threads.py, cores.py   an index range spread over workers; how many cores there 
 memory.py, fill.py  aligned arrays; their values set
 counter_rng.py      random bits named by a counter
 change_detector.py  whether an array has changed since it was packed
+plan.py             the checks of arrays that the plans of all operations share
+
+Knows: errors, the folder of compiled kernels, the vector unit. Begin with ``threads.parallel`` and
+``compiler.kernel``.
 """

@@ -1,4 +1,4 @@
-"""Vectors of the machine: what width it has, and what is written for it in LLVM's words.
+"""Vectors of the machine: their width, and the emitters that write LLVM IR for them.
 
 vector.py  the vector unit, and emitters of loads, stores, multiply-adds, loops
 tile.py    micro-kernels made of such emitters: ``@tile``

@@ -1,4 +1,4 @@
-"""Convolutions of 3 x 3 by Winograd's method: fewer multiplications, for more additions.
+"""Convolutions of 3 x 3 and 5 x 5 with stride 1 by Winograd's method: fewer multiplications, for more additions.
 
     matrices.py      the transforms
     candidates.py    which geometries suit, in which tiles, and estimated cycles
