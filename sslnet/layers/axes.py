@@ -37,6 +37,22 @@ class Window:
         return all(n == 1 for n in (*self.kernel, *self.stride)) and not any(self.pad)
 
 
+def read_groups(layer: Layer, param: Any, channels: int) -> tuple[int, int]:
+    """(num_output, group) of a ConvolutionParameter for a bottom of so many channels.
+
+    raises DefinitionError for numbers below 1, ShapeError where the groups do not divide the channels or num_output
+    """
+    for name in ("num_output", "group"):
+        if getattr(param, name) < 1:
+            raise layer.error(f"{name} must be at least 1", "convolution_param", name)
+    for what, count in (("the channels of the bottom", channels), ("num_output", param.num_output)):
+        if count % param.group:
+            raise layer.shape_error(
+                f"group must divide {what}: {count} % {param.group} != 0", "convolution_param", "group"
+            )
+    return param.num_output, param.group
+
+
 def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Window:
     """The window of a ConvolutionParameter for ``num_spatial`` axes.
 

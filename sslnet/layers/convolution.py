@@ -20,7 +20,7 @@ from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_window, window_words
+from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
 from sslnet.layers.onnx import OnnxGraph, convolutions
@@ -50,18 +50,8 @@ class Convolution(Layer):
         self.axis = axis_of(self, bottom[0], param.axis, "convolution_param", "axis")
         self.num_spatial = bottom[0].num_axes - self.axis - 1
         self.window = read_window(self, param, "convolution_param", self.num_spatial)
-        self.num_output: int = param.num_output
-        self.group: int = param.group
         self.channels = bottom[0].shape[self.axis]
-        if self.num_output < 1:
-            raise self.error("num_output must be at least 1", "convolution_param", "num_output")
-        if self.group < 1:
-            raise self.error("group must be at least 1", "convolution_param", "group")
-        for name, count in (("the channels of the bottom", self.channels), ("num_output", self.num_output)):
-            if count % self.group:
-                raise self.shape_error(
-                    f"group must divide {name}: {count} % {self.group} != 0", "convolution_param", "group"
-                )
+        self.num_output, self.group = read_groups(self, param, self.channels)
         self.whole_shape = (self.num_output, self.channels // self.group, *self.window.kernel)
         """Of the weights when no column is left out."""
         self.kept = read_kept_columns(self, param, self.group, prod(self.whole_shape[1:]))

@@ -22,7 +22,7 @@ from sslnet.kernels.conv.im2col import col2im, im2col
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_window, window_words
+from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
@@ -52,21 +52,12 @@ class Deconvolution(Layer):
         self.window = read_window(self, param, "convolution_param", self.num_spatial)
         if len(param.kept_column):
             raise self.error("kept_column is for Convolution", "convolution_param", "kept_column")
-        self.num_output: int = param.num_output
-        self.group: int = param.group
         self.channels = bottom[0].shape[self.axis]
         if not self.num_spatial:
             raise self.shape_error(
                 f'Deconvolution needs a spatial axis: "{bottom[0].name}" has shape {bottom[0].shape}'
             )
-        for name, value in (("num_output", self.num_output), ("group", self.group)):
-            if value < 1:
-                raise self.error(f"{name} must be at least 1", "convolution_param", name)
-        for name, count in (("the channels of the bottom", self.channels), ("num_output", self.num_output)):
-            if count % self.group:
-                raise self.shape_error(
-                    f"group must divide {name}: {count} % {self.group} != 0", "convolution_param", "group"
-                )
+        self.num_output, self.group = read_groups(self, param, self.channels)
         self.new_param(
             (self.channels, self.num_output // self.group, *self.window.kernel), "convolution_param", "weight_filler"
         )

@@ -53,11 +53,7 @@ class HingeLoss(Loss):
         self.squared: bool = self.param.hinge_loss_param.norm == pb.HingeLossParameter.L2
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        self.check_same_batch(bottom)
-        if bottom[1].count_of(1) != 1:
-            raise self.shape_error(f"there must be one label an image: {bottom[0].shape} and {bottom[1].shape}")
-        self.fold = (bottom[0].num, bottom[0].count_of(1))
-        self.check_classes(bottom, self.fold[1])
+        self.fold = self.scores_and_labels(bottom)
         self._sums = np.zeros(bottom[0].num)
         top[0].reshape(())
 

@@ -34,6 +34,14 @@ class Loss(Layer, ABC):
                 f"predictions and labels must have the same first axis: {bottom[0].shape} and {bottom[1].shape}"
             )
 
+    def scores_and_labels(self, bottom: Blobs) -> tuple[int, int]:
+        """(images, classes) of predictions with one label an image. raises ShapeError for others"""
+        self.check_same_batch(bottom)
+        if bottom[1].count_of(1) != 1:
+            raise self.shape_error(f"there must be one label an image: {bottom[0].shape} and {bottom[1].shape}")
+        self.check_classes(bottom, bottom[0].count_of(1))
+        return bottom[0].num, bottom[0].count_of(1)
+
     def check_classes(self, bottom: Blobs, classes: int) -> None:
         """raises ShapeError when the predictions are of no class at all."""
         if classes < 1:

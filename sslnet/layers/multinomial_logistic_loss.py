@@ -24,11 +24,7 @@ class MultinomialLogisticLoss(Loss):
     TYPE: ClassVar[str] = "MultinomialLogisticLoss"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        self.check_same_batch(bottom)
-        if bottom[1].count_of(1) != 1:
-            raise self.shape_error(f"there must be one label an image: {bottom[0].shape} and {bottom[1].shape}")
-        self.fold = (bottom[0].num, bottom[0].count_of(1))
-        self.check_classes(bottom, self.fold[1])
+        self.fold = self.scores_and_labels(bottom)
         top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
