@@ -1,12 +1,12 @@
 """The registry of layer types.
 
-A layer's class declares everything about the layer: its kind, ONNX operators, channels, groups, words for drawings.
-``base.Layer`` lists what a class may declare. Lists, drawings, export, import and compaction ask the registry.
+A layer's class declares everything about the layer: its kind, ONNX operators, channels, groups, label in drawings.
+``base.Layer`` lists what a class may declare. Lists, drawings, export, import and compaction read the registry.
 
 To add a layer:
 
 1. one file here, named after the type (``inner_product.py`` for InnerProduct), with its private kernels and a final
-   class that derives from ``elementwise.Elementwise`` when it maps each value by itself (activations;
+   class that derives from ``elementwise.Elementwise`` when it maps each value independently (activations;
    ``hard_swish.py`` is a short example), from ``channelwise.ChannelWise`` when channels stay independent, else from
    ``base.Layer``;
 2. its import and one line in ``LAYERS``, in alphabetical order;
@@ -17,7 +17,7 @@ To add a layer:
    ``tools/gen_proto``;
 5. ``tools/gen_docs``, which brings the lists up to date.
 
-The tests run over ``LAYERS`` and say what is missing. Knows: blobs, kernels, sources, prototxt. Does not know: nets.
+The tests run over ``LAYERS`` and report what is missing. Knows: blobs, kernels, sources, prototxt. Does not know: nets.
 """
 
 from __future__ import annotations

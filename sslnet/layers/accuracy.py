@@ -1,7 +1,7 @@
-"""Accuracy: the share of labels whose class is among the ``top_k`` best scores; optionally for each class apart.
+"""Accuracy: the share of labels whose class is among the ``top_k`` best scores; optionally per class.
 
-A class counts as better than the label's when its score is at least as high (ties count against the label). Ignored
-labels are left out. Has no gradient.
+A class ranks above the label's class when its score is at least as high (ties count against the label). Ignored labels
+do not count. There is no gradient.
 
 bottom  scores (outer, classes, inner) along ``axis``, labels (outer, inner) as floats
 top     the accuracy; optionally one accuracy a class (0 for a class without labels)
@@ -22,7 +22,7 @@ from sslnet.layers.loss import IGNORED, OUT_OF_RANGE, bad_label, class_of
 
 @kernel
 def _judge(i0, i1, thread, scores, labels, has_ignore, ignore, top_k, classes, right):
-    """The class of each label (or IGNORED, OUT_OF_RANGE), and whether it is among the best."""
+    """Write the class of each label (or IGNORED, OUT_OF_RANGE) and whether it is among the ``top_k`` best scores."""
     for i in range(i0, i1):
         for j in range(scores.shape[2]):
             k = class_of(labels[i, j], scores.shape[1], has_ignore, ignore)
@@ -32,7 +32,7 @@ def _judge(i0, i1, thread, scores, labels, has_ignore, ignore, top_k, classes, r
             better, own = -1, scores[i, k, j]
             for c in range(scores.shape[1]):
                 better += scores[i, c, j] >= own
-            right[i, j] = 0 <= better < top_k  # a score that is not a number is not even as good as itself
+            right[i, j] = 0 <= better < top_k  # better is 0 where the score is NaN: NaN >= NaN is false
 
 
 @final
@@ -92,7 +92,7 @@ class Accuracy(Layer):
         return False
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Piecewise constant: a diff asked for is zero."""
+        """Set requested diffs to zero: accuracy is piecewise constant."""
         for wanted, blob in zip(propagate_down, bottom):
             if wanted:
                 blob.diff[...] = 0

@@ -1,4 +1,4 @@
-"""What layers with weights and a bias have in common when compaction makes them smaller."""
+"""Helpers for compaction of layers with weights and a bias."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def fold_shift(param: Any, sub: Any, bias: np.ndarray | None, shift: np.ndarray | None) -> np.ndarray | None:
-    """The bias of the smaller layer, with what left-out constant channels contributed added to it.
+    """The bias of the smaller layer, with the contribution of removed constant channels added to it.
 
-    param   the smaller layer's LayerParameter; gets a ParamSpec for a bias that is new, trained as the weights are
-            but not decayed towards 0, for the bias stands for what was constant
-    sub     its convolution_param or inner_product_param; bias_term becomes true when there is a bias now
+    param   the smaller layer's LayerParameter; gets a ParamSpec for a new bias, with the learning rate of the weights
+            and no weight decay, because the bias replaces constants
+    sub     its convolution_param or inner_product_param; bias_term becomes true when there is a bias
     bias    (kept outputs) or None
     shift   (kept outputs) or None
     """

@@ -1,8 +1,8 @@
-"""ArgMax: the indices of the ``top_k`` largest values, largest first; on a tie the later index. It has no gradient.
+"""ArgMax: the indices of the ``top_k`` largest values, largest first; on a tie the later index. There is no gradient.
 
-Without ``axis`` over all values of an image: top (N, 1, top_k), (N, 2, top_k) with the values after the indices when
-``out_max_val``, and axes of size 1 behind them up to the bottom's number of axes. With ``axis`` along that axis, which
-then has top_k elements: indices, or with ``out_max_val`` the values in their place.
+Without ``axis``, the search covers all values of an image: the top is (N, 1, top_k), or with ``out_max_val`` (N, 2, top_k),
+indices first, then values; trailing axes of size 1 fill up to the bottom's number of axes. With ``axis``, the search runs
+along that axis, which has top_k elements in the top: indices, or with ``out_max_val`` values instead.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ArgMax(Layer):
         param = self.param.argmax_param
         axis = param.axis if self.along else 1
         value = inputs[0] if self.along else graph.node("Flatten", inputs, axis=1)
-        if param.top_k == 1 and not param.out_max_val:  # on a tie the later one, as in the layer
+        if param.top_k == 1 and not param.out_max_val:  # on a tie the later index, as in the layer
             index = graph.node("ArgMax", [value], axis=axis, keepdims=1, select_last_index=1)
             values = ""
         else:

@@ -1,4 +1,4 @@
-"""Axis and window fields of layer parameters, read and checked: which axis a number names, how a window lies."""
+"""Reading and checking of layer parameters that name axes and windows (kernel, stride, padding, dilation)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def axis_of(layer: Layer, blob: Blob, axis: int, *field: str) -> int:
 
 @dataclass(frozen=True)
 class Window:
-    """How the window of a convolution lies: one number a spatial axis in each."""
+    """The window of a convolution; each field has one number per spatial axis."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -33,12 +33,12 @@ class Window:
 
     @property
     def is_point(self) -> bool:
-        """One pixel, every pixel: the lowered matrix is the image itself."""
+        """Whether the window is a single pixel with stride 1 and no padding: the lowered matrix is the image itself."""
         return all(n == 1 for n in (*self.kernel, *self.stride)) and not any(self.pad)
 
 
 def read_groups(layer: Layer, param: Any, channels: int) -> tuple[int, int]:
-    """(num_output, group) of a ConvolutionParameter for a bottom of so many channels.
+    """(num_output, group) of a ConvolutionParameter for a bottom with ``channels`` channels.
 
     raises DefinitionError for numbers below 1, ShapeError where the groups do not divide the channels or num_output
     """
@@ -56,8 +56,8 @@ def read_groups(layer: Layer, param: Any, channels: int) -> tuple[int, int]:
 def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Window:
     """The window of a ConvolutionParameter for ``num_spatial`` axes.
 
-    Each of kernel_size, stride, pad, dilation is given once for all axes, or once an axis; for two axes there are
-    kernel_h / kernel_w and their like instead.
+    Each of kernel_size, stride, pad, dilation is given once for all axes, or once per axis; for two axes kernel_h and
+    kernel_w, stride_h and stride_w, pad_h and pad_w may be given instead.
     raises DefinitionError, at the field, for both forms at once, a wrong number of values, or a value out of range
     """
 
@@ -100,7 +100,7 @@ def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Windo
 
 
 def window_words(param: Any) -> str:
-    """A convolution's window: "3 × 3, stride 2, pad 1"."""
+    """A convolution's window as text: "3 × 3, stride 2, pad 1"."""
     values = {name: list(getattr(param, name)) for name in ("stride", "pad", "dilation")}
     for name in ("stride", "pad"):
         if param.HasField(f"{name}_h") or param.HasField(f"{name}_w"):
@@ -114,7 +114,7 @@ def window_words(param: Any) -> str:
 
 
 def unusual(**fields: tuple[list[int], int]) -> list[str]:
-    """The fields of a window with other values than usual, in words. fields: name -> (values, usual value)"""
+    """The window fields that differ from their usual values, as text. fields: name -> (values, usual value)"""
     return [
         f"{name} {times(values) if len(set(values)) > 1 else values[0]}"
         for name, (values, usual) in fields.items()
@@ -123,5 +123,5 @@ def unusual(**fields: tuple[list[int], int]) -> list[str]:
 
 
 def times(sizes: list[int]) -> str:
-    """3 × 3, also of a single 3."""
+    """The sizes as text, "3 × 3"; a single size counts for both axes."""
     return " × ".join(map(str, sizes * 2 if len(sizes) == 1 else sizes))

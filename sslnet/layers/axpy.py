@@ -19,7 +19,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 @kernel
 def _forward(r0, r1, thread, a, x, y, z):
-    """For the rows [r0, r1) of (N * C, values)."""
+    """z = a x + y, for the rows [r0, r1) of (N * C, values)."""
     for r in range(r0, r1):
         ar, xr, yr, zr = a[r], x[r], y[r], z[r]
         for q in range(zr.size):
@@ -79,7 +79,7 @@ class Axpy(Layer):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * top[0].count
 
-    # -- compaction: a channel goes from all bottoms and the top, or stays in all -----------------------------------------
+    # -- compaction: a channel is removed from all bottoms and the top, or kept in all ---------------------------------
 
     SHRINKS: ClassVar[bool] = True
 

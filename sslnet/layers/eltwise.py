@@ -104,7 +104,7 @@ class Eltwise(Layer):
         each = 2 if len(self.param.eltwise_param.coeff) else 1
         return each * (len(bottom) - 1) * top[0].count
 
-    # -- compaction: a channel goes from all bottoms and the top, or stays in all -----------------------------------------
+    # -- compaction: a channel is removed from all bottoms and the top, or kept in all ---------------------------------
 
     SHRINKS: ClassVar[bool] = True
 
