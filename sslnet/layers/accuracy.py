@@ -32,7 +32,7 @@ def _judge(i0, i1, thread, scores, labels, has_ignore, ignore, top_k, classes, r
             better, own = -1, scores[i, k, j]
             for c in range(scores.shape[1]):
                 better += scores[i, c, j] >= own
-            right[i, j] = 0 <= better < top_k  # better is 0 where the score is NaN: NaN >= NaN is false
+            right[i, j] = 0 <= better < top_k  # better stays -1 where the score is NaN
 
 
 @final

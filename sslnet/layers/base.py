@@ -6,11 +6,12 @@ times). Stated once, for all of them:
 
 * ``reshape`` sets shapes and makes workspaces; ``forward`` and ``backward`` allocate nothing of the size of a blob;
 * ``forward`` overwrites its tops and leaves its bottoms as they are, unless top and bottom are the same blob (in place);
-* a layer runs in place only where the overwritten values are not needed again: the net gives it a separate top where the
-  gradient of the layer below reads them (``reads_top``), or where the blob shares another's data (Flatten, Split);
+* a layer runs in place only where the overwritten values are not needed again: the net gives it a separate top where
+  the gradient of the layer below reads them (``reads_top``), or where the blob shares another's data (Flatten, Split);
 * ``backward`` reads only the blob data that ``reads_bottom`` and ``reads_top`` declare: the rest may be overwritten;
 * ``backward`` **overwrites** the diffs of its bottoms and **accumulates** into the diffs of its parameter blobs;
-* ``backward`` computes only the requested diffs: ``propagate_down[i]`` for bottom i, ``self.param_propagate_down[j]`` for blob j;
+* ``backward`` computes only the requested diffs: those of bottom i where ``propagate_down[i]``, of parameter blob j where
+  ``self.param_propagate_down[j]``;
 * every layer runs on its own, in float32 and float64; faster execution belongs to ``sslnet.net.plan``;
 * the layer also declares what compaction may remove; by default nothing.
 """
@@ -153,13 +154,13 @@ class Layer(ABC):
         return 1.0 if self.IS_LOSS and index == 0 else 0.0
 
     def reads_top(self, in_place: bool) -> bool:
-        """Whether ``backward`` reads the data that ``forward`` wrote into the tops; a layer that could overwrite one of them
-        in place then gets a separate top. in_place: the first top is the first bottom."""
+        """Whether ``backward`` reads the data that ``forward`` wrote into the tops; a layer that could overwrite one of
+        them in place then gets a separate top. in_place: the first top is the first bottom."""
         return False
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
-        """Whether ``backward`` reads the data of bottom ``index``. If not, a net made with ``lean=True`` may reuse its memory
-        before ``backward`` runs; so the default is True."""
+        """Whether ``backward`` reads the data of bottom ``index``. If not, a net made with ``lean=True`` may reuse its
+        memory before ``backward`` runs; so the default is True."""
         return True
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
@@ -202,7 +203,7 @@ class Layer(ABC):
     DEPLOYED: ClassVar[bool] = True
     """Whether nets for deployment include the layer; they omit metrics and losses."""
     OUTPUT: ClassVar[tuple[str, str] | None] = None
-    """For a loss: the layer type that replaces it in deployment (Softmax for SoftmaxWithLoss), and the name of its output."""
+    """For a loss: the layer type that replaces it in deployment (Softmax for SoftmaxWithLoss) and its output's name."""
     HAS_WEIGHTS: ClassVar[bool] = False
     """Whether blob 0 is a weight matrix between bottom and top channels that a penalty may divide into groups."""
     MIXES_CHANNELS: ClassVar[bool] = False
@@ -218,12 +219,12 @@ class Layer(ABC):
         return ""
 
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
-        """The groups of parameter blob ``index``: name -> (rows, columns) of its tile in the blob's matrix (shape[0] rows).
-        LAYER, ELEMENT and BLOCK, which every blob has, are not listed."""
+        """The groups of parameter blob ``index``: name -> (rows, columns) of its tile in the blob's matrix, which has
+        shape[0] rows. LAYER, ELEMENT and BLOCK, which every blob has, are not listed."""
         return {}
 
     def weights_by_channel(self) -> np.ndarray | None:
-        """The weights as (top channels, bottom channels, weights per pair of channels); None where there is no such matrix."""
+        """The weights as (top channels, bottom channels, weights per pair); None where there is no such matrix."""
         return None
 
     # -- helpers for subclasses ------------------------------------------------------------------------------------
@@ -312,13 +313,13 @@ class Layer(ABC):
     """Whether bottom channels of zeros do not affect the others; ``needed_channels`` then gets them as constant."""
 
     def coefficients(self) -> list[float]:
-        """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom that is
-        constant in all kept channels is removed and its contribution folded into the top."""
+        """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom that
+        is constant in all kept channels is removed and its contribution folded into the top."""
         return []
 
     def factors(self) -> list[bool]:
-        """Where the top is the product of the bottoms (each broadcast along missing last axes): for each bottom, whether it
-        may be removed when it is constant in all kept channels. Empty when the top is no such product."""
+        """Where the top is the product of the bottoms (each broadcast along missing last axes): for each bottom, whether
+        it may be removed when it is constant in all kept channels. Empty when the top is no such product."""
         return []
 
     def reads_any_channel(self) -> bool:
@@ -326,13 +327,13 @@ class Layer(ABC):
         return False
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """For each top, (channels) bool: True where the channel cannot depend on the net's input, given the same flags of the
-        bottoms. Default: none is constant."""
+        """For each top, (channels) bool: True where the channel cannot depend on the net's input, given the same flags
+        of the bottoms. Default: none is constant."""
         return []
 
     def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
-        """For each top: True where the channel is constant because bottom channels are zero, whatever the other channels are.
-        Default: none."""
+        """For each top: True where the channel is constant because bottom channels are zero, whatever the other channels
+        are. Default: none."""
         return []
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
@@ -340,7 +341,8 @@ class Layer(ABC):
         return []
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """For each top: True where the channel must be kept because bottom channels are (element-wise layers). Default: none."""
+        """For each top: True where the channel must be kept because bottom channels are (element-wise layers). Default:
+        none."""
         return []
 
     def shrink(

@@ -3,11 +3,11 @@
 In TRAIN the statistics are those of the batch; in TEST, or with ``use_global_stats``, the saved ones:
 
     blobs   sum of means (C), sum of variances (C), factor (1)      saved statistic = sum / factor, 0 while factor is 0
-    TRAIN   factor = fraction factor + 1, sum = fraction sum + value; the variance saved is m / (m - 1) times the batch's
+    TRAIN   factor = fraction factor + 1, sum = fraction sum + value; its variance is m / (m - 1) times the batch's
 
     TRAIN   dx = (dy - mean(dy) - y mean(dy y)) / sqrt(variance + eps)          TEST   dx = dy / sqrt(variance + eps)
 
-A blob with one axis is one channel. The three blobs are statistics: their learning rate is always 0.
+A blob with one axis is one channel. The three blobs are statistics: their learning rate must be 0.
 
 Ref: Ioffe, Szegedy 2015
 """
@@ -71,7 +71,7 @@ def _gradient(r0, r1, thread, x, dy, dx, center, slope, level, factor):
     above = np.empty(x.shape[1], x.dtype)
     c = r0 % center.size
     if x.shape[1] == 1:
-        # For rows of one value the copy would cost more than the work.
+        # For rows of one value the copy would cost more than the computation.
         for r in range(r0, r1):
             dx[r, 0] = factor[c] * (dy[r, 0] - level[c] - slope[c] * (x[r, 0] - center[c]))
             c = c + 1 if c + 1 < center.size else 0
@@ -111,7 +111,7 @@ class BatchNorm(ChannelWise):
         self._normalized = np.empty(0, self.dtype)
 
     def _check_rates(self) -> None:
-        """Statistics are no weights: a learning rate for them is refused, and without one they get 0."""
+        """Set the learning rate of the statistics to 0; raises DefinitionError where another one is given."""
         for index, spec in enumerate(self.param.param):
             if spec.HasField("lr_mult") and spec.lr_mult != 0:
                 raise self.error(
@@ -153,23 +153,23 @@ class BatchNorm(ChannelWise):
             spread(_normalize, *self.rows, x, y, mean, inverse)
 
     def read_moments(self) -> None:
-        """Mean and variance become the saved ones."""
+        """Set mean and variance to the saved statistics."""
         factor = float(self.blobs[2].data[0])
         scale = 1 / factor if factor else 0.0
         self.mean[:], self._variance[:] = self.blobs[0].data * scale, self.blobs[1].data * scale
 
     def take_moments(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Mean and variance of the batch, computed elsewhere, are used and saved."""
+        """Use and save the mean and variance of the batch, computed by the caller."""
         self.mean[:], self._variance[:] = mean, variance
         self._save_moments()
 
     def normalized(self) -> np.ndarray:
-        """What was written over the bottom, flat, as the gradient reads it; for a layer in place alone."""
+        """The normalised values, flat, which the gradient reads; only for a layer in place."""
         return self._normalized
 
     @property
     def _count(self) -> int:
-        """Values of one channel."""
+        """Number of values per channel."""
         return self.fold[0] * self.fold[2]
 
     @property
@@ -196,7 +196,7 @@ class BatchNorm(ChannelWise):
             return
         dy, dx = top[0].diff, bottom[0].diff
         inverse = self.inverse
-        # In place x is gone: y takes its part, whose mean is 0 and whose variance is 1.
+        # In place x is overwritten: y replaces it, with mean 0 and variance 1.
         if top[0] is bottom[0]:
             x, center, steepness = self._normalized, np.zeros(self.channels), np.ones(self.channels)
         else:
@@ -215,8 +215,8 @@ class BatchNorm(ChannelWise):
 
     # -- compaction --------------------------------------------------------------------------------------------------
 
-    # In TRAIN too: the statistics of a channel that does not depend on the input do not either. A blob with one axis is
-    # refused, for every value has a part in the one mean.
+    # Also in TRAIN: where a channel does not depend on the input, its statistics do not either. A blob with one axis is
+    # refused, because every value contributes to the mean.
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return super().constant_channels(bottom) if self._by_channel() else []

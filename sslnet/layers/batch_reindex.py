@@ -1,6 +1,6 @@
-"""BatchReindex: y[i] = x[index[i]], whole images chosen by the second bottom; one may come several times, or never.
+"""BatchReindex: y[i] = x[index[i]]: images selected by the second bottom, each any number of times.
 
-dx[j] = sum of dy[i] where index[i] is j. The index has no gradient.
+dx[j] = sum of dy[i] where index[i] is j. There is no gradient of the index.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bias: y = x + b, with b repeated along the axes of x that it does not have; in place or not.
 
 b is learned (shape: ``num_axes`` axes of x from ``axis`` on; -1: all of them, 0: one number) or the second bottom,
-which lies along the axes of x from ``axis`` on. dx = dy; db = dy summed over the axes that b does not have.
+whose axes are those of x from ``axis`` on. dx = dy; db = dy summed over the axes that b does not have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sslnet.layers.onnx import OnnxGraph, spread_operand
 
 @kernel
 def _add(i0, i1, thread, bias, y):
-    """y (outer, size, inner) += bias (size); over the outer axis."""
+    """y (outer, size, inner) += bias (size), for the rows [i0, i1) of the outer axis."""
     size, inner = y.shape[1], y.shape[2]
     for i in range(i0, i1):
         if inner == 1:
@@ -96,10 +96,10 @@ class Bias(ChannelWise):
     def _bias(self, bottom: Blobs) -> Blob:
         return bottom[1] if len(bottom) > 1 else self.blobs[0]
 
-    # -- compaction: a learned bias loses the channels; with a second bottom nothing is left out ---------------------
+    # -- compaction: channels of a learned bias are removed; with a second bottom all are kept -----------------------
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        # Parameters that run along axis 0 make the images of a batch differ.
+        # With parameters along axis 0 the images of a batch differ.
         return super().constant_channels(bottom) if self.blobs and not self._by_image else []
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:

@@ -1,4 +1,4 @@
-"""BNLL: y = log(1 + exp(x)), taken apart so that exp does not overflow; any shape, in place or not.  dx = dy sigmoid(x)."""
+"""BNLL: y = log(1 + exp(x)), computed without overflow; any shape, in place or not.  dx = dy sigmoid(x)."""
 
 from __future__ import annotations
 

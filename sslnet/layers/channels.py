@@ -1,4 +1,4 @@
-"""Which values of a blob compaction calls a channel: an index of axis 1, or of axis 0 when there is no other."""
+"""Channels of a blob in the sense of compaction: indices of axis 1, or of axis 0 when the blob has one axis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslnet.blob import Blob
 from sslnet.layers.base import BoolVector, Layer
 
 MOVED = "removed with their values in the top; all are kept where an axis before theirs is joined, cut or summed up"
-"""``Layer.CHANNELS`` of layers that move values along the axis of the channels."""
+"""``Layer.CHANNELS`` for layers that move values along the channel axis."""
 
 
 def channel_axis(blob: Blob) -> int:
@@ -19,25 +19,26 @@ def channel_axis(blob: Blob) -> int:
 
 
 def channel_count(shape: Sequence[int]) -> int:
-    """Channels of a blob: the size of axis 1, of axis 0 where there is no other, 1 for a scalar."""
+    """Number of channels of a blob: the size of axis 1, of axis 0 when there is one axis, 1 for a scalar."""
     return shape[1] if len(shape) > 1 else shape[0] if shape else 1
 
 
 def all_channels(blob: Blob) -> BoolVector:
-    """True for every channel of the blob: none of them may go."""
+    """(channels) bool: True for every channel of the blob, to keep all."""
     return np.ones(channel_count(blob.shape), bool)
 
 
 class ChannelKeeper(Layer):
-    """A layer that rearranges its first bottom: while channel c of that is channel c of the top, compaction passes through.
+    """Base of layers that rearrange their first bottom; compaction removes a channel in bottom and top together.
 
-    Where it is not (``keep_channels`` told so), nothing may go. Of further bottoms, sizes or indices, every channel is needed.
+    This holds while channel c of the top is channel c of the bottom (``keep_channels``); otherwise all are kept. All
+    channels of further bottoms (sizes, indices) are kept.
     """
 
     SHRINKS: ClassVar[bool] = True
 
     def keep_channels(self, top: Blob, keeps: bool) -> None:
-        """Called by ``reshape`` when it has given the top its shape."""
+        """Record whether channel c of the top is channel c of the bottom; ``reshape`` calls it after shaping the top."""
         self._keeps_channels, self._all_channels = keeps, all_channels(top)
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:

@@ -1,4 +1,4 @@
-"""ChannelWise: what compaction needs to know of a layer whose top channel c depends on bottom channel c alone."""
+"""ChannelWise: compaction rules of layers whose top channel c depends on bottom channel c alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sslnet.layers.base import BoolVector, Layer
 
 
 class ChannelWise(Layer, ABC):
-    """Base of layers with one bottom whose channels stay apart (ReLU, Pooling, Split): every channel is tied one to one.
+    """Base of layers with one bottom in which top channel c depends on bottom channel c alone (ReLU, Pooling, Split).
 
-    A channel of the bottom goes when it goes from all tops; all tops keep what the bottom keeps.
+    A bottom channel is removed when all tops remove it; all tops keep the channels that the bottom keeps.
     """
 
     CHANNELS: ClassVar[str] = "removed in bottom and top together"

@@ -1,4 +1,4 @@
-"""Concat: its bottoms side by side along one axis (default 1); one bottom is shown as it is.  dx_i = its part of dy."""
+"""Concat: joins its bottoms along one axis (default 1); a single bottom shares its data.  dx_i = its part of dy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def copy_rows(i0: int, i1: int, thread: int, source: np.ndarray, target: np.ndar
 
 
 def cut(array: np.ndarray, axis: int, sizes: Sequence[int]) -> list[np.ndarray]:
-    """The parts of these sizes along the axis, each as a (rows, values) view."""
+    """Views (rows, values) of the parts of the array with these sizes along the axis."""
     rows = prod(array.shape[:axis])
     flat = array.reshape(rows, -1)
     inner = flat.shape[1] // max(1, array.shape[axis])
@@ -62,7 +62,7 @@ class Concat(Layer):
         self.sizes = [blob.shape[self.axis] for blob in bottom]
         top[0].reshape(*first.shape[: self.axis], sum(self.sizes), *first.shape[self.axis + 1 :])
         self.is_joint = len(bottom) > 1 and first.count_of(0, self.axis) == 1
-        """Whether each of several bottoms is one piece of the top: all axes before ``axis`` are 1."""
+        """Whether each of several bottoms is contiguous in the top: all axes before ``axis`` have size 1."""
         self._by_channel = self.axis == channel_axis(first)
         if len(bottom) == 1:
             top[0].share_data(bottom[0])
@@ -87,7 +87,7 @@ class Concat(Layer):
             if wanted:
                 spread(copy_rows, *part.shape, part, blob.diff.reshape(part.shape))
 
-    # -- compaction: along the channels each bottom has its own; along another axis a channel goes from all --------------
+    # -- compaction: along the channel axis each bottom has its own; along another axis a channel is removed from all --
 
     SHRINKS: ClassVar[bool] = True
     LOSES_BOTTOMS: ClassVar[bool] = True

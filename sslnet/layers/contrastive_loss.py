@@ -1,12 +1,12 @@
-"""ContrastiveLoss: near for pairs that belong together, a margin apart for pairs that do not.
+"""ContrastiveLoss: pulls similar pairs together and pushes other pairs apart up to a margin.
 
     d^2 = |a - b|^2 of a pair; loss = sum of (d^2 for a similar pair, else max(0, margin - d)^2) / 2N
     similar: da = w / N (a - b)        else, inside the margin: da = -w / N (margin - d) / (d + 1e-4) (a - b)        db = -da
 
-``legacy_version`` takes max(0, margin - d^2) for pairs that do not belong together, da = -w / N (a - b).
+With ``legacy_version`` a pair that is not similar adds max(0, margin - d^2), and da = -w / N (a - b) where d^2 < margin.
 
 a, b      (N, values)
-similar   (N), 0 or 1; it has no gradient
+similar   (N), 0 or 1; there is no gradient
 
 Ref: Hadsell, Chopra, LeCun 2006
 """
@@ -71,5 +71,5 @@ class ContrastiveLoss(Loss):
                 np.multiply(self._apart, (sign * slope).astype(self.dtype)[:, None], out=blob.diff.reshape(self.fold))
 
     def _similar(self, bottom: Blobs) -> np.ndarray:
-        """(N) bool; a fraction below 1 counts as 0."""
+        """(N) bool: whether the pair is similar; a fraction below 1 counts as 0."""
         return np.trunc(bottom[2].data.reshape(-1)) != 0

@@ -1,9 +1,9 @@
 """Convolution: y[n, f] = b[f] + sum over channels c of the filter's group and window places of w[f, c, ...] * x[n, c, ...].
 
-Here is the plain way, which takes any number of spatial axes: each image is lowered (im2col) and multiplied with the
-weights, group by group; several bottoms share the weights. 2-D float32 has faster ways in ``sslnet.net.plan``.
+This is the reference implementation, for any number of spatial axes: it lowers each image (im2col) and multiplies it
+with the weights, group by group; several bottoms share the weights. ``sslnet.net.plan`` has faster ones for 2-D float32.
 
-bottom   (N, C, spatial ...), N standing for all axes before ``axis``
+bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
 top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
 weights  (num_output, C / group, kernel ...), or (num_output, kept) with ``kept_column``; bias (num_output)
 """
@@ -53,11 +53,11 @@ class Convolution(Layer):
         self.channels = bottom[0].shape[self.axis]
         self.num_output, self.group = read_groups(self, param, self.channels)
         self.whole_shape = (self.num_output, self.channels // self.group, *self.window.kernel)
-        """Of the weights when no column is left out."""
+        """Shape of the weights with all columns: (num_output, C / group, kernel ...)."""
         self.kept = read_kept_columns(self, param, self.group, prod(self.whole_shape[1:]))
-        """(group, kept) int64: the columns that the weights have; None: all."""
+        """(group, kept) int64: the stored columns of the weight matrix; None: all."""
         self.frozen: np.ndarray | None = None
-        """A byte a weight, 0 for those that training keeps at zero, whose gradient need not be; None: all are trained."""
+        """One byte per weight, 0 where training keeps it at zero and needs no gradient; None: all are trained."""
         shape = self.whole_shape if self.kept is None else (self.num_output, self.kept.shape[1])
         self.new_param(shape, "convolution_param", "weight_filler")
         if param.bias_term:
@@ -90,7 +90,7 @@ class Convolution(Layer):
             blob.reshape(*first.shape[: self.axis], self.num_output, *self.out)
         self.top_channels = top[0].shape[1] if top[0].num_axes > 1 else self.num_output
         self.columns = self.blobs[0].count // self.num_output
-        """Weights of one filter."""
+        """Number of weights of one filter."""
         self.pixels = prod(self.out)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
@@ -120,7 +120,7 @@ class Convolution(Layer):
                 parallel(self._backward_images, len(dy), dy, self._images(source.diff))
 
     def _weight_gradient(self, x: np.ndarray, dy: np.ndarray) -> None:
-        """dw += the sum over images, thread by thread, then over the threads in their order."""
+        """Add to dw the sum over images: first per thread, then over the threads in a fixed order."""
         threads = min(num_parts(), len(x))
         partial = scratch("conv dw", threads * self.blobs[0].count, self.dtype).reshape(threads, *self._matrix_shape)
         partial[...] = 0
@@ -166,7 +166,7 @@ class Convolution(Layer):
         return (self.group, self._group_filters, self.columns)
 
     def _matrices(self, weights: np.ndarray) -> np.ndarray:
-        """Weights, or their diff, as one matrix a group: (group, filters of a group, columns)."""
+        """Weights, or their diff, as one matrix per group: (group, filters of a group, columns)."""
         return weights.reshape(self._matrix_shape)
 
     def _images(self, array: np.ndarray) -> np.ndarray:
@@ -174,14 +174,14 @@ class Convolution(Layer):
         return array.reshape(prod(array.shape[: self.axis]), *array.shape[self.axis :])
 
     def _col(self) -> np.ndarray:
-        """The calling thread's lowered matrix, all columns: (group, columns, pixels)."""
+        """The calling thread's workspace for a lowered image, all columns: (group, columns, pixels)."""
         columns = prod(self.whole_shape[1:])
         return scratch("conv col", self.group * columns * self.pixels, self.dtype).reshape(
             self.group, columns, self.pixels
         )
 
     def _lower(self, image: np.ndarray) -> np.ndarray:
-        """One image (C, spatial ...) lowered: (group, columns, pixels), with the kept columns alone."""
+        """One image (C, spatial ...) lowered to (group, columns, pixels), only the kept columns."""
         w = self.window
         if w.is_point and self.kept is None:
             return image.reshape(self.group, self.columns, self.pixels)
@@ -190,7 +190,7 @@ class Convolution(Layer):
         return col if self.kept is None else np.take_along_axis(col, self.kept[:, :, None], axis=1)
 
     def whole_weights(self) -> np.ndarray:
-        """The weights (num_output, C / group, kernel ...), zero at the columns that are not kept. Not to be written to."""
+        """The weights (num_output, C / group, kernel ...), zero at the columns that are not kept. Read-only."""
         weights = self.blobs[0].data
         return weights if self.kept is None else expand_columns(weights, self.kept, self.whole_shape)
 
@@ -204,27 +204,27 @@ class Convolution(Layer):
         return {"FILTER": (1, columns), "CHANNEL": (rows, plane), "SHAPE": (rows, 1), "FILTER_2D": (1, plane)}
 
     def weights_by_channel(self) -> np.ndarray | None:
-        """None with several groups, each of which has channels of its own."""
+        """The weights as (num_output, C, kernel); None with several groups, each of which reads its own channels."""
         return self.whole_weights().reshape(self.num_output, self.channels, -1) if self.group == 1 else None
 
     # -- compaction ----------------------------------------------------------------------------------------------------
     #
-    # One group: any filter and any channel may go. Several groups must stay equal: a group goes as a whole, with its
-    # channels and filters (a depthwise convolution: channel by channel). Several bottoms, or channels along another
-    # axis: nothing is left out.
+    # One group: any filter and any channel may be removed. Several groups must have equal sizes: a group is removed as
+    # a whole, with its channels and filters (in a depthwise convolution: channel by channel). Several bottoms, or
+    # channels along another axis: all are kept.
 
     SHRINKS: ClassVar[bool] = True
     ABSORBS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """Filters without a weight on a channel that varies."""
+        """True for filters whose weights on all channels that vary are zero."""
         if self._refuses:
             return []
         varies = ~bottom[0].reshape(self.group, 1, -1)
         return [~(self._uses() & varies).any(axis=2).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """Channels that vary and on which a kept filter has a weight; of a group with a kept filter, all channels."""
+        """True for channels that vary and have a nonzero weight in a kept filter; with groups: all of a kept group."""
         if self._refuses:
             return []
         if self.group > 1:
@@ -254,12 +254,12 @@ class Convolution(Layer):
         return param, [weights] if bias is None else [weights, bias]
 
     def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
-        """Zero kernel borders go; then columns that are zero are listed, or (standard_only) all are written out."""
+        """Crop zero kernel borders; then drop zero columns (``kept_column``), or with standard_only store them all."""
         if self._refuses:
             return blobs
         sub, weights = param.convolution_param, blobs[0]
         if len(sub.kept_column):
-            # Still as the layer has them, for shrink writes all columns out.
+            # The weights are unchanged: a removal of channels would have stored all columns.
             weights = expand_columns(weights, np.array(sub.kept_column).reshape(self.group, -1), self.whole_shape)
             sub.ClearField("kept_column")
         weights = crop_kernel(sub, weights, self.window)
@@ -274,12 +274,12 @@ class Convolution(Layer):
         return self.axis != 1 or len(self.param.bottom) > 1
 
     def _uses(self) -> np.ndarray:
-        """(group, filters of a group, channels of a group) bool: whether the filter has a weight on the channel."""
+        """(group, filters of a group, channels of a group) bool: whether the weights between the two are not all zero."""
         weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)
         return (weights != 0).any(axis=3)
 
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
+        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
         return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:

@@ -1,6 +1,7 @@
-"""Crop: cuts the first bottom to the size of the second, from ``axis`` (default 2) on; the second's values do not matter.
+"""Crop: cuts the first bottom to the size of the second, along the axes from ``axis`` (default 2) on.
 
-``offset`` is where the cut starts, once for all axes or once an axis.  dx = dy inside the cut, 0 around it.
+``offset`` is the start of the cut, once for all axes or once per axis; only the shape of the second bottom is read.
+dx = dy inside the cut, 0 outside.
 """
 
 from __future__ import annotations

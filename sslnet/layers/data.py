@@ -1,10 +1,11 @@
-"""Data: batches of a database, in the order of its keys and from its beginning again, transformed, with their labels.
+"""Data: batches of transformed records and labels of a database, in the order of its keys, over and over.
 
     top[0]  (batch_size, C, H, W)   see sslnet.sources.transformer
-    top[1]  (batch_size)            labels, when it is named
+    top[1]  (batch_size)            labels, if it is given
 
 Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships inside the
-package. `rand_skip` starts at a random record below it.
+package. With `rand_skip` reading starts at a random
+record below that number.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Data(PrefetchedLayer):
             raise DataError(error.message, span=error.span, layer=error.layer, hint=hint) from error
 
     def _color(self) -> bool | None:
-        """What encoded records are decoded to: 3 channels, 1, or (None) what they have."""
+        """How encoded records are decoded: to 3 channels (True), to 1 (False), or unchanged (None)."""
         transform, data = self.param.transform_param, self.param.data_param
         if transform.force_color and transform.force_gray:
             raise self.error("force_color and force_gray exclude each other", "transform_param", "force_gray")
@@ -84,7 +85,7 @@ class Data(PrefetchedLayer):
 
 
 def _how_to_make(source: str) -> str:
-    """The hint for a missing database: how to make it, when its name tells what it is."""
+    """The hint for a missing database: how to make it, if its name is known; otherwise empty."""
     folder, name = os.path.split(source.rstrip("/"))
     for data_set in ("mnist", "cifar10"):
         if name in (f"{data_set}_train_lmdb", f"{data_set}_test_lmdb"):

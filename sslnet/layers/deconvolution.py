@@ -1,9 +1,9 @@
-"""Deconvolution: the adjoint of a convolution: each bottom value adds its filter, times itself, to the top.
+"""Deconvolution: the adjoint of a convolution: each bottom value adds its filter, scaled by the value, to the top.
 
-The plain way, for any number of spatial axes: weights times image, group by group, then col2im; several bottoms share the
+It works for any number of spatial axes: weights times image, group by group, then col2im; several bottoms share the
 weights.
 
-bottom   (N, C, spatial ...), N standing for all axes before ``axis``
+bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
 top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad
 weights  (C, num_output / group, kernel ...); bias (num_output)
 
@@ -141,7 +141,7 @@ class Deconvolution(Layer):
         dx: np.ndarray | None,
         partial: np.ndarray,
     ) -> None:
-        """Each image's diff lowered once, for dw (thread by thread) and dx."""
+        """Lower each image's diff once and use it for dw (summed per thread) and dx."""
         w, col = self.window, self._scratch_col()
         weights = self.blobs[0].data.reshape(self._matrix_shape)
         for i in range(i0, i1):
@@ -152,7 +152,7 @@ class Deconvolution(Layer):
                 np.matmul(weights, col, out=dx[i])
 
     def _scratch_col(self) -> np.ndarray:
-        """The calling thread's lowered matrix: (group, columns, pixels)."""
+        """The calling thread's workspace for a lowered image: (group, columns, pixels)."""
         return scratch("deconv col", prod(self._col_shape), self.dtype).reshape(self._col_shape)
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
@@ -166,20 +166,20 @@ class Deconvolution(Layer):
         rows, plane = self.channels // self.group, prod(self.blobs[0].shape[2:])
         return {"FILTER": (rows, plane), "CHANNEL": (1, prod(self.blobs[0].shape[1:])), "FILTER_2D": (1, plane)}
 
-    # -- compaction: as of a convolution, with bottom and top the other way round in the weights -----------------------------
+    # -- compaction: as for Convolution, with the axes of bottom and top exchanged in the weights ----------------------
 
     SHRINKS: ClassVar[bool] = True
     ABSORBS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """Those to which no channel that varies gives anything."""
+        """True for outputs whose weights on all channels that vary are zero."""
         if self._refuses:
             return []
         varies = ~bottom[0].reshape(self.group, -1, 1)
         return [~(self._uses() & varies).any(axis=1).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """Channels that vary and give something to a kept one; of a group with a kept one, all channels."""
+        """True for channels that vary and have a nonzero weight to a kept output; with groups: all of a kept group."""
         if self._refuses:
             return []
         if self.group > 1:
@@ -211,12 +211,12 @@ class Deconvolution(Layer):
         return self.axis != 1 or len(self.param.bottom) > 1
 
     def _uses(self) -> np.ndarray:
-        """(group, channels of a group, outputs of a group) bool: whether the output has a weight on the channel."""
+        """(group, channels of a group, outputs of a group) bool: whether the weights between the two are not all zero."""
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)
         return (weights != 0).any(axis=3)
 
     def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """On the other side, of ``size`` channels: those of every group in which a channel is chosen."""
+        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
         return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:

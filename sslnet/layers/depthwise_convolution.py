@@ -1,6 +1,6 @@
 """DepthwiseConvolution, ConvolutionDepthwise: a Convolution whose groups are the channels, whatever ``group`` says.
 
-Each channel has its own num_output / C filters and sees nothing of the others. The two names are those of different authors.
+Each channel has its own num_output / C filters, which read no other channel. Both names are in use for the same layer.
 
 Ref: Howard et al. 2017, MobileNets
 """

@@ -1,7 +1,7 @@
-"""Dropout: in TRAIN each value is kept with probability 1 - p and scaled by 1 / (1 - p), else 0; in TEST nothing happens.
+"""Dropout: in TRAIN each value is kept with probability 1 - p and scaled by 1 / (1 - p), else 0; in TEST y = x.
 
-Which values are kept is a function of the seed, the layer's name, the number of the forward pass and the value's
-place, so that no mask is stored (backward works it out again) and the number of threads changes nothing.
+The mask is a function of the seed, the layer's name, the number of the forward pass and the value's index, so that it
+is not stored (backward computes it again) and does not depend on the number of threads.
 
 Ref: Srivastava et al. 2014
 """
@@ -23,7 +23,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 @kernel
 def _apply(i0, i1, thread, x, y, key, threshold, scale):
-    """y = x * scale where the place's random bits reach the threshold, else 0."""
+    """y = x * scale where the random bits of the index reach the threshold, else 0."""
     x, y = x[i0:i1], y[i0:i1]
     first, zero = np.uint64(i0), y.dtype.type(0)
     for q in range(x.size):
@@ -78,7 +78,7 @@ class Dropout(ChannelWise):
             self._run(top[0].diff, bottom[0].diff)
 
     def _run(self, source: np.ndarray, target: np.ndarray) -> None:
-        """Forward and backward are the same linear map."""
+        """Apply the mask and the scale: forward and backward are the same linear map."""
         x, y = source.reshape(-1), target.reshape(-1)
         in_place = source is target
         if self.phase == pb.TEST:

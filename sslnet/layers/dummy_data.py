@@ -1,7 +1,7 @@
-"""DummyData: tops filled by fillers: constants once, random ones anew each time.
+"""DummyData: tops filled by fillers: constants once, random values again in each forward pass.
 
 One shape for all tops, or one for each; no filler (zeros), one for all, or one for each. The old fields num, channels,
-height, width take the place of shape.
+height, width may replace shape.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DummyData(Layer):
         for blob, filler in zip(top, self._fillers):
             if filler.type != "constant":
                 fill(blob.data, filler, self.random(), error=self.error)
-            elif not self._filled:  # without a draw: a resumed run fills them once more
+            elif not self._filled:  # constants need no random draw: a resumed run fills them again
                 fill(blob.data, filler, self.filler_random(0), error=self.error)
         self._filled = True
 
@@ -69,7 +69,7 @@ class DummyData(Layer):
         return sizes
 
     def _each(self, field: str, tops: int, *, none: bool = False) -> Any:
-        """The values of a repeated field: one for all tops, or one for each."""
+        """The values of a repeated field, one per top: given once for all tops, or once for each."""
         values = getattr(self.param.dummy_data_param, field)
         if len(values) not in (1, tops) and not (none and not values):
             raise self.error(

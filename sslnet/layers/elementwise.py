@@ -1,6 +1,6 @@
-"""Elementwise: the base of layers that map each value by itself, y = f(x).
+"""Elementwise: the base of layers that map each value independently, y = f(x).
 
-A subclass is its formula and its gradient: two kernels over flat ranges, side by side, and the numbers they take.
+A subclass defines two kernels over flat ranges, the formula and its gradient, and the constants that they take.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ def copy(i0, i1, thread, x, y):
 
 
 class Elementwise(ChannelWise, ABC):
-    """Any shape, in place or not; x keeps its values for the gradient when it is overwritten and the gradient reads it."""
+    """Base of element-wise layers: any shape, in place or not. In place, x is saved if the gradient reads it."""
 
     KIND: ClassVar[str] = "activation"
     IN_PLACE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]]
-    """forward(i0, i1, thread, x, y, *constants), gradient(i0, i1, thread, x, y, dy, dx, *constants).
+    """The kernels forward(i0, i1, thread, x, y, *constants) and gradient(i0, i1, thread, x, y, dy, dx, *constants).
 
-    In place y, or dx, is None: the kernel then writes into x, or dy, by that very name. Given twice, the array would look
-    like two that overlap, for which the compiled loop goes one value at a time.
+    In place, y or dx is None and the kernel writes to x or dy: the compiler would assume that one array under two names
+    may overlap, and would not vectorise the loop.
     """
 
     def constants(self) -> tuple[float, ...]:
-        """The numbers that both kernels take, from the layer's parameters; raises DefinitionError."""
+        """The constants of both kernels, from the layer's parameters; raises DefinitionError."""
         return ()
 
     def reads_input(self) -> bool:
-        """Whether the gradient reads x; False where it gets by with y, so that in place costs no memory."""
+        """Whether the gradient reads x; False where y suffices, so that in place needs no copy."""
         return True
 
     def reads_top(self, in_place: bool) -> bool:
@@ -74,7 +74,7 @@ class Elementwise(ChannelWise, ABC):
             return
         y, dy = top[0].data.reshape(-1), top[0].diff.reshape(-1)
         dx = bottom[0].diff.reshape(-1)
-        x = y  # where the gradient gets by with y, a kernel that asks for the sign of x takes that of y
+        x = y  # where y suffices for the gradient, a kernel that reads the sign of x gets that of y
         if self.reads_input():
             x = self._input if top[0] is bottom[0] else bottom[0].data.reshape(-1)
         in_place = dx.ctypes.data == dy.ctypes.data

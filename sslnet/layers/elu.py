@@ -44,7 +44,7 @@ class ELU(Elementwise):
         return (self.param.elu_param.alpha,)
 
     def reads_input(self) -> bool:
-        # Only the sign of x is asked for, and y has the same one.
+        # The gradient reads only the sign of x, which y has as well.
         return self.param.elu_param.alpha < 0
 
     def reads_top(self, in_place: bool) -> bool:

@@ -1,7 +1,7 @@
 """Embed: y[..., :] = weights[x[...]] (+ bias): row i of a learned table for each input i.
 
-bottom   any shape, whole numbers from 0 to input_dim - 1; it has no gradient
-top      the bottom's shape and one axis more, of num_output
+bottom   any shape, whole numbers from 0 to input_dim - 1; there is no gradient
+top      the bottom's shape with a further axis of num_output values
 weights  (input_dim, num_output); bias (num_output)
 """
 
@@ -25,7 +25,7 @@ def _gather(i0, i1, thread, index, weights, y):
 
 @kernel
 def _scatter(c0, c1, thread, index, dy, dweights):
-    """For the columns [c0, c1): two inputs may name one row, so the threads share no column."""
+    """Accumulate dweights for the columns [c0, c1): two inputs may name the same row, so threads divide the columns."""
     for i in range(index.size):
         row, above = dweights[index[i], c0:c1], dy[i, c0:c1]
         for c in range(row.size):
@@ -98,7 +98,7 @@ class Embed(Layer):
         rows, columns = self.blobs[0].shape
         return {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns)}
 
-    # -- compaction: the columns of the table are channels where the inputs lie along one axis -------------------------------
+    # -- compaction: with inputs along one axis, the columns of the table are the channels -----------------------------
 
     SHRINKS: ClassVar[bool] = True
 
@@ -107,7 +107,7 @@ class Embed(Layer):
         return [(table == table[0]).all(axis=0)] if self._by_channel else []
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """None; with inputs along several axes nothing is left out."""
+        """No channel is forced; with inputs along several axes all are kept."""
         return [] if self._by_channel else [np.ones(self._top_channels, bool)]
 
     def shrink(

@@ -1,6 +1,6 @@
 """EuclideanLoss: sum of (a - b)^2 / (2 N), for bottoms a and b of N images.
 
-da = (a - b) * weight / N, db = -da; both bottoms may be learned.
+da = (a - b) * weight / N, db = -da; both bottoms have a gradient.
 """
 
 from __future__ import annotations

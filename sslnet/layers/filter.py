@@ -1,7 +1,7 @@
-"""Filter: of each bottom but the last, the images whose value in the last (the selector) is not 0.
+"""Filter: selects the images of each bottom whose value in the last bottom (the selector) is not 0.
 
-The tops have as many images as were selected: their shape changes from pass to pass, none selected gives tops without
-an image.  dx = dy for the selected images, 0 for the others.
+The tops hold the selected images: their shape changes from pass to pass and may have no image.
+dx = dy for the selected images, 0 for the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Flatten: the axes from ``axis`` to ``end_axis`` become one; the numbers stay where they are."""
+"""Flatten: joins the axes from ``axis`` to ``end_axis`` into one; top and bottom share their data."""
 
 from __future__ import annotations
 

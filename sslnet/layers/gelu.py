@@ -2,7 +2,7 @@
 
 dx = dy (P(x) + x p(x)) with p its density.
 
-``approximate: TANH``   s(2 u) in the place of P(x), with s the sigmoid and u = sqrt(2 / pi) (x + 0.044715 x^3), which is
+``approximate: TANH``   s(2 u) instead of P(x), with s the sigmoid and u = sqrt(2 / pi) (x + 0.044715 x^3), which is
                         (1 + tanh(u)) / 2;   dx = dy (s + 2 x s (1 - s) du / dx)
 
 Ref: Hendrycks, Gimpel 2016

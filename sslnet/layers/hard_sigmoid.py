@@ -1,6 +1,6 @@
 """HardSigmoid: y = max(0, min(1, alpha x + beta)); any shape, in place or not.  dx = alpha dy where 0 < y < 1, else 0.
 
-alpha is 0.2 unless it is given, as in ONNX; PyTorch, Keras 3 and MobileNet v3 have 1 / 6.
+alpha is 0.2 by default, as in ONNX; PyTorch, Keras 3 and MobileNet v3 use 1 / 6.
 
 Ref: Courbariaux, Bengio, David 2015, "BinaryConnect"
 """

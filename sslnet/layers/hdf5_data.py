@@ -1,9 +1,9 @@
-"""HDF5Data: batches of rows of the HDF5 files that a text file names; one top for each data set, of the same name.
+"""HDF5Data: batches of rows of the HDF5 files that a text file lists; each top reads the data set of its name.
 
-    top[i]  (batch_size, ...)   the rows of the data set named as the top
+    top[i]  (batch_size, ...)   rows of the data set that has the name of the top
 
-A batch goes on in the next file where one ends, and after the last in the first. `shuffle` draws a new order of the files
-each epoch, and of the rows within each. transform_param has no meaning here, and is refused.
+A batch may span files; after the last file reading continues with the first. `shuffle` draws a new order of the files
+each epoch, and of the rows within each file. transform_param is an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HDF5Output: writes its two bottoms to an HDF5 file, as the data sets "data" and "label", float32.
 
-The first forward pass makes the file, each later one adds its rows. A bottom with fewer than four axes is written with
-four, as Caffe does it. Where the file may be: ``sslnet.output_rule``.
+The first forward pass creates the file, each later one appends its rows. A bottom with fewer than four axes is written
+with four, as in Caffe. ``sslnet.output_rule`` decides whether the file may be written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class HDF5Output(Layer):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._file_name: str = self.param.hdf5_output_param.file_name
         self._place: str | None = None
-        """The file that this layer has made."""
+        """Path of the file that this layer has created; None before."""
         self._made: os.stat_result | None = None
         if not self._file_name:
             raise self.error("there is no file_name", "hdf5_output_param", "file_name")
@@ -74,7 +74,7 @@ class HDF5Output(Layer):
         self._place, self._made = place, os.lstat(place)
 
     def _add(self, place: str, arrays: list[np.ndarray]) -> None:
-        """Adds rows to the file. The room for them is taken first: HDF5 must not find the disk full itself."""
+        """Append rows to the file; disk space is reserved first, so that HDF5 does not run into a full disk."""
         import h5py
 
         try:

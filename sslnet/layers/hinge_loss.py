@@ -3,7 +3,7 @@
     m_c = max(0, 1 - x_c) for the true class c, max(0, 1 + x_j) for the others
     L1: loss = sum m / N, dx_c = -w / N where m_c > 0, dx_j = +w / N where m_j > 0       L2: sum m^2 / N, 2 m times that
 
-x       (N, classes ...), all values of an image taken as its classes
+x       (N, classes ...); all values of an image count as classes
 labels  (N), whole numbers
 """
 
@@ -22,7 +22,7 @@ from sslnet.layers.loss import Loss, bad_label, class_of
 
 @kernel
 def _forward(n0, n1, thread, x, labels, squared, sums):
-    """The sum of each image's margins, or of their squares; -1 for a label out of range."""
+    """sums[n] = the sum of image n's margins, or of their squares; -1 for a label out of range."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for n in range(n0, n1):
         row, total = x[n], 0.0

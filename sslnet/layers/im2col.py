@@ -1,6 +1,6 @@
-"""Im2col: the windows of a convolution as columns: what it multiplies with its weights, as a blob of its own.
+"""Im2col: lowers images to the matrix that a convolution multiplies with its weights: one column per window.
 
-bottom  (N, C, spatial ...)      top  (N, C * window, out ...)      dx = each column's diff, added where it was read
+bottom  (N, C, spatial ...)      top  (N, C * window, out ...)      dx = sum of the column diffs per value
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""ImageData: batches of the image files that a text file names, one a line with its label, transformed.
+"""ImageData: batches of transformed images and labels; a text file lists an image file and a label per line.
 
-    top[0]  (batch_size, C, H, W)   see sslnet.sources.transformer; planes blue, green, red, or with is_color: false one
+    top[0]  (batch_size, C, H, W)   see sslnet.sources.transformer; planes blue, green, red, or one with is_color: false
     top[1]  (batch_size)            labels
 
-`new_height` and `new_width` resize (bilinear, see resize_image); `root_folder` is put before each name; names are looked for
-from the working directory, then beside the list. `shuffle` draws a new order each epoch.
+`new_height` and `new_width` resize (bilinear, see resize_image); `root_folder` is prepended to each name; names are
+relative to the working directory, then to the folder of the list. `shuffle` draws a new order each epoch.
 """
 
 from __future__ import annotations

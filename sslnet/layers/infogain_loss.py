@@ -1,11 +1,11 @@
-"""InfogainLoss: the logistic loss after a softmax, each true class weighing all classes by its row of a matrix H.
+"""InfogainLoss: the logistic loss after a softmax, with all classes weighted by the label's row of a matrix H.
 
     loss = -sum over predictions of sum_j H[c, j] log(max(p_j, 1e-20)) / normaliser, p the softmax of x, c the label
     dx_j = w / normaliser (p_j sum_k H[c, k] - H[c, j])
 
-x        (outer, classes, inner) around ``axis``; labels one a prediction
-H        (classes, classes), from the BlobProto file ``source`` or the third bottom, which has no gradient
-top      the loss; a second one gets the probabilities
+x        (outer, classes, inner) around ``axis``; one label per prediction
+H        (classes, classes), from the BlobProto file ``source`` or the third bottom, without gradient
+top      the loss; optionally the probabilities
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sslnet.layers.multinomial_logistic_loss import LEAST_PROBABILITY
 
 @kernel
 def _forward(n0, n1, thread, p, labels, has_ignore, ignore, matrix, sums, counts):
-    """Loss and number of predictions that count, image by image; a count of -1 for a label out of range."""
+    """Compute the loss and the number of counted predictions of each image; a count of -1 for a label out of range."""
     least = p.dtype.type(LEAST_PROBABILITY)
     for n in range(n0, n1):
         total, count = 0.0, 0
@@ -120,7 +120,7 @@ class InfogainLoss(Loss):
         return normalizer(self.mode, outer=self.fold[0], inner=self.fold[2], valid=int(self._counts.sum()))
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probabilities (outer, classes, inner), labels (outer, inner), the matrix (classes, classes)."""
+        """Views of the probabilities (outer, classes, inner), the labels (outer, inner) and H (classes, classes)."""
         outer, classes, inner = self.fold
         matrix = self._matrix if self._matrix is not None else bottom[2].data
         return (

@@ -107,7 +107,7 @@ class InnerProduct(Layer):
             tiles = {"OUTPUT_NEURON": (rows, 1), "INPUT_NEURON": (1, columns), "CHANNEL": (self.channel_size, columns)}
         else:
             tiles = {"OUTPUT_NEURON": (1, columns), "INPUT_NEURON": (rows, 1), "CHANNEL": (rows, self.channel_size)}
-        if self.axis != 1:  # what it reads are not the channels of its bottom
+        if self.axis != 1:  # the inputs are not the channels of the bottom
             del tiles["CHANNEL"]
         return tiles
 
@@ -129,7 +129,7 @@ class InnerProduct(Layer):
         return [self._uses()[top[0]].any(axis=0) & ~bottom_constant[0]] if self.axis == 1 else []
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """None; along another axis than the channels nothing is left out."""
+        """No channel is forced; along an axis other than the channels all are kept."""
         return [] if self.axis == 1 else [np.ones(self._top_channels(bottom[0]), bool)]
 
     def shrink(
@@ -147,11 +147,11 @@ class InnerProduct(Layer):
         return param, [weights] if bias is None else [weights, bias]
 
     def _uses(self) -> np.ndarray:
-        """(num_output, bottom channels) bool: whether the output has a weight on the channel."""
+        """(num_output, bottom channels) bool: whether the output has a nonzero weight on the channel."""
         return (self.weights_by_channel() != 0).any(axis=2)
 
     def _top_channels(self, bottom: BoolVector) -> int:
-        """Size of the top's channel axis when the sum does not run over the bottom's."""
+        """Size of the top's channel axis when the sum does not include the bottom's channel axis."""
         return self.num_output if self.axis == 0 else len(bottom)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:

@@ -1,6 +1,6 @@
-"""Input: tops whose values come from outside (``net.forward(data=...)``, ``net.blobs["data"].data[...]``).
+"""Input: tops whose values the caller sets (``net.forward(data=...)``, ``net.blobs["data"].data[...]``).
 
-One shape for all tops, or one for each. The shapes stay whatever they are reshaped to.
+One shape for all tops, or one for each. The caller may reshape the tops.
 """
 
 from __future__ import annotations

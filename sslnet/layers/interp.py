@@ -1,7 +1,7 @@
-"""Interp: images of another size, bilinear, with the corner pixels on the corner pixels; or the nearest pixel.
+"""Interp: resizes images, bilinear with aligned corner pixels, or by nearest neighbour.
 
 The output is height x width when both are given; else shrunk by ``shrink_factor``, (n - 1) // factor + 1, then enlarged by
-``zoom_factor``, n + (n - 1) (factor - 1). A negative ``pad_beg`` / ``pad_end`` leaves out pixels of the bottom's edges first.
+``zoom_factor``, n + (n - 1) (factor - 1). A negative ``pad_beg`` / ``pad_end`` crops the bottom's edges first.
 
     y[i] = (1 - f) x[p] + f x[p + 1], p + f = i (in - 1) / (out - 1), along each of the two axes
 
@@ -23,7 +23,7 @@ from sslnet.layers.onnx import OnnxGraph, cut
 
 @kernel
 def _forward(p0, p1, thread, x, y, row, down, column, right):
-    """For the planes [p0, p1): row, column (out): the pixel before; down, right (out): how far behind it, 0 to 1."""
+    """Resize the planes [p0, p1). row, column (out): first pixel of a pair; down, right (out): weight of the second."""
     for p in range(p0, p1):
         for h in range(y.shape[1]):
             out, f = y[p, h], down[h]
@@ -37,7 +37,7 @@ def _forward(p0, p1, thread, x, y, row, down, column, right):
 
 @kernel
 def _gradient(p0, p1, thread, dx, dy, row, down, column, right):
-    """Adds what each output pixel was read from."""
+    """Accumulate each output pixel's diff into the bottom pixels that it was read from, for the planes [p0, p1)."""
     one = dx.dtype.type(1)
     for p in range(p0, p1):
         for h in range(dy.shape[1]):
@@ -95,7 +95,7 @@ class Interp(ChannelWise):
         return size + (size - 1) * (param.zoom_factor - 1)
 
     def _places(self, size: int, out: int, first: int, nearest: bool) -> tuple[np.ndarray, np.ndarray]:
-        """For each output position, the pixel before it and how far it lies behind that pixel."""
+        """For each output position, the bottom pixel before it and its distance from that pixel (0 to 1)."""
         place = np.arange(out) * ((size - 1) / (out - 1) if out > 1 else 0.0)
         if nearest:
             place = np.floor(place + 0.5)

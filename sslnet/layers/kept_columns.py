@@ -1,7 +1,8 @@
-"""Convolutions whose weights have some columns of the weight matrix alone: ``kept_column``.
+"""``kept_column``: convolutions that store only some columns of their weight matrix.
 
-A column is one place (channel, kernel row, ...) of the filters of a group. With ``kept_column`` the weight blob is
-(num_output, kept) and counts as zero elsewhere; the field lists the columns group by group, as many for each, ascending.
+A column is one position (channel, kernel row, ...) in the filters of a group. With ``kept_column`` the weight blob is
+(num_output, kept) and the other weights are zero; the field lists the columns of each group in ascending order, the
+same number for each.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 
 WORTH_DROPPING = 0.9
-"""Columns are stored one by one when no more than this part of them is left: each one listed takes space as well."""
+"""Largest fraction of remaining columns at which they are stored as ``kept_column``: the list itself takes space."""
 
 
 def read_kept_columns(layer: Any, param: Any, group: int, columns: int) -> np.ndarray | None:
-    """(group, kept) int64 from the ConvolutionParameter of a layer with so many columns a group; None when not given.
+    """(group, kept) int64 from the ConvolutionParameter of a layer with ``columns`` columns per group, or None.
 
-    raises DefinitionError, at the field, for columns that are no multiple of the groups, out of range, or not ascending
+    raises DefinitionError, at the field, for columns that do not divide evenly among the groups, are out of range, or not
+    ascending
     """
     if not len(param.kept_column):
         return None
@@ -49,7 +51,7 @@ def read_kept_columns(layer: Any, param: Any, group: int, columns: int) -> np.nd
 
 
 def expand_columns(weights: np.ndarray, kept: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The whole weights, of this shape, from those (num_output, kept) at the kept columns (group, kept)."""
+    """The weights of shape ``shape`` from the kept columns: weights (num_output, kept), kept (group, kept)."""
     group = len(kept)
     whole = np.zeros((group, shape[0] // group, prod(shape[1:])), weights.dtype)
     for matrix, columns, values in zip(whole, kept, weights.reshape(group, -1, kept.shape[1]), strict=True):
@@ -60,7 +62,7 @@ def expand_columns(weights: np.ndarray, kept: np.ndarray, shape: tuple[int, ...]
 def crop_kernel(param: Any, weights: np.ndarray, window: Any) -> np.ndarray:
     """The weights without kernel borders that are zero throughout; changes kernel and pad of the ConvolutionParameter.
 
-    As much goes on both sides of an axis, with its padding, so that the outputs are the same for every size of input.
+    Both sides of an axis are cropped equally, with the padding, so that the outputs are the same for every input size.
     """
     spatial = tuple(range(2, weights.ndim))
     kernel, pad = list(window.kernel), list(window.pad)
@@ -82,8 +84,8 @@ def crop_kernel(param: Any, weights: np.ndarray, window: Any) -> np.ndarray:
 def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
     """The weights as (num_output, kept) and ``kept_column`` in the ConvolutionParameter, where enough columns are zero.
 
-    As many columns stay in each group as in the fullest one, at least one: a group with fewer keeps zero ones. Where no
-    conv_mode is given it becomes AUTO, for a layer with few columns is worth a trial of some milliseconds.
+    All groups keep as many columns as the group with most nonzero ones, at least one; other groups keep some zero
+    columns. Where conv_mode is not given it becomes AUTO, which times the alternatives: this pays for a layer with few columns.
     """
     group = param.group
     matrices = weights.reshape(group, len(weights) // group, -1)
@@ -91,7 +93,7 @@ def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
     count = max(int(used.sum(axis=1).max()), 1)
     if count > WORTH_DROPPING * used.shape[1]:
         return weights
-    # A stable sort puts the used columns first, then the lowest of the others.
+    # A stable sort puts the nonzero columns first, then the others in ascending order.
     kept = np.sort(np.argsort(~used, axis=1, kind="stable")[:, :count], axis=1)
     param.kept_column[:] = kept.ravel().tolist()
     if not param.HasField("conv_mode"):
@@ -100,9 +102,9 @@ def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
 
 
 def without_border(weights: np.ndarray, window: Any) -> tuple[np.ndarray, list[int]]:
-    """Weights without rows and columns of zeros at their edges, as far as there is padding; and what is left of that.
+    """Crop zero rows and columns at the kernel's edges as far as there is padding; returns weights and padding.
 
-    In ONNX the two sides of an image may be padded differently, and need no zeros for it.
+    The padding is listed at the begin, then at the end of the axes: ONNX allows different padding on the two sides.
     """
     front, behind = list(window.pad), list(window.pad)
     for n, axis in enumerate(range(2, weights.ndim)):

@@ -1,4 +1,4 @@
-"""Loss: the base of loss layers, with the normalisation and the labels that they have in common."""
+"""Loss: the base of loss layers, with their common normalisation and label handling."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Loss(Layer, ABC):
         return index != 1
 
     def check_same_batch(self, bottom: Blobs) -> None:
-        """raises ShapeError when predictions and labels are not of the same number of images."""
+        """Check that predictions and labels have the same number of images; raises ShapeError."""
         if bottom[0].num != bottom[1].num:
             raise self.shape_error(
                 f"predictions and labels must have the same first axis: {bottom[0].shape} and {bottom[1].shape}"
             )
 
     def scores_and_labels(self, bottom: Blobs) -> tuple[int, int]:
-        """(images, classes) of predictions with one label an image. raises ShapeError for others"""
+        """(images, classes) of predictions with one label per image; raises ShapeError for other shapes."""
         self.check_same_batch(bottom)
         if bottom[1].count_of(1) != 1:
             raise self.shape_error(f"there must be one label an image: {bottom[0].shape} and {bottom[1].shape}")
@@ -43,12 +43,12 @@ class Loss(Layer, ABC):
         return bottom[0].num, bottom[0].count_of(1)
 
     def check_classes(self, bottom: Blobs, classes: int) -> None:
-        """raises ShapeError when the predictions are of no class at all."""
+        """Check that the predictions have at least one class; raises ShapeError."""
         if classes < 1:
             raise self.shape_error(f'there are no classes: "{bottom[0].name}" has shape {bottom[0].shape}')
 
     def normalization(self, default: int = pb.LossParameter.VALID) -> int:
-        """The mode asked for: ``normalization``, else the older ``normalize``, else the layer's own."""
+        """The normalisation mode: ``normalization``, else the older ``normalize``, else ``default``."""
         loss = self.param.loss_param
         if loss.HasField("normalization"):
             return loss.normalization
@@ -58,15 +58,15 @@ class Loss(Layer, ABC):
 
     @property
     def ignore_label(self) -> tuple[bool, int]:
-        """Whether a label is ignored, and which."""
+        """(whether a label is ignored, that label)."""
         loss = self.param.loss_param
         return loss.HasField("ignore_label"), loss.ignore_label
 
 
 def normalizer(mode: int, *, outer: int, inner: int, valid: int) -> float:
-    """What a loss is divided by, never less than 1.
+    """The divisor of a loss, at least 1.
 
-    outer   images; inner: predictions an image; valid: predictions that are not ignored
+    outer   images; inner: predictions per image; valid: predictions that are not ignored
     """
     divisors: dict[Any, int] = {
         pb.LossParameter.FULL: outer * inner,
@@ -87,7 +87,7 @@ def class_of(label, classes, has_ignore, ignore):
 
 
 def bad_label(layer: Layer, labels: np.ndarray, classes: int, ignore: tuple[bool, int]) -> BatchError:
-    """The error about the first label out of range.
+    """An error about the first label out of range.
 
     labels  (images, predictions of an image)
     """

@@ -1,7 +1,7 @@
 """LRN: local response normalisation, over neighbouring channels or over neighbouring pixels.
 
 ACROSS_CHANNELS: s = k + alpha / n * sum of x^2 over the n channels around; WITHIN_CHANNEL: s = 1 + alpha / n^2 * sum of
-x^2 over the n x n pixels around (k takes no part; outside the image lie zeros). Both: y = x s^-beta,
+x^2 over the n x n pixels around (k is not used; pixels outside the image count as zero). Both: y = x s^-beta,
 dx = dy s^-beta - 2 alpha beta / (n or n^2) * x * sum over the same neighbours of dy x s^(-beta - 1).
 
 bottom, top  (N, C, H, W); n = local_size, odd
@@ -26,12 +26,12 @@ from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
 _BLOCK = 128
-"""Pixels taken through all channels at a time, so that what is needed again stays in cache."""
+"""Pixels per block of the loop over all channels, so that the block remains in cache."""
 
 
 @kernel
 def _power(s, out, beta):
-    """out = s^-beta; 0.75, the usual exponent, by two square roots."""
+    """out = s^-beta; for the usual beta, 0.75, by two square roots."""
     if beta == 0.75:
         one = s.dtype.type(1)
         for q in range(s.size):
@@ -44,7 +44,7 @@ def _power(s, out, beta):
 
 @kernel
 def _across_forward(i0, i1, thread, x, y, scale, half, alpha, beta, k):
-    """Over images, (N, C, pixels): the sum slides over the channels."""
+    """Forward pass across channels for the images [i0, i1) of (N, C, pixels), with a sliding sum over channels."""
     channels, pixels = x.shape[1], x.shape[2]
     sums, factor = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
     for i in range(i0, i1):
@@ -73,7 +73,7 @@ def _across_forward(i0, i1, thread, x, y, scale, half, alpha, beta, k):
 
 @kernel
 def _across_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
-    """Over images, (N, C, pixels)."""
+    """Backward pass across channels for the images [i0, i1) of (N, C, pixels)."""
     channels, pixels = x.shape[1], x.shape[2]
     sums, factor = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
     ratios = np.empty((channels, _BLOCK), x.dtype)
@@ -111,7 +111,7 @@ def _across_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
 def _box(plane, out, line, half):
     """out = sum of the plane over the (2 half + 1)^2 pixels around each, zeros outside.
 
-    line  workspace of width + 2 half zeros; its ends stay zero
+    line  workspace of width + 2 half zeros; its ends remain zero
     """
     height, width = plane.shape
     inside = line[half : half + width]
@@ -131,7 +131,7 @@ def _box(plane, out, line, half):
 
 @kernel
 def _within_forward(i0, i1, thread, x, y, scale, half, alpha, beta):
-    """Over planes, (planes, H, W)."""
+    """Forward pass within channels for the planes [i0, i1) of (planes, H, W)."""
     height, width = x.shape[1], x.shape[2]
     squares, line = np.empty((height, width), x.dtype), np.zeros(width + 2 * half, x.dtype)
     power = squares.reshape(-1)
@@ -150,7 +150,7 @@ def _within_forward(i0, i1, thread, x, y, scale, half, alpha, beta):
 
 @kernel
 def _within_backward(i0, i1, thread, x, scale, dy, dx, half, alpha, beta):
-    """Over planes, (planes, H, W)."""
+    """Backward pass within channels for the planes [i0, i1) of (planes, H, W)."""
     height, width = x.shape[1], x.shape[2]
     ratios, sums = np.empty((height, width), x.dtype), np.empty((height, width), x.dtype)
     line, slope = np.zeros(width + 2 * half, x.dtype), x.dtype.type(2) * alpha * beta
@@ -195,7 +195,7 @@ class LRN(ChannelWise):
         self.scale.reshape_like(x)
         self.fold = (x.num, x.channels, x.count_of(2)) if self.across else (x.count_of(0, 2), x.height, x.width)
         farthest = x.channels if self.across else max(x.height, x.width)
-        self.half = min(self.param.lrn_param.local_size // 2, farthest)  # beyond it there are only zeros to add
+        self.half = min(self.param.lrn_param.local_size // 2, farthest)  # beyond it there are only zeros
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y, scale = (a.reshape(self.fold) for a in (bottom[0].data, top[0].data, self.scale.data))
@@ -217,11 +217,11 @@ class LRN(ChannelWise):
         spread(run, len(x), work, x, scale, dy, dx, self.half, self.alpha, self.beta)
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
-        """A multiply-add for each neighbour, one for the scale, the power as one, the product."""
+        """Per value, a multiply-add for each neighbour and one for the scale, one operation each for power and product."""
         n = self.param.lrn_param.local_size
         return bottom[0].count * (2 * (n if self.across else n * n) + 4)
 
-    # -- compaction: across channels a channel's neighbours matter, so none may go ------------------------------------
+    # -- compaction: across channels each channel depends on its neighbours, so all are kept -------------------------
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [] if self.across else super().constant_channels(bottom)

@@ -1,4 +1,4 @@
-"""LSTM: long short-term memory. Bottoms, tops and the first blobs as in ``recurrent``; four gates, in the order i, f, o, g.
+"""LSTM: long short-term memory. Bottoms, tops and first blobs as in ``recurrent``; four gates in the order i, f, o, g.
 
     i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)      g = tanh(a_g)
     c_t = cont_t f c_{t-1} + i g                            y_t = h_t = o tanh(c_t)
@@ -16,12 +16,12 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import sigmoid, tanh
 from sslnet.layers.recurrent import Recurrent
 
-# Several loops over few arrays each: of one over all of them the compiler could not see that none overlaps another.
+# Several loops over few arrays each: in a single loop over all arrays the compiler could not rule out overlaps.
 
 
 @kernel
 def _step(n0, n1, thread, gates, cont, before, cell, hidden):
-    """gates (N, 4 H) become i, f, o, g of the sequences [n0, n1); overwrites cell and hidden."""
+    """Replace gates (N, 4 H) by i, f, o, g and overwrite cell and hidden, for the sequences [n0, n1)."""
     size = cell.shape[1]
     for n in range(n0, n1):
         sigmoids, g = gates[n, : 3 * size], gates[n, 3 * size :]
@@ -39,7 +39,7 @@ def _step(n0, n1, thread, gates, cont, before, cell, hidden):
 
 @kernel
 def _step_backward(n0, n1, thread, gates, cont, before, cell, dhidden, dcell, dgates):
-    """Overwrites dgates; dcell, the diff of the cell after the step, becomes that of the cell before it."""
+    """Overwrite dgates, and replace dcell, the diff of the cell after the step, by that of the cell before it."""
     size, one = cell.shape[1], cell.dtype.type(1)
     for n in range(n0, n1):
         i, f, o, g = gates[n, :size], gates[n, size : 2 * size], gates[n, 2 * size : 3 * size], gates[n, 3 * size :]

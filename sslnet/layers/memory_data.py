@@ -1,9 +1,9 @@
-"""MemoryData: batches of arrays given from Python, from the first row to the last and over again.
+"""MemoryData: batches of arrays given from Python, row by row, over and over.
 
     top[0]  (batch_size, channels, height, width)
     top[1]  (batch_size)   labels
 
-``set_input_arrays`` takes arrays as they are; ``add_images`` passes them through transform_param first.
+``set_input_arrays`` uses arrays unchanged; ``add_images`` applies transform_param first.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class MemoryData(Layer):
         top[1].reshape(self._batch_size)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
-        """The rows to serve from now on, beginning with the first; the arrays are used, not copied.
+        """Set the rows of the next batches and start with the first; the arrays are not copied.
 
         data    (n, channels, height, width), n a multiple of batch_size
-        labels  (n), also with further axes of size 1
+        labels  (n), optionally with further axes of size 1
         """
         if self.param.HasField("transform_param"):
             warnings.warn(
@@ -59,7 +59,7 @@ class MemoryData(Layer):
         self._set(np.asarray(data), np.asarray(labels))
 
     def add_images(self, images: Any, labels: Any) -> None:
-        """The rows to serve from now on, after transform_param; images (n, C, H, W) uint8 or float."""
+        """Set the rows of the next batches after transform_param is applied; images (n, C, H, W), uint8 or float."""
         pixels = np.asarray(images)
         if pixels.ndim != 4 or not len(pixels):
             raise UsageError(f"images must have the shape (n, C, H, W), not {pixels.shape}", layer=self.name)

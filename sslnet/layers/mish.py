@@ -1,7 +1,7 @@
 """Mish: y = x t with t = tanh(log(1 + exp(x))); any shape, in place or not.
 
-With e = exp(x): t = e (e + 2) / (e (e + 2) + 2), dx = dy (t + 4 x e (e + 1) / (e (e + 2) + 2)^2). Above 20, where t is 1 in
-both precisions, e stays what it is at 20.
+With e = exp(x): t = e (e + 2) / (e (e + 2) + 2), dx = dy (t + 4 x e (e + 1) / (e (e + 2) + 2)^2). For x > 20, where
+t is 1 in both precisions, e is exp(20).
 
 Ref: Misra 2019
 """

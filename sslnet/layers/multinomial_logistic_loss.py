@@ -1,8 +1,8 @@
-"""MultinomialLogisticLoss: minus the mean logarithm of the probability given to the true class.
+"""MultinomialLogisticLoss: minus the mean logarithm of the predicted probability of the true class.
 
     loss = -sum of log(max(p_c, 1e-20)) / N, c the image's label          dp_c = -w / (N max(p_c, 1e-20)), 0 for the others
 
-p       (N, classes ...), all values of an image taken as its classes
+p       (N, classes ...); all values of an image count as classes
 labels  (N), whole numbers
 """
 
@@ -39,12 +39,12 @@ class MultinomialLogisticLoss(Loss):
         dp[self._true(bottom)] = factor / self._probabilities(bottom)
 
     def _true(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
-        """Where the true classes stand: images and classes."""
+        """Index arrays (images, classes) of the true classes in the probabilities."""
         labels = bottom[1].data.reshape(-1)
         if not ((labels >= 0) & (labels < self.fold[1])).all():
             raise bad_label(self, labels[:, None], self.fold[1], (False, 0))
         return np.arange(self.fold[0]), labels.astype(np.int64)
 
     def _probabilities(self, bottom: Blobs) -> np.ndarray:
-        """Of the true classes, cut off at LEAST_PROBABILITY."""
+        """The probabilities of the true classes, at least LEAST_PROBABILITY."""
         return np.maximum(bottom[0].data.reshape(self.fold)[self._true(bottom)], LEAST_PROBABILITY)

@@ -1,7 +1,8 @@
-"""MVN: each channel of each image, or each image (``across_channels``), to mean 0 and (``normalize_variance``) variance 1.
+"""MVN: normalises each channel of each image, or each image (``across_channels``), to mean 0 and variance 1.
 
-y = x - mean, or (x - mean) / (sqrt(variance) + eps), with the variance of all values, not of a sample;
-dx = dy - mean(dy), or (dy - mean(dy) - y mean(dy y)) / (sqrt(variance) + eps), as Caffe has it: for eps = 0 exact.
+Without ``normalize_variance`` only the mean is subtracted.
+y = x - mean, or (x - mean) / (sqrt(variance) + eps), with the population variance (divided by the number of values);
+dx = dy - mean(dy), or (dy - mean(dy) - y mean(dy y)) / (sqrt(variance) + eps), as in Caffe; it is exact for eps = 0.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 @kernel
 def _forward(r0, r1, thread, x, y, mean, factor, normalize, eps):
-    """For the rows [r0, r1), each normalised by itself."""
+    """Normalise each of the rows [r0, r1) separately."""
     for r in range(r0, r1):
         xr, yr = x[r], y[r]
         total = 0.0
@@ -77,7 +78,7 @@ class MVN(ChannelWise):
             normalize = self.param.mvn_param.normalize_variance
             spread(_gradient, *self.rows, x, dy, dx, self._mean, self._factor, normalize)
 
-    # -- compaction: channel by channel; across channels every one has a part in the mean, and all stay ----------------------
+    # -- compaction: per channel; across channels each one contributes to the mean, so all are kept --------------------
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [] if self.param.mvn_param.across_channels else super().constant_channels(bottom)

@@ -1,6 +1,6 @@
-"""Normalize: each image (``across_spatial``), or each pixel's channels, divided by its L2 norm, times a learned scale.
+"""Normalize: divides each image (``across_spatial``) or each pixel's channels by the L2 norm, times a learned scale.
 
-    y = s x / r,   r = sqrt(sum of x^2 + eps) over (C, H, W) or over C,   s one number a channel, or for all channels
+    y = s x / r,   r = sqrt(sum of x^2 + eps) over (C, H, W) or over C,   s one number per channel, or one for all
     dx = (g - x sum(g x) / r^2) / r with g = s dy, the sum as above; ds = sum of dy x / r
 
 Ref: Liu, Rabinovich, Berg 2015, ParseNet; Liu et al. 2016, SSD
@@ -20,7 +20,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 @kernel
 def _whole_sum(a, b):
-    """The sum of a b; in the arrays' own precision over a few values at a time, then in float64."""
+    """The sum of a b; short blocks in the arrays' precision, their sums in float64."""
     total = 0.0
     for first in range(0, a.size, 4096):
         left, right, part = a[first : first + 4096], b[first : first + 4096], a.dtype.type(0)
@@ -42,7 +42,7 @@ def _pixel_sums(a, b, sums):
 
 @kernel
 def _forward(n0, n1, thread, x, y, inverse, scale, across, eps):
-    """inverse (N, pixels) becomes 1 / r; scale has one number a channel."""
+    """y = scale x / r and inverse (N, pixels) = 1 / r, for the images [n0, n1); scale has one number per channel."""
     one = x.dtype.type(1)
     for n in range(n0, n1):
         inv = inverse[n]
@@ -130,11 +130,11 @@ class Normalize(Layer):
             spread(_gradient, self.fold[0], x[0].size, x, dy, dx, self._inverse, self._scales(), across)
 
     def _scales(self) -> np.ndarray:
-        """One number a channel."""
+        """(C): the scale of each channel."""
         scale = self.blobs[0].data
         return np.full(self.fold[1], scale, self.dtype) if self.shared else scale
 
-    # -- compaction: every channel has a part in the norm, but those that are zero ------------------------------------------
+    # -- compaction: every channel that is not zero contributes to the norm and is kept --------------------------------
 
     SHRINKS: ClassVar[bool] = True
     IGNORES_ZEROS: ClassVar[bool] = True

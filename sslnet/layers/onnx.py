@@ -1,7 +1,7 @@
-"""How a layer says what it is in ONNX. Files and models belong to ``sslnet.exchange``, of which layers know nothing.
+"""How a layer declares its ONNX form. ``sslnet.exchange`` reads and writes models; layers do not depend on it.
 
-A layer that is one operator lists it in ``Layer.ONNX``: that is enough to write it and to read it. One that takes several
-operators, or other ones for other parameters, writes its nodes in ``Layer.to_onnx``.
+A layer that equals one operator lists it in ``Layer.ONNX``, for import and export. A layer that needs several operators,
+or different ones depending on its parameters, adds its nodes in ``Layer.to_onnx``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from sslnet.blob import Blob
 
 FLOAT, INT64 = 1, 7
-"""Types of values, by the numbers that ONNX gives them."""
+"""ONNX element types by their numbers."""
 
 
 @dataclass(frozen=True)
 class OnnxOperator:
-    """An operator of ONNX that computes what a layer computes, alone.
+    """An ONNX operator that equals a layer.
 
-    name     of the operator
-    fields   attribute -> field of the layer's definition that holds its value: {"alpha": "elu_param.alpha"}; the values of
-             an enum are the attribute's words in capitals
-    opset    first version of the operator set that has it
+    name     name of the operator
+    fields   attribute -> field of the layer's definition with its value: {"alpha": "elu_param.alpha"}; an enum field
+             takes the attribute's word in capitals
+    opset    first version of the operator set that includes it
     """
 
     name: str
@@ -34,39 +34,39 @@ class OnnxOperator:
 
 
 class OnnxGraph(Protocol):
-    """What a layer may do to the ONNX graph that is being written. Values have names, blobs are what the layer has."""
+    """The operations of a layer on the ONNX graph during export; values are identified by name."""
 
     def node(self, operator: str, inputs: list[str], *, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; returns the name of its value, or a list of names with several outputs."""
+        """Add a node; returns the name of its value, or a list of names with several outputs."""
 
     def operator(self, operator: OnnxOperator, definition: Any, inputs: list[str]) -> str:
-        """Adds the node of an operator with the parameters of a layer's definition; returns the name of its value."""
+        """Add the node of an operator with the parameters of a layer's definition; returns the name of its value."""
 
     def constant(self, values: Any) -> str:
-        """A constant of float32 that is no parameter. An array of shape () is a number."""
+        """Add a float32 constant that is not a parameter; an array of shape () is a scalar."""
 
     def integers(self, values: Any) -> str:
-        """A constant of int64: what operators take as shapes, axes, sizes."""
+        """Add an int64 constant, as operators take for shapes, axes and sizes."""
 
     def param(self, layer: Any, index: int, array: np.ndarray | None = None, form: str = "") -> str:
-        """A parameter blob of the layer, or ``array``: its values in another form, which has a name."""
+        """Add a parameter blob of the layer, or ``array``: its values in another layout, which ``form`` names."""
 
     def fix_batch(self, layer: Any) -> None:
-        """Says that what is written for this layer holds for the net's batch size alone."""
+        """Record that the nodes of this layer are valid only for the net's batch size."""
 
     def reshape(self, layer: Any, value: str, before: tuple[int, ...], after: tuple[int, ...]) -> str:
-        """The value under another shape."""
+        """Reshape the value from shape ``before`` to ``after``."""
 
 
 def linear(graph: OnnxGraph, value: str, factor: float, summand: float = 0) -> str:
-    """factor value + summand, by as few nodes as that takes."""
+    """Add factor * value + summand, without nodes for factor 1 or summand 0."""
     if factor != 1:
         value = graph.node("Mul", [value, graph.constant(factor)])
     return str(graph.node("Add", [value, graph.constant(summand)]) if summand else value)
 
 
 def cut(graph: OnnxGraph, layer: Any, value: str, x: Blob, parts: Sequence[tuple[int, int, int]]) -> str:
-    """The value from start to stop along each axis. parts: (axis, start, stop)"""
+    """Slice the value from start to stop along each axis. parts: (axis, start, stop)"""
     parts = [(axis, start, stop) for axis, start, stop in parts if (start, stop) != (0, x.shape[axis])]
     if not parts:
         return value
@@ -77,14 +77,14 @@ def cut(graph: OnnxGraph, layer: Any, value: str, x: Blob, parts: Sequence[tuple
 
 
 def spread_param(graph: OnnxGraph, layer: Any, x: Blob, index: int) -> str:
-    """A parameter blob with axes of size 1 so that it lies along the axes of x from ``layer.axis`` on."""
+    """Add a parameter blob with axes of size 1, so that it broadcasts along the axes of x from ``layer.axis`` on."""
     array = layer.blobs[index].data
     shape = (1,) * layer.axis + array.shape + (1,) * (x.num_axes - layer.axis - array.ndim)
     return graph.param(layer, index, array.reshape(shape), "spread")
 
 
 def spread_operand(graph: OnnxGraph, layer: Any, inputs: list[str], bottom: Sequence[Blob]) -> str:
-    """The learned blob, or the second bottom, with axes of size 1 so that it lies along the right axes of the first."""
+    """The learned blob, or the second bottom, with axes of size 1, so that it broadcasts to the first bottom."""
     if len(bottom) == 1:
         return spread_param(graph, layer, bottom[0], 0)
     end = layer.axis + bottom[1].num_axes
@@ -101,7 +101,7 @@ def convolutions(
     pads: list[int],
     weights: str = "",
 ) -> list[str]:
-    """A node for each input of a layer with a window. weights: the name of its weights; default: the first blob"""
+    """Add a convolution node for each input. weights: the name of the weights; default: the first blob"""
     if layer.axis != 1:
         raise layer.not_in_onnx(f"a convolution along axis {layer.axis}")
     params = [weights or graph.param(layer, 0), *(graph.param(layer, j) for j in range(1, len(layer.blobs)))]

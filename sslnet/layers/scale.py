@@ -65,7 +65,7 @@ def _gradient(r0, r1, thread, dy, dx, scale):
     above = np.empty(dy.shape[1], dy.dtype)
     c = r0 % scale.size
     if dy.shape[1] == 1:
-        # For rows of one value the copy would cost more than the work.
+        # For rows of one value the copy would cost more than the computation.
         for r in range(r0, r1):
             dx[r, 0] = dy[r, 0] * scale[c]
             c = c + 1 if c + 1 < scale.size else 0

@@ -47,7 +47,7 @@ class SELU(Elementwise):
         return slope, slope * self.param.selu_param.alpha
 
     def reads_input(self) -> bool:
-        # Only the sign of x is asked for, and y has the same one.
+        # The gradient reads only the sign of x, which y has as well.
         slope, depth = self.constants()
         return slope <= 0 or depth < 0
 

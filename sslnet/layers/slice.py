@@ -80,7 +80,7 @@ class Slice(Layer):
         for blob, part in zip(top, cut(bottom[0].diff, self.axis, self.sizes)):
             spread(copy_rows, *part.shape, blob.diff.reshape(part.shape), part)
 
-    # -- compaction: along the channels each top has its own; along another axis a channel goes from all -----------------
+    # -- compaction: along the channel axis each top has its own; along another axis a channel is removed from all -----
 
     SHRINKS: ClassVar[bool] = True
     LOSES_TOPS: ClassVar[bool] = True
