@@ -1,8 +1,8 @@
 """ArgMax: the indices of the ``top_k`` largest values, largest first; on a tie the later index. There is no gradient.
 
 Without ``axis``, the search covers all values of an image: the top is (N, 1, top_k), or with ``out_max_val``
-(N, 2, top_k), indices first, then values; trailing axes of size 1 fill up to the bottom's number of axes. With ``axis``,
-the search runs along that axis, which has top_k elements in the top: indices, or with ``out_max_val`` values instead.
+(N, 2, top_k), indices first, then values; trailing axes of size 1 fill up to the bottom's number of axes. With
+``axis``, the search runs along that axis, which has top_k elements in the top: indices, or values with ``out_max_val``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ times). Stated once, for all of them:
   the gradient of the layer below reads them (``reads_top``), or where the blob shares another's data (Flatten, Split);
 * ``backward`` reads only the blob data that ``reads_bottom`` and ``reads_top`` declare: the rest may be overwritten;
 * ``backward`` **overwrites** the diffs of its bottoms and **accumulates** into the diffs of its parameter blobs;
-* ``backward`` computes only the requested diffs: those of bottom i where ``propagate_down[i]``, of parameter blob j where
+* ``backward`` computes only the requested diffs: of bottom i where ``propagate_down[i]``, of parameter blob j where
   ``self.param_propagate_down[j]``;
 * every layer runs on its own, in float32 and float64; faster execution belongs to ``sslnet.net.plan``;
 * the layer also declares what compaction may remove; by default nothing.
@@ -313,13 +313,13 @@ class Layer(ABC):
     """Whether bottom channels of zeros do not affect the others; ``needed_channels`` then gets them as constant."""
 
     def coefficients(self) -> list[float]:
-        """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom that
-        is constant in all kept channels is removed and its contribution folded into the top."""
+        """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom
+        that is constant in all kept channels is removed and its contribution folded into the top."""
         return []
 
     def factors(self) -> list[bool]:
-        """Where the top is the product of the bottoms (each broadcast along missing last axes): for each bottom, whether
-        it may be removed when it is constant in all kept channels. Empty when the top is no such product."""
+        """Where the top is the product of the bottoms (each broadcast along missing last axes): for each bottom,
+        whether it may be removed when it is constant in all kept channels. Empty when the top is no such product."""
         return []
 
     def reads_any_channel(self) -> bool:
@@ -332,8 +332,8 @@ class Layer(ABC):
         return []
 
     def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
-        """For each top: True where the channel is constant because bottom channels are zero, whatever the other channels
-        are. Default: none."""
+        """For each top: True where the channel is constant because bottom channels are zero, whatever the other
+        channels are. Default: none."""
         return []
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:

@@ -1,7 +1,7 @@
 """Convolution: y[n, f] = b[f] + sum over channels c of the filter's group and window places of w[f, c, ...] * x[n, c, ...].
 
 This is the reference implementation, for any number of spatial axes: it lowers each image (im2col) and multiplies it
-with the weights, group by group; several bottoms share the weights. ``sslnet.net.plan`` has faster ones for 2-D float32.
+with the weights, group by group; several bottoms share the weights. ``sslnet.net.plan`` has others for 2-D float32.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
 top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
@@ -274,7 +274,7 @@ class Convolution(Layer):
         return self.axis != 1 or len(self.param.bottom) > 1
 
     def _uses(self) -> np.ndarray:
-        """(group, filters of a group, channels of a group) bool: whether the weights between the two are not all zero."""
+        """(group, filters of a group, channels of a group) bool: whether a weight between them is nonzero."""
         weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)
         return (weights != 0).any(axis=3)
 

@@ -211,7 +211,7 @@ class Deconvolution(Layer):
         return self.axis != 1 or len(self.param.bottom) > 1
 
     def _uses(self) -> np.ndarray:
-        """(group, channels of a group, outputs of a group) bool: whether the weights between the two are not all zero."""
+        """(group, channels of a group, outputs of a group) bool: whether a weight between them is nonzero."""
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)
         return (weights != 0).any(axis=3)
 

@@ -3,7 +3,8 @@
 PROD   y = product of x_i                dx_i = dy times the product of the others
                                          (``stable_prod_grad: false``: dy y / x_i, fewer products, NaN where x_i is 0)
 SUM    y = sum of coeff_i x_i            dx_i = coeff_i dy
-MAX    y = largest x_i                   dx_i = dy for the largest x_i: on a tie the second of the first two, else the first
+MAX    y = largest x_i                   dx_i = dy for the largest x_i, else 0; on a tie the second of the first two,
+                                         else the first
 """
 
 from __future__ import annotations

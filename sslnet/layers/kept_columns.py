@@ -21,8 +21,7 @@ WORTH_DROPPING = 0.9
 def read_kept_columns(layer: Any, param: Any, group: int, columns: int) -> np.ndarray | None:
     """(group, kept) int64 from the ConvolutionParameter of a layer with ``columns`` columns per group, or None.
 
-    raises DefinitionError, at the field, for columns that do not divide evenly among the groups, are out of range, or not
-    ascending
+    raises DefinitionError, at the field, for columns that groups do not divide evenly, out of range, or not ascending
     """
     if not len(param.kept_column):
         return None
@@ -85,7 +84,7 @@ def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
     """The weights as (num_output, kept) and ``kept_column`` in the ConvolutionParameter, where enough columns are zero.
 
     All groups keep as many columns as the group with most nonzero ones, at least one; other groups keep some zero
-    columns. Where conv_mode is not given it becomes AUTO, which times the alternatives: this pays for a layer with few columns.
+    columns. Where conv_mode is not given it becomes AUTO, which times the alternatives: worthwhile for few columns.
     """
     group = param.group
     matrices = weights.reshape(group, len(weights) // group, -1)

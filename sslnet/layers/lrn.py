@@ -217,7 +217,7 @@ class LRN(ChannelWise):
         spread(run, len(x), work, x, scale, dy, dx, self.half, self.alpha, self.beta)
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
-        """Per value, a multiply-add for each neighbour and one for the scale, one operation each for power and product."""
+        """Per value: a multiply-add per neighbour, one for the scale, and one operation each for power and product."""
         n = self.param.lrn_param.local_size
         return bottom[0].count * (2 * (n if self.across else n * n) + 4)
 

@@ -1,7 +1,7 @@
 """How a layer declares its ONNX form. ``sslnet.exchange`` reads and writes models; layers do not depend on it.
 
-A layer that equals one operator lists it in ``Layer.ONNX``, for import and export. A layer that needs several operators,
-or different ones depending on its parameters, adds its nodes in ``Layer.to_onnx``.
+A layer that equals one operator lists it in ``Layer.ONNX``, for import and export. A layer that needs several
+operators, or different ones depending on its parameters, adds its nodes in ``Layer.to_onnx``.
 """
 
 from __future__ import annotations

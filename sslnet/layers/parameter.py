@@ -1,4 +1,4 @@
-"""Parameter: a learned blob as a top, of the shape given. Its gradient is the top's."""
+"""Parameter: a top that is a learned blob, with the given shape. The gradient of the blob is the top's."""
 
 from __future__ import annotations
 

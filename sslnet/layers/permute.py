@@ -1,6 +1,6 @@
-"""Permute: the axes in another order: axis i of the top is axis order[i] of the bottom.
+"""Permute: reorders the axes: axis i of the top is axis order[i] of the bottom.
 
-Axes that ``order`` does not name follow in their own order.  dx = dy with the axes back in place.
+Axes that ``order`` does not name follow in ascending order.  dx = dy with the inverse permutation.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Pooling: the largest value (MAX), the mean (AVE) or a drawn value (STOCHASTIC) of each window of each channel.
+"""Pooling: the largest value (MAX), the mean (AVE) or a random value (STOCHASTIC) of each window of each channel.
 
 Output size ceil((H + 2 pad - kernel) / stride) + 1 (floor with round_mode FLOOR); with padding one less when the last
-window would start in the padding behind the image. MAX takes the first maximum in reading order, and -FLT_MAX of a
-window without pixels. AVE divides by the window clipped to the padded image: padding counts as zeros, what reaches
-beyond it does not count. STOCHASTIC draws a value in proportion to it in TRAIN and weights by it in TEST,
-sum of x^2 / sum of x (inputs are taken to be 0 or more).
+window would start in the padding after the image. MAX takes the first maximum in row-major order; for a window without
+pixels it is -FLT_MAX. AVE divides by the size of the window clipped to the padded image: padding counts as zeros,
+positions beyond it do not count. STOCHASTIC in TRAIN draws each value with a probability proportional to it, in TEST it
+is the weighted mean, sum of x^2 / sum of x; inputs must not be negative.
 
 bottom  (N, C, H, W)
-top     (N, C, out_h, out_w); MAX may have a second: the place of each maximum in its plane, h * W + w, -1 for none
+top     (N, C, out_h, out_w); MAX may have a second: the index of each maximum in its plane, h * W + w, -1 for none
 
 Ref: Zeiler, Fergus 2013 (stochastic)
 """
@@ -88,7 +88,7 @@ class Pooling(ChannelWise):
         if padded[0] * padded[1] >= 2**31:
             raise self.shape_error(f"the padded image is too large: {padded[0]} x {padded[1]}", "pooling_param")
         self.reach = (min(self.kernel[0], padded[0]), min(self.kernel[1], padded[1]))
-        """The kernel, without what lies outside the padded image wherever the window is."""
+        """The kernel size, limited to the size of the padded image."""
         extents = self.extents(x.shape[2:], floor=self.param.pooling_param.round_mode == pb.PoolingParameter.FLOOR)
         if min(extents) < 1:
             raise self.shape_error(
@@ -142,7 +142,7 @@ class Pooling(ChannelWise):
             spread(scatter, len(dx), work, dy.reshape(flat), self.place.data.reshape(flat), dx.reshape(flat))
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
-        """A comparison or an addition for each pixel of each window."""
+        """One operation (a comparison or an addition) per pixel of each window."""
         return top[0].count * self.kernel[0] * self.kernel[1]
 
     # -- ONNX --------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class Pooling(ChannelWise):
         return [self.pool_in_onnx(graph, inputs[0], bottom[0], top[0])]
 
     def pool_in_onnx(self, graph: OnnxGraph, value: str, bottom: Blob, top: Blob) -> str:
-        """The first top. The borders of AVE pooling are Caffe's: padding counts, what reaches behind it does not."""
+        """Add the nodes of the first top. AVE counts padding but nothing beyond it, as in Caffe."""
         if self.method == pb.PoolingParameter.STOCHASTIC:
             raise self.not_in_onnx("STOCHASTIC pooling")
         out, sizes, kernel, stride, pad = top.shape[2:], bottom.shape[2:], self.kernel, self.stride, self.pad
@@ -171,7 +171,7 @@ class Pooling(ChannelWise):
     # -- parameters --------------------------------------------------------------------------------------------------
 
     def _pair(self, name: str, least: int, short: str | None = None) -> tuple[int, int]:
-        """``name`` for both axes, or ``name_h`` and ``name_w``."""
+        """(h, w): the field ``name`` for both axes, or the fields ``name_h`` and ``name_w``."""
         param, short = self.param.pooling_param, short or name
         sides = [side for side in (f"{short}_h", f"{short}_w") if param.HasField(side)]
         if sides and param.HasField(name):
@@ -186,7 +186,7 @@ class Pooling(ChannelWise):
         return pair
 
     def extents(self, size: Sequence[int], *, floor: bool) -> list[int]:
-        """Windows along both axes of an image of this size."""
+        """Number of windows along each axis of an image of this size."""
         result = []
         for length, kernel_size, stride, pad in zip(size, self.kernel, self.stride, self.pad):
             room = length + 2 * pad - kernel_size
@@ -216,6 +216,6 @@ def _planes(array: np.ndarray) -> np.ndarray:
 
 
 def _pixels(out: int, stride: int, kernel: int, size: int, pad: int) -> np.ndarray:
-    """Pixels of each window along one axis, padding included, what reaches behind the padding not."""
+    """(out): number of positions of each window along one axis, with padding, but none beyond it."""
     start = np.arange(out) * stride
     return np.minimum(start + kernel, size + 2 * pad) - start

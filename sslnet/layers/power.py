@@ -1,7 +1,7 @@
 """Power: y = (shift + scale x) ^ power; any shape, in place or not.
 
-dx = dy power scale (shift + scale x) ^ (power - 1), and 0 when power or scale is 0. A negative base under a power that is
-not whole gives NaN.
+dx = dy power scale (shift + scale x) ^ (power - 1), and 0 when power or scale is 0. A negative base with a
+power that is not whole gives NaN.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Power(Elementwise):
 
     # -- compaction --------------------------------------------------------------------------------------------------------
     #
-    # With scale or power 0 every value is the same number, and the bottom says no more than how many images and pixels there
-    # are (the zeros beside the pixels of a ResNet's shortcut). Its channels go by themselves: where another number of them
-    # is left in the top, a convolution of 1 x 1 without weights stands in.
+    # With scale or power 0 all values are the same number, and only the bottom's shape matters (the zero channels that
+    # pad a ResNet's shortcut). Bottom channels are then removed independently of the top's: where their numbers differ, a
+    # 1 x 1 convolution with zero weights replaces the layer.
 
     def reads_any_channel(self) -> bool:
         return self._is_constant() and self._pixel_axes > 0

@@ -1,7 +1,7 @@
 """PrefetchedLayer: the base of the layers that read batches in the background (Data, HDF5Data, ImageData).
 
-A subclass says what makes its batches; this class keeps count of the batches used. The state is the place behind the batch
-last *used*, however many were read ahead: a resumed run reads on there.
+A subclass supplies the reader of its batches; this class counts the used ones. The state is the position after the last
+*used* batch, however many were read ahead: a resumed run continues there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sslnet.sources.transformer import DataTransformer
 
 
 class PrefetchedLayer(Layer):
-    """Abstract. Tops adopt the arrays of a batch as they are: they are overwritten some batches later."""
+    """Abstract base of such layers. Tops use the arrays of a batch without a copy; a later batch overwrites them."""
 
     BOTTOMS: ClassVar[tuple[int, int | None]] = (0, 0)
     TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
@@ -32,7 +32,7 @@ class PrefetchedLayer(Layer):
     IS_SOURCE: ClassVar[bool] = True
     NEW_DATA: ClassVar[bool] = True
     SOURCE_FIELD: ClassVar[tuple[str, str]]
-    """The field that names the file or database: errors about data point there."""
+    """(message, field) that names the file or database; errors about data refer to it."""
 
     @classmethod
     def describe(cls, param: Any) -> str:
@@ -41,10 +41,10 @@ class PrefetchedLayer(Layer):
 
     @abstractmethod
     def make_reader(self, top: Blobs) -> Reader:
-        """Opens the data and looks at the first record. The result must not refer to the layer."""
+        """Open the data and read the first record. The result must not refer to the layer."""
 
     def prefetch(self) -> int:
-        """How many batches are made ahead."""
+        """Number of batches that are read ahead."""
         return 4
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -83,11 +83,11 @@ class PrefetchedLayer(Layer):
 
     @property
     def batches(self) -> int:
-        """How many batches were used, those skipped among them."""
+        """Number of used batches, including skipped ones."""
         return self._batch
 
     def skip_batch(self) -> None:
-        """Goes on behind the next batch without reading it."""
+        """Skip the next batch without reading it."""
         self._stop_reading()
         self._batch += 1
         self._position += self._reader.batch_size
@@ -96,11 +96,11 @@ class PrefetchedLayer(Layer):
         pass
 
     def epoch_records(self) -> int | None:
-        """How many records there are; None where none comes after the other."""
+        """Number of records; None where they have no order."""
         return self._reader.records
 
     def epoch_batches(self) -> int | None:
-        """Batches that hold the records once at most: the last one left out where it would run over into the first records."""
+        """Number of full batches in one pass over the records, at least 1; None where the records have no order."""
         records = self.epoch_records()
         return None if records is None else max(1, records // self._reader.batch_size)
 
@@ -119,7 +119,7 @@ class PrefetchedLayer(Layer):
         self._position, self._batch = position, batch
 
     def _stop_reading(self) -> None:
-        """What was read ahead is dropped."""
+        """Stop reading and discard the batches that were read ahead."""
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
@@ -133,7 +133,7 @@ class PrefetchedLayer(Layer):
         return int(parameters.batch_size)
 
     def source_path(self) -> str:
-        """The file or database the prototxt names, wherever it is found."""
+        """The path at which the file or database of the prototxt is found."""
         name = self._parameters().source
         if not name:
             raise self.error("there is no source", *self.SOURCE_FIELD)
@@ -160,7 +160,7 @@ class PrefetchedLayer(Layer):
         )
 
     def _refuse_old_fields(self) -> None:
-        """Caffe ignores these fields here since transform_param has them; what has no effect is an error."""
+        """Refuse fields that Caffe ignores in favour of transform_param: a field without effect is an error."""
         for field in ("scale", "mean_file", "crop_size", "mirror"):
             parameters = self._parameters()
             if field in parameters.DESCRIPTOR.fields_by_name and parameters.HasField(field):
@@ -172,6 +172,6 @@ class PrefetchedLayer(Layer):
         return getattr(self.param, self.SOURCE_FIELD[0])
 
     def _skip(self) -> int:
-        """The first record: 0, or with rand_skip a random one below that."""
+        """Index of the first record: 0, or with rand_skip a random number below it."""
         limit = getattr(self._parameters(), "rand_skip", 0)
         return int(generator(self.context.seed, self.name, "rand_skip", 0).integers(limit)) if limit else 0

@@ -1,4 +1,4 @@
-"""PReLU: y = x where x > 0, slope x elsewhere, with a learned slope a channel (axis 1) or one for all; in place or not.
+"""PReLU: y = x where x > 0, slope x elsewhere, with a learned slope per channel (axis 1) or for all; in place or not.
 
 dx = dy where x > 0, dy slope elsewhere; dslope = sum of dy x where x <= 0.
 
@@ -19,13 +19,13 @@ from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.elementwise import copy
 from sslnet.layers.onnx import OnnxGraph
 
-# In place y, or dx, is None: see layers/elementwise.py. Where the slopes themselves lie side by side (``values`` is 1), the
-# innermost loop goes over them.
+# In place, y or dx is None: see layers/elementwise.py. With one value per channel (``values`` is 1) the innermost loop
+# runs over the slopes, which are contiguous.
 
 
 @kernel
 def _forward(n0, n1, thread, x, y, slopes):
-    """For the images [n0, n1) of (N, C, values)."""
+    """Compute y for the images [n0, n1) of (N, C, values)."""
     zero = x.dtype.type(0)
     y = x if y is None else y
     for n in range(n0, n1):
@@ -44,7 +44,7 @@ def _forward(n0, n1, thread, x, y, slopes):
 
 @kernel
 def _gradient(n0, n1, thread, x, dy, dx, slopes):
-    """For the images [n0, n1) of (N, C, values)."""
+    """Compute dx for the images [n0, n1) of (N, C, values)."""
     zero = x.dtype.type(0)
     dx = dy if dx is None else dx
     for n in range(n0, n1):
@@ -125,7 +125,7 @@ class PReLU(ChannelWise):
             spread(_gradient, len(x), x[:1].size, x, dy, None if in_place else dx, self._slopes())
 
     def _slopes(self) -> np.ndarray:
-        """One number a channel."""
+        """(C): the slope of each channel."""
         slopes = self.blobs[0].data
         return np.full(self.fold[1], slopes, self.dtype) if self.shared else slopes
 

@@ -1,4 +1,4 @@
-"""Python: a layer written by the user, a class with setup, reshape, forward and backward, as pycaffe has it.
+"""Python: a layer written by the user, a class with setup, reshape, forward and backward, as in pycaffe.
 
     layer { type: "Python" name: "loss" bottom: "a" bottom: "b" top: "loss" loss_weight: 1
             python_param { module: "losses" layer: "MyLoss" param_str: "{'margin': 0.5}" } }
@@ -9,7 +9,7 @@
         def forward(self, bottom, top): top[0].data[...] = ...
         def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = ...
 
-Importing the module runs its code, so the layer is an error unless the user allowed it: ``--allow-python-layers`` on the
+Importing the module runs its code, so the layer is an error unless the user allows it: ``--allow-python-layers`` on the
 command line, ``sslnet.allow_python_layers()`` or ``Net(..., allow_python=True)`` in Python.
 """
 
@@ -29,7 +29,7 @@ _allowed = False
 
 
 def allow_python_layers(allow: bool = True) -> None:
-    """Lets prototxts of this process run code through Python layers (or forbids it again)."""
+    """Allow (or forbid) that prototxts loaded in this process run code through Python layers."""
     global _allowed
     _allowed = allow
 
@@ -41,7 +41,7 @@ class BlobVector(Sequence[Blob]):
         self._layer = layer
 
     def add_blob(self, *shape: int) -> Blob:
-        """A further parameter blob of this shape, zeros."""
+        """Add a parameter blob of this shape, filled with zeros."""
         return self._layer.new_param(shape)
 
     def __getitem__(self, index: Any) -> Any:
@@ -104,10 +104,10 @@ class Python(Layer):
         self._call("backward", top, list(propagate_down), bottom)
 
     def reads_top(self, in_place: bool) -> bool:
-        return True  # who knows
+        return True  # the user's code may read it
 
     def _load(self) -> type[Any]:
-        """The user's class; its module is looked for beside the prototxt and in the working directory as well."""
+        """Import the user's class; its module may also be in the prototxt's folder or the working directory."""
         param = self.param.python_param
         if not (_allowed or self.context.allow_python):
             raise self.error(
@@ -131,7 +131,7 @@ class Python(Layer):
         return cls
 
     def _call(self, method: str, *args: Any) -> None:
-        """Calls the user's method; what it raises is told with the layer's place, the cause kept."""
+        """Call the user's method; an exception is raised again as an error at the layer, with its cause."""
         try:
             getattr(self.user, method)(*args)
         except SslnetError:

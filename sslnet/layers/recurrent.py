@@ -1,13 +1,13 @@
-"""Recurrent: the base of RNN and LSTM: a layer that goes through a sequence and remembers.
+"""Recurrent: the base of RNN and LSTM, layers that run through sequences and carry a hidden state.
 
-bottoms  x (T, N, ...); cont (T, N), 0 where a new sequence starts, which forgets what came before; optionally a static
-         input (N, ...), the same at each time; with ``expose_hidden`` the first state, each part (1, N, H)
-tops     y (T, N, H); with ``expose_hidden`` the last state, each part (1, N, H)
-blobs    W_x (G H, inputs), b (G H), W_static (G H, static inputs) when there is one, W_h (G H, H), G gates; then the
-         layer's own
+bottoms  x (T, N, ...); cont (T, N), 0 where a new sequence starts and the state is reset; optionally a static input
+         (N, ...), the same at each time step; with ``expose_hidden`` the initial state, each part (1, N, H)
+tops     y (T, N, H); with ``expose_hidden`` the final state, each part (1, N, H)
+blobs    W_x (G H, inputs), b (G H), W_static (G H, static inputs) with a static input, W_h (G H, H), for G gates;
+         then those of the subclass
 
-At each time   a_t = W_x x_t + b + W_static s + W_h (cont_t h_{t-1})   goes into the gates, which give the next state.
-The last state of a pass is the first of the next, unless it is exposed; gradients end where a pass begins.
+At each time step the gates get   a_t = W_x x_t + b + W_static s + W_h (cont_t h_{t-1})   and give the next state.
+The final state of a pass is the initial state of the next, unless it is exposed; gradients stop at the start of a pass.
 
 Ref: Donahue et al. 2015, "Long-term recurrent convolutional networks" (Caffe's implementation)
 """
@@ -29,37 +29,37 @@ class Recurrent(Layer, ABC):
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = "of the static input, channels without a weight are removed; all others are kept"
     GATES: ClassVar[int]
-    """How many times H numbers a step takes."""
+    """Number of gates G: a step has G * H pre-activations."""
     STATES: ClassVar[int]
-    """Parts of the state, the first of them h."""
+    """Number of parts of the state; the first is h."""
 
-    # -- what a subclass is --------------------------------------------------------------------------------------------
+    # -- defined by a subclass -----------------------------------------------------------------------------------------
 
     @classmethod
     def describe(cls, param: Any) -> str:
         return f"{param.recurrent_param.num_output} units"
 
     def setup_output(self) -> None:
-        """Creates the parameter blobs behind W_h."""
+        """Create the parameter blobs after W_h."""
 
     @abstractmethod
     def step(self, t: int, cont: np.ndarray) -> None:
-        """From ``self.gates[t]`` (which may be overwritten) and ``self.states[:, t]`` to ``self.states[:, t + 1]``."""
+        """Compute ``self.states[:, t + 1]`` from ``self.states[:, t]`` and ``self.gates[t]`` (may be overwritten)."""
 
     @abstractmethod
     def step_backward(self, t: int, cont: np.ndarray, dstate: np.ndarray) -> None:
-        """Overwrites ``self.dgates[t]``; in dstate, the diff of state t + 1 becomes that of state t.
+        """Overwrite ``self.dgates[t]``, and replace dstate, the diff of state t + 1, by that of state t.
 
-        What h_{t-1} gets through W_h is added by the caller, who overwrites dstate[0].
+        The caller overwrites dstate[0], with the diff of h that passes through W_h.
         """
 
     @abstractmethod
     def output(self, y: np.ndarray) -> None:
-        """The top from ``self.states[0, 1:]``.  [overwrites y]"""
+        """Compute the top from ``self.states[0, 1:]``. [overwrites y]"""
 
     @abstractmethod
     def output_backward(self, dy: np.ndarray) -> np.ndarray:
-        """The diff of ``self.states[0, 1:]``; accumulates into the diffs of the blobs behind W_h."""
+        """The diff of ``self.states[0, 1:]``; accumulates into the diffs of the blobs after W_h."""
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class Recurrent(Layer, ABC):
             self.new_param((rows, bottom[2].count_of(1)), "recurrent_param", "weight_filler")
         self.new_param((rows, self.size), "recurrent_param", "weight_filler")
         self.recurrent = len(self.blobs) - 1
-        """Index of W_h."""
+        """Index of W_h in ``self.blobs``."""
         self.setup_output()
         self.states = np.zeros((self.STATES, 1, 0, self.size), self.dtype)
 
@@ -116,13 +116,13 @@ class Recurrent(Layer, ABC):
         for blob in top[1:]:
             blob.reshape(hidden)
         if self.states.shape != (self.STATES, steps + 1, images, self.size):
-            # A pass of another length goes on from where the last one ended; another number of sequences starts anew.
+            # The state continues when the length T changes; it is reset when the number N of sequences changes.
             last = self.states[:, -1]
             self.states = np.zeros((self.STATES, steps + 1, images, self.size), self.dtype)
             if last.shape == self.states[:, -1].shape:
                 self.states[:, -1] = last
             self.kept = np.zeros((steps, images, self.size), self.dtype)
-            """cont_t h_{t-1}, what W_h multiplies."""
+            """(T, N, H): cont_t h_{t-1}, the factor of W_h."""
             self.gates, self.dgates = np.zeros((2, steps, images, self.GATES * self.size), self.dtype)
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Recurrent(Layer, ABC):
                 blob.diff[0] = dstate[part]
 
     def _accumulate(self, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """The diffs of x, the static input and the weights, from those of the gates at all times."""
+        """Compute the diffs of x, the static input and the weights from those of the gates at all time steps."""
         steps, images = self.fold
         flat = self.dgates.reshape(steps * images, -1)
         pairs = [(0, flat, bottom[0]), *([(2, self.dgates.sum(axis=0), bottom[2])] if self.static else [])]
@@ -188,7 +188,7 @@ class Recurrent(Layer, ABC):
         each = 2 * images * sum(blob.count for blob in self.blobs if blob.num_axes == 2)
         return steps * each - (2 * images * self.blobs[2].count * (steps - 1) if self.static else 0)
 
-    # -- state: what the next pass starts from -----------------------------------------------------------------------------
+    # -- state: the initial state of the next pass ---------------------------------------------------------------------
 
     def state(self) -> bytes:
         last = self.states[:, -1]
@@ -204,7 +204,7 @@ class Recurrent(Layer, ABC):
 
     # -- compaction ----------------------------------------------------------------------------------------------------------
     #
-    # Channels of the static input without a weight go. Axis 1 of everything else counts sequences, and stays.
+    # Channels of the static input with zero weights are removed. Axis 1 of other blobs counts sequences and is kept.
 
     SHRINKS: ClassVar[bool] = True
 
@@ -227,5 +227,5 @@ class Recurrent(Layer, ABC):
         return param, blobs
 
     def _by_channel(self) -> np.ndarray:
-        """The weights of the static input as (rows, channels, values of a channel)."""
+        """The weights of the static input as (rows, channels, values per channel)."""
         return self.blobs[2].data.reshape(len(self.blobs[2].data), self._static_channels, -1)

@@ -1,4 +1,4 @@
-"""Reduction: the axes from ``axis`` on become one number: the sum, the sum of magnitudes or of squares, or the mean.
+"""Reduction: reduces the axes from ``axis`` on to one number: the sum, sum of magnitudes, sum of squares, or mean.
 
 SUM    y = coeff sum x      dx = coeff dy
 ASUM   y = coeff sum |x|    dx = coeff dy sign(x)

@@ -1,4 +1,4 @@
-"""Regroup: the base of Flatten and Reshape, which show the bottom's numbers under another shape."""
+"""Regroup: the base of Flatten and Reshape, whose tops share the bottom's data with another shape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 
 class Regroup(Layer, ABC):
-    """Top and bottom are one array, in data and diff: forward and backward have nothing to do."""
+    """Base of layers whose top and bottom share data and diff: forward and backward have nothing to do."""
 
     KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = (
@@ -51,14 +51,14 @@ class Regroup(Layer, ABC):
 
     # -- compaction --------------------------------------------------------------------------------------------------
     #
-    # Where axis 0 stays, a channel of the bottom is a block of neighbouring channels of the top: one when axis 1 stays as
-    # well, all of its values when the top has two axes. Anything else is refused.
+    # Where axis 0 keeps its size, a bottom channel is a block of consecutive top channels: one channel if axis 1 keeps
+    # its size as well, one for each of its values if the top has two axes. Anything else is refused.
 
     SHRINKS: ClassVar[bool] = True
 
     @staticmethod
     def _block(x: Blob, y: Blob) -> int:
-        """Channels of the top for one of the bottom; 0 where they cannot be told."""
+        """Number of top channels per bottom channel; 0 where there is no such relation."""
         if x.num_axes < 2 or y.num_axes < 2 or x.shape[0] != y.shape[0]:
             return 0
         if x.shape[1] == y.shape[1]:

@@ -1,6 +1,7 @@
 """ReLU: y = x where x > 0, negative_slope * x elsewhere; any shape, in place or not.
 
-dx = dy where x > 0, negative_slope * dy elsewhere. In place x is gone, and y > 0 says the same (for slopes of 0 or more).
+dx = dy where x > 0, negative_slope * dy elsewhere. In place x is overwritten, and y > 0 is equivalent for
+slopes of 0 or more.
 
 Ref: Nair, Hinton 2010; leaky: Maas, Hannun, Ng 2013
 """
@@ -15,7 +16,7 @@ from sslnet.layers.base import Blobs
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 
-# In place y, or dx, is None: see layers/elementwise.py.
+# In place, y or dx is None: see layers/elementwise.py.
 
 
 @kernel

@@ -47,7 +47,7 @@ class ReLU6(Elementwise):
         return (slope,)
 
     def reads_input(self) -> bool:
-        # y is on the same side of 0 and of 6 as x.
+        # y suffices: comparisons with 0 and 6 have the same results for y as for x.
         return False
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:

@@ -1,7 +1,8 @@
-"""Reshape: the same numbers under another shape.
+"""Reshape: gives the bottom's values another shape; top and bottom share their data.
 
-``shape`` replaces ``num_axes`` axes from ``axis`` on (-1: all of them); a negative ``axis`` counts from one behind the last.
-dim 0 keeps the size of the bottom's axis in that place; one dim may be -1, for what remains.
+``shape`` replaces ``num_axes`` axes from ``axis`` on (-1: all of them); a negative ``axis`` counts from
+the end, where -1 is after the last axis. dim 0 keeps the size of the bottom's axis at that position; one dim may be -1
+and is inferred.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Reshape(Regroup):
                         index,
                     )
                 dims[index] = bottom.shape[axis + index]
-                if index < len(taken):  # a kept axis says nothing of -1, and may be empty
+                if index < len(taken):  # a kept axis does not affect dim -1, and may be empty
                     taken[index] = given[index] = 1
         if -1 in dims:
             values, known = prod(taken), -prod(size or dims[index] for index, size in enumerate(given))
@@ -67,7 +68,7 @@ class Reshape(Regroup):
     ) -> tuple[Any, list[np.ndarray]]:
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         if self.block:
-            # The channels are whatever comes in now; nothing else changes.
+            # dim 0 takes the number of channels from the bottom; nothing else changes.
             param.reshape_param.Clear()
             rest = self._top[2:] if len(self._top) > 2 else []
             param.reshape_param.shape.dim[:] = [0, 0, *rest] if self.block == 1 else [0, -1]

@@ -1,4 +1,4 @@
-"""RNN: the plain recurrent net. Bottoms, tops and the first blobs as in ``recurrent``, then W_o (H, H) and b_o (H).
+"""RNN: the simple recurrent net. Bottoms, tops and first blobs as in ``recurrent``, then W_o (H, H) and b_o (H).
 
 h_t = tanh(a_t)      y_t = tanh(W_o h_t + b_o)
 """

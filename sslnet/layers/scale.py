@@ -1,8 +1,8 @@
 """Scale: y = x s (+ b), with s and b repeated along the axes of x that they do not have; in place or not.
 
-s is learned (shape: ``num_axes`` axes of x from ``axis`` on; -1: all of them, 0: one number) or the second bottom, which
-lies along the axes of x from ``axis`` on; b, with ``bias_term``, is learned and has the shape of s. dx = dy s; ds = dy x
-and db = dy, summed over the axes that s does not have.
+s is learned (shape: ``num_axes`` axes of x from ``axis`` on; -1: all of them, 0: one number) or the second bottom,
+whose axes are those of x from ``axis`` on; b, with ``bias_term``, is learned and has the shape of s.
+dx = dy s; ds = dy x and db = dy, summed over the axes that s does not have.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Scale(Layer):
         if top[0] is x and self.context.backward and self._given is None and self._input.size != x.count:
             self._input = aligned_empty(x.count, self.dtype)
         self._channels_at = channel_axis(x) - axis
-        """Axis of the scale that lies along the channels of x, when it has such an axis."""
+        """Axis of the scale that corresponds to the channels of x; out of range when there is none."""
         self._second_is_by_channel = (
             len(bottom) > 1 and bottom[1].num_axes > 0 and self._channels_at == channel_axis(bottom[1])
         )
@@ -144,16 +144,16 @@ class Scale(Layer):
         return index > 0 or not in_place
 
     def take_input(self, given: Callable[[], np.ndarray]) -> None:
-        """In place: ``given()`` has what x holds at every forward pass, flat, so that no copy need be made."""
+        """In place: read x, flat, from ``given()`` after each forward pass instead of saving a copy."""
         self._given, self._input = given, np.empty(0, self.dtype)
 
     def put_input(self, x: np.ndarray) -> None:
-        """In place: keeps x as ``forward`` would have, before it was written over."""
+        """In place: save x as ``forward`` does before it overwrites x."""
         if self._given is None and self._input.size:
             self._input[:] = x.reshape(-1)
 
     def _kept_input(self) -> np.ndarray:
-        """What x held before it was written over."""
+        """The values of x before ``forward`` overwrote them, flat."""
         return self._input if self._given is None else self._given()
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -188,13 +188,13 @@ class Scale(Layer):
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
-        """Its values, where each channel has one of its own."""
+        """The group FILTER, one value per channel, where the blob has one value for each."""
         return {"FILTER": (1, 1)} if self.axis == 1 and self.blobs[index].num_axes == 1 else {}
 
     # -- compaction --------------------------------------------------------------------------------------------------
     #
-    # A channel goes from x, y and the parameters, and from a second bottom whose own channels are those of x (squeeze and
-    # excitation). Any other second bottom stays whole, and so does what it scales.
+    # A channel is removed from x, y and the parameters, and from a second bottom with the same channels as x (squeeze
+    # and excitation). With any other second bottom, all channels of both bottoms are kept.
 
     SHRINKS: ClassVar[bool] = True
 
@@ -210,7 +210,7 @@ class Scale(Layer):
         return [False, True] if self._second_is_by_channel and not self.blobs and self.axis == 0 else []
 
     def _by_image(self) -> bool:
-        """Whether parameters run along axis 0, so that the images of a batch differ."""
+        """Whether a parameter has axis 0 of x, so that the images of a batch are scaled differently."""
         return self._channels_at == 1 and any(blob.num_axes for blob in self.blobs)
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
@@ -220,7 +220,7 @@ class Scale(Layer):
         return [np.logical_or.reduce(bottom)] if self._is_tied(bottom) else [np.ones_like(bottom[0])]
 
     def _zero_scales(self, channels: BoolVector) -> BoolVector:
-        """Channels whose learned scale is 0."""
+        """(channels) bool: whether the learned scale of the channel is 0."""
         axis = self._channels_at
         if self._second_is_by_channel or not 0 <= axis < self.blobs[0].num_axes:
             return np.zeros_like(channels)

@@ -1,4 +1,4 @@
-"""ShuffleChannel: the channels as a matrix of ``group`` rows, read column by column: y[n, j group + i] = x[n, i columns + j].
+"""ShuffleChannel: transposes the channels as a matrix of ``group`` rows: y[n, j group + i] = x[n, i columns + j].
 
 Ref: Zhang et al. 2018, ShuffleNet
 """
@@ -42,7 +42,7 @@ class ShuffleChannel(Layer):
         if propagate_down[0]:
             bottom[0].diff.reshape(self.rows)[...] = np.swapaxes(top[0].diff.reshape(self.columns), 1, 2)
 
-    # -- compaction: as many channels must stay in every group, so that those at one place of all groups go together -------------
+    # -- compaction: all groups keep as many channels, so channels at one position of all groups are removed together --
 
     SHRINKS: ClassVar[bool] = True
 

@@ -1,9 +1,9 @@
-"""SigmoidCrossEntropyLoss: the logistic loss of many yes-or-no questions at once.
+"""SigmoidCrossEntropyLoss: the logistic loss of independent binary targets.
 
     loss = sum of max(x, 0) - x t + log(1 + exp(-|x|)), over the normaliser (N unless loss_param says otherwise)
     dx = (sigmoid(x) - t) loss_weight / normaliser
 
-x, t   bottoms of the same number of values, t from 0 to 1; where t is ``ignore_label`` neither counts
+x, t   bottoms of the same number of values, t from 0 to 1; values with t equal to ``ignore_label`` do not count
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sslnet.layers.loss import Loss, normalizer
 
 @kernel
 def _forward(n0, n1, thread, x, t, has_ignore, ignore, sums, counts):
-    """The loss and the number of predictions that count, of each image in [n0, n1)."""
+    """Compute the loss and the number of counted predictions of each image in [n0, n1)."""
     zero = x.dtype.type(0)
     for n in range(n0, n1):
         xn, tn = x[n], t[n]

@@ -1,4 +1,4 @@
-"""Silence: takes blobs that nobody else reads, so that they are no outputs of the net.  dx = 0."""
+"""Silence: reads blobs that no other layer reads, so that they are not outputs of the net.  dx = 0."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Slice: cuts its bottom along one axis (default 1) into its tops, at ``slice_point`` or into equal parts.
 
-dx = the diffs of the tops, side by side.
+dx = the diffs of the tops, joined along the axis.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 loss = -sum over images and positions of log(max(p[label], FLT_MIN)) / normaliser, along ``softmax_param.axis``;
 dx = (p - 1 at the label) * weight / normaliser, 0 where the label is ignored. The normaliser is the number of labels
-that count (VALID), of all (FULL), of images (BATCH_SIZE), or 1 (NONE); never below 1.
+that are not ignored (VALID), of all labels (FULL), of images (BATCH_SIZE), or 1 (NONE); it is at least 1.
 
 bottom  x (outer, classes, inner), labels (outer, inner) as floats
 top     the loss; optionally the probabilities, in the shape of x
@@ -28,7 +28,7 @@ FLT_MIN = float(np.finfo(np.float32).tiny)
 
 @kernel
 def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
-    """Per image the loss and the number of labels that count; -1 when one is out of range."""
+    """Compute the loss and the number of counted labels of each image; a number of -1 when a label is out of range."""
     classes, tiny, one = p.shape[1], p.dtype.type(FLT_MIN), p.dtype.type(1)
     chosen = np.empty(p.shape[2], p.dtype)
     for i in range(i0, i1):
@@ -113,5 +113,5 @@ class SoftmaxWithLoss(Loss):
         return normalizer(self.mode, outer=self.fold[0], inner=self.fold[2], valid=int(self.valid.sum()))
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (outer, classes, inner) and labels (outer, inner)."""
+        """Views of the probabilities (outer, classes, inner) and labels (outer, inner)."""
         return self.probabilities.data.reshape(self.fold), bottom[1].data.reshape(self.fold[0], self.fold[2])

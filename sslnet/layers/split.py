@@ -1,6 +1,6 @@
-"""Split: every top is the bottom. dx = the sum of the tops' diffs.
+"""Split: every top equals the bottom. dx = the sum of the tops' diffs.
 
-The net puts one behind every blob that several layers read. The tops share the bottom's data: forward does nothing.
+The net inserts one after every blob that several layers read. The tops share the bottom's data: forward does nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""SPP: spatial pyramid pooling: level l cuts each channel into 2^l x 2^l windows; what is pooled of them, side by side.
+"""SPP: spatial pyramid pooling: pools each channel in 2^l x 2^l windows for each level l and joins the results.
 
 bottom  (N, C, H, W)
-top     (N, C * (1 + 4 + 16 ...)), the levels one after the other, whatever H and W are; one level alone: (N, C, 1, 1)
+top     (N, C * (1 + 4 + 16 ...)), level after level, for any H and W; with a single level (N, C, 1, 1)
 
-The windows of a level have the size ceil(H / 2^l) x ceil(W / 2^l), no overlap, and padding where that is too much.
+The windows of a level have the size ceil(H / 2^l) x ceil(W / 2^l), do not overlap, and extend into padding
+where they exceed the image.
 
 Ref: He et al. 2014, "Spatial pyramid pooling in deep convolutional networks"
 """
@@ -108,7 +109,7 @@ class SPP(Layer):
         for pool in self._pools:
             pool.set_state(state)
 
-    # -- compaction: a channel is a block of windows in each level ---------------------------------------------------------------
+    # -- compaction: a channel is a block of windows in each level -----------------------------------------------------
 
     SHRINKS: ClassVar[bool] = True
 

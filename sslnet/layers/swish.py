@@ -1,6 +1,6 @@
 """Swish: y = x s with s = sigmoid(beta x); any shape, in place or not.  dx = dy (beta y + s (1 - beta y)).
 
-SiLU is the name of PyTorch and ONNX for the one with beta 1.
+SiLU, as in PyTorch and ONNX, is Swish with beta 1.
 
 Ref: Ramachandran, Zoph, Le 2017 (Swish); Elfwing, Uchibe, Doya 2017 (SiLU)
 """
@@ -44,7 +44,7 @@ class Swish(Elementwise):
         return (self.param.swish_param.beta,)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
-        """As Sigmoid and Mul, which all operator sets have; the importer makes one layer of them again."""
+        """Add Sigmoid and Mul nodes, which all operator sets include; the importer joins them into one layer again."""
         steep = linear(graph, inputs[0], self.constants()[0])
         return [graph.node("Mul", [inputs[0], graph.node("Sigmoid", [steep])])]
 

@@ -1,4 +1,4 @@
-"""Threshold: y = 1 where x > threshold, else 0; any shape, in place or not. It has no gradient."""
+"""Threshold: y = 1 where x > threshold, else 0; any shape, in place or not. There is no gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tile: ``tiles`` copies of the bottom, side by side along one axis (default 1).  dx = the sum of dy over the copies."""
+"""Tile: joins ``tiles`` copies of the bottom along one axis (default 1).  dx = the sum of dy over the copies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tile(Layer):
         if propagate_down[0]:
             np.sum(top[0].diff.reshape(self.copies), axis=1, keepdims=True, out=bottom[0].diff.reshape(self.fold))
 
-    # -- compaction: copies along the channels go and stay together ------------------------------------------------------
+    # -- compaction: the copies of a channel are removed or kept together ----------------------------------------------
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.tile(bottom[0], self.channel_copies)]

@@ -1,9 +1,9 @@
-"""Upsample: larger images: each pixel repeated, or each value at the place from which a MAX Pooling took it.
+"""Upsample: enlarges images: repeats each pixel, or writes each value to the position where a MAX Pooling found it.
 
 One bottom: each pixel becomes ``scale`` x ``scale`` pixels (YOLO); dx = the sum of their diffs.
-Two bottoms, values and the places they came from (the second top of a MAX Pooling): each value goes to its place, the rest
-is 0 (SegNet); dx = the diff found at that place. The image is then upsample_h x upsample_w when given, else the bottom's times
-``scale`` (or scale_h, scale_w; 2 by default), less one row or column with pad_out_h or pad_out_w.
+Two bottoms, values and their positions (the second top of a MAX Pooling): each value is written to its position, the
+rest is 0 (SegNet); dx = the diff at that position. The image is then upsample_h x upsample_w if given, else the bottom's
+size times ``scale`` (or scale_h, scale_w; 2 by default), less one row or column with pad_out_h or pad_out_w.
 
 Ref: Redmon, Farhadi 2018, YOLOv3; Badrinarayanan, Kendall, Cipolla 2017, SegNet
 """
@@ -98,7 +98,7 @@ class Upsample(Layer):
             )
         return places.astype(np.int64)
 
-    # -- compaction: channels stay apart, and with places go from both bottoms ------------------------------------------------
+    # -- compaction: channels are independent; with positions they are removed from both bottoms -----------------------
 
     SHRINKS: ClassVar[bool] = True
 

@@ -1,12 +1,11 @@
-"""WindowData: batches of windows cut out of images, so many of objects, the rest of background.
+"""WindowData: batches of windows cropped from images, a given fraction of objects, the rest of background.
 
-    top[0]  (batch_size, 3, crop_size, crop_size)   (pixel - mean) * scale; 0 where the context goes beyond the image
+    top[0]  (batch_size, 3, crop_size, crop_size)   (pixel - mean) * scale; 0 where the context exceeds the image
     top[1]  (batch_size)                            classes; 0 for background
 
 A window whose overlap is fg_threshold or more shows an object, one below bg_threshold background; the others are not used.
-Each batch draws batch_size - n windows of background, then n = batch_size * fg_fraction (rounded down) of objects, any
-window as likely as another, every time anew; `mirror` turns half of them left to right. The list and the crops:
-sslnet.sources.windows.
+Each batch draws batch_size - n windows of background, then n = batch_size * fg_fraction (rounded down) of objects,
+uniformly with replacement; `mirror` flips half of them horizontally. List and crops: sslnet.sources.windows.
 
 Ref: Girshick et al. 2014, "Rich feature hierarchies for accurate object detection and semantic segmentation", 2.3
 """
@@ -60,7 +59,7 @@ class WindowData(PrefetchedLayer):
         )
 
     def _crops(self) -> Crops:
-        """What transform_param and window_data_param say of each window, checked."""
+        """The crop settings of transform_param and window_data_param, checked."""
         from sslnet.sources.window_batches import Crops
 
         param, transform = self._parameters(), self.param.transform_param
@@ -83,7 +82,7 @@ class WindowData(PrefetchedLayer):
         return Crops(size, int(param.context_pad), square, bool(transform.mirror), self._mean(size), scale)
 
     def _mean(self, size: int) -> np.ndarray:
-        """(3, size, size) or (3, 1, 1): of a mean image its centre."""
+        """The mean: (3, size, size), the centre of a mean image, or (3, 1, 1)."""
         from sslnet.sources.mean import read_mean
 
         transform = self.param.transform_param
@@ -105,7 +104,7 @@ class WindowData(PrefetchedLayer):
         if len(mean) != 3 or min(mean.shape[1:]) < size:
             shape = " x ".join(map(str, mean.shape))
             raise self.error(f"the mean image is {shape}, but the windows are 3 x {size} x {size}", *place)
-        first = (mean.shape[2] - size) // 2  # by the width, in both directions, as Caffe does
+        first = (mean.shape[2] - size) // 2  # from the width, for both axes, as in Caffe
         if first + size > mean.shape[1]:
             shape = " x ".join(map(str, mean.shape))
             raise self.error(f"the mean image is {shape}: it must not be wider than high", *place)
@@ -124,7 +123,7 @@ class WindowData(PrefetchedLayer):
             raise DataError(f"no window has an overlap below bg_threshold, {param.bg_threshold:g}", path=param.source)
 
     def _refuse_old_fields(self) -> None:
-        """`scale` still acts here, as in Caffe; the rest has moved to transform_param."""
+        """Refuse fields that belong to transform_param; `scale` still has an effect here, as in Caffe."""
         for field in ("mean_file", "crop_size", "mirror"):
             if self._parameters().HasField(field):
                 hint = "write it in transform_param { }"
