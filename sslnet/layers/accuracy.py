@@ -22,7 +22,7 @@ from sslnet.layers.loss import IGNORED, OUT_OF_RANGE, bad_label, class_of
 
 @kernel
 def _judge(i0, i1, thread, scores, labels, has_ignore, ignore, top_k, classes, right):
-    """Write the class of each label (or IGNORED, OUT_OF_RANGE) and whether it is among the ``top_k`` best scores."""
+    """Writes the class of each label (or IGNORED, OUT_OF_RANGE) and whether it is among the ``top_k`` best scores."""
     for i in range(i0, i1):
         for j in range(scores.shape[2]):
             k = class_of(labels[i, j], scores.shape[1], has_ignore, ignore)
@@ -92,7 +92,7 @@ class Accuracy(Layer):
         return False
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Set requested diffs to zero: accuracy is piecewise constant."""
+        """Sets requested diffs to zero: accuracy is piecewise constant."""
         for wanted, blob in zip(propagate_down, bottom):
             if wanted:
                 blob.diff[...] = 0

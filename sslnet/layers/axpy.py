@@ -1,4 +1,4 @@
-"""Axpy: z = a x + y, with one a for each channel of each image: a squeeze-and-excitation block and its shortcut at once.
+"""Axpy: z = a x + y, with one a per channel of each image: scaling and shortcut of a squeeze-and-excitation block.
 
 bottoms  a (N, C) or (N, C, 1, 1), x and y (N, C, ...)      da = sum of dz x over a channel, dx = a dz, dy = dz
 

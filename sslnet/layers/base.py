@@ -1,8 +1,8 @@
-"""The contract of a layer, on one screen.
+"""Layer: the base class of all layers, and the contract between a layer and the net.
 
 A layer is created from its definition, then ``setup`` (once: check parameters, create parameter blobs), ``reshape``
 (whenever a bottom's shape may have changed: set the shapes of the tops), ``forward`` and ``backward`` (any number of
-times). Stated once, for all of them:
+times). The rules for all layers:
 
 * ``reshape`` sets shapes and makes workspaces; ``forward`` and ``backward`` allocate nothing of the size of a blob;
 * ``forward`` overwrites its tops and leaves its bottoms as they are, unless top and bottom are the same blob (in place);
@@ -132,19 +132,19 @@ class Layer(ABC):
     # -- running -------------------------------------------------------------------------------------------------
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:  # noqa: B027 - many layers need none
-        """Check the parameters and create and fill ``self.blobs``. The bottoms' shapes are known."""
+        """Checks the parameters, creates and fills ``self.blobs``. The bottoms' shapes are known."""
 
     @abstractmethod
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Set the shapes of the tops from those of the bottoms; raises ShapeError where they do not fit."""
+        """Sets the shapes of the tops from those of the bottoms; raises ShapeError where they do not fit."""
 
     @abstractmethod
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the tops' data from the bottoms' data. [overwrites the tops]"""
+        """Computes the tops' data from the bottoms' data. [overwrites the tops]"""
 
     @abstractmethod
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """From the tops' diffs, overwrite the requested bottoms' diffs and accumulate into the parameters' diffs."""
+        """Overwrites the requested bottoms' diffs and accumulates into the parameters' diffs, from the tops' diffs."""
 
     def allow_force_backward(self, index: int) -> bool:
         """Whether ``force_backward`` may request the diff of bottom ``index`` (False for labels)."""
@@ -170,7 +170,7 @@ class Layer(ABC):
     # -- state over iterations: saved in snapshots, so that a resumed run is the same run ---------------------------
 
     def check_outputs(self) -> None:  # noqa: B027 - most layers write no files
-        """Check that the layer may write the file that it names (``sslnet.output_rule``); raises DefinitionError."""
+        """Checks that the layer may write the file that it names (``sslnet.output_rule``); raises DefinitionError."""
 
     def statistics(self) -> Sequence[Blob]:
         """The parameter blobs that ``forward`` updates, such as running means; they are restored when a batch fails."""
@@ -181,11 +181,11 @@ class Layer(ABC):
         return json.dumps({"draws": self.draws}).encode() if self.draws else b""
 
     def set_state(self, state: bytes) -> None:
-        """Restore the state that ``state`` returned; an empty state is the initial one."""
+        """Restores the state that ``state`` returned; an empty state is the initial one."""
         self.draws = int(json.loads(state)["draws"]) if state else 0
 
     def reseed(self, seed: int, top: Blobs) -> None:
-        """Restart all random streams with another seed; the parameters do not change."""
+        """Restarts all random streams with another seed; the parameters do not change."""
         self.context = replace(self.context, seed=seed)
         self.draws = 0
 
@@ -281,7 +281,7 @@ class Layer(ABC):
     """The ONNX operators that equal the layer: import reads each of them as this layer, export writes the first."""
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
-        """Add nodes that compute the layer to a graph; returns the names of their values, one per top.
+        """Adds nodes that compute the layer to a graph; returns the names of their values, one per top.
 
         inputs   names of the bottoms' values; a layer that copies its bottom returns one of them without a node
         raises   DefinitionError when ONNX has no operators for the layer
@@ -358,7 +358,7 @@ class Layer(ABC):
         return copy, [np.array(blob.data) for blob in self.blobs]
 
     def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
-        """Reduce the parameter arrays of ``shrink`` by weights that a smaller definition can omit; changes ``param``.
+        """Reduces the parameter arrays of ``shrink`` by weights that a smaller definition can omit; changes ``param``.
 
         standard_only   use only fields that Caffe can read
         """

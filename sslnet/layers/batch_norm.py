@@ -3,7 +3,7 @@
 In TRAIN the statistics are those of the batch; in TEST, or with ``use_global_stats``, the saved ones:
 
     blobs   sum of means (C), sum of variances (C), factor (1)      saved statistic = sum / factor, 0 while factor is 0
-    TRAIN   factor = fraction factor + 1, sum = fraction sum + value; its variance is m / (m - 1) times the batch's
+    TRAIN   factor = fraction factor + 1, sum = fraction sum + value, with the batch's variance times m / (m - 1)
 
     TRAIN   dx = (dy - mean(dy) - y mean(dy y)) / sqrt(variance + eps)          TEST   dx = dy / sqrt(variance + eps)
 
@@ -111,7 +111,7 @@ class BatchNorm(ChannelWise):
         self._normalized = np.empty(0, self.dtype)
 
     def _check_rates(self) -> None:
-        """Set the learning rate of the statistics to 0; raises DefinitionError where another one is given."""
+        """Sets the learning rate of the statistics to 0; raises DefinitionError where another one is given."""
         for index, spec in enumerate(self.param.param):
             if spec.HasField("lr_mult") and spec.lr_mult != 0:
                 raise self.error(
@@ -153,13 +153,13 @@ class BatchNorm(ChannelWise):
             spread(_normalize, *self.rows, x, y, mean, inverse)
 
     def read_moments(self) -> None:
-        """Set mean and variance to the saved statistics."""
+        """Sets mean and variance to the saved statistics."""
         factor = float(self.blobs[2].data[0])
         scale = 1 / factor if factor else 0.0
         self.mean[:], self._variance[:] = self.blobs[0].data * scale, self.blobs[1].data * scale
 
     def take_moments(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Use and save the mean and variance of the batch, computed by the caller."""
+        """Uses and saves the mean and variance of the batch, computed by the caller."""
         self.mean[:], self._variance[:] = mean, variance
         self._save_moments()
 

@@ -38,7 +38,7 @@ class ChannelKeeper(Layer):
     SHRINKS: ClassVar[bool] = True
 
     def keep_channels(self, top: Blob, keeps: bool) -> None:
-        """Record whether channel c of the top is channel c of the bottom; for ``reshape``, after it shapes the top."""
+        """Records whether channel c of the top is channel c of the bottom; for ``reshape``, after it shapes the top."""
         self._keeps_channels, self._all_channels = keeps, all_channels(top)
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:

@@ -120,7 +120,7 @@ class Convolution(Layer):
                 parallel(self._backward_images, len(dy), dy, self._images(source.diff))
 
     def _weight_gradient(self, x: np.ndarray, dy: np.ndarray) -> None:
-        """Add to dw the sum over images: first per thread, then over the threads in a fixed order."""
+        """Adds to dw the sum over images: first per thread, then over the threads in a fixed order."""
         threads = min(num_parts(), len(x))
         partial = scratch("conv dw", threads * self.blobs[0].count, self.dtype).reshape(threads, *self._matrix_shape)
         partial[...] = 0
@@ -254,7 +254,7 @@ class Convolution(Layer):
         return param, [weights] if bias is None else [weights, bias]
 
     def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
-        """Crop zero kernel borders; then drop zero columns (``kept_column``), or with standard_only store them all."""
+        """Crops zero kernel borders; then drops zero columns (``kept_column``), or with standard_only none."""
         if self._refuses:
             return blobs
         sub, weights = param.convolution_param, blobs[0]

@@ -1,7 +1,7 @@
 """Crop: cuts the first bottom to the size of the second, along the axes from ``axis`` (default 2) on.
 
-``offset`` is the start of the cut, once for all axes or once per axis; only the shape of the second bottom is read.
-dx = dy inside the cut, 0 outside.
+``offset`` is the start of the crop, once for all axes or once per axis; only the shape of the second bottom is read.
+dx = dy inside the crop, 0 outside.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
     top[0]  (batch_size, C, H, W)   see sslnet.sources.transformer
     top[1]  (batch_size)            labels, if it is given
 
-Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships inside the
-package. With `rand_skip` reading starts at a random
-record below that number.
+Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships with the
+package. With `rand_skip` reading starts at a random record below that number.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Deconvolution(Layer):
         dx: np.ndarray | None,
         partial: np.ndarray,
     ) -> None:
-        """Lower each image's diff once and use it for dw (summed per thread) and dx."""
+        """Lowers each image's diff once and uses it for dw (summed per thread) and dx."""
         w, col = self.window, self._scratch_col()
         weights = self.blobs[0].data.reshape(self._matrix_shape)
         for i in range(i0, i1):

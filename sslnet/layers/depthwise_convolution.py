@@ -1,4 +1,4 @@
-"""DepthwiseConvolution, ConvolutionDepthwise: a Convolution whose groups are the channels, whatever ``group`` says.
+"""DepthwiseConvolution, ConvolutionDepthwise: a Convolution with one group per channel, regardless of ``group``.
 
 Each channel has its own num_output / C filters, which read no other channel. Both names are in use for the same layer.
 

@@ -78,7 +78,7 @@ class Dropout(ChannelWise):
             self._run(top[0].diff, bottom[0].diff)
 
     def _run(self, source: np.ndarray, target: np.ndarray) -> None:
-        """Apply the mask and the scale: forward and backward are the same linear map."""
+        """Applies the mask and the scale: forward and backward are the same linear map."""
         x, y = source.reshape(-1), target.reshape(-1)
         in_place = source is target
         if self.phase == pb.TEST:

@@ -25,7 +25,7 @@ def _gather(i0, i1, thread, index, weights, y):
 
 @kernel
 def _scatter(c0, c1, thread, index, dy, dweights):
-    """Accumulate dweights for the columns [c0, c1): two inputs may name the same row, so threads divide the columns."""
+    """Accumulates dweights for the columns [c0, c1): inputs may share a row, so threads divide the columns."""
     for i in range(index.size):
         row, above = dweights[index[i], c0:c1], dy[i, c0:c1]
         for c in range(row.size):

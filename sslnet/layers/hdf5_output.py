@@ -74,7 +74,7 @@ class HDF5Output(Layer):
         self._place, self._made = place, os.lstat(place)
 
     def _add(self, place: str, arrays: list[np.ndarray]) -> None:
-        """Append rows to the file; disk space is reserved first, so that HDF5 does not run into a full disk."""
+        """Appends rows to the file; disk space is reserved first, so that HDF5 does not run into a full disk."""
         import h5py
 
         try:

@@ -31,7 +31,7 @@ from sslnet.layers.multinomial_logistic_loss import LEAST_PROBABILITY
 
 @kernel
 def _forward(n0, n1, thread, p, labels, has_ignore, ignore, matrix, sums, counts):
-    """Compute the loss and the number of counted predictions of each image; a count of -1 for a label out of range."""
+    """Computes the loss and the number of counted predictions of each image; a count of -1 for a label out of range."""
     least = p.dtype.type(LEAST_PROBABILITY)
     for n in range(n0, n1):
         total, count = 0.0, 0

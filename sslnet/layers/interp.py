@@ -23,7 +23,7 @@ from sslnet.layers.onnx import OnnxGraph, cut
 
 @kernel
 def _forward(p0, p1, thread, x, y, row, down, column, right):
-    """Resize the planes [p0, p1). row, column (out): first pixel of a pair; down, right (out): weight of the second."""
+    """Resizes the planes [p0, p1). row, column (out): first of two pixels; down, right (out): weight of the second."""
     for p in range(p0, p1):
         for h in range(y.shape[1]):
             out, f = y[p, h], down[h]
@@ -37,7 +37,7 @@ def _forward(p0, p1, thread, x, y, row, down, column, right):
 
 @kernel
 def _gradient(p0, p1, thread, dx, dy, row, down, column, right):
-    """Accumulate each output pixel's diff into the bottom pixels that it was read from, for the planes [p0, p1)."""
+    """Accumulates each output pixel's diff into the bottom pixels that it was read from, for the planes [p0, p1)."""
     one = dx.dtype.type(1)
     for p in range(p0, p1):
         for h in range(dy.shape[1]):

@@ -101,9 +101,9 @@ def drop_columns(param: Any, weights: np.ndarray) -> np.ndarray:
 
 
 def without_border(weights: np.ndarray, window: Any) -> tuple[np.ndarray, list[int]]:
-    """Crop zero rows and columns at the kernel's edges as far as there is padding; returns weights and padding.
+    """Crops zero rows and columns at the kernel's edges as far as there is padding; returns weights and padding.
 
-    The padding is listed at the begin, then at the end of the axes: ONNX allows different padding on the two sides.
+    The padding lists the beginning of each axis, then the end: ONNX allows different padding on the two sides.
     """
     front, behind = list(window.pad), list(window.pad)
     for n, axis in enumerate(range(2, weights.ndim)):

@@ -28,7 +28,7 @@ class Loss(Layer, ABC):
         return index != 1
 
     def check_same_batch(self, bottom: Blobs) -> None:
-        """Check that predictions and labels have the same number of images; raises ShapeError."""
+        """Checks that predictions and labels have the same number of images; raises ShapeError."""
         if bottom[0].num != bottom[1].num:
             raise self.shape_error(
                 f"predictions and labels must have the same first axis: {bottom[0].shape} and {bottom[1].shape}"
@@ -43,7 +43,7 @@ class Loss(Layer, ABC):
         return bottom[0].num, bottom[0].count_of(1)
 
     def check_classes(self, bottom: Blobs, classes: int) -> None:
-        """Check that the predictions have at least one class; raises ShapeError."""
+        """Checks that the predictions have at least one class; raises ShapeError."""
         if classes < 1:
             raise self.shape_error(f'there are no classes: "{bottom[0].name}" has shape {bottom[0].shape}')
 

@@ -21,7 +21,7 @@ from sslnet.layers.recurrent import Recurrent
 
 @kernel
 def _step(n0, n1, thread, gates, cont, before, cell, hidden):
-    """Replace gates (N, 4 H) by i, f, o, g and overwrite cell and hidden, for the sequences [n0, n1)."""
+    """Replaces gates (N, 4 H) by i, f, o, g and overwrites cell and hidden, for the sequences [n0, n1)."""
     size = cell.shape[1]
     for n in range(n0, n1):
         sigmoids, g = gates[n, : 3 * size], gates[n, 3 * size :]
@@ -39,7 +39,7 @@ def _step(n0, n1, thread, gates, cont, before, cell, hidden):
 
 @kernel
 def _step_backward(n0, n1, thread, gates, cont, before, cell, dhidden, dcell, dgates):
-    """Overwrite dgates, and replace dcell, the diff of the cell after the step, by that of the cell before it."""
+    """Overwrites dgates and replaces dcell, the diff of the cell after the step, by that of the cell before it."""
     size, one = cell.shape[1], cell.dtype.type(1)
     for n in range(n0, n1):
         i, f, o, g = gates[n, :size], gates[n, size : 2 * size], gates[n, 2 * size : 3 * size], gates[n, 3 * size :]

@@ -47,7 +47,7 @@ class MemoryData(Layer):
         top[1].reshape(self._batch_size)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
-        """Set the rows of the next batches and start with the first; the arrays are not copied.
+        """Sets the rows of the next batches and starts with the first; the arrays are not copied.
 
         data    (n, channels, height, width), n a multiple of batch_size
         labels  (n), optionally with further axes of size 1
@@ -59,7 +59,7 @@ class MemoryData(Layer):
         self._set(np.asarray(data), np.asarray(labels))
 
     def add_images(self, images: Any, labels: Any) -> None:
-        """Set the rows of the next batches after transform_param is applied; images (n, C, H, W), uint8 or float."""
+        """Sets the rows of the next batches after transform_param is applied; images (n, C, H, W), uint8 or float."""
         pixels = np.asarray(images)
         if pixels.ndim != 4 or not len(pixels):
             raise UsageError(f"images must have the shape (n, C, H, W), not {pixels.shape}", layer=self.name)

@@ -21,7 +21,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 @kernel
 def _forward(r0, r1, thread, x, y, mean, factor, normalize, eps):
-    """Normalise each of the rows [r0, r1) separately."""
+    """Normalises each of the rows [r0, r1) separately."""
     for r in range(r0, r1):
         xr, yr = x[r], y[r]
         total = 0.0

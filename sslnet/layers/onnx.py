@@ -37,36 +37,36 @@ class OnnxGraph(Protocol):
     """The operations of a layer on the ONNX graph during export; values are identified by name."""
 
     def node(self, operator: str, inputs: list[str], *, outputs: int = 1, **attributes: Any) -> Any:
-        """Add a node; returns the name of its value, or a list of names with several outputs."""
+        """Adds a node; returns the name of its value, or a list of names with several outputs."""
 
     def operator(self, operator: OnnxOperator, definition: Any, inputs: list[str]) -> str:
-        """Add the node of an operator with the parameters of a layer's definition; returns the name of its value."""
+        """Adds the node of an operator with the parameters of a layer's definition; returns the name of its value."""
 
     def constant(self, values: Any) -> str:
-        """Add a float32 constant that is not a parameter; an array of shape () is a scalar."""
+        """Adds a float32 constant that is not a parameter; an array of shape () is a scalar."""
 
     def integers(self, values: Any) -> str:
-        """Add an int64 constant, as operators take for shapes, axes and sizes."""
+        """Adds an int64 constant, as operators take for shapes, axes and sizes."""
 
     def param(self, layer: Any, index: int, array: np.ndarray | None = None, form: str = "") -> str:
-        """Add a parameter blob of the layer, or ``array``: its values in another layout, which ``form`` names."""
+        """Adds a parameter blob of the layer, or ``array``: its values in another layout, which ``form`` names."""
 
     def fix_batch(self, layer: Any) -> None:
-        """Record that the nodes of this layer are valid only for the net's batch size."""
+        """Records that the nodes of this layer are valid only for the net's batch size."""
 
     def reshape(self, layer: Any, value: str, before: tuple[int, ...], after: tuple[int, ...]) -> str:
-        """Reshape the value from shape ``before`` to ``after``."""
+        """Reshapes the value from shape ``before`` to ``after``."""
 
 
 def linear(graph: OnnxGraph, value: str, factor: float, summand: float = 0) -> str:
-    """Add factor * value + summand, without nodes for factor 1 or summand 0."""
+    """Adds factor * value + summand, without nodes for factor 1 or summand 0."""
     if factor != 1:
         value = graph.node("Mul", [value, graph.constant(factor)])
     return str(graph.node("Add", [value, graph.constant(summand)]) if summand else value)
 
 
 def cut(graph: OnnxGraph, layer: Any, value: str, x: Blob, parts: Sequence[tuple[int, int, int]]) -> str:
-    """Slice the value from start to stop along each axis. parts: (axis, start, stop)"""
+    """Slices the value from start to stop along each axis. parts: (axis, start, stop)"""
     parts = [(axis, start, stop) for axis, start, stop in parts if (start, stop) != (0, x.shape[axis])]
     if not parts:
         return value
@@ -77,7 +77,7 @@ def cut(graph: OnnxGraph, layer: Any, value: str, x: Blob, parts: Sequence[tuple
 
 
 def spread_param(graph: OnnxGraph, layer: Any, x: Blob, index: int) -> str:
-    """Add a parameter blob with axes of size 1, so that it broadcasts along the axes of x from ``layer.axis`` on."""
+    """Adds a parameter blob with axes of size 1, so that it broadcasts along the axes of x from ``layer.axis`` on."""
     array = layer.blobs[index].data
     shape = (1,) * layer.axis + array.shape + (1,) * (x.num_axes - layer.axis - array.ndim)
     return graph.param(layer, index, array.reshape(shape), "spread")
@@ -101,7 +101,7 @@ def convolutions(
     pads: list[int],
     weights: str = "",
 ) -> list[str]:
-    """Add a convolution node for each input. weights: the name of the weights; default: the first blob"""
+    """Adds a convolution node for each input. weights: the name of the weights; default: the first blob"""
     if layer.axis != 1:
         raise layer.not_in_onnx(f"a convolution along axis {layer.axis}")
     params = [weights or graph.param(layer, 0), *(graph.param(layer, j) for j in range(1, len(layer.blobs)))]

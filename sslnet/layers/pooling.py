@@ -153,7 +153,7 @@ class Pooling(ChannelWise):
         return [self.pool_in_onnx(graph, inputs[0], bottom[0], top[0])]
 
     def pool_in_onnx(self, graph: OnnxGraph, value: str, bottom: Blob, top: Blob) -> str:
-        """Add the nodes of the first top. AVE counts padding but nothing beyond it, as in Caffe."""
+        """Adds the nodes of the first top. AVE counts padding but nothing beyond it, as in Caffe."""
         if self.method == pb.PoolingParameter.STOCHASTIC:
             raise self.not_in_onnx("STOCHASTIC pooling")
         out, sizes, kernel, stride, pad = top.shape[2:], bottom.shape[2:], self.kernel, self.stride, self.pad

@@ -75,8 +75,8 @@ class Power(Elementwise):
     # -- compaction --------------------------------------------------------------------------------------------------------
     #
     # With scale or power 0 all values are the same number, and only the bottom's shape matters (the zero channels that
-    # pad a ResNet's shortcut). Bottom channels are then removed independently of the top's: where their numbers differ, a
-    # 1 x 1 convolution with zero weights replaces the layer.
+    # pad a ResNet's shortcut). Bottom channels are then removed independently of the top's: where their numbers differ,
+    # a 1 x 1 convolution with zero weights replaces the layer.
 
     def reads_any_channel(self) -> bool:
         return self._is_constant() and self._pixel_axes > 0

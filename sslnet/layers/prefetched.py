@@ -41,7 +41,7 @@ class PrefetchedLayer(Layer):
 
     @abstractmethod
     def make_reader(self, top: Blobs) -> Reader:
-        """Open the data and read the first record. The result must not refer to the layer."""
+        """Opens the data and reads the first record. The result must not refer to the layer."""
 
     def prefetch(self) -> int:
         """Number of batches that are read ahead."""
@@ -87,7 +87,7 @@ class PrefetchedLayer(Layer):
         return self._batch
 
     def skip_batch(self) -> None:
-        """Skip the next batch without reading it."""
+        """Skips the next batch without reading it."""
         self._stop_reading()
         self._batch += 1
         self._position += self._reader.batch_size
@@ -119,7 +119,7 @@ class PrefetchedLayer(Layer):
         self._position, self._batch = position, batch
 
     def _stop_reading(self) -> None:
-        """Stop reading and discard the batches that were read ahead."""
+        """Stops reading and discards the batches that were read ahead."""
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
@@ -160,7 +160,7 @@ class PrefetchedLayer(Layer):
         )
 
     def _refuse_old_fields(self) -> None:
-        """Refuse fields that Caffe ignores in favour of transform_param: a field without effect is an error."""
+        """Refuses fields that Caffe ignores in favour of transform_param: a field without effect is an error."""
         for field in ("scale", "mean_file", "crop_size", "mirror"):
             parameters = self._parameters()
             if field in parameters.DESCRIPTOR.fields_by_name and parameters.HasField(field):

@@ -1,4 +1,4 @@
-"""PReLU: y = x where x > 0, slope x elsewhere, with a learned slope per channel (axis 1) or for all; in place or not.
+"""PReLU: y = x if x > 0, else slope x, with a learned slope per channel (axis 1) or one for all; in place or not.
 
 dx = dy where x > 0, dy slope elsewhere; dslope = sum of dy x where x <= 0.
 
@@ -25,7 +25,7 @@ from sslnet.layers.onnx import OnnxGraph
 
 @kernel
 def _forward(n0, n1, thread, x, y, slopes):
-    """Compute y for the images [n0, n1) of (N, C, values)."""
+    """Computes y for the images [n0, n1) of (N, C, values)."""
     zero = x.dtype.type(0)
     y = x if y is None else y
     for n in range(n0, n1):
@@ -44,7 +44,7 @@ def _forward(n0, n1, thread, x, y, slopes):
 
 @kernel
 def _gradient(n0, n1, thread, x, dy, dx, slopes):
-    """Compute dx for the images [n0, n1) of (N, C, values)."""
+    """Computes dx for the images [n0, n1) of (N, C, values)."""
     zero = x.dtype.type(0)
     dx = dy if dx is None else dx
     for n in range(n0, n1):

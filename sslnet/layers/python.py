@@ -29,7 +29,7 @@ _allowed = False
 
 
 def allow_python_layers(allow: bool = True) -> None:
-    """Allow (or forbid) that prototxts loaded in this process run code through Python layers."""
+    """Allows (or forbids) Python layers, which run the user's code, in all nets of this process."""
     global _allowed
     _allowed = allow
 
@@ -41,7 +41,7 @@ class BlobVector(Sequence[Blob]):
         self._layer = layer
 
     def add_blob(self, *shape: int) -> Blob:
-        """Add a parameter blob of this shape, filled with zeros."""
+        """Adds a parameter blob of this shape, filled with zeros."""
         return self._layer.new_param(shape)
 
     def __getitem__(self, index: Any) -> Any:
@@ -107,7 +107,7 @@ class Python(Layer):
         return True  # the user's code may read it
 
     def _load(self) -> type[Any]:
-        """Import the user's class; its module may also be in the prototxt's folder or the working directory."""
+        """Imports the user's class; its module may also be in the prototxt's folder or the working directory."""
         param = self.param.python_param
         if not (_allowed or self.context.allow_python):
             raise self.error(
@@ -131,7 +131,7 @@ class Python(Layer):
         return cls
 
     def _call(self, method: str, *args: Any) -> None:
-        """Call the user's method; an exception is raised again as an error at the layer, with its cause."""
+        """Calls the user's method; an exception is raised again as an error at the layer, with its cause."""
         try:
             getattr(self.user, method)(*args)
         except SslnetError:

@@ -40,22 +40,22 @@ class Recurrent(Layer, ABC):
         return f"{param.recurrent_param.num_output} units"
 
     def setup_output(self) -> None:
-        """Create the parameter blobs after W_h."""
+        """Creates the parameter blobs after W_h."""
 
     @abstractmethod
     def step(self, t: int, cont: np.ndarray) -> None:
-        """Compute ``self.states[:, t + 1]`` from ``self.states[:, t]`` and ``self.gates[t]`` (may be overwritten)."""
+        """Computes ``self.states[:, t + 1]`` from ``self.states[:, t]`` and ``self.gates[t]`` (may be overwritten)."""
 
     @abstractmethod
     def step_backward(self, t: int, cont: np.ndarray, dstate: np.ndarray) -> None:
-        """Overwrite ``self.dgates[t]``, and replace dstate, the diff of state t + 1, by that of state t.
+        """Overwrites ``self.dgates[t]`` and replaces dstate, the diff of state t + 1, by that of state t.
 
-        The caller overwrites dstate[0], with the diff of h that passes through W_h.
+        The caller then overwrites dstate[0], the diff of h_{t-1}, which passes through W_h.
         """
 
     @abstractmethod
     def output(self, y: np.ndarray) -> None:
-        """Compute the top from ``self.states[0, 1:]``. [overwrites y]"""
+        """Computes the top from ``self.states[0, 1:]``. [overwrites y]"""
 
     @abstractmethod
     def output_backward(self, dy: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ class Recurrent(Layer, ABC):
                 blob.diff[0] = dstate[part]
 
     def _accumulate(self, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Compute the diffs of x, the static input and the weights from those of the gates at all time steps."""
+        """Computes the diffs of x, the static input and the weights from those of the gates at all time steps."""
         steps, images = self.fold
         flat = self.dgates.reshape(steps * images, -1)
         pairs = [(0, flat, bottom[0]), *([(2, self.dgates.sum(axis=0), bottom[2])] if self.static else [])]

@@ -1,8 +1,8 @@
 """Reshape: gives the bottom's values another shape; top and bottom share their data.
 
-``shape`` replaces ``num_axes`` axes from ``axis`` on (-1: all of them); a negative ``axis`` counts from
-the end, where -1 is after the last axis. dim 0 keeps the size of the bottom's axis at that position; one dim may be -1
-and is inferred.
+``shape`` replaces ``num_axes`` axes from ``axis`` on (-1: all of them); a negative ``axis`` counts from the end,
+where -1 is after the last axis. dim 0 keeps the size of the bottom's axis at that position; one dim may be -1 and is
+inferred.
 """
 
 from __future__ import annotations

@@ -144,11 +144,11 @@ class Scale(Layer):
         return index > 0 or not in_place
 
     def take_input(self, given: Callable[[], np.ndarray]) -> None:
-        """In place: read x, flat, from ``given()`` after each forward pass instead of saving a copy."""
+        """In place, replaces the saved copy of x by ``given()``, which returns x, flat, after each forward pass."""
         self._given, self._input = given, np.empty(0, self.dtype)
 
     def put_input(self, x: np.ndarray) -> None:
-        """In place: save x as ``forward`` does before it overwrites x."""
+        """In place, saves x as ``forward`` does before it overwrites x."""
         if self._given is None and self._input.size:
             self._input[:] = x.reshape(-1)
 

@@ -22,7 +22,7 @@ from sslnet.layers.loss import Loss, normalizer
 
 @kernel
 def _forward(n0, n1, thread, x, t, has_ignore, ignore, sums, counts):
-    """Compute the loss and the number of counted predictions of each image in [n0, n1)."""
+    """Computes the loss and the number of counted predictions of each image in [n0, n1)."""
     zero = x.dtype.type(0)
     for n in range(n0, n1):
         xn, tn = x[n], t[n]

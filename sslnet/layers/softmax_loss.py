@@ -28,7 +28,7 @@ FLT_MIN = float(np.finfo(np.float32).tiny)
 
 @kernel
 def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
-    """Compute the loss and the number of counted labels of each image; a number of -1 when a label is out of range."""
+    """Computes the loss and the number of counted labels of each image; a number of -1 when a label is out of range."""
     classes, tiny, one = p.shape[1], p.dtype.type(FLT_MIN), p.dtype.type(1)
     chosen = np.empty(p.shape[2], p.dtype)
     for i in range(i0, i1):

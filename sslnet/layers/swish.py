@@ -44,7 +44,7 @@ class Swish(Elementwise):
         return (self.param.swish_param.beta,)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
-        """Add Sigmoid and Mul nodes, which all operator sets include; the importer joins them into one layer again."""
+        """Adds Sigmoid and Mul nodes, which all operator sets include; the importer joins them into one layer again."""
         steep = linear(graph, inputs[0], self.constants()[0])
         return [graph.node("Mul", [inputs[0], graph.node("Sigmoid", [steep])])]
 

@@ -2,8 +2,8 @@
 
 One bottom: each pixel becomes ``scale`` x ``scale`` pixels (YOLO); dx = the sum of their diffs.
 Two bottoms, values and their positions (the second top of a MAX Pooling): each value is written to its position, the
-rest is 0 (SegNet); dx = the diff at that position. The image is then upsample_h x upsample_w if given, else the bottom's
-size times ``scale`` (or scale_h, scale_w; 2 by default), less one row or column with pad_out_h or pad_out_w.
+rest is 0 (SegNet); dx = the diff at that position. The image is then upsample_h x upsample_w if given, else the size
+of the bottom times ``scale`` (or scale_h, scale_w; 2 by default), less one row or column with pad_out_h or pad_out_w.
 
 Ref: Redmon, Farhadi 2018, YOLOv3; Badrinarayanan, Kendall, Cipolla 2017, SegNet
 """

@@ -123,7 +123,7 @@ class WindowData(PrefetchedLayer):
             raise DataError(f"no window has an overlap below bg_threshold, {param.bg_threshold:g}", path=param.source)
 
     def _refuse_old_fields(self) -> None:
-        """Refuse fields that belong to transform_param; `scale` still has an effect here, as in Caffe."""
+        """Refuses fields that belong to transform_param; `scale` still has an effect here, as in Caffe."""
         for field in ("mean_file", "crop_size", "mirror"):
             if self._parameters().HasField(field):
                 hint = "write it in transform_param { }"
