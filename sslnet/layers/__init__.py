@@ -176,5 +176,5 @@ LAYERS: dict[str, type[Layer]] = {
     "WindowData": WindowData,
 }
 
-# ``layers.Convolution(bottom, num_output=20)`` is a call in a NetSpec, as in pycaffe; the class is LAYERS["Convolution"].
+# ``layers.Convolution(bottom, num_output=20)`` is a call in a NetSpec, as in pycaffe; its class: LAYERS["Convolution"].
 globals().update({_name: layer_function(_name) for _name in LAYERS})

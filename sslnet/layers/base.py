@@ -5,7 +5,7 @@ A layer is created from its definition, then ``setup`` (once: check parameters, 
 times). The rules for all layers:
 
 * ``reshape`` sets shapes and makes workspaces; ``forward`` and ``backward`` allocate nothing of the size of a blob;
-* ``forward`` overwrites its tops and leaves its bottoms as they are, unless top and bottom are the same blob (in place);
+* ``forward`` overwrites its tops and does not change its bottoms, unless top and bottom are the same blob (in place);
 * a layer runs in place only where the overwritten values are not needed again: the net gives it a separate top where
   the gradient of the layer below reads them (``reads_top``), or where the blob shares another's data (Flatten, Split);
 * ``backward`` reads only the blob data that ``reads_bottom`` and ``reads_top`` declare: the rest may be overwritten;

@@ -1,7 +1,7 @@
 """ContrastiveLoss: pulls similar pairs together and pushes other pairs apart up to a margin.
 
     d^2 = |a - b|^2 of a pair; loss = sum of (d^2 for a similar pair, else max(0, margin - d)^2) / 2N
-    similar: da = w / N (a - b)        else, inside the margin: da = -w / N (margin - d) / (d + 1e-4) (a - b)        db = -da
+    similar: da = w / N (a - b)    else, inside the margin: da = -w / N (margin - d) / (d + 1e-4) (a - b)    db = -da
 
 With ``legacy_version`` a pair that is not similar adds max(0, margin - d^2), da = -w / N (a - b) where d^2 < margin.
 

@@ -1,6 +1,6 @@
 """MultinomialLogisticLoss: minus the mean logarithm of the predicted probability of the true class.
 
-    loss = -sum of log(max(p_c, 1e-20)) / N, c the image's label          dp_c = -w / (N max(p_c, 1e-20)), 0 for the others
+    loss = -sum of log(max(p_c, 1e-20)) / N, c the image's label      dp_c = -w / (N max(p_c, 1e-20)), 0 for the others
 
 p       (N, classes ...); all values of an image count as classes
 labels  (N), whole numbers

@@ -72,7 +72,7 @@ class Power(Elementwise):
     def reads_top(self, in_place: bool) -> bool:
         return False
 
-    # -- compaction --------------------------------------------------------------------------------------------------------
+    # -- compaction ----------------------------------------------------------------------------------------------------
     #
     # With scale or power 0 all values are the same number, and only the bottom's shape matters (the zero channels that
     # pad a ResNet's shortcut). Bottom channels are then removed independently of the top's: where their numbers differ,

@@ -202,7 +202,7 @@ class Recurrent(Layer, ABC):
             )
         last[...] = np.frombuffer(state, self.dtype).reshape(last.shape) if state else 0
 
-    # -- compaction ----------------------------------------------------------------------------------------------------------
+    # -- compaction ----------------------------------------------------------------------------------------------------
     #
     # Channels of the static input with zero weights are removed. Axis 1 of other blobs counts sequences and is kept.
 

@@ -3,7 +3,7 @@
     top[0]  (batch_size, 3, crop_size, crop_size)   (pixel - mean) * scale; 0 where the context exceeds the image
     top[1]  (batch_size)                            classes; 0 for background
 
-A window whose overlap is fg_threshold or more shows an object, one below bg_threshold background; the others are not used.
+A window with an overlap of at least fg_threshold shows an object, one below bg_threshold background; others are unused.
 Each batch draws batch_size - n windows of background, then n = batch_size * fg_fraction (rounded down) of objects,
 uniformly with replacement; `mirror` flips half of them horizontally. List and crops: sslnet.sources.windows.
 
