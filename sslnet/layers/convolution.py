@@ -1,4 +1,4 @@
-"""Convolution: y[n, f] = b[f] + sum over channels c of the filter's group and window places of w[f, c, ...] * x[n, c, ...].
+"""Convolution: y[n, f] = b[f] + sum over channels c of f's group and window positions of w[f, c, ...] * x[n, c, ...].
 
 This is the reference implementation, for any number of spatial axes: it lowers each image (im2col) and multiplies it
 with the weights, group by group; several bottoms share the weights. ``sslnet.net.plan`` has others for 2-D float32.

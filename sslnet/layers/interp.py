@@ -1,7 +1,8 @@
 """Interp: resizes images, bilinear with aligned corner pixels, or by nearest neighbour.
 
 The output is height x width if both are given; else each size n is reduced by ``shrink_factor`` to
-(n - 1) // factor + 1, then enlarged by ``zoom_factor`` to n + (n - 1) (factor - 1). A negative ``pad_beg`` / ``pad_end`` crops the bottom's edges first.
+(n - 1) // factor + 1, then enlarged by ``zoom_factor`` to n + (n - 1) (factor - 1).
+A negative ``pad_beg`` / ``pad_end`` crops the bottom's edges first.
 
     y[i] = (1 - f) x[p] + f x[p + 1], p + f = i (in - 1) / (out - 1), along each of the two axes
 

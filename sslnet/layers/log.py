@@ -1,4 +1,7 @@
-"""Log: y = log(shift + scale x) / log(base); any shape, in place or not.  dx = dy scale / (log(base) (shift + scale x))."""
+"""Log: y = log(shift + scale x) / log(base); any shape, in place or not.
+
+dx = dy scale / (log(base) (shift + scale x)).
+"""
 
 from __future__ import annotations
 
