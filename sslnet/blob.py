@@ -152,17 +152,17 @@ class Blob:
         self._views[which] = array
 
     def withdraw(self, which: str) -> None:
-        """What was lent is used otherwise now: there is nothing to read until something is lent again."""
+        """Ends the use of lent memory; the blob cannot be read until memory is lent again."""
         if which in self._lent:
             self._views.pop(which, None)
 
     def keep(self, which: str) -> None:
-        """Has memory of its own again, from now on."""
+        """Gives the blob memory of its own from now on."""
         self.withdraw(which)
         self._lent.discard(which)
 
     def holds(self, which: str) -> bool:
-        """Whether its "data", or "diff", can be read: False where the memory is used otherwise by now."""
+        """Whether the "data" or "diff" can be read: False if lent memory has been withdrawn."""
         owner = self.owner(which)
         return which not in owner._lent or which in owner._views
 

@@ -1,4 +1,4 @@
-"""HDF5 files of weights, states and data, whoever made them: read within bounds, and never led anywhere else.
+"""Reads HDF5 files of weights, states and data from any source, within bounds, without following links to other files.
 
 Objects are found over hard links alone; other files are never read (external links, external storage, virtual datasets).
 All arrays together take no more memory than the file can hold, and no more than ROOM or PACKED_WELL times its size: one
@@ -32,8 +32,8 @@ FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 32000: "lzf"}
 """By HDF5's numbers: what chunks may be packed with, each once. Two packers, one on the other, give 1 : 1032^2; and others
 make room for as much as the file says."""
 UNSAFE = {5: "nbit", 6: "scaleoffset"}
-"""HDF5's own, which trust what is stored: a chunk that is too short for its numbers is read beyond its end, and the process
-dies of it (seen with HDF5 2.0.0)."""
+"""HDF5 filters that do not check stored data: a chunk too short for its values is read beyond its end, which crashes the
+process (seen with HDF5 2.0.0)."""
 DEFLATE = 1
 CHECKSUM = 4
 """Bytes of fletcher32, behind a chunk."""

@@ -1,4 +1,4 @@
-"""The folder in which compiled kernels are kept: one for each state of the sources that they are made of.
+"""The cache folder of compiled kernels: one for each version of the sources that they are compiled from.
 
 Numba compiles a kernel again when the kernel's own file has changed. That is too seldom here: functions, constants and
 code generators of other files are compiled into it. So the folder is named by a digest of all sources that compiled code
@@ -25,7 +25,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 PREFIX = "sslnet-kernels-"
 KEPT = 3
-"""Folders of other states of the sources that stay: those used last."""
+"""Number of most recently used folders for other versions of the sources that are kept."""
 MARKS = (b"numba", b"kernels.runtime.jit", b"kernels.runtime.compiler")
 """A file outside kernels/ that holds kernels imports one of them."""
 

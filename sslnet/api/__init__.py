@@ -1,4 +1,4 @@
-"""Python functions for what the commands do: a net in, a result out, which ``save`` writes to files.
+"""Python functions of the commands: each takes a net and returns a result, which ``save`` writes to files.
 
     small = sslnet.compact("train_test.prototxt", "pruned.caffemodel")
     small.save("small/lenet")

@@ -1,4 +1,4 @@
-"""What the functions take as a model, as weights and as numbers, and the checks of it."""
+"""Reads and checks the arguments of the functions: models, weights and numbers."""
 
 from __future__ import annotations
 

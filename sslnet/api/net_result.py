@@ -1,4 +1,4 @@
-"""What the functions return: a definition and weights, not written yet, and what was found out on the way."""
+"""NetResult, the return value of the functions: a definition and weights, not written yet, and details."""
 
 from __future__ import annotations
 

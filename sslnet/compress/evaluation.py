@@ -1,4 +1,4 @@
-"""How well a net does on its test data."""
+"""Evaluation: error and loss of a net on its test data."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sslnet.prototxt import Definition
 from sslnet.solver.solver_definition import find_nets, net_state
 
 BATCHES = 50
-"""Batches of a test where the data do not tell how many records there are."""
+"""Number of test batches if the number of records in the data is unknown."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a net does on its test data.
+    """Error and loss of a net on its test data.
 
-    error  share of the images that its main Accuracy layer counts as wrong; None where there is none
-    loss   mean over the batches; None where the phase has no loss
+    error  fraction of images misclassified according to the main Accuracy layer; None without such a layer
+    loss   mean over the batches; None if the phase has no loss
     """
 
     error: float | None
@@ -31,7 +31,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Trial:
-    """Which net is tested, and how: the definition, its state, batches (None: all test data once)."""
+    """A test to run: the net's definition, its state, number of batches (None: all test data once)."""
 
     definition: Definition
     level: int
@@ -40,14 +40,14 @@ class Trial:
     seed: int
 
     def net(self, weights: WeightSource, definition: Definition | None = None) -> Net:
-        """The net in phase TEST, or another one in its place, its parameters all from ``weights``."""
+        """Builds the net in phase TEST, or that of ``definition``, with all its parameters from ``weights``."""
         source = definition or self.definition
         net = Net(source, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
         copy_all_weights(net.params, weights)
         return net
 
     def check(self) -> None:
-        """raises UsageError, before anything is trained, where there is nothing to test on or nothing to compare by"""
+        """Raises UsageError if the net has no test data, or neither accuracy nor loss; call it before training."""
         where = self.definition.path or f'the net "{self.definition.message.name}"'
         hint = "give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt"
         state = PhaseState(pb.TEST, self.level, self.stages)
@@ -61,7 +61,7 @@ class Trial:
             raise UsageError(f"{where} has neither an Accuracy nor a loss in phase TEST: nets cannot be compared")
 
     def score(self, weights: WeightSource, definition: Definition | None = None) -> Score:
-        """The same batches for every net that is compared: all start with the first record."""
+        """Tests a net. Every call starts at the first record, so that all nets are compared on the same batches."""
         net = self.net(weights, definition)
         output = _main_accuracy(net)
         batches = self.batches or epoch_batches(net) or BATCHES
@@ -74,7 +74,7 @@ class Trial:
 
 
 def find_trial(solver: Definition, seed: int) -> Trial:
-    """The first test net of a solver; the net that it trains, in phase TEST, where it names none."""
+    """The trial of a solver's first test net; if it has none, of its train net in phase TEST."""
     train, tests = find_nets(solver)
     param = solver.message
     said = param.test_state[0] if tests and param.test_state else pb.NetState()
@@ -84,9 +84,9 @@ def find_trial(solver: Definition, seed: int) -> Trial:
 
 
 def epoch_batches(net: Net) -> int | None:
-    """Batches that hold all records of the net's data once; None where the data do not tell their number.
+    """Number of batches that contain all records of the net's data once; None if the number of records is unknown.
 
-    Rounded down when the last batch would run over into the first records: those would count twice.
+    Rounded down if the last batch would wrap around to the first records, which would then count twice.
     """
     batches = [layer.epoch_batches() for layer in net.layers if hasattr(layer, "epoch_batches")]
     known = [number for number in batches if number]
@@ -94,7 +94,7 @@ def epoch_batches(net: Net) -> int | None:
 
 
 def _main_accuracy(net: Net) -> str | None:
-    """The output of the last Accuracy layer, which heads on the way stand before; of those with top_k 1 if there are any."""
+    """Output name of the last Accuracy layer, with top_k 1 if there is one; auxiliary heads come before the main one."""
     found = [
         (layer.param.accuracy_param.top_k == 1, names[0])
         for layer, names in zip(net.layers, net.top_names)

@@ -24,11 +24,11 @@ MOST_VALUES = 128 << 20
 MOST_WORK = 10**11
 """Multiplications of a run that compares: about six times those of VGG-16, some seconds."""
 MOST_NODES = 20_000
-"""Of a model, functions put in their places."""
+"""Maximum number of nodes of a model, with its functions inlined."""
 MOST_DEPTH = 50
-"""Functions in functions."""
+"""Maximum nesting of functions."""
 MOST_AXES = 32
-"""Of a value; the same as of a blob."""
+"""Maximum number of axes of a value, as of a blob."""
 MOST_SHAPE = 1024
 """Values of a constant that may say something about shapes."""
 MOST_NAME = 200

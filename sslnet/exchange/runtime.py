@@ -1,4 +1,4 @@
-"""onnxruntime, where it is installed: the other opinion on what a model computes."""
+"""Runs models in onnxruntime, if it is installed, to compare outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers run backward, and which of their bottoms get a diff: what lies between a learnable blob and a loss."""
+"""Finds the layers that run backward, and their bottoms that get a diff: those between a learnable blob and a loss."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def backward_needs(
     *,
     force: bool,
 ) -> tuple[list[bool], list[list[bool]]]:
-    """For each layer whether it runs backward, and for each of its bottoms whether it gets a diff.
+    """For each layer, whether it runs backward, and for each of its bottoms, whether it gets a diff.
 
-    A layer is skipped when nothing below it is learned (lr_mult 0) or nothing above it is a loss; propagate_down
-    overrules for single bottoms, ``force`` (force_backward) for all, and asks for all parameter diffs.
+    A layer is skipped if nothing below it is learned (lr_mult 0) or nothing above it is a loss. propagate_down overrides
+    this for single bottoms; ``force`` (force_backward) for all, and requests all parameter diffs.
 
     Ref: Caffe's Net::Init
     """

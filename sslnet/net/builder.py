@@ -1,4 +1,4 @@
-"""Layers created one after the other, each with its blobs: which tops work in place, which get a blob of their own."""
+"""Creates the layers of a net in order, each with its blobs; decides which tops are in place and which get a new blob."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslnet.net.parameters import collect_params
 
 
 class GraphBuilder:
-    """Puts a net's layers together, one ``add`` after the other; ``graph`` gives what was built."""
+    """Builds a net's layers, one ``add`` per layer; ``graph`` returns the result."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -25,12 +25,12 @@ class GraphBuilder:
         self.loss_weights: list[list[float]] = []
         self.blobs: dict[str, Blob] = {}
         self._kept: set[Blob] = set()
-        """Blobs whose data must stay as their layer wrote it: its backward pass reads them."""
+        """Blobs that must not be overwritten, because the backward pass of their layer reads them."""
 
     def add(self, definition: LayerDefinition) -> None:
         """Creates one layer and its tops, sets it up and propagates shapes.
 
-        raises DefinitionError, ShapeError for what the layer says wrong, or what does not fit
+        raises DefinitionError, ShapeError for errors in the layer's definition, or shapes that do not fit
         """
         param = definition.param
         layer = LAYERS[param.type](definition, self.context)
@@ -64,10 +64,10 @@ class GraphBuilder:
         self.top_names.append(names)
 
     def _must_stay(self, blob: Blob, layer: Layer) -> bool:
-        """Whether a layer that asks to work in place on the blob gets one of its own instead: what the blob holds is read
-        again, by the backward pass of the layer that made it or under another name (Flatten, Split).
+        """Whether a layer that requests to work in place on the blob gets a new blob instead, because the data are read
+        again: by the backward pass of the layer that wrote them, or under another name (Flatten, Split).
 
-        raises DefinitionError for code of the user's own, which may know that it works in place
+        raises DefinitionError for a layer of user code, which may rely on working in place
         """
         stays = blob in self._kept or not blob.owns("data")
         if stays and layer.TYPE == "Python":
@@ -81,9 +81,9 @@ class GraphBuilder:
         return stays
 
     def graph(self, *, force_backward: bool) -> LayerGraph:
-        """The layers and blobs of all that was added; parameters of one name are shared from now on.
+        """The record of all added layers and their blobs; parameters of the same name are shared from now on.
 
-        raises DefinitionError, ShapeError where shared parameters disagree
+        raises DefinitionError, ShapeError if shared parameters disagree
         """
         learnable = collect_params(self.layers)
         layer_needs, bottom_needs = backward_needs(
@@ -109,7 +109,7 @@ class GraphBuilder:
         )
 
     def _outputs(self) -> list[str]:
-        """The blobs that no layer reads, in the order in which they are made."""
+        """Names of the blobs that no layer reads, in the order in which they are written."""
         made: dict[str, None] = {}
         for bottoms, tops in zip(self.bottom_names, self.top_names):
             for name in bottoms:

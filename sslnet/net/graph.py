@@ -1,7 +1,7 @@
-"""From a NetParameter to the ordered list of layers that run: rules applied, fan-out made explicit.
+"""Makes the ordered list of layers that run from a NetParameter: applies rules, makes fan-out explicit.
 
-Everything that can be said of a graph without running a layer is checked here, all errors at once: types, names of
-bottoms, numbers of bottoms and tops, in-place tops.
+Checks everything that needs no layer to run, and reports all errors at once: types, names of bottoms, numbers of bottoms
+and tops, in-place tops.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NetSource: TypeAlias = str | os.PathLike[str] | Definition | pb.NetParameter
 
 @dataclass(frozen=True)
 class PhaseState:
-    """The state that include / exclude rules are tried against: phase (pb.TRAIN or pb.TEST), level, stages."""
+    """The state against which include / exclude rules are matched: phase (pb.TRAIN or pb.TEST), level, stages."""
 
     phase: int = pb.TEST
     level: int = 0
@@ -43,7 +43,7 @@ class PhaseState:
 
 
 def definition_of(source: NetSource) -> Definition:
-    """The definition, read where it is given by path."""
+    """The definition of a source, read from its file if it is a path."""
     if isinstance(source, Definition):
         return source
     if isinstance(source, pb.NetParameter):
@@ -71,7 +71,7 @@ def build_graph(definition: Definition, state: PhaseState) -> list[LayerDefiniti
 
 
 def filter_layers(definition: Definition, state: PhaseState) -> list[LayerDefinition]:
-    """The layers whose include / exclude rules the state meets, each with its place in the file."""
+    """The layers whose include / exclude rules match the state, each with its position in the file."""
     kept = []
     for index, param in enumerate(definition.message.layer):
         if len(param.include) and len(param.exclude):
@@ -90,7 +90,7 @@ def filter_layers(definition: Definition, state: PhaseState) -> list[LayerDefini
 
 
 def check_graph(layers: Sequence[LayerDefinition]) -> None:
-    """Types known, names distinct, every bottom made by a layer above, numbers of bottoms and tops right."""
+    """Checks types, distinct names, that a layer above makes every bottom, and numbers of bottoms and tops."""
     errors: list[SslnetError] = []
     available: set[str] = set()
     seen: dict[str, int] = {}
@@ -157,7 +157,7 @@ def _check_counts(cls: type[Layer], param: pb.LayerParameter, complain: Callable
 
 
 def insert_splits(layers: Sequence[LayerDefinition]) -> list[LayerDefinition]:
-    """A Split layer behind every top that several layers read (or a layer and the loss), named as Caffe names them:
+    """Adds a Split layer after every top that several layers read (or a layer and the loss), with Caffe's names:
     ``<blob>_<layer>_<index of the top>_split`` with tops ``..._split_0``, ``..._split_1``, ..."""
     maker: dict[str, tuple[int, int]] = {}
     source: dict[tuple[int, int], tuple[int, int]] = {}
@@ -199,7 +199,7 @@ def insert_splits(layers: Sequence[LayerDefinition]) -> list[LayerDefinition]:
 
 
 def _loss_weights(param: pb.LayerParameter) -> list[float]:
-    """The loss weight of each top that is named, given or not."""
+    """The loss weight of each top, given or default."""
     given, cls = list(param.loss_weight), LAYERS[param.type]
     return given[: len(param.top)] or [float(cls.IS_LOSS and j == 0) for j in range(len(param.top))]
 

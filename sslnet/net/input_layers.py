@@ -1,6 +1,6 @@
-"""Nets whose data come by hand: Input layers in the place of the layers that bring data from outside.
+"""Replaces the layers that read data from outside by Input layers, and copies data into these.
 
-Comparing two nets, or timing one, wants the same data in both and nothing read twice.
+Used to compare two nets, or to time one, on the same data without reading them twice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 def is_source(param: pb.LayerParameter) -> bool:
-    """Whether a layer definition brings data from outside (an Input layer included)."""
+    """Whether a layer definition is a source: it provides data from outside (Input layers included)."""
     cls = LAYERS.get(param.type)
     return cls is not None and cls.IS_SOURCE
 
 
 def source_shapes(net: Net) -> dict[str, tuple[int, ...]]:
-    """The shapes of the blobs that the net's source layers make, by blob name."""
+    """Shapes of the tops of the net's source layers, by blob name."""
     return {
         name: blob.shape
         for layer, names, tops in zip(net.layers, net.top_names, net.tops)
@@ -39,7 +39,7 @@ def source_shapes(net: Net) -> dict[str, tuple[int, ...]]:
 def with_inputs(definition: Definition, shapes: Shapes) -> Definition:
     """The definition with Input layers of the same names and rules in place of its source layers.
 
-    A source layer with a top of unknown shape stays as it is. Positions in the file stay right for all other layers.
+    A source layer with a top of unknown shape is kept. File positions of all other layers remain correct.
     """
     message = pb.NetParameter()
     message.CopyFrom(definition.message)
@@ -65,7 +65,7 @@ def input_layer(source: pb.LayerParameter, shapes: Shapes) -> pb.LayerParameter:
 
 
 def copy_sources(source: Net, target: Net) -> None:
-    """The data that the source layers of one net hold, into the blobs of the same names of another, batch repeated or cut to its size."""
+    """Copies the tops of one net's source layers to the blobs of the same names of another; repeats or cuts the batch."""
     for name in source_shapes(target):
         if name in source.blobs:
             data, blob = source.blobs[name].data, target.blobs[name]
@@ -73,14 +73,14 @@ def copy_sources(source: Net, target: Net) -> None:
 
 
 def fetch(net: Net) -> None:
-    """Lets the source layers bring one batch, which stays in their tops."""
+    """Runs the source layers once, so that their tops hold one batch."""
     for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
         if layer.IS_SOURCE:
             layer.forward(bottom, top)
 
 
 def fill_inputs(net: Net, seed: int = 0) -> bool:
-    """Puts normal random numbers into the net's inputs, zeros into labels (class 0 is always one); whether there were any."""
+    """Fills the net's inputs with normal random numbers, labels with zeros (a valid class); returns whether it has any."""
     random = np.random.default_rng(seed)
     labels = {
         written_name(net, name)
@@ -95,7 +95,7 @@ def fill_inputs(net: Net, seed: int = 0) -> bool:
 
 
 def written_name(net: Net, name: str) -> str:
-    """The name that the definition gives a blob which a Split layer shows under another."""
+    """The name in the definition of a blob that may be a top of a Split layer."""
     makers = {
         top: (layer, bottoms)
         for layer, bottoms, tops in zip(net.layers, net.bottom_names, net.top_names)

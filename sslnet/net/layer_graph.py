@@ -1,4 +1,4 @@
-"""The record of a net's layers and the blobs between them: all that the parts of a net need to know of it."""
+"""LayerGraph: the record of a net's layers and the blobs between them, used by all parts of a net."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sslnet.net.parameters import Param
 
 @dataclass(frozen=True)
 class LayerGraph:
-    """Lists have one entry a layer, in the order in which the layers run forward.
+    """The layers of a net and the blobs between them. Lists have one entry per layer, in the order of the forward pass.
 
-    blobs                 by name; of a name that a layer in place has written anew, the newest
-    versions              all blobs, each once, in the order in which they are made; of such a name the older ones too
+    blobs                 blobs by name; if an in-place layer has replaced a blob, the newest version
+    versions              all blobs once, in the order in which they are made, including replaced versions
     inputs                names of the blobs that are filled from outside: tops of Input layers
     outputs               names of the blobs that no layer reads
-    layer_loss_weights    for each top what it counts in the loss
-    params                a layer's parameter blobs by its name, of the layers that have any
+    layer_loss_weights    loss weight of each top
+    params                parameter blobs by layer name, for the layers that have any
     learnable             one Param for each distinct parameter blob: what a solver updates
-    runs_backward         whether there may be backward passes at all
+    runs_backward         whether the net may run backward at all
     layer_need_backward   whether the layer has to run backward
-    bottom_need_backward  for each bottom whether it gets a diff
+    bottom_need_backward  whether each bottom gets a diff
     """
 
     layers: list[Layer]

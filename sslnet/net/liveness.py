@@ -1,6 +1,6 @@
-"""Lifetimes: from which step to which the values of a blob matter, so that blobs whose lives do not overlap share memory.
+"""Liveness analysis: the first and last step in which a blob's values are used; blobs with disjoint lifetimes share memory.
 
-The steps of a plan are numbered 0 .. n - 1 as they run forward and n .. 2 n - 1 as they run backward, the last first.
+The steps of a plan are numbered 0 .. n - 1 in the forward pass, and n .. 2 n - 1 in the backward pass, the last step first.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sslnet.net.steps import JoinedStep, Step
 
 @dataclass
 class Life:
-    """Values that are first written in step ``first`` and read for the last time in step ``last``.
+    """Lifetime of a blob's values, first written in step ``first`` and last read in step ``last``.
 
-    which   "data" or "diff";  blob: the one that they belong to, not one that shows them under another name
-    offset  where in the arena they lie, in bytes; -1: nowhere yet
-    inside  the life in whose memory they lie, ``at`` bytes from its beginning (bottoms of a Concat in its top)
+    which   "data" or "diff";  blob: the owner of the values, not a blob that shares them under another name
+    offset  position in the arena in bytes; -1: not placed yet
+    inside  the lifetime in whose memory these values are placed, at offset ``at`` in bytes (bottoms of a Concat in its top)
 
-    The memory is theirs from step ``since`` to step ``until``: for longer than they live where others lie inside.
+    The memory is reserved from step ``since`` to step ``until``: longer than the lifetime if others are placed inside.
     """
 
     blob: Blob
@@ -41,11 +41,11 @@ class Life:
         return self.offset + self.blob.nbytes
 
     def overlaps(self, other: Life) -> bool:
-        """Whether there is a step in which both need their memory."""
+        """Whether both need their memory in a common step."""
         return self.since <= other.until and other.since <= self.until
 
     def put_inside(self, other: Life, at: int) -> None:
-        """Lies in the other's memory from now on, ``at`` bytes from its beginning."""
+        """Places these values inside the other's memory, at offset ``at`` in bytes."""
         self.inside, self.at = other, at
         outer: Life | None = other
         while outer is not None:
@@ -54,12 +54,12 @@ class Life:
 
 
 def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[Blob, str]]) -> list[Life]:
-    """The lives of all values that may share memory: none for what is kept, for what sources bring and outputs hold, and
-    for diffs that are read where nobody has written them (they are zero, and stay it).
+    """The lifetimes of all values that may share memory. Excludes kept values, tops of source layers, outputs of the net,
+    and diffs that are read without being written, which must remain zero.
 
-    kept   (blob, "data" or "diff") that stay readable
+    kept   (blob, "data" or "diff") that must remain readable
 
-    A net with layers whose shapes depend on the data (Filter, Python) keeps everything.
+    In a net with layers whose shapes depend on the data (Filter, Python) nothing shares memory.
     """
     if any(layer.DYNAMIC for layer in graph.layers):
         return []
@@ -89,8 +89,8 @@ def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[B
 
 
 def _put_inside(bottoms: Sequence[Blob], top: Blob, lives: Mapping[tuple[Blob, str], Life]) -> None:
-    """Bottoms of a Concat which lie in its top one behind the other: where nobody else needs them, they are made there, and
-    there is nothing to copy; their diffs likewise."""
+    """Places the bottoms of a Concat one after the other inside its top, so that nothing has to be copied, where no other
+    layer needs them; likewise their diffs."""
     data, diff = lives.get((top, "data")), lives.get((top, "diff"))
     at = 0
     for bottom in bottoms:
@@ -104,7 +104,7 @@ def _put_inside(bottoms: Sequence[Blob], top: Blob, lives: Mapping[tuple[Blob, s
 
 
 class _TouchRecorder:
-    """Notes who touches what when. Steps that are joined count as one: what one of them touches lives through all."""
+    """Records the steps in which values are used. Joined steps count as one: values of one are live in all of them."""
 
     def __init__(self, graph: LayerGraph, steps: Sequence[Step]) -> None:
         self.graph = graph

@@ -1,4 +1,4 @@
-"""The memory estimate of a net, compared with what the machine has before anything is allocated."""
+"""Estimates the memory of a net, and compares it with the available memory before anything is allocated."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sslnet.net.memory_planner import Lease
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a net takes once everything it runs has been touched.
+    """Bytes that a net uses once all its memory has been allocated.
 
-    data, diff  of blobs that have memory of their own
-    params      learnable blobs, with their diffs where the net runs backward
+    data, diff  blobs that have memory of their own
+    params      learnable blobs, with their diffs if the net runs backward
     """
 
     data: int
     diff: int
     params: int
     largest: list[tuple[str, int]] = field(default_factory=list)
-    """The blobs that take most, (name, bytes) of data and diff together."""
+    """The largest blobs: (name, bytes of data and diff together)."""
     shared: int = 0
-    """Bytes that the blobs of a lean net share; nets that share them with each other have them once."""
+    """Bytes shared by the blobs of a lean net; counted once for nets that share them with each other."""
     layers: int = 0
-    """Bytes that layers keep besides: for their backward pass, batches read ahead."""
+    """Bytes of other arrays of layers: for their backward pass, and batches read ahead."""
 
     @property
     def blobs(self) -> int:
-        """Data and diffs, what is shared counted once."""
+        """Bytes of data and diffs, shared memory counted once."""
         return self.data + self.diff + self.shared
 
     @property
@@ -43,9 +43,9 @@ class Memory:
 
 
 def measure(graph: LayerGraph, lease: Lease | None) -> Memory:
-    """Data of all blobs that do not merely show another's, diffs of what runs backward, parameters with their diffs.
+    """Measures the memory of a net: data of blobs that own them, diffs of those that run backward, parameters and diffs.
 
-    lease   the memory that blobs share, of a lean net
+    lease   the memory shared by the blobs of a lean net, else None
     """
     shared = {(life.blob, life.which) for life in lease.lives} if lease is not None else set()
     with_diff = {
@@ -72,17 +72,17 @@ def measure(graph: LayerGraph, lease: Lease | None) -> Memory:
 
 
 def _kept_by(layer: Layer) -> list[np.ndarray | Blob]:
-    """The arrays and blobs that a layer has made for itself."""
+    """The arrays and blobs that a layer has allocated for internal use."""
     return [value for value in vars(layer).values() if isinstance(value, np.ndarray | Blob)]
 
 
 def _read_ahead(layer: Layer, tops: list[Blob]) -> int:
-    """Bytes of the batches that wait behind the one in use."""
+    """Bytes of the batches that are read ahead of the current one."""
     return layer.prefetch() * sum(top.nbytes for top in tops) if isinstance(layer, PrefetchedLayer) else 0
 
 
 def check_memory(needed: Memory, name: str, path: str | None) -> None:
-    """raises RunError when the net of this name, defined at ``path``, would not fit into what is free."""
+    """Raises RunError if the net of this name, defined at ``path``, does not fit into the available memory."""
     available = available_memory()
     if available is not None and needed.total > available:
         largest = ", ".join(f"{name} {_mib(size)}" for name, size in needed.largest)
@@ -98,7 +98,7 @@ def _mib(size: int) -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, where the system tells."""
+    """Bytes that can be allocated without swapping; None if unknown."""
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

@@ -1,4 +1,4 @@
-"""Arena: one piece of memory in which blobs lie whose lives do not overlap; the plans of a net use it in turns."""
+"""Memory planner: places blobs with disjoint lifetimes in one shared arena, which the plans of a net use alternately."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sslnet.net.liveness import Life
 
 
 def place(lives: Sequence[Life]) -> int:
-    """Gives every life its offset, so that lives which overlap lie apart; returns the bytes that all of them take.
+    """Assigns offsets such that overlapping lifetimes get disjoint memory; returns the total size in bytes.
 
-    The largest first, each into the smallest gap that holds it.
+    Places the largest first, each into the smallest gap that it fits into.
 
     Ref: Pisarchyk, Lee 2020, "Efficient memory management for deep neural net inference", algorithm 3 (greedy by size)
     """
@@ -46,12 +46,12 @@ def _aligned(size: int) -> int:
 
 
 class Arena:
-    """The memory, as large as the largest of the plans that have joined it; nets that share one never run at once."""
+    """Shared memory of the size of the largest plan that uses it; nets that share an arena never run at the same time."""
 
     def __init__(self) -> None:
         self.size = 0
         self.holder: Lease | None = None
-        """Whose values lie in it."""
+        """The lease whose values are in the memory, or None."""
         self._memory: np.ndarray | None = None
         self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
 
@@ -61,19 +61,19 @@ class Arena:
             self.size = lease.size
 
     def memory(self) -> np.ndarray:
-        """(size) bytes, allocated when first asked for."""
+        """The memory as an array of ``size`` bytes, allocated at first use."""
         if self._memory is None or self._memory.size < self.size:
             for lease in self._leases:
-                lease.forget()  # or the old memory would live on beside the new
+                lease.forget()  # otherwise the old memory could not be freed
             self._memory = None
             self._memory = aligned_empty(self.size, np.uint8)
         return self._memory
 
 
 class Lease:
-    """The memory of one plan in the arena. Its blobs show their part of it from ``take`` to ``give_back``.
+    """The use of the arena by one plan. Its blobs are views of the arena from ``take`` to ``give_back``.
 
-    lives   with no offsets yet;  size: bytes in the arena
+    lives   lifetimes without offsets;  size: bytes in the arena
     """
 
     def __init__(self, arena: Arena, lives: list[Life]) -> None:
@@ -85,11 +85,11 @@ class Lease:
 
     @property
     def holds(self) -> bool:
-        """Whether no other has used the memory since."""
+        """Whether no other lease has used the memory since the last ``take``."""
         return self.arena.holder is self
 
     def take(self) -> None:
-        """Lets the blobs show the arena before a run; values that another plan had there are overwritten."""
+        """Makes the blobs views of the arena before a run; values of another plan become unreadable."""
         holder = self.arena.holder
         if holder is not self:
             if holder is not None:
@@ -103,13 +103,13 @@ class Lease:
             life.blob.lend(life.which, array)
 
     def give_back(self, step: int) -> None:
-        """After a run that ended with this step (see lifetimes): only what still matters there stays readable."""
+        """After a run that ended with ``step`` (see ``lifetimes``): keeps only values live in that step readable."""
         for life in self.lives:
             if not life.first <= step <= life.last:
                 life.blob.withdraw(life.which)
 
     def forget(self) -> None:
-        """Others use the memory from now on."""
+        """Ends the use of the memory: the blobs become unreadable."""
         for life in self.lives:
             life.blob.withdraw(life.which)
         self._arrays = []
@@ -117,7 +117,7 @@ class Lease:
             self.arena.holder = None
 
     def exempt(self, blob: Blob, which: str) -> None:
-        """Leaves these values out: they get memory of their own, and keep it."""
+        """Excludes a blob's values from the shared memory; they get memory of their own."""
         for index, life in enumerate(self.lives):
             if life.blob is blob and life.which == which:
                 del self.lives[index]

@@ -1,4 +1,4 @@
-"""Net: a graph of layers that runs. Built in named steps: graph, layers, parameters, who needs a backward pass, memory."""
+"""Net: a graph of layers that runs forward and backward. Construction: graph, layers, parameters, gradients, memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sslnet.net.plan_cache import PlanCache
 from sslnet.net.steps import Step
 
 default_seed: int | None = None
-"""Seed of nets that are given none (None: drawn from the operating system)."""
+"""Seed of nets created without one (None: drawn from the operating system)."""
 
 
 class Net:
@@ -91,7 +91,7 @@ class Net:
         for layer in build_graph(self.definition, self.state):
             builder.add(layer)
         self.graph = graph = builder.graph(force_backward=self.definition.message.force_backward)
-        """The attributes that follow, as one record: all that the parts of a net know of it."""
+        """The record of layers and blobs, used by all parts of a net; the following attributes are its fields."""
         self.layers, self.layer_names, self.layer_loss_weights = (
             graph.layers,
             graph.layer_names,
@@ -109,11 +109,11 @@ class Net:
             for tops, row in zip(self.tops, self.layer_loss_weights)
         ]
         self._only_runs = not any(self._weighted) and not any(layer.DYNAMIC for layer in self.layers)
-        """Whether a forward pass does nothing but run the steps: no loss is summed, no shape changes."""
+        """Whether a forward pass only runs the steps, without summing losses or changing shapes."""
         self.arena: Arena = share.arena if share is not None and share.lean else Arena()
         self._plans = PlanCache(graph, plain=self.plain, arena=self.arena if lean else None)
         self._ran: list[Step] = []
-        """The step that ran each layer forward last: it runs it backward, for it knows what it has kept."""
+        """The step that last ran each layer forward; it also runs it backward, as it may have saved data for that."""
         self._fused = False
         """Whether the last forward pass ran the fused plan."""
         self._ready = False
@@ -121,11 +121,11 @@ class Net:
         self._plans.note_shapes()
         check_memory(self.memory(), self.name, self.definition.path)
         self.copied = self.copy_from(weights) if weights is not None else None
-        """Which of the weights given at the start were copied; None without."""
+        """Result of copying the initial weights; None if there were none."""
 
     @property
     def _layer_names(self) -> list[str]:
-        """pycaffe's name of ``layer_names``, which scripts read although it is private."""
+        """The private name of ``layer_names`` in pycaffe, which scripts read."""
         return self.layer_names
 
     @property
@@ -136,7 +136,7 @@ class Net:
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self) -> Memory:
-        """The memory of the blobs: data of all that do not merely show another's, diffs of what runs backward."""
+        """The memory of the net: data of blobs that own them, diffs of those that run backward, parameters."""
         return measure(self.graph, self.plan(fused=True).lease if self.lean else None)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class Net:
         return {name: blob.diff for name, blob in found.items() if name not in self.inputs or blob.has_diff}
 
     def _backward_steps(self, start: str | None) -> tuple[Plan, list[Step]]:
-        """The steps to run, and the plan whose memory they need."""
+        """The plan whose memory the backward pass uses, and the steps to run."""
         plan = self.plan(fused=self._fused)
         if not self.lean:
             return plan, self._ran or plan.steps
@@ -290,18 +290,18 @@ class Net:
                 clear(param.blob.diff)
 
     def plan(self, fused: bool) -> Plan:
-        """The steps to run, compiled for the shapes of the blobs; those of the last few shapes are kept."""
+        """The plan for the current shapes of the blobs; the plans for the last few shapes are kept."""
         if self._plans.is_outdated():
             self.reshape()
         return self._plans.plan(fused)
 
     def new_plan(self, fused: bool) -> Plan:
-        """A plan for the shapes that the blobs have now, which no other run uses."""
+        """Makes a separate plan for the current shapes of the blobs."""
         return self._plans.new_plan(fused)
 
     def keep(self, which: str, *names: str) -> None:
-        """A lean net keeps the "data", or "diff", of these blobs readable after its runs from now on; any other does so
-        anyway."""
+        """Makes the "data" or "diff" of these blobs of a lean net readable after its runs from now on; in other nets they
+        always are."""
         for name in names:
             self._plans.keep(self._blob(name).owner(which), which)
 
@@ -321,7 +321,7 @@ class Net:
         blob.data[...] = array
 
     def _blob(self, name: str, last: int | None = None) -> Blob:
-        """The blob of this name, as layer number ``last`` leaves it; the newest when that comes before it."""
+        """The version of the blob of this name after layer number ``last``; the newest if it is made later."""
         if name not in self.blobs:
             raise UsageError(f'the net has no blob "{name}"', hint=suggestion(name, self.blobs))
         for names, tops in zip(self.top_names[last::-1] if last is not None else (), self.tops[last::-1]):
@@ -373,13 +373,13 @@ class Net:
         return result
 
     def reseed(self, seed: int) -> None:
-        """Draws all that is random from another seed from now on, from the beginning; parameters stay."""
+        """Restarts all random streams from another seed; parameters are unchanged."""
         self.seed = seed
         for layer, top in zip(self.layers, self.tops):
             layer.reseed(seed, top)
 
     def check_outputs(self) -> None:
-        """raises DefinitionError when a layer of the net may not write the file that it names"""
+        """Raises DefinitionError if a layer of the net cannot write the file that it names."""
         for layer in self.layers:
             layer.check_outputs()
 
@@ -389,7 +389,7 @@ class Net:
         return {name: state for name, state in states.items() if state}
 
     def set_layer_states(self, states: dict[str, bytes]) -> None:
-        """Puts every layer where ``layer_states`` found it; those that it had nothing of, to their beginning."""
+        """Restores the states from ``layer_states``; resets layers without a saved state."""
         for layer in self.layers:
             layer.set_state(states.get(layer.name, b""))
 

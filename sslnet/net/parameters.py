@@ -18,7 +18,7 @@ class Param:
     blob: Blob
     layer: Layer
     index: int
-    """Which of the layer's blobs."""
+    """Number of the blob among those of its layer."""
     spec: pb.ParamSpec
     lr_mult: float = 1.0
     decay_mult: float = 1.0
@@ -33,7 +33,7 @@ class Param:
 
 def collect_params(layers: Sequence[Layer]) -> list[Param]:
     """One Param for each distinct blob, in the order of the layers; blobs of one ``param { name }`` share data and diff
-    with the first. Tells each layer which of its diffs are wanted (``param_propagate_down``: lr_mult is not 0).
+    with the first. Sets ``param_propagate_down`` of each layer: a diff is needed where lr_mult is not 0.
 
     raises DefinitionError, ShapeError where shared blobs disagree
     """
@@ -86,7 +86,7 @@ def _share(param: Param, owner: Param) -> None:
 
 
 def _check_owner_says_it(param: Param, owner: Param) -> None:
-    """The owner's spec is what counts: a field that only another layer has, or has otherwise, would do nothing."""
+    """Raises DefinitionError for fields of a sharing layer that differ from the owner's, as only the owner's are used."""
     for field, value in param.spec.ListFields():
         if field.name not in ("name", "share_mode", "lr_mult", "decay_mult") and value != getattr(
             owner.spec, field.name
@@ -101,7 +101,7 @@ def _check_owner_says_it(param: Param, owner: Param) -> None:
 
 
 def share_params(params: Mapping[str, list[Blob]], others: Mapping[str, list[Blob]], path: str | None) -> None:
-    """Lets the parameters of one net show the data of another's, layer by layer of the same name.
+    """Makes the parameters of one net share the data of another's, in layers of the same name.
 
     params, others   the parameter blobs of each net by layer; path: of the first net's definition, for errors
     raises ShapeError where numbers or shapes of blobs differ

@@ -1,6 +1,6 @@
 """The plan: the flat list of steps that a net runs, compiled from its graph.
 
-``sslnet.net.steps`` has the steps; which of them run, and which are joined, is decided here, in one place.
+The steps are defined in ``sslnet.net.steps``; this module chooses and joins them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Plan:
     plain   only the layers' own code, none of the faster steps
     arena   the memory that blobs share, in a lean net;  kept: (blob, "data" or "diff") that have memory of their own
 
-    Made for the shapes that the blobs have now; other shapes need another plan.
+    A plan is valid for the shapes of the blobs at its creation; other shapes need another plan.
     """
 
     def __init__(
@@ -57,15 +57,14 @@ class Plan:
         self.lease = Lease(arena, lifetimes(graph, self.steps, kept)) if arena is not None else None
 
     def hold_weights(self, held: bool) -> None:
-        """Lets steps keep what they make of the weights, which stay what they are at the next run until this is called
-        again: after every change, when they are held."""
+        """If held, lets steps reuse packed weights in the next runs; call it again after every change of the weights."""
         self.held = held
         for step in self.steps:
             step.hold_weights(held)
 
     @contextlib.contextmanager
     def running(self, last: int) -> Iterator[None]:
-        """While its steps run: the blobs of a lean net have their memory, and what step ``last`` leaves to be read stays.
+        """Context manager for a run: the blobs of a lean net use the arena; values live in step ``last`` remain readable.
 
         last   the step that the run ends with, as ``sslnet.net.liveness`` counts them
         """
@@ -80,18 +79,18 @@ class Plan:
 
     @property
     def holds_memory(self) -> bool:
-        """Whether the memory that its blobs share still has what it has written there."""
+        """Whether the shared memory still holds the values that this plan has written."""
         return self.lease is None or self.lease.holds
 
     def exempt(self, blob: Blob, which: str) -> None:
-        """Leaves the "data", or "diff", of a blob out of the memory that blobs share."""
+        """Excludes the "data" or "diff" of a blob from the shared memory."""
         if self.lease is not None:
             self.lease.exempt(blob, which)
 
     def _share_normalized(self) -> None:
-        """A Scale in place right behind a BatchNorm in place reads what that has kept, instead of keeping it as well.
+        """Makes an in-place Scale after an in-place BatchNorm read the array that the BatchNorm saved, not save a copy.
 
-        In a lean net alone: in any other, the user may run the Scale on other values.
+        Only for lean nets: in others, the user may run the Scale on other values.
         """
         for step, after in zip(self.steps, self.steps[1:]):
             norm, scale = step.layer, after.layer
@@ -101,7 +100,7 @@ class Plan:
                     scale.take_input(norm.normalized)
 
     def _join_relu(self) -> None:
-        """A ReLU in place right behind a step that can apply it runs as part of that step."""
+        """Joins an in-place ReLU to the step before it, if that can apply it."""
         for i, (step, after) in enumerate(zip(self.steps, self.steps[1:])):
             if (
                 step.JOINS_RELU

@@ -1,4 +1,4 @@
-"""The plans of a net for the last few shapes of its blobs."""
+"""PlanCache: keeps the plans of a net for the last few shapes of its blobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sslnet.net.memory_planner import Arena
 from sslnet.net.plan import Plan
 
 KEPT_PLANS = 4
-"""Whole runs and parts of runs, for two shapes of the input: batches of two sizes in turns are planned once each."""
+"""Maximum number of plans: fused and not, for two shapes of the input, such as alternating batch sizes."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -32,7 +32,7 @@ class PlanCache:
         self._reshaped = Blob.reshaped
 
     def note_shapes(self) -> bool:
-        """Takes the shapes that the blobs have now as those to plan for; whether they have changed."""
+        """Notes the current shapes of the blobs for the next plan; returns whether they have changed."""
         before, self._shapes = self._shapes, self._all_shapes()
         self._reshaped = Blob.reshaped
         self._current.clear()
@@ -62,11 +62,11 @@ class PlanCache:
         return plan
 
     def new_plan(self, fused: bool) -> Plan:
-        """A plan for the shapes that the blobs have now, which no other run uses."""
+        """Makes a separate plan for the current shapes of the blobs."""
         return Plan(self.graph, fused=fused, plain=self.plain, arena=self.arena, kept=self._kept)
 
     def keep(self, blob: Blob, which: str) -> None:
-        """Gives the "data", or "diff", of a blob of a lean net memory of its own from now on."""
+        """Gives the "data" or "diff" of a lean net's blob memory of its own from now on."""
         if self.arena is not None and (blob, which) not in self._kept:
             self._kept.add((blob, which))
             for plan in self.plans.values():

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     import h5py
 
 MOST_LAYERS = 100_000
-"""Records in a file: a few bytes of it can be an empty layer, which takes 550 bytes of memory."""
+"""Maximum number of records in a file: a few bytes can encode an empty layer, which takes 550 bytes of memory."""
 MOST_AXES = 32
-"""Axes of a blob at most, as in Caffe."""
+"""Maximum number of axes of a blob, as in Caffe."""
 DEEPEST_GROUP = 32
-"""Groups in groups: a slash in the name of a layer makes one."""
+"""Maximum nesting of groups: a slash in the name of a layer makes one."""
 
 Message = TypeVar("Message", bound=google.protobuf.message.Message)
 
@@ -60,12 +60,12 @@ class StoredWeights:
 
     @classmethod
     def of(cls, params: Mapping[str, Sequence[Blob]]) -> StoredWeights:
-        """A copy of what a net has now.  params: ``Net.params``"""
+        """A copy of the current parameters of a net.  params: ``Net.params``"""
         return cls({name: [blob.data.copy() for blob in blobs] for name, blobs in params.items()})
 
 
 WeightSource: TypeAlias = str | os.PathLike[str] | pb.NetParameter | StoredWeights
-"""Where parameters come from: a .caffemodel (binary or HDF5), a message with blobs, or what was read of one."""
+"""A source of parameters: a .caffemodel (binary or HDF5), a message with blobs, or weights already read."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Copied:
     ignored: list[str] = field(default_factory=list)
     """Layers of the file that the net lacks."""
     missing: list[str] = field(default_factory=list)
-    """Layers of the net that have parameters and are not in the file: they keep what their fillers gave them."""
+    """Layers of the net with parameters that are not in the file; their parameters are unchanged."""
 
 
 # -- into a net ------------------------------------------------------------------------------------------------------

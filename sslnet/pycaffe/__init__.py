@@ -1,4 +1,4 @@
-"""What scripts written for pycaffe call, under the names that they know.
+"""Compatibility with pycaffe: the functions and classes that scripts for pycaffe use, under the same names.
 
     module.py      solvers by name, modes, devices, seeds: the functions of the module ``caffe``
     io.py          images and their transformer (``sslnet.io``)

@@ -1,4 +1,4 @@
-"""What scripts written for pycaffe call beside Net and NetSpec: solvers by type, modes, the seed.
+"""Functions that scripts for pycaffe use in addition to Net and NetSpec: solvers by type, modes, the seed.
 
 ``import sslnet as caffe`` and such a script runs: ``caffe.set_mode_cpu()``, ``caffe.get_solver(file)``,
 ``caffe.SGDSolver(file).step(1)``.

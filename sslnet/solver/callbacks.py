@@ -1,4 +1,4 @@
-"""What a solver tells while it runs: records, and the ``Monitor`` that they are told to."""
+"""Callbacks of a training run: the ``Monitor`` interface, and the records that a solver passes to it."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ class Display:
 
     iteration: int
     loss: float
-    """Averaged over the last average_loss iterations."""
+    """The training loss, averaged over the last average_loss iterations."""
     rate: float
     outputs: Outputs
     penalty: float
-    """The group lasso's part of the objective: sum of strength * norm over all groups."""
+    """Value of all penalties, as added to the loss; for the group lasso the sum of strength * norm over all groups."""
     iterations: int
     """Iterations since the last display."""
     seconds: float
-    """Time that they took; tests and snapshots included."""
+    """Wall-clock time of these iterations, including tests and snapshots."""
     sparsity: Any = None
-    """What the solver's ``measure`` gave, if it has one."""
+    """Return value of the solver's ``measure``; None without one."""
 
 
 @dataclass(frozen=True)
 class Test:
-    """One test of one test net: outputs averaged over test_iter batches."""
+    """Result of testing one test net: outputs averaged over test_iter batches."""
 
     iteration: int
     net: int
     outputs: Outputs
     loss: float | None
-    """The mean loss, with test_compute_loss."""
+    """The mean loss; None without test_compute_loss."""
     seconds: float
 
 
 class Training(Protocol):
-    """A solver as a monitor sees it: to look at, not to change."""
+    """The attributes of a solver that a monitor may read; it must not change them."""
 
     param: Any
     """The pb.SolverParameter."""
@@ -58,22 +58,22 @@ class Training(Protocol):
     test_nets: list[Net]
     updates: list[Update]
     penalties: list[PenalizedUpdate]
-    """Those on one parameter, then those of coupled groups."""
+    """Active penalties: first those without coupled groups, then those with them."""
     ended: list[PenalizedUpdate]
-    """Those that have ended (``keep_zeros``)."""
+    """Penalties that ``keep_zeros`` has ended."""
 
 
 class Monitor:
-    """What a solver tells while it runs; every method does nothing until it is overridden."""
+    """Callbacks that a solver calls while it runs; every method does nothing unless overridden."""
 
     def on_warning(self, note: Diagnostic) -> None:
-        """Something that the definitions say may not be meant; or a resumed run cannot be quite the same."""
+        """Called for a likely mistake in a definition, a skipped batch, a failed snapshot, or an inexact resume."""
 
     def on_start(self, solver: Training) -> None:
-        """``solve`` begins, at ``solver.iter``."""
+        """Called when ``solve`` begins, at iteration ``solver.iter``."""
 
     def on_iteration(self, iteration: int, loss: float) -> None:
-        """An iteration is done; the smoothed loss. Called each time, so it must be fast."""
+        """Called after every iteration with the smoothed loss; must be fast."""
 
     def on_display(self, record: Display) -> None: ...
 
@@ -82,14 +82,14 @@ class Monitor:
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None: ...
 
     def on_debug(self, line: str) -> None:
-        """A line of debug_info."""
+        """Called with each line of debug_info."""
 
     def on_finish(self, solver: Training, stopped: bool) -> None:
-        """``solve`` ends. stopped: on request, before max_iter."""
+        """Called when ``solve`` ends. stopped: whether it was stopped on request, before max_iter."""
 
 
 def outputs_of(net: Net) -> Outputs:
-    """What the last forward pass gave."""
+    """Output values of the last forward pass."""
     return [
         (name, float(value), net.loss_weights.get(name, 0.0))
         for name in net.outputs

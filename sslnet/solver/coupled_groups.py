@@ -1,12 +1,12 @@
-"""Coupled groups: from what a prototxt asks for to the parameters that hold them.
+"""Coupled groups: finds the parameters that belong to the groups requested in a prototxt.
 
 ``group_lasso { group: FILTER couple: true }`` on the weights of one layer penalises, as one group for each output channel,
-the filters of all layers whose channels the graph joins to that channel: those that an Eltwise adds, the depthwise
-convolution behind a pointwise one, layers that share their weights. With ``take_bias`` their biases belong to the
-group, with ``take_followers`` the learned Scale and Bias values of the channel, with ``group: NEURON`` all of that and
-the weights by which the next layers read it. Asked for on a Scale, the group has the channel's values in all its Scale
-layers, and filters only of layers behind which there is none. Where several layers ask for groups of the same channels,
-the largest strength counts.
+the filters of all layers whose channels the graph joins to that channel: layers added by an Eltwise, the depthwise
+convolution after a pointwise one, layers that share their weights. ``take_bias`` adds their biases to the group,
+``take_followers`` the learned Scale and Bias values of the channel; ``group: NEURON`` adds both, and the weights of the
+next layers that read the channel. Requested on a Scale layer, a group contains the channel's values in all Scale layers,
+and the filters of those layers only that no Scale follows. Where several layers request groups of the same channels, the
+largest strength counts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matr
 
 @dataclass(eq=False)
 class FoundGroups:
-    """One kind of groups, and the parameters that hold them.
+    """Groups of one kind, and the parameters that hold them.
 
-    parts    of each parameter the update, height and width of a tile, the group of each tile (as in ``GroupPart``)
-    penalty  its name in ``PENALTIES``;  settings, unit: as ``Tiling`` has them
-    makers   names of the layers whose channels coupled groups are
-    tiling   of groups in one parameter; None of coupled groups
+    parts    for each parameter its update, height and width of a tile, the group of each tile (as in ``GroupPart``)
+    penalty  its name in ``PENALTIES``;  settings, unit: as in ``Tiling``
+    makers   names of the layers that produce the grouped channels
+    tiling   the tiling of groups in one parameter; None for coupled groups
     """
 
     name: str
@@ -51,7 +51,7 @@ class FoundGroups:
 
 @dataclass
 class _Asked:
-    """Coupled groups while they are found: the strength of each class of channels, and what else the groups include."""
+    """A request for coupled groups: the strength of each class of channels, and which parameters the groups include."""
 
     param: Any
     name: str
@@ -64,7 +64,7 @@ class _Asked:
     readers: bool = False
 
     def merge(self, other: _Asked) -> None:
-        """raises DefinitionError where the two ask for different penalties"""
+        """Adds another request for the same channels. raises DefinitionError if the two name different penalties"""
         if self.penalty != other.penalty:
             message = f'"{self.name}" and "{other.name}" ask for groups of the same channels under different penalties'
             raise DefinitionError(message, span=other.param.span("group_lasso"), layer=other.name)
@@ -78,7 +78,7 @@ class _Asked:
 
 
 def coupled_groups(net: Net, updates: Sequence[Update], solver: Definition) -> list[FoundGroups]:
-    """The coupled groups that the definitions ask for.
+    """Finds the coupled groups that the definitions request.
 
     raises DefinitionError for groups that cannot be coupled
     """
@@ -115,7 +115,7 @@ def _check(update: Update, index: int, spec: Any, solver: Any) -> None:
 
 
 def _merged(asked: Iterable[_Asked]) -> list[_Asked]:
-    """Those that have channels in common become one."""
+    """Merges the requests that have channels in common."""
     result: list[_Asked] = []
     for new in asked:
         for old in [old for old in result if not old.strengths.keys().isdisjoint(new.strengths)]:
@@ -189,7 +189,8 @@ class _Finder:
         return found
 
     def _add(self, found: FoundGroups, update: Update, tile: Tile, numbers: np.ndarray, classes: np.ndarray) -> None:
-        """Adds what the parameter holds of these classes, one tile a channel."""
+        """Adds the parameter's tiles of channels in these classes, one tile per channel; nothing if its tiles do not
+        match the channels."""
         rows, columns = matrix_shape(update.param.blob.shape)
         if (rows // tile[0]) * (columns // tile[1]) != len(classes):
             return
@@ -199,14 +200,14 @@ class _Finder:
             found.parts.append((update, *tile, np.where(inside, places, -1)))
 
     def _follows(self, update: Update, i: int) -> bool:
-        """Whether the parameter has a learned value for each channel that its layer hands on (Scale, Bias)."""
+        """Whether the parameter is that of a Scale or Bias layer with one learned value for each channel."""
         layer = update.param.layer
         by_channel = isinstance(layer, (Scale, Bias)) and len(self.net.bottoms[i]) == 1 and layer.axis == 1
         return bool(by_channel and update.param.blob.shape == (len(self.ties.tops[i][0]),))
 
     def _is_scaled(self, i: int) -> bool:
-        """Whether what layer i makes goes through a learned Scale, with nothing but layers of one bottom and top before it."""
-        while len(self.net.top_names[i]) == 1:  # which one layer reads: for several there is a Split
+        """Whether a learned Scale follows layer i, with only layers of one bottom and one top between them."""
+        while len(self.net.top_names[i]) == 1:  # one layer reads the blob: several readers get a Split
             (blob,) = self.net.top_names[i]
             behind = (j for j in range(i + 1, len(self.net.layers)) if blob in self.net.bottom_names[j])
             i = next(behind, -1)

@@ -1,6 +1,6 @@
-"""What becomes of a training run that meets data which cannot be used (``on_data_error``).
+"""Handles data that cannot be used during training (``on_data_error``): skips the batch or stops the run.
 
-Such are records, images and files that cannot be read, labels out of range, and data that are not finite.
+Examples are records, images and files that cannot be read, labels out of range, and data that are not finite.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sslnet.layers.prefetched import PrefetchedLayer
 from sslnet.net.net import Net
 
 UNUSABLE = (DataError, BatchError)
-"""What is raised for data that cannot be used."""
+"""Exceptions raised for data that cannot be used."""
 
 
 class Statistics:
-    """Copies of what the forward pass of a net changes in its parameters (``Layer.statistics``)."""
+    """Copies of the running statistics that a net's forward pass changes (``Layer.statistics``)."""
 
     def __init__(self, net: Net) -> None:
         self._copies = [(blob, blob.data.copy()) for layer in net.layers for blob in layer.statistics()]
@@ -32,26 +32,26 @@ class Statistics:
 
 
 class DataErrors:
-    """Runs forward passes, leaves out batches where the solver says so, and counts them.
+    """Runs forward passes; skips batches that cannot be used, if the solver allows it, and counts them.
 
     param  a pb.SolverParameter: on_data_error, max_data_errors
-    tell   called with the error of each batch that is left out, and their number so far
+    tell   called with the error of each skipped batch, and the number of skipped batches so far
     """
 
     def __init__(self, param: Any, tell: Callable[[DataError | BatchError, int], None]) -> None:
         self.count = 0
-        """Batches left out so far, those before a resumed snapshot among them."""
+        """Number of skipped batches so far, including those before a resumed snapshot."""
         self._param = param
         self._tell = tell
 
     def forward(self, net: Net) -> None:
-        """A forward pass. With SKIP every data layer of the net goes on to its next batch when one cannot be used.
+        """Runs a forward pass. With SKIP, if a batch cannot be used, every data layer of the net moves to its next batch.
 
-        raises DataError or BatchError: with STOP the first, with SKIP the one after max_data_errors. Running statistics are
-        then as they were before the pass
+        raises DataError or BatchError: the first one with STOP, the one after max_data_errors with SKIP. The running
+        statistics are then as before the pass
         """
         sources = [layer for layer in net.layers if isinstance(layer, PrefetchedLayer)]
-        moving = any(layer.NEW_DATA for layer in net.layers)  # where there is none, the next batch is the same
+        moving = any(layer.NEW_DATA for layer in net.layers)  # without one, the next batch would be the same
         skip = moving and self._param.on_data_error == pb.SolverParameter.SKIP
         while True:
             before = [layer.batches for layer in sources]
@@ -76,7 +76,7 @@ class DataErrors:
 
 
 def _check_data(net: Net) -> None:
-    """raises BatchError when the loss is not finite because what a layer brought from outside is not."""
+    """Raises BatchError when the loss is not finite because the output of a data layer is not finite."""
     if math.isfinite(net.loss):
         return
     for layer, names, tops in zip(net.layers, net.top_names, net.tops):

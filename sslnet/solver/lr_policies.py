@@ -1,11 +1,11 @@
-"""Learning rates over the iterations: Caffe's seven policies, as one function each.
+"""Learning rate policies: Caffe's seven, one function each.
 
     rate, current_step = learning_rate(param, iteration, current_step)
 
-``current_step`` counts the drops of `step` and `multistep` so far; it is part of a snapshot, as in Caffe.
+``current_step`` is the number of drops of `step` and `multistep` so far; snapshots save it, as in Caffe.
 
-A checked policy has a rate for every iteration, also for those after max_iter: what leaves the range of a float is
-infinite (``_power``), and where a formula ends, ``check`` refuses settings that get there within max_iter.
+A checked policy has a rate for every iteration, even after max_iter: results beyond the range of a float are infinite
+(``_power``), and ``check`` rejects settings whose formula becomes undefined within max_iter.
 
 Ref: Caffe's SGDSolver::GetLearningRate
 """
@@ -39,7 +39,7 @@ def exp(param: Any, iteration: int, current_step: int) -> Rate:
 
 
 def inv(param: Any, iteration: int, current_step: int) -> Rate:
-    """base_lr * (1 + gamma * iteration) ^ -power, of a base no less than zero unless -power is a whole number"""
+    """base_lr * (1 + gamma * iteration) ^ -power; a negative base counts as 0 unless -power is a non-negative integer"""
     base = 1 + param.gamma * iteration
     return _scaled(param.base_lr, _power(base if _is_polynomial(param) else max(0.0, base), -param.power)), current_step
 
@@ -47,7 +47,8 @@ def inv(param: Any, iteration: int, current_step: int) -> Rate:
 def multistep(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr * gamma ^ (number of stepvalues passed)
 
-    A drop a call, counted on from current_step, so that a run resumed with other stepvalues goes on from its own rate.
+    Each call makes at most one drop, starting from current_step, so a run resumed with different stepvalues continues
+    from its current rate.
     """
     current_step = max(0, current_step)
     if current_step < len(param.stepvalue) and iteration >= param.stepvalue[current_step]:
@@ -69,7 +70,7 @@ def sigmoid(param: Any, iteration: int, current_step: int) -> Rate:
 
 
 def _power(base: float, exponent: float) -> float:
-    """base ^ exponent for a base >= 0 or a whole exponent; infinite where that is beyond all floats, or 0 ^ negative."""
+    """base ^ exponent for a base >= 0 or an integer exponent; infinite on overflow and for 0 ^ negative."""
     try:
         return base**exponent
     except (OverflowError, ZeroDivisionError):
@@ -77,12 +78,12 @@ def _power(base: float, exponent: float) -> float:
 
 
 def _scaled(base_lr: float, factor: float) -> float:
-    """base_lr * factor, zero for a base_lr of zero whatever the factor."""
+    """base_lr * factor; 0 if base_lr is 0, even for an infinite factor."""
     return base_lr * factor if base_lr else 0.0
 
 
 def _is_polynomial(param: Any) -> bool:
-    """Whether `inv` is a polynomial of the iteration, defined beyond its zero: power: -1 is a straight line."""
+    """Whether `inv` is a polynomial in the iteration, so defined for negative bases too; `power: -1` gives a line."""
     return bool(param.power <= 0 and param.power % 1 == 0)
 
 
@@ -95,7 +96,7 @@ POLICIES: dict[str, tuple[Callable[[Any, int, int], Rate], tuple[str, ...]]] = {
     "poly": (poly, ("power", "max_iter")),
     "sigmoid": (sigmoid, ("gamma", "stepsize")),
 }
-"""Each policy and the fields that it cannot do without, beside base_lr."""
+"""The function of each policy and its required fields besides base_lr."""
 
 
 def learning_rate(param: Any, iteration: int, current_step: int) -> Rate:
@@ -104,7 +105,7 @@ def learning_rate(param: Any, iteration: int, current_step: int) -> Rate:
 
 
 def check(definition: Definition) -> None:
-    """raises DefinitionError for a policy that does not exist, or one whose fields are missing or out of range."""
+    """Raises DefinitionError for an unknown policy, or one whose fields are missing or out of range."""
     param = definition.message
     policy = param.lr_policy
     if policy not in POLICIES:

@@ -1,4 +1,4 @@
-"""The sparsity of a net while it trains: what is zero, and what regularisation adds to the loss."""
+"""Measures the sparsity of a net while it trains, and the regularisation terms of its loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sslnet.sparsity.measure import CoupledSparsity, NonZero, Sparsity, measure
 
 
 def measure_training(solver: Training) -> Sparsity:
-    """The sparsity of the net that a solver trains, with what regularisation adds to the loss now."""
+    """Measures the sparsity of the net that a solver trains, and the current regularisation terms of its loss."""
     penalties: dict[str, float] = {}
     decays = {u.param.name: u.decay_value() if u.param.lr_mult else 0.0 for u in solver.updates}
     coupled = []
@@ -41,7 +41,7 @@ def measure_training(solver: Training) -> Sparsity:
 
 
 def _tied(term: GroupPenalty, members: Sequence[Param]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The layers that make the channels of coupled groups, and those that read them."""
+    """Names of the layers that produce the channels of coupled groups, and of the layers that read them."""
     makers: dict[str, None] = {}
     readers: dict[str, None] = {}
     for part in term.parts:

@@ -1,4 +1,4 @@
-"""What is said of a run whose numbers are not finite any more."""
+"""Errors for a run whose loss or parameters are no longer finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslnet.solver.run_state import SolverParts
 
 
 def check_finite(solver: SolverParts, snapshot: str | None) -> None:
-    """raises NotFiniteError unless all parameters are finite.  snapshot: the last one, if there is one"""
+    """Raises NotFiniteError unless all parameters are finite.  snapshot: path of the last snapshot, or None"""
     for param in solver.net.learnable:
         if not np.isfinite(param.blob.data).all():
             message = f"iteration {solver.iter}: parameter {param.name} is not finite, no snapshot is written"
@@ -21,7 +21,7 @@ def check_finite(solver: SolverParts, snapshot: str | None) -> None:
 
 
 def not_finite(solver: SolverParts, snapshot: str | None) -> NotFiniteError:
-    """The error of a loss that is not finite, with the first blob that is not."""
+    """The error for a loss that is not finite; names the first parameter or blob that is not."""
     where, layer = _first_not_finite(solver.net)
     message = f"iteration {solver.iter}: the loss is {solver.net.loss:g}; {where}"
     return NotFiniteError(message, path=solver.definition.path, layer=layer, hint=_advice(solver, snapshot))
@@ -34,7 +34,7 @@ def _advice(solver: SolverParts, snapshot: str | None) -> str:
 
 
 def _first_not_finite(net: Net) -> tuple[str, str | None]:
-    """Where a net first is not finite: a parameter, else the first blob in the order of the layers."""
+    """Description and layer of the first parameter of a net that is not finite, else of the first such blob."""
     for param in net.learnable:
         if not np.isfinite(param.blob.data).all():
             return f"parameter {param.name} is not finite already", param.layer.name

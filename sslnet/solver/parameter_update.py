@@ -1,11 +1,11 @@
-"""What happens to one parameter in an iteration, whatever its rule: normalise, regularise, update.
+"""The update of one parameter in an iteration, common to all update rules: normalise, regularise, update.
 
-The kernels do several of these in one pass over the memory where they can: normalise and regularise hand on what is
-left for the kernel of the rule (``Terms``). What a penalty adds stands in ``penalized_update``.
+Where possible, a rule's kernel does all of these in one pass over the memory; ``Terms`` holds the normalisation and
+regularisation that the kernel still has to apply. Penalties are applied in ``penalized_update``.
 
-A weight under a penalty that is zero follows the running mean of its gradients (``group_lasso_memory``). That leaves
-the minimiser where it is, for there the gradient of a group at zero is no longer than the strength; but a batch's noise
-alone makes none non-zero.
+A zero weight under a penalty is updated with the running mean of its gradients (``group_lasso_memory``) instead of the
+batch's gradient. This does not change the minimiser, where the gradient norm of a zero group is at most its strength, but
+the noise of a single batch no longer makes a group non-zero.
 
 Ref: Lee and Wright 2012, "Manifold Identification in Dual Averaging" (a mean of the gradients finds the zeros of the
 minimiser where single batches do not)
@@ -27,13 +27,14 @@ from sslnet.solver.update_settings import decay_multipliers, is_l1
 from sslnet.sparsity.penalty import Penalty
 
 CHUNK = 1 << 16
-"""Values that are summed up in one go, so that the sum needs no memory of the parameter's size."""
+"""Number of values summed at a time, so that the sum needs no temporary array of the parameter's size."""
 
 
 class Terms(NamedTuple):
-    """What the kernel of a rule still has to do to the gradient: g = scale * grad + l2 * w + l1 * sign(w).
+    """The regularised gradient that the kernel of a rule has to form: g = scale * grad + l2 * w + l1 * sign(w).
 
-    mean, memory   running mean of the gradients that weights at zero follow, flat; empty where they follow the batch
+    mean, memory   running mean of the gradients, flat, used for zero weights, and its decay factor; an empty mean: zero
+                   weights use the batch's gradient
     """
 
     mean: np.ndarray
@@ -44,41 +45,41 @@ class Terms(NamedTuple):
 
 
 class Update(ABC):
-    """Updates one parameter. The rules are subclasses, which are final and stand in ``UPDATES``.
+    """Updates one parameter. Each update rule is a subclass, listed in ``UPDATES``.
 
     param    a sslnet.net.net.Param
     solver   the solver's definition
     """
 
     HISTORY: ClassVar[int] = 1
-    """Arrays that the rule remembers, of the parameter's shape each."""
+    """Number of history arrays of the rule, each of the parameter's shape."""
     MOMENTA: ClassVar[int] = 0
-    """How many of them, the first ones, move the weights on."""
+    """Number of history arrays, from the first, that are momenta: they move weights even where the gradient is zero."""
     TAKES_MOMENTUM: ClassVar[bool] = True
     DECOUPLED: ClassVar[bool] = False
-    """Whether weight decay acts on the weights themselves, not through the gradient."""
+    """Whether weight decay is applied to the weights directly instead of through the gradient."""
 
     def __init__(self, param: Any, solver: Definition) -> None:
         self.param = param
         self.solver = solver.message
         self.keep: np.ndarray | None = None
-        """Which weights are trained, one byte each: 0 for those frozen at zero. None: all."""
+        """Mask of trained weights, one byte each: 0 for weights frozen at zero. None: all are trained."""
         self.multipliers = decay_multipliers(param)
         self.l1 = is_l1(param, solver)
         self.decay: float = self.solver.weight_decay * param.decay_mult
         self.mean: np.ndarray | None = None
-        """Running mean of the gradients, of a parameter with a penalty that acts by proximal steps."""
+        """Running mean of the gradients of a parameter under a penalty with proximal steps; else None."""
         self.history: list[np.ndarray] = [np.zeros(param.blob.shape, param.blob.dtype) for _ in range(self.HISTORY)]
 
     def forget_frozen(self) -> None:
-        """Drops what is remembered of weights that are frozen, for it would move them: momentum, means."""
+        """Zeroes the history and the mean gradient of frozen weights; momentum would move them otherwise."""
         if self.keep is None:
             return
         for array in (*self.history, *([] if self.mean is None else [self.mean])):
             self._flat(array)[self.keep == 0] = 0
 
     def decay_value(self) -> float:
-        """Weight decay's part of the objective now; 0 where it acts on the weights themselves."""
+        """Current weight decay term of the objective; 0 for decoupled decay."""
         if not self.decay or self.DECOUPLED:
             return 0.0
         total = 0.0
@@ -91,7 +92,7 @@ class Update(ABC):
         return self.decay * total
 
     def smooth_gradient(self, batches: int) -> np.ndarray:
-        """The gradient of all but the penalty, float64, where diff is the sum over batches; 0 for frozen weights."""
+        """Gradient of the objective without the penalty, float64; diff holds the sum over batches. 0 for frozen weights."""
         w = self.param.blob.data.astype(np.float64)
         gradient: np.ndarray = self.param.blob.diff / np.float64(batches)
         if self.decay and not self.DECOUPLED:
@@ -100,8 +101,8 @@ class Update(ABC):
         return gradient if self.keep is None else gradient * self.keep.reshape(w.shape)
 
     def mean_gradient(self, iteration: int, scale: float) -> np.ndarray:
-        """The running mean of the gradients after that iteration, made free of its start from zero, and what decay
-        adds."""
+        """Running mean of the gradients after this iteration, corrected for its start at zero, plus the gradient of
+        weight decay."""
         assert self.mean is not None
         weight = scale / (1 - self.solver.group_lasso_memory ** (iteration + 1))
         gradient = self.mean * self.mean.dtype.type(weight)
@@ -112,53 +113,52 @@ class Update(ABC):
         return gradient
 
     def long_step(self, learning_rate: float) -> float | np.ndarray:
-        """How far the step just made would move the weights in the iterations that their mean remembers."""
+        """Size of the last step, multiplied by the memory length of the mean gradient, 1 / (1 - memory)."""
         return self.step_size(learning_rate) / (1 - self.solver.group_lasso_memory)
 
     def rest(self, where: np.ndarray) -> None:
-        """Weights not yet zero become it, and what moves them on.  [overwrites the blob's data, the momenta]"""
+        """Sets the weights in ``where`` and their momenta to zero.  [overwrites the blob's data, the momenta]"""
         w = self.param.blob.data
         where = where & (w != 0)
         for array in (w, *self.history[: self.MOMENTA]):
             array[where] = 0
 
     def __call__(self, iteration: int, learning_rate: float, scale: float, penalty: Penalty | None = None) -> None:
-        """One step of a parameter without a proximal step, iterations counted from 0.
+        """Makes one step without a proximal step; iterations count from 0.
 
-        scale    what the summed gradient is multiplied by before all else
-        penalty  one that acts by its subgradient
+        scale    factor applied first to the summed gradient
+        penalty  a penalty that acts by its subgradient
         """
         rate = self.rate(learning_rate)
         if rate != 0:
             self._update(iteration, rate, self._prepare(scale, penalty))
 
     def step(self, iteration: int, learning_rate: float, scale: float) -> None:
-        """The same as far as a proximal step, which is to follow."""
+        """Makes the part of a step that precedes the proximal step; the caller then applies the proximal step."""
         self._update(iteration, self.rate(learning_rate), self._prepare(scale), before_prox=True)
 
     def step_and_prox(self, iteration: int, learning_rate: float, scale: float, penalty: Penalty) -> bool:
-        """The same and the proximal step in one pass, where rule and penalty have a kernel for it; whether they
-        have."""
+        """Makes a step and its proximal step in one pass. Returns False, and does nothing, if there is no kernel for this
+        rule and penalty."""
         return False
 
     def rate(self, learning_rate: float) -> float:
-        """The local rate, learning rate * lr_mult; 0 where it is a denormal of float32, with which the kernels cannot
-        work."""
+        """The local rate, learning rate * lr_mult; 0 if it is a float32 denormal, which the kernels do not support."""
         rate: float = learning_rate * self.param.lr_mult
         return 0.0 if abs(rate) < LEAST else rate
 
     def _prepare(self, scale: float, penalty: Penalty | None = None) -> Terms:
-        """All that comes before the rule's own formula."""
+        """Applies the freeze mask, normalises and regularises; returns the terms left for the rule's kernel."""
         self._freeze()
         return self._normalise_and_regularise(scale, penalty)
 
     def _freeze(self) -> None:
-        """Frozen weights get no gradient."""
+        """Zeroes the gradient of frozen weights."""
         if self.keep is not None:
             self._run(kernels.mask, self._flat(self.param.blob.diff), self.keep)
 
     def _normalise_and_regularise(self, scale: float, penalty: Penalty | None) -> Terms:
-        """Decay by L2 or L1, and the subgradient of a penalty."""
+        """Applies weight decay, L2 or L1, and the subgradient of a penalty, or defers decay to the rule's kernel."""
         terms = self._terms(scale, 0.0 if self.DECOUPLED else self.decay)
         weighed = self.multipliers is not None and not self.DECOUPLED
         if not weighed and penalty is None:
@@ -178,32 +178,32 @@ class Update(ABC):
         return Terms(mean, memory, float(scale), 0.0 if self.l1 else decay, decay if self.l1 else 0.0)
 
     def _multipliers(self) -> np.ndarray:
-        """Those of the decay of each weight; size 0: all are 1."""
+        """Weight decay multipliers, one per weight; size 0: all are 1."""
         return self._empty if self.multipliers is None else self.multipliers
 
     @property
     def _empty(self) -> np.ndarray:
-        """What kernels are given in place of an array that there is not."""
+        """Array of size 0, passed to kernels in place of an absent array."""
         return np.empty(0, self.param.blob.dtype)
 
     @abstractmethod
     def _update(self, iteration: int, rate: float, terms: Terms, before_prox: bool = False) -> None:
-        """The rule's own formula; before_prox: as far as a proximal step that follows.
+        """Applies the rule's formula; before_prox: only the part that precedes the proximal step.
 
         [overwrites the blob's data, the history; before a proximal step perhaps the gradient]
         """
 
     @abstractmethod
     def step_size(self, learning_rate: float) -> float | np.ndarray:
-        """That of the ``step`` just made: the metric of the proximal step which follows. One, or one for each value."""
+        """Step size of the last ``step``, used as the metric of the proximal step: a scalar, or one per weight."""
 
     @property
     def displacement(self) -> np.ndarray | None:
-        """What a proximal step adds what it takes off the weights to, for the rule's momentum."""
+        """Array to which the proximal step adds the amount that it subtracts from the weights; None without momentum."""
         return None
 
     def after_prox(self) -> None:  # noqa: B027 - most rules have nothing left to do
-        """What of the rule's formula comes after the proximal step."""
+        """Applies the part of the rule's formula that follows the proximal step."""
 
     def _run(self, kernel: Callable[..., None], *args: Any) -> None:
         """Runs a kernel over the elements of the parameter."""

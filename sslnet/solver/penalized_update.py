@@ -1,4 +1,4 @@
-"""The parameters under a penalty: which they are, and their common update."""
+"""Finds the parameters under each penalty, and updates them together."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sslnet.sparsity.penalty_sum import PenaltySum
 class PenalizedUpdate:
     """Updates the parameters under one penalty: each by its own rule, then one proximal step for all.
 
-    members  one parameter, or it and the bias that its groups include, or all those which coupled groups share
-    name     under which snapshots keep the penalty's state
+    members  the updates of one parameter, of a parameter and the bias in its groups, or of all that coupled groups share
+    name     the name of the penalty's state in snapshots
     """
 
     def __init__(self, members: Sequence[Update], penalty: Penalty, name: str) -> None:
@@ -34,13 +34,13 @@ class PenalizedUpdate:
         self.name = name
         solver = self.members[0].solver
         self.by_prox = solver.group_lasso_update == pb.SolverParameter.PROXIMAL
-        """Whether the penalty acts by proximal steps; else by its subgradient."""
+        """Whether the penalty acts by proximal steps; otherwise it acts by its subgradient."""
         for update in self.members:
             if self.by_prox and solver.group_lasso_memory:
                 update.mean = np.zeros(update.param.blob.shape, update.param.blob.dtype)
 
     def __call__(self, iteration: int, learning_rate: float, scale: float) -> None:
-        """One step of all members; see ``Update.__call__``."""
+        """Makes one step of all members; see ``Update.__call__``."""
         now = (iteration, learning_rate, scale)
         if not self.moves(learning_rate):
             return
@@ -60,7 +60,7 @@ class PenalizedUpdate:
 
     @property
     def trained(self) -> bool:
-        """Whether any member is trained at all."""
+        """Whether any member is trained (``lr_mult`` is not 0)."""
         return any(update.param.lr_mult for update in self.members)
 
     @property
@@ -77,23 +77,23 @@ class PenalizedUpdate:
         return self.penalty.matrices(self.arrays)
 
     def value(self) -> float:
-        """The penalty's part of the objective now."""
+        """Current value of the penalty, as added to the objective."""
         return self.penalty.value(self.arrays)
 
     def idle(self) -> list[str]:
-        """Why kinds of its groups are not penalised at all, a sentence each."""
+        """Reasons why groups of some kind are not penalised at all, one sentence each."""
         found = ((term, term.idle(self.matrices)) for term in self.penalty.terms)
         return [f"{self.members[term.parts[0].index].param.name}: {why}" for term, why in found if why]
 
     def forget_frozen(self) -> None:
-        """Drops the duals, where weights of which they are have been frozen at zero."""
+        """Resets the dual variables if any member has frozen weights."""
         if any(update.keep is not None for update in self.members):
             self.penalty.set_state([])
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a resumed run needs of the penalty, by name."""
+        """State of the penalty that a resumed run needs, by name."""
         return {f"dual/{self.name}/{k}": dual for k, dual in enumerate(self.penalty.state())}
 
     def set_state(self, arrays: dict[str, np.ndarray]) -> None:
@@ -102,10 +102,10 @@ class PenalizedUpdate:
 
 
 def penalize(updates: Sequence[Update], net: Net | None, solver: Definition) -> list[PenalizedUpdate]:
-    """The penalties on the parameters of these updates: first those on one parameter, then those of coupled groups.
+    """Makes the penalties on the parameters of these updates: first those without coupled groups, then the others.
 
-    net     the parameters' net, in which coupled groups are found; None: there are none
-    raises  DefinitionError for groups and penalties that cannot be
+    net     the net in which coupled groups are found; None: no coupled groups
+    raises  DefinitionError for groups and penalties that are not supported
     """
     own = [found for update in updates for found in _own_groups(update, updates, solver)]
     shared = coupled_groups(net, updates, solver) if net is not None else []
@@ -114,13 +114,13 @@ def penalize(updates: Sequence[Update], net: Net | None, solver: Definition) -> 
 
 
 def steps_of(updates: Sequence[Update], penalties: Sequence[PenalizedUpdate]) -> list[Update | PenalizedUpdate]:
-    """What to call in an iteration, so that each parameter is updated once."""
+    """The updates to call in an iteration, such that each parameter is updated exactly once."""
     members = {id(update) for each in penalties for update in each.members}
     return [*(update for update in updates if id(update) not in members), *penalties]
 
 
 def _own_groups(update: Update, updates: Sequence[Update], solver: Definition) -> Iterator[FoundGroups]:
-    """The groups that lie in one parameter alone, or in it and its bias."""
+    """The groups within one parameter, or within a parameter and its bias."""
     tilings = tilings_of(update.param, solver)
     rows, columns = matrix_shape(update.param.blob.shape)
     for tiling in tilings:
@@ -134,7 +134,7 @@ def _own_groups(update: Update, updates: Sequence[Update], solver: Definition) -
 
 
 def _bias_of(param: Any, updates: Sequence[Update], solver: Definition) -> Update:
-    """The update of the bias of a layer, of which param is the weights."""
+    """The update of the bias of the layer whose weights are ``param``. raises DefinitionError if it cannot be in groups"""
     found = [update for update in updates if update.param.layer is param.layer and update.param.index == 1]
     if not found:
         raise _bias_error(param, "is shared with another layer")
@@ -154,7 +154,7 @@ def _bias_error(param: Any, why: str) -> DefinitionError:
 def _components(
     found: Sequence[FoundGroups], updates: Sequence[Update]
 ) -> Iterator[tuple[list[Update], list[FoundGroups]]]:
-    """Kinds of groups that share parameters, and these parameters in their order."""
+    """Connected components: the kinds of groups that share parameters, and these parameters in net order."""
     left = list(found)
     while left:
         members: set[int] = set()
@@ -172,8 +172,8 @@ def _components(
 
 
 def _penalized(members: list[Update], kinds: list[FoundGroups]) -> PenalizedUpdate:
-    """The update of parameters under these kinds of groups. raises DefinitionError for a sum whose prox cannot be
-    found"""
+    """Makes the update of parameters under these kinds of groups. raises DefinitionError if the prox of their sum is
+    not known"""
     _check_convex(members, kinds)
     tilings = [kind.tiling for kind in kinds if kind.tiling is not None]
     blob = members[0].param.blob
@@ -201,7 +201,7 @@ def _penalized(members: list[Update], kinds: list[FoundGroups]) -> PenalizedUpda
 
 
 def _check_convex(members: Sequence[Update], kinds: Sequence[FoundGroups]) -> None:
-    """That a penalty which is not convex is alone on its parameters."""
+    """Raises DefinitionError if a non-convex penalty shares its parameters with another one."""
     concave = [kind for kind in kinds if not PENALTIES[kind.penalty].CONVEX]
     if concave and len(kinds) > 1:
         param = concave[0].parts[0][0].param

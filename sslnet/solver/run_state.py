@@ -1,5 +1,4 @@
-"""What of a run is kept in a snapshot beside the weights, and put back: the parts of a solver to a SolverState and
-back."""
+"""Converts the state of a training run to a SolverState for a snapshot, and restores it."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from sslnet.solver.snapshot import SolverState
 
 
 class StrengthControl(Protocol):
-    """What turns a solver's strengths while it trains; its state is part of a run's."""
+    """Adjusts the strengths of a solver's penalties during training; its state is part of the run's state."""
 
     def start(self, solver: Any) -> None: ...
 
@@ -32,7 +31,7 @@ class StrengthControl(Protocol):
 
 
 class SolverParts(Protocol):
-    """The parts of a solver that a snapshot holds."""
+    """The attributes of a solver that a snapshot saves and restores."""
 
     definition: Definition
     param: Any
@@ -56,7 +55,7 @@ def nets_of(solver: SolverParts) -> dict[str, Net]:
 
 
 def take_run(solver: SolverParts, weights: str) -> SolverState:
-    """The state of a run now.  weights: the path of the weights that belong to it"""
+    """The current state of a run.  weights: the path of the weights that belong to it"""
     state = SolverState(solver.iter, weights, _history(solver.updates), solver.current_step, seed=solver.seed)
     nets = nets_of(solver)
     state.layer_states = {f"{name}/{k}": data for name, net in nets.items() for k, data in net.layer_states().items()}
@@ -76,13 +75,13 @@ def take_run(solver: SolverParts, weights: str) -> SolverState:
 
 
 def check_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str]) -> None:
-    """raises WeightsError unless ``put_run`` can be called."""
+    """Raises WeightsError unless the state fits the solver, so that ``put_run`` can restore it."""
     check_history(state, solver.updates, path)
     _count(state.arrays.get("data_errors"), path)
 
 
 def put_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str]) -> None:
-    """Gives a solver back what ``take_run`` took; what a file of Caffe's lacks, starts anew.
+    """Restores the state that ``take_run`` made; parts that a file written by Caffe lacks keep their initial values.
 
     raises WeightsError when a layer cannot read its own state
     """
@@ -115,12 +114,12 @@ def put_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str
 
 
 def _starting_with(start: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What has a name that starts so, by the rest of the name."""
+    """The entries whose names begin with ``start``, with that prefix removed."""
     return {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
 
 
 def check_history(state: SolverState, updates: Sequence[Update], path: str | os.PathLike[str]) -> None:
-    """raises WeightsError unless the history is that of these updates."""
+    """Raises WeightsError unless the history in a state fits these updates."""
     places, path = _history(updates), os.fspath(path)
     if len(state.history) != len(places):
         raise WeightsError(
@@ -145,13 +144,13 @@ def check_history(state: SolverState, updates: Sequence[Update], path: str | os.
 
 
 def _history(updates: Sequence[Update]) -> list[np.ndarray]:
-    """The update rules' arrays in Caffe's order: the first of every parameter, then the second."""
+    """The update rules' arrays in Caffe's order: the first array of every parameter, then the second ones."""
     depth = type(updates[0]).HISTORY if updates else 0
     return [update.history[k] for k in range(depth) for update in updates]
 
 
 def _count(array: np.ndarray | None, path: str | os.PathLike[str]) -> int:
-    """The whole number that an array of a state holds. raises WeightsError for another one"""
+    """The non-negative integer in an array of size 1; 0 for None. raises WeightsError for any other array"""
     if array is None:
         return 0
     value = float(array.reshape(-1)[0]) if array.size == 1 else -1.0

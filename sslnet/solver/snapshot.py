@@ -1,13 +1,13 @@
-"""The files of a snapshot: a training run at rest, as two files that Caffe reads as well.
+"""Reads and writes the two files of a snapshot, which Caffe can read as well.
 
     <prefix>_iter_N.caffemodel     the weights                                  .caffemodel.h5 in HDF5
     <prefix>_iter_N.solverstate    iteration, history of the update rule, ...   .solverstate.h5
 
-What a bit-identical resume needs beyond Caffe's fields stands under names of its own (field 1000 and above; groups
-that Caffe does not ask for): the seed, the states of layers, arrays such as the duals of overlapping penalties.
+A bit-identical resume needs more than Caffe's fields: the seed, the states of layers, arrays such as the dual variables
+of overlapping penalties. They are saved in fields from number 1000 on, or in HDF5 groups that Caffe ignores.
 
-Both files are written under other names, flushed and renamed, the weights first: killed at any moment, the last good
-pair is still there, for the state is what a run resumes from.
+Both files are written under temporary names, flushed and renamed, the weights first. A run resumes from the state file,
+so a complete pair exists even if the process is killed while writing.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from sslnet.prototxt import Definition
 from sslnet.prototxt.values import shorten
 
 LONGEST_NAME = 2**16
-"""Bytes of a name in HDF5, which has no longer attributes in a header."""
+"""Maximum length of a name in HDF5, in bytes: the limit of an attribute in an object header."""
 ARRAY = "array:"
-"""What the names of arrays start with among the layer states of a binary file."""
+"""Prefix of the names of arrays among the layer states of a binary file."""
 
 
 @dataclass
 class SolverState:
-    """A .solverstate.
+    """Contents of a .solverstate file.
 
-    learned_net   path of the weights as written: relative to where the run was, or to the state's own folder
+    learned_net   path of the weights as saved: relative to the run's working directory or to the state's folder
     history       the update rule's arrays, in Caffe's order
-    layer_states  {"train/<layer>" or "test<k>/<layer>": what the layer wrote}
+    layer_states  {"train/<layer>" or "test<k>/<layer>": serialised state of the layer}
     arrays        further arrays of the solver, by name
-    seed          None in files that Caffe wrote
+    seed          None in files written by Caffe
     """
 
     iteration: int = 0
@@ -59,13 +59,13 @@ class SolverState:
 
 
 def snapshot_paths(prefix: str, iteration: int, hdf5: bool) -> tuple[str, str]:
-    """Names of the weights and of the state of an iteration."""
+    """Paths of the weights file and the state file of an iteration."""
     suffix = ".h5" if hdf5 else ""
     return f"{prefix}_iter_{iteration}.caffemodel{suffix}", f"{prefix}_iter_{iteration}.solverstate{suffix}"
 
 
 def snapshot_prefix(solver: Definition) -> str:
-    """snapshot_prefix; else the solver's own name; in a folder, the solver's name there."""
+    """The solver's snapshot_prefix; without one its path without suffix; for a folder, the solver's name in it."""
     path = Path(solver.path) if solver.path else Path("solver")
     prefix = solver.message.snapshot_prefix
     if not prefix:
@@ -74,9 +74,9 @@ def snapshot_prefix(solver: Definition) -> str:
 
 
 def write_state(path: str | os.PathLike[str], state: SolverState, *, hdf5: bool = False, follow: bool = True) -> None:
-    """Writes a .solverstate, whole or not at all. raises RunError when it cannot be written
+    """Writes a .solverstate atomically. raises RunError when it cannot be written
 
-    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    follow  if the path is a symbolic link, replace its target, not the link
     """
     if hdf5:
         with atomic_hdf5(path, follow=follow) as file:
@@ -86,7 +86,7 @@ def write_state(path: str | os.PathLike[str], state: SolverState, *, hdf5: bool 
 
 
 def read_state(path: str | os.PathLike[str]) -> SolverState:
-    """Reads a .solverstate, binary or HDF5, of Caffe's or our own making. raises WeightsError"""
+    """Reads a .solverstate, binary or HDF5, written by Caffe or by sslnet. raises WeightsError"""
     path = os.fspath(path)
     if is_hdf5(path):
         return _read_hdf5(path)
@@ -94,8 +94,8 @@ def read_state(path: str | os.PathLike[str]) -> SolverState:
 
 
 def find_weights(state: SolverState, path: str | os.PathLike[str]) -> Path:
-    """The weights that belong to a state read from ``path``: beside it under the name that it says or under its own,
-    else where it says. raises WeightsError"""
+    """Finds the weights file of a state read from ``path``: in the same folder under the saved name or the state's own
+    name, else at the saved path. raises WeightsError if there is none"""
     path = Path(path)
     own = path.with_name(path.name.replace(".solverstate", ".caffemodel"))
     named = Path(state.learned_net) if state.learned_net else own
@@ -144,7 +144,7 @@ def _from_message(message: Any, path: str) -> SolverState:
 
 
 def _name(name: str | bytes, path: str) -> str:
-    """A name in a file. raises WeightsError when it is no UTF-8: protobuf gives such a one as bytes"""
+    """A name in a file as str. raises WeightsError if it is not UTF-8, in which case protobuf returns bytes"""
     try:
         return name if isinstance(name, str) else name.decode()
     except UnicodeDecodeError as error:
@@ -167,10 +167,10 @@ def _write_hdf5(file: Any, state: SolverState) -> None:
 
 
 def _write_group(file: Any, name: str, arrays: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Datasets 0, 1, 2, ...; their names, which may hold slashes, as attributes."""
+    """Writes the arrays as datasets 0, 1, 2, ...; their names, which may contain slashes, are attributes."""
     group = file.create_group(name)
     for index, (key, array) in enumerate(arrays):
-        # Of fixed length: attributes of any other length crash HDF5 where they are damaged.
+        # Fixed-length strings: HDF5 crashes when it reads a damaged attribute of variable length.
         group.create_dataset(str(index), data=array).attrs["name"] = np.bytes_(key.encode())
 
 
@@ -198,8 +198,8 @@ def _read_group(guard: Guard, name: str, *, named: bool = True) -> list[tuple[st
 
 
 def _names(guard: Guard, group: str, datasets: Sequence[Any]) -> list[str]:
-    """The attributes "name" of the datasets of a group. What type they are of is looked at first: HDF5 crashes, or never
-    ends, where it reads a damaged attribute that has no fixed length."""
+    """Reads the attribute "name" of each dataset of a group, after checking its type: HDF5 crashes or hangs when it
+    reads a damaged attribute of variable length."""
     import h5py
 
     found: list[bytes] = []
@@ -230,7 +230,7 @@ print(json.dumps([name.decode("latin-1") for name in names]))
 
 
 def _old_names(guard: Guard, group: str) -> list[bytes]:
-    """Names without a fixed length, as states had them at first: a process of its own reads them, which may crash."""
+    """Reads names of variable length, as older states have them, in a separate process, because HDF5 may crash."""
     command = [sys.executable, "-P", "-c", OLD_NAMES, os.path.abspath(guard.path), group]
     try:
         done = subprocess.run(command, capture_output=True, timeout=30, check=True)

@@ -1,4 +1,4 @@
-"""When and where a solver writes its snapshots: on the way, at the end, before an error ends the run."""
+"""Decides when and where a solver writes snapshots: during training, at the end, and before an error ends the run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 class Beginning:
-    """What an iteration may change before it changes weights: states of layers, running statistics, batches left
-    out."""
+    """Saved state at the beginning of an iteration: everything that changes before the weights do, i.e. states of
+    layers, running statistics, the number of skipped batches."""
 
     def __init__(self, net: Net, errors: DataErrors, statistics: bool) -> None:
         self._errors, self._count = errors, errors.count
@@ -33,7 +33,7 @@ class Beginning:
         self._statistics = Statistics(net) if statistics else None
 
     def add(self, net: Net) -> dict[str, bytes]:
-        """Remembers the state of another net, as it is now, and returns it."""
+        """Saves the current state of another net, and returns it."""
         self._states.append((net, net.layer_states()))
         return self._states[-1][1]
 
@@ -48,22 +48,22 @@ class Beginning:
 class Snapshots:
     """Writes the snapshots of a run.
 
-    fallback  a folder for those that cannot be written where ``snapshot_prefix`` says; None: there is none
+    fallback  folder for snapshots that cannot be written at ``snapshot_prefix``, or None
     """
 
     def __init__(self, solver: SolverParts, monitor: Monitor, fallback: str | os.PathLike[str] | None) -> None:
         self.solver, self.monitor = solver, monitor
         self.last: str | None = None
-        """The last .solverstate written or restored."""
+        """Path of the last .solverstate written or restored."""
         self.saved_at: int | None = None
-        """Its iteration."""
+        """Iteration of the last snapshot written or restored."""
         self.begun = 0
-        """The iteration at which ``solve`` began: there is nothing new to save before the next one."""
+        """Iteration at which ``solve`` began; at this iteration there is nothing new to save."""
         self._fallback = None if fallback is None else os.path.join(fallback, os.path.basename(solver.prefix))
 
     def write(self) -> tuple[str, str]:
-        """Writes the weights, then the state; returns their paths. In the fallback folder, if there is one, where they
-        cannot be written at their own place.
+        """Writes the weights, then the state; returns their paths. If writing at ``snapshot_prefix`` fails, writes to the
+        fallback folder, if there is one.
 
         raises NotFiniteError, and writes nothing, when a weight is not finite; RunError when they cannot be written
         """
@@ -90,7 +90,7 @@ class Snapshots:
         return weights, state
 
     def write_on_the_way(self) -> None:
-        """A snapshot; where it cannot be written the run goes on, for the disk may have room again at the next one."""
+        """Writes a snapshot during training; a failure is only a warning, as the next snapshot may succeed."""
         try:
             self.write()
         except NotFiniteError:
@@ -100,7 +100,7 @@ class Snapshots:
             self.monitor.on_warning(Diagnostic("warning", message, path=error.path))
 
     def write_at_the_end(self) -> None:
-        """The last snapshot; where it cannot be written, it goes to a temporary folder, which the error names."""
+        """Writes the final snapshot; on failure, writes it to a temporary folder and raises an error that names it."""
         if self.saved_at == self.solver.iter:
             return
         try:
@@ -121,10 +121,10 @@ class Snapshots:
             raise error
 
     def write_before(self, error: Exception, beginning: Beginning | None) -> None:
-        """Before an error ends the run: a snapshot of where the iteration began, if nothing speaks against it. Puts
-        into the error where it is.
+        """Writes a snapshot of the beginning of the iteration before an error ends the run, unless there is nothing new
+        to save or numbers are not finite. Adds its path to the error's hint.
 
-        beginning  of the iteration in which the error came; None: between two of them
+        beginning  saved state of the iteration in which the error occurred; None: between two iterations
         """
         solver = self.solver
         wanted = solver.param.snapshot or solver.param.snapshot_after_train
@@ -143,7 +143,7 @@ class Snapshots:
 
     @contextlib.contextmanager
     def own_prefix(self) -> Iterator[None]:
-        """Snapshots must have a place before hours are spent, and no other run must write its own between them."""
+        """Context manager for a run: creates the snapshot folders and locks the prefixes against other runs."""
         param, prefix = self.solver.param, self.solver.prefix
         prefixes = [prefix] if param.snapshot or param.snapshot_after_train else []
         if prefixes and self._fallback is not None and os.path.abspath(self._fallback) != os.path.abspath(prefix):

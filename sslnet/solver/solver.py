@@ -1,9 +1,9 @@
-"""The solver: trains a net, tests it, saves what it has learned. One iteration reads as a list:
+"""The solver: trains a net, tests it and writes snapshots. The steps of one iteration:
 
-    test if it is time; clear the gradients; forward and backward, iter_size times; smooth the loss; display;
+    test if due; clear the gradients; forward and backward, iter_size times; smooth the loss; display;
     apply the update (rate, clip, then for each parameter: normalise, regularise, update, prox; settle); snapshot
 
-It prints nothing: what happens is told to a ``Monitor`` as records.
+The solver prints nothing; it reports events to a ``Monitor``.
 
 Ref: Caffe's Solver and SGDSolver
 """
@@ -43,26 +43,26 @@ from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
 
 CUT = 1e-4
-"""Below this magnitude the SUBGRADIENT update sets every weight to zero after each iteration, as its authors do."""
+"""The SUBGRADIENT update sets weights of smaller magnitude to zero after each iteration, as its authors do."""
 
 
 class Solver:
-    """Trains a net as a SolverParameter says.
+    """Trains a net as specified by a SolverParameter.
 
     source      path of a solver's prototxt, a Definition, or a pb.SolverParameter
-    weights     .caffemodel files to start from, beside those the solver itself names
-    snapshot    .solverstate to go on from
-    monitor     is told what happens
-    measure     called with the solver for ``Display.sparsity``
-    net         a net to train instead of the one the solver names; then ``test_nets`` are taken as given, too
+    weights     .caffemodel files to start from, in addition to those that the solver names
+    snapshot    .solverstate to resume from
+    monitor     receives the events of the run
+    measure     called with the solver to fill ``Display.sparsity``
+    net         net to train instead of the one that the solver names; the test nets are then ``test_nets``
     plain       run the layers' own code only (``Net``);  dtype: numpy.float64 for checks
-    lean        nets that share memory between their blobs, and with each other (``Net``)
-    steering    turns the strengths of the penalties while it trains (``sslnet.compress.control.controller``)
-    fallback    a folder for snapshots that cannot be written where ``snapshot_prefix`` says, as on a full disk
-    raises      DefinitionError for what the solver or a net says wrong, WeightsError for files that do not fit
+    lean        nets share memory between their blobs, and with each other (``Net``)
+    steering    adjusts the strengths of the penalties during training (``sslnet.compress.control.controller``)
+    fallback    folder for snapshots that cannot be written at ``snapshot_prefix``, as on a full disk
+    raises      DefinitionError for errors in the solver or a net, WeightsError for files that do not fit
 
-    Every random number comes from ``.seed``: random_seed, else drawn from the operating system, so that a run can be
-    repeated; a run resumed from a snapshot of ours takes the seed of that run.
+    All random numbers derive from ``.seed``, so that a run can be repeated: random_seed, or drawn from the operating
+    system if that is negative; a run resumed from a snapshot written by sslnet uses the seed of that run.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Solver:
         self.smoothed_loss = 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
-        """Runs the forward passes; counts the batches that were left out."""
+        """Runs the forward passes; counts the skipped batches."""
         self._beginning: Beginning | None = None
-        """Of the iteration that runs, before it changes weights."""
+        """Saved state at the beginning of the current iteration; None once its update is done."""
         self._updating = False
-        """Whether weights are being changed: an error then leaves nothing that is worth a snapshot."""
-        self.copied: list[Copied] = []  # what each of the weights files brought, in their order
+        """Whether weights are being changed; an error then leaves no consistent state to save."""
+        self.copied: list[Copied] = []  # the layers copied from each weights file, in order
         self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
-        """The last ones, over which they are smoothed."""
+        """Losses of the last average_loss iterations, whose mean is the smoothed loss."""
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
@@ -114,9 +114,9 @@ class Solver:
             self.net, self.test_nets, self.seed = net, list(test_nets), net.seed
         self.updates = make_updates(self.net.learnable, self.definition)
         self.penalties = penalize(self.updates, self.net, self.definition)
-        """Those on one parameter, then those of coupled groups."""
+        """Active penalties: first those without coupled groups, then those with them."""
         self.ended: list[PenalizedUpdate] = []
-        """Those that have ended (``keep_zeros``)."""
+        """Penalties that ``keep_zeros`` has ended."""
         self._snapshots = Snapshots(self, self.monitor, fallback)
         if snapshot is not None and state is not None:
             self._restore(state, snapshot)
@@ -126,7 +126,7 @@ class Solver:
                 self.steering.start(self)
 
     def load(self, *weights: str | os.PathLike[str]) -> None:
-        """Copies weights into the net by layer name. Zeros that ``connectivity_mode`` keeps are found anew."""
+        """Copies weights into the net by layer name; ``connectivity_mode`` then freezes the zeros of the new weights."""
         for path in weights:
             self.copied.append(self.net.copy_from(resolve(os.fspath(path), self.definition.path, error=WeightsError)))
         self._frozen_known = False
@@ -134,7 +134,7 @@ class Solver:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def solve(self, resume: str | os.PathLike[str] | None = None) -> None:
-        """Trains to max_iter, from a .solverstate if one is given; tests and snapshots at the end as Caffe does."""
+        """Trains until max_iter, from a .solverstate if given; displays, tests and saves at the end as Caffe does."""
         if resume is not None:
             self.restore(resume)
         check_aims(self.definition, self.net)
@@ -159,7 +159,7 @@ class Solver:
         self.monitor.on_finish(self, stopped)
 
     def step(self, iterations: int) -> None:
-        """Runs so many iterations, or fewer when ``request`` asks to stop."""
+        """Runs the given number of iterations, or fewer if ``request`` asks to stop."""
         end = self.iter + iterations
         self._shown = (self.iter, time.perf_counter())
         while self.iter < end:
@@ -189,14 +189,14 @@ class Solver:
                 break
 
     def request(self, action: str) -> None:
-        """Asks a running solver, from a signal handler or another thread: "snapshot" after this iteration, or "stop",
-        which ends ``solve`` with a snapshot."""
+        """Requests an action of a running solver, from a signal handler or another thread: "snapshot" after this
+        iteration, or "stop", which ends ``solve`` with a snapshot."""
         if action not in ("snapshot", "stop"):
             raise UsageError(f'a solver can be asked for "snapshot" or "stop", not for "{action}"')
         self._request = action
 
     def test(self, index: int | None = None) -> list[Test]:
-        """Tests one net or all of them, and tells the monitor; ends early when a stop is requested."""
+        """Tests one test net or all, and reports the results to the monitor; ends early if a stop is requested."""
         records = []
         for k in range(len(self.test_nets)) if index is None else (index,):
             record = self._test(k)
@@ -207,7 +207,7 @@ class Solver:
         return records
 
     def _forward_backward(self) -> float:
-        """Gradients of iter_size batches, summed; returns the mean loss, which must be finite."""
+        """Sums the gradients of iter_size batches; returns the mean loss. raises NotFiniteError if it is not finite"""
         self.net.clear_param_diffs()
         total = 0.0
         for _ in range(self.param.iter_size):
@@ -219,7 +219,7 @@ class Solver:
         return total / self.param.iter_size
 
     def _apply_update(self, rate: float) -> None:
-        """Rate, clip, then for each parameter: normalise, regularise, update, prox."""
+        """Updates the parameters: clip, then for each: normalise, regularise, update, prox; then zero-group test."""
         self._find_frozen()
         scale = self._clip() / self.param.iter_size
         for update in steps_of(self.updates, self.penalties):
@@ -230,7 +230,7 @@ class Solver:
             self._cut()
 
     def _clip(self) -> float:
-        """What all gradients are multiplied by so that their common L2 norm is at most clip_gradients."""
+        """Factor for all gradients such that their joint L2 norm is at most clip_gradients."""
         if self.param.clip_gradients < 0:
             return 1.0
         norm = math.sqrt(sum(_square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
@@ -245,7 +245,7 @@ class Solver:
             spread(kernels.cut, param.blob.count, 1, param.blob.data.reshape(-1), CUT)
 
     def _find_frozen(self) -> None:
-        """Once after weights have been loaded: which zeros ``connectivity_mode`` keeps."""
+        """Determines, once after weights are loaded, the zeros that ``connectivity_mode`` freezes."""
         if self._frozen_known:
             return
         self._frozen_known = True
@@ -259,18 +259,18 @@ class Solver:
         self._tell_frozen()
 
     def scale_penalties(self, factor: float) -> None:
-        """Multiplies the strengths of all penalties, as the definitions have them, by ``factor``, > 0."""
+        """Sets the strengths of all penalties to those of the definitions times ``factor``, > 0."""
         for penalized in self.penalties:
             penalized.penalty.scale(factor)
 
     def _warn_of_idle_penalties(self) -> None:
-        """Not where strengths are turned on the way."""
+        """Warns of groups that are not penalised at all, unless ``steering`` adjusts the strengths."""
         for why in (why for each in self.penalties if self.steering is None for why in each.idle()):
             self.monitor.on_warning(Diagnostic("warning", why, path=self.definition.path))
 
     def keep_zeros(self, penalties: Sequence[PenalizedUpdate] | None = None) -> None:
-        """Ends the penalties, or some of them: weights under one that are zero now stay zero, the others are trained on
-        without it."""
+        """Ends all penalties, or the given ones: their zero weights are frozen at zero, the others are trained without a
+        penalty."""
         ended = self.penalties if penalties is None else penalties
         self._find_frozen()
         for update in (update for each in ended for update in each.members):
@@ -283,22 +283,22 @@ class Solver:
         self._tell_frozen()
 
     def _tell_frozen(self) -> None:
-        """Convolutions may leave out the gradient of what is not trained, unless its norm counts."""
+        """Lets convolutions skip the gradients of frozen weights, unless clip_gradients needs their norm."""
         for update in self.updates:
             if isinstance(update.param.layer, Convolution) and update.param.index == 0:
                 update.param.layer.frozen = update.keep if self.param.clip_gradients < 0 else None
 
     def memory(self) -> int:
-        """Bytes that training takes: what its nets do, memory that they share once, and what the updates keep."""
+        """Bytes used in training: by the nets, shared memory counted once, and by the history of the updates."""
         nets = [self.net, *self.test_nets]
         shared = sum({id(net.arena): net.arena.size for net in nets}.values())
         kept = sum(array.nbytes for update in self.updates for array in update.history)
         return shared + kept + sum(memory.total - memory.shared for memory in (net.memory() for net in nets))
 
-    # -- telling -----------------------------------------------------------------------------------------------------
+    # -- reporting ---------------------------------------------------------------------------------------------------
 
     def penalty(self) -> float:
-        """The penalties' part of the objective now."""
+        """Current value of all penalties, as added to the objective."""
         return sum(each.value() for each in self.penalties)
 
     def _is_time(self, interval: int) -> bool:
@@ -324,7 +324,7 @@ class Solver:
         )
 
     def _test(self, index: int) -> Test | None:
-        """The mean outputs of a test net; None when a stop was requested on the way."""
+        """Tests one test net: mean outputs over its batches; None if a stop was requested during the test."""
         net, batches = self.test_nets[index], self.param.test_iter[index]
         started, loss = time.perf_counter(), 0.0
         before = net.layer_states() if self._beginning is None else self._beginning.add(net)
@@ -344,7 +344,7 @@ class Solver:
         return Test(self.iter, index, means, mean_loss, time.perf_counter() - started)
 
     def _last_words(self) -> None:
-        """After the last iteration: the loss with the final weights if a display is due, and a test."""
+        """After the last iteration: displays the loss with the final weights and tests the nets, if due."""
         if self._is_time(self.param.display):
             self.data_errors.forward(self.net)
             self._smooth(self.net.loss)
@@ -361,21 +361,21 @@ class Solver:
 
     @property
     def last_snapshot(self) -> str | None:
-        """The last .solverstate written or restored."""
+        """Path of the last .solverstate written or restored."""
         return self._snapshots.last
 
     def snapshot(self) -> tuple[str, str]:
-        """Writes the weights, then the state; returns their paths. In the fallback folder, if there is one, where they
-        cannot be written at their own place.
+        """Writes the weights, then the state; returns their paths. If writing at ``snapshot_prefix`` fails, writes to the
+        fallback folder, if there is one.
 
         raises NotFiniteError, and writes nothing, when a weight is not finite; RunError when they cannot be written
         """
         return self._snapshots.write()
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Goes on from a .solverstate, ours or Caffe's, and the weights that belong to it; ours bit by bit.
+        """Restores a .solverstate and its weights; a run of sslnet's resumes bit-identically, one of Caffe's does not.
 
-        raises WeightsError when something does not fit; the solver is then as it was, unless a layer cannot read its own state
+        raises WeightsError if they do not fit; the solver is then unchanged, unless a layer cannot read its own state
         """
         self._restore(read_state(path), path)
 

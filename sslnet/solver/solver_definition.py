@@ -1,4 +1,4 @@
-"""What a solver's definition says before it runs: whether it can be meant, the nets that it names, in which state each."""
+"""Checks a solver's definition before training, and builds the nets that it names in their states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sslnet.solver import lr_policies
 
 
 def read_definition(source: Any) -> Definition:
-    """A solver's definition, given as such, as a message or as the path of its prototxt."""
+    """A solver's definition, from a Definition, a pb.SolverParameter or the path of a prototxt."""
     if isinstance(source, Definition):
         return source
     if isinstance(source, pb.SolverParameter):
@@ -25,11 +25,11 @@ def read_definition(source: Any) -> Definition:
 
 
 LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "display": 0, "max_data_errors": 0}
-"""Of whole numbers: the smallest that each may be."""
+"""The smallest allowed value of each integer field."""
 
 
 def check(definition: Definition) -> None:
-    """What can be said of a solver without its nets."""
+    """Checks the fields of a solver that need no net. raises DefinitionError"""
     param = definition.message
     prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     lr_policies.check(definition)
@@ -49,7 +49,7 @@ def check(definition: Definition) -> None:
 
 
 def check_aims(definition: Definition, net: Net) -> None:
-    """Before a whole run: that it ends somewhere else than where it begins."""
+    """Raises DefinitionError if training would change nothing: no max_iter, or no loss in the net."""
     if not definition.message.HasField("max_iter"):
         raise DefinitionError(
             "the solver has no max_iter: it would train for 0 iterations",
@@ -65,8 +65,8 @@ def check_aims(definition: Definition, net: Net) -> None:
 
 
 def find_nets(solver: Definition) -> tuple[Definition, list[Definition]]:
-    """The train net and the test nets, in Caffe's order: test_net_param, test_net, then net or net_param as often as
-    test_iter still asks for."""
+    """Finds the definitions of the train net and the test nets, in Caffe's order: test_net_param, test_net, then net or
+    net_param for the remaining values of test_iter."""
     param = solver.message
     given = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
     if len(given) != 1:
@@ -88,7 +88,7 @@ def find_nets(solver: Definition) -> tuple[Definition, list[Definition]]:
 
 
 def _part(solver: Definition, field: str, *index: int) -> Definition:
-    """The definition of a net: a part of the solver's own, or the file that it names."""
+    """The definition of a net, from a field of the solver or from the file that the field names."""
     if field.endswith("_param"):
         return solver.part(field)
     name = getattr(solver.message, field)
@@ -100,11 +100,11 @@ def _part(solver: Definition, field: str, *index: int) -> Definition:
 def make_nets(
     solver: Definition, warn: Callable[[Diagnostic], None], settings: dict[str, Any]
 ) -> tuple[Net, list[Net]]:
-    """The train net, and the test nets, which share its parameters.
+    """Builds the train net, and the test nets, which share its parameters.
 
-    warn      called with what may not be meant
-    settings  of all nets (``Net``)
-    raises    DefinitionError, or ErrorList, for what cannot be meant
+    warn      called with each likely mistake in the definitions
+    settings  keyword arguments of all nets (``Net``)
+    raises    DefinitionError, or ErrorList, for errors in the definitions
     """
     train, tests = find_nets(solver)
     _lint(solver, train, warn)
@@ -114,7 +114,7 @@ def make_nets(
 
 
 def _lint(solver: Definition, train: Definition, warn: Callable[[Diagnostic], None]) -> None:
-    """Stops at what cannot be meant; passes on what may not be."""
+    """Raises the errors that the linter finds; passes its warnings to ``warn``."""
     notes = prototxt.lint_solver(solver, train)
     errors: list[SslnetError] = [note.error for note in notes if note.level == "error"]
     if errors:
@@ -124,7 +124,7 @@ def _lint(solver: Definition, train: Definition, warn: Callable[[Diagnostic], No
 
 
 def net_state(net: Definition, phase: int, state: Any) -> dict[str, Any]:
-    """The state of a net: the phase, then what the net says of its state, then what the solver says."""
+    """Phase, level and stages of a net: the phase, overridden by the net's state, then by the solver's."""
     merged = pb.NetState(phase=pb.Phase.Name(phase))
     merged.MergeFrom(net.message.state)
     merged.MergeFrom(state)

@@ -1,4 +1,4 @@
-"""The update rules: one class each, with the arrays that the rule remembers. ``updates`` chooses among them.
+"""The update rules, one class each, with their history arrays. ``updates`` chooses among them.
 
     type       Caffe's formula, g the regularised gradient, rate = learning rate * lr_mult
     SGD        h = momentum * h + rate * g;  w -= h
@@ -11,8 +11,9 @@
     AdamW      w -= rate * decay * w;  m and v as Adam, of the gradient without decay;
                w -= rate * m / (1 - momentum^t) / (sqrt(v / (1 - momentum2^t)) + delta)
 
-The proximal step is taken in the metric of the rule: a step size for the whole parameter with SGD and Nesterov (and
-what it takes off goes into their momentum, so that they rest at the minimiser), one for each weight with the others.
+The proximal step uses the metric of the rule: one step size for the whole parameter with SGD and Nesterov, one for each
+weight with the others. With SGD and Nesterov the amount that it subtracts is added to the momentum, so that the minimiser
+is a fixed point of the update.
 
 Ref: Caffe's solvers; Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2 (AdamW, its
 schedule multiplier and alpha both in the rate); Beck and Teboulle 2009 (the prox inside Nesterov's method); Ochs et al.
@@ -36,7 +37,7 @@ from sslnet.sparsity.penalty import Penalty
 
 
 class _Momentum(Update):
-    """What SGD and Nesterov share."""
+    """Base class of SGD and Nesterov."""
 
     NESTEROV: ClassVar[bool]
     MOMENTA = 1
@@ -53,7 +54,8 @@ class _Momentum(Update):
         return True
 
     def _fused(self, shape: tuple[int, int], tiling: Tiling, rate: float, terms: Terms) -> None:
-        """The step and the prox of one tiling, in one pass over the memory; in two where its tiles are tall and large."""
+        """Makes the step and the prox of one tiling in one pass over the memory; in two passes if its tiles are tall and
+        large."""
         (rows, columns), (height, width) = shape, (tiling.height, tiling.width)
         arrays, settings, threshold = self._flat_arrays(), self._settings(rate, terms), rate * tiling.strength
         if height == width == 1:
@@ -98,8 +100,8 @@ class Nesterov(_Momentum):
 
 
 class _Adaptive(Update):
-    """What the rules share that have a step size for each weight. Before a proximal step the kernels leave the step
-    sizes in the gradient's place, which is not needed any more."""
+    """Base class of the rules with a step size for each weight. Before a proximal step the kernels overwrite the
+    gradient, no longer needed, with the step sizes."""
 
     def step_size(self, learning_rate: float) -> np.ndarray:
         return self.param.blob.diff
@@ -138,7 +140,7 @@ class Adam(_Adaptive):
     def _adam(
         self, iteration: int, rate: float, terms: Terms, delta: float, losses: tuple[float, float], before_prox: bool
     ) -> None:
-        """losses: what decay takes off the weights themselves, by L2 and L1."""
+        """Runs Adam's kernel.  losses: coefficients of decoupled weight decay, L2 and L1"""
         beta1, beta2 = self.solver.momentum, self.solver.momentum2
         powers = (beta1 ** (iteration + 1), beta2 ** (iteration + 1))
         self._run(kernels.adam, *self._flat_arrays(), *terms, rate, beta1, beta2, delta, *powers, *losses, before_prox)
@@ -148,7 +150,7 @@ class AdamW(Adam):
     DECOUPLED = True
 
     def _update(self, iteration: int, rate: float, terms: Terms, before_prox: bool = False) -> None:
-        # Adam's kernel adds delta before it corrects the root; here it belongs to the corrected one.
+        # Adam's kernel adds delta before the bias correction of the root; AdamW adds it after.
         delta = self.solver.delta * math.sqrt(1 - self.solver.momentum2 ** (iteration + 1))
         decay = self._terms(1.0, rate * self.decay)
         losses = (decay.l2, decay.l1)

@@ -1,4 +1,4 @@
-"""What the definitions say of one parameter's update: its kind of decay, the multipliers of it, the zeros that stay."""
+"""Settings of one parameter's update: its kind of weight decay, decay multipliers, and weights frozen at zero."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sslnet.sparsity.groups import conv_groups, matrix_shape
 
 
 def frozen(param: Any) -> np.ndarray | None:
-    """Which weights ``connectivity_mode`` lets train, given their values now: one byte each, 0 for those kept at zero.
+    """Mask of the weights that ``connectivity_mode`` trains, given their current values: one byte each, 0 if frozen.
 
-    DISCONNECTED_ELTWISE keeps each zero; DISCONNECTED_GRPWISE each row and each column that is zero throughout, for
-    every conv group. Only the layer's first blob, its weights; None where all are trained.
+    DISCONNECTED_ELTWISE freezes each zero; DISCONNECTED_GRPWISE each all-zero row and each all-zero column of every conv
+    group. Applies to the layer's first blob, its weights, only; None if all are trained.
     """
     mode = param.layer.param.connectivity_mode
     if mode == pb.CONNECTED or param.index != 0:
@@ -33,7 +33,7 @@ def frozen(param: Any) -> np.ndarray | None:
 
 
 def is_l1(param: Any, solver: Definition) -> bool:
-    """Whether weight decay is L1 on this parameter: its own regularization_type, else the solver's."""
+    """Whether weight decay of this parameter is L1: its own regularization_type decides, else the solver's."""
     own = param.spec.regularization_type
     kind = own or solver.message.regularization_type
     if kind in ("L1", "L2"):
@@ -46,7 +46,7 @@ def is_l1(param: Any, solver: Definition) -> bool:
 
 
 def decay_multipliers(param: Any) -> np.ndarray | None:
-    """The multipliers of ``decay_proto``, one a weight, flat; None when there is no such file."""
+    """The weight decay multipliers from the file ``decay_proto``, one per weight, flat; None without that field."""
     name = param.spec.decay_proto
     if not name:
         return None

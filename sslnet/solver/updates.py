@@ -1,4 +1,4 @@
-"""Which update rule each parameter gets: the registry of rules, and what a solver's definition says of them."""
+"""The registry of update rules; makes the update of each parameter as the solver's definition specifies."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ UPDATES: dict[str, type[Update]] = {
 
 
 def update_type(solver: Definition) -> str:
-    """The update rule that a solver names, by ``type`` or by the old ``solver_type``.
+    """Name of the solver's update rule, from ``type`` or the old ``solver_type``.
 
-    raises DefinitionError for an unknown rule, and for a momentum or share that the rule cannot work with
+    raises DefinitionError for an unknown rule, momentum that the rule does not support, or a coefficient not in [0, 1)
     """
     param = solver.message
     old = param.HasField("solver_type") and not param.HasField("type")
@@ -46,6 +46,6 @@ def update_type(solver: Definition) -> str:
 
 
 def make_updates(params: Sequence[Any], solver: Definition) -> list[Update]:
-    """An update for each learnable parameter, in their order, also for those that are not trained (lr_mult 0)."""
+    """Makes one update for each learnable parameter, in order, including those that are not trained (lr_mult 0)."""
     cls = UPDATES[update_type(solver)]
     return [cls(param, solver) for param in params]

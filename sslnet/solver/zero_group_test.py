@@ -1,15 +1,17 @@
-"""Settling: live groups that only the noise of batches keeps beside zero are set to it (``group_lasso_settle``).
+"""Zero-group test (``group_lasso_settle``): zeroes the groups that are non-zero only because of gradient noise.
 
-The minimiser of f + penalty is a fixed point of the proximal step of every length s: w = prox(w - s * gradient of f). A
-training step is so short that a group whose noise is longer than its strength never lands on zero, however small the
-rate, for noise and threshold shrink together. A look takes one long step along the running mean of the gradients instead,
+The minimiser of f + penalty is a fixed point of the proximal step of every length s: w = prox(w - s * gradient of f).
+A group whose gradient noise exceeds its strength never reaches zero in a training step, however small the rate, because
+noise and threshold are both proportional to the rate. The test takes one long step along the running mean of the
+gradients instead,
 
     z = prox(w - s * mean),   s = AHEAD * step / ((1 - memory) * (1 - momentum))
 
-which is as far as the mean would move the weights in AHEAD times the iterations that it remembers; the adaptive rules
-have steps of each weight's own, and no factor of momentum. Where z is zero w becomes zero, its momentum too; all other
-weights stay as they are. What is set to zero without need wakes again. Where groups overlap, z is the prox of their sum,
-from the duals of the run and to their tolerance: a group that they hold at zero only within that tolerance may stay.
+as far as the mean would move the weights in AHEAD times its memory length, 1 / (1 - memory) iterations; the adaptive
+rules have one step size per weight and no factor 1 - momentum. Where z is zero, w and its momentum become zero; all other
+weights are unchanged. A group zeroed in error can become non-zero again by training. Where groups overlap, z is the prox
+of their sum, computed from the run's dual variables to their tolerance, so a group that is zero only within that
+tolerance may remain non-zero.
 
 Ref: Beck and Teboulle 2009 (the fixed point); Lee and Wright 2012, "Manifold Identification in Dual Averaging"
 """
@@ -24,15 +26,16 @@ import numpy as np
 from sslnet.solver.penalized_update import PenalizedUpdate
 
 AHEAD = 2.0
-"""Of the memory's length. On convex problems 1 leaves a few groups too many with small batches, 10 takes some too many."""
+"""Length of the test step, in memory lengths of the mean. On convex problems with small batches, 1 leaves a few groups
+too many non-zero, 10 zeroes some too many."""
 SAFE = 0.5
-"""Of the longest step that keeps minimisers under a penalty that is not convex."""
+"""Limit of the test step for a non-convex penalty, relative to the longest step that preserves minimisers."""
 
 
 def settle(penalties: Sequence[PenalizedUpdate], iteration: int, learning_rate: float, scale: float) -> None:
-    """One look at all groups, to be taken right after their update.  [overwrites weights and momenta that become zero]
+    """Tests all groups; call it right after their update.  [overwrites weights and momenta that become zero]
 
-    iteration, learning_rate, scale   those of that update, which has left its step sizes behind
+    iteration, learning_rate, scale   as in that update, whose step sizes must still be stored
     """
     for each in penalties:
         if each.moves(learning_rate) and all(update.mean is not None for update in each.members):
@@ -52,7 +55,7 @@ def _settle(penalized: PenalizedUpdate, iteration: int, learning_rate: float, sc
 
 
 def _shortened(step: float | np.ndarray, penalized: PenalizedUpdate) -> float | np.ndarray:
-    """The step, or as much of it as leaves minimisers where they are under a penalty that is not convex."""
+    """The step, limited such that it preserves the minimisers of a non-convex penalty."""
     longest = SAFE * min(term.longest_step for term in penalized.penalty.terms)
     if math.isinf(longest):
         return step

@@ -1,4 +1,4 @@
-"""Where data come from: databases, image lists, HDF5 files and the data sets that ship inside the package.
+"""Data sources: databases, image lists, HDF5 files and the data sets included in the package.
 
 Sources, images with labels read by index:
 

@@ -14,7 +14,7 @@ from sslnet.errors import RunError
 
 CHUNK = 1 << 16
 TIMEOUT = 30
-"""Seconds without a byte after which a server counts as dead."""
+"""Seconds without data after which a download fails."""
 
 Progress = Callable[[int, int | None], object]
 """progress(bytes there so far, bytes expected or None)."""

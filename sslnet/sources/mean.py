@@ -16,7 +16,7 @@ from sslnet.files import MOST_IMAGE, atomic_path, atomic_write, read_bytes
 from sslnet.sources.base import DataSource, size_text
 
 CHUNK_BYTES = 1 << 25
-"""Of images of bytes that are in memory at once, about."""
+"""Approximate number of bytes of uint8 images that are in memory at once."""
 
 
 def read_mean(path: str | os.PathLike[str]) -> np.ndarray:

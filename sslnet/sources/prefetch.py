@@ -1,8 +1,8 @@
 """Prefetcher: makes batches in a background thread, a few ahead of the one in use, and hands them over without copying.
 
-The thread holds the reader and the buffers, never the Prefetcher itself: when the last reference to the Prefetcher goes, the
-thread is told to end (it is a daemon, so that it cannot keep the program alive either). After a fork the thread is gone;
-the next ``get`` of the child starts a new one.
+The thread refers to the reader and the buffers, never to the Prefetcher, so that it ends when the last reference to the
+Prefetcher is deleted; it is a daemon thread, so that the program can exit. A forked child has no thread; its next ``get``
+starts a new one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 from sslnet.kernels.runtime.memory import aligned_empty
 
 POLL = 0.5
-"""Seconds between two looks whether the thread still lives; waiting in slices also lets an interrupt through everywhere."""
+"""Seconds between checks whether the thread is running; waiting in slices also allows interrupts on all systems."""
 
 
 Free: TypeAlias = "SimpleQueue[list[np.ndarray] | None]"
@@ -29,7 +29,7 @@ Ready: TypeAlias = "SimpleQueue[list[np.ndarray] | BaseException]"
 
 
 class Reader(ABC):
-    """Makes any batch on demand. It must not know the layer, which would keep that alive.
+    """Makes any batch on demand. It must not refer to the layer, which could then not be freed.
 
     batch_size  records of one batch
     shapes      of the arrays of one batch, the first axis being batch_size

@@ -1,8 +1,9 @@
-"""Which channels of a net live and die together: found from the layer graph, as what each layer says of its channels.
+"""Channel dependencies: finds the channels of a net that can only be removed together, from its layer graph.
 
-The channels of every blob get numbers, the same for channels of one class: what an Eltwise adds up, what ReLU, BatchNorm,
-Scale, Pooling or a depthwise convolution hand on, what Concat and Slice move to another place. Layers that mix their
-channels (convolutions, InnerProduct) start new classes; those that share their weights have the same.
+Each channel of every blob gets the number of its class; dependent channels are in one class. An Eltwise joins the
+channels that it adds; ReLU, BatchNorm, Scale, Pooling and depthwise convolutions join output channels to their input
+channels, and so do Concat and Slice, at other positions. Layers that mix their channels (convolutions, InnerProduct)
+start new classes; layers that share their weights have the same classes.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from sslnet.sparsity.groups import WEIGHTS
 
 @dataclass(frozen=True)
 class Ties:
-    """``bottoms[i][j]`` and ``tops[i][j]``: the classes of the channels around layer i, one number a channel."""
+    """Classes of the channels of layer i's blobs, in ``bottoms[i][j]`` and ``tops[i][j]``, one number per channel."""
 
     bottoms: list[list[np.ndarray]]
     tops: list[list[np.ndarray]]
 
 
 def find_ties(net: Net) -> Ties:
-    """The classes of all channels of a net; numbers count from 0 in the order in which classes first appear."""
+    """Finds the classes of all channels of a net, numbered from 0 in order of first appearance."""
     joined = _Classes()
     current: dict[str, np.ndarray] = {}
     bottoms: list[list[np.ndarray]] = []
@@ -53,7 +54,7 @@ def find_ties(net: Net) -> Ties:
 
 
 def _sharing(net: Net) -> Iterator[tuple[int, int]]:
-    """Pairs of layers, by number, whose weights are one parameter."""
+    """Pairs of layer numbers whose layers share one weight parameter."""
     first: dict[str, int] = {}
     for i, layer in enumerate(net.layers):
         name = layer.param.param[0].name if layer.param.param and layer.blobs else ""
@@ -62,21 +63,21 @@ def _sharing(net: Net) -> Iterator[tuple[int, int]]:
 
 
 def mixes(layer: Layer) -> bool:
-    """Whether the layer makes new channels from its old ones by weights; a depthwise convolution does not."""
+    """Whether the layer combines its input channels by weights; a depthwise convolution does not."""
     return layer.TYPE in WEIGHTS and not is_depthwise(layer)
 
 
 def is_depthwise(layer: Layer) -> bool:
-    """A convolution with one input channel a group."""
+    """Whether the layer is a convolution with one input channel per group, and more than one group."""
     return bool(layer.blobs) and layer.param.HasField("convolution_param") and 1 < getattr(layer, "group", 1) == getattr(
         layer, "channels", 0
     )  # fmt: skip
 
 
 def _sources(layer: Layer, sizes: list[int], index: int, tops: list[int]) -> list[np.ndarray]:
-    """For each top the channel of bottom ``index`` that each of its channels follows; -1 for none, or for several.
+    """For each top and each of its channels, the channel of bottom ``index`` that it depends on; -1 for none or several.
 
-    Asked bit by bit: the channels whose number has the bit, then those whose number has not.
+    Found bit by bit: queries the layer with the channels whose number has the bit set, then with the others.
     """
     if mixes(layer):
         return []
@@ -104,7 +105,7 @@ def _followed(layer: Layer, sizes: list[int], index: int, flags: np.ndarray, top
 
 
 class _Classes:
-    """Numbers that have been joined: union-find over arrays."""
+    """Disjoint sets of numbers: union-find over arrays."""
 
     def __init__(self) -> None:
         self._parent = np.zeros(0, np.int64)

@@ -1,21 +1,20 @@
-"""Group MCP: the minimax concave penalty of each group's norm. As the group lasso for short groups, nothing for long
-ones.
+"""Group MCP: the minimax concave penalty of each group's norm. Close to the group lasso for groups of small norm, and
+constant for groups of large norm.
 
     p(w) = strength * r - r^2 / (2 * gamma)      r = ||w|| <= gamma * strength
     p(w) = gamma * strength^2 / 2                r > gamma * strength
 
-The pull on a group, strength - r / gamma, falls as the group grows, and from a norm of gamma * strength on there is
-none: what stays is not made shorter, as it is by the group lasso. The penalty is not convex. Its prox is a firm
-threshold of the norm, with one step t < gamma for the group:
+The derivative, strength - r / gamma, decreases with the norm r and is 0 from r = gamma * strength on, so that, unlike
+with the group lasso, large groups are not shrunk. The penalty is not convex. Its prox is a firm threshold of the norm,
+with one step t < gamma for the group:
 
     ||x|| <= t * strength      z = 0
     ||x|| <= gamma * strength  z = x * (1 - t * strength / ||x||) / (1 - t / gamma)
     else                       z = x
 
-and with t >= gamma a hard one: z = 0 where ||x|| <= strength * sqrt(gamma * t), else z = x. Where steps differ inside a
-group, the least of three: zero, the whole x, and the minimum between them that ``NormEquation`` finds. Stationary
-points of the objective are fixed points of steps below gamma; longer ones may leave them for a lower minimum of the
-prox.
+and with t >= gamma a hard threshold: z = 0 where ||x|| <= strength * sqrt(gamma * t), else z = x. Where steps differ
+inside a group, z is the best of three candidates: zero, x, and the local minimum between them that ``NormEquation``
+finds. Stationary points of the objective are fixed points of steps below gamma; longer steps may move to a lower minimum.
 
 Ref: Zhang 2010, "Nearly unbiased variable selection under minimax concave penalty", eq. 2.1; Breheny and Huang 2015,
 "Group descent algorithms for nonconvex penalized linear and logistic regression models with grouped predictors", eq. 4
@@ -37,7 +36,7 @@ class GroupMCP(GroupPenalty):
 
     @property
     def ends(self) -> np.ndarray:
-        """(groups) the norms from which on nothing pulls."""
+        """(groups) norm from which on the penalty of each group is constant."""
         return self.settings["gamma"] * self.strengths
 
     @property
@@ -58,12 +57,12 @@ class GroupMCP(GroupPenalty):
         return float(self._values(self.norms(matrices)).sum())
 
     def _values(self, norms: np.ndarray) -> np.ndarray:
-        """(groups) of each group."""
+        """(groups) penalty of each group, given its norm."""
         r = np.minimum(norms, self.ends)
         return self.strengths * r - r * r / (2 * self.settings["gamma"])
 
     def pulls(self, matrices: Matrices) -> np.ndarray:
-        return self.strengths  # of short groups; how far the pull reaches grows with the strength
+        return self.strengths  # the derivative at norm 0, its maximum
 
     def prox(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
         step = one_step(self.parts, steps)
@@ -89,13 +88,13 @@ class GroupMCP(GroupPenalty):
         roots[(norms == 0) | (self.strengths == 0)] = np.inf
         both = (norms >= self.ends) & np.isfinite(
             roots
-        )  # x is a minimum as well as the root, or zero: the lower counts
+        )  # both x and the root, or zero, are local minima: compare their objectives
         if both.any():
             roots[both & (self._costs(equation, roots) > self._values(self.ends))] = np.inf
         return equation.shrink(roots, roots == 0)
 
     def _costs(self, equation: NormEquation, roots: np.ndarray) -> np.ndarray:
-        """(groups) the prox's objective at the z of these norms: sum of (z - x)^2 / (2 step) is that of
+        """(groups) objective of the prox at the z with these norms, where sum of (z - x)^2 / (2 step) equals the sum of
         x^2 * step * (strength - root / gamma)^2 / (2 * bottom^2)."""
         found = np.zeros(self.count)
         finite = np.where(np.isfinite(roots), roots, 0.0)

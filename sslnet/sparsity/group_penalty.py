@@ -1,7 +1,7 @@
-"""One penalty on one kind of groups: which values of which parameters belong to each group, and what all penalties
-share.
+"""GroupPenalty, the base class of penalties on groups of one kind, and the description of such groups.
 
-A penalty is a file beside this one with a subclass of ``GroupPenalty``, and one line in ``sslnet.sparsity.penalties``.
+To add a penalty, write a subclass of ``GroupPenalty`` in a file of its own in this package, and add a line to
+``sslnet.sparsity.penalties``.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 Matrices = Sequence[np.ndarray]
-"""One for each parameter."""
+"""Matrices of the penalised parameters, one per parameter."""
 Steps = Sequence[float | np.ndarray]
-"""For each parameter one step size, or a matrix with one for each of its values; all at least LEAST."""
+"""Step sizes: for each parameter one number, or a matrix with one for each of its values; all at least LEAST."""
 FOREVER = 1e30
-"""Strength of groups that are to stay zero."""
+"""Strength of groups frozen at zero."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Groups of height x width that cover a matrix, under a penalty of this strength.
+    """Groups of height x width that cover a matrix, and the penalty on them.
 
-    bias      whether each group includes one more value, its own element of a vector beside the matrix
-    penalty   its name in ``sslnet.sparsity.penalties.PENALTIES``
-    settings  its parameters by name
-    unit      what the strength was multiplied by for the groups' size
+    bias      whether each group also includes one element of the bias vector
+    penalty   name of the penalty in ``sslnet.sparsity.penalties.PENALTIES``
+    settings  parameters of the penalty by name
+    unit      factor for the group size that the strength includes
     """
 
     height: int
@@ -46,17 +46,17 @@ class Tiling:
         return f"{self.height} x {self.width}"
 
     def within(self, other: Tiling) -> bool:
-        """Whether each of these groups lies inside one of the other's."""
+        """Whether each group of this tiling lies inside a group of the other tiling."""
         return other.height % self.height == 0 and other.width % self.width == 0 and not self.bias
 
 
 @dataclass(frozen=True)
 class GroupPart:
-    """What groups hold of one parameter, as tiles of its matrix.
+    """The part of the groups that lies in one parameter, as tiles of its matrix.
 
-    index   which of the penalty's parameters
-    height, width   of a tile
-    groups  (tiles down * tiles along) the group of each tile, -1 for tiles in none; None: each is a group, in their order
+    index   number of the parameter among those of the penalty
+    height, width   size of a tile
+    groups  (tiles down * tiles along) group of each tile, -1 for tiles in no group; None: tile k is group k
     """
 
     index: int
@@ -70,51 +70,51 @@ class GroupPart:
         return matrix.reshape(rows // self.height, self.height, columns // self.width, self.width)
 
     def squares(self, matrix: np.ndarray, count: int) -> np.ndarray:
-        """(count) float64: of each group the sum of the squares of its tiles here."""
+        """(count) float64: sum of squares of each group's values in this part."""
         tiles = self.tiles(matrix)
         sums = np.einsum("ahbw,ahbw->ab", tiles, tiles, dtype=np.float64, casting="same_kind").reshape(-1)
         return self.sums(sums, count)
 
     def sums(self, values: np.ndarray, count: int) -> np.ndarray:
-        """(count): of each group the sum of the values of its tiles."""
+        """(count): sum over the tiles of each group, given one value per tile."""
         if self.groups is None:
             return values
         inside = self.groups >= 0
         return np.bincount(self.groups[inside], values[inside], minlength=count)
 
     def by_tile(self, values: np.ndarray, outside: Any, tiles: np.ndarray) -> np.ndarray:
-        """(tiles down, 1, tiles along, 1), of the tiles' dtype: the value of each tile's group, or ``outside``."""
+        """Value of each tile's group, or ``outside`` for tiles in no group: (tiles down, 1, tiles along, 1), dtype of
+        ``tiles``."""
         down, _, along, _ = tiles.shape
         found = values if self.groups is None else np.where(self.groups >= 0, values[self.groups], outside)
         return found.reshape(down, 1, along, 1).astype(tiles.dtype)
 
     def scale(self, matrix: np.ndarray, factors: np.ndarray) -> None:
-        """matrix *= the factor of each tile's group.  [overwrites matrix]"""
+        """Multiplies each tile by the factor of its group.  [overwrites matrix]"""
         tiles = self.tiles(matrix)
         tiles *= self.by_tile(factors, 1.0, tiles)
 
 
 class GroupPenalty(ABC):
-    """A penalty on groups of which no two share a value. Subclasses are final and stand in ``PENALTIES``.
+    """A penalty on disjoint groups of one kind. The subclasses are listed in ``PENALTIES``.
 
-    name       for reports
-    parts      what the groups hold of each parameter, at most one part for each
+    name       name used in reports
+    parts      the parts of the groups, at most one for each parameter
     strengths  (groups) float64
-    coupled    whether it is one of groups that channels joined by the graph share
-    makers     names of the layers whose channels the coupled groups are, whether or not their weights belong to them
-    unit       (groups) or one: what the strengths were multiplied by for the groups' size
-    settings   the parameters named in SETTINGS
+    coupled    whether the groups span several layers, whose channels the graph joins
+    makers     names of the layers that produce the grouped channels, whether or not the groups include their weights
+    unit       (groups) or scalar: factor for the group size that the strengths include
+    settings   values of the fields named in SETTINGS
     """
 
     SETTINGS: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """The fields of GroupLassoSpec that the penalty needs, each with the values between which it must lie."""
+    """The fields of GroupLassoSpec that the penalty needs, each with the exclusive bounds of its value."""
     CONVEX: ClassVar[bool] = True
-    """Only of convex penalties the prox of a sum can be found, where groups of several kinds overlap."""
+    """Whether the penalty is convex; only then can it be summed with penalties on overlapping groups."""
     BY_NORM: ClassVar[bool] = True
-    """Whether all that counts of a group is its norm, on which the penalty begins to pull with its whole strength at
-    zero."""
+    """Whether the penalty is a function of each group's norm, with derivative ``strength`` at norm zero."""
     SUBGRADIENT: ClassVar[bool] = False
-    """Whether there are SUBGRADIENT updates of it."""
+    """Whether the penalty supports SUBGRADIENT updates."""
 
     def __init__(
         self,
@@ -129,54 +129,54 @@ class GroupPenalty(ABC):
     ) -> None:
         self.name, self.parts, self.coupled, self.makers = name, list(parts), coupled, makers
         self.strengths = self.base = strengths
-        """The strengths now; as the definitions have them."""
+        """Current strengths, and ``base``, the strengths from the definitions."""
         self.unit = unit
         self.settings = settings or {}
         self.duals: list[np.ndarray] = []
-        """One matrix a part, where several kinds of groups overlap."""
+        """Dual variables, one matrix per part, where groups of several kinds overlap; else empty."""
 
     @property
     def count(self) -> int:
-        """How many groups there are."""
+        """Number of groups."""
         return len(self.strengths)
 
     def scale(self, factor: float) -> None:
-        """Multiplies the strengths that it was made with by ``factor``, > 0."""
-        if self.base.strides == (0,):  # all are the same number, which is kept once
+        """Sets the strengths to ``base`` times ``factor``, > 0."""
+        if self.base.strides == (0,):  # all strengths are the same number, stored once
             self.strengths = np.broadcast_to(self.base[0] * factor, self.base.shape)
         else:
             self.strengths = self.base * factor
 
     def norms(self, matrices: Matrices) -> np.ndarray:
-        """(groups) float64: Euclidean norm of each group."""
+        """Euclidean norm of each group: (groups) float64."""
         return np.sqrt(sum(part.squares(matrices[part.index], self.count) for part in self.parts))
 
     @abstractmethod
     def value(self, matrices: Matrices) -> float:
-        """The penalty: a sum over the groups."""
+        """Value of the penalty: a sum over the groups."""
 
     @property
     def longest_step(self) -> float:
-        """Only of shorter steps than this every stationary point is a fixed point of the proximal step."""
+        """Upper bound of step sizes for which every stationary point is a fixed point of the proximal step."""
         return math.inf
 
     def idle(self, matrices: Matrices) -> str:
-        """Why the penalty does nothing to these weights, in words; "" where it does."""
+        """Explanation why the penalty has no effect on these weights; "" if it has an effect."""
         return ""
 
     @abstractmethod
     def prox(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
-        """The matrices become the z that minimise sum of (z - x)^2 / (2 * step) + value(z).  [overwrites matrices]
+        """Replaces the matrices x by the z that minimise sum of (z - x)^2 / (2 * step) + value(z).  [overwrites matrices]
 
-        returns for each part what of its tiles is zero; spreads to (tiles down, height, tiles along, width)
+        returns for each part which of its values are zero, broadcastable to (tiles down, height, tiles along, width)
         """
 
     @abstractmethod
     def pulls(self, matrices: Matrices) -> np.ndarray:
-        """(groups) by how much a step of 1 shortens each group at most, nothing else moving it."""
+        """Maximum decrease of each group's norm by a proximal step of size 1 alone: (groups)."""
 
     def freeze(self, matrices: Matrices) -> None:
-        """Ends the penalty: from here on its prox keeps zero what is zero, and leaves the rest as it is."""
+        """Ends the penalty: from now on its prox keeps zero groups at zero and leaves the others unchanged."""
         self.strengths = self.base = np.where(self.norms(matrices) > 0, 0.0, FOREVER)
 
     def clear(self, matrices: Matrices, gone: np.ndarray) -> None:
@@ -185,14 +185,14 @@ class GroupPenalty(ABC):
             part.scale(matrices[part.index], np.where(gone, 0.0, 1.0))
 
     def copy(self) -> Self:
-        """The same, with duals of its own."""
+        """A copy without dual variables."""
         other = copy.copy(self)
         other.duals = []
         return other
 
 
 def one_step(parts: Sequence[GroupPart], steps: Steps) -> float | None:
-    """The step that all values of all parts have; None where they differ."""
+    """The common step size of all values of all parts; None if step sizes differ."""
     own = [steps[part.index] for part in parts]
     first = own[0]
     return first if isinstance(first, float) and all(isinstance(s, float) and s == first for s in own) else None
@@ -211,8 +211,8 @@ class NormEquation:
 
         z = x * r / bottom,   bottom = (1 - concavity * step) * r + step * strength:   sum of (x / bottom)^2 = 1
 
-    whose left side is found by Newton's method on 1 / sqrt(sum) = 1, concave in r: from a point left of the root it
-    climbs to it without passing it. In float64 for matrices of any precision.
+    solved by Newton's method for 1 / sqrt(sum) = 1, whose left side is concave in r: from a point left of the root the
+    iteration increases to the root without passing it. Computed in float64 for matrices of any precision.
 
     Ref: More and Sorensen 1983, eq. 3.10 (the form of the equation in which Newton's method is fast); Wright, Nowak,
     Figueiredo 2009 (the equation for the group lasso)
@@ -230,12 +230,12 @@ class NormEquation:
         self.matrices, self.steps = matrices, steps
 
     def alive(self) -> np.ndarray:
-        """(groups) whether zero is no minimum of the group's problem beside zero."""
+        """(groups) bool: whether z = 0 is not a local minimum of the group's problem."""
         return (self.sums(np.zeros(len(self.strengths)))[0] > 1) | (self.strengths == 0)
 
     def solve(self, search: np.ndarray) -> np.ndarray:
-        """(groups) the smallest root of each group that is to be searched; 0 of the others; infinite where there is
-        none at which the penalty still pulls."""
+        """(groups) smallest root for each group in ``search``, infinite if there is none up to strength / concavity;
+        0 for the other groups."""
         roots = np.zeros(len(self.strengths))
         for _ in range(NEWTON):
             total, slope = self.sums(roots)
@@ -252,7 +252,7 @@ class NormEquation:
         return roots
 
     def sums(self, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each group sum of (x / bottom)^2, and minus half of its derivative, float64."""
+        """Sum of (x / bottom)^2 for each group, and minus half of its derivative, float64."""
         count = len(self.strengths)
         sums = [np.zeros(count), np.zeros(count)]
         for part in self.parts:
@@ -268,7 +268,7 @@ class NormEquation:
         return sums[0], sums[1]
 
     def bottom(self, part: GroupPart, roots: np.ndarray, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The bottom above for each value of a part, or each tile; and the step * strength in it."""
+        """The denominator ``bottom`` for each value of a part, or each tile; and its term step * strength."""
         own, step = part.by_tile(roots, 1.0, tiles), self.step(part, tiles)
         pull = part.by_tile(self.strengths, 0.0, tiles) * step
         return (own * (1 - self.concavity * step) if self.concavity else own) + pull, pull
@@ -278,9 +278,9 @@ class NormEquation:
         return step if isinstance(step, float) else part.tiles(step).astype(tiles.dtype)
 
     def shrink(self, roots: np.ndarray, zero: np.ndarray) -> list[np.ndarray]:
-        """The matrices become z: groups zero, or as they are where the root is infinite.  [overwrites matrices]
+        """Replaces the matrices x by z, given the norms; an infinite root leaves its group unchanged.  [overwrites matrices]
 
-        zero  (groups) bool;  returns as ``GroupPenalty.prox``
+        zero  (groups) bool: groups to set to zero;  returns as ``GroupPenalty.prox``
         """
         flags = zero_tiles(self.parts, self.matrices, zero)
         for part, gone in zip(self.parts, flags):
@@ -294,7 +294,7 @@ class NormEquation:
 
 
 def zero_tiles(parts: Sequence[GroupPart], matrices: Matrices, zero: np.ndarray) -> list[np.ndarray]:
-    """For each part whether its tiles are of groups that are zero, as (tiles down, 1, tiles along, 1). zero: (groups)"""
+    """For each part, whether each tile is in a zero group: (tiles down, 1, tiles along, 1). zero: (groups) bool"""
     found = []
     for part in parts:
         tiles = part.tiles(matrices[part.index])

@@ -1,7 +1,7 @@
-"""Which groups of weights a prototxt asks for, and under which penalty: its fields as tilings of a parameter's matrix.
+"""Translates the group fields of a prototxt into tilings of a parameter's matrix, with their penalties.
 
-A blob is taken as a matrix, shape[0] rows by all the rest columns, the rows of a convolution in one band for each conv
-group. Every kind of group is a tiling of that matrix (height x width of a tile):
+A blob is viewed as a matrix of shape[0] rows and the product of its other sizes as columns; the rows of a convolution
+form one band for each conv group. Every kind of group is a tiling of that matrix (height x width of a tile):
 
     breadth_decay_mult        1 x columns            group_lasso FILTER, OUTPUT_NEURON
     kernel_shape_decay_mult   band x 1               group_lasso SHAPE, INPUT_NEURON
@@ -11,10 +11,10 @@ group. Every kind of group is a tiling of that matrix (height x width of a tile)
                               rows x columns         group_lasso LAYER
                               1 x 1                  group_lasso ELEMENT; FILTER, OUTPUT_NEURON on biases, FILTER on Scale
 
-Groups that reach into other parameters (NEURON, ``couple``) are found by ``sslnet.solver.coupled_groups``.
+Groups that span several parameters (NEURON, ``couple``) are found by ``sslnet.solver.coupled_groups``.
 
-Where a blob lies the other way round, so do its tiles: an InnerProduct with ``transpose`` and an Embed have their outputs
-in columns; a row of a Deconvolution belongs to an input channel.
+Tiles are transposed for transposed blobs: an InnerProduct with ``transpose`` and an Embed have their outputs in columns;
+a row of a Deconvolution belongs to an input channel.
 """
 
 from __future__ import annotations
@@ -35,22 +35,21 @@ from sslnet.sparsity.group_penalty import Tiling
 from sslnet.sparsity.penalties import PENALTIES
 
 Tile = tuple[int, int]
-"""Rows and columns."""
+"""Height and width of a tile: rows and columns."""
 
 WEIGHTS = frozenset(type_ for type_, layer in LAYERS.items() if layer.HAS_WEIGHTS)
 """Types of layers whose first blob is a matrix of weights."""
 VALUES = frozenset({Scale.TYPE})
-"""Types of layers that make no channels but change each."""
+"""Types of layers that produce no new channels but have a learned value for each."""
 ROWS = ("FILTER", "OUTPUT_NEURON")
-"""The groups that make one output channel each."""
+"""Names of the groups that produce one output channel each."""
 
 
 def tilings_of(param: Any, solver: Definition) -> list[Tiling]:
-    """The groups of one parameter that its spec and the solver's decays ask for together, each kind once.
+    """The groups that a parameter's spec requests, with strengths from the solver's decays; equal tilings are merged.
 
     param   a sslnet.net.net.Param
-    raises  DefinitionError for groups that the parameter does not have, negative strengths, and penalties that cannot
-    be
+    raises  DefinitionError for groups that the parameter does not have, negative strengths and invalid penalties
     """
     tilings: dict[Tiling, Tiling] = {}
     for tiling in (*_of_authors(param, solver.message), *_named(param, solver.message)):
@@ -64,18 +63,18 @@ def tilings_of(param: Any, solver: Definition) -> list[Tiling]:
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """The blob as a matrix: shape[0] rows by the product of all other sizes."""
+    """Rows and columns of a blob viewed as a matrix: shape[0], and the product of all other sizes."""
     return (shape[0], math.prod(shape[1:])) if len(shape) else (1, 1)
 
 
 def as_tiles(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The blob's matrix as (tiles down, height, tiles along, width), a view.  height, width: of a tile, which divide it"""
+    """View of the blob's matrix as (tiles down, height, tiles along, width).  height, width: divisors of its sizes"""
     rows, columns = matrix_shape(array.shape)
     return array.reshape(rows // height, height, columns // width, width)
 
 
 def conv_groups(param: Any) -> int:
-    """The conv groups that the rows of a parameter matrix belong to, in equal bands; 1 for all but conv weights."""
+    """Number of conv groups, equal bands of rows of the parameter's matrix; 1 for all but convolution weights."""
     layer = param.layer.param
     if param.index == 0 and layer.HasField("convolution_param"):
         return layer.convolution_param.group
@@ -99,7 +98,7 @@ def _of_authors(param: Any, solver: Any) -> Iterator[Tiling]:
 
 
 def _block(param: Any, block: Any, *field: str | int) -> Tile:
-    """The tile that a block's xdimen and ydimen ask for, which must cover the matrix."""
+    """The tile given by a block's ydimen and xdimen. raises DefinitionError unless such tiles cover the matrix"""
     rows, columns = matrix_shape(param.blob.shape)
     height, width = block.ydimen, block.xdimen
     if not (height and width) or rows % height or columns % width:
@@ -128,7 +127,7 @@ def _tiling(param: Any, tile: Tile, strength: float, *field: str | int, bias: bo
 def _named(param: Any, solver: Any) -> Iterator[Tiling]:
     tiles = tiles_of(param)
     for index, spec in enumerate(param.spec.group_lasso):
-        if is_coupled(spec):  # its groups lie in several parameters: sslnet.solver.coupled_groups
+        if is_coupled(spec):  # spans several parameters: see sslnet.solver.coupled_groups
             continue
         group = pb.GroupLassoSpec.Group.Name(spec.group)
         if spec.group == pb.GroupLassoSpec.BLOCK:
@@ -153,10 +152,10 @@ def _named(param: Any, solver: Any) -> Iterator[Tiling]:
 
 
 def penalty_of(param: Any, index: int, solver: Any) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """The penalty that a ``group_lasso`` of a parameter asks for, and its settings by name.
+    """Name and settings of the penalty that a parameter's ``group_lasso`` requests.
 
-    raises DefinitionError for a setting that is missing, out of its range or of another penalty, and for SUBGRADIENT
-    updates of a penalty that has none
+    raises DefinitionError for a setting that is missing, out of range or of another penalty, and for SUBGRADIENT updates
+    if the penalty does not support them
     """
     spec = param.spec.group_lasso[index]
     name = pb.GroupLassoSpec.Penalty.Name(spec.penalty)
@@ -186,12 +185,12 @@ def penalty_of(param: Any, index: int, solver: Any) -> tuple[str, tuple[tuple[st
 
 
 def is_coupled(spec: Any) -> bool:
-    """Whether a ``group_lasso`` asks for groups that reach into other parameters than its own (its bias aside)."""
+    """Whether a ``group_lasso`` requests groups that span parameters other than its own and its bias."""
     return bool(spec.couple or spec.take_followers or spec.group == pb.GroupLassoSpec.NEURON)
 
 
 def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:
-    """That the groups have a bias to take along."""
+    """Raises DefinitionError if the groups cannot include a bias."""
     message, hint = "", ""
     if group not in ("FILTER", "OUTPUT_NEURON"):
         message = f"take_bias is for the groups FILTER and OUTPUT_NEURON, not for {group}"
@@ -205,14 +204,13 @@ def _check_bias(param: Any, solver: Any, group: str, index: int) -> None:
 
 
 def tiles_of(param: Any) -> dict[str, Tile]:
-    """The groups that a parameter has by its layer's type, and the tile of each. BLOCK, which all have, has none."""
+    """The tile of each named group of a parameter, depending on its layer's type. BLOCK has no fixed tile."""
     return {**param.layer.group_tiles(param.index), "LAYER": matrix_shape(param.blob.shape), "ELEMENT": (1, 1)}
 
 
 def block_tiles(param: Any) -> list[Tile]:
-    """The tiles which the parameter's spec declares beside whole rows, columns and channels, each once: those of BLOCK,
-    FILTER_2D and block_group_lasso, whatever their strength. What does not cover the matrix, as in a net that has been
-    cut since, is left out."""
+    """The distinct tiles of BLOCK, FILTER_2D and block_group_lasso in the parameter's spec, whatever their strength.
+    Omits tiles that do not cover the matrix, as in a net compacted since."""
     rows, columns = matrix_shape(param.blob.shape)
     named = [spec for spec in param.spec.group_lasso if spec.group == pb.GroupLassoSpec.BLOCK]
     tiles = [(block.ydimen, block.xdimen) for block in (*param.spec.block_group_lasso, *named)]

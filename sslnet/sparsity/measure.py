@@ -1,11 +1,11 @@
-"""How sparse a net's parameters are: per blob the elements, filters, channels, columns, blocks that are not all zero, and
-what is left of its parameters and FLOPs; of a net that trains also what regularisation adds to the loss, and coupled groups.
+"""Measures the sparsity of a net's parameters: for each blob the non-zero elements, filters, channels, columns and blocks,
+and the remaining parameters and FLOPs; for a net in training also coupled groups and the regularisation terms of the loss.
 
-A weight blob is a matrix of shape[0] rows and the product of its other sizes as columns, in a convolution with groups
-one such matrix for each group. A filter is a row, a column is one place of a group's filters, a channel is all columns
-that read one input channel (kernel_h * kernel_w of them; H * W behind a convolution for InnerProduct), a block is a tile
-that the net declares. Zero means exactly zero. Parameters and FLOPs left are those of the non-zero rows times the non-zero
-columns: what a product without the zero ones takes.
+A weight blob is viewed as a matrix of shape[0] rows and the product of its other sizes as columns; a convolution with
+groups has one such matrix for each group. A filter is a row; a column is one position in a group's filters; a channel is
+all columns that read one input channel (kernel_h * kernel_w columns; H * W for an InnerProduct after a convolution); a
+block is a tile that the net declares. Zero means exactly zero. Remaining parameters and FLOPs are those of a dense product
+of the non-zero rows and non-zero columns.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NonZero:
-    """So many of a total are not zero."""
+    """Number of non-zero items (``kept``) out of ``total``."""
 
     kept: int
     total: int
@@ -42,7 +42,7 @@ class NonZero:
 
     @property
     def fraction(self) -> float:
-        """kept / total; 1 of nothing at all."""
+        """kept / total; 1 if total is 0."""
         return self.kept / self.total if self.total else 1.0
 
     @property
@@ -52,7 +52,7 @@ class NonZero:
 
 @dataclass(frozen=True)
 class NonZeroBlocks(NonZero):
-    """Tiles of height x width, as BLOCK, FILTER_2D or block_group_lasso declare them."""
+    """Number of non-zero tiles of height x width, declared by BLOCK, FILTER_2D or block_group_lasso."""
 
     height: int
     width: int
@@ -60,10 +60,10 @@ class NonZeroBlocks(NonZero):
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """One learnable blob. ``filters``, ``channels``, ``columns`` are None for what is no weight matrix: biases, statistics."""
+    """Sparsity of one learnable blob. ``filters``, ``channels`` and ``columns`` are None unless it is a weight matrix."""
 
     name: str
-    """As in ``Net.learnable``: conv1[0]."""
+    """Parameter name as in ``Net.learnable``, for example conv1[0]."""
     layer: str
     blob: int
     type: str
@@ -73,30 +73,30 @@ class LayerSparsity:
     channels: NonZero | None
     columns: NonZero | None
     flops: NonZero
-    """Of one forward pass of the layer over the net's batch; 0 of 0 for all blobs but the layer's first."""
+    """FLOPs of one forward pass of the layer over the net's batch; 0 of 0 for all blobs but the layer's first."""
     parameters: NonZero
-    """Weights in non-zero rows and columns; biases of non-zero rows; all of any other blob."""
+    """Weights in non-zero rows and columns; biases of non-zero rows; all values of any other blob."""
     blocks: tuple[NonZeroBlocks, ...] = ()
-    """For each kind of tile that the net declares for the blob."""
+    """Non-zero tiles of each size that the net declares for the blob."""
     group_lasso: float | None = None
-    """What its group lasso adds to the loss, coupled groups aside; None where it has none, or no solver tells."""
+    """Penalty of the blob in the loss, without coupled groups; None without a penalty or a solver."""
     weight_decay: float | None = None
-    """What its weight decay adds to the loss; None where no solver tells."""
+    """Weight decay term of the blob in the loss; None without a solver."""
 
     @property
     def regularisation(self) -> float | None:
-        """Both together; None where no solver tells."""
+        """Sum of weight decay and penalty; None without a solver."""
         return None if self.weight_decay is None else self.weight_decay + (self.group_lasso or 0.0)
 
 
 @dataclass(frozen=True)
 class CoupledSparsity:
-    """The groups that lie in several layers, one for each channel of those that the net ties together.
+    """Sparsity of coupled groups: groups that span several layers, one for each class of joined channels.
 
-    name     the layer that asked for them
-    groups   how many are not zero
-    makers   the layers in which they hold filters, biases, values of Scale and Bias
-    readers  those in which they hold what reads the channels (NEURON)
+    name     name of the layer that requested the groups
+    groups   number of non-zero groups
+    makers   names of the layers whose filters, biases, Scale or Bias values the groups include
+    readers  names of the layers whose weights that read the channels the groups include (NEURON)
     """
 
     name: str
@@ -108,9 +108,9 @@ class CoupledSparsity:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Of a net that trains: each learnable blob, and the coupled groups.
+    """Sparsity of a net in training: each learnable blob, and the coupled groups.
 
-    sought  whether the run makes anything zero or keeps it so, by a group lasso or frozen weights
+    sought  whether the run seeks or keeps zeros, by a penalty or frozen weights
     """
 
     layers: list[LayerSparsity]
@@ -120,11 +120,11 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Which parts of a weight matrix are not zero.
+    """Non-zero parts of a weight matrix.
 
-    nonzero   number of elements
-    rows      (groups, rows) bool
-    columns   (groups, columns) bool
+    nonzero   number of non-zero elements
+    rows      (groups, rows) bool: not all zero
+    columns   (groups, columns) bool: not all zero
     """
 
     nonzero: int
@@ -133,14 +133,14 @@ class Matrix:
 
 
 def measure(net: Net) -> list[LayerSparsity]:
-    """The sparsity of each learnable blob of a net, in the net's order. Reads the parameters once, changes nothing."""
+    """Measures the sparsity of each learnable blob of a net, in the net's order; changes nothing."""
     places = {id(layer): i for i, layer in enumerate(net.layers)}
     matrices: dict[int, Matrix] = {}
     return [_measured(net, param, places[id(param.layer)], matrices) for param in net.learnable]
 
 
 def _measured(net: Net, param: Param, i: int, matrices: dict[int, Matrix]) -> LayerSparsity:
-    """One blob, of layer i. matrices: of the layers' weights, as far as they are known.  [adds to matrices]"""
+    """Sparsity of one blob of layer i. matrices: weight matrices measured so far, by layer number  [adds to matrices]"""
     layer, array = param.layer, param.blob.data
     flops_of_layer = layer.flops(net.bottoms[i], net.tops[i])
     filters = channels = columns = None
@@ -175,10 +175,10 @@ def _blocks(array: np.ndarray, height: int, width: int) -> NonZeroBlocks:
 
 
 def nonzero_parts(weights: np.ndarray, groups: int = 1) -> Matrix:
-    """The rows and columns that are not all zero.
+    """Finds the rows and columns that are not all zero.
 
-    weights  (rows, ...)  float32 or float64; the axes behind the first are the columns
-    groups   equal parts of the rows that are matrices of their own
+    weights  (rows, ...)  float32 or float64; the axes after the first form the columns
+    groups   number of equal bands of rows that are separate matrices
     """
     matrix = np.ascontiguousarray(weights).reshape(weights.shape[0], -1)
     rows, columns = matrix.shape
@@ -207,7 +207,7 @@ def _scan(i0, i1, thread, matrix, rows_per_group, row_kept, column_kept, nonzero
 
 
 def _outputs_first(layer: Layer, array: np.ndarray, groups: int) -> np.ndarray:
-    """The weights with the outputs along the first axis, where they lie the other way round."""
+    """The weights with the outputs along the first axis, transposed where the layer stores them otherwise."""
     if layer.TYPE == "Deconvolution":
         ins, outs, *kernel = array.shape
         return array.reshape(groups, ins // groups, outs, -1).swapaxes(1, 2).reshape(groups * outs, -1, *kernel)
@@ -215,7 +215,7 @@ def _outputs_first(layer: Layer, array: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _layout(param: Any, shape: Sequence[int], bottoms: Sequence[Blob]) -> tuple[int, int]:
-    """(groups, columns of one input channel) of a weight blob."""
+    """Number of conv groups and columns per input channel of a weight blob."""
     if param.HasField("convolution_param"):
         return param.convolution_param.group, math.prod(shape[2:])
     if param.HasField("inner_product_param") and bottoms:
@@ -229,7 +229,7 @@ def _kept(flags: np.ndarray) -> NonZero:
 
 
 def _listed_channels(channels: np.ndarray, columns: np.ndarray) -> NonZero:
-    """Channels of a convolution whose weights list their columns, from the channel (groups, columns) of each one."""
+    """Non-zero input channels of a convolution with listed columns.  channels: (groups, columns) channel of each column"""
     present = [np.unique(own).size for own in channels]
     left = [np.unique(own[there]).size for own, there in zip(channels, columns, strict=True)]
     return NonZero(sum(left), sum(present))

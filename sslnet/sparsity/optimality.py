@@ -1,14 +1,15 @@
-"""Certificates of a group lasso: how far the weights are from a stationary point, and the strength that leaves none.
+"""Optimality certificates: the distance of the weights from a stationary point, and the smallest strength at which all
+groups are zero.
 
 At a stationary point of loss + weight decay + penalty, minus the gradient of the smooth part lies in the penalty's
-subdifferential: for a group w of strength s, and its part g of the gradient, g = -s * w / ||w||, or ||g|| <= s where w is
-zero; w and g are those of all parameters that the group reaches into. The residual is what a proximal step from there
-moves, by its length, for steps that go to zero:
+subdifferential. For the group lasso with a group w of strength s, over all its parameters, and its part g of the gradient:
+g = -s * w / ||w||, or ||g|| <= s if w is zero. The residual is the displacement of a proximal step, divided by the step,
+in the limit of short steps:
 
     (w - prox(w - step * g)) / step    ->    the shortest vector of g + subdifferential
 
-It serves overlapping groups, groups with biases and coupled groups as well. The net's gradient is the mean over batches;
-the fewer, the more of their noise is in the residual.
+It is defined for overlapping groups, groups with biases and coupled groups as well. The gradient is a mean over batches;
+the fewer batches, the more noise is in the residual.
 
 Ref: Beck and Teboulle 2009 (the step as a measure of optimality); Tibshirani et al. 2012, "Strong Rules", section 2
 (lambda_max); Dinkelbach 1967 (the largest of a ratio)
@@ -30,12 +31,12 @@ from sslnet.sparsity.penalty import Penalty
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of one kind.
+    """Residuals of the groups of one kind.
 
-    name       of the parameter, or of the layer that asked for coupled groups
-    kind       as a prototxt names it, the tile where it has no name, "coupled"
-    residuals  (groups) the norm of the residual over each, by its strength
-    zero       how many of them are zero
+    name       name of the parameter, or of the layer that requested coupled groups
+    kind       name of the groups in a prototxt, or the tile size if unnamed, or "coupled"
+    residuals  (groups) norm of the residual over each group, divided by its strength
+    zero       number of zero groups
     """
 
     name: str
@@ -45,17 +46,17 @@ class Groups:
 
     @property
     def residual(self) -> float:
-        """The largest of all."""
+        """The largest residual of the groups."""
         return float(self.residuals.max())
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Of the parameters under one penalty: a single one, with its bias where groups take it along; or, where groups are
-    coupled, all that coupled groups reach into.
+    """Optimality of the parameters under one penalty: one parameter, and the bias if its groups include it; or all
+    parameters that coupled groups span.
 
-    lambda_max  by how much all its strengths must be multiplied so that all these groups are zero at a stationary point,
-                all other parameters as they are; 0 where no gradient comes through at zero, as before a ReLU
+    lambda_max  smallest factor of all strengths with which all these groups are zero at a stationary point, the other
+                parameters unchanged; 0 if the gradient at zero is zero, as before a ReLU
     """
 
     groups: list[Groups]
@@ -63,14 +64,14 @@ class Certificate:
 
     @property
     def residual(self) -> float:
-        """The largest of all groups."""
+        """The largest residual over all kinds of groups."""
         return max(groups.residual for groups in self.groups)
 
 
 def certify(solver: Any, batches: int) -> list[Certificate]:
-    """The certificates of a solver's penalties, of all parameters that are trained. Leaves the solver and its net as they are.
+    """Computes the certificates of a solver's penalties on trained parameters; leaves the solver and its net unchanged.
 
-    batches  over which the gradient is averaged: those of one epoch for the exact one
+    batches  number of batches over which the gradient is averaged; one epoch gives the exact gradient
     """
     with undisturbed(solver.net):
         at_weights = _gradients(solver, batches)
@@ -78,12 +79,12 @@ def certify(solver: Any, batches: int) -> list[Certificate]:
 
 
 def is_certifiable(solver: Any) -> bool:
-    """Whether any parameter that is trained is under a penalty."""
+    """Whether any trained parameter is under a penalty."""
     return any(each.trained for each in solver.penalties)
 
 
 def caveats(solver: Any) -> list[str]:
-    """Why the residual of this solver's run need not become zero, a sentence each."""
+    """Reasons why the residual of this solver's run need not become zero, one sentence each."""
     result = []
     if solver.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT:
         result.append(
@@ -97,16 +98,16 @@ def caveats(solver: Any) -> list[str]:
 
 
 def kkt(penalty: Penalty, values: list[np.ndarray], gradients: list[np.ndarray]) -> list[np.ndarray]:
-    """For each kind of groups the norm of the residual over each, by its strength.
+    """For each kind of groups, the norm of the residual over each group, divided by its strength.
 
-    penalty            an ``exact`` one
-    values, gradients  float64, of each array; the gradients of all but the penalty
+    penalty            a penalty made by ``exact``
+    values, gradients  arrays and gradients of the objective without the penalty, float64, one per parameter
     """
     return penalty.by_strength(penalty.subdifferential_distance(values, gradients))
 
 
 def _certificate(solver: Any, batches: int, at_weights: dict[int, np.ndarray], penalized: Any) -> Certificate:
-    """penalized: a PenalizedUpdate"""
+    """Computes the certificate of one penalty.  at_weights: gradients at the weights;  penalized: a PenalizedUpdate"""
     penalty = penalized.penalty.exact()
     blobs = [update.param.blob for update in penalized.members]
     values = [blob.data.astype(np.float64) for blob in blobs]
@@ -124,7 +125,7 @@ def _certificate(solver: Any, batches: int, at_weights: dict[int, np.ndarray], p
 
 
 def _kinds(penalized: Any) -> list[tuple[str, str]]:
-    """Name and kind of each kind of groups."""
+    """The fields ``name`` and ``kind`` of ``Groups`` for each term of the penalty."""
     kinds = []
     for term in penalized.penalty.terms:
         part = term.parts[0]
@@ -134,14 +135,14 @@ def _kinds(penalized: Any) -> list[tuple[str, str]]:
 
 
 def _kind(param: Any, height: int, width: int) -> str:
-    """The groups of these tiles by their name, else the tile."""
+    """Name of the groups with this tile, or the tile size if they have no name."""
     names = (name for name, tile in tiles_of(param).items() if tile == (height, width))
     return next(names, f"{height} x {width}")
 
 
 def _gradients(solver: Any, batches: int) -> dict[int, np.ndarray]:
-    """Gradients of loss and weight decay, by the identity of the blob, float64; of frozen weights zero. Every call sees
-    the same data."""
+    """Gradients of loss and weight decay by id of the blob, float64; zero for frozen weights. Every call uses the same
+    data."""
     net = solver.net
     states = net.layer_states()
     net.clear_param_diffs()
@@ -155,7 +156,7 @@ def _gradients(solver: Any, batches: int) -> dict[int, np.ndarray]:
 
 @contextmanager
 def undisturbed(net: Any) -> Iterator[None]:
-    """Whatever runs inside, the net's parameters and states are afterwards what they were."""
+    """Context manager that restores the net's parameters and layer states on exit, and clears its gradients."""
     states, values = net.layer_states(), [param.blob.data.copy() for param in net.learnable]
     try:
         yield

@@ -1,4 +1,4 @@
-"""The penalties that a ``group_lasso`` can ask for, by their names in a prototxt; and the object that applies them."""
+"""The registry of the penalties of ``group_lasso`` by their names in a prototxt, and the choice of implementation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PENALTIES: dict[str, type[GroupPenalty]] = {
 
 
 def tiled_penalty(shape: tuple[int, int], tilings: Sequence[Tiling], dtype: Any = np.float32) -> Penalty:
-    """The penalty on the groups of one parameter, a matrix of this shape, and of its biases where they include them."""
+    """Makes the penalty on the groups of one parameter, a matrix of this shape, and on its bias if groups include it."""
     if all(tiling.penalty == "GROUP_LASSO" for tiling in tilings):
         return TiledGroupLasso(shape, tilings, dtype)
     counts = [shape[0] * shape[1] // (tiling.height * tiling.width) for tiling in tilings]

@@ -1,9 +1,9 @@
-"""What everybody asks of a penalty: solver, control of strengths, optimality, zero-group test, measure, snapshot.
+"""Penalty: the interface of a penalty, used by solver, strength control, optimality, zero-group test, measure, snapshot.
 
-A penalty acts on the arrays of one parameter or of several, which its groups reach into; a penalty on one parameter is
-one of several with one part. It is a sum of terms, one for each kind of groups (``GroupPenalty``), which may overlap.
-There are two implementations, with the same answers: ``TiledGroupLasso`` for the group lassos of one parameter,
-compiled, and ``PenaltySum`` for all else. ``sslnet.sparsity.penalties.tiled_penalty`` chooses.
+A penalty acts on the arrays of all parameters that its groups span, one or several. It is a sum of terms, one for each
+kind of groups (``GroupPenalty``); groups of different kinds may overlap. There are two implementations with the same
+results: ``TiledGroupLasso`` for the group lassos of one parameter, with compiled kernels, and ``PenaltySum`` for all
+other penalties. ``sslnet.sparsity.penalties.tiled_penalty`` chooses between them.
 
 Ref: skglm's ``penalties/base.py`` (the idea of the protocol)
 """
@@ -19,41 +19,42 @@ import numpy as np
 from sslnet.sparsity.group_penalty import GroupPenalty, Steps, Tiling
 
 Arrays = Sequence[np.ndarray]
-"""Those of the penalty's parameters, in their order and of any shape."""
+"""Arrays of the penalty's parameters, in order, of any shape."""
 TOLERANCE = 1e-3
-"""The prox of several kinds of groups ends when no dual variable changes by more than this part of its strength: in a
-run the next step goes on from where this one ended."""
+"""Stopping tolerance of the dual iteration of a prox: largest change of a dual variable, relative to its strength. In
+training, the next step starts from these dual variables."""
 MAX_SWEEPS = 100
 
 EXACT = 1e-6
-"""The tolerance of ``exact``."""
+"""Tolerance of penalties made by ``exact``."""
 SHORT = 1e-4
-"""Length of the step of ``subdifferential_distance`` by that of the shortest group which is not zero."""
+"""Length of the step of ``subdifferential_distance``, relative to the smallest norm of a non-zero group."""
 SHORTEST = 1e-6
-"""Groups shorter than this part of the longest do not make the step shorter: differences would drown in rounding."""
+"""Lower limit, relative to the largest group norm, of the norm that determines that step; smaller differences would be
+lost in rounding."""
 SMALL = 1e-3
-"""A residual that counts as none when ``dual_norm`` is sought, by the strength."""
+"""Residual, relative to the strength, that counts as zero in ``dual_norm``."""
 RATIOS = 50
-"""How often the factor of ``dual_norm`` is raised at most; mostly a few times are enough."""
+"""Maximum number of iterations of ``dual_norm``; usually a few are enough."""
 ROUNDS = 20
-"""How often a prox of several kinds of groups goes on where it had to stop."""
+"""Maximum number of calls of a prox that stopped at MAX_SWEEPS, each continuing from the last dual variables."""
 
 
 class Penalty(ABC):
     """A sum of penalties on groups of one parameter or several.
 
     shapes     (rows, columns) of each parameter's matrix
-    terms      one for each kind of groups; where several overlap, all are convex
-    tolerance  of the prox of several terms: the largest change of a dual in a sweep, by the strength
+    terms      one penalty for each kind of groups; several terms are all convex
+    tolerance  stopping tolerance of the prox of several terms: largest change of a dual in a sweep, relative to its strength
     """
 
     shapes: list[tuple[int, int]]
     terms: list[GroupPenalty]
     tolerance: float
     sweeps: int = 0
-    """Sweeps over the duals that the last prox took; 0 when it needed none."""
+    """Number of sweeps over the dual variables in the last prox; 0 if it needed none."""
 
-    # -- what each implementation has --------------------------------------------------------------------------------
+    # -- implemented by subclasses -----------------------------------------------------------------------------------
 
     @abstractmethod
     def norms_of(self, arrays: Arrays, index: int) -> np.ndarray:
@@ -61,57 +62,57 @@ class Penalty(ABC):
 
     @abstractmethod
     def values(self, arrays: Arrays) -> list[float]:
-        """The part of each term."""
+        """Value of each term."""
 
     @abstractmethod
     def prox(self, arrays: Arrays, steps: Steps, moved: Sequence[np.ndarray | None] | None = None) -> None:
-        """The arrays become the z that minimise sum of (z - x)^2 / (2 * step) + value(z).  [overwrites arrays]
+        """Replaces the arrays x by the z that minimise sum of (z - x)^2 / (2 * step) + value(z).  [overwrites arrays]
 
-        steps  for each array one step, or one for each of its values; below LEAST it is taken as LEAST, which changes no
-               weight by more than rounding does
-        moved  for each array none, or an array to which what is taken off is added  [accumulates]
+        steps  for each array one step size, or one for each of its values; steps below LEAST are raised to LEAST, which
+               changes weights by no more than rounding
+        moved  for each array None, or an array to which x - z is added  [accumulates]
         """
 
     @abstractmethod
     def state(self) -> list[np.ndarray]:
-        """The duals of the last prox, from which the next one starts; none while none are needed."""
+        """The dual variables of the last prox, from which the next one starts; empty if none are needed."""
 
     @abstractmethod
     def set_state(self, duals: Sequence[np.ndarray]) -> None:
-        """Takes over duals of the right sizes; without them the next prox starts from zeros."""
+        """Sets the dual variables; if their sizes do not fit, the next prox starts from zeros."""
 
     @abstractmethod
     def exact(self) -> Self:
-        """The same with duals of its own, for arrays of float64, with a prox to the tolerance EXACT."""
+        """A copy for float64 arrays, with separate dual variables and the tolerance EXACT."""
 
-    # -- what follows from that --------------------------------------------------------------------------------------
+    # -- derived from these ------------------------------------------------------------------------------------------
 
     def norms(self, arrays: Arrays) -> list[np.ndarray]:
-        """For each term the norms of its groups."""
+        """The norms of the groups of each term."""
         return [self.norms_of(arrays, k) for k in range(len(self.terms))]
 
     def value(self, arrays: Arrays) -> float:
         return sum(self.values(arrays))
 
     def scale(self, factor: float) -> None:
-        """Multiplies the strengths that it was made with by ``factor``, > 0."""
+        """Sets the strengths to the initial ones times ``factor``, > 0."""
         for term in self.terms:
             term.scale(factor)
 
     @property
     def fused(self) -> Tiling | None:
-        """The tiles of the one group lasso that this is, where kernels can take the update and its prox in one pass."""
+        """The tiling, if this is a single group lasso whose update and prox a kernel can make in one pass; else None."""
         return None
 
     def add_subgradient(self, arrays: Arrays, gradients: Arrays) -> None:
-        """gradients += a subgradient; groups of zeros add nothing.  [accumulates into gradients]"""
+        """Adds a subgradient of the penalty, 0 for zero groups, to the gradients.  [accumulates into gradients]"""
         raise NotImplementedError
 
     def matrices(self, arrays: Arrays) -> list[np.ndarray]:
         return [array.reshape(shape) for array, shape in zip(arrays, self.shapes)]
 
     def covered(self, arrays: Arrays) -> list[np.ndarray]:
-        """For each array which of its values are in any group."""
+        """Masks of the values that are in any group, one bool array per array."""
         inside = [np.zeros(shape) for shape in self.shapes]
         for term in self.terms:
             for part in term.parts:
@@ -120,12 +121,12 @@ class Penalty(ABC):
         return [(there > 0).reshape(array.shape) for there, array in zip(inside, arrays)]
 
     def subdifferential_distance(self, arrays: Arrays, gradients: Arrays) -> list[np.ndarray]:
-        """For each term and group how long its part is of the shortest vector of gradient + subdifferential.
+        """For each term, the norm over each group of the shortest vector of gradient + subdifferential.
 
-        That is what a proximal step moves, by its length, for steps that go to zero; for any penalty, also where groups
-        overlap:  (w - prox(w - step * g)) / step.  To be asked of an ``exact`` penalty.
+        Computed for any penalty, also with overlapping groups, as the displacement of a short proximal step, divided by
+        the step:  (w - prox(w - step * g)) / step.  Call it on a penalty made by ``exact``.
 
-        arrays, gradients  float64; the gradients of all but the penalty
+        arrays, gradients  float64; gradients of the objective without the penalty
         """
         lengths = np.concatenate([norms[norms > 0] for norms in self.norms(arrays)])
         shortest = max(lengths.min(), SHORTEST * lengths.max()) if lengths.size else 1.0
@@ -137,19 +138,19 @@ class Penalty(ABC):
         return self.norms([(value - new) / step for value, new in zip(arrays, moved)])
 
     def by_strength(self, norms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Norms, or other numbers of each group, by the strengths; those of no strength count as 0."""
+        """Norms, or other numbers of each group, divided by the strengths; 0 for groups of strength 0."""
         return [
             np.divide(found, term.strengths, out=np.zeros(found.shape), where=term.strengths > 0)
             for found, term in zip(norms, self.terms)
         ]
 
     def dual_norm(self, gradients: Arrays) -> float:
-        """The least factor of all strengths with which zero is a stationary point, given the gradients at zero.
+        """The smallest factor of all strengths with which zero is a stationary point, given the gradients at zero.
 
-        Where all that counts of a single kind of groups are its norms, it is the largest norm by its strength. Else it
-        is the largest of <-gradient, r> / penalty(r) over all r; from below it is raised to that of r = the prox of
-        minus the gradient with the factor so far, until that is zero, to about SMALL. To be asked of an ``exact``
-        penalty.
+        For a single term with BY_NORM it is the largest ratio of norm to strength. Otherwise it is the maximum over r of
+        <-gradient, r> / penalty(r), found by Dinkelbach's method: each iteration raises the factor to the ratio at
+        r = the prox of minus the gradient with the current factor, until r is zero, to about SMALL. Call it on a penalty
+        made by ``exact``.
         """
         inside = [np.where(there, -gradient, 0.0) for there, gradient in zip(self.covered(gradients), gradients)]
         if (len(self.terms) == 1 and self.terms[0].BY_NORM) or not any(part.any() for part in inside):
@@ -167,11 +168,11 @@ class Penalty(ABC):
         return factor + excess
 
     def _largest(self, arrays: Arrays) -> float:
-        """The largest norm by its strength."""
+        """The largest ratio of a group's norm to its strength."""
         return max(float(ratios.max()) for ratios in self.by_strength(self.norms(arrays)))
 
     def _thorough_prox(self, arrays: Arrays, step: float) -> list[np.ndarray]:
-        """The prox with one step for all, however many sweeps it takes."""
+        """The prox of copies of the arrays with one step size, continued until it converges, at most ROUNDS times."""
         for _ in range(ROUNDS):
             result = [array.copy() for array in arrays]
             self.prox(result, [step] * len(result))

@@ -1,8 +1,8 @@
-"""Any penalties on groups that lie in one parameter or several: the sum of them, and its proximal operator.
+"""PenaltySum: the sum of penalties on groups in one or several parameters, and its proximal operator.
 
-A parameter may have rows in one kind of groups and columns in another: the prox of the sum is found by block-coordinate
-ascent of its dual, one kind after the other. The duals are kept for the next call, which mostly needs but a sweep or
-two; they are part of a run's state.
+Groups of different kinds may overlap, such as rows and columns of one matrix. The prox of the sum is found by
+block-coordinate ascent on its dual, one kind after the other. The dual variables are kept as a start for the next call,
+which then usually needs one or two sweeps; they are part of a run's state.
 
     minimise over z   sum of ||z - x||^2 / (2 step) + sum over the terms of value(z)
 
@@ -57,7 +57,7 @@ class PenaltySum(Penalty):
                 change = max(change, largest)
             if change <= self.tolerance:
                 break
-        for term, flags in zip(self.terms, zero):  # what rounding leaves where the optimum is exactly zero
+        for term, flags in zip(self.terms, zero):  # remove rounding errors where the optimum is exactly zero
             for part, gone in zip(term.parts, flags):
                 tiles = part.tiles(matrices[part.index])
                 tiles *= np.where(gone, 0.0, 1.0).astype(tiles.dtype)
@@ -65,7 +65,8 @@ class PenaltySum(Penalty):
     def _ascend(
         self, term: GroupPenalty, matrices: list[np.ndarray], steps: list[Any]
     ) -> tuple[list[np.ndarray], float]:
-        """The best duals of one term, all others as they are: (what of it is zero, largest change by the strength)."""
+        """Optimises the dual variables of one term, the others fixed. Returns which values are zero (``GroupPenalty.prox``)
+        and the largest change relative to the strength."""
         before = {}
         for part, dual in zip(term.parts, term.duals):
             matrices[part.index][...] += steps[part.index] * dual

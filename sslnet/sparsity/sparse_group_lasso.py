@@ -1,10 +1,9 @@
-"""The sparse group lasso: a group lasso with the l1 norm inside the groups, so that groups that stay become sparse,
-too.
+"""The sparse group lasso: a group lasso plus the l1 norm, so that non-zero groups become sparse, too.
 
     p(w) = strength * (1 - l1_ratio) * ||w|| + strength / unit * l1_ratio * sum of |w_i|
 
-``unit`` is the root of the group's size where ``group_lasso_scale_by_size`` multiplied the strength by it, else 1: the
-size counts for the norm alone. The prox, in every metric: soft thresholding of each value, then the prox of the norm,
+``unit`` is the square root of the group's size if ``group_lasso_scale_by_size`` multiplied the strength by it, else 1, so
+that the size scales only the norm. The prox, in every metric: soft thresholding of each value, then the prox of the norm,
 
     u_i = sign(x_i) * max(0, |x_i| - t_i * strength / unit * l1_ratio)
     z = prox of strength * (1 - l1_ratio) * ||.|| at u
@@ -27,23 +26,23 @@ class SparseGroupLasso(GroupPenalty):
     SETTINGS: ClassVar = {"l1_ratio": (0.0, 1.0)}
     BY_NORM = False
     _frozen: list[np.ndarray] | None = None
-    """Which values ``freeze`` found zero, for each part as its matrix's tiles."""
+    """Masks of the values that ``freeze`` found zero, in the shape of each part's tiles; None before ``freeze``."""
 
     @property
     def group_strengths(self) -> np.ndarray:
-        """(groups) of the norms."""
+        """(groups) coefficients of the Euclidean norms."""
         return self.strengths * (1 - self.settings["l1_ratio"])
 
     @property
     def l1_strengths(self) -> np.ndarray:
-        """(groups) of the absolute values."""
+        """(groups) coefficients of the absolute values."""
         return self.strengths / self.unit * self.settings["l1_ratio"]
 
     def value(self, matrices: Matrices) -> float:
         return float(self.group_strengths @ self.norms(matrices) + self.l1_strengths @ self._sizes(matrices))
 
     def _sizes(self, matrices: Matrices) -> np.ndarray:
-        """(groups) sum of the absolute values of each group."""
+        """Sum of the absolute values of each group: (groups)."""
         sums = np.zeros(self.count)
         for part in self.parts:
             tiles = np.abs(part.tiles(matrices[part.index]))
@@ -63,7 +62,7 @@ class SparseGroupLasso(GroupPenalty):
         return [small | gone for small, gone in zip(inside, zero)]
 
     def _soft(self, part: GroupPart, tiles: np.ndarray, step: float | np.ndarray) -> np.ndarray:
-        """Each value less step * l1 strength, but not past zero."""
+        """Soft thresholding of each value by step * l1 strength."""
         thresholds = part.by_tile(self.l1_strengths, 0.0, tiles)
         thresholds = thresholds * (step if isinstance(step, float) else part.tiles(step))
         return tiles - np.clip(tiles, -thresholds, thresholds)

@@ -1,8 +1,8 @@
-"""The group lassos of one parameter, compiled: their value, their subgradient, their proximal operator.
+"""TiledGroupLasso: the group lassos of one parameter; value, subgradient and proximal operator by compiled kernels.
 
-A blob is taken as a matrix, shape[0] rows by all the rest columns. A tiling covers that matrix with equal tiles, every
-tile a group, and penalises strength * (sum of the Euclidean norms of its groups). Several tilings on one blob add up;
-their prox is that of the sum, not one shrinkage after the other.
+A blob is viewed as a matrix of shape[0] rows and the product of its other sizes as columns. A tiling covers the matrix
+with equal tiles, each tile a group, and its penalty is strength * (sum of the Euclidean norms of its groups). Penalties of
+several tilings add up; the prox is that of their sum, which in general is not one shrinkage after the other.
 
 Ref: Wen et al. 2016, "Learning Structured Sparsity in Deep Neural Networks", eq. 1 to 3; Jenatton et al. 2011,
 "Proximal Methods for Hierarchical Sparse Coding", theorem 1 (nested groups)
@@ -31,15 +31,15 @@ class TiledGroupLasso(Penalty):
     """The sum of the group norms of several tilings of one matrix, and its proximal operator.
 
     shape      (rows, columns)
-    tilings    of which no two are equal and at most one includes biases, all of positive strength
-    tolerance  of the prox of several tilings: the largest change of a dual in a sweep, by the strength
+    tilings    distinct tilings of positive strength, at most one of which includes biases
+    tolerance  stopping tolerance of the prox of several tilings: largest change of a dual, relative to its strength
 
-    Where tilings overlap without being nested, the prox is found by block-coordinate ascent of its dual, one tiling
-    after the other. The duals are kept for the next call, which mostly needs but a sweep or two; they are part of a
-    run's state.
+    If tilings overlap without being nested, the prox is found by block-coordinate ascent on its dual, one tiling after
+    the other. The dual variables are kept as a start for the next call, which then usually needs one or two sweeps; they
+    are part of a run's state.
 
-    Where the groups of a tiling include their biases, these are the second array: one value a group, in the order of
-    the groups along the rows of the matrix.
+    If the groups of a tiling include biases, these are the second array: one value per group, in the order of the groups
+    along the rows of the matrix.
     """
 
     terms: list[GroupPenalty]
@@ -62,11 +62,11 @@ class TiledGroupLasso(Penalty):
         self._dtype = np.dtype(dtype)
         self._empty = np.empty((0, 0), self._dtype)
         self._duals: list[np.ndarray] = []
-        """One of the matrix's size for each tiling, then that of the biases."""
+        """Dual variables: one array of the matrix's shape per tiling, then one for the biases, if included."""
 
     @property
     def tilings(self) -> list[Tiling]:
-        """With the strengths as they are now."""
+        """The tilings with their current strengths."""
         return [replace(t, strength=float(term.strengths[0])) for t, term in zip(self._tilings, self.terms)]
 
     @property
@@ -75,7 +75,7 @@ class TiledGroupLasso(Penalty):
 
     @property
     def biases(self) -> int:
-        """How many values the groups include beside the matrix."""
+        """Number of biases that the groups include."""
         return sum(math.prod(panels.tiles) for t, panels in zip(self._tilings, self.panels) if t.bias)
 
     def exact(self) -> TiledGroupLasso:
@@ -127,8 +127,8 @@ class TiledGroupLasso(Penalty):
     def _prox(
         self, x: np.ndarray, step: float, moved: np.ndarray | None, bias: np.ndarray | None, bias_step: float
     ) -> None:
-        """One step for the matrix, one for the biases: ||b - bias||^2 * step / (2 * bias_step) is added to the
-        objective."""
+        """The prox with one step size for the matrix and one for the biases: ||b - bias||^2 * step / (2 * bias_step) is
+        added to the objective."""
         x, step, bias_step = self._matrix(x), max(step, float(LEAST)), max(bias_step, float(LEAST))
         moved = self._empty if moved is None else self._matrix(moved)
         if self.nested:
@@ -157,8 +157,8 @@ class TiledGroupLasso(Penalty):
         bias: np.ndarray | None = None,
         bias_steps: np.ndarray | None = None,
     ) -> None:
-        """A step >= 0 for each element, as the adaptive updates have; bias_steps: of each bias.  [overwrites x,
-        bias]"""
+        """The prox with a step size >= 0 for each element, as in adaptive updates; bias_steps: one per bias.
+        [overwrites x, bias]"""
         x, steps = self._matrix(x), self._matrix(steps)
         if len(self.tilings) == 1:
             (tiling,), (panels,) = self.tilings, self.panels
@@ -184,8 +184,8 @@ class TiledGroupLasso(Penalty):
         bias: np.ndarray | None,
         bias_step: float | np.ndarray | None,
     ) -> None:
-        """Sweeps over the tilings until no dual changes any more; x follows, and what is zero at the optimum is set to
-        it."""
+        """Sweeps over the tilings until the dual variables change by no more than the tolerance. Updates x, and sets
+        groups that are zero at the optimum exactly to zero."""
         dead = [np.zeros(panels.tiles, np.uint8) for panels in self.panels]
         sizes = [self.biases if tiling.bias else panels.count for tiling, panels in zip(self.tilings, self.panels)]
         changes = [np.zeros(size, np.float64) for size in sizes]
@@ -206,7 +206,7 @@ class TiledGroupLasso(Penalty):
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> list[np.ndarray]:
-        """One array for each tiling, and one of the biases."""
+        """The dual variables: one array for each tiling, and one for the biases, if included."""
         return self._duals
 
     def set_state(self, duals: Sequence[np.ndarray]) -> None:
@@ -215,7 +215,7 @@ class TiledGroupLasso(Penalty):
         self._duals = [np.array(dual, self._dtype).reshape(z.shape) for dual, z in zip(duals, new)] if fit else []
 
     def _ready_duals(self) -> list[np.ndarray]:
-        """The duals of the matrix."""
+        """The dual variables of the matrix, created as zeros if there are none."""
         self._duals = self._duals or self._zero_duals()
         return self._duals[: len(self.tilings)]
 
@@ -235,5 +235,5 @@ class TiledGroupLasso(Penalty):
 
 
 def tile_parts(tiling: Tiling) -> list[GroupPart]:
-    """What the groups of a tiling hold: tiles of the matrix, and a value each of the biases if they include them."""
+    """The parts of a tiling's groups: tiles of the matrix and, if the groups include biases, one bias each."""
     return [GroupPart(0, tiling.height, tiling.width), *([GroupPart(1, 1, 1)] if tiling.bias else [])]

@@ -1,9 +1,9 @@
-"""How long a net takes, layer by layer, and how much faster it runs when zero weights are skipped.
+"""Timing: the time of a net layer by layer, and the speedup from skipping zero weights.
 
-    layerwise.py      the time of each layer, forward and backward, measured in turns with another net's
-    sparse_forms.py   the ways in which one layer with zeros can run, timed against each other
-    gemm_baseline.py  the matrix product of the same size, as a measure of what a layer could take
-    roofline.py       the machine's peak: multiply-adds and bytes a second
+    layerwise.py      the time of each layer, forward and backward, of one net or of two alternately
+    sparse_forms.py   compares the methods to run a layer with zero weights
+    gemm_baseline.py  times the matrix product of a layer alone, as a baseline
+    roofline.py       measures the machine's peak rate in floating-point operations per second
 
 Knows: nets and kernels. Does not know: solvers, compaction. The names to start with: ``layerwise.time_net``,
 ``sparse_forms``. A way to run a layer with zeros is one more form in ``sparse_forms``.

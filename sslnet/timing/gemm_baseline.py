@@ -1,7 +1,7 @@
 """The matrix product of a layer alone, as libraries compute it: dense, without zero rows and columns, weight by weight.
 
-What is multiplied is lowered before the clock starts. Of a large batch only so many images are lowered as take
-``LOWERED_BYTES``, and the time is multiplied up.
+Lowering is not timed. Of a large batch, only as many images are lowered as fit into ``LOWERED_BYTES``, and the time is
+extrapolated.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Products:
                     np.take(matrix, columns, axis=0, out=part, mode="clip")
 
     def seconds(self, form: str, now: Callable[[], float]) -> float:
-        """How long the products of all images take, by this clock."""
+        """Time of the products of all images.  now: a clock, in seconds"""
         run = self._sparse() if form == "csr" else self._dense(form)
         start = now()
         run()
@@ -157,7 +157,7 @@ class Products:
         return lambda: parallel(some, len(pairs), most=threads)
 
     def _threads(self, weights: int) -> int:
-        """One for products so small that waking another would cost more than it saves."""
+        """Number of threads: 1 for products so small that starting another thread does not pay."""
         return num_threads() if weights * self.lowering.images * self.lowering.pixels >= SMALL else 1
 
 

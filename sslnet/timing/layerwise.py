@@ -1,9 +1,9 @@
 """Layer-wise time: forward and backward of each layer, run after run, and two nets side by side.
 
-Every layer that computes is timed by itself, in the order of the net, on one batch that the data layers fetch once (they
-are listed, not timed). The whole net is timed besides, as it runs when nobody looks at single layers: steps that do the
-work of several layers at once make it faster than the sum. Two nets take turns, A B B A, so that what the machine does
-meanwhile falls on both alike. ``sslnet.timing.sparse_forms`` times the ways in which one layer with zeros can run.
+Every layer that computes is timed separately, in the order of the net, on one batch that the data layers fetch once (they
+are listed, not timed). The whole net is also timed as it normally runs, with joined steps, which is faster than the sum of
+its layers. Two nets run alternately, A B B A, so that other load on the machine affects both equally.
+``sslnet.timing.sparse_forms`` compares the methods to run a layer with zero weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sslnet.sparsity.measure import NonZero, measure
 from sslnet.timing.roofline import peak_flops
 
 WARM_UP = 3
-"""Runs that do not count: the first compile, the next fill caches."""
+"""Number of initial runs that do not count: they compile kernels and fill caches."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ def batch_of(net: Net) -> int:
 
 
 def seconds_of(steps: Sequence[Step], backward: bool = False) -> float:
-    """How long the steps take, one after the other in the order given."""
+    """Total seconds of the steps, run one after the other in the given order."""
     now = clock()
     start = now()
     for step in steps:
@@ -321,6 +321,6 @@ def seconds_of(steps: Sequence[Step], backward: bool = False) -> float:
 
 
 def clock() -> Callable[[], float]:
-    """The clock to time computing with: of one thread its own, which stands still while others have the core."""
+    """The clock for timing computations: for a single thread its CPU time, which excludes time of other processes."""
     own = num_threads() == 1 and os.name == "posix"  # elsewhere it is too coarse
     return time.thread_time if own else time.perf_counter

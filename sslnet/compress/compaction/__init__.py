@@ -1,20 +1,20 @@
-"""Zero or constant channels removed: a smaller definition and smaller weights that are the same function.
+"""Compaction: removes zero and constant channels; the smaller definition and weights compute the same function.
 
-    compact.py           all steps in order: ``compact``
-    channels.py          the channels of every blob, and what ties them together
-    needed_channels.py   which of them must be kept: found over the whole graph, until nothing changes
-    constant_folding.py  what removed channels still emitted, as a shift of the layers that read them
-    build.py             the smaller definition and its weights
-    bypass.py            the connections around removed layers
-    rebase.py            paths in a definition that is written to another folder
+    compact.py           ``compact``: all steps in order
+    channels.py          the channels of every blob, and dependencies between them
+    needed_channels.py   finds the channels that must be kept, by a fixed-point iteration over the graph
+    constant_folding.py  adds the contribution of removed constant channels to the layers that read them
+    build.py             builds the smaller definition and its weights
+    bypass.py            reconnects layers around removed ones
+    rebase.py            adapts file paths in a definition that is written to another folder
     sizes.py             filters, parameters, FLOPs, bytes of each layer before and after
-    standard.py          the smaller net in fields that Caffe 1.0 and its readers know
-    state.py             a solver's state, cut as the weights were
-    deploy.py            a definition for deployment from one for training and testing
-    compare.py           the net before and after compaction on the same data: the largest difference of outputs
+    standard.py          rewrites the smaller net in fields that Caffe 1.0 and programs like OpenCV read
+    state.py             reduces a solver's state like the weights
+    deploy.py            makes a definition for deployment from one for training and testing
+    compare.py           the largest difference of outputs before and after compaction, on the same data
     check.py             ``sslnet check``: the difference of any two nets in each output, over batches of data
 
 Knows: layers, nets, tiles of weights, a solver's state. Does not know: the other folders of ``compress``. Begin with
-``compact.compact``. What may be done to the channels of a layer, its class declares (``sslnet.layers.base``); a new
-layer changes nothing here.
+``compact.compact``. Each layer class declares how its channels may be removed (``sslnet.layers.base``); a new layer
+requires no change here.
 """

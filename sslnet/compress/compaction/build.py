@@ -1,4 +1,4 @@
-"""The smaller definition and its weights: each layer shrunk by its own ``shrink``, in the file's order."""
+"""Builds the smaller definition and its weights: shrinks each layer by its ``shrink`` method, in the file's order."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Smaller:
 
     message  all layers of all phases
     arrays   parameter blobs by layer name
-    origin   for each layer of the message, its index in the original's message; -1 for one that carries constants
-    untiled  layers with a group lasso whose tiles do not fit the smaller weights any more; it is left out
+    origin   for each layer of the message, its index in the original message; -1 for an added layer of constants
+    untiled  names of layers with group lasso tiles that no longer divide the smaller weights and are dropped
     """
 
     message: pb.NetParameter
@@ -39,7 +39,7 @@ class Smaller:
     untiled: list[str] = field(default_factory=list)
 
     def shared_differ(self) -> bool:
-        """Whether layers that share a parameter by its name are not left with the same one."""
+        """Whether layers that share a parameter by name now have different values of it."""
         found: dict[str, np.ndarray] = {}
         for layer in self.message.layer:
             for spec, array in zip(layer.param, self.arrays.get(layer.name, ())):
@@ -48,7 +48,7 @@ class Smaller:
         return False
 
     def weights(self) -> pb.NetParameter:
-        """A pb.NetParameter of the layers that have parameters, once each, with their blobs."""
+        """The weights as a pb.NetParameter: each layer with parameters once, with its blobs."""
         result = pb.NetParameter(name=self.message.name)
         left = dict(self.arrays)
         for layer in self.message.layer:
@@ -59,7 +59,7 @@ class Smaller:
 
 
 def smaller_definition(message: pb.NetParameter, path: str | None) -> Definition:
-    """A smaller net's message as a Definition that finds its files where one beside ``path`` would."""
+    """The smaller net's message as a Definition that resolves file names relative to the folder of ``path``."""
     beside = None if path is None else os.path.join(os.path.dirname(path), "(smaller net)")
     return prototxt.parse(prototxt.write(message), pb.NetParameter, beside)
 
@@ -72,11 +72,11 @@ def build_smaller(
     *,
     standard_only: bool = False,
 ) -> Smaller:
-    """The smaller net.
+    """Builds the smaller net.
 
-    views          of the phases; contributions belong to the layers of the first
-    weights        of the layers that run in none of these phases, which stay as they are; [] where there are none
-    standard_only  convolutions as Caffe reads them
+    views          one view for each phase; contributions are for the layers of the first
+    weights        weights of the layers that run in none of these phases, kept unchanged; [] for layers without any
+    standard_only  whether to write convolutions such that Caffe can read them
     """
     pieces: dict[int, _Piece] = {}
     arrays: Arrays = {}
@@ -108,10 +108,10 @@ def build_smaller(
 class _Piece:
     """The smaller version of one layer of the file.
 
-    param   None when it is removed
-    map     of the Bias layer behind it
-    factor  of the Scale layer behind it
-    copies  it only copies its bottom
+    param   definition of the layer; None if it is removed
+    map     values of a Bias layer to add after it
+    factor  values of a Scale layer to add after it
+    copies  whether the layer only copies its bottom
     """
 
     param: pb.LayerParameter | None
@@ -123,7 +123,7 @@ class _Piece:
 def _piece(
     view: NetChannels, i: int, original: pb.LayerParameter, param: pb.LayerParameter | None, added: Contribution
 ) -> _Piece:
-    """The layer with the wiring that the file has, without the bottoms and tops that went."""
+    """The layer with its connections as in the file, without the removed bottoms and tops."""
     removed, removed_tops = view.removed_bottoms(i), view.removed_tops(i)
     param = _with_wiring_of(original, original if param is None else param)
     for name, gone in (
@@ -143,7 +143,7 @@ def _piece(
 
 
 def _watched(views: Sequence[NetChannels]) -> set[str]:
-    """Blobs whose names must stay: outputs, losses, what two nets are compared by."""
+    """Names of blobs that must not be renamed: outputs, losses, and blobs by which two nets are compared."""
     nets = [view.net for view in views]
     return {name for net in nets for name in (*net.outputs, *net.loss_weights, *compared_blobs(net))}
 
@@ -151,7 +151,7 @@ def _watched(views: Sequence[NetChannels]) -> set[str]:
 def _shrink(
     view: NetChannels, i: int, contribution: Contribution, standard_only: bool
 ) -> tuple[pb.LayerParameter | None, list[np.ndarray]]:
-    """The layer's smaller definition, None when it stays as the file has it, and its parameters."""
+    """The layer's smaller definition, None if unchanged, and its parameters."""
     layer = view.net.layers[i]
     if view.refuses[i]:
         return None, [np.array(blob.data) for blob in layer.blobs]
@@ -184,7 +184,7 @@ def _fit_tiles(layer: Layer, param: pb.LayerParameter, blobs: Sequence[np.ndarra
 def shrink_layer(
     view: NetChannels, i: int, contribution: Contribution, layer: Layer
 ) -> tuple[pb.LayerParameter, list[np.ndarray]]:
-    """The definition and the parameters of layer i, or of one in its place, without the channels that are removed."""
+    """Definition and parameters of layer i without the removed channels.  layer: layer i, or its replacement"""
     bottoms = [np.flatnonzero(c.needed & (not gone)) for c, gone in zip(view.bottoms[i], view.dropped[i])]
     whole = all(c.needed.all() for c in (*view.bottoms[i], *view.tops[i])) and not any(view.dropped[i])
     if not whole or contribution.shift is not None:
@@ -220,7 +220,7 @@ def _assemble(
 
 
 def _with_wiring_of(original: pb.LayerParameter, layer: pb.LayerParameter) -> pb.LayerParameter:
-    """The layer with the file's own names of its blobs: a net that runs reads the tops of Split layers."""
+    """The layer with the blob names of the file; in a running net, its bottoms may be tops of Split layers instead."""
     result = pb.LayerParameter()
     result.CopyFrom(layer)
     for name in ("bottom", "top", "loss_weight"):
@@ -231,7 +231,7 @@ def _with_wiring_of(original: pb.LayerParameter, layer: pb.LayerParameter) -> pb
 
 
 def free_name(name: str, names: set[str]) -> str:
-    """The name, with underscores behind it until no other is the same.  [adds it to names]"""
+    """The name, with underscores appended until it is unique.  [adds it to names]"""
     while name in names:
         name += "_"
     names.add(name)
@@ -239,7 +239,7 @@ def free_name(name: str, names: set[str]) -> str:
 
 
 def _constant_layer(kind: str, layer: pb.LayerParameter, name: str, values: np.ndarray) -> pb.LayerParameter:
-    """A Bias or Scale behind a layer, one number for each value of its top, or for each channel, held fixed in training."""
+    """A Bias or Scale after a layer, with one number per value or per channel of its top, fixed in training."""
     carrier = pb.LayerParameter(name=name, type=kind, bottom=[layer.top[0]], top=[layer.top[0]])
     carrier.include.extend(layer.include)
     carrier.exclude.extend(layer.exclude)

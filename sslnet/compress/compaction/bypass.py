@@ -1,7 +1,7 @@
-"""The connections of a net after layers were removed.
+"""Reconnects a net after layers were removed.
 
-Layers that only copy, as a sum or a Concat with one bottom, are bypassed where names allow it. A blob without readers that
-had one before gets a Silence layer, so that it is no output.
+Layers that only copy, such as a sum or a Concat with one bottom, are bypassed if blob names allow it. A blob that has lost
+all its readers gets a Silence layer, so that it does not become an output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sslnet.prototxt import Definition
 
 
 def copy_layer(layer: pb.LayerParameter, factor: float) -> pb.LayerParameter:
-    """A Power with the name, the blobs and the rules of a layer: its one bottom times a factor."""
+    """A Power layer with the name, blobs and rules of a layer, which multiplies its bottom by a factor."""
     copy = pb.LayerParameter(name=layer.name, type="Power", bottom=layer.bottom, top=layer.top)
     copy.include.extend(layer.include)
     copy.exclude.extend(layer.exclude)
@@ -25,11 +25,11 @@ def copy_layer(layer: pb.LayerParameter, factor: float) -> pb.LayerParameter:
 
 
 def remove_copies(message: pb.NetParameter, origin: list[int], places: Sequence[int], watched: set[str]) -> None:
-    """Takes copying layers out of a message, and lets those that read the copy read what was copied.
+    """Removes copying layers from a message; readers of the copy then read the copied blob.
 
-    origin   index in the original's message of each layer; changed along with the message
-    places   such indices, of the layers that copy
-    watched  blobs that keep their names
+    origin   index of each layer in the original message; updated with the message
+    places   indices in the original message of the copying layers
+    watched  names of blobs that must not be renamed
     """
     for place in sorted(places):
         k = origin.index(place)
@@ -40,7 +40,7 @@ def remove_copies(message: pb.NetParameter, origin: list[int], places: Sequence[
 def silence_unread(
     before: Definition, message: pb.NetParameter, origin: list[int], states: Sequence[PhaseState]
 ) -> None:
-    """Adds a Silence layer for each blob that nobody reads in one of the states, and somebody did before."""
+    """Adds a Silence layer for each blob that has no reader in one of the states, but had one before."""
     after = Definition(message)
     unread = [sorted(_unread(after, state) - _unread(before, state)) for state in states]
     for name in dict.fromkeys(name for found in unread for name in found):
@@ -60,7 +60,7 @@ def _unread(definition: Definition, state: PhaseState) -> set[str]:
 
 
 def _bypass(layers: Sequence[pb.LayerParameter], k: int, watched: set[str]) -> bool:
-    """Lets the layers behind layer k read its bottom; False, and nothing changes, where that cannot be said by names."""
+    """Makes the readers of layer k's top read its bottom; returns False, and changes nothing, if blob names prevent it."""
     old, new = layers[k].top[0], layers[k].bottom[0]
     if _has_rules(layers[k]):
         return False

@@ -1,7 +1,7 @@
-"""The channels of every blob of a net, which of them are constant, and which are needed; and what ties them together.
+"""The channels of every blob of a net: which are constant, which are needed, and which must be kept or removed together.
 
-A blob that layers change in place has one version for each writer. Channels are tied, and must be kept or removed alike,
-where layers share a parameter and where a layer runs in two phases of a net.
+A blob that layers change in place has one version for each writer. Channels must be kept or removed together where layers
+share a parameter, and where a layer runs in two phases of a net.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sslnet.net.net import Net
 
 @dataclass
 class Channels:
-    """The channels of one version of a blob: as one layer wrote it, before another changes it in place.
+    """The channels of one version of a blob: as written by one layer, before another changes it in place.
 
-    constant  (channels) bool
-    zero      (channels) bool, of those that are constant
-    needed    (channels) bool
+    constant  (channels) bool: does not depend on the input
+    zero      (channels) bool: constant and zero everywhere
+    needed    (channels) bool: must be kept
     """
 
     constant: np.ndarray
@@ -50,11 +50,11 @@ class Channels:
 
     @property
     def is_needed(self) -> bool:
-        """Whether a channel is needed, or there are none."""
+        """Whether any channel is needed; True for a blob without channels."""
         return not self.size or bool(self.needed.any())
 
     def need(self, flags: np.ndarray) -> bool:
-        """Adds to the needed channels; whether that changed anything."""
+        """Marks further channels as needed; returns whether anything changed."""
         if not (flags & ~self.needed).any():
             return False
         self.needed |= flags
@@ -63,19 +63,20 @@ class Channels:
 
 @dataclass
 class NetChannels:
-    """The channels around each layer of a net: ``bottoms[i][j]`` and ``tops[i][j]`` belong to layer i."""
+    """Channels of the blobs of each layer i of a net, in ``bottoms[i][j]`` and ``tops[i][j]``."""
 
     net: Net
     bottoms: list[list[Channels]] = field(default_factory=list)
     tops: list[list[Channels]] = field(default_factory=list)
     refuses: list[bool] = field(default_factory=list)
-    """Layers around which every channel is kept."""
+    """For each layer, whether all channels of its blobs must be kept."""
     absorbs: list[bool] = field(default_factory=list)
-    """Layers that can take in what removed constant channels of their bottom contributed."""
+    """For each layer, whether it can absorb the contribution of removed constant channels of its bottom."""
     shares: list[list[int]] = field(default_factory=list)
-    """For each layer, those with a parameter of the same name, itself among them; empty where nothing is shared."""
+    """For each layer, the layers with a parameter of the same name, including itself; empty if none is shared."""
     dropped: list[list[bool]] = field(default_factory=list)
-    """For each bottom of a layer: a term of a sum, or a factor, that is removed: it is constant in all channels needed of it."""
+    """For each bottom of a layer, whether it is a removed term of a sum or factor of a product: constant in all needed
+    channels."""
 
     def is_needed(self, i: int) -> bool:
         """Whether layer i is kept."""
@@ -84,17 +85,17 @@ class NetChannels:
         return self.refuses[i] or any(c.is_needed for c in self.bottoms[i])
 
     def removed_bottoms(self, i: int) -> list[bool]:
-        """For each bottom of layer i, which is kept: whether the layer does without it."""
+        """Whether each bottom of layer i, which is kept, is removed from the layer."""
         may = self.net.layers[i].LOSES_BOTTOMS
         return [gone or (may and not c.is_needed) for c, gone in zip(self.bottoms[i], self.dropped[i])]
 
     def removed_tops(self, i: int) -> list[bool]:
-        """For each top of layer i: whether the layer does without it."""
+        """Whether each top of layer i is removed from the layer."""
         return [self.net.layers[i].LOSES_TOPS and not c.is_needed for c in self.tops[i]]
 
 
 def view_net(net: Net) -> NetChannels:
-    """Versions of blobs: a layer that works in place writes a new one."""
+    """Makes the view of a net; a layer that works in place writes a new version of its blob."""
     view = NetChannels(net)
     current: dict[str, Channels] = {}
     for i, layer in enumerate(net.layers):
@@ -112,7 +113,7 @@ def view_net(net: Net) -> NetChannels:
 
 
 def _share_parameters(view: NetChannels) -> None:
-    """Finds layers with parameters of one name: alike, they are to keep the same channels; else all refuse."""
+    """Finds layers that share parameters by name: layers of equal kind keep the same channels; otherwise all refuse."""
     users: dict[str, list[int]] = {}
     for i, layer in enumerate(view.net.layers):
         for name in filter(None, _param_names(layer)):
@@ -150,10 +151,10 @@ def sharing_ties(view: NetChannels) -> list[tuple[Channels, Channels]]:
 
 
 def phase_ties(first: NetChannels, other: NetChannels) -> list[tuple[Channels, Channels]]:
-    """Blobs that must keep the same channels because layers of one name, in two phases, have them.
+    """Pairs of blobs that must keep the same channels because they belong to the same layer in two phases.
 
-    A layer with parameters whose blobs differ in the two phases refuses in both. One that only the other phase has
-    absorbs no constants: what they are is known in the first alone.
+    A layer with parameters whose blobs differ in the two phases refuses in both. A layer that only the other phase has
+    absorbs no constants, because their values are known in the first phase only.
     """
     places = {name: i for i, name in enumerate(first.net.layer_names)}
     ties = []

@@ -16,10 +16,10 @@ from sslnet.net.net import Net
 class Check:
     """The result of a check.
 
-    difference  the worst of all batches, for each output
+    difference  largest difference over all batches, for each output
     layers      sizes of both nets' layers, by name
-    batches     that both nets ran
-    images      in a batch
+    batches     number of batches that both nets ran
+    images      number of images in a batch
     """
 
     difference: Difference
@@ -31,10 +31,10 @@ class Check:
 def check(
     first: Net, second: Net, *, batches: int = 1, seed: int = 0, on_batch: Callable[[int], None] = lambda done: None
 ) -> Check:
-    """Runs both nets on the same data and compares the outputs that both have (of losses and measures, what they are made from).
+    """Runs both nets on the same data and compares their common outputs (for losses and measures, the blobs they read).
 
-    first     brings the data, or gets random numbers where it has inputs
-    second    must take its data by hand, from inputs of the same names and shapes (``sslnet.net.input_layers.with_inputs``)
+    first     provides the data, or gets random numbers if it has inputs
+    second    must have inputs of the same names and shapes instead of data layers (``sslnet.net.input_layers.with_inputs``)
     on_batch  called with the number of batches done
 
     raises UsageError when the nets have no output in common, or one needs an input that the other has not

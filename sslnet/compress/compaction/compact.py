@@ -1,4 +1,4 @@
-"""``compact``: a pruned net in, the smaller net that computes the same out, with the proof."""
+"""``compact``: makes the smaller net that computes the same as a pruned net, and verifies it on data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sslnet.prototxt import Definition, upgrade_net
 from sslnet.solver.snapshot import SolverState, read_state
 
 TOLERANCE = 1e-4
-"""Differences up to this part of the largest output are rounding."""
+"""Differences up to this fraction of the largest output are considered rounding errors."""
 
 
 @dataclass
@@ -41,17 +41,17 @@ class Compaction:
     """The result of ``compact``.
 
     message     the smaller net, with all phases of the original
-    deploy      the net for deployment; None when ``message`` is one already
+    deploy      the net for deployment; None if ``message`` is one already
     weights     the smaller blobs
     layers      sizes before and after
-    batch       images that these sizes are for
-    constants   names of layers that took what removed channels still emitted into their bias,
-    maps        that have a Bias layer for it behind them,
-    factors     that have a Scale layer behind them, for a factor that was constant,
-    carriers    for which constant channels were kept to carry it
-    difference  between the pruned net and the smaller one
-    notes       sentences on what could not be done
-    state       with which a solver goes on with the smaller net; None where none was given
+    batch       number of images for which these sizes are given
+    constants   names of layers that absorbed the contribution of removed constant channels into their bias
+    maps        names of layers followed by a Bias layer with such a contribution
+    factors     names of layers followed by a Scale layer with a constant factor
+    carriers    names of layers for which constant channels were kept to carry such a contribution
+    difference  difference between the outputs of the pruned and the smaller net
+    notes       sentences that explain what could not be done
+    state       solver state to continue training with the smaller net; None if none was given
     """
 
     message: pb.NetParameter
@@ -69,7 +69,7 @@ class Compaction:
 
     @property
     def removed(self) -> int:
-        """Parameters that went."""
+        """Number of removed parameters."""
         return sum(layer.before.parameters - layer.after.parameters for layer in self.layers)
 
 
@@ -85,12 +85,12 @@ def compact(
     snapshot: str | Path | None = None,
     seed: int = 0,
 ) -> Compaction:
-    """The net without the channels that do nothing. Nothing is written.
+    """Removes the channels that have no effect on the outputs of a net. Writes no files.
 
     model           train_test or deploy prototxt, with all its phases
-    phase           in which the two nets are compared, and in which constants are what they are
-    drop_constants  leave out what removed channels still emitted: smaller by a Bias here and there, and not the same net
-    standard_only   in words that Caffe 1.0 knows, with all columns of the kernels
+    phase           phase in which constants are computed and the two nets are compared
+    drop_constants  omit the contribution of removed constant channels: may save Bias layers, but changes the function
+    standard_only   use only fields that Caffe 1.0 knows, with all columns of the kernels
 
     raises RunError when a layer would lose every channel, or when the smaller net computes something else
     """
@@ -146,11 +146,11 @@ def compact(
 
 @dataclass(frozen=True)
 class PrunedNets:
-    """The net to be made smaller, in each of its phases, filled with weights that are read once.
+    """The net to compact in each of its phases, with weights that are read once.
 
-    compared  in the phase in which it is compared with the smaller one, with which it shares data
-    other     in the other phase, with Input layers for its data; None where there is none, or it cannot be built
-    unseen    the layers of the definition that run in neither, by name, with the blobs that the file has for them
+    compared  net in the phase in which it is compared with the smaller one, on the same data
+    other     net in the other phase, with Input layers for its data; None if there is none or it cannot be built
+    unseen    blobs in the weights file of layers that run in neither phase, by layer name
     """
 
     compared: Net
@@ -178,7 +178,7 @@ def _pruned_nets(
 def _other_phase(
     definition: Definition, compared: Net, weights: StoredWeights, state: PhaseState, notes: list[str]
 ) -> Net | None:
-    """The net of the other phase; None, and a note, where it cannot be built."""
+    """Builds the net of the other phase; returns None, and adds a note, if it cannot be built."""
     phase = pb.TRAIN if state.phase == pb.TEST else pb.TEST
     if not filter_layers(definition, PhaseState(phase, state.level, state.stages)):
         return None
@@ -196,7 +196,7 @@ def _other_phase(
 
 @dataclass(frozen=True)
 class Removal:
-    """The channels removed from the nets of ``views`` (the compared one first), and the net that remains."""
+    """Channels removed from the nets of ``views`` (the compared one first), and the remaining net."""
 
     views: list[NetChannels]
     contributions: dict[int, Contribution]
@@ -204,7 +204,7 @@ class Removal:
 
 
 def _remove_channels(definition: Definition, nets: PrunedNets, drop_constants: bool, standard_only: bool) -> Removal:
-    """The smaller net. Layers that share a parameter take in constants where that leaves it the same for all of them."""
+    """Makes the smaller net. Layers that share a parameter absorb constants only if its values remain equal for all."""
     removal = _try_removal(definition, nets, drop_constants, standard_only, absorb_shared=True)
     if removal.smaller.shared_differ():
         removal = _try_removal(definition, nets, drop_constants, standard_only, absorb_shared=False)
@@ -213,7 +213,7 @@ def _remove_channels(definition: Definition, nets: PrunedNets, drop_constants: b
 
 @contextmanager
 def _unchanged(nets: Sequence[Net]) -> Iterator[None]:
-    """Restores the statistics of BatchNorm afterwards, which a forward pass changes in phase TRAIN."""
+    """Context manager that restores the statistics of BatchNorm, which a forward pass in phase TRAIN changes."""
     blobs = [param.blob for net in nets if net.phase == pb.TRAIN for param in net.learnable]
     values = [blob.data.copy() for blob in blobs]
     try:
@@ -234,7 +234,7 @@ def _try_removal(
 
 
 def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contribution]:
-    """Where the constants of removed channels go; keeps those channels that carry others."""
+    """Finds the contributions of removed constant channels, by layer; marks carrier channels as needed."""
     values = constant_values(views[0])
     carriers = choose_carriers(views[0], values, maps=maps)
     for i, channels in carriers.items():
@@ -244,7 +244,7 @@ def _absorb(views: Sequence[NetChannels], *, maps: bool) -> dict[int, Contributi
 
 
 def _factors(views: Sequence[NetChannels]) -> dict[int, Contribution]:
-    """The dropped factors of products alone: what is left out of a sum is nothing, of a product 1."""
+    """Contributions of the dropped factors of products only; omitted terms of sums count as 0."""
     values = {i: found for i, found in constant_values(views[0]).items() if views[0].net.layers[i].factors()}
     return find_contributions(views[0], values, {})
 
@@ -257,7 +257,7 @@ def _names(net: Net, contributions: dict[int, Contribution], kind: str) -> list[
 
 
 def _smaller_net(definition: Definition, smaller: Smaller, pruned: Net, state: PhaseState) -> Net:
-    """The smaller net in this phase, with Input layers for its data."""
+    """Builds the smaller net in this phase, with Input layers for its data."""
     by_hand, weights = with_inputs(definition, source_shapes(pruned)), StoredWeights(smaller.arrays)
     return Net(by_hand, weights, state.phase, level=state.level, stages=state.stages, seed=pruned.seed)
 

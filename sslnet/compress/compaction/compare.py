@@ -1,7 +1,7 @@
-"""Two nets on the same data: the largest difference of what they compute.
+"""Compares two nets on the same data: the largest difference of their outputs.
 
-What is compared are the outputs, and where an output is a loss or a measure (an accuracy turns over at a tie, and a loss
-averages) the blobs it is made from, by the names the definition gives them.
+For an output that is a loss or a measure, the blobs that it is computed from are compared instead, by their names in the
+definition, because an accuracy may jump at a tie, and a loss averages differences.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BlobDifference:
 
 @dataclass(frozen=True)
 class Difference:
-    """The result of a comparison."""
+    """The result of a comparison of two nets."""
 
     inputs: str
     """The inputs of both nets: "data of the net" or "random numbers"."""
@@ -49,7 +49,7 @@ class Difference:
 
 
 def compare(first: Net, second: Net, inputs: str) -> Difference:
-    """Runs both forward, the second on the data the first then holds, and compares what they end in."""
+    """Runs both nets forward, the second on the data of the first, and compares their outputs."""
     names = compared_blobs(first)
     before = {name: array.copy() for name, array in first.forward(names).items() if name in names}
     copy_sources(first, second)
@@ -58,7 +58,7 @@ def compare(first: Net, second: Net, inputs: str) -> Difference:
 
 
 def compared_blobs(net: Net) -> list[str]:
-    """Outputs of layers that could shrink; of the others (losses, measures) the blobs they read that are no raw data."""
+    """Names of the blobs to compare: outputs, but for losses and measures the blobs they read, without raw data."""
     makers = {name: i for i, tops in enumerate(net.top_names) for name in tops}
     names: dict[str, None] = {}
     for output in net.outputs:
@@ -74,7 +74,7 @@ def compared_blobs(net: Net) -> list[str]:
 
 
 def blob_difference(name: str, before: np.ndarray, after: np.ndarray) -> BlobDifference:
-    """How far `after` is from `before`; not a number where the shapes differ."""
+    """The difference between two arrays; NaN if their shapes differ."""
     if before.shape != after.shape:
         return BlobDifference(name, float("nan"), float(np.abs(before).max(initial=0.0)))
     absolute = float(np.abs(before.astype(np.float64) - after).max(initial=0.0))

@@ -1,16 +1,16 @@
-"""Constant folding: what removed constant channels contributed to a layer that reads them is computed once and kept.
+"""Constant folding: computes the contribution of removed constant channels to the layers that read them.
 
-Their values come from one forward pass of the pruned net; they cannot depend on its input. A layer that absorbs is
-affine in its bottom, so its contribution is f(constants, zeros elsewhere) - f(zeros), in float64. One of three takes it:
+The constants are taken from one forward pass of the pruned net; they cannot depend on its input. An absorbing layer f is
+affine in its bottom, so the contribution is f(constants, zeros elsewhere) - f(zeros), in float64. There are three cases:
 
-* it is the same at all positions of a top: a shift, which the layer's own bias takes;
-* near padding it is not: a map of C x H x W for a Bias layer behind it;
-* where that map would be larger than some more channels: as many of the constant channels stay as are linearly
-  independent, the carriers, and the layer's weights on them count for the others too. Where every channel is the same at
-  all its positions, that is one.
+* The contribution is the same at all positions of a top: it is added to the layer's bias.
+* The contribution varies, as near padding: it becomes a map of C x H x W in a Bias layer after the layer.
+* That map would be larger than a few channels: a linearly independent subset of the constant channels, the carriers, is
+  kept, and the layer's weights on them are adjusted to replace the others. If every channel is the same at all its
+  positions, one carrier is enough.
 
-What a dropped term of a sum added goes into a Bias layer behind the sum, one number a channel or a map; a dropped factor
-into a Scale layer.
+A dropped term of a sum becomes a Bias layer after the sum, with one number per channel or a map; a dropped factor of a
+product becomes a Scale layer.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from sslnet.compress.compaction.channels import NetChannels
 from sslnet.layers.base import Layer
 
 UNIFORM = 1e-6
-"""Values that vary over positions by less than this part of the largest one are the same everywhere: constants were
-computed in float32, and not in the same order at every position."""
+"""Relative tolerance within which values at all positions count as equal: constants are computed in float32, in an order
+that differs between positions."""
 VARIES = 1e-4
-"""Images of a batch whose constant channels differ by more than this part of their largest value: not constant."""
+"""Relative difference between images of a batch above which a channel is not constant."""
 SAME = 1e-5
-"""Two responses that differ by less than this part of the larger are the same: ``UNIFORM``, summed over channels."""
+"""Relative tolerance within which two responses count as equal; larger than ``UNIFORM``, as they sum over channels."""
 CARRIER_COST = 2
-"""A carrier costs its weights in the layer that reads it, and about as much in the layer that makes it."""
+"""Cost of a carrier relative to its weights in the layer that reads it; the layer that produces it has about as many."""
 LARGEST_FACTOR = 16
-"""The largest factor on a carrier that replaces another constant: a larger one would multiply its rounding errors."""
+"""The largest factor on a carrier that replaces another constant; a larger one would amplify its rounding errors."""
 
 Values = dict[int, np.ndarray]
-"""For each absorbing layer, by index: its bottom's first image (channels, ...) in float64, zero where not constant. For
-each sum or product that drops bottoms: what these are worth in the first image (bottoms, channels, ...), 0 or 1 elsewhere."""
+"""Constants by layer index. For an absorbing layer: first image of its bottom (channels, ...) in float64, 0 where not
+constant. For a sum or product: values of its dropped bottoms in the first image (bottoms, channels, ...), else 0 or 1."""
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """Where a contribution went.
+    """The contribution of removed constant channels to a layer, in one of four forms; all None: no contribution.
 
-    shift  (kept top channels) float64
+    shift  (kept top channels) float64, for the layer's bias
     map    (kept top channels) or (kept top channels, ...) float64, for a Bias layer
     factor like map, for a Scale layer
-    layer  the layer with the weights on its carrier changed, to be shrunk in its place
+    layer  copy of the layer with adjusted weights on its carriers, to be shrunk instead of the layer
     """
 
     shift: np.ndarray | None = None
@@ -60,9 +60,9 @@ class Contribution:
 
 
 def constant_values(view: NetChannels) -> Values:
-    """Runs the net forward once, layer by layer, and keeps the constants that absorbing layers read.
+    """Runs the net forward once, layer by layer, and returns the constants that absorbing layers read.
 
-    raises RunError when a channel that a layer called constant is not
+    raises RunError when a channel that a layer declared constant is not
     """
     result = {}
     for i, layer in enumerate(view.net.layers):
@@ -77,9 +77,9 @@ def constant_values(view: NetChannels) -> Values:
 
 
 def choose_carriers(view: NetChannels, values: Values, *, maps: bool = True) -> dict[int, np.ndarray]:
-    """For each layer that is better off with some: the constant channels to keep. ``view`` stays as it is.
+    """Chooses the constant channels to keep as carriers, by layer, where they are cheaper. Does not change ``view``.
 
-    maps   whether a map may be the better way; else carriers are, wherever there are any
+    maps   whether maps are allowed; otherwise carriers are used wherever possible
     """
     result = {}
     for i in values:
@@ -100,7 +100,7 @@ def choose_carriers(view: NetChannels, values: Values, *, maps: bool = True) -> 
 def find_contributions(
     view: NetChannels, values: Values, carriers: Mapping[int, np.ndarray]
 ) -> dict[int, Contribution]:
-    """The contribution to each layer that absorbs something but zeros, by its index. ``view`` keeps the carriers by now."""
+    """Computes the non-zero contributions, by layer index. The carriers must already be marked as needed in ``view``."""
     result = {}
     for i in values:
         if not view.absorbs[i]:
@@ -124,7 +124,7 @@ def find_contributions(
 
 
 def _values(layer: Layer, data: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """The constant channels of the first image, after a look at the others."""
+    """The constant channels of the first image. raises RunError if they are not finite or differ between images"""
     values = data[:, constant]
     if not np.isfinite(values).all():
         raise layer.run_error("a constant channel that it reads is not finite", hint="the weights hold NaN or infinity")
@@ -139,7 +139,7 @@ def _values(layer: Layer, data: np.ndarray, constant: np.ndarray) -> np.ndarray:
 
 
 def _terms(view: NetChannels, i: int) -> np.ndarray:
-    """(bottoms, channels, ...): what each dropped bottom adds to a sum, 0 elsewhere; of a product its values, 1 elsewhere."""
+    """Terms of a sum from each dropped bottom, 0 elsewhere; or factors of a product, 1 elsewhere: (bottoms, channels, ...)."""
     layer = view.net.layers[i]
     blobs, bottoms = view.net.bottoms[i], view.bottoms[i]
     coefficients = layer.coefficients() or [1.0] * len(blobs)
@@ -152,15 +152,15 @@ def _terms(view: NetChannels, i: int) -> np.ndarray:
 
 
 def _per_channel(values: np.ndarray) -> np.ndarray:
-    """Values (channels, ...) as one number a channel where they are the same at all positions."""
+    """Reduces values (channels, ...) to one number per channel if they are the same at all positions."""
     uniform = values.ndim < 2 or _is_uniform(values)
     return values.reshape(len(values), -1).mean(axis=1) if uniform else values
 
 
 def _independent(values: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """The channels that all of these are linear combinations of, the strongest first.
+    """A subset of the channels of which all are linear combinations, the strongest first.
 
-    By a QR decomposition with pivots; what it leaves of a channel below ``UNIFORM`` of the strongest is rounding.
+    Found by QR decomposition with column pivoting; a residual below ``UNIFORM`` of the strongest counts as rounding.
     """
     r, order = scipy.linalg.qr(values[channels].reshape(len(channels), -1).T, mode="r", pivoting=True)
     size = np.abs(np.diagonal(r))
@@ -169,9 +169,9 @@ def _independent(values: np.ndarray, channels: np.ndarray) -> np.ndarray:
 
 
 def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, carriers: np.ndarray) -> Layer | None:
-    """The layer whose weights on the carriers count for all removed channels; None where that is not the same.
+    """A copy of the layer whose weights on the carriers replace all removed channels; None if its response differs.
 
-    The channels lie along axis 1 of the weights, or along axis 0: whichever gives the right response.
+    The channels are along axis 1 or axis 0 of the weights, whichever gives the right response.
     """
     others, every = np.setdiff1d(removed, carriers), np.union1d(removed, carriers)
     flat = values.reshape(len(values), -1)
@@ -192,13 +192,13 @@ def _merged(view: NetChannels, i: int, values: np.ndarray, removed: np.ndarray, 
 
 
 def _is_uniform(array: np.ndarray) -> bool:
-    """Whether each channel (axis 0) is the same at all positions."""
+    """Whether each channel (axis 0) has the same value at all positions."""
     flat = array.reshape(len(array), -1)
     return bool(np.ptp(flat, axis=1).max(initial=0) <= UNIFORM * np.abs(flat).max(initial=0))
 
 
 class _Response:
-    """A layer alone, plainly, in float64, on one image: ``layer`` is the copy that runs, its weights free to be changed."""
+    """Runs a copy of one layer in float64 on one image; the weights of the copy, ``layer``, may be changed."""
 
     def __init__(self, view: NetChannels, i: int) -> None:
         original, shape = view.net.layers[i], view.net.bottoms[i][0].shape
@@ -212,7 +212,7 @@ class _Response:
         self.layer.reshape([self.bottom], [self.top])
 
     def to(self, values: np.ndarray, channels: np.ndarray) -> np.ndarray:
-        """(kept top channels, ...): what the channels with these values add to the top."""
+        """Contribution of channels with these values to the top: (kept top channels, ...)."""
         self.bottom.data[...] = 0
         nothing = self._run()
         self.bottom.data[0, channels] = values[channels]

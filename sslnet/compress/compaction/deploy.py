@@ -1,4 +1,4 @@
-"""A definition for deployment, from one for training and testing: data by hand, outputs in the place of losses."""
+"""Makes a definition for deployment from one for training and testing: inputs for data layers, outputs for losses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sslnet.prototxt import Definition, read_net
 
 
 def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes) -> pb.NetParameter | None:
-    """The layers of one phase without rules, losses and labels; None where nothing would change.
+    """The layers of one phase without rules, losses and labels; None if nothing would change.
 
-    shapes   of the blobs which source layers make; the batch becomes 1
+    shapes   shapes of the source layers' tops; the batch size becomes 1
     """
     layers = [layer.param for layer in filter_layers(definition, state)]
     if not any(_goes(layer) or (is_source(layer) and layer.type != "Input") for layer in layers):
@@ -62,9 +62,9 @@ def deploy_net(
     stages: tuple[str, ...] = (),
     lean: bool = False,
 ) -> tuple[Net, pb.NetParameter]:
-    """The net of a definition as it is deployed, in phase TEST, with its weights; and the definition's message.
+    """Builds the net of a definition as deployed, in phase TEST, with its weights; also returns the definition's message.
 
-    A definition for training becomes one with inputs in the place of data, and outputs in the place of losses.
+    In a definition for training, inputs replace data layers, and outputs replace losses.
     raises DefinitionError when it has no inputs, WeightsError when a layer finds no weights
     """
     definition = model if isinstance(model, Definition) else read_net(os.fspath(model))
@@ -81,12 +81,12 @@ def deploy_net(
 
 
 def _goes(layer: pb.LayerParameter) -> bool:
-    """Whether a layer only trains the net, or says how well it does."""
+    """Whether the layer is removed for deployment: one that only trains or measures the net."""
     return not LAYERS[layer.type].DEPLOYED
 
 
 def _output_layer(loss: pb.LayerParameter, names: set[str], *, plain: bool) -> pb.LayerParameter | None:
-    """What takes the place of a loss, None for nothing; the main one has a ``plain`` name, as far as it is free."""
+    """The output layer that replaces a loss, or None; the main output gets a ``plain`` name if that is free."""
     output = LAYERS[loss.type].OUTPUT
     if output is None:
         return None
@@ -100,12 +100,12 @@ def _output_layer(loss: pb.LayerParameter, names: set[str], *, plain: bool) -> p
 
 
 def _same_output(output: pb.LayerParameter, kept: list[pb.LayerParameter]) -> bool:
-    """A second loss on the same blob needs no second output."""
+    """Whether an equal output of the same blob exists already, as from another loss on it."""
     return any(k.type == output.type and list(k.bottom) == list(output.bottom) for k in kept)
 
 
 def _plain(layer: pb.LayerParameter) -> pb.LayerParameter:
-    """The layer without what only training uses: rules, rates, loss weights, fillers. Names of shared parameters stay."""
+    """The layer without fields used only in training: rules, rates, loss weights, fillers. Keeps names of parameters."""
     result = pb.LayerParameter()
     result.CopyFrom(layer)
     for name in ("include", "exclude", "loss_weight", "propagate_down", "phase", "param", "connectivity_mode"):

@@ -1,15 +1,16 @@
-"""Which channels of every blob must be kept: a fixed point over the graph, from what each layer says of itself.
+"""Finds the channels of every blob that must be kept, as a fixed point over the graph, from declarations of the layers.
 
-    constant   the channel cannot depend on the net's input; found in one sweep forward
-    zero       it is constant, and 0 everywhere: found in the same sweep, where the net may run
-    needed     the least sets with: outputs of the net and blobs at layers that refuse need all; a bottom needs what
-               its layer needs for the needed channels of the tops, a top needs what follows from the bottoms' needed ones
+    constant   the channel cannot depend on the net's input; found in one forward sweep
+    zero       the channel is constant and 0 everywhere; found in the same sweep, if the net may run
+    needed     the smallest sets such that: in outputs of the net and blobs of layers that refuse, all channels are needed;
+               in a bottom, those that its layer needs for the needed channels of the tops; in a top, those that follow
+               from the needed channels of the bottoms
 
 A channel that is not needed is removed: no layer reads it, or every layer that does can absorb it as a constant. A layer
-none of whose tops has a needed channel is removed as a whole. Layers that add or multiply their bottoms drop one that is
-constant wherever they are needed; Concat and Silence drop those without channels.
+without needed top channels is removed as a whole. Layers that add or multiply their bottoms drop a bottom that is
+constant in all needed channels; Concat and Silence drop bottoms without channels.
 
-The phases of a net are looked at together, so that a layer that runs in both keeps the same channels in both.
+The phases of a net are processed together, so that a layer that runs in both keeps the same channels in both.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from sslnet.net.net import Net
 
 
 def find_channels(nets: Sequence[Net], *, absorb_shared: bool = True, run: bool = False) -> list[NetChannels]:
-    """The channels of nets that are one definition in several phases; constants are those of the first.
+    """Finds the needed channels of one definition's nets in several phases; constants are those of the first net.
 
-    absorb_shared  whether layers that share parameters may take in constants
-    run            whether the first net may run forward, once, to see which constants are zero
+    absorb_shared  whether layers that share parameters may absorb constants
+    run            whether the first net may run forward once to find which constants are zero
 
     raises RunError when a layer would lose every channel
     """
@@ -49,9 +50,9 @@ def find_channels(nets: Sequence[Net], *, absorb_shared: bool = True, run: bool 
 
 
 def propagate(views: Sequence[NetChannels]) -> None:
-    """Adds the channels that are needed because others are, until there are no more. To be called again after adding any.
+    """Adds channels that other needed channels require, until nothing changes. Call it again after adding any.
 
-    raises RunError when a layer that is kept would lose every channel of what it reads
+    raises RunError when a kept layer would lose every channel of a bottom or top
     """
     ties = [tie for other in views[1:] for tie in phase_ties(views[0], other)]
     ties += [tie for view in views for tie in sharing_ties(view)]
@@ -79,7 +80,7 @@ def _sweep_constants(view: NetChannels, tied: dict[int, Channels], run: bool) ->
 
 
 def _heeds_zeros(view: NetChannels) -> bool:
-    """Whether a layer can make something of bottom channels that are zero."""
+    """Whether any layer of the net benefits from knowing which bottom channels are zero."""
     for layer, bottoms in zip(view.net.layers, view.bottoms):
         ones = [np.ones(c.size, np.bool_) for c in bottoms]
         if layer.IGNORES_ZEROS or any(flags.any() for flags in layer.zeroed_channels(ones, ones)):
@@ -88,7 +89,7 @@ def _heeds_zeros(view: NetChannels) -> bool:
 
 
 def _holds_something(blob: Blob) -> np.ndarray:
-    """(channels) bool: whether a value of the channel is not 0."""
+    """(channels) bool: whether the channel has a non-zero value."""
     axis = channel_axis(blob)
     others = tuple(n for n in range(blob.num_axes) if n != axis)
     return np.atleast_1d((blob.data != 0).any(axis=others))
@@ -134,15 +135,15 @@ def _need_of_bottoms(view: NetChannels, i: int) -> bool:
 
 
 def _negligible(view: NetChannels, i: int, bottom: Channels) -> np.ndarray:
-    """(channels) bool: those that layer i can do without although it reads them."""
+    """(channels) bool: channels that layer i reads but that may be removed."""
     if view.absorbs[i]:
         return bottom.constant
     return bottom.zero if view.net.layers[i].IGNORES_ZEROS else np.zeros(bottom.size, np.bool_)
 
 
 def _keep_terms(view: NetChannels, i: int) -> bool:
-    """Keeps terms, or factors, that are not constant in a channel needed of the top, one if all are; whether that changed
-    anything."""
+    """Keeps terms or factors that are not constant in some needed channel of the top, and at least one. Returns whether
+    anything changed."""
     needed, dropped = view.tops[i][0].needed, view.dropped[i]
     coefficients = view.net.layers[i].coefficients()
     before = list(dropped)
@@ -164,13 +165,13 @@ def _need_of_tops(view: NetChannels, i: int) -> bool:
 
 
 def _need(pairs: Iterable[tuple[Channels, np.ndarray]]) -> bool:
-    """Adds to the needed channels of each; whether that changed anything."""
+    """Marks channels as needed in each pair; returns whether anything changed."""
     changed = [channels.need(flags) for channels, flags in pairs]
     return any(changed)
 
 
 def _agree(views: Sequence[NetChannels]) -> bool:
-    """Keeps in every phase what is kept, also of a sum, in another; whether that changed anything."""
+    """Makes all phases keep the same blobs, and the same terms and factors; returns whether anything changed."""
     changed = False
     for other in views[1:]:
         places = {layer.definition.index: j for j, layer in enumerate(other.net.layers)}
@@ -191,7 +192,7 @@ def _agree(views: Sequence[NetChannels]) -> bool:
 
 
 def _need_any(views: Sequence[NetChannels]) -> bool:
-    """Gives a channel to layers that read no particular one, but have none left; whether that changed anything."""
+    """Keeps one channel for layers that need any channel but have none left; returns whether anything changed."""
     changed = False
     for view in views:
         for i, layer in enumerate(view.net.layers):
@@ -203,7 +204,7 @@ def _need_any(views: Sequence[NetChannels]) -> bool:
 def _checked(
     layer: Layer, answer: list[np.ndarray], channels: Sequence[Channels], *, default: bool
 ) -> list[np.ndarray]:
-    """A layer's answer, one flag for each channel; the default where it gave none."""
+    """A layer's answer as one bool array per blob, filled with the default if it is empty. raises RunError for a wrong size"""
     if not len(answer):
         return [np.full(c.size, default) for c in channels]
     if [len(flags) for flags in answer] != [c.size for c in channels]:
@@ -214,7 +215,7 @@ def _checked(
 
 
 def _check_whole(view: NetChannels) -> None:
-    """raises RunError when a layer that is kept reads, or makes, a blob without channels that it cannot do without"""
+    """Raises RunError if a kept layer would have a bottom or top, not removed, without channels."""
     makers = {id(c): i for i, tops in enumerate(view.tops) for c in tops}
     for i in filter(view.is_needed, range(len(view.net.layers))):
         missing = [c for c, lost in zip(view.bottoms[i], view.removed_bottoms(i)) if not lost and not c.is_needed]
@@ -224,7 +225,7 @@ def _check_whole(view: NetChannels) -> None:
 
 
 def _first_empty(view: NetChannels, makers: dict[int, int], i: int) -> int:
-    """The first layer among i and the layers before it that go with it."""
+    """The first layer among i and the layers before it that lose all channels with it."""
     found, waiting = {i}, [i]
     while waiting:
         before = {makers[id(c)] for c in view.bottoms[waiting.pop()] if not c.is_needed} - found

@@ -1,4 +1,4 @@
-"""Files that a definition names relative to itself, named so that they are found from another folder."""
+"""Adapts relative file names in a definition such that they are found from another folder."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from sslnet.net.net import Net
 class Size:
     """The size of one layer, or of a net (the sum, without filters and channels).
 
-    filters   channels of its first top
-    channels  channels of its first bottom
-    flops     of one forward pass over the batch
-    bytes     of the data of the tops that are its own (not in place)
+    filters   number of channels of its first top
+    channels  number of channels of its first bottom
+    flops     FLOPs of one forward pass over the batch
+    bytes     size of the data of its tops, without tops in place
     """
 
     filters: int = 0
@@ -34,7 +34,7 @@ class LayerSize:
 
 
 def layer_sizes(before: Net, after: Net) -> list[LayerSize]:
-    """Each layer that either net has, in their order, by name; those made by the net itself (Split) are left out."""
+    """Sizes of the layers of both nets, matched by name, in order, without layers added by the net (Split)."""
     ours, theirs = _sizes(before), _sizes(after)
     types = {layer.name: layer.TYPE for net in (after, before) for layer in net.layers}
     order = list(theirs) + [name for name in ours if name not in theirs]

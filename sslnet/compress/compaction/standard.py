@@ -1,13 +1,13 @@
-"""A net in words that Caffe 1.0 knows, and so the programs that read its nets, such as OpenCV: for ``standard_only``.
+"""Rewrites a net in fields that Caffe 1.0, and programs that read its nets, such as OpenCV, know: for ``standard_only``.
 
-    Bias behind a layer         a Scale by ones, with a bias: OpenCV has no Bias
-    Pooling, round_mode FLOOR   a convolution of each channel by itself where the window is one value; else no round_mode
-                                where the size that there is does not need it
-    DepthwiseConvolution        a Convolution with as many groups as channels
-    fields of sslnet's own      left out of what is deployed
+    Bias after a layer          becomes a Scale by ones with a bias, as OpenCV has no Bias
+    Pooling, round_mode FLOOR   becomes a depthwise convolution if the window is one value; otherwise round_mode is removed
+                                if it makes no difference for the actual size
+    DepthwiseConvolution        becomes a Convolution with as many groups as channels
+    fields specific to sslnet   are removed for deployment
 
-OpenCV reads a message in which it does not know a field as if all fields that are not there were given as 0, so that it
-stops even at fields that say nothing of the outputs.
+When OpenCV reads a message with an unknown field, it takes all absent fields as given with value 0, so it rejects even
+fields that do not affect the outputs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FLOOR = pb.PoolingParameter.FLOOR
 
 
 def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
-    """Sentences on what Caffe 1.0 cannot read all the same.  [changes smaller]
+    """Rewrites the net for Caffe 1.0; returns sentences on what Caffe still cannot read.  [changes smaller]
 
-    views   of the phases of the net that ``smaller`` was made of
+    views   views of the phases from which ``smaller`` was built
     """
     for param, place in zip(smaller.message.layer, smaller.origin):
         if place < 0 and param.type == "Bias":
@@ -51,11 +51,11 @@ def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
 
 
 def make_readable(message: pb.NetParameter, arrays: Arrays) -> None:
-    """A definition for deployment without what stops OpenCV.  [changes message]
+    """Makes a definition for deployment readable by OpenCV.  [changes message]
 
-    Fields of sslnet's own that say nothing of the outputs go. Before a Scale of a number for each value, not for each
-    channel, goes a Silence: a convolution in front of it then has two readers, and OpenCV does not try to take the Scale
-    into its weights, which fails.
+    Removes fields specific to sslnet that do not affect the outputs. Adds a Silence before a Scale with one number per
+    value instead of per channel: a convolution before it then has two readers, which keeps OpenCV from trying to fold the
+    Scale into its weights, and failing.
     """
     for layer in message.layer:
         layer.ClearField("connectivity_mode")
@@ -79,7 +79,7 @@ CAFFE_SPEC = ("name", "share_mode", "lr_mult", "decay_mult")
 
 
 def _make_scale(smaller: Smaller, layer: pb.LayerParameter) -> None:
-    """A Scale by ones in the place of a Bias."""
+    """Replaces a Bias by a Scale by ones."""
     layer.type = "Scale"
     layer.scale_param.axis, layer.scale_param.num_axes = layer.bias_param.axis, layer.bias_param.num_axes
     layer.scale_param.bias_term = True
@@ -90,7 +90,7 @@ def _make_scale(smaller: Smaller, layer: pb.LayerParameter) -> None:
 
 
 def _round_up(view: NetChannels, i: int, param: pb.LayerParameter, smaller: Smaller) -> bool:
-    """Takes the round_mode out of the definition of pooling layer i; whether that can be.  [changes param, smaller]"""
+    """Removes the round_mode from pooling layer i; returns whether that is possible.  [changes param, smaller]"""
     layer, size = view.net.layers[i], view.net.bottoms[i][0].shape[2:]
     assert isinstance(layer, Pooling)
     pooling = param.pooling_param

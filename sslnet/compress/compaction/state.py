@@ -1,6 +1,6 @@
-"""A solver's state cut as the weights were: what the update rule knows of a weight follows the weight.
+"""Reduces a solver's state to the weights that remain: each weight keeps its values in the update rule's arrays.
 
-Every weight of the smaller net is given the place that it had: the layers shrink arrays of places as they shrink weights.
+To find the original position of each remaining weight, the layers shrink arrays of positions as they shrink weights.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sslnet.net.parameters import Param
 from sslnet.solver.snapshot import SolverState
 
 Places = dict[str, list[np.ndarray]]
-"""For each layer, for each of its blobs: the place in the flat original blob, plus 1; 0 for a weight that is new."""
+"""For each blob of each layer, the position of each weight in the flat original blob, plus 1; 0 for a new weight."""
 
 
 def weight_places(
     views: Sequence[NetChannels], contributions: Mapping[int, Contribution], standard_only: bool
 ) -> Places:
-    """Where the weights of the smaller net come from, for layers of the phases of these views."""
+    """The original positions of the smaller net's weights, for the layers of these views."""
     result: Places = {}
     for view in views:
         for i, layer in enumerate(view.net.layers):
@@ -41,12 +41,12 @@ def weight_places(
 
 
 def cut_state(state: SolverState, before: Net, after: Net, places: Places, path: str) -> SolverState:
-    """The state of a solver that trains ``after`` from one that trained ``before``, both nets of phase TRAIN.
+    """Makes the state of a solver that trains ``after`` from that of one that trained ``before``, both in phase TRAIN.
 
-    History, means of gradients, frozen weights and duals follow the weights; what is new starts at zero. Iteration,
-    seed, losses and what layers keep stay.
+    History, mean gradients, masks of frozen weights and dual variables are reduced like the weights; values of new
+    weights are zero. Iteration, seed, losses and layer states are unchanged.
 
-    raises WeightsError where the state does not belong to ``before``
+    raises WeightsError if the state does not belong to ``before``
     """
     old = before.learnable
     if not old or len(state.history) % len(old):
@@ -75,7 +75,7 @@ def cut_state(state: SolverState, before: Net, after: Net, places: Places, path:
 
 
 def train_view(views: Sequence[NetChannels], path: str) -> NetChannels:
-    """The view of phase TRAIN. raises RunError where the net has none"""
+    """The view of phase TRAIN. raises RunError if there is none"""
     for view in views:
         if view.net.phase == pb.TRAIN:
             return view
@@ -83,7 +83,7 @@ def train_view(views: Sequence[NetChannels], path: str) -> NetChannels:
 
 
 def _key(layer: Layer, index: int) -> tuple[str, int] | str:
-    """The key of a parameter: its own name where it has one, for its first owner may have been removed."""
+    """The key of a parameter: its own name if it has one, because its first owner may have been removed."""
     specs = layer.param.param
     return specs[index].name if index < len(specs) and specs[index].name else (layer.name, index)
 
@@ -94,7 +94,7 @@ def _places_of(param: Param, places: Places) -> np.ndarray | None:
 
 
 def _taken(array: np.ndarray | None, param: Param, places: np.ndarray | None) -> np.ndarray:
-    """The values of an array at these places, in the parameter's shape; zeros where there is none."""
+    """Values of an array at these positions, in the parameter's shape; zeros for new weights or a missing array."""
     if array is None or places is None:
         return np.zeros(param.blob.shape, param.blob.dtype)
     flat = np.concatenate([np.zeros(1, array.dtype), array.reshape(-1)])
@@ -102,7 +102,7 @@ def _taken(array: np.ndarray | None, param: Param, places: np.ndarray | None) ->
 
 
 def _arrays_of(state: SolverState, name: str, param: Param, places: Places) -> dict[str, np.ndarray]:
-    """The arrays of one parameter. The last dual may be that of the biases that belong to the groups."""
+    """The arrays of one parameter. The last dual variable may be that of the biases in the groups."""
     own, result = _places_of(param, places), {}
     for kind in ("mean", "keep"):
         if f"{kind}/{name}" in state.arrays:

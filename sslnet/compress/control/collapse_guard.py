@@ -1,8 +1,8 @@
-"""Guards against collapse: keeps the last rows of a layer that the net cannot do without.
+"""Guards against collapse: keeps the last rows of essential layers.
 
-A penalty that is too strong for the moment may zero the last filter of a layer and cut the net in two, and nothing brings
-that back: at zero a group has no gradient. So the largest row of each layer is remembered as it was an iteration ago, and
-written back where it is needed. A layer that a shortcut bypasses may become zero as a whole.
+A penalty that is temporarily too strong may zero the last filter of a layer and disconnect the net, permanently, because
+a zero group then gets no gradient. So the guard saves the largest row of each layer at each iteration, and writes it back
+if the net would be disconnected. A layer that a shortcut bypasses may become zero as a whole.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
 
 FEWEST = 0.02
-"""Part of its rows, one at least, that a layer keeps without which the net would be cut in two."""
+"""Fraction of the rows, at least one row, that an essential layer keeps."""
 
 
 @dataclass
 class LargestRow:
-    """The row of a weight matrix with the largest norm, when it was chosen.
+    """The row of a weight matrix that had the largest norm when it was chosen.
 
-    index   -1 once the whole layer is zero
-    values  of the last iteration at which it was not zero
+    index   row number, -1 if the whole layer was zero
+    values  copy of the row at the last iteration at which it was not zero
     """
 
     update: Update
@@ -40,12 +40,12 @@ class LargestRow:
 
     @property
     def row(self) -> np.ndarray:
-        """The row as it is now, a view."""
+        """View of the current row."""
         row: np.ndarray = _matrix(self.update)[self.index]
         return row
 
     def choose(self) -> None:
-        """Takes the largest row of the layer as it is now."""
+        """Chooses and copies the row with the currently largest norm."""
         matrix = _matrix(self.update)
         squares = np.einsum("rc,rc->r", matrix, matrix)
         self.index = int(squares.argmax()) if squares.any() else -1
@@ -53,7 +53,7 @@ class LargestRow:
 
 
 class CollapseGuard:
-    """The largest rows of all weights whose groups penalties can zero."""
+    """Keeps the largest row of each weight matrix that a penalty can zero, and restores it if the net needs it."""
 
     def __init__(self, handles: Sequence[Lever]) -> None:
         self.handles = handles
@@ -65,7 +65,7 @@ class CollapseGuard:
             row.choose()
 
     def zeroed(self) -> list[LargestRow]:
-        """Rows that have become zero, the one with the largest value first; remembers the others as they are now."""
+        """Returns the rows that have become zero, the one with the largest value first; saves copies of the others."""
         found = []
         for row in self.rows:
             if row.index < 0:
@@ -77,9 +77,9 @@ class CollapseGuard:
         return sorted(found, key=lambda row: -float(np.abs(row.values).max()))
 
     def restore(self, solver: Solver, zeroed: Sequence[LargestRow]) -> list[Lever]:
-        """Writes rows back until the net is whole again, and ends the penalties that zeroed them: returns their handles.
+        """Restores rows until the net is connected again, and ends the penalties on them. Returns their handles.
 
-        raises RunError when that does not help
+        raises RunError if the net is still disconnected
         """
         held: list[Lever] = []
         for row in zeroed:
@@ -97,7 +97,7 @@ class CollapseGuard:
         return held
 
     def collapsing(self, net: Net) -> list[Lever]:
-        """Handles, not ended, that are about to zero the last rows of a layer which the net cannot do without."""
+        """Active handles about to zero the last rows of an essential layer."""
         found = []
         for handle in self.handles:
             if handle.ended or not any(_has_few_rows(update) for update in handle.makers):
@@ -109,7 +109,7 @@ class CollapseGuard:
         return found
 
     def state(self) -> np.ndarray:
-        """(rows) float64: the index of each."""
+        """Indices of the saved rows, float64."""
         return np.array([row.index for row in self.rows], np.float64)
 
     def set_state(self, indices: np.ndarray) -> None:
@@ -119,7 +119,7 @@ class CollapseGuard:
 
 
 def is_whole(net: Net) -> bool:
-    """Whether something of the net would remain."""
+    """Whether the net without its zero groups is still connected."""
     try:
         remaining_parts(net)
     except RunError:
@@ -128,13 +128,13 @@ def is_whole(net: Net) -> bool:
 
 
 def _matrix(update: Update) -> np.ndarray:
-    """The weights with one row an output, a view."""
+    """View of the weights as a matrix with one row per element of the first axis."""
     data = update.param.blob.data
     matrix: np.ndarray = data.reshape(len(data), -1)
     return matrix
 
 
 def _has_few_rows(update: Update) -> bool:
-    """Whether no more rows are left than a layer should keep."""
+    """Whether no more rows are non-zero than a layer should keep (FEWEST)."""
     matrix = _matrix(update)
     return int(matrix.any(axis=1).sum()) <= max(1, int(FEWEST * len(matrix)))

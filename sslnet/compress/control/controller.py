@@ -1,14 +1,13 @@
-"""Strengths of penalties under control: they are raised and lowered while a net trains, until it is small enough.
+"""Strength controller: raises and lowers the strengths of penalties during training until the net meets a target.
 
-At every check the part of the net that compaction would leave is compared with the schedule
-(``sslnet.compress.control.schedule``), as it is now and as the groups' rates of shrinkage predict it; the strengths move
-accordingly. Once a target is met, what is zero stays zero, the penalties end, and the rest of the run fine-tunes what
-remains.
+At every check the controller compares the remaining cost of the net, now and as predicted from the groups' rates of
+shrinkage, with the schedule (``sslnet.compress.control.schedule``), and adjusts the strengths. Once a target is met, the
+zeros are frozen, the penalties end, and the rest of the run fine-tunes the remaining weights.
 
-Against collapse: strengths are lowered while the loss has risen too far towards that of the net without all its groups
-(``loss_watch``); the last rows of a layer that the net cannot do without are kept (``collapse_guard``). A target that is not
-met at GIVE_UP is given up, with an estimate of the iterations that it takes; with ``cut``, the groups that the penalty would
-zero next are set to zero at LEARN instead.
+To prevent collapse, strengths are lowered while the loss has risen too far towards that of the net without all its groups
+(``loss_watch``), and the last rows of essential layers are kept (``collapse_guard``). A target not met at GIVE_UP is given
+up, with an estimate of the iterations that it needs; with ``cut``, the groups that the penalty would zero next are instead
+set to zero at LEARN.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ CHECKS_BETWEEN_BENCHMARKS = 5
 
 
 class StrengthController:
-    """Turns a solver's strengths until no more of a net remains than its targets say.
+    """Adjusts the strengths of a solver's penalties until the net meets its targets.
 
-    Each layer with a target is controlled by itself. Where the net has none, layers without one keep their strengths.
+    Each layer with a target is controlled separately. If the net has no target, layers without one keep their strengths.
 
-    tell  called with a line when something happens
+    tell  called with a line of text for each event
     """
 
     def __init__(self, targets: Targets, tell: Callable[[str], None] = lambda line: None) -> None:
@@ -73,19 +72,19 @@ class StrengthController:
 
     @property
     def remaining(self) -> float:
-        """The part that remains of the net, or of the last layer that has a target."""
+        """Remaining fraction of the net's cost, or of that of the last layer with a target."""
         return self.goals[-1].remaining
 
     def missed(self) -> str:
-        """Which targets were not met, in words; "" when all were."""
+        """Text that lists the targets not met; "" if all are met."""
         return "; ".join(f"{g.found()}, not {g.wanted(short=True)}" for g in self.goals if g.status != MET)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
     def start(self, solver: Solver) -> None:
-        """To be called before the first iteration, and after a snapshot has been restored.
+        """Prepares the controller; call it before the first iteration and after restoring a snapshot.
 
-        raises UsageError for a layer that is not there or has no groups, and for a target that no groups can reach
+        raises UsageError for a layer that does not exist or has no groups, and for a target that the groups cannot reach
         """
         self.handles = find_levers(solver)
         if not self.handles and self._saved is None:
@@ -118,7 +117,7 @@ class StrengthController:
                 goal.log_factor = schedule.first_log_factor(iterations, solver.param.max_iter)
 
     def _check_reachable(self, goal: Goal, solver: Solver) -> None:
-        """raises UsageError when even one group for each handle leaves more than the target"""
+        """Raises UsageError if the target is missed even with a single group left of each kind."""
         with thinned(goal.handles, [handle.first(0) for handle in goal.handles]):
             try:
                 least = self._remaining(goal, solver.net, remaining_parts(solver.net))
@@ -134,10 +133,10 @@ class StrengthController:
             hint="choose a milder target, or declare groups on more layers",
         )
 
-    # -- while it trains ---------------------------------------------------------------------------------------------
+    # -- during training ---------------------------------------------------------------------------------------------
 
     def after_iteration(self, solver: Solver) -> None:
-        """Keeps the net from collapsing; at a check moves the strengths, or ends goals."""
+        """Restores the last rows of essential layers if they became zero; at a check adjusts strengths or ends goals."""
         if all(goal.status for goal in self.goals):
             return
         self._loss.update(solver.net.loss, solver.param.max_iter, lambda: self._collapsed_loss(solver))
@@ -148,7 +147,7 @@ class StrengthController:
             self._check(solver)
 
     def _collapsed_loss(self, solver: Solver) -> float:
-        """The loss of the net without all groups that penalties can zero, on the next batch."""
+        """The loss on the next batch of the net with all penalised groups set to zero."""
         nothing = [np.zeros(handle.count, np.bool_) for handle in self.handles]
         with undisturbed(solver.net), thinned(self.handles, nothing):
             solver.net.forward()
@@ -176,7 +175,7 @@ class StrengthController:
         self._turn()
 
     def _move(self, solver: Solver, goal: Goal, predicted: list[RemainingPart] | None) -> None:
-        """Changes a goal's factor by how far it is from the schedule."""
+        """Changes a goal's strength factor according to its deviation from the schedule."""
         passed, most = solver.iter / solver.param.max_iter, schedule.largest_change(solver.param.max_iter)
         then = self._remaining(goal, solver.net, predicted) if predicted is not None else 0.0
         change = schedule.log_factor_change(goal.target, passed, goal.remaining, then)
@@ -185,7 +184,7 @@ class StrengthController:
         goal.log_factor += min(most, max(-2 * most, change))
 
     def _is_confirmed(self, solver: Solver, goal: Goal, now: list[RemainingPart]) -> bool:
-        """Whether a target that is met by the latency model is met on the machine."""
+        """Whether a benchmark confirms a speedup target that the latency model predicts as met; True for other targets."""
         if self._latency is None:
             return True
         checks = self._shrinkage.checks
@@ -199,7 +198,7 @@ class StrengthController:
         return goal.remaining <= goal.target
 
     def _predicted(self, solver: Solver, iterations: float) -> list[RemainingPart] | None:
-        """The part of each layer that will remain in so many iterations; None of a net that will be cut in two."""
+        """Predicted remaining part of each layer after that many iterations; None if the net will be disconnected."""
         turned = np.repeat([not h.ended for h in self.handles], [h.count for h in self.handles])
         zero = turned & self._shrinkage.zero_within(iterations)
         with thinned(self.handles, split_by_handle(~zero, self.handles)):
@@ -209,7 +208,7 @@ class StrengthController:
                 return None
 
     def _cut(self, solver: Solver, goal: Goal) -> None:
-        """Zeroes the groups that the penalty would zero next, as many as the target takes; the largest of each kind stays."""
+        """Zeroes the groups that the penalty would zero next, as many as the target needs; keeps the largest of each kind."""
         handles = [handle for handle in goal.handles if not handle.ended]
         order = [relative_norms(handle) for handle in handles]
         last = self._time_to_target(solver, goal, handles, order)
@@ -243,12 +242,12 @@ class StrengthController:
         self._keep_zeros_at_end(solver)
 
     def _keep_zeros_at_end(self, solver: Solver) -> None:
-        """Once the net has no goal any more, zeros of all its parameters stay zero."""
+        """Freezes the zeros of all penalised parameters when all goals have ended, if the net has a target of its own."""
         if all(goal.status for goal in self.goals) and not self.goals[-1].layer:
             solver.keep_zeros()
 
     def _end_held(self, solver: Solver, handles: Sequence[Lever]) -> None:
-        """Ends the penalties whose last groups are kept, and says so."""
+        """Ends the penalties whose last groups are kept, and reports it."""
         for handle in handles:
             if not handle.ended:
                 handle.end(solver)
@@ -261,7 +260,7 @@ class StrengthController:
                 handle.scale(math.exp(goal.log_factor))
 
     def _remaining(self, goal: Goal, net: Net, parts: list[RemainingPart]) -> float:
-        """The part of what a goal counts that remains."""
+        """Remaining fraction of the cost that the goal limits."""
         if self._latency is not None:
             return self._latency.remaining_time(parts)
         if not goal.layer:
@@ -281,7 +280,7 @@ class StrengthController:
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """The state to be kept in a snapshot."""
+        """The state of the controller for a snapshot."""
         loss, groups = self._loss, self._shrinkage
         return {
             "goals": np.array([[goal.log_factor, goal.status, goal.remaining] for goal in self.goals]),
@@ -294,11 +293,11 @@ class StrengthController:
         }
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes a snapshot's state; ``start`` goes on from it, or begins where the run had no targets before."""
+        """Sets the state from a snapshot, which ``start`` then restores; empty if the run had no targets before."""
         self._saved = state or None
 
     def _resume(self, solver: Solver, state: Mapping[str, np.ndarray]) -> None:
-        """raises WeightsError for the state of other targets"""
+        """Restores the state from a snapshot. raises WeightsError if it was written for other targets"""
         if self.targets.of == "speedup" and {"left", "seconds", "correction"} <= state.keys():
             self._latency = LatencyModel.of_state(state, len(solver.net.layers))
         sizes = {name: array.size for name, array in self.state().items()}

@@ -1,4 +1,4 @@
-"""The remaining estimate: what compaction would leave of a net as it is now, of each layer and of the whole net's cost."""
+"""The remaining estimate: the fraction of each layer and of a net's cost that compaction would leave now."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sslnet.net.net import Net
 
 @dataclass(frozen=True)
 class RemainingPart:
-    """What remains of one layer, 0 to 1.
+    """Remaining fractions of one layer, 0 to 1.
 
-    rows    of its top channels
-    matrix  of its weights; of a layer without any, of its top channels
+    rows    fraction of its top channels
+    matrix  fraction of its weights; for a layer without weights, of its top channels
     """
 
     rows: float
@@ -25,7 +25,7 @@ class RemainingPart:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What compaction would leave of a net: the parts of its FLOPs and of its parameters, 0 to 1."""
+    """Fractions of a net's FLOPs and parameters that compaction would leave, 0 to 1."""
 
     flops: float
     params: float
@@ -35,16 +35,16 @@ NOTHING = RemainingPart(0.0, 0.0)
 
 
 def remaining_parts(net: Net) -> list[RemainingPart]:
-    """For each layer what remains without the channels that no layer needs and the columns of weights that are zero.
+    """Remaining part of each layer without unneeded channels and zero columns of weights.
 
-    raises RunError for a net that would be cut in two
+    raises RunError if the net would be disconnected
     """
     (view,) = find_channels([net])
     return [_part(view, i, layer) for i, layer in enumerate(net.layers)]
 
 
 def estimate_remaining(net: Net) -> Remaining:
-    """What remains of the whole net: nothing of one that would be cut in two."""
+    """Estimates the remaining FLOPs and parameters of the whole net; 0 if it would be disconnected."""
     try:
         found = remaining_parts(net)
     except RunError:
@@ -53,7 +53,7 @@ def estimate_remaining(net: Net) -> Remaining:
 
 
 def costs(net: Net, of: str) -> list[tuple[int, int]]:
-    """For each layer the cost that scales with its matrix, and that which scales with its rows.  of: "flops" or "params"."""
+    """Costs of each layer: the part proportional to its weights, and that to its rows.  of: "flops" or "params"."""
     if of == "flops":
         return [(layer.flops(net.bottoms[i], net.tops[i]), 0) for i, layer in enumerate(net.layers)]
     counts = [[blob.count for blob in layer.blobs] for layer in net.layers]
@@ -61,7 +61,7 @@ def costs(net: Net, of: str) -> list[tuple[int, int]]:
 
 
 def remaining_share(costs: list[tuple[int, int]], found: list[RemainingPart]) -> float:
-    """The part of all costs that remains, 0 to 1."""
+    """Remaining fraction of the total cost, 0 to 1."""
     total = sum(matrix + rows for matrix, rows in costs)
     kept = sum(matrix * part.matrix + rows * part.rows for (matrix, rows), part in zip(costs, found))
     return kept / max(1, total)

@@ -1,4 +1,4 @@
-"""Goals: one target each, the penalties whose strengths are turned for it, and how both are said in words."""
+"""Goals: one target each, the penalties adjusted to meet it, and texts that describe them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ON_THE_WAY, MET, GIVEN_UP = range(3)
 
 @dataclass
 class Goal:
-    """A target for the whole net or for one layer, and what is turned to meet it.
+    """A target for the whole net or for one layer, and the penalties adjusted to meet it.
 
     of          "flops", "params" or "speedup"
-    layer       name; "" for the whole net
-    target      the part that may remain, 0 to 1
+    layer       name of the layer; "" for the whole net
+    target      fraction that may remain, 0 to 1
     handles     penalties whose strengths are multiplied by exp(log_factor)
     status      ON_THE_WAY, MET or GIVEN_UP
-    remaining   the part that remained at the last check
+    remaining   fraction that remained at the last check
     """
 
     of: str
@@ -36,32 +36,32 @@ class Goal:
 
     @property
     def name(self) -> str:
-        """What is counted: FLOPs, parameters or time."""
+        """Name of the limited cost: FLOPs, parameters or time."""
         return NAMES[self.of] if not self.layer else f'{NAMES[self.of]} of "{self.layer}"'
 
     def wanted(self, short: bool = False) -> str:
-        """The target in words."""
+        """Text that describes the target."""
         if self.of == "speedup":
             return f"{1 / self.target:.3g} times" if short else f"a speedup of {1 / self.target:.3g}"
         return f"{100 * self.target:.3g} %" if short else f"{100 * self.target:.3g} % of the {self.name}"
 
     def found(self) -> str:
-        """What remains, in words."""
+        """Text that describes the remaining fraction."""
         if self.of == "speedup":
             return f"the compacted net runs about {1 / self.remaining:.2f} times as fast"
         return f"{100 * self.remaining:.1f} % of the {self.name} remain"
 
 
 def make_goals(targets: Targets) -> list[Goal]:
-    """The layers' goals, then the net's if it has a target."""
+    """Makes the goals of the layers, then that of the net if it has a target."""
     goals = [Goal(targets.of, layer, part) for layer, part in targets.layers.items()]
     return goals + ([Goal(targets.of, "", targets.part)] if targets.part is not None else [])
 
 
 def share_out(goals: Sequence[Goal], handles: Sequence[Lever], layer_names: Sequence[str]) -> None:
-    """Gives each handle to one goal: to the first layer that has its weights, else to the net.  [changes goals]
+    """Assigns each handle to one goal: to that of the first layer with its weights, else to the net's.  [changes goals]
 
-    raises UsageError for a layer that the net lacks, or that has no handle left
+    raises UsageError for a layer that the net does not have, or that gets no handle
     """
     taken: list[Lever] = []
     for goal in goals:

@@ -1,9 +1,9 @@
-"""The latency model: how fast a net would run without what is zero, from a table of its layers' times.
+"""The latency model: predicts the time of a net without its zero groups from a table of layer times.
 
-Times are those of the forward pass as deployed: phase TEST, losses left out, weights packed once, a batch of random numbers.
-The table holds, for each layer, seconds against the part of it that remains, measured once on nets in which a part of all
-groups is zero, with linear interpolation between them. The prediction is verified, and corrected, by an A/B benchmark: the
-net that is really compacted and the whole one run in turns.
+Times are those of the forward pass as deployed: phase TEST, no losses, weights packed once, a batch of random numbers.
+The table holds the seconds of each layer as a function of its remaining fraction, measured once on nets with a part of
+all groups set to zero, and interpolated linearly. The prediction is verified, and corrected, by an A/B benchmark that runs
+the compacted net and the whole net alternately.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
 
 THIN = (0.5, 0.25, 0.1, 0.0)
-"""Parts of the groups that remain in the nets of the table, beside the whole one."""
+"""Fractions of the groups that remain in the measured nets, in addition to the whole net."""
 SECONDS = 0.4
-"""How long a net is timed, as far as LEAST and MOST runs allow."""
+"""Duration for which a net is timed, in seconds, limited to LEAST to MOST runs."""
 LEAST, MOST = 9, 200
 LOW = 5
 """Percentile of the runs that counts as undisturbed."""
@@ -43,7 +43,7 @@ LOW = 5
 
 @dataclass(frozen=True)
 class LatencyComparison:
-    """Seconds of the forward pass over a batch of the whole and the compacted net, in turns (``fastest``)."""
+    """Seconds of the forward pass of the whole and of the compacted net over a batch, run alternately (``fastest``)."""
 
     batch: int
     threads: int
@@ -61,7 +61,7 @@ class LatencyComparison:
 
 
 def fastest(nets: Sequence[Net], runs: int) -> list[float]:
-    """Seconds of each net's forward pass, in runs that take turns: the low end, for a busy machine only ever adds to it."""
+    """Seconds of each net's forward pass, run alternately: a low percentile (LOW), as other load only adds time."""
     inputs: list[dict[str, Any]] = [{name: np.array(net.blobs[name].data) for name in net.inputs} for net in nets]
     samples = np.empty((runs, len(nets)))
     for run in range(-WARM_UP, runs):
@@ -73,9 +73,9 @@ def fastest(nets: Sequence[Net], runs: int) -> list[float]:
 
 
 class LatencyBenchmark:
-    """An A/B benchmark of the net of a trial, as it is deployed, and smaller ones.
+    """An A/B benchmark of a trial's net, as deployed, against smaller versions of it.
 
-    batch  images; None: those of the trial's data
+    batch  number of images; None: the batch size of the trial's data
     """
 
     def __init__(self, trial: Trial, batch: int | None = None) -> None:
@@ -90,17 +90,17 @@ class LatencyBenchmark:
         self.runs = int(np.clip(SECONDS / max(first, 1e-9), LEAST, MOST))
 
     def compacted(self, weights: WeightSource) -> Net:
-        """The net without what is zero in ``weights``. raises RunError where nothing remains"""
+        """Builds the compacted net for ``weights``. raises RunError if nothing remains"""
         trial = self.trial
         compaction = compact(trial.definition, weights, level=trial.level, stages=trial.stages, seed=trial.seed)
         return self._net(compaction.deploy or compaction.message, compaction.weights)
 
     def compare_definition(self, message: pb.NetParameter, weights: WeightSource) -> LatencyComparison:
-        """Times a small net, given as it is deployed, against the whole one."""
+        """Times a small net, given by its deployment definition, against the whole net."""
         return self.compare(self._net(message, weights))
 
     def compare(self, small: Net) -> LatencyComparison:
-        """Times a net of this benchmark against the whole one."""
+        """Times a net made by ``compacted`` against the whole net."""
         whole, other = fastest([self.whole, small], self.runs)
         return LatencyComparison(self.batch, num_threads(), whole, other)
 
@@ -117,17 +117,17 @@ class LatencyBenchmark:
 
 
 def compare_latency(solver: Solver, batch: int | None) -> LatencyComparison:
-    """Times what a solver has trained, compacted, against the whole net. raises RunError where nothing remains"""
+    """Times the compacted net of a solver against the whole net. raises RunError if nothing remains"""
     benchmark = LatencyBenchmark(find_trial(solver.definition, solver.seed), batch)
     return benchmark.compare(benchmark.compacted(StoredWeights.of(solver.net.params)))
 
 
 class LatencyModel:
-    """Predicts the part of the whole net's time that remains, from a table; verifies it by an A/B benchmark.
+    """Predicts the remaining fraction of the net's time from a table; verifies it by an A/B benchmark.
 
-    left        (points, layers + 1) part of each layer that remains, the last column for what is always there
-    seconds     (points, layers + 1)
-    correction  what predictions are multiplied by, from the last benchmark
+    left        (points, layers + 1) remaining fraction of each layer; last column: the constant part
+    seconds     (points, layers + 1) time of each layer, and of the constant part
+    correction  factor of predictions, from the last benchmark
     """
 
     def __init__(self, left: np.ndarray, seconds: np.ndarray, correction: float = 1.0) -> None:
@@ -135,7 +135,7 @@ class LatencyModel:
 
     @classmethod
     def measure(cls, solver: Solver, handles: Sequence[Lever], benchmark: LatencyBenchmark) -> LatencyModel:
-        """Measures the net without some of its groups, a few times; its weights are then what they were."""
+        """Builds the table by timing the net with some of its groups removed; leaves its weights unchanged."""
         smaller = [pair for part in THIN if (pair := _thinned(solver, handles, benchmark, part)) is not None]
         nets = [benchmark.whole, *(net for net, _ in smaller)]
         wholes = fastest(nets, benchmark.runs)
@@ -145,7 +145,7 @@ class LatencyModel:
         return cls(matrix, np.array([_seconds(solver.net, *each) for each in zip(times, wholes)]))
 
     def remaining_time(self, found: Sequence[RemainingPart]) -> float:
-        """The part of the whole net's time that a net with these parts takes."""
+        """Predicted fraction of the whole net's time for a net with these remaining parts."""
         total = self.seconds[0, -1]
         for i, part in enumerate(found):
             order = np.argsort(self.left[:, i], kind="stable")
@@ -153,7 +153,7 @@ class LatencyModel:
         return float(self.correction * total / self.seconds[0].sum())
 
     def verify(self, solver: Solver, found: Sequence[RemainingPart], batch: int | None) -> LatencyComparison | None:
-        """Benchmarks the net as it is now and corrects later predictions; None where nothing remains."""
+        """Benchmarks the current net compacted, and corrects later predictions; None if nothing remains."""
         try:
             comparison = compare_latency(solver, batch)
         except RunError:
@@ -173,7 +173,7 @@ class LatencyModel:
 def _thinned(
     solver: Solver, handles: Sequence[Lever], benchmark: LatencyBenchmark, part: float
 ) -> tuple[Net, list[RemainingPart]] | None:
-    """The compacted net with a part of the groups, and what remains of the layers; None where that cuts the net in two."""
+    """The compacted net with a fraction of its groups, and its remaining parts; None if that disconnects the net."""
     with thinned(handles, [lever.first(part) for lever in handles]):
         try:
             return benchmark.compacted(StoredWeights.of(solver.net.params)), remaining_parts(solver.net)
@@ -182,7 +182,7 @@ def _thinned(
 
 
 def _seconds(net: Net, found: NetTime, seconds: float) -> list[float]:
-    """The time of each of the net's layers, and of all else, so that the sum is the time of the net run at once."""
+    """Times of the net's layers and of the rest, scaled such that their sum is the measured time of the whole pass."""
     single = {layer.name: layer.forward.low for layer in found.layers if layer.forward is not None}
     whole = seconds / max(sum(single.values()), 1e-12)
     own = [whole * single.pop(name, 0.0) for name in net.layer_names]

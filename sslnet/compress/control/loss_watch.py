@@ -1,4 +1,4 @@
-"""Watches the loss while penalties zero groups: too strong a penalty shows there before the net has collapsed."""
+"""Watches the loss while penalties zero groups: a penalty that is too strong raises the loss before the net collapses."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Callable
 
 TOLERATED = 0.35
-"""The part of what the net has learned, by its loss, that may be lost before strengths are lowered."""
+"""Tolerated rise of the loss, as a fraction of the difference between the collapsed net's loss and the lowest one."""
 SMOOTH = 20
-"""Iterations over which the loss is smoothed for that; in short runs a fiftieth of them, 5 at least."""
+"""Iterations over which the loss is smoothed; in short runs a fiftieth of them, at least 5."""
 
 
 class LossWatch:
-    """The smoothed loss, the lowest so far, and the loss of the collapsed net: without all groups that penalties can zero."""
+    """The smoothed loss, its lowest value so far, and the loss of the collapsed net, with all penalised groups zero."""
 
     def __init__(self, smoothed: float = math.nan, lowest: float = math.nan, collapsed: float = math.nan) -> None:
         self.smoothed, self.lowest, self.collapsed = smoothed, lowest, collapsed
 
     def update(self, loss: float, max_iter: int, collapsed_loss: Callable[[], float]) -> None:
-        """Takes in the loss of an iteration.  collapsed_loss: called at the first one"""
+        """Adds the loss of an iteration.  collapsed_loss: called at the first iteration"""
         if math.isnan(self.smoothed):
             self.smoothed = self.lowest = loss
             self.collapsed = collapsed_loss()
@@ -27,5 +27,5 @@ class LossWatch:
 
     @property
     def has_risen(self) -> bool:
-        """Whether strengths should be lowered."""
+        """Whether the loss has risen by more than the tolerance, so that strengths should be lowered."""
         return self.smoothed > self.lowest + TOLERATED * max(0.0, self.collapsed - self.lowest)

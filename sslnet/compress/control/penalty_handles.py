@@ -1,8 +1,8 @@
-"""What a run's strengths are turned by: a handle for each penalty on one parameter, and for each kind of coupled
-groups.
+"""Penalty handles, by which the controller adjusts strengths: one for each penalty on one parameter, and for each kind of
+coupled groups.
 
-A handle (``Lever``) scales the strengths of its groups, says how long each group is, and ends their penalty: what is
-zero then stays zero, the rest is trained on without a penalty.
+A handle (``Lever``) scales the strengths of its groups, returns their norms, and ends their penalty: zero weights are then
+frozen, the others are trained without a penalty.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Lever:
-    """Some kinds of groups under one penalty.
+    """Handle to all or one of the kinds of groups under one penalty.
 
     penalized  the parameters under the penalty
-    terms      which of its kinds of groups, by number: all, or one
-    updates    of the parameters in which the groups lie
+    terms      numbers of the kinds of groups in the penalty: all, or one
+    updates    updates of the parameters in which the groups lie
     makers     updates of weights that produce the grouped channels, not of those that only read them
     ended      whether ``end`` was called
     """
@@ -53,7 +53,7 @@ class Lever:
 
     @property
     def layers(self) -> set[str]:
-        """Names of the layers that lose channels, or columns, with the groups."""
+        """Names of the layers whose channels or columns become zero with the groups."""
         names = {update.param.layer.name for update in self.makers}
         return names.union(*(term.makers for term in self.terms))
 
@@ -62,26 +62,26 @@ class Lever:
         return [update.param.blob.data for update in self.updates]
 
     def scale(self, factor: float) -> None:
-        """Multiplies the strengths that the definitions ask for by ``factor``, > 0; of a lever that has ended nothing."""
+        """Sets the strengths to those of the definitions times ``factor``, > 0; does nothing after ``end``."""
         for term in () if self.ended else self.terms:
             term.scale(factor)
 
     def norms(self) -> np.ndarray:
-        """(groups) float64: Euclidean norm of each group."""
+        """Euclidean norm of each group: (groups) float64."""
         penalty, arrays = self.penalized.penalty, self.penalized.arrays
         return np.concatenate([penalty.norms_of(arrays, k) for k in self._numbers]).astype(np.float64)
 
     def strengths(self) -> np.ndarray:
-        """(groups): as the definitions have them."""
+        """Strengths from the definitions: (groups)."""
         return np.concatenate(self._bases)
 
     @property
     def sizes(self) -> list[int]:
-        """How many groups each kind has."""
+        """Number of groups of each kind."""
         return [term.count for term in self.terms]
 
     def first(self, part: float) -> np.ndarray:
-        """(groups) bool: the first ones of each kind, one at least.  part: 0 to 1"""
+        """Mask of the first groups of each kind, at least one.  part: fraction of the groups, 0 to 1"""
         return np.concatenate([np.arange(size) < max(1, math.ceil(part * size)) for size in self.sizes])
 
     @property
@@ -95,17 +95,17 @@ class Lever:
             term.clear(matrices, flags)
 
     def end(self, solver: Solver) -> None:
-        """Zeros stay zero from here on, the rest is trained without penalty."""
+        """Ends the penalty: zero weights are frozen, the others are trained without it."""
         self.ended = True
-        if self.penalized.coupled:  # whose other kinds of groups may go on
+        if self.penalized.coupled:  # the penalty on its other kinds of groups may continue
             for term in self.terms:
                 term.freeze(self.penalized.matrices)
         else:
             solver.keep_zeros([self.penalized])
 
     def speeds(self, rate: float) -> np.ndarray | None:
-        """(groups) by how much the penalty shortens each in an iteration, at its strengths now and the learning rate
-        ``rate``; None for rules whose steps differ from weight to weight."""
+        """Decrease of each group's norm per iteration by the penalty alone, at the current strengths and learning rate
+        ``rate``: (groups); None for update rules with a step size for each weight."""
         first = self.updates[0]
         if not isinstance(first, SGD | Nesterov):
             return None
@@ -114,7 +114,7 @@ class Lever:
 
     @contextlib.contextmanager
     def without(self, gone: np.ndarray) -> Iterator[None]:
-        """Some groups are zero inside, and what they were afterwards."""
+        """Context manager that sets groups to zero, and restores them on exit.  gone: (groups) bool"""
         before = [array.copy() for array in self.arrays] if gone.any() else []
         if before:
             self.clear(gone)
@@ -126,13 +126,13 @@ class Lever:
 
 
 def _makes(part: GroupPart, update: Update) -> bool:
-    """Whether the tiles of weights are those of outputs."""
+    """Whether the tiles of a part are outputs of the layer (rows), so that its weights produce the channels."""
     tiles = tiles_of(update.param)
     return (part.height, part.width) in [tiles[name] for name in ROWS if name in tiles]
 
 
 def find_levers(solver: Solver) -> list[Lever]:
-    """All that act by proximal steps on parameters which are trained."""
+    """Makes the handles of all penalties that act by proximal steps on trained parameters."""
     levers = []
     for each in solver.penalties:
         if each.by_prox and each.trained:
@@ -143,7 +143,7 @@ def find_levers(solver: Solver) -> list[Lever]:
 
 @contextlib.contextmanager
 def thinned(levers: Sequence[Lever], kept: Sequence[np.ndarray]) -> Iterator[None]:
-    """Of each lever only some groups are left inside. kept: (groups) bool each"""
+    """Context manager that zeroes all groups but the kept ones.  kept: (groups) bool for each handle"""
     with contextlib.ExitStack() as stack:
         for lever, keep in zip(levers, kept):
             stack.enter_context(lever.without(~keep))

@@ -1,4 +1,4 @@
-"""How fast groups shrink, which predicts when they become zero."""
+"""Rates at which the norms of groups shrink, to predict when they become zero."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from sslnet.compress.control.penalty_handles import Lever, thinned
 
 MEMORY = 0.7
-"""Weight of the rates so far in the moving average, from check to check."""
+"""Decay factor of the moving average of rates, from check to check."""
 
 
 def all_norms(handles: Sequence[Lever]) -> np.ndarray:
-    """(groups of all handles) float64"""
+    """Norms of the groups of all handles, float64."""
     return np.concatenate([handle.norms() for handle in handles] or [np.zeros(0)])
 
 
 class Shrinkage:
-    """The norms of all groups at the last check, and their rates: a moving average of how much they shrink an iteration.
+    """Norms of all groups at the last check, and their rates: a moving average of the decrease per iteration.
 
     norms, rates  (groups) float64
-    checks        how many went into the average
+    checks        number of checks in the average
     """
 
     def __init__(self, norms: np.ndarray, rates: np.ndarray | None = None, checks: int = 0) -> None:
@@ -30,26 +30,26 @@ class Shrinkage:
         self.checks = checks
 
     def update(self, norms: np.ndarray, iterations: int) -> None:
-        """Takes in the norms of a check, so many iterations after the last one."""
+        """Adds the norms of a check.  iterations: number since the last check"""
         self.rates = MEMORY * self.rates + (1 - MEMORY) * (self.norms - norms) / iterations
         self.norms = norms
         self.checks += 1
 
     def zero_within(self, iterations: float) -> np.ndarray:
-        """(groups) bool: those not zero yet that will be if they go on shrinking at these rates."""
+        """Mask of the groups, not zero yet, that become zero within ``iterations`` at the current rates."""
         rates = self.rates / (1 - MEMORY**self.checks)
         zero: np.ndarray = (self.norms > 0) & (self.norms <= rates * iterations)
         return zero
 
 
 def split_by_handle(flags: np.ndarray, handles: Sequence[Lever]) -> list[np.ndarray]:
-    """Flags of all groups as one array a handle."""
+    """Splits flags of all groups into one array per handle."""
     return np.split(flags, np.cumsum([handle.count for handle in handles])[:-1])
 
 
 def lifetimes(handle: Lever, rate: float) -> np.ndarray | None:
-    """(groups) iterations until each becomes zero if nothing but its penalty moves it, at the learning rate ``rate``; None
-    where that cannot be said."""
+    """Iterations until each group becomes zero by its penalty alone, at the learning rate ``rate``: (groups); None if the
+    update rule gives no such prediction."""
     speeds = handle.speeds(rate)
     if speeds is None:
         return None
@@ -59,8 +59,8 @@ def lifetimes(handle: Lever, rate: float) -> np.ndarray | None:
 
 
 def relative_norms(handle: Lever) -> np.ndarray:
-    """(groups) norm over strength: the order in which the penalty would zero them. Infinite for the largest of each kind,
-    which is to stay."""
+    """Norm over strength of each group, the order in which the penalty zeroes them: (groups); infinite for the largest
+    group of each kind, which must remain."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(handle.strengths() > 0, handle.norms() / handle.strengths(), np.inf)
     for kind in np.split(found, np.cumsum(handle.sizes)[:-1]):
@@ -69,11 +69,11 @@ def relative_norms(handle: Lever) -> np.ndarray:
 
 
 def time_to_target(handles: Sequence[Lever], times: Sequence[np.ndarray], is_met: Callable[[], bool]) -> float:
-    """The smallest of the times at which the target is met if each group becomes zero at its own.
+    """The earliest time at which the target is met, if each group becomes zero at the given time.
 
     times   (groups) for each handle; infinite: never
-    is_met  asked while the groups of up to some time are zero
-    returns the largest finite time where it is never met, 0 where there is none
+    is_met  called while all groups with times up to a candidate are zero
+    returns the largest finite time if the target is never met, 0 if no time is finite
     """
     distinct = np.unique(np.concatenate(times))
     distinct = distinct[np.isfinite(distinct)]

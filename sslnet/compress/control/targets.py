@@ -1,4 +1,4 @@
-"""Targets: how small, or how fast, a net is to become."""
+"""Targets: the size or speed that a net should reach."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NAMES = {"flops": "FLOPs", "params": "parameters", "speedup": "time"}
-"""What targets limit, and its name in messages."""
+"""Kinds of targets, and the name in messages of the cost that each limits."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is asked for.
+    """Targets for a net and for single layers.
 
     of      "flops", "params" or "speedup"
-    whole   of the net: the part that may be left, 0 to 1; of a speedup the factor, above 1. None: layers alone have targets
-    layers  {layer: the part of its own that it may keep}
-    batch   images that a speedup is measured with; None: those of the test net
-    cut     whether groups are cut by size where the penalty has not taken enough of them in time
+    whole   fraction of the net's cost that may remain, 0 to 1; for a speedup its factor, above 1. None: only layers have
+            targets
+    layers  {layer: fraction of its own cost that may remain}
+    batch   number of images with which a speedup is measured; None: the batch size of the test net
+    cut     whether to zero the smallest groups if the penalty has not met the target in time
     """
 
     of: str
@@ -28,7 +29,7 @@ class Targets:
 
     @property
     def part(self) -> float | None:
-        """The part of the net that may remain, for a speedup of its time: 0 to 1."""
+        """Fraction of the net's cost that may remain, for a speedup of its time: 0 to 1."""
         return 1 / self.whole if self.whole is not None and self.of == "speedup" else self.whole
 
     @property
@@ -38,6 +39,6 @@ class Targets:
         return ",".join(words + [f"{layer}={part:g}" for layer, part in self.layers.items()])
 
     def options(self) -> list[str]:
-        """The command-line options that ask for the same."""
+        """The command-line options for these targets."""
         batch = ["--speedup-batch", str(self.batch)] if self.batch is not None else []
         return [f"--target-{self.of}", self.text, *batch, *(["--cut"] if self.cut else [])]

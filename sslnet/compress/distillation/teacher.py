@@ -1,16 +1,16 @@
-"""A net with its teacher in one definition: the small one is trained on towards what the large one says of the same batch.
+"""Puts a student net and its teacher into one definition, which trains the student towards the teacher's scores.
 
-The teacher's layers stand behind those of the student, with ``teacher/`` before their names, frozen, in phase TRAIN alone;
-an EuclideanLoss draws the student's scores (what the loss reads) towards the teacher's. It is plain Caffe, to be read and
-changed in the prototxt; tested and run is the student as it was.
+The teacher's layers follow those of the student, with the prefix ``teacher/``, frozen, in phase TRAIN only. An
+EuclideanLoss compares the student's scores (the bottom of its loss) with the teacher's on the same batch. The result is a
+plain Caffe prototxt, which can be read and changed; in phase TEST it is the student alone.
 
     loss = student's own + weight / (2 N) sum over images and classes of (z - t)^2
 
 z, t   scores of student and teacher, before the softmax
 
-The gradient w (z - t) / N is that of the cross entropy between both softmax outputs at a high temperature, but for a factor.
-Without a weight given w is 1 over the root mean square of the length of t, less its mean over the batch: on a student that
-knows nothing yet the teacher then pulls about as strongly as the labels do.
+The gradient w (z - t) / N is proportional to that of the cross entropy between both softmax outputs at a high temperature.
+By default, w is 1 over the root mean square norm of t, less its mean over the batch; on an untrained student, the gradient
+from the teacher is then about as large as that from the labels.
 
 Ref: Ba and Caruana 2014, "Do deep nets really need to be deep?" (regression on scores); Hinton, Vinyals, Dean 2015,
 "Distilling the knowledge in a neural network", section 2.1 (the limit)
@@ -45,8 +45,8 @@ class Taught:
 
     definition   the student in all its phases, the teacher in phase TRAIN
     weights      of both, by layer
-    scores       the blobs that are drawn together: the student's, the teacher's as the definition calls it
-    weight       of the loss between them
+    scores       names in the definition of the compared blobs: the student's, the teacher's
+    weight       weight of the loss between them
     """
 
     definition: pb.NetParameter
@@ -68,12 +68,12 @@ def teach(
     stages: Sequence[str] = (),
     seed: int = 1,
 ) -> Taught:
-    """Puts a teacher beside a student.
+    """Puts a teacher and a student into one definition.
 
-    scores, teacher_scores    blobs that are drawn together; None: what the loss of each net reads
-    weight                    of the loss between them; None: by the teacher's scores of one batch, as above
-    level, stages             of both nets, the student's in phase TRAIN, the teacher's in phase TEST
-    seed                      of what is random in the batch that the weight is found by
+    scores, teacher_scores    blobs to compare; None: the bottom of each net's loss
+    weight                    weight of the loss between them; None: computed from the teacher's scores on one batch
+    level, stages             state of both nets, the student's in phase TRAIN, the teacher's in phase TEST
+    seed                      seed of the batch from which the weight is computed
 
     raises UsageError for nets that do not fit together, WeightsError for weights that do not fit them
     """
@@ -97,7 +97,7 @@ def teach(
             hint="--scores and --teacher-scores name the blobs that are compared",
         )
     both = {name: [blob.data.copy() for blob in params] for name, params in learner.params.items()}
-    weight = _weight(learner, knower, blobs[1]) if weight is None else weight  # which moves statistics of BatchNorm
+    weight = _weight(learner, knower, blobs[1]) if weight is None else weight  # changes the statistics of BatchNorm
     definition = copy.deepcopy(student.message)
     definition.layer.extend(_frozen(needed, knower, set(shapes)))
     definition.layer.append(_loss(blobs[0], PREFIX + blobs[1], weight))
@@ -107,7 +107,7 @@ def teach(
 
 
 def _scores(layers: Sequence[pb.LayerParameter], given: str | None, net: Definition) -> str:
-    """The blob asked for, else what the loss with the largest weight reads, or without one Softmax or Accuracy."""
+    """The given blob; else the bottom of the loss with the largest weight; without a loss, that of Softmax or Accuracy."""
     made = [top for layer in layers for top in layer.top]
     if given is not None:
         if given not in made:
@@ -126,7 +126,7 @@ def _scores(layers: Sequence[pb.LayerParameter], given: str | None, net: Definit
 
 
 def _weight(student: Net, teacher: Net, scores: str) -> float:
-    """1 / root mean square length of the teacher's scores, less their mean, of one batch of the student's."""
+    """1 / root mean square norm of the teacher's scores, less their mean, on one batch of the student's data."""
     student.forward()
     given: dict[str, Any] = {name: student.blobs[name].data for name in source_shapes(teacher)}
     values = teacher.forward(blobs=[scores], **given)[scores].astype(np.float64)
@@ -137,7 +137,7 @@ def _weight(student: Net, teacher: Net, scores: str) -> float:
 
 
 def _needed(layers: Sequence[pb.LayerParameter], blob: str) -> list[pb.LayerParameter]:
-    """The layers that a blob is computed by, those that bring data aside."""
+    """The layers that compute a blob, without data layers."""
     wanted, found = {blob}, []
     for layer in reversed(layers):
         if wanted & set(layer.top) and not is_source(layer):
@@ -147,7 +147,7 @@ def _needed(layers: Sequence[pb.LayerParameter], blob: str) -> list[pb.LayerPara
 
 
 def _check_inputs(layers: Sequence[pb.LayerParameter], teacher: Definition, given: Set[str]) -> None:
-    """raises UsageError when the student's data lack something that the teacher reads"""
+    """Raises UsageError if the student's data layers lack a blob that the teacher reads."""
     made = {top for layer in layers for top in layer.top}
     lacking = [name for layer in layers for name in layer.bottom if name not in made | given]
     if lacking:
@@ -158,7 +158,7 @@ def _check_inputs(layers: Sequence[pb.LayerParameter], teacher: Definition, give
 
 
 def _frozen(layers: Sequence[pb.LayerParameter], net: Net, given: Set[str]) -> Iterator[pb.LayerParameter]:
-    """The teacher's layers as they stand beside the student: they neither learn nor drop out nor take statistics."""
+    """The teacher's layers for the combined definition: not trained, no dropout, saved statistics."""
     called = {name: name for name in given}
     for layer in layers:
         if layer.type == "Dropout":

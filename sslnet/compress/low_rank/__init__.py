@@ -1,7 +1,7 @@
-"""Weights as products of smaller ones.
+"""Low-rank factorisation: replaces weights by products of smaller ones.
 
-factors.py    the factorisations of one weight
-low_rank.py   a net with factorised layers
+factors.py    the factorisations of one layer's weights
+low_rank.py   makes a net with factorised layers
 
 Knows: definitions, layers, nets, compaction. Begin with ``low_rank.low_rank``. A factorisation is a class in
 ``factors``.

@@ -1,12 +1,12 @@
-"""Low-rank factors of a weight blob: what each rank would cost and lose, and the layers that take its place.
+"""Low-rank factors of a weight blob: cost and error of each rank, and the layers that replace it.
 
     svd       InnerProduct (n, k):  k -> r -> n
     filters   Convolution: r filters of the same window, then n of 1 x 1 that mix them (PCA over the filters)
     spatial   Convolution: r filters of kh x 1, then n of 1 x kw over these
     tucker    Convolution: 1 x 1 to r channels, the window from r to s, 1 x 1 to n
 
-A convolution with groups is factored group by group, with one rank for all. Errors are relative: the norm of what is lost
-by the norm of the weights.
+A convolution with groups is factored group by group, with one rank for all. Errors are relative: the norm of the residual
+divided by the norm of the weights.
 
 Ref: Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks" (filters); Jaderberg, Vedaldi, Zisserman 2014, Tai
 et al. 2016 (spatial); Kim et al. 2016, "Compression of Deep Convolutional Neural Networks" (tucker, by HOSVD)
@@ -29,7 +29,7 @@ NONE: Pair = (0, 0)
 
 @dataclass(frozen=True)
 class Weights:
-    """A layer's weights, and what its place in the net makes of them.
+    """A layer's weights, with its window and the size of its bottom.
 
     array     (num_output, channels / group, kh, kw), or (num_output, inputs)
     sizes     (height, width) of the bottom; (1, 1) for InnerProduct
@@ -59,7 +59,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the layers that take a layer's place: weights as the layer type has them, and its window."""
+    """One of the layers that replace a layer: its weights, in the layout of the layer type, and its window."""
 
     array: np.ndarray
     kernel: Pair = ONE
@@ -79,21 +79,21 @@ class Candidate:
 
 
 class Factors(ABC):
-    """A factorisation of given weights, by every rank."""
+    """A factorisation of given weights, for every rank."""
 
     METHOD: ClassVar[str]
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.candidates = self._candidates()
-        """The candidates, by falling error."""
+        """The candidates in order of decreasing error."""
 
     @abstractmethod
     def _candidates(self) -> list[Candidate]: ...
 
     @abstractmethod
     def stages(self, rank: tuple[int, ...]) -> list[Stage]:
-        """The layers of a rank, first to last; their product is the nearest to the weights that it allows."""
+        """The layers for a rank, first to last; their product approximates the weights."""
 
     def candidate(self, rank: tuple[int, ...], error: float) -> Candidate:
         shapes, places = self._shapes(rank), self._places()
@@ -106,11 +106,11 @@ class Factors(ABC):
 
     @abstractmethod
     def _places(self) -> list[int]:
-        """Pixels that each stage computes."""
+        """Number of pixels that each stage computes."""
 
 
 class _MatrixFactors(Factors):
-    """Factors from the singular value decomposition of one matrix a group; one rank."""
+    """Factors from the singular value decomposition of one matrix per group; one rank for all groups."""
 
     def _candidates(self) -> list[Candidate]:
         groups = np.split(self.weights.array.astype(np.float64), self.weights.group)
@@ -121,7 +121,7 @@ class _MatrixFactors(Factors):
         return [self.candidate((rank,), float(errors[rank])) for rank in range(1, len(errors))]
 
     def _pieces(self, rank: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(left, right) for each group, the singular values shared out between the two."""
+        """Left and right factors of each group, each scaled by the square roots of the singular values."""
         left = [u[:, :rank] * np.sqrt(s[:rank]) for u, s, _ in self._parts]
         right = [np.sqrt(s[:rank])[:, None] * v[:rank] for _, s, v in self._parts]
         return left, right
@@ -214,7 +214,7 @@ class Tucker(Factors):
             inputs = np.linalg.svd(part.swapaxes(0, 1).reshape(part.shape[1], -1), full_matrices=False)[0]
             self._bases.append((outputs, inputs))
             self._cores.append(np.einsum("nchw,ns,cr->srhw", part, outputs, inputs))
-        # energy[s, r]: what the first s directions of the outputs and r of the inputs hold, by which any pair is judged
+        # energy[s, r]: energy in the first s directions of the outputs and r of the inputs, which gives the error of a pair
         energy = sum((core**2).sum(axis=(2, 3)).cumsum(axis=0).cumsum(axis=1) for core in self._cores)
         lost = 1 - energy / (energy[-1, -1] or 1.0)
         along_outputs, along_inputs = lost[:, -1], lost[-1]
@@ -254,17 +254,17 @@ METHODS: dict[str, Callable[[Weights], Factors]] = {
     "spatial": Spatial,
     "tucker": Tucker,
 }
-"""Name -> factorisation. "svd" is for InnerProduct, the others for Convolution."""
+"""The factorisations by name: "svd" for InnerProduct, the others for Convolution."""
 
 
 def factorise(weights: Weights, methods: tuple[str, ...]) -> list[Factors]:
-    """Every one of the methods that fits the weights."""
+    """The factorisations of the weights by all applicable methods."""
     dense = weights.array.ndim == 2
     return [METHODS[name](weights) for name in methods if (name == "svd") == dense]
 
 
 def choose(factors: list[Factors], error: float) -> tuple[Factors, Candidate] | None:
-    """The cheapest candidate within the error, of all methods; None when none costs less than the layer as it is."""
+    """The cheapest candidate of all methods within the error; None if none is cheaper than the original layer."""
     best: tuple[Factors, Candidate] | None = None
     for each in factors:
         for candidate in each.candidates:

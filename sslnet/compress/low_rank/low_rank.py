@@ -1,7 +1,7 @@
-"""``low_rank``: a net whose large layers have been replaced by products of small ones, to be fine-tuned.
+"""``low_rank``: replaces layers of a net by products of smaller ones; the result should be fine-tuned.
 
-A layer keeps its name, bias and rates in the last of the layers that take its place; those before it are called
-NAME_basis (tucker: NAME_basis and NAME_core).
+The last of the layers that replace a layer has its name, bias and rates; those before it are called NAME_basis (tucker:
+NAME_basis and NAME_core).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
 
 @dataclass(frozen=True)
 class FactoredLayer:
-    """One layer of the net: what was chosen for it, and what could have been.
+    """The factorisation chosen for one layer of the net, and its candidates.
 
-    chosen   None: it stays as it is
-    flops    before and after, of one image
+    chosen   the chosen candidate; None: the layer is unchanged
+    flops    FLOPs per image before and after
     """
 
     name: str
@@ -52,7 +52,7 @@ class FactoredLayer:
 
 @dataclass
 class LowRank:
-    """What ``low_rank`` made: the definition, that for deployment (None: it is one), weights; and what it is worth."""
+    """The result of ``low_rank``: definition, deployment definition (None if the first is one), weights, statistics."""
 
     message: pb.NetParameter
     deploy: pb.NetParameter | None
@@ -61,7 +61,7 @@ class LowRank:
     sizes: list[LayerSize]
     difference: Difference
     error: float
-    """The largest relative error that a layer's weights were allowed."""
+    """The maximum relative error allowed for a layer's weights."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -77,11 +77,11 @@ def low_rank(
     stages: Sequence[str] = (),
     seed: int = 0,
 ) -> LowRank:
-    """The net in low-rank factors. Nothing is written.
+    """Factorises the layers of a net. Writes no files.
 
-    error         largest relative error of a layer's weights, 0 to 1; or
-    target_flops  the part of the net's FLOPs that may be left, 0 to 1: the error that gets there is found
-    methods       among which each layer has the cheapest; layers: which ones (default: all that get cheaper)
+    error         maximum relative error of a layer's weights, 0 to 1; or
+    target_flops  fraction of the net's FLOPs that may remain, 0 to 1, from which the error is determined
+    methods       methods of which each layer gets the cheapest; layers: names (default: all that become cheaper)
 
     raises UsageError when the target cannot be reached, or a layer is named that cannot be factored
     """
@@ -118,7 +118,7 @@ def low_rank(
 def _all_factors(
     net: Net, methods: tuple[str, ...], wanted: Sequence[str], notes: list[str]
 ) -> dict[str, list[Factors]]:
-    """By layer name, the factorisations of each layer that has any."""
+    """The factorisations of each layer that has any, by layer name."""
     for name in wanted:
         if name not in net.params:
             raise UsageError(f'the net has no layer "{name}" with weights', hint=suggestion(name, net.params))
@@ -139,7 +139,7 @@ def _all_factors(
 
 
 def _refusal(layer: Layer, shared: set[str]) -> str:
-    """Why a layer cannot be factored; empty when it can."""
+    """Reason why a layer cannot be factored; empty if it can."""
     if not layer.LOW_RANK:
         return f"it is of type {layer.TYPE}"
     if layer.name in shared:
@@ -170,7 +170,7 @@ def _weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
 
 
 def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> float:
-    """The smallest error, of those at which something changes, whose net keeps to the target."""
+    """The smallest error, among those of the candidates, with which the net meets the target."""
     batch = next((shape[0] for shape in source_shapes(net).values() if shape), 1)
     total = sum(layer.flops(b, t) for layer, b, t in zip(net.layers, net.bottoms, net.tops)) // batch
     levels = sorted({c.error for each in factors.values() for f in each for c in f.candidates})
@@ -213,7 +213,7 @@ def _rows(factors: dict[str, list[Factors]], chosen: dict[str, tuple[Factors, Ca
 def _with_factors(
     message: pb.NetParameter, net: Net, chosen: dict[str, tuple[Factors, Candidate]]
 ) -> tuple[pb.NetParameter, Arrays]:
-    """The definition with the chosen layers, of every phase, as chains of theirs; and the blobs of these chains."""
+    """The definition with each chosen layer, in every phase, replaced by its factors; and the blobs of the factors."""
     result = pb.NetParameter()
     result.CopyFrom(message)
     del result.layer[:]

@@ -1,5 +1,5 @@
-"""Sensible groups for a net that declares none: every filter and neuron that is not an output, with all that hangs on it,
-behind normalisation by its scale."""
+"""Default groups for a net that declares none: every filter and neuron that is not an output, with all weights that
+depend on it; where normalisation follows, the groups are declared on its Scale."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.prototxt import Definition
 
 DEFAULTS = dict(zip(STRENGTHS, (0.01, 0.003, 0.003, 0.001)))
-"""Strengths where the solver says none; steering turns them, so they only say how the kinds weigh against each other."""
+"""Strengths if the solver gives none; the controller adjusts them, so only their ratios matter."""
 
 
 def declared(net: Any) -> set[str]:
-    """The strengths that the groups of a NetParameter ask for."""
+    """Names of the solver's strength fields that the groups of a NetParameter use."""
     found = set()
     for layer in net.layer:
         for spec in layer.param:
@@ -27,7 +27,7 @@ def declared(net: Any) -> set[str]:
 
 
 def set_strengths(solver: Any, net: Any) -> None:
-    """Gives a SolverParameter strengths for the groups of its net, unless it has some of them."""
+    """Sets default strengths in a SolverParameter for the groups of its net, unless it already has one of them."""
     asked = declared(net)
     if any(getattr(solver, name) for name in asked):
         return
@@ -42,9 +42,9 @@ def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
 
     Returns the names of these layers.
 
-    Where normalisation stands behind a layer, the group is that of the Scale behind it: what weights weigh is taken out again.
+    If normalisation follows a layer, the group is declared on its Scale, as normalisation cancels the size of weights.
 
-    state   phase, level and stages of the net that is trained
+    state   phase, level and stages of the net to train
     """
     layers = [layer.param for layer in filter_layers(definition, PhaseState(**state))]
     last = _last(layers)
@@ -62,7 +62,7 @@ def add_groups(definition: Definition, state: Mapping[str, Any]) -> list[str]:
 
 
 def _scale_behind(maker: Any, layers: list[Any]) -> Any | None:
-    """Of the layers behind one the Scale that reads it through BatchNorm, with a learned value for each channel, if any."""
+    """The Scale that follows a layer through BatchNorm and has a learned value for each channel; None without one."""
     blob, normed = maker.top[0], False
     for layer in layers:
         if blob not in layer.bottom:
@@ -80,7 +80,7 @@ def _trained(layer: Any) -> bool:
 
 
 def _last(layers: list[Any]) -> set[str]:
-    """Names of the layers from which there is a way to an output of the net (a loss, say) without another layer that mixes."""
+    """Names of the layers connected to an output of the net, such as a loss, without another mixing layer between."""
     exposed: set[str] = set()
     read: set[str] = set()
     found = set()

@@ -1,4 +1,4 @@
-"""Fingerprints of files and texts: whether what an interrupted command began with is still the same."""
+"""Fingerprints of files and texts, to detect whether the inputs of an interrupted command have changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def file_mark(path: str | os.PathLike[str], beside: str | None = None) -> str:
-    """A few hexadecimal digits that say whether a file is still the same. raises WeightsError when it cannot be read"""
+    """Fingerprint of a file's content, in hexadecimal digits. raises WeightsError when it cannot be read"""
     found = resolve(os.fspath(path), beside, error=WeightsError)
     try:
         with open_regular(found, error=WeightsError) as file:

@@ -1,7 +1,7 @@
-"""One definition from two: a solver that names a net for training and others for testing gets one with both phases.
+"""Merges the separate train and test nets of a solver into one definition with both phases.
 
-Layers that compute the same stand once, as the net for training has them; all others get a rule for their phase. What
-else than fillers, multipliers and rules differs in a layer with weights, keeps both versions, under one name.
+Layers that compute the same are written once, as in the train net; all others get a rule for their phase. A layer with
+weights that differs in more than fillers, multipliers and rules is written in both versions, under one name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ APART = ("train_net", "train_net_param", "test_net", "test_net_param")
 
 
 def names_apart(solver: Definition) -> bool:
-    """Whether a solver names nets for training and testing by themselves."""
+    """Whether a solver names separate nets for training and testing."""
     param = solver.message
     return any(getattr(param, name) if name.startswith("test") else param.HasField(name) for name in APART)
 
 
 def merge_nets(solver: Definition) -> Definition:
-    """The solver with the net it trains and the first that it tests as one ``net_param``.
+    """The solver with its train net and first test net merged into one ``net_param``.
 
-    raises UsageError where it tests none
+    raises UsageError if it has no test net
     """
     param = solver.message
     train, tests = find_nets(solver)
@@ -50,7 +50,7 @@ def merge_nets(solver: Definition) -> Definition:
 
 
 def _layers(net: Definition, phase: int, said: pb.NetState, solver: Definition) -> list[pb.LayerParameter]:
-    """The layers that run, without rules; files that they name are found from the solver's folder."""
+    """The layers that run in a phase, without rules; file names are made relative to the solver's folder."""
     net = upgrade_net(net)
     message = copy.deepcopy(net.message)
     if net.path is not None and solver.path is not None:
@@ -78,7 +78,7 @@ def _merged(train: list[pb.LayerParameter], test: list[pb.LayerParameter]) -> li
 
 
 def _key(layer: pb.LayerParameter) -> bytes:
-    """A key that is equal for layers that compute the same: without what only matters for training."""
+    """A key that is equal for layers that compute the same; it ignores fields that only matter for training."""
     bare = copy.deepcopy(layer)
     for name in ("param", "phase", "blobs"):
         bare.ClearField(name)

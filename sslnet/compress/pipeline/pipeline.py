@@ -1,16 +1,16 @@
 """The pipeline: train, sparsify, compact, fine-tune, test and time, as stages with their files in one folder.
 
     baseline   trains the net without penalties, or takes trained weights; tests it
-    sparsify   group lasso, its strengths under control until the target is met (``sslnet.compress.control.controller``)
-    compact    the net without what became zero
-    finetune   trains the small net, on request beside the baseline, which teaches it (``sslnet.compress.distillation.teacher``)
-    test       scores it
-    time       times both nets in turns
+    sparsify   trains with group lasso; the controller adjusts its strengths (``sslnet.compress.control.controller``)
+    compact    removes the channels that became zero
+    finetune   trains the small net, on request with the baseline as teacher (``sslnet.compress.distillation.teacher``)
+    test       tests the small net
+    time       times both nets alternately
 
-``state.json`` says which stages are done, with which options, and what they gave (``state_file``). Inside a stage that
-trains, an interrupted run resumes at the last snapshot, bit for bit (``training``).
+``state.json`` records the completed stages, their options and results (``state_file``). In a stage that trains, an
+interrupted run resumes bit-identically at the last snapshot (``training``).
 
-Ref: Wen et al. 2016, section 3 and 4: learn the structure from a trained net, then fine-tune what is left
+Ref: Wen et al. 2016, section 3 and 4: learn the structure from a trained net, then fine-tune the remaining weights
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ from sslnet.timing.layerwise import open_net, time_nets
 
 STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
 FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
-"""Prefixes of the names of each stage's files."""
+"""Prefix of the file names of each stage."""
 SNAPSHOTS = 10
-"""Snapshots in a stage, where the solver does not say how often."""
+"""Number of snapshots in a stage if the solver gives no interval."""
 RUNS = 30
-"""Runs that are timed."""
+"""Number of timed runs."""
 
 
 class Pipeline:
     """Runs the stages of a task that are not done yet.
 
-    monitor  reports what each solver does
-    watch    gives the context in which a solver runs: signals that stop it
-    tell     called with a line when a stage begins
+    monitor  receives the events of each solver
+    watch    makes the context in which a solver runs, for example one that stops it on signals
+    tell     called with a line of text when a stage begins
     raises   UsageError for a folder that belongs to another task, or a net that cannot be tested or made sparse
     """
 
@@ -81,12 +81,12 @@ class Pipeline:
         self.trial = find_trial(self.solver, self.seed)
         self.trial.check()
         self.results = read_results(task.folder, task.options())
-        """{stage: what it gave} of those that are done."""
+        """Results of the completed stages, by name."""
 
     # -- files and iterations --------------------------------------------------------------------------------------------------
 
     def iterations(self, stage: str) -> int:
-        """How many iterations a stage trains."""
+        """Number of iterations that a stage trains."""
         return self.task.iterations_of(stage, self.solver.message.max_iter)
 
     def name(self, stage: str, suffix: str) -> str:
@@ -94,7 +94,7 @@ class Pipeline:
         return os.path.join(self.task.folder, FILES[stage] + suffix)
 
     def weights(self, stage: str) -> str:
-        """The file of the weights that a stage ends with."""
+        """Path of the final weights of a stage."""
         if stage == "baseline" and self.task.weights is not None:
             return self.task.weights
         if stage == "finetune" and not self.iterations("finetune"):
@@ -165,7 +165,7 @@ class Pipeline:
 
     def _finetune(self) -> dict[str, Any]:
         message = prototxt.read_net(self.name("compact", ".prototxt")).message
-        for layer in message.layer:  # what is tried out by time may round differently in another run
+        for layer in message.layer:  # a form chosen by timing may round differently in another run
             if layer.convolution_param.conv_mode == pb.ConvolutionParameter.AUTO:
                 layer.convolution_param.ClearField("conv_mode")
         weights = self.weights("compact")
@@ -215,7 +215,7 @@ class Pipeline:
         }
 
     def _race(self) -> LatencyComparison:
-        """The small net against the baseline, as they are deployed."""
+        """Benchmarks the small net against the baseline, both as deployed."""
         benchmark = LatencyBenchmark(self.trial, self.task.targets.batch)
         suffix = "_deploy.prototxt" if self.results["compact"]["deploy"] else ".prototxt"
         return benchmark.compare_definition(
@@ -225,7 +225,7 @@ class Pipeline:
     # -- definitions -------------------------------------------------------------------------------------------------
 
     def _sparse_definition(self) -> Definition:
-        """A copy of the net with groups to be made zero; its own where it declares some."""
+        """A copy of the net with groups to penalise: its own, or default groups if it declares none."""
         message = copy.deepcopy(self.definition.message)
         if not declared(message) and not add_groups(self.definition.with_message(message), self.state):
             raise UsageError(
@@ -235,7 +235,7 @@ class Pipeline:
         return self.definition.with_message(message)
 
     def _write_net(self, stage: str, message: pb.NetParameter, suffix: str = ".prototxt") -> Definition:
-        """Writes a definition; the files that it names stay findable."""
+        """Writes a definition, with file names adapted to its folder."""
         message, path = copy.deepcopy(message), self.name(stage, suffix)
         relocate(message, self.definition.path or os.curdir, path)
         prototxt.save(message, path)
@@ -252,7 +252,7 @@ class Pipeline:
         if stage == "sparsify":
             set_strengths(param, net)
         else:
-            for name in STRENGTHS:  # zeros that are written are meant
+            for name in STRENGTHS:  # strengths explicitly set to 0 are kept
                 setattr(param, name, 0.0)
             param.ClearField("group_lasso_scale_by_size")
             param.ClearField("group_lasso_settle")
@@ -262,7 +262,7 @@ class Pipeline:
         return param
 
     def _check_sparsity(self) -> None:
-        """To be called before anything is trained. raises UsageError when there is nothing to be made zero"""
+        """Raises UsageError if there are no groups to penalise; call it before training."""
         definition = self._sparse_definition()
         param = self._stage_solver("sparsify", definition.message)
         net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)
@@ -274,7 +274,7 @@ class Pipeline:
             StrengthController(self.task.targets).start(solver)
 
     def _train(self, stage: str, weights: list[str], steering: StrengthController | None = None) -> None:
-        """Trains the net that the stage wrote, or goes on from the last snapshot, and writes its weights."""
+        """Trains the net that the stage wrote, or resumes at the last snapshot, and writes its weights."""
         path = self.name(stage, ".prototxt")
         param = self._stage_solver(stage, prototxt.read_net(path).message)
         param.net = path

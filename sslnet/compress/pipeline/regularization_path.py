@@ -1,8 +1,8 @@
-"""The path of a net from weak to strong penalties: error against what compaction leaves, a point a strength.
+"""Regularization path: trains a net with increasing strengths of its penalties, and measures error and size at each.
 
-All strengths of the group lassos are multiplied by one factor a point. A point starts from the weights of the one before,
-without its momentum, trains, is tested, compacted and timed. What a point gives is written when it is done, so that a
-path which was interrupted goes on with the next.
+Each point of the path multiplies all strengths by one factor. It starts from the weights of the previous point, without
+momentum; the net is trained, tested, compacted and timed. The result of a point is written when it is complete, so that
+an interrupted path continues with the next point.
 
 Ref: Friedman, Hastie, Tibshirani 2010, section 2.5 (warm starts along a path)
 """
@@ -45,12 +45,12 @@ ANEW = "delete it to train the point again"
 class Point:
     """The result at one strength.
 
-    factor      of all strengths; None for the net at the start
-    error, loss of the net on its test data, after fine-tuning where there is some
-    flops, parameters   of the compacted net, an image
-    seconds     forward pass of the compacted net over the test net's batch, median
-    speedup     time of the net at the start, measured in turns, by that time
-    weights     file of the weights, not compacted; None where nothing was written
+    factor      factor of all strengths; None for the initial net
+    error, loss test results of the net, after fine-tuning if there is any
+    flops, parameters   size of the compacted net, FLOPs per image
+    seconds     median time of the compacted net's forward pass over the test net's batch
+    speedup     time of the initial net, measured alternately, divided by that time
+    weights     path of the weights, not compacted; None if none were written
     """
 
     factor: float | None
@@ -71,7 +71,7 @@ class Point:
 
 @dataclass
 class Path:
-    """The points that have been reached, the net at the start first. ended: why no stronger penalty was tried, or ""."""
+    """The completed points, the initial net first. ended: reason why no stronger penalty was tried, or ""."""
 
     points: list[Point]
     ended: str = ""
@@ -81,9 +81,9 @@ class Path:
         return "loss" if self.points and self.points[0].error is None else "error"
 
     def best(self, cost: str) -> list[bool]:
-        """For each point whether no other is as good by error and by ``cost`` and better by one of them.
+        """Whether each point is Pareto-optimal in error and ``cost``.
 
-        cost   flops, parameters or seconds
+        cost   "flops", "parameters" or "seconds"
         """
         pairs = [(point.score, getattr(point, cost)) for point in self.points]
         return [
@@ -93,13 +93,13 @@ class Path:
 
 @dataclass(frozen=True)
 class PathPlan:
-    """A path to be followed.
+    """Settings of a regularization path.
 
-    weights     .caffemodel to start from; None: what the solver says, else its fillers
-    factors     ascending, > 0
-    iterations  a point;  finetune: of a copy, without penalties, its zeros kept
-    prefix      of the files that are written
-    runs        of the timing
+    weights     .caffemodel to start from; None: the weights that the solver names, else its fillers
+    factors     factors of the strengths, ascending, > 0
+    iterations  number for each point;  finetune: number for a copy, without penalties, with its zeros kept
+    prefix      prefix of the written files
+    runs        number of timed runs
     """
 
     definition: Definition
@@ -112,7 +112,7 @@ class PathPlan:
     seed: int = 1
 
     def mark(self) -> str:
-        """Says whether a point that was written belongs to this path."""
+        """Fingerprint of the settings; a written point belongs to this path if it has the same one."""
         train, tests = find_nets(self.definition)
         texts = [prototxt.write(net.message) for net in (self.definition, train, *tests)]
         weights = file_mark(self.weights) if self.weights else ""
@@ -120,7 +120,7 @@ class PathPlan:
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
-    """``count`` factors from first to last, each the same multiple of the one before."""
+    """A geometric sequence of ``count`` factors from first to last."""
     if count == 1:
         return [first]
     return [first * (last / first) ** (k / (count - 1)) for k in range(count)]
@@ -132,7 +132,7 @@ def follow(
     watch: Watch = lambda solver: contextlib.nullcontext(),
     tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The whole path, point after point; those that are there already are read.
+    """Computes the path point by point; reads the points that are already written.
 
     raises UsageError when the files belong to another path, Stopped when a solver was asked to stop
     """
@@ -180,7 +180,7 @@ class _Follower:
         return f"{self.plan.prefix}_point_{k}.{suffix}"
 
     def _read(self, k: int) -> dict[str, Any] | None:
-        """The record written of a point; None where there is none."""
+        """The written record of a point; None if there is none."""
         name = self._name(k, "json")
         if not os.path.lexists(name):
             return None
@@ -200,7 +200,7 @@ class _Follower:
     # -- a point -----------------------------------------------------------------------------------------------------
 
     def _start(self) -> str:
-        """The file of the weights at the start, which a solver without any makes from its fillers."""
+        """Path of the initial weights, written from the fillers if none are given."""
         name = self._name(0, "caffemodel")
         solver = self._solver(1, 0, [self.plan.weights] if self.plan.weights else [], named=not self.plan.weights)
         check_turnable(solver)
@@ -221,9 +221,9 @@ class _Follower:
         return {"point": asdict(self._measured(factor, tested, stored, compaction, start))}
 
     def _train(self, k: int, factor: float, weights: str, trained: bool) -> str:
-        """Trains a point and, on a copy, fine-tunes it; returns the file of the weights that count.
+        """Trains a point and, if requested, fine-tunes a copy; returns the path of the resulting weights.
 
-        trained   all but the fine-tuning was done before an interruption
+        trained   whether everything but the fine-tuning was completed before an interruption
         """
         name, tuned = self._name(k, "caffemodel"), f"{self.plan.prefix}_point_{k}_finetuned.caffemodel"
         if not trained:
@@ -264,7 +264,7 @@ class _Follower:
     def _measured(
         self, factor: float | None, path: str, weights: StoredWeights, compaction: Compaction, start: str
     ) -> Point:
-        """The point of these weights, which are those of ``path``; ``start`` are those at the beginning."""
+        """Measures the point of ``weights``, read from ``path``.  start: path of the initial weights"""
         small = smaller_definition(compaction.message, self.trial.definition.path)
         nets = [self.trial.net(start), self.trial.net(compaction.weights, small)]
         for net in nets:
@@ -285,7 +285,7 @@ class _Follower:
 
 
 def _point(value: object, path: str) -> Point:
-    """The point in a file. raises WeightsError for one that lacks what a point has"""
+    """Reads a point from its record. raises WeightsError for an incomplete one"""
     known = fields(value)
     factor, error, flops, seconds, speedup = (
         number(known.get(name)) for name in ("factor", "error", "flops", "seconds", "speedup")

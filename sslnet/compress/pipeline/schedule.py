@@ -1,4 +1,4 @@
-"""A solver's definition made ready for one of several trainings, and checks before it runs."""
+"""Adapts a solver's definition to one of several trainings, and checks it before training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
 
 STRENGTHS = ("breadth_decay", "kernel_shape_decay", "block_group_decay", "group_lasso_decay")
-"""Fields of a solver that say how strong a group lasso is."""
+"""Fields of a solver with the strengths of penalties."""
 
 
 def fit_schedule(param: pb.SolverParameter, iterations: int) -> None:
-    """Lets a solver run for so many iterations, its learning rate falling as it did over max_iter before."""
+    """Sets max_iter, and rescales the learning rate schedule accordingly.  [changes param]"""
     ratio = iterations / param.max_iter if param.max_iter else 1.0
     param.max_iter = iterations
     if param.HasField("stepsize"):
@@ -30,7 +30,7 @@ def fit_schedule(param: pb.SolverParameter, iterations: int) -> None:
 
 
 def quiet(param: pb.SolverParameter) -> None:
-    """A solver that has no test nets, ends without a snapshot, and starts from no weights of its own accord."""
+    """Removes the test nets, the final snapshot and the initial weights from a solver.  [changes param]"""
     for name in ("test_iter", "test_interval", "test_initialization", "test_compute_loss", "test_state", "test_net"):
         param.ClearField(name)
     param.ClearField("test_net_param")
@@ -39,14 +39,14 @@ def quiet(param: pb.SolverParameter) -> None:
 
 
 def check_started(solver: Solver, weights: Sequence[str | os.PathLike[str]]) -> None:
-    """raises WeightsError when a file of weights has nothing for the net"""
+    """Raises WeightsError if a weights file has no layer of the net."""
     for path, copied in zip(weights, solver.copied[len(solver.copied) - len(weights) :]):
         if not copied.copied:
             raise WeightsError(f'no layer of the net "{solver.net.name}" is in it', path=os.fspath(path))
 
 
 def check_turnable(solver: Solver) -> None:
-    """raises UsageError unless there is a group lasso whose strength can be turned, and which makes weights zero"""
+    """Raises UsageError unless there is a penalty of adjustable strength that makes weights zero."""
     if not any(each.by_prox for each in solver.penalties):
         raise UsageError(
             "no parameter of the net has a group lasso with proximal updates",

@@ -1,4 +1,4 @@
-"""``state.json``: which stages of a pipeline are done, with which options, and what they gave."""
+"""``state.json``: the completed stages of a pipeline, their options and results."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STATE, LOCK = "state.json", "in_use.lock"
 
 
 def read_results(folder: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """{stage: what it gave} of the stages that are done.
+    """Reads the results of the completed stages, by name.
 
-    raises UsageError for a folder that other options began, or that holds something else
+    raises UsageError for a folder that was begun with other options, or contains something else
     """
     path = os.path.join(folder, STATE)
     if not os.path.exists(path):
@@ -49,7 +49,7 @@ def write_results(folder: str, options: Mapping[str, str], results: Mapping[str,
 
 
 def _is_score(value: object) -> bool:
-    """Whether it is a ``Score``: an error, a loss, at least one of them; a loss need not be finite."""
+    """Whether the value is a valid ``Score``: an error, a loss or both; the loss need not be finite."""
     known = fields(value)
     error, loss = number(known.get("error")), known.get("loss")
     if loss is None:
@@ -58,7 +58,7 @@ def _is_score(value: object) -> bool:
 
 
 def _is_pair(value: Any, kind: Callable[[object], object]) -> bool:
-    """Whether it holds two values of a kind, of the baseline and the small net."""
+    """Whether the value holds two valid values, for the baseline and the small net."""
     return len(items(value)) == 2 and all(kind(item) is not None for item in value)
 
 
@@ -93,4 +93,4 @@ KNOWN: dict[str, Callable[[object], bool]] = {
     "test": _is_score,
     "time": _is_timed,
 }
-"""{stage: whether this is what it gives}."""
+"""For each stage, a function that checks whether a value is a valid result of it."""

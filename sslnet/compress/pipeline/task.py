@@ -1,4 +1,4 @@
-"""The task of a pipeline: what is asked for, and the solver and iterations that follow from it."""
+"""The task of a pipeline: its settings, and the solver and iterations that follow from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
 EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
-"""Epochs of each stage that trains, where no solver says how long."""
+"""Number of epochs of each training stage if no solver is given."""
 EPOCH = 200
-"""Iterations taken for an epoch at least, also where data do not tell how many records there are: to find a strength
-takes iterations, however few the data are; within a few hundred it would be so strong that it harms what stays."""
+"""Minimum number of iterations that count as an epoch, and the number for data of unknown size. Finding a strength takes
+iterations, however small the data set; within too few, the strength would have to be so high that accuracy suffers."""
 SOLVER = """# Made by sslnet compress: momentum, a rate that drops twice.
 net: {net}
 base_lr: {base_lr:g}
@@ -36,12 +36,12 @@ max_iter: {max_iter}
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for.
+    """Settings of a pipeline.
 
-    model, solver        paths; one of them is needed. A model takes the place of the net that the solver names
-    weights              of the trained net; None: it is trained first
-    iterations, finetune, baseline_iterations   None: as the solver says (half of it to fine-tune), else in epochs
-    base_lr              of the solver made where none is given
+    model, solver        paths; one of them is needed. A model replaces the net that the solver names
+    weights              path of trained weights; None: the net is trained first
+    iterations, finetune, baseline_iterations   None: from the solver (half of it to fine-tune), or EPOCHS without one
+    base_lr              learning rate of the default solver, used if none is given
     teach                whether the baseline teaches the small net
     """
 
@@ -59,7 +59,7 @@ class Task:
     teach: bool = False
 
     def options(self) -> dict[str, str]:
-        """The options that must be the same for a folder to be continued; of files a mark of their content."""
+        """The options that must be equal to continue in a folder; files by fingerprints of their content."""
         files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
         marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
         others = {
@@ -77,7 +77,7 @@ class Task:
         return {name: str(value) for name, value in (marked | others).items() if value is not None}
 
     def solver_definition(self) -> Definition:
-        """The solver of all stages that train: the one given, or one made for the model."""
+        """The solver of all training stages: the given one, or a default solver for the model."""
         if self.solver is not None:
             solver = prototxt.apply_overrides(prototxt.read_solver(self.solver), self.overrides)
             if self.model is not None:
@@ -99,7 +99,7 @@ class Task:
         return prototxt.apply_overrides(made, self.overrides)
 
     def iterations_of(self, stage: str, max_iter: int) -> int:
-        """How long a stage trains.  max_iter: the solver's"""
+        """Number of iterations that a stage trains.  max_iter: that of the solver"""
         given = {
             "baseline": self.baseline_iterations,
             "sparsify": self.iterations,

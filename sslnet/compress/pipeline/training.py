@@ -1,4 +1,4 @@
-"""Training within a stage of a pipeline: resumed at the last snapshot, of which one is kept."""
+"""Training within a stage of a pipeline: resumes at the last snapshot; keeps one snapshot."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
 
 Watch = Callable[[Solver], contextlib.AbstractContextManager[object]]
-"""Gives the context in which a solver runs: signals that stop it."""
+"""Makes the context manager in which a solver runs, for example one that stops it on signals."""
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and did."""
+    """Raised when a run has stopped on request."""
 
 
 def train_stage(
@@ -33,9 +33,9 @@ def train_stage(
     tell: Callable[[str], None],
     steering: StrengthController | None = None,
 ) -> None:
-    """Trains as the solver's message says, from these weights or from the last snapshot; writes PREFIX.caffemodel.
+    """Trains a net from the given weights or from the last snapshot; writes PREFIX.caffemodel.
 
-    param    with the net; written to PREFIX_solver.prototxt
+    param    the solver, which includes the net; written to PREFIX_solver.prototxt
     raises   Stopped when the solver was asked to stop
     """
     param.snapshot_prefix, written = prefix, f"{prefix}_solver.prototxt"
@@ -61,7 +61,7 @@ def train_stage(
 
 
 def remove_snapshots(prefix: str) -> None:
-    """Removes what a stage that is done needed on the way, also what an interrupted run left of it."""
+    """Removes the snapshots of a completed stage, and temporary files of interrupted runs."""
     start = glob.escape(f"{prefix}_iter_")
     for path in (*glob.glob(f"{start}*.solverstate"), *glob.glob(f"{start}*.caffemodel")):
         remove(path)
@@ -74,7 +74,7 @@ def remove(path: str) -> None:
 
 
 class OneSnapshot(Monitor):
-    """Passes on what a solver tells, and removes each snapshot when the next one is there."""
+    """Forwards events to another monitor, and removes each snapshot when the next one is written."""
 
     PASSED_ON = ("on_warning", "on_start", "on_iteration", "on_display", "on_test", "on_debug", "on_finish")
 

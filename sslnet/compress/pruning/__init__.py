@@ -1,4 +1,4 @@
-"""Weights or groups set to zero by a criterion, without training.
+"""Pruning: sets weights or groups to zero by a criterion, without training.
 
 magnitude.py   the smallest groups set to zero
 

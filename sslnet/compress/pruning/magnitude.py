@@ -1,6 +1,6 @@
-"""``prune``: the smallest weights, or groups of weights, set to zero: what sparsity by magnitude is worth, for comparison.
+"""``prune``: magnitude pruning, sets the smallest weights or groups of weights to zero; a baseline for comparison.
 
-Han's procedure: train, prune by a threshold, retrain what is left with the zeros kept (``connectivity_mode``), and again.
+Han's procedure: train, prune by a threshold, retrain with the zeros frozen (``connectivity_mode``), and repeat.
 
 Ref: Han, Pool, Tran, Dally 2015, "Learning both Weights and Connections for Efficient Neural Networks" (threshold: a
 quality factor times the standard deviation of a layer's weights); Li et al. 2017, "Pruning Filters" (groups by their norm)
@@ -23,12 +23,12 @@ from sslnet.sparsity.groups import WEIGHTS, as_tiles, tiles_of
 GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
 
 MADE = ("FILTER", "OUTPUT_NEURON")
-"""Groups that make one output, which a bias belongs to."""
+"""Groups that produce one output, which a bias belongs to."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """The result for one layer: how many groups there are, how many of them are zero now, and the threshold of their norms."""
+    """The result for one layer: number of groups, number of zero groups, and the threshold of their norms."""
 
     name: str
     groups: int
@@ -50,12 +50,12 @@ def prune(
 
     sparsity    fraction of the groups to set to zero, 0 to 1: of each layer, or with ``whole_net`` of all together
                 (by root mean square then, so that large and small groups compare); or
-    quality     groups go whose root mean square is below quality * standard deviation of the layer's weights
-    group       as in ``group_lasso``
-    layers      names; default: all with such groups, but the last one with weights, whose outputs are the net's
-    take_bias   the biases of filters or neurons that go become zero, too: nothing constant stays behind
+    quality     prune groups whose root mean square is below quality * standard deviation of the layer's weights
+    group       name of the groups as in ``group_lasso``
+    layers      names of layers; default: all with such groups, but the last layer with weights, which makes the outputs
+    take_bias   also set the biases of pruned filters or neurons to zero, so that they output no constant
 
-    raises UsageError for layers that there are not, or that have no such groups, and for take_bias with other groups
+    raises UsageError for layers that do not exist or have no such groups, and for take_bias with other groups
     """
     if take_bias and group not in MADE:
         raise UsageError(f"take_bias needs groups {' or '.join(MADE)}, not {group}")
@@ -81,14 +81,14 @@ def prune(
 
 
 def keep_zeros(message: pb.NetParameter, layers: Sequence[str]) -> None:
-    """Lets these layers of a definition keep their zeros while they are trained on.  [changes message]"""
+    """Makes these layers of a definition keep their zeros in training.  [changes message]"""
     for layer in message.layer:
         if layer.name in layers:
             layer.connectivity_mode = pb.DISCONNECTED_ELTWISE
 
 
 def _cut(norms: np.ndarray, sparsity: float) -> float:
-    """The threshold below which that part of the norms lies."""
+    """The threshold below which the fraction ``sparsity`` of the norms lies."""
     count = round(sparsity * norms.size)
     return math.inf if count >= norms.size else float(np.partition(norms, count)[count])
 

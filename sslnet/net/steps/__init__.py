@@ -1,4 +1,4 @@
-"""What a plan is made of: a step runs one layer on its blobs.
+"""The steps of a plan; a step runs one layer on its blobs.
 
 The default step calls the layer's own, plain code; ``FAST`` names the layers for which there is a faster way that
 gives the same values. A file holds the steps of one layer type, with what they can take over from the layers behind them.

@@ -11,7 +11,7 @@ from sslnet.kernels.conv.packing import address
 class Addresses:
     """The addresses of the data of two blobs; looked up again only when one of them shows another array.
 
-    The arrays themselves are not kept alive: memory that blobs share must be free to go.
+    Holds no reference to the arrays, so that shared memory can be freed.
     """
 
     def __init__(self, source: Blob, target: Blob) -> None:

@@ -9,7 +9,7 @@ from sslnet.layers.base import Layer
 
 
 class Step:
-    """One layer's turn: the layer's own code on its blobs.
+    """Runs one layer on its blobs by the layer's own code.
 
     Blobs may show other arrays in the next run: a step takes ``blob.data`` anew each time.
     """
@@ -31,8 +31,7 @@ class Step:
         raise NotImplementedError
 
     def hold_weights(self, held: bool) -> None:
-        """While held, weights may be taken for what they are at the next run: whoever changes them says so by holding
-        them again. Nothing to do where nothing is made of them."""
+        """While held, packed weights may be reused; the caller holds them again after a change. Does nothing by default."""
 
     def forward(self) -> None:
         self.layer.forward(self.bottom, self.top)
@@ -41,12 +40,12 @@ class Step:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
 
     def stand_alone(self) -> None:
-        """Before the layers run one by one: leaves what their own code would have kept where it looks for it. Nothing to do
-        where each step has run its own layer."""
+        """Before layers run one by one: provides the arrays that the layer's own code would have saved. Does nothing by
+        default."""
 
     def backward_reads(self) -> list[Blob]:
-        """The blobs whose data ``backward`` reads: memory of others may be used again before. A step that runs in another
-        way than the layer reads all of its own, unless it says so itself."""
+        """The blobs whose data ``backward`` reads, so that memory of other blobs can be reused before. By default all blobs
+        of a step that does not run the layer's own code."""
         if type(self).backward is not Step.backward:
             return [*self.bottom, *self.top]
         in_place = bool(self.bottom and self.top) and self.top[0] is self.bottom[0]
@@ -55,7 +54,7 @@ class Step:
 
     @property
     def kernel(self) -> str:
-        """The way this step runs, for reports."""
+        """Name of the method that the step uses, for reports."""
         return "plain"
 
 
@@ -76,7 +75,7 @@ class EmptyStep(Step):
 
 
 class JoinedStep(Step):
-    """A layer whose forward pass the step before it has taken over."""
+    """Step of a layer whose forward pass runs as part of the step before it."""
 
     IDLE = True
 
