@@ -4,8 +4,8 @@
     forward.pack(weights, bias)
     forward.run(x, y)
 
-Every pack inspects the weights. A loop nest chosen for a pattern is kept until weights outside the pattern are non-zero, or
-until the pattern has become smaller by more than SHRUNK allows.
+Every pack inspects the weights. A loop nest chosen for a pattern is kept until weights outside the pattern are
+non-zero, or until the pattern has become smaller by more than SHRUNK allows.
 
     "dense"     all weights
     "kept"      kept rows and columns

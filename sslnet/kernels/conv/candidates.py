@@ -139,8 +139,8 @@ class PixelCandidate(LoopCandidate[PixelTile]):
 
 
 def sums_of(unit: VectorUnit, count: int) -> Iterator[tuple[int, int]]:
-    """Tiles (vectors, rows) of sums for ``count`` numbers side by side: the registers hold the sums, one factor for each
-    vector and one factor more."""
+    """Tiles (vectors, rows) of sums for ``count`` numbers side by side: the registers hold the sums, one factor for
+    each vector and one factor more."""
     for vectors in range(1, min(-(-count // unit.lanes), MOST_VECTORS) + 1):
         rows = (unit.registers - 1) // vectors - 1
         if rows < 1:

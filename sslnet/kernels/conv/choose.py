@@ -67,6 +67,6 @@ def estimates(*problems: ConvProblem) -> Iterator[LoopChoice]:
 
 
 def choose(*problems: ConvProblem) -> LoopChoice:
-    """The loop nest and tile with the fewest estimated cycles that compute one of the problems, for example a pass with all
-    weights or with the weights of a pattern only."""
+    """The loop nest and tile with the fewest estimated cycles that compute one of the problems, for example a pass with
+    all weights or with the weights of a pattern only."""
     return min(estimates(*problems), key=lambda choice: choice.cycles)

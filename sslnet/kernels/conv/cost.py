@@ -1,7 +1,7 @@
 """The machine model of the heuristic that chooses loop nests: one table of costs, a row for each vector unit.
 
-All estimates count cycles of one core that begins two multiply-adds and two loads in a cycle. They only have to rank loop
-nests and tiles, not to predict seconds. Each figure is one of:
+All estimates count cycles of one core that begins two multiply-adds and two loads in a cycle. They only have to rank
+loop nests and tiles, not to predict seconds. Each figure is one of:
 
     counted   instructions of the micro-kernel or the packing, divided by how many the core begins in a cycle
     fitted    so that the order of the estimates is that of the times which ``tools/bench convs`` and ``tools/bench sparse``
@@ -23,7 +23,8 @@ class UnitCosts:
     unaligned_load: float
     """Loads for one unaligned vector: 1, and 1 more where it crosses a cache line of 64 bytes, on average. Counted."""
     strided_vector: float
-    """Cost to copy a vector of pixels that lie three or more apart, lane by lane: a load and a store per lane. Counted."""
+    """Cost to copy a vector of pixels that lie three or more apart, lane by lane: a load and a store per lane.
+    Counted."""
 
     latency: float = 4.5
     """Latency from one multiply-add to the next on the same register (4 by the manuals), with the cycles lost where
@@ -60,15 +61,16 @@ class UnitCosts:
     place: float = 3
     """Pixel loop: cost to set up the places of a vector of outputs. Fitted."""
     distant_tap: float = 3
-    """Pixel loop of the weight gradient: cost per vector of pixels and tap beyond eight, because the distances of more taps
-    do not fit into the integer registers. Fitted."""
+    """Pixel loop of the weight gradient: cost per vector of pixels and tap beyond eight, because the distances of more
+    taps do not fit into the integer registers. Fitted."""
     lanes_row: float = 5
     lanes_sum: float = 5
     """Pixel loop of the weight gradient: costs to begin a row of pixels, and to add up the lanes of a vector of sums.
     Fitted."""
     grad_row: float = 3
     grad_sum: float = 3
-    """Filter loop of the weight gradient: costs to begin a row of pixels, and to load and store a vector of sums. Fitted."""
+    """Filter loop of the weight gradient: costs to begin a row of pixels, and to load and store a vector of sums.
+    Fitted."""
     grad_pixel: float = 8
     """Filter loop of the weight gradient: cost to transpose a vector of filters of one pixel of dy. Fitted."""
 
@@ -76,13 +78,13 @@ class UnitCosts:
     """Winograd: cost to transpose a vector of channels of one pixel, of the input or of the output. Fitted."""
     winograd_in: float = 2.7
     winograd_out: float = 0.6
-    """Winograd: costs to transform a vector of channels of the input, per position; and a vector of filters of the output,
-    per product of the tile's positions with its positions and outputs. Fitted."""
+    """Winograd: costs to transform a vector of channels of the input, per position; and a vector of filters of the
+    output, per product of the tile's positions with its positions and outputs. Fitted."""
 
     span: float = 12
     span_out: float = 90
-    """Kept filters: costs to step from one kernel column to the next, and to write out lanes filters of up to lanes pixels.
-    Fitted."""
+    """Kept filters: costs to step from one kernel column to the next, and to write out lanes filters of up to lanes
+    pixels. Fitted."""
     kept_weights: int = 512 * 1024
     """Bytes of a block of kept weights above which the block no longer stays in the second-level cache. Fitted."""
     panel_latency: float = 4
@@ -94,8 +96,8 @@ class UnitCosts:
     """Kept pixels: costs to lower a tap, once per chunk of pixels and per vector of them. Fitted."""
     add_tap: float = 20
     add_vector: float = 10
-    """Kept gradient of the input: costs to add a row of the lowered matrix back to the pixels, per chunk and per vector.
-    Fitted."""
+    """Kept gradient of the input: costs to add a row of the lowered matrix back to the pixels, per chunk and per
+    vector. Fitted."""
     lowered_load: float = 2.2
     """Cost to load a vector of lowered pixels from the second-level cache. Fitted."""
     kept_forward: float = 0.85
@@ -106,11 +108,13 @@ class UnitCosts:
     measured layer of the models."""
 
     def step(self, products: float, loads: float) -> float:
-        """Cycles of one step of a micro-kernel: so many multiply-adds and loads, each sum waiting for its previous step."""
+        """Cycles of one step of a micro-kernel: so many multiply-adds and loads, each sum waiting for its previous
+        step."""
         return max(products / 2, loads / 2, self.latency)
 
     def weights(self, size: int, times: int, batch: int) -> float:
-        """Cycles per image that ``size`` bytes of weights cost beyond cached reads: packing, and ``times`` loads from memory.
+        """Cycles per image that ``size`` bytes of weights cost beyond cached reads: packing, and ``times`` loads from
+        memory.
 
         With a batch of one, packing costs nothing: inference packs its weights once.
         """

@@ -1,7 +1,8 @@
 """The loop nest (macro-kernel) with vectors over filters: it takes any stride and skips rows in the padding.
 
-The sums of a tile are transposed to NCHW when they are stored. Taps are blocked (``tap_block``: KC blocking) so that a block
-of weights stays in the cache while it is multiplied with all pixels of the chunk; between blocks a buffer holds the sums.
+The sums of a tile are transposed to NCHW when they are stored. Taps are blocked (``tap_block``: KC blocking) so that a
+block of weights stays in the cache while it is multiplied with all pixels of the chunk; between blocks a buffer holds
+the sums.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class FilterLoop(PackedLoop):
         )  # fmt: skip
 
     def _tile_table(self, unit: VectorUnit, vectors: int, exact: bool) -> np.ndarray:
-        """The micro-kernel at each place of a row, for a full block of filters and for the last one: (passes, tiles of a
-        row, 2)."""
+        """The micro-kernel at each place of a row, for a full block of filters and for the last one: (passes, tiles of
+        a row, 2)."""
         low, pixels = self.lowering, self.tile.pixels
         counts = vectors, self.blocks.padded // unit.lanes % vectors
         table = np.zeros((len(low.passes), max(-(-p.out_w // pixels) for p in low.passes), 2), np.int64)

@@ -22,7 +22,7 @@ Axes = int | Sequence[int]
 
 
 def output_extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    """Output positions along one axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1; none if <= 0."""
+    """Output positions along one axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1; <= 0: none."""
     return (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
 
 

@@ -1,4 +1,4 @@
-"""The interface between the plans of convolutions and the loop nests (macro-kernels), and the code that loop nests share.
+"""The interface between the plans of convolutions and the loop nests (macro-kernels), with the code that these share.
 
 A loop nest gets arrays that have been checked, packs the data it reads, and calls micro-kernels.
 """
@@ -50,11 +50,12 @@ class WeightGradLoop(ABC):
 
     @abstractmethod
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
-        """Computes the gradients of the whole batch.  [accumulates into dw and db; overwrites them if not accumulate]"""
+        """Computes the gradients of the batch.  [accumulates into dw and db; overwrites them if not accumulate]"""
 
 
 class SummedGradLoop(WeightGradLoop):
-    """A loop nest whose threads sum into buffers of their own, which are added to the gradients in the order of the threads.
+    """A loop nest whose threads sum into buffers of their own, which are added to the gradients in the order of the
+    threads.
 
     multiply_adds   multiply-adds of one run over the batch
     sums_size       floats of the sums of all weights

@@ -1,13 +1,14 @@
 """The micro-kernels of the convolutions: vector registers hold a tile of MR x NR outputs over a loop of taps.
 
 A tap is one weight position (channel, kernel row, kernel column). Its pixel lies at a fixed distance, its *offset*, from
-the pixel of tap 0, so the lowered matrix is never written: a tile reads the (padded) image through a table of offsets, the
-indirection buffer. NR counts the outputs along vectors, MR the outputs whose operand is broadcast.
+the pixel of tap 0, so the lowered matrix is never written: a tile reads the (padded) image through a table of offsets,
+the indirection buffer. NR counts the outputs along vectors, MR the outputs whose operand is broadcast.
 
 Ref: Dukhan 2019, "The Indirect Convolution Algorithm"
 
     filter_tile   vectors over filters, pixels broadcast; any taps, any stride
-    line_tile     the same for whole lines of taps: a pixel is broadcast once for all taps that read it, padding is skipped
+    line_tile     the same for whole lines of taps: a pixel is broadcast once for all taps that read it, padding is
+                  skipped
     pixel_tile    vectors over output pixels, weights broadcast; pixels side by side
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
@@ -58,9 +59,10 @@ def line_tile(
 ):  # fmt: skip
     """As filter_tile, for one row of pixels and lines of ``taps`` taps that lie ``spacing`` floats apart.
 
-    all_taps    taps of all lines, as many as offsets; row_step: not used, there is one row; the others as in filter_tile
-    low, high   source pixels are counted from the first tap of the tile's first pixel: those with low <= i < high are in
-                the source, the others are padding and not read
+    all_taps    taps of all lines, as many as offsets; row_step: not used, there is one row; the others as in
+                filter_tile
+    low, high   source pixels are counted from the first tap of the tile's first pixel: those with low <= i < high are
+                in the source, the others are padding and not read
     """
     size = 4 * lanes
     meetings = meetings_of(pixels, step, taps, spacing, low, high)
@@ -108,7 +110,8 @@ def meetings_of(
 
 
 def _first_sums(builder, lanes, vectors, pixels, sums, start):
-    """The initial sums of a tile of filters: the vectors at ``start`` for every pixel, or the values in ``sums`` if it is 0."""
+    """The initial sums of a tile of filters: the vectors at ``start`` for every pixel, or the values in ``sums`` if it
+    is 0."""
     size = 4 * lanes
 
     def fresh():
@@ -126,7 +129,8 @@ def pixel_tile(builder, lanes, weights, offsets, taps, x, places, y, y_step, bia
 
     weights   (taps, filters)
     offsets   (taps,) int64
-    places    (vectors, 3) int64: distance of the vector's first pixel in x and in y, and how many of its pixels are stored
+    places    (vectors, 3) int64: distance of the vector's first pixel in x and in y, and how many of its pixels are
+              stored
     y_step    from one filter to the next, in y
     bias      (filters,)
     left      how many of the filters are stored

@@ -19,7 +19,7 @@ from sslnet.kernels.simd import vector as vec
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 384 * 1024
-"""The most bytes of the source rows of a chunk, so that they stay in the second-level cache while all filters use them."""
+"""The most bytes of the source rows of a chunk: they stay in the second-level cache while all filters use them."""
 SMALL = 1 << 22
 """Multiply-adds below which one thread is faster than several."""
 SMALL_PACK = 1 << 16
@@ -38,7 +38,7 @@ def threads_for(multiply_adds: int) -> int:
 
 @dataclass(frozen=True)
 class SourceWindow:
-    """The packed A block: the source rows that a chunk of outputs reads; in place if all taps are inside, else a padded copy.
+    """The packed A block: the source rows that a chunk reads, in place if all taps lie inside, else a padded copy.
 
     chunk   the most output rows
     split   the copy is split into stride_h * stride_w planes, so that neighbours in the output are neighbours in a plane
@@ -135,7 +135,7 @@ def window_for(
 
 @dataclass(frozen=True)
 class FilterBlocking:
-    """Blocking of a group's filters by ``width`` (NR); the last block is narrower when ``padded`` is no multiple of it."""
+    """Blocking of a group's filters by ``width`` (NR); the last block is narrower if ``padded`` is not a multiple."""
 
     width: int
     padded: int
@@ -216,7 +216,8 @@ PASS = np.dtype([(name, np.int64) for name in ("out_h", "out_w", "taps", "weight
 
 
 def pass_table(low: TapGeometry, weights: PackedWeights, chunk: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The table of passes for a kernel; (passes, 2) start of each pass's plane of outputs and its columns; floats of the planes.
+    """The table of passes for a kernel; (passes, 2) start of each pass's plane of outputs and its columns; floats of
+    the planes.
 
     The planes hold ``chunk`` rows of every filter, and exist only when there are several passes.
     """
@@ -280,7 +281,7 @@ def _pack_vectors(
 
 @exact_kernel
 def _pack_blocks(u0, u1, thread, index, step, filters, width, padded, weights, packed):
-    """Packs blocks u0 .. u1 of all groups: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
+    """Packs blocks u0 .. u1: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
     taps = index.shape[1]
     blocks = (padded + width - 1) // width
     for u in range(u0, u1):

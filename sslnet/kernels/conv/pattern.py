@@ -55,7 +55,8 @@ SAMPLE = 4096
 
 
 def hardly_zero(weights: np.ndarray, few: float = 0.1) -> bool:
-    """Whether less than the fraction ``few`` of sampled weights is zero, so that a search for zero rows is not worthwhile."""
+    """Whether less than the fraction ``few`` of sampled weights is zero, so that a search for zero rows is not
+    worthwhile."""
     flat = weights.reshape(-1)
     # An odd step samples all columns in turn, in the usual sizes.
     sample = flat[:: max(flat.size // SAMPLE, 1) | 1]

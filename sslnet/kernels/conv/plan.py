@@ -15,11 +15,12 @@ Weights with zeros:
     plan_unstructured(geometry, direct=True)     the same, from the padded image                     (DIRECT_SCONV)
 
 A plan for a pattern reads only the weights of that pattern; the others count as zero. A pattern is data: a new pattern
-needs no compilation, and planning takes about a millisecond. plan_unstructured finds the non-zero weights at every pack.
+needs no compilation, and planning takes about a millisecond. plan_unstructured finds the non-zero weights at every
+pack.
 
-Arrays are C-contiguous float32, NCHW. 64-byte alignment (memory.aligned_empty) is faster but not required. Nothing outside
-an array is read or written. Plans run in threads over the batch through threads.parallel; for a given number of threads
-the same input gives the same bits. A plan must not be run by two threads at once.
+Arrays are C-contiguous float32, NCHW. 64-byte alignment (memory.aligned_empty) is faster but not required. Nothing
+outside an array is read or written. Plans run in threads over the batch through threads.parallel; for a given number of
+threads the same input gives the same bits. A plan must not be run by two threads at once.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ __all__ = [
 class ConvPlan(KernelPlan):
     """A plan of the forward pass (source x, target y) or the gradient of the input (source dy, target dx).
 
-    A bias of the target is added, and ReLU applied if the plan was made with it. The gradient with a bias is the forward
-    pass of a deconvolution.
+    A bias of the target is added, and ReLU applied if the plan was made with it. The gradient with a bias is the
+    forward pass of a deconvolution.
     """
 
     def __init__(self, geometry: ConvGeometry, loop: PackedLoop | None, *, backward: bool = False) -> None:
@@ -93,7 +94,8 @@ class WeightGradPlan(KernelPlan):
     ) -> None:
         """Computes the gradients of weights and bias.  [accumulates into dw and db; overwrites them if not accumulate]
 
-        A plan for a pattern computes only the kept weights of dw; the others are unchanged, or set to 0 if not accumulate.
+        A plan for a pattern computes only the kept weights of dw; the others are unchanged, or set to 0 if not
+        accumulate.
         """
         self.check(x=x, dy=dy, dw=dw, db=db)
         self.loop.run(x, dy, dw, db, accumulate)

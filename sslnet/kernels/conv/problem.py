@@ -35,7 +35,8 @@ class ConvProblem:
     kept       the filters and columns of the weight matrix that are used, the others count as zero; None: all
     relu       fused ReLU: negative outputs become 0
     winograd   whether Winograd's transforms may be used, whose rounding errors are about ten times larger
-    lasting    False: packed weights are valid only until another plan packs, so that plans with large weights share memory
+    lasting    False: packed weights are valid only until another plan packs, so that plans with large weights share
+               memory
 
     raises ShapeError when the pattern does not match the shape of the weights
     """

@@ -101,8 +101,8 @@ def lower_forward(geometry: ConvGeometry) -> TapGeometry:
 
 
 MOST_PASSES = 1 << 12
-"""The most passes of a planned input gradient, one for each position of a pixel within a stride; a convolution with longer
-strides is run by the reference path."""
+"""The most passes of a planned input gradient, one for each position of a pixel within a stride; a convolution with
+longer strides is run by the reference path."""
 
 
 def lower_input_grad(geometry: ConvGeometry) -> TapGeometry:
@@ -136,7 +136,8 @@ def lower_input_grad(geometry: ConvGeometry) -> TapGeometry:
 def _ordered(
     out_h: int, out_w: int, channels: np.ndarray, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
 ) -> Pass:
-    """A Pass with its taps sorted by source row, then channel, so that taps in the padding are a prefix and a suffix."""
+    """A Pass with its taps sorted by source row, then channel, so that taps in the padding are a prefix and a
+    suffix."""
     order = np.lexsort((columns, channels, rows), axis=1)
     sort = [np.take_along_axis(v.astype(np.int64), order, axis=1) for v in (channels, rows, columns, weights)]
     return Pass(out_h, out_w, *(np.ascontiguousarray(v) for v in sort))

@@ -147,7 +147,8 @@ def _store_transposed(builder, lanes, source, source_step, target, target_step, 
 
 @instructions
 def load_square(builder, lanes, source, source_step, target, target_step, columns, rows):
-    """Transposes the first ``rows`` rows and ``columns`` columns of a square of source, zero beyond, and stores it whole."""
+    """Transposes the first ``rows`` rows and ``columns`` columns of a square of source, zero beyond, and stores it
+    whole."""
     square = _part_of_square(builder, lanes, source, source_step, columns, rows)
     for i, values in enumerate(vec.transpose(builder, square)):
         vec.store(builder, values, vec.line(builder, target, target_step, i), 4 * lanes)
@@ -155,7 +156,7 @@ def load_square(builder, lanes, source, source_step, target, target_step, column
 
 @instructions
 def _scatter_transposed(builder, lanes, source, source_step, columns, rows, places, target, target_step):
-    """Stores each of the first ``columns`` columns of a square of source, over its first ``rows`` rows, at its place."""
+    """Stores the first ``columns`` columns of a square of source, over its first ``rows`` rows, at their places."""
     square = _part_of_square(builder, lanes, source, source_step, columns, rows)
     for i, values in enumerate(vec.transpose(builder, square)):
         with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
@@ -171,7 +172,8 @@ def _scatter_one(builder, lanes, source, count, places, target, target_step):
 
 @instructions
 def _add_transposed(builder, lanes, source, source_step, target, target_step, columns, rows, add):
-    """Transposes a square of source and adds it to the first ``rows`` rows and ``columns`` columns of target, or replaces them."""
+    """Transposes a square of source and adds it to the first ``rows`` rows and ``columns`` columns of target, or
+    replaces them."""
     square = [vec.load(builder, lanes, vec.line(builder, source, source_step, i)) for i in range(lanes)]
     square = vec.transpose(builder, square)
     columns = vec.first_lanes(builder, lanes, columns)
@@ -185,7 +187,7 @@ def _add_transposed(builder, lanes, source, source_step, target, target_step, co
 
 @instructions
 def _add_rows(builder, lanes, source, step, fours, target):
-    """target += the sum of 4 * fours vectors, ``step`` apart; four independent sums hide the latency of the additions."""
+    """target += the sum of 4 * fours vectors, ``step`` apart; four independent sums hide the latency of additions."""
 
     def four(state):
         line, totals = state[0], []

@@ -1,8 +1,8 @@
-"""The loop nest of the weight gradient with vectors over filters of dy, every tap's pixel broadcast from the (padded) input.
+"""The loop nest of the weight gradient with vectors over filters of dy and pixels of the (padded) input broadcast.
 
-For each image dy is transposed to (positions, filters); a tile holds the sums of some lines (channel, kernel row) of taps
-and a block of filters in a loop over the positions. Threads share out the images and sum into buffers of their own, which are
-added in the order of the threads; with fewer images than threads they share out the lines instead.
+For each image dy is transposed to (positions, filters); a tile holds the sums of some lines (channel, kernel row) of
+taps and a block of filters in a loop over the positions. Threads share out the images and sum into buffers of their
+own, which are added in the order of the threads; with fewer images than threads they share out the lines instead.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 POSITIONS = 128
-"""Positions per call of a tile: enough to outweigh loading and storing the sums, few enough that the block of dy stays in
-the first-level cache."""
+"""Positions per call of a tile: enough to outweigh loading and storing the sums, few enough that the block of dy stays
+in the first-level cache."""
 MOST_EDGES = 8
 """The most columns next to the padding that a tile unrolls."""
 
@@ -61,7 +61,8 @@ class Overhang:
 
 
 def overhang(g: ConvGeometry) -> Overhang | None:
-    """The padding that weight_grad_tile can skip; None when a column has padding on both sides, or with too many edge columns."""
+    """The padding that weight_grad_tile can skip; None when a column has padding on both sides, or with too many edge
+    columns."""
     right = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w - g.pad_w - (g.width - 1)
     over = Overhang(g.pad_w, max(0, right))
     edges = edge_columns(over.left, g.stride_w) + edge_columns(over.right, g.stride_w)

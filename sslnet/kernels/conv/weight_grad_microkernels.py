@@ -26,8 +26,8 @@ def weight_grad_tile(
                     one column to the next, ``dilation`` floats from one tap to the next
     line_offsets    (lines,) int64: distance of each line (channel, kernel row) from x
     line_places     (lines,) int64: distance of the line's sums (taps, vectors * lanes), aligned, from sums
-    left, right     floats by which the first tap of the first column, and the last tap of the last, lie in the padding, which
-                    is not read; there are more columns than those with a tap in the padding
+    left, right     floats by which the first tap of the first column, and the last tap of the last, lie in the padding,
+                    which is not read; there are more columns than those with a tap in the padding
     """
     size = 4 * lanes
 
@@ -75,12 +75,13 @@ def weight_grad_tile(
 
 
 def edge_columns(overhang: int, step: int) -> int:
-    """The number of columns with a tap in the padding, on a side where the outermost column reaches ``overhang`` floats in."""
+    """The number of columns with a tap in the padding, where the outermost column reaches ``overhang`` floats into
+    it."""
     return max(0, -(-overhang // step))
 
 
 def taps_inside(taps: int, step: int, dilation: int, overhang: int, column: int) -> list[int]:
-    """The taps, counted from the outermost, that are not in the padding for the column ``column`` steps from the edge."""
+    """The taps, counted from the outermost, that are not in the padding, ``column`` columns from the edge."""
     return [t for t in range(taps) if column * step + t * dilation >= overhang]
 
 

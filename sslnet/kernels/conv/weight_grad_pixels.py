@@ -1,7 +1,7 @@
 """The loop nest of the weight gradient with vectors over pixels, for groups of few filters (depthwise) and few taps.
 
-dy is read in place, the input in place or through a window, which is split by phase when the stride is not 1. A tile holds
-the sums of some taps for some filters, one vector each, and adds up their lanes at the end of a plane.
+dy is read in place, the input in place or through a window, which is split by phase when the stride is not 1. A tile
+holds the sums of some taps for some filters, one vector each, and adds up their lanes at the end of a plane.
 """
 
 from __future__ import annotations
