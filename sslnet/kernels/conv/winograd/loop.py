@@ -279,8 +279,7 @@ def _leave(n, u, last, group, f, bias, products, band, target):
     at = products + (block * n.most_tiles + f - block) * 4
     for one in range(u, last):
         image, row = one // n.rows, one % n.rows
-        # From the last tile back to the first: values that a tile writes beyond the row are overwritten by the one
-        # below.
+        # From the last tile back to the first, so that a later tile overwrites what a tile writes beyond its row.
         call_tile(
             n.leave,
             (
