@@ -1,9 +1,9 @@
-"""Arrays in, arrays out: functions and plans that know nothing of nets, layers or blobs.
+"""Functions and plans that compute on arrays; they know nothing of nets, layers or blobs.
 
-    simd/       vectors of the machine: their width, and the emitters that write LLVM IR for them
+    simd/       the vector unit of the machine: its width, and the emitters that write LLVM IR for it
     runtime/    compilation, threads, memory
     conv/       convolutions
-    matmul/     products of matrices
+    matmul/     matrix products
     pointwise/  activations, pooling, normalisation, softmax
     optim/      updates of weights, and proximal operators
 

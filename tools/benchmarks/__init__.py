@@ -1,4 +1,4 @@
-"""How fast sslnet is, beside PyTorch and onnxruntime: the sections of ``tools/bench``, a module each.
+"""Speed of sslnet compared with PyTorch and onnxruntime: the sections of ``tools/bench``, a module each.
 
 ``SECTIONS`` in ``sections.py`` lists them. A section is a module with
 

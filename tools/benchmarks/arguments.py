@@ -1,4 +1,4 @@
-"""Types of command line arguments that several sections have."""
+"""Types of command line arguments that several sections share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of ``tools/bench``: a sub-command a section, and ``goals`` for all of them."""
+"""The command line of ``tools/bench``: one sub-command per section, and ``goals`` for all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ shortest times of both, which a busy machine disturbs least. Times of one thread
 Ctrl-C ends a run; what was measured until then is kept."""
 
 BUSY = 0.7
-"""Programs that compute at the same time, from which on the user is warned."""
+"""The number of other running programs from which on the user is warned."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def measure(name: str, options: argparse.Namespace, record: Record) -> None:
 
 
 def section_defaults(name: str) -> dict[str, object]:
-    """The section's own options as they are when nobody sets them."""
+    """The defaults of the section's own options."""
     parser = argparse.ArgumentParser()
     SECTIONS[name].add_options(parser)
     return vars(parser.parse_args([]))
@@ -94,15 +94,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, section in SECTIONS.items():
         command = _command(commands, name, section.HELP, section.__doc__ or "")
         section.add_options(command)
-        command.add_argument("--json", type=Path, metavar="FILE", help="keep the results there, beside what it has")
+        command.add_argument("--json", type=Path, metavar="FILE", help="add the results to this JSON file")
         command.add_argument(
-            "--seconds", type=float, metavar="S", help=f"for each row, about; default {section.SECONDS:g}"
+            "--seconds", type=float, metavar="S", help=f"seconds for each row, about; default {section.SECONDS:g}"
         )
     command = _command(commands, "goals", goals.HELP, goals.__doc__ or "")
     goals.add_options(command, list(SECTIONS))
-    command.add_argument("--write", type=Path, metavar="FILE.md", help="write the page, and its figures as FILE.json")
-    command.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there instead")
-    command.add_argument("--seconds", type=float, metavar="S", help="for each row; default: what each section has")
+    command.add_argument("--write", type=Path, metavar="FILE.md", help="write the page, and its figures to FILE.json")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file instead")
+    command.add_argument(
+        "--seconds", type=float, metavar="S", help="seconds for each row; default: that of each section"
+    )
     options = parser.parse_args(arguments)
     for path in (options.json, options.compare, getattr(options, "write", None)):
         if path is not None and not path.absolute().parent.is_dir():
@@ -118,13 +120,15 @@ def _command(commands: argparse._SubParsersAction, name: str, help: str, descrip
     )
     command.add_argument(
         "--threads", nargs="+", type=positive, default=default_threads(), metavar="N",
-        help="threads of all contestants, one measurement each; default 1 and one a core",
+        help="numbers of threads of all contestants, one measurement each; default 1 and one per core",
     )  # fmt: skip
-    command.add_argument("--rounds", type=positive, default=5, metavar="N", help="at least so many; default 5")
-    command.add_argument("--alone", action="store_true", help="without torch and onnxruntime")
-    command.add_argument("--compare", type=Path, metavar="OLD", help="then tell what changed since that JSON file")
+    command.add_argument("--rounds", type=positive, default=5, metavar="N", help="least number of rounds; default 5")
+    command.add_argument("--alone", action="store_true", help="measure without torch and onnxruntime")
+    command.add_argument("--compare", type=Path, metavar="OLD", help="then print the changes since that JSON file")
     command.add_argument(
-        "--isa", choices=ISAS, help="limit ours and torch to these vector instructions (onnxruntime cannot be)"
+        "--isa",
+        choices=ISAS,
+        help="limit sslnet and torch to these vector instructions (onnxruntime cannot be limited)",
     )
     return command
 

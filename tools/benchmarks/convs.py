@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def geometry_of(name: str, batch: int | None = None) -> ConvGeometry:
-    """A shape of SHAPES, with another batch size when given."""
+    """A shape of SHAPES, with another batch size if given."""
     images, channels, size, filters, kernel, stride, pad, groups = SHAPES[name]
     twice = (number for number in (kernel, stride, pad, 1) for _ in "hw")
     return ConvGeometry(batch or images, channels, size, size, filters, *twice, groups)
@@ -141,7 +141,7 @@ def torch_way(torch: Any, what: str, g: ConvGeometry, layout: Any) -> Callable[[
 
 
 def filled(shape: tuple[int, ...]) -> np.ndarray:
-    """Normal random numbers, aligned."""
+    """An aligned array of normal random numbers."""
     array = aligned_empty(shape)
     array[...] = np.random.default_rng(0).standard_normal(shape, np.float32)
     return array

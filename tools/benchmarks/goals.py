@@ -1,4 +1,4 @@
-"""All sections one after the other, and which of the goals are met.
+"""Runs all sections one after the other and tells which goals are met.
 
 With --write FILE.md the part of that page between the markers is written anew, and its figures go into FILE.json beside it;
 an interrupted run goes on with --only, for the sections that are missing. Every instruction set (--isa) has its own tables
@@ -21,16 +21,16 @@ from benchmarks.workloads import WORKLOADS
 
 HELP = "All sections, and which goals are met; --write makes a page of it."
 SECOND_THREAD_BATCH = 16
-"""Images from which on a second thread must pay."""
+"""Batch size from which on a second thread must be faster."""
 MANY_TAPS = 500
-"""Multiply-adds for an output from which on a convolution must come near the machine's peak."""
+"""Multiply-adds per output from which on a convolution must come close to the machine's peak."""
 
 Sections = dict[str, Any]
 
 
 @dataclass
 class Goal:
-    """What must be reached and what is aimed at; the figures by number of threads, a note beside each."""
+    """A goal: the required and the desired value; the figures by number of threads, each with a note."""
 
     what: str
     must: float
@@ -40,7 +40,7 @@ class Goal:
     notes: dict[int, str] = field(default_factory=dict)
 
     def met(self) -> str:
-        """By the worst of the figures."""
+        """The verdict, by the worst of the figures."""
         if not self.figures:
             return "not measured"
         sign = -1 if self.higher else 1
@@ -60,7 +60,7 @@ class Goal:
 
 
 def columns(threads: list[int]) -> list[Column]:
-    """Of the table of goals."""
+    """The cells of this goal in the table of goals."""
     heads = [(count, "1 thread" if count == 1 else f"{count} threads") for count in threads]
     return [
         Column("goal", 72, lambda row: row["goal"].what, left=True),
@@ -72,7 +72,7 @@ def columns(threads: list[int]) -> list[Column]:
 
 
 def goals_of(sections: Sections) -> list[Goal]:
-    """Every goal, with what was measured of it."""
+    """All goals, with the measured figures."""
 
     def rows(name: str) -> list[Row]:
         found: list[Row] = sections.get(name, {}).get("rows", [])
@@ -99,7 +99,7 @@ def _training(rows: list[Row]) -> Iterator[Goal]:
 
 
 def _ratios(what: str, must: float, aim: float | None, rows: list[Row]) -> Goal:
-    """A goal whose figures are the ratios of the rows, one a number of threads."""
+    """A goal whose figures are the ratios of the rows, one for each number of threads."""
     return Goal(what, must, aim, figures={row["threads"]: row["ratio"] for row in rows if "ratio" in row})
 
 
@@ -118,7 +118,7 @@ def _convolutions(rows: list[Row]) -> Iterator[Goal]:
 def _worst(
     what: str, must: float, aim: float | None, rows: list[Row], value: Callable[[Row], float], higher: bool = False
 ) -> Goal:
-    """A goal that every row has to reach: the worst one of each number of threads, and how many reach it."""
+    """A goal for every row: the worst row for each number of threads, and how many rows reach it."""
     goal = Goal(what, must, aim, higher)
     for threads in sorted({row["threads"] for row in rows}):
         mine = [row for row in rows if row["threads"] == threads]
@@ -200,7 +200,7 @@ def _caffe(rows: list[Row]) -> Iterator[Goal]:
 
 
 def show(sections: Sections) -> str:
-    """The table of goals as text, and how many are met."""
+    """The table of goals as text, and the number of goals met."""
     found = goals_of(sections)
     table = columns(threads_of(found))
     met = [goal.met() for goal in found]
@@ -215,7 +215,7 @@ def threads_of(goals: list[Goal]) -> list[int]:
 
 
 def mean_ratio(rows: list[Row]) -> float:
-    """The geometric mean."""
+    """The geometric mean of the values."""
     ratios = [row["ratio"] for row in rows if "ratio" in row]
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
 

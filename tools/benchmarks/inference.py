@@ -23,7 +23,7 @@ HELP = "Latency of whole nets in phase TEST, for one image and for 16."
 SECONDS = 0.8
 MODELS = ("lenet", "resnet20", "squeezenet", "mobilenet", "alexnet")
 TOLERANCE = 1e-3
-"""How far the outputs may lie apart, relative to their size."""
+"""The largest difference of outputs, relative to their size."""
 
 COLUMNS = [
     Column("net", 12, lambda row: row["what"], left=True),
@@ -93,7 +93,7 @@ def torch_ways(net: Net, torch: Any) -> dict[str, Callable[[], np.ndarray]]:
 
 
 def check(what: str, ways: dict[str, Callable[[], np.ndarray]]) -> None:
-    """raises ArithmeticError when an output is not ours"""
+    """Raises ArithmeticError when an output differs from that of sslnet."""
     ours = ways[OURS]().copy()
     if not np.ptp(ours) > 0:
         raise ArithmeticError(f"{what}: all outputs are the same: nothing was compared")

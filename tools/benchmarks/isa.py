@@ -1,4 +1,4 @@
-"""Contestants limited to older vector instructions: the same command again, in an environment that says so.
+"""Contestants limited to older vector instructions: the command is run again in an environment that sets the limit.
 
 torch, oneDNN, MKL and OpenBLAS read their variables when they are loaded, Numba when it compiles first. onnxruntime has no
 such variable: it uses what the machine has. Compiled kernels are kept in a folder of their own.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Isa:
-    """The variables that limit every contestant."""
+    """The environment variables that limit every contestant."""
 
     environment: dict[str, str]
 
@@ -29,7 +29,7 @@ _AVX2 = (
     "+64bit +adx +aes +avx +avx2 +bmi +bmi2 +cmov +cx16 +cx8 +f16c +fma +fsgsbase +fxsr +lzcnt +mmx +movbe +pclmul "
     "+popcnt +rdrnd +sahf +sse +sse2 +sse3 +sse4.1 +sse4.2 +ssse3 +xsave +xsaveopt"
 )
-"""The features of Haswell, the first processor that had AVX2."""
+"""The features of Haswell, the first processor with AVX2."""
 
 ISAS = {
     "avx2": Isa(

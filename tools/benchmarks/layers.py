@@ -39,13 +39,13 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Case:
-    """The layers, the shapes of their bottoms, and how many classes the last bottom holds when it is labels."""
+    """A case: layers, shapes of their bottoms, and the number of classes if the last bottom holds labels."""
 
     text: str
     shapes: tuple[tuple[int, ...], ...]
     classes: int = 0
     random: bool = False
-    """Draws anew each time: outputs are not compared."""
+    """Whether the layer draws random numbers, so that outputs are not compared."""
 
 
 def _layer(type: str, body: str = "", bottom: str = "x0", top: str = "y") -> str:

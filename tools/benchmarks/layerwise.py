@@ -1,4 +1,4 @@
-"""Where the time of an iteration goes: each layer of ours beside the same layer in torch.
+"""The time of an iteration by layer: each layer of sslnet compared with the same layer in torch.
 
 Ours is timed in place: an iteration as it runs, fused steps included, with a clock around every step. Torch's modules run
 one by one on detached inputs, forward and then backward, ReLU not in place; what autograd adds between layers in a whole
@@ -16,10 +16,10 @@ from benchmarks.turns import OURS, summary
 from sslnet.solver.solver import Solver
 
 MOST = 12
-"""Layers told of at the end."""
+"""The number of layers listed at the end."""
 
 Samples = dict[tuple[str, str], list[float]]
-"""(name of a layer, direction) -> seconds, one a round."""
+"""(layer name, direction) -> seconds, one per round."""
 
 
 def measure(solver: Solver, trainers: dict[str, Any], threads: int, rounds: int) -> Iterator[Row]:
@@ -100,7 +100,7 @@ def _groups(net: Any, parts: list[Any]) -> list[list[str]]:
 
 
 def _run_ours(solver: Solver, clock: Any, samples: Samples) -> None:
-    """One iteration with a clock around every step."""
+    """One iteration with every step timed."""
     net = solver.net
     steps = {id(step): step for plan in net._plans.plans.values() for step in plan.steps}.values()
     for step in steps:
@@ -136,7 +136,7 @@ def _timed(call: Any, clock: Any, samples: Samples, key: tuple[str, str]) -> Any
 
 
 class TorchLayers:
-    """The parts of a peer, run and timed one by one."""
+    """The parts of a torch peer, run and timed one by one."""
 
     def __init__(self, trainer: Any, clock: Any) -> None:
         self.trainer, self.clock, self.torch = trainer, clock, trainer.torch

@@ -1,4 +1,4 @@
-"""The machine, the versions, and the number of threads of all contestants."""
+"""The machine, the versions of packages, and the number of threads of all contestants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PEERS = ("torch", "onnxruntime")
 
 
 def import_peer(name: str) -> Any:
-    """The module, or None where it is not installed."""
+    """The module, or None if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -24,7 +24,7 @@ def import_peer(name: str) -> Any:
 
 
 def use_threads(count: int, torch: Any = None) -> None:
-    """All that is timed from now on computes with so many threads; torch flushes denormals, as we do."""
+    """Sets the number of threads of all contestants; torch flushes denormals, as sslnet does."""
     set_num_threads(count)
     if torch is not None:
         torch.set_num_threads(count)
@@ -32,7 +32,7 @@ def use_threads(count: int, torch: Any = None) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what is installed, whether it takes part or not: nothing is imported for it."""
+    """The versions of installed packages, whether they take part or not; nothing is imported."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in ("numpy", "numba", *PEERS):
         try:
@@ -43,7 +43,7 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The properties of the machine that the figures depend on."""
     return {
         "cpu": cpu_name(),
         "cpus": usable_cores(),

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """Rows as elsewhere, mebibytes in the place of milliseconds; one measurement, with the most threads asked for."""
+    """Rows as in other sections, in mebibytes instead of milliseconds; one measurement with the most threads."""
     threads = max(options.threads)
     alone = options.alone or import_peer("torch") is None
     for name in options.nets:

@@ -1,4 +1,4 @@
-"""One process of the section memory: trains a net for a few iterations and prints the memory that it took, as JSON.
+"""One process of the section memory: trains a net for a few iterations and prints its memory use as JSON.
 
 memory_worker.py CONTESTANT WORKLOAD THREADS
 """
@@ -16,7 +16,7 @@ ITERATIONS = 3
 
 
 def resident() -> int:
-    """Bytes resident now."""
+    """The bytes resident now."""
     return _status("VmRSS")
 
 

@@ -39,7 +39,7 @@ KINDS = {
     "sgd-rows-columns": ("breadth_decay", "kernel_shape_decay"),
     "adam": (),
 }
-"""Which decays of the solver are on."""
+"""The solver's decays for each kind of update."""
 
 COLUMNS = [
     Column("update", 17, lambda row: row["what"], left=True),
@@ -56,7 +56,7 @@ COLUMNS = [
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--model", default="alexnet", choices=sorted(p.name for p in MODELS.iterdir() if p.is_dir()),
-                        metavar="MODEL", help="whose parameters; default alexnet")  # fmt: skip
+                        metavar="MODEL", help="model whose parameters are updated; default alexnet")  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:

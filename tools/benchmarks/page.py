@@ -29,7 +29,7 @@ def write(path: Path, record: Record) -> None:
 
 
 def measured(content: dict[str, dict[str, Any]]) -> str:
-    """What the JSON file holds, for each instruction set."""
+    """The contents of the JSON file, for each instruction set."""
     return "\n".join(_of_unit(unit, sections) for unit, sections in content.items() if sections)
 
 

@@ -1,4 +1,4 @@
-"""What was measured, in a JSON file: the machine, and the rows of each section, for each instruction set.
+"""The record of measurements, a JSON file: the machine, and the rows of each section, for each instruction set.
 
     {"AVX-512": {"convs": {"machine": {...}, "load": 0.1, "rows": [...]}, ...}, "AVX2": {...}}
 
@@ -16,7 +16,7 @@ from benchmarks.tables import Row, milliseconds
 from benchmarks.turns import OURS
 
 CHANGE = 0.05
-"""Changes of less than this are noise, whatever the quartiles say."""
+"""Relative changes smaller than this count as noise, whatever the quartiles say."""
 
 Key = tuple[str, str, int]
 
@@ -31,7 +31,7 @@ class Record:
 
     @property
     def sections(self) -> dict[str, Any]:
-        """Those of the instruction set in use."""
+        """The sections of the instruction set in use."""
         return self.content.setdefault(self.machine["vector"], {})
 
     def start(self, section: str) -> None:
@@ -53,7 +53,7 @@ class Record:
 
 
 def _text(content: dict[str, dict[str, Any]]) -> str:
-    """JSON with a row on each line, numbers of five figures."""
+    """JSON text with one row on each line, numbers with five digits."""
     units = []
     for unit, sections in content.items():
         parts = []
@@ -72,7 +72,7 @@ def _rounded(value: Any) -> Any:
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
-    """raises SystemExit, with a message, for a file that is no record"""
+    """Raises SystemExit, with a message, for a file that is no record."""
     try:
         content = json.loads(path.read_text())
         for sections in content.values():
@@ -84,7 +84,7 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """All of the file or nothing."""
+    """Writes the file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text)

@@ -1,4 +1,4 @@
-"""What ``tools/bench`` measures, in the order in which ``goals`` runs it."""
+"""The sections of ``tools/bench``, in the order in which ``goals`` runs them."""
 
 from __future__ import annotations
 

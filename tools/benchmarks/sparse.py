@@ -1,4 +1,4 @@
-"""AlexNet's convolutions with the zeros that the SSL paper reports, whole layers, against our own dense ones.
+"""AlexNet's convolutions with the zeros that the SSL paper reports, whole layers, compared with dense ones of sslnet.
 
     structure   rows and columns of the weight matrix that are zero throughout, at random places
     lowered     single weights that are zero (l1), multiplied from a lowered matrix
@@ -135,7 +135,7 @@ def zero_weights(g: ConvGeometry, share: float) -> np.ndarray:
 
 
 def check(name: str, way: str, contestants: Any, dense: Any, weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """raises ArithmeticError when the sparse layer is not the dense one with the same weights"""
+    """Raises ArithmeticError when the sparse layer differs from the dense one with the same weights."""
     contestants[OURS]()
     sparse = y.copy()
     dense.pack(weights, np.zeros(len(weights), np.float32))

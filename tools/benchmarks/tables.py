@@ -39,7 +39,7 @@ def _pad(column: Column, text: str) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three figures."""
+    """A number with three significant digits."""
     if value is None:
         return ""
     digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
@@ -52,7 +52,7 @@ def times_of(name: str) -> Callable[[Row], str]:
 
 
 def own_times(row: Row) -> str:
-    """Our median and quartiles."""
+    """The median and quartiles of sslnet's times."""
     ours = row["times"][OURS]
     return f"{milliseconds(ours['median'])} ({milliseconds(ours['low'])}-{milliseconds(ours['high'])})"
 

@@ -25,7 +25,7 @@ from sslnet.net.net import Net
 
 @dataclass
 class Part:
-    """One module of the peer, and the layers of ours that it stands for."""
+    """One module of the peer, and the layers of the net that it replaces."""
 
     layers: list[str]
     type: str
@@ -61,7 +61,7 @@ class Peer(nn.Module):
 
 
 def put(blobs: dict[str, Tensor], part: Part, result: Any) -> None:
-    """What a part made, under the names of its tops."""
+    """The outputs of a part, by the names of its tops."""
     blobs.update(zip(part.tops, result if isinstance(result, tuple) else (result,)))
 
 
@@ -249,4 +249,4 @@ CONVERTERS: dict[str, Callable[[Any, Sequence[Any]], Callable[..., Any]]] = {
     "Split": _split,
     "TanH": lambda layer, bottoms: nn.Tanh(),
 }
-"""Layer type -> what makes its module from the layer and its bottom blobs."""
+"""Layer type -> function that makes its module from the layer and its bottom blobs."""

@@ -27,7 +27,7 @@ DEFAULT = [name for name in WORKLOADS if name != "caffenet-b32"]
 MOMENTUM, DECAY, RATE = 0.9, 5e-4, 1e-5
 SGD_KINDS = ("fused", "foreach")
 TOLERANCE = 1e-4
-"""How far the losses of both may lie apart, relative to their size."""
+"""The largest difference of both losses, relative to their size."""
 GRADIENT_TOLERANCE = 5e-2
 """The gradients: the pooling of nearly equal maxima may choose another one when a sum is rounded otherwise."""
 
@@ -41,11 +41,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NET",
         help=f"{', '.join(WORKLOADS)}; default: all but caffenet-b32, which is AlexNet with two layers swapped",
     )
-    parser.add_argument("--layers", action="store_true", help="also each layer, forward and backward, beside torch's")
+    parser.add_argument(
+        "--layers", action="store_true", help="also compare each layer, forward and backward, with torch's"
+    )
 
 
 def closing(rows: list[Row]) -> str:
-    """What is to be said of all rows together."""
+    """The summary of all rows."""
     return layerwise.losses(rows)
 
 
@@ -80,7 +82,7 @@ def _measure(workload: Workload, threads: int, torch: Any, options: argparse.Nam
 
 
 def make_solver(net: Net) -> Solver:
-    """SGD with momentum and weight decay; a rate so small that random labels do no harm."""
+    """SGD with momentum and weight decay, with a rate so small that random labels cause no divergence."""
     settings = {"base_lr": RATE, "lr_policy": "fixed", "momentum": MOMENTUM, "weight_decay": DECAY}
     return Solver(pb.SolverParameter(**settings, max_iter=1 << 30), net=net)
 
@@ -118,7 +120,7 @@ class TorchTrainer:
         self.optimiser.step()
 
     def _optimiser(self, kinds: tuple[str, ...]) -> Any:
-        """torch's own SGD, of the kind that is fastest here."""
+        """torch's own SGD, in its fastest variant."""
         self.forward_backward()
         made = {}
         for kind in kinds:

@@ -12,13 +12,13 @@ from typing import Any
 
 OURS = "ours"
 TURN = 3e-3
-"""Seconds that a turn is timed at least: short calls are repeated."""
+"""The least seconds of a timed turn; short calls are repeated."""
 LEAD = 0.03
 """Seconds of untimed calls before a turn of several threads: those of torch and onnxruntime wait for work without sleeping,
 for up to 20 ms, and keep a core from whoever comes next; and a thread that has slept comes back beside its caller, until the
 system moves it to another core."""
 LONG = 0.1
-"""Calls of more seconds than this need no untimed one before them."""
+"""Calls longer than this, in seconds, need no untimed call before them."""
 VERY_LONG = 2.0
 """Calls of more seconds than this are worth no more than FEW rounds, unless the time is there."""
 FEW = 3
@@ -88,7 +88,7 @@ def _length(call: Call) -> float:
 
 
 def spread(samples: list[float], unit: float = 1e3) -> dict[str, float]:
-    """Median, quartiles, and the best; of seconds in milliseconds."""
+    """Median, quartiles and minimum in milliseconds, from seconds."""
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
     return {"median": unit * median, "low": unit * low, "high": unit * high, "best": unit * min(samples)}
 
@@ -112,7 +112,7 @@ def summary(times: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def _best_ratio(times: Mapping[str, Mapping[str, float]], other: str) -> float:
-    """The ratio of the shortest times: what a machine without other programs would tend to."""
+    """The ratio of the shortest times, an estimate for a machine without other programs."""
     return times[OURS]["best"] / times[other]["best"]
 
 

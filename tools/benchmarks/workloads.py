@@ -1,4 +1,4 @@
-"""The nets that are timed: models of this repository with random data in the place of their databases."""
+"""The nets that are timed: models of this repository with random data instead of their databases."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def fill_parameters(net: Net, seed: int = 1) -> None:
 
 
 def image_shape(model: str) -> tuple[int, ...]:
-    """Channels, height and width of an image: those of the net for inference."""
+    """(channels, height, width) of an image of the net for inference."""
     message = prototxt.read_net(str(MODELS / model / "deploy.prototxt")).message
     inputs: list[Any] = [layer.input_param.shape[0] for layer in message.layer if layer.type == "Input"]
     return tuple((inputs or message.input_shape)[0].dim)[1:]
 
 
 def classes(net: Net) -> int:
-    """What its loss tells apart."""
+    """The number of classes of the net's loss."""
     found = [bottoms[0] for layer, bottoms in zip(net.layers, net.bottoms) if layer.TYPE == "SoftmaxWithLoss"]
     return found[-1].shape[1]

@@ -1,4 +1,4 @@
-"""The torture campaign of ``tools/torture``: kills, damaged files, full disks, signals, long runs, and what must not happen.
+"""The torture campaign of ``tools/torture``: kills, damaged files, full disks, signals and long runs.
 
 A *part* is a module with
 

@@ -1,4 +1,4 @@
-"""Children: forked from this process, so kernels and modules are loaded; watched, limited, and told how they ended."""
+"""Child processes, forked from this process so that kernels and modules are loaded, with limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARENAS = -8
 ESCAPED = 99
 """Exit code of a child whose function raised: the traceback is in its output."""
 READ_AT_MOST = 1 << 20
-"""Characters of a child's output that are looked at."""
+"""The number of characters of a child's output that are kept."""
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Child:
         return Ended(code if ended else None, self.read_output(), time.monotonic() - self.started)
 
     def kill(self) -> None:
-        """As `kill -9` does, whatever it is doing."""
+        """Kills the child with SIGKILL."""
         self.send(signal.SIGKILL)
 
     def _reap(self) -> int:
@@ -156,13 +156,13 @@ def few_arenas() -> None:
 
 
 def limit_address_space(more: int) -> None:
-    """So many bytes more than are mapped now."""
+    """Limits the address space to the bytes mapped now plus so many more."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + more, mapped + more))
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of all threads of a process, 0 when it has ended."""
+    """CPU seconds of all threads of a process, 0 when it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -171,7 +171,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """The resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 

@@ -39,7 +39,7 @@ What was found is described in WORK/findings, with the input; the same --seed ma
 LONGEST_END = 600.0
 """Seconds that a target may take beyond its time: kills end with a whole run."""
 SHOW_EVERY = 20.0
-"""Seconds between two lines of progress."""
+"""Seconds between two progress lines."""
 SAVE_EVERY = 5.0
 
 
@@ -76,7 +76,7 @@ class Running:
         self.folder = folder
 
     def take(self) -> None:
-        """Reads what it has reported."""
+        """Reads the task's reports."""
         with contextlib.suppress(BlockingIOError):
             while raw := os.read(self.pipe, 1 << 16):
                 self._rest += raw
@@ -113,7 +113,7 @@ class Running:
 
 
 def work(job: Job) -> int:
-    """In the task's process."""
+    """Runs the task, in its own process."""
     os.setsid()  # Ctrl-C is for the command alone, and all that this process starts can be ended at once
     die_with_parent()
     try:
@@ -275,27 +275,33 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=DESCRIPTION.format(parts=parts),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="time for all together; default 10")
+    parser.add_argument(
+        "--minutes", type=float, default=10, metavar="N", help="minutes for all parts together; default 10"
+    )
     parser.add_argument("--only", type=_names, default=list(PARTS), metavar="A,B", help="these parts; default: all")
     parser.add_argument(
         "--targets", type=_names, default=[], metavar="A,B", help="these targets of the parts; default: all"
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is random; default 1")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of all random numbers; default 1")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
-        help="targets at a time; default: one a core")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads each computes with; default 1")
+        help="targets run at the same time; default: one per core")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each target; default 1")
     parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
-        help="where everything is written, over what an earlier run found; default: a temporary folder",
+        help="folder for all output, replaces the findings of an earlier run; default: a temporary folder",
     )
     parser.add_argument("--record", type=Path, metavar="FILE", help="add the counts to this JSON file")
     parser.add_argument("--page", action="store_true", help="write the record's table into docs/reliability.md")
     parser.add_argument(
-        "--show", type=int, default=5, metavar="N", help="kinds of findings to print of each target; default 5"
+        "--show",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of kinds of findings to print for each target; default 5",
     )
-    parser.add_argument("--repeat", metavar="TARGET/NUMBER", help="one input of fuzz, in this process; nothing else")
+    parser.add_argument("--repeat", metavar="TARGET/NUMBER", help="run only this input of fuzz, in this process")
     options = parser.parse_args(arguments)
     for part in options.only:
         if part not in PARTS:

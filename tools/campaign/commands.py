@@ -1,4 +1,4 @@
-"""The commands that write files, made small: what full disks, signals and closed streams are tried on."""
+"""Small commands that write files, for the tests with full disks, signals and closed streams."""
 
 from __future__ import annotations
 

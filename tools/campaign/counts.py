@@ -1,4 +1,4 @@
-"""What was done to one target, and what went wrong: the row of the table."""
+"""The outcome of one target: what was done and what went wrong, a row of the table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = {
     "stray": "stray files",
     "other": "other",
 }
-"""What can go wrong -> its column. "other": a wrong exit code, control characters, wrong values, leaks."""
+"""Kind of failure -> its column. "other": a wrong exit code, control characters, wrong values, leaks."""
 
 MOST_FINDINGS = 100
 """Findings of one target that are described; further ones are only counted."""
@@ -72,7 +72,7 @@ class Count:
         return count
 
     def plus(self, other: Count) -> Count:
-        """Both together: another run, with another seed."""
+        """The sum of two outcomes, as from runs with different seeds."""
         return Count(
             self.part,
             self.target,
@@ -129,7 +129,7 @@ def text(counts: list[Count]) -> str:
 
 
 def markdown(counts: list[Count]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     heads, rows = table(counts)
     lines = [heads, [":--", *["--:"] * (len(heads) - 1)], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

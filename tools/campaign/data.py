@@ -1,4 +1,4 @@
-"""Data that change while a run reads them: one error, the weights saved, never a signal."""
+"""Data that change while a run reads them: the run must end with one error and saved weights, not with a signal."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ HELP = "every command that writes, on full and read-only disks, and with streams
 UNIT = "runs"
 LEAST = 10
 SECONDS = 200.0
-"""That one run may take."""
+"""The most seconds of one run."""
 CODES = (0, 1, 2)
 CAUSES = re.compile(r"space|too large|too many|read-only|quota|cannot be written|cannot write", re.IGNORECASE)
-"""Words of which one must be in the message: why it could not be written."""
+"""Words for the reason of a failed write; the message must contain one of them."""
 PAGE = 4096
 NEW_NAMESPACE, NEW_USER = 0x20000, 0x10000000
 """unshare's flags CLONE_NEWNS and CLONE_NEWUSER."""

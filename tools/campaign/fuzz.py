@@ -1,4 +1,4 @@
-"""Damaged inputs, thousands a minute: a worker runs one after the other, and is known by its last one when it dies."""
+"""Damaged inputs, thousands a minute: a worker runs one after the other; if it crashes, its last input is recorded."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ HELP = "damaged inputs of every kind end in an error, soon, in little memory"
 UNIT = "inputs"
 LEAST = 5
 CPU_SECONDS, WALL_SECONDS = 30.0, 150.0
-"""That one input may take."""
+"""The most seconds of one input."""
 MEMORY = 2 << 30
-"""Bytes that one input may take."""
+"""The most bytes of memory for one input."""
 ADDRESSES = MEMORY + (1 << 30)
 """Bytes of address space that a worker may map beside what it has: the machine is to survive."""
 FILE_SIZE = 1 << 30

@@ -29,7 +29,7 @@ def sources() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The properties of the machine that the figures depend on."""
     import platform
 
     import numpy
@@ -87,7 +87,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """raises SystemExit, with a message, for a file that is no record"""
+    """Raises SystemExit, with a message, for a file that is no record."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         _ = content["sources"], content["machine"], [Count.from_dict(row) for row in content["rows"]]

@@ -196,14 +196,16 @@ def parse(name: str, arguments: list[str] | None) -> argparse.Namespace:
         prog=f"tools/{name}",
         description=f"{what} of the SSL paper: speedups of AlexNet's layers, the paper's and ours. Without --measure those that are recorded.",
     )
-    parser.add_argument("--measure", action="store_true", help="measure ours now")
+    parser.add_argument("--measure", action="store_true", help="measure sslnet now")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what is measured there, beside what it has; "
         "read it from there; default: docs/paper.json is read")  # fmt: skip
     parser.add_argument("--batches", nargs="+", type=positive, default=[1, 16], metavar="N", help="default 1 16")
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default 1")
-    parser.add_argument("--seconds", type=float, default=0.4, metavar="S", help="for each figure; default 0.4")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="at least so many; default 5")
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table into that page, between its marks")
+    parser.add_argument("--seconds", type=float, default=0.4, metavar="S", help="seconds for each figure; default 0.4")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="least number of rounds; default 5")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE.md", help="write the table into that page, between its markers"
+    )
     if name == "table4":
         parser.add_argument(
             "--levels", nargs="+", choices=ALEXNET, default=list(ALEXNET), metavar="LEVEL", help=", ".join(ALEXNET)

@@ -130,19 +130,23 @@ def parse(name: str, arguments: list[str] | None) -> argparse.Namespace:
         description=f"{TABLES[name].title}: the paper's figures, and ours beside them. Without --work those that are recorded.",
     )
     rows = ROWS[name]
-    parser.add_argument("--work", type=Path, metavar="DIR", help="train, test and time there what is not done yet")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="working folder: train, test and time what is not done there yet"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR",
         help="folder with mnist and cifar10, as `sslnet data` makes them; default: data")  # fmt: skip
     parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows), metavar="ROW", help=", ".join(rows))
     parser.add_argument(
         "--dense", type=Path, metavar="FILE", help="weights of the dense net, which is then not trained"
     )
-    parser.add_argument("--no-time", action="store_true", help="time nothing: for a machine that is busy")
+    parser.add_argument("--no-time", action="store_true", help="time nothing, for a busy machine")
     parser.add_argument("--json", type=Path, metavar="FILE",
         help="where figures are kept; default: paper.json in the working folder, without one docs/paper.json")  # fmt: skip
-    parser.add_argument("--print", action="store_true", help="run nothing, only print")
+    parser.add_argument("--print", action="store_true", help="run nothing, only print the table")
     what = "connections of each pixel" if name == "figure4" else "filters of conv1"
     parser.add_argument("--plot", type=Path, metavar="FILE", help=f"draw the {what}, of the nets in the working folder")
-    parser.add_argument("--commands", action="store_true", help="print the commands that would be run, and end")
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table into that page, between its marks")
+    parser.add_argument("--commands", action="store_true", help="only print the commands that would be run")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE.md", help="write the table into that page, between its markers"
+    )
     return parser.parse_args(arguments)

@@ -1,19 +1,19 @@
-"""A plan that follows the zeros of the weights: asked for in one way, estimated, or measured.
+"""A plan whose loop nest follows the zeros of the weights: a fixed one, an estimated one or a measured one.
 
     forward = AdaptivePlan(ConvProblem(Direction.FORWARD, geometry), way)
     forward.pack(weights, bias)
     forward.run(x, y)
 
-Every pack looks at the weights again. A loop nest that was chosen for a pattern stays until there are weights outside of
-the pattern, or until the pattern has become needlessly large.
+Every pack inspects the weights. A loop nest chosen for a pattern is kept until weights outside the pattern are
+non-zero, or until the pattern has become smaller by more than SHRUNK allows.
 
     "dense"     all weights
     "kept"      kept rows and columns
     "lowered"   single weights, from a lowered matrix; the gradient of the input as "estimate"
     "direct"    single weights, from the padded image; the gradient of the input as "estimate"
-    "estimate"  dense or kept, whichever takes fewer estimated cycles: the same one every time
-    "measure"   the fastest of all, tried out on the spot; other runs may choose, and round, otherwise. Where results
-                are to be the same in every run (threads.deterministic) it is "estimate"
+    "estimate"  dense or kept, whichever takes fewer estimated cycles; the same choice in every run
+    "measure"   the fastest of all, timed on the given weights; another run may choose another one, and so round
+                differently. With threads.deterministic it is "estimate"
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from sslnet.kernels.runtime.threads import deterministic
 UNSTRUCTURED = {"lowered": LoweredLoop, "direct": DirectLoop}
 WAYS = ("dense", "kept", *UNSTRUCTURED, "estimate", "measure")
 SHRUNK = 0.9
-"""A plan is made anew when no more than this part of what it takes is left."""
+"""A new plan is made when the pattern holds less than this fraction of the weights that the plan was made for."""
 FEW_ZEROS = 0.2
-"""With fewer zeros than this part of the weights there are too few zero rows and columns to make use of."""
+"""Below this fraction of zero weights, zero rows and columns are too few to be worth a search."""
 MANY_ZEROS = 0.6
-"""Single weights are tried when at least this part of them is zero."""
+"""The loop nests for single weights are timed when at least this fraction of the weights is zero."""
 TRIALS = 4
 TRIAL_BATCH = 4
-"""Images that the ways are tried on, at most."""
+"""The largest number of images on which the ways are timed."""
 
 
 class AdaptivePlan(ConvPlan):
-    """A plan whose loop nest suits the zeros of the weights, and is chosen anew when they have changed.
+    """A plan whose loop nest suits the zeros of the weights; another one is chosen when the zeros have changed.
 
     problem   the forward pass or the gradient of the input, with all weights
     """
@@ -66,12 +66,12 @@ class AdaptivePlan(ConvPlan):
         return "conv" if self.loop is None else super().kernel
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None = None) -> None:
-        """Packs weights and bias as every plan does, after a look at their zeros."""
+        """Packs weights and bias as every plan does, after the loop nest is chosen by the zeros of the weights."""
         self._look_at(weights)
         super().pack(weights, bias)
 
     def _look_at(self, weights: np.ndarray) -> None:
-        """Chooses a loop nest unless there is one that does for these weights."""
+        """Chooses a loop nest, unless the current one still suits these weights."""
         fixed = self.way == "dense" or self.way in UNSTRUCTURED
         if self.loop is not None and fixed:
             return
@@ -79,7 +79,7 @@ class AdaptivePlan(ConvPlan):
         count = int(np.count_nonzero(weights)) if self.way == "measure" else 0
         if self.loop is not None and self._still_fits(kept, count):
             return
-        self.loop = None  # its memory is given back before the next one asks for more
+        self.loop = None  # frees its memory before the next one allocates
         self.kept, self.count = kept, count
         self.loop = self._loop(self._fastest(weights) if self.way == "measure" else self.way, self.problem)
 
@@ -107,7 +107,7 @@ class AdaptivePlan(ConvPlan):
         return choose(*([problem] if many else [kept, problem])).loop()
 
     def _fastest(self, weights: np.ndarray) -> str:
-        """The way that takes the least time on a few images; the ways take turns."""
+        """The way that takes the least time on a few images; the timed runs of the ways alternate."""
         g = self.problem.geometry
         few = replace(self.problem, geometry=replace(g, batch=min(g.batch, TRIAL_BATCH)))
         loops = {way: self._loop(way, few) for way in self._candidates()}

@@ -19,13 +19,13 @@ from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.simd.vector import VectorUnit
 
 WEIGHT_BLOCK_BYTES = 256 * 1024
-"""KC blocking: a block of weights beyond this is cut along the taps, to stay in the second-level cache."""
+"""KC blocking: a larger block of weights is split along the taps, so that it stays in the second-level cache."""
 MOST_VECTORS = 8
-"""Vectors side by side in a tile; more leave registers for too few rows of it."""
+"""The most vectors side by side in a tile; with more, the registers hold too few rows."""
 
 
 class FilterCandidate(LoopCandidate[FilterTile]):
-    """Filters side by side in a vector, pixels broadcast."""
+    """The loop nest with filters side by side in a vector and pixels broadcast."""
 
     DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
 
@@ -33,8 +33,8 @@ class FilterCandidate(LoopCandidate[FilterTile]):
         return self.problem.kept is None
 
     def tiles(self) -> Iterator[FilterTile]:
-        """As many pixels as registers allow for every number of vectors, evenly over the row; rows together where it is
-        short."""
+        """For every number of vectors, as many pixels as the registers allow, spread evenly over the row; a tile covers
+        several rows where rows are short."""
         low, unit = self.problem.lowering, self.unit
         out_h, out_w = (min(getattr(p, axis) for p in low.passes) for axis in ("out_h", "out_w"))
         line = max((p.line[1] for p in low.passes if p.line), default=0)
@@ -73,7 +73,7 @@ class FilterCandidate(LoopCandidate[FilterTile]):
 
     @cached_property
     def _inside(self) -> list[float]:
-        """The part of the taps of each output phase that meets a source row, over all rows of outputs."""
+        """For each output phase, the fraction of the taps whose source row is not padding, over all output rows."""
         low, found = self.problem.lowering, []
         for p in low.passes:
             rows = np.arange(p.out_h)[:, None] * low.stride_h + p.rows[0]
@@ -102,7 +102,7 @@ class FilterCandidate(LoopCandidate[FilterTile]):
 
 
 class PixelCandidate(LoopCandidate[PixelTile]):
-    """Pixels side by side in a vector, weights broadcast."""
+    """The loop nest with pixels side by side in a vector and weights broadcast."""
 
     DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
 
@@ -110,7 +110,7 @@ class PixelCandidate(LoopCandidate[PixelTile]):
         return self.problem.kept is None
 
     def tiles(self) -> Iterator[PixelTile]:
-        """As many filters as registers allow for every number of vectors, evenly over the filters."""
+        """For every number of vectors, as many filters as the registers allow, spread evenly over the filters."""
         low = self.problem.lowering
         pixels = low.rows * -(-low.out_w // self.unit.lanes) * self.unit.lanes
         for vectors, most in sums_of(self.unit, pixels):
@@ -139,8 +139,8 @@ class PixelCandidate(LoopCandidate[PixelTile]):
 
 
 def sums_of(unit: VectorUnit, count: int) -> Iterator[tuple[int, int]]:
-    """(vectors, rows): tiles of sums that fit into the registers with a vector of each row's factor and one factor more, for
-    ``count`` numbers side by side."""
+    """Tiles (vectors, rows) of sums for ``count`` numbers side by side: the registers hold the sums, one factor for
+    each vector and one factor more."""
     for vectors in range(1, min(-(-count // unit.lanes), MOST_VECTORS) + 1):
         rows = (unit.registers - 1) // vectors - 1
         if rows < 1:
@@ -149,7 +149,7 @@ def sums_of(unit: VectorUnit, count: int) -> Iterator[tuple[int, int]]:
 
 
 def fill_cycles(costs: UnitCosts, unit: VectorUnit, window: SourceWindow) -> float:
-    """To copy the source rows of one group of an image into the window."""
+    """Cycles to copy the source rows of one group of an image into the window."""
     if window.in_place:
         return 0
     low = window.lowering
@@ -159,6 +159,6 @@ def fill_cycles(costs: UnitCosts, unit: VectorUnit, window: SourceWindow) -> flo
 
 
 def combine_cycles(costs: UnitCosts, low: TapGeometry) -> float:
-    """To put the output phases of one group of an image together."""
+    """Cycles to interleave the output phases of one group of an image."""
     rows = low.filters * low.out_h if len(low.passes) > 1 else 0
     return rows * (costs.combine_row + low.out_w / costs.combine_pixels)

@@ -1,8 +1,8 @@
 """The heuristic: of all loop nests and tiles that compute a problem, the one with the fewest estimated cycles.
 
-The same problem gets the same loop nest in every run. Nothing is timed: a contest would cost compilation, and give other
-rounding from run to run. To add a loop nest, write its LoopCandidate and name it in CANDIDATES; what the estimates assume
-of the machine stands in cost.py.
+The same problem gets the same loop nest in every run. Nothing is timed: that would cost compilation, and rounding could
+differ from run to run. To add a loop nest, write its LoopCandidate and name it in CANDIDATES; the machine model of the
+estimates is in cost.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CANDIDATES: tuple[type[LoopCandidate[Any]], ...] = (
     PixelGradCandidate,
     WinogradGradCandidate,
 )
-"""Of equals the first one is chosen."""
+"""All loop nests that compete; of equal estimates the first one is chosen."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LoopChoice:
         return self.candidate.problem
 
     def loop(self) -> Any:
-        """The loop nest itself: a PackedLoop, or for the gradient of the weights a WeightGradLoop."""
+        """The loop nest itself: a PackedLoop, or a WeightGradLoop for the gradient of the weights."""
         return self.candidate.loop(self.tile)
 
 
@@ -67,5 +67,6 @@ def estimates(*problems: ConvProblem) -> Iterator[LoopChoice]:
 
 
 def choose(*problems: ConvProblem) -> LoopChoice:
-    """The cheapest way to solve one of the problems: a pass with all weights, say, or with those of a pattern alone."""
+    """The loop nest and tile with the fewest estimated cycles that compute one of the problems, for example a pass with
+    all weights or with the weights of a pattern only."""
     return min(estimates(*problems), key=lambda choice: choice.cycles)

@@ -1,7 +1,8 @@
-"""The loop nest (macro-kernel) with vectors over filters: any stride, and rows in the padding cost nothing.
+"""The loop nest (macro-kernel) with vectors over filters: it takes any stride and skips rows in the padding.
 
-Sums of a tile leave through a transpose to NCHW. Taps are blocked (``tap_block``: KC blocking) so that a block of weights stays in
-the first-level cache while it meets all pixels of the chunk; in between the sums wait in a buffer.
+The sums of a tile are transposed to NCHW when they are stored. Taps are blocked (``tap_block``: KC blocking) so that a
+block of weights stays in the cache while it is multiplied with all pixels of the chunk; between blocks a buffer holds
+the sums.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class FilterTile:
 
 
 class FilterLoop(PackedLoop):
-    """One lowered convolution."""
+    """The filter loop nest of one pass of a convolution."""
 
     def __init__(
         self, lowering: TapGeometry, unit: VectorUnit, tile: FilterTile, *, relu: bool = False, tap_block: int = 0
@@ -87,7 +88,8 @@ class FilterLoop(PackedLoop):
         )  # fmt: skip
 
     def _tile_table(self, unit: VectorUnit, vectors: int, exact: bool) -> np.ndarray:
-        """(passes, tiles of a row, 2): the tile at each place of a row, for a full block of filters and for the last one."""
+        """The micro-kernel at each place of a row, for a full block of filters and for the last one: (passes, tiles of
+        a row, 2)."""
         low, pixels = self.lowering, self.tile.pixels
         counts = vectors, self.blocks.padded // unit.lanes % vectors
         table = np.zeros((len(low.passes), max(-(-p.out_w // pixels) for p in low.passes), 2), np.int64)
@@ -100,7 +102,7 @@ class FilterLoop(PackedLoop):
         return table
 
     def _spans(self) -> np.ndarray:
-        """(passes, groups, units, 2): the taps whose source row is not in the padding for every row of the unit."""
+        """The range of taps that each unit needs, (passes, groups, units, 2): those that meet the source in any row."""
         low, tile = self.lowering, self.tile
         spans = np.zeros((len(low.passes), low.groups, self.image_units, 2), np.int64)
         for p, taps in enumerate(low.passes):
@@ -113,7 +115,7 @@ class FilterLoop(PackedLoop):
 
 
 def runs_exactly(low: TapGeometry, unit: VectorUnit, tile: FilterTile) -> bool:
-    """Whether line_tile takes these taps, so that nothing is read or multiplied in the padding."""
+    """Whether line_tile can compute these taps, so that no padding is read or multiplied."""
     lines = [p.line for p in low.passes if p.taps]
     vectors = min(tile.vectors, -(-low.filters // unit.lanes))
     return tile.rows == 1 and all(
@@ -122,7 +124,7 @@ def runs_exactly(low: TapGeometry, unit: VectorUnit, tile: FilterTile) -> bool:
 
 
 def line_limits(low: TapGeometry, taps: Pass, pixels: int, column: int) -> tuple[int, int]:
-    """The low and high of the line_tile for the pixels from ``column`` of a row on."""
+    """The values low and high of line_tile for the pixels of a row from ``column`` on."""
     assert taps.line is not None
     first, count, spacing = taps.line
     begin = column * low.stride_w + first
@@ -133,7 +135,7 @@ def line_limits(low: TapGeometry, taps: Pass, pixels: int, column: int) -> tuple
 def _tile_at(
     unit: VectorUnit, low: TapGeometry, taps: Pass, tile: FilterTile, vectors: int, column: int, exact: bool
 ) -> int:
-    """The tile for the pixels from ``column`` of a row on."""
+    """The address of the micro-kernel for the pixels of a row from ``column`` on."""
     if not exact or taps.line is None:
         return filter_tile(unit, vectors, tile.rows, tile.pixels, low.stride_w)
     _, count, spacing = taps.line
@@ -145,7 +147,7 @@ def _tile_at(
 def _run_filters(
     u0, u1, numbers, passes, places, offsets, spans, tiles, packed, bias, window, sums, planes, source, target
 ):  # fmt: skip
-    """Units u0 .. u1 of all images; a unit is tile_rows rows of outputs."""
+    """Computes units u0 .. u1 of all images; a unit is tile_rows rows of outputs."""
     n = numbers[0]
     several = passes.size > 1
     pixels = n.out_h * n.out_w
@@ -202,7 +204,7 @@ def _run_filters(
 def _run_blocks(
     n, one, group, first, end, top, base, out, out_step, spans, tiles, offsets, packed, bias, sums
 ):  # fmt: skip
-    """All filters of a group over the units first .. end of one image and pass."""
+    """Computes all filters of a group over the units first .. end of one image and pass."""
     tiles_per_row = (one.out_w + n.tile_pixels - 1) // n.tile_pixels
     waits = n.tap_block < one.taps
     for f in range(0, n.padded, n.block_width):

@@ -22,7 +22,7 @@ Axes = int | Sequence[int]
 
 
 def output_extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    """Output positions along one axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1; 0 or less: none."""
+    """Output positions along one axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1; <= 0: none."""
     return (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
 
 
@@ -68,7 +68,7 @@ def col2im(
 
 
 class _Axes:
-    """Kernel, stride, pad, dilation and extents of one lowering: as flat numbers for two axes, as a table for any."""
+    """Kernel, stride, pad, dilation and extents of one lowering: flat numbers for two axes, a table for any number."""
 
     def __init__(self, shape: tuple[int, ...], kernel: Axes, stride: Axes, pad: Axes, dilation: Axes) -> None:
         self.count = len(shape) - 1
@@ -84,7 +84,7 @@ class _Axes:
         self.numbers = [number for values in (*per_axis, outs) for number in values]
 
     def col(self, name: str, col: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
-        """col, checked, or a new one."""
+        """The given ``col`` after a check of shape and type, or a new array."""
         if col is None:
             return np.empty(self.shape, dtype)
         if col.shape != self.shape or col.dtype != dtype:
@@ -92,7 +92,7 @@ class _Axes:
         return col
 
     def flat(self, image: np.ndarray) -> np.ndarray:
-        """(channels, pixels), of which either may be none."""
+        """The image as (channels, pixels); either may be 0."""
         return image.reshape(image.shape[0], math.prod(image.shape[1:]))
 
     def _spread(self, value: Axes) -> tuple[int, ...]:
@@ -112,7 +112,7 @@ def _span(out, size, stride, start):
 
 @exact_kernel
 def _im2col_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
-    """Rows of col for the channels [c0, c1) of a (C, H, W) image."""
+    """Writes the rows of col for the channels [c0, c1) of a (C, H, W) image."""
     height, width = image.shape[1], image.shape[2]
     for c in range(c0, c1):
         for i in range(kh):
@@ -139,7 +139,7 @@ def _im2col_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
 
 @exact_kernel
 def _col2im_2d(c0, c1, image, col, kh, kw, sh, sw, ph, pw, dh, dw, oh, ow):
-    """The channels [c0, c1) of the image."""
+    """Writes the channels [c0, c1) of a (C, H, W) image."""
     height, width = image.shape[1], image.shape[2]
     for c in range(c0, c1):
         image[c] = 0
@@ -180,7 +180,10 @@ def _source(table, tap, column):
 
 @exact_kernel
 def _im2col_nd(c0, c1, image, col, table):
-    """Rows of col for the channels [c0, c1) of a (C, pixels) image; table rows: size, kernel, stride, pad, dilation, out."""
+    """Writes the rows of col for the channels [c0, c1) of a (C, pixels) image.
+
+    table   its rows are size, kernel, stride, pad, dilation, out
+    """
     taps = col.shape[0] // max(1, image.shape[0])
     for tap in range(taps):
         for column in range(col.shape[1]):
@@ -191,7 +194,7 @@ def _im2col_nd(c0, c1, image, col, table):
 
 @exact_kernel
 def _col2im_nd(c0, c1, image, col, table):
-    """The channels [c0, c1) of the image."""
+    """Writes the channels [c0, c1) of a (C, pixels) image."""
     taps = col.shape[0] // max(1, image.shape[0])
     image[c0:c1] = 0
     for tap in range(taps):

@@ -1,6 +1,6 @@
-"""What the plans of convolutions ask of a loop nest (macro-kernel), and what loop nests have in common.
+"""The interface between the plans of convolutions and the loop nests (macro-kernels), with the code that these share.
 
-A loop nest gets arrays that have been checked, lays out what it reads (packing), and calls micro-kernels.
+A loop nest gets arrays that have been checked, packs the data it reads, and calls micro-kernels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sslnet.kernels.runtime.threads import parallel
 
 
 class PackedLoop(ABC):
-    """The forward pass, or the gradient of the input, with weights that are packed first.
+    """A loop nest of the forward pass or of the gradient of the input, with weights that are packed first.
 
     kernel          the loop nest and its tile, for reports
-    units           pieces of work, which the threads share out
-    multiply_adds   of one run over the batch
+    units           number of work units that the threads share out
+    multiply_adds   multiply-adds of one run over the batch
     """
 
     kernel: str
@@ -33,15 +33,15 @@ class PackedLoop(ABC):
 
     @abstractmethod
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        """Units u0 .. u1 from the array at the address ``source`` to the one at ``target``."""
+        """Computes units u0 .. u1 from the array at the address ``source`` into the one at ``target``."""
 
     def run_at(self, source: int, target: int) -> None:
-        """The whole batch, with the weights last packed.  [overwrites the target]"""
+        """Computes the whole batch with the weights last packed.  [overwrites the target]"""
         parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
 
 
 class WeightGradLoop(ABC):
-    """The gradient of the weights and the bias.
+    """A loop nest of the gradient of the weights and the bias.
 
     kernel   the loop nest and its tile, for reports
     """
@@ -50,15 +50,16 @@ class WeightGradLoop(ABC):
 
     @abstractmethod
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
-        """The gradients of the whole batch.  [accumulates into dw and db; overwrites them if not accumulate]"""
+        """Computes the gradients of the batch.  [accumulates into dw and db; overwrites them if not accumulate]"""
 
 
 class SummedGradLoop(WeightGradLoop):
-    """Threads sum into buffers of their own, which are added to the gradients in the order of the threads.
+    """A loop nest whose threads sum into buffers of their own, which are added to the gradients in the order of the
+    threads.
 
-    multiply_adds   of one run over the batch
-    sums_size       floats that the sums of all weights take
-    bias_shape      (groups, filters of a group and those that fill up)
+    multiply_adds   multiply-adds of one run over the batch
+    sums_size       floats of the sums of all weights
+    bias_shape      (groups, filters of a group with padding)
     group_filters   filters of a group
     """
 
@@ -69,15 +70,18 @@ class SummedGradLoop(WeightGradLoop):
 
     @abstractmethod
     def _parts(self, threads: int) -> int:
-        """How many sums of all weights there are."""
+        """The number of partial sums, each over all weights."""
 
     @abstractmethod
     def _sum(self, threads: int, x: int, dy: int, sums: np.ndarray, bias_sums: np.ndarray) -> None:
-        """Sums over the batch.  [overwrites sums (parts, sums_size); accumulates into bias_sums (threads, *bias_shape)]"""
+        """Computes the partial sums over the batch.
+
+        [overwrites sums (parts, sums_size); accumulates into bias_sums (threads, *bias_shape)]
+        """
 
     @abstractmethod
     def _put(self, threads: int, sums: np.ndarray, dw: np.ndarray, accumulate: bool) -> None:
-        """The sums of all parts, in their order, to dw.  [accumulates into dw; overwrites it if not accumulate]"""
+        """Adds up all partial sums, in order, to dw.  [accumulates into dw; overwrites it if not accumulate]"""
 
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None, accumulate: bool) -> None:
         threads = threads_for(self.multiply_adds)

@@ -1,13 +1,14 @@
-"""The micro-kernels of the convolutions: a tile of MR x NR outputs is held in vector registers while the taps go by.
+"""The micro-kernels of the convolutions: vector registers hold a tile of MR x NR outputs over a loop of taps.
 
 A tap is one weight position (channel, kernel row, kernel column). Its pixel lies at a fixed distance, its *offset*, from
-the pixel of tap 0, so the lowered matrix is never written: a tile walks a table of offsets, the indirection buffer, over
-the (padded) image. NR counts outputs in vectors, MR those for which a value is broadcast.
+the pixel of tap 0, so the lowered matrix is never written: a tile reads the (padded) image through a table of offsets,
+the indirection buffer. NR counts the outputs along vectors, MR the outputs whose operand is broadcast.
 
 Ref: Dukhan 2019, "The Indirect Convolution Algorithm"
 
     filter_tile   vectors over filters, pixels broadcast; any taps, any stride
-    line_tile     the same for whole lines of taps: a pixel is broadcast once for all taps that meet it, padding is skipped
+    line_tile     the same for whole lines of taps: a pixel is broadcast once for all taps that read it, padding is
+                  skipped
     pixel_tile    vectors over output pixels, weights broadcast; pixels side by side
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
@@ -28,7 +29,7 @@ def filter_tile(builder, lanes, weights, offsets, taps, x, row_step, sums, start
     offsets    (taps,) int64
     row_step   from one row of the tile to the next, in x; within a row the pixels lie ``step`` floats apart
     sums       (rows * pixels, vectors * lanes), aligned
-    start      address of (vectors * lanes) first values for every pixel; 0: go on from what sums holds
+    start      address of (vectors * lanes) first values for every pixel; 0: continue from the values in sums
     """
     size = 4 * lanes
     initial = _first_sums(builder, lanes, vectors, rows * pixels, sums, start)
@@ -56,11 +57,12 @@ def line_tile(
     builder, lanes, weights, offsets, all_taps, x, row_step, sums, start, *,
     vectors, pixels, step, taps, spacing, low, high,
 ):  # fmt: skip
-    """filter_tile for one row of pixels and lines of ``taps`` taps that lie ``spacing`` floats apart.
+    """As filter_tile, for one row of pixels and lines of ``taps`` taps that lie ``spacing`` floats apart.
 
-    all_taps    of all lines, as the offsets; row_step: not used, there is one row; the others as in filter_tile
-    low, high   of the pixels that the tile meets, counted from the first tap of its first pixel, those low <= i < high are
-                in the source; the others are padding, not read
+    all_taps    taps of all lines, as many as offsets; row_step: not used, there is one row; the others as in
+                filter_tile
+    low, high   source pixels are counted from the first tap of the tile's first pixel: those with low <= i < high are
+                in the source, the others are padding and not read
     """
     size = 4 * lanes
     meetings = meetings_of(pixels, step, taps, spacing, low, high)
@@ -85,9 +87,9 @@ def line_tile(
 
 
 def line_pixels(unit: VectorUnit, vectors: int, taps: int) -> int:
-    """The most pixels of a line_tile: their sums and all weights of a line fit into the registers.
+    """The most pixels of a line_tile whose sums and weights of a line fit into the registers.
 
-    Of many registers one too few does no harm: in a line of several taps one weight is then read from memory each time.
+    One register too few is allowed where there are many: in a line of several taps one weight is then read from memory.
     """
     spare = 1 if taps > 1 and unit.registers >= 32 else -1
     registers = unit.registers + spare
@@ -97,7 +99,7 @@ def line_pixels(unit: VectorUnit, vectors: int, taps: int) -> int:
 def meetings_of(
     pixels: int, step: int, taps: int, spacing: int, low: int, high: int
 ) -> list[tuple[int, list[tuple[int, int]]]]:
-    """The source pixels of a line_tile, and the (tap, output pixel) that meet in each."""
+    """The source pixels of a line_tile, each with the pairs (tap, output pixel) that use it."""
     meetings = []
     for i in range(low, high):
         places = [(t, *divmod(i - t * spacing, step)) for t in range(taps)]
@@ -108,7 +110,8 @@ def meetings_of(
 
 
 def _first_sums(builder, lanes, vectors, pixels, sums, start):
-    """The sums a tile of filters begins with: the vectors at start for every pixel, or what it left when start is 0."""
+    """The initial sums of a tile of filters: the vectors at ``start`` for every pixel, or the values in ``sums`` if it
+    is 0."""
     size = 4 * lanes
 
     def fresh():
@@ -126,7 +129,8 @@ def pixel_tile(builder, lanes, weights, offsets, taps, x, places, y, y_step, bia
 
     weights   (taps, filters)
     offsets   (taps,) int64
-    places    (vectors, 3) int64: distance of the vector's first pixel in x and in y, and how many of its pixels count
+    places    (vectors, 3) int64: distance of the vector's first pixel in x and in y, and how many of its pixels are
+              stored
     y_step    from one filter to the next, in y
     bias      (filters,)
     left      how many of the filters are stored

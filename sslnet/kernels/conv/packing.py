@@ -19,28 +19,28 @@ from sslnet.kernels.simd import vector as vec
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 384 * 1024
-"""What the source rows of a chunk may take: they are to stay in the second-level cache while all filters pass over them."""
+"""The most bytes of the source rows of a chunk: they stay in the second-level cache while all filters use them."""
 SMALL = 1 << 22
-"""Multiply-adds below which one thread is faster than waking others."""
+"""Multiply-adds below which one thread is faster than several."""
 SMALL_PACK = 1 << 16
-"""Weights below which one thread packs faster."""
+"""Weights below which one thread packs faster than several."""
 
 
 def address(array: np.ndarray) -> int:
-    """Where the array's data begin; read-only arrays too."""
+    """The address of the array's data; the array may be read-only."""
     return array.__array_interface__["data"][0]
 
 
 def threads_for(multiply_adds: int) -> int:
-    """How many threads a pass with so much work is worth."""
+    """The number of threads for a pass with that many multiply-adds: 1 for small ones, else all."""
     return 1 if multiply_adds < SMALL else num_parts()
 
 
 @dataclass(frozen=True)
 class SourceWindow:
-    """The A block: source rows that a chunk of outputs reads, in place where no tap leaves the source, else a padded copy.
+    """The packed A block: the source rows that a chunk reads, in place if all taps lie inside, else a padded copy.
 
-    chunk   output rows at most
+    chunk   the most output rows
     split   the copy is split into stride_h * stride_w planes, so that neighbours in the output are neighbours in a plane
     """
 
@@ -51,7 +51,7 @@ class SourceWindow:
 
     @cached_property
     def first_row(self) -> int:
-        """Source row of the copy's first row, for output row 0."""
+        """The source row of the copy's first row when the chunk begins at output row 0."""
         return self.lowering.first_and_last("rows")[0]
 
     @cached_property
@@ -87,13 +87,13 @@ class SourceWindow:
 
     @cached_property
     def row_step(self) -> int:
-        """Bytes from the pixels of one output row to those of the next."""
+        """Bytes from the pixels that one output row reads to those of the next."""
         columns = self.lowering.width if self.in_place else self.plane_columns
         return 4 * columns * self.lowering.stride_h // self.step_h
 
     @property
     def size(self) -> int:
-        """Floats of the copy, with room for vectors that begin inside it."""
+        """Floats of the copy, with room for whole vectors that begin inside it."""
         return 64 if self.in_place else self.lowering.channels * self.channel_bytes // 4 + 64
 
     def offsets(self, taps: Pass) -> np.ndarray:
@@ -109,12 +109,12 @@ class SourceWindow:
 def window_for(
     lowering: TapGeometry, *, split: bool, whole_vectors: bool, exact: bool = False, granularity: int = 1
 ) -> SourceWindow:
-    """The window of an engine.
+    """The window of a loop nest.
 
-    split           see Window
-    whole_vectors   the engine reads whole vectors of pixels, so rows in place would be overrun
-    exact           the engine reads no padding, so there need be none
-    granularity     output rows that belong together
+    split           as in SourceWindow
+    whole_vectors   the loop nest reads whole vectors of pixels, so that it would read beyond rows in place
+    exact           the loop nest reads no padding, so the window needs none
+    granularity     a chunk is a multiple of this many output rows
     """
     split = split and (lowering.stride_h > 1 or lowering.stride_w > 1)
     last = (lowering.rows - 1) * lowering.stride_h
@@ -135,7 +135,7 @@ def window_for(
 
 @dataclass(frozen=True)
 class FilterBlocking:
-    """Filters of a group in blocks of ``width`` (NR), the last one narrower when ``padded`` is no multiple of it."""
+    """Blocking of a group's filters by ``width`` (NR); the last block is narrower if ``padded`` is not a multiple."""
 
     width: int
     padded: int
@@ -146,7 +146,7 @@ class FilterBlocking:
 
 
 class PackedWeights:
-    """Weights in panels (packed B): per pass, group and block (taps, NR filters of the block), zero for no filter."""
+    """Packed B: panels (taps, NR filters) for each pass, group and block of filters; padding filters are zero."""
 
     def __init__(self, lowering: TapGeometry, blocks: FilterBlocking, unit: VectorUnit) -> None:
         self.lowering = lowering
@@ -183,10 +183,10 @@ RUN = np.dtype([(name, np.int64) for name in ("first", "length", "begin")])
 
 
 class Runs:
-    """Where the weights of a group's first filter lie, as runs that are worth reading in one piece.
+    """The positions of the weights of a group's first filter, as runs that are read in one piece.
 
     table    (groups, runs) RUN: first weight, length (0 where a group has fewer runs), where the run's places begin
-    places   for every weight of a run the tap that it is, -1 for none
+    places   for every weight of a run its tap, -1 for none
     """
 
     def __init__(self, weights: np.ndarray, most_gap: int) -> None:
@@ -216,9 +216,10 @@ PASS = np.dtype([(name, np.int64) for name in ("out_h", "out_w", "taps", "weight
 
 
 def pass_table(low: TapGeometry, weights: PackedWeights, chunk: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The passes as a kernel reads them; where each one's plane of outputs lies and its columns, and the planes' size.
+    """The table of passes for a kernel; (passes, 2) start of each pass's plane of outputs and its columns; floats of
+    the planes.
 
-    The planes hold ``chunk`` rows of every filter, and are there only when there are several passes.
+    The planes hold ``chunk`` rows of every filter, and exist only when there are several passes.
     """
     table = np.zeros(len(low.passes), PASS)
     offsets = plane = 0
@@ -231,13 +232,13 @@ def pass_table(low: TapGeometry, weights: PackedWeights, chunk: int) -> tuple[np
 
 
 def record(**numbers: int) -> np.ndarray:
-    """Named int64 for a Numba function, which reads them as fields of element 0."""
+    """Kernel parameters: named int64 values for a Numba function, which reads them as fields of element 0."""
     return np.array([tuple(int(n) for n in numbers.values())], np.dtype([(name, np.int64) for name in numbers]))
 
 
 @exact_kernel
 def add_bias_sums(sums, filters, db, overwrite):
-    """db (groups * filters) += the sums (parts, groups, padded filters) over the parts, in their order."""
+    """Adds the sums (parts, groups, padded filters) over the parts, in order, to db (groups * filters,)."""
     if overwrite:
         db[:] = 0
     for part in range(sums.shape[0]):
@@ -248,7 +249,7 @@ def add_bias_sums(sums, filters, db, overwrite):
 
 @intrinsic
 def _float_at(typingctx, where):
-    """The float32 at an address: an array argument would be another compiled function when it is read-only."""
+    """The float32 at an address; an array argument would need a second compiled function for read-only arrays."""
 
     def codegen(context, builder, signature, args):
         return builder.load(vec.at(builder, args[0], ir.FloatType()))
@@ -260,7 +261,7 @@ def _float_at(typingctx, where):
 def _pack_vectors(
     u0, u1, thread, table, places, taps, step, filters, width, padded, lanes, scatter, weights, packed
 ):  # fmt: skip
-    """_pack_blocks for the units u0 .. u1 of lanes filters each, through square transposes."""
+    """As _pack_blocks, for the units u0 .. u1 of lanes filters each, through square transposes."""
     vectors = padded // lanes
     for u in range(u0, u1):
         group, f = u // vectors, u % vectors * lanes
@@ -280,7 +281,7 @@ def _pack_vectors(
 
 @exact_kernel
 def _pack_blocks(u0, u1, thread, index, step, filters, width, padded, weights, packed):
-    """Blocks u0 .. u1 of all groups: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
+    """Packs blocks u0 .. u1: packed[group][block][tap][filter] = weights[index[group, tap] + filter * step]."""
     taps = index.shape[1]
     blocks = (padded + width - 1) // width
     for u in range(u0, u1):

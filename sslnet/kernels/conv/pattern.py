@@ -1,4 +1,4 @@
-"""Which rows and columns of a convolution's weight matrix are not zero throughout."""
+"""Sparsity patterns: the rows and columns of a convolution's weight matrix that hold non-zero weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sslnet.kernels.runtime.jit import kernel
 
 @dataclass(frozen=True, eq=False)
 class SparsityPattern:
-    """Which rows and columns of a convolution's weight matrix take part, for each conv group.
+    """The kept rows and columns of a convolution's weight matrix, for each conv group.
 
-    filters   a group: sorted int64, counted within the group
-    columns   a group: sorted int64, of channels * kernel_h * kernel_w of the group
-    shape     (groups, filters of a group, columns) of the whole
+    filters   one array a group: sorted int64 rows, counted within the group
+    columns   one array a group: sorted int64 columns, of the channels * kernel_h * kernel_w of the group
+    shape     (groups, filters of a group, columns) of the whole weight matrix
     """
 
     filters: tuple[np.ndarray, ...]
@@ -28,16 +28,16 @@ class SparsityPattern:
 
     @cached_property
     def weights(self) -> int:
-        """Weights at a kept row and a kept column."""
+        """The number of weights in a kept row and a kept column."""
         return sum(len(f) * len(c) for f, c in zip(self.filters, self.columns, strict=True))
 
     @property
     def share(self) -> float:
-        """Kept weights of all weights."""
+        """Kept weights as a fraction of all weights."""
         return self.weights / int(np.prod(self.shape))
 
     def covers(self, other: SparsityPattern) -> bool:
-        """Whether all that ``other`` keeps is kept here."""
+        """Whether this pattern keeps all rows and columns that ``other`` keeps."""
         if self.share == 1:
             return self.shape == other.shape
         pairs = [*zip(self.filters, other.filters), *zip(self.columns, other.columns)]
@@ -51,13 +51,14 @@ class SparsityPattern:
 
 
 SAMPLE = 4096
-"""Weights looked at to tell whether hardly any is zero."""
+"""The number of weights that hardly_zero samples, about."""
 
 
 def hardly_zero(weights: np.ndarray, few: float = 0.1) -> bool:
-    """Whether so few weights, less than that part, are zero that rows and columns of them need not be looked for."""
+    """Whether less than the fraction ``few`` of sampled weights is zero, so that a search for zero rows is not
+    worthwhile."""
     flat = weights.reshape(-1)
-    # A step that is odd meets all columns of all rows in turn, in the usual sizes.
+    # An odd step samples all columns in turn, in the usual sizes.
     sample = flat[:: max(flat.size // SAMPLE, 1) | 1]
     return bool(np.count_nonzero(sample) > (1 - few) * sample.size)
 
@@ -72,14 +73,14 @@ def find_kept(weights: np.ndarray, groups: int = 1) -> SparsityPattern:
 
 
 def _places(marks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of every line of marks the places that are not 0."""
+    """The positions of the non-zero marks, one array for each line."""
     line, place = np.nonzero(marks)
     ends = np.searchsorted(line, np.arange(len(marks) + 1)).tolist()
     return tuple(place[a:b] for a, b in pairwise(ends))
 
 
 def keep_all(geometry: ConvGeometry) -> SparsityPattern:
-    """The pattern without a zero."""
+    """The pattern that keeps all weights."""
     g = geometry
     filters, columns = np.arange(g.group_filters), np.arange(g.columns)
     return SparsityPattern((filters,) * g.groups, (columns,) * g.groups, (g.groups, g.group_filters, g.columns))
@@ -87,7 +88,7 @@ def keep_all(geometry: ConvGeometry) -> SparsityPattern:
 
 @kernel
 def _mark(matrices, rows, columns):
-    """rows[g, f] = 1 and columns[g, k] = 1 where matrices[g, f, k] is not zero; the others stay."""
+    """Sets rows[g, f] = 1 and columns[g, k] = 1 where matrices[g, f, k] is not zero; other marks are unchanged."""
     for g in range(matrices.shape[0]):
         marks = columns[g]
         for f in range(matrices.shape[1]):

@@ -32,7 +32,7 @@ class PixelTile:
 
 
 class PixelLoop(PackedLoop):
-    """One lowered convolution."""
+    """The pixel loop nest of one pass of a convolution."""
 
     def __init__(self, lowering: TapGeometry, unit: VectorUnit, tile: PixelTile, *, relu: bool = False) -> None:
         low = self.lowering = lowering
@@ -74,7 +74,7 @@ class PixelLoop(PackedLoop):
 def _run_pixels(
     u0, u1, numbers, passes, places, offsets, packed, bias, window, vectors, planes, source, target
 ):  # fmt: skip
-    """Output rows u0 .. u1 of all images."""
+    """Computes output rows u0 .. u1 of all images."""
     n = numbers[0]
     several = passes.size > 1
     pixels = n.out_h * n.out_w
@@ -136,16 +136,16 @@ def _run_pixels(
 
 @exact_kernel
 def _vectors_of(n, one, first, last):
-    """Vectors of a pass over the rows first .. last, filled up to a multiple of a tile's."""
+    """The number of vectors of a pass over the rows first .. last, rounded up to a multiple of the tile's vectors."""
     count = max(min(last, one.out_h) - first, 0) * ((one.out_w + n.lanes - 1) // n.lanes)
     return (count + n.tile_vectors - 1) // n.tile_vectors * n.tile_vectors
 
 
 @exact_kernel
 def _place_vectors(n, passes, first, last, vectors):
-    """The vectors of all passes, each (distance in the window, distance in the output, pixels that count).
+    """Writes the places of the vectors of all passes: (distance in the window, distance in the output, pixels stored).
 
-    Those that only fill up count no pixels. Two chunks with as many rows have the same vectors.
+    Padding vectors store no pixels. Two chunks with the same number of rows have the same vectors.
     """
     i = 0
     for p in range(passes.size):

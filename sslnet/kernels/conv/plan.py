@@ -9,17 +9,18 @@
 
 Weights with zeros:
 
-    kept = find_kept(weights, groups)            which filters and columns are not zero throughout
-    plan_forward(geometry, kept=kept)            kept filters x kept columns alone                   (LOWERED_CCNMM)
+    kept = find_kept(weights, groups)            the filters and columns that hold non-zero weights
+    plan_forward(geometry, kept=kept)            kept filters x kept columns only                    (LOWERED_CCNMM)
     plan_unstructured(geometry)                  one weight at a time, from a lowered matrix         (LOWERED_CSRMM)
     plan_unstructured(geometry, direct=True)     the same, from the padded image                     (DIRECT_SCONV)
 
-Plans for a pattern read only the weights of that pattern: what is not kept counts as zero. A pattern is data: another one
-compiles nothing, planning it takes about a millisecond. Weights without structure are read anew by every pack.
+A plan for a pattern reads only the weights of that pattern; the others count as zero. A pattern is data: a new pattern
+needs no compilation, and planning takes about a millisecond. plan_unstructured finds the non-zero weights at every
+pack.
 
-Arrays are C-contiguous float32, NCHW; 64-byte alignment (memory.aligned_empty) helps, nothing depends on it, and nothing
-outside an array is read or written. Plans thread over the batch through threads.parallel; for a given number of threads
-the same input gives the same bits. One plan is not to be run by two threads at once.
+Arrays are C-contiguous float32, NCHW. 64-byte alignment (memory.aligned_empty) is faster but not required. Nothing
+outside an array is read or written. Plans run in threads over the batch through threads.parallel; for a given number of
+threads the same input gives the same bits. A plan must not be run by two threads at once.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ __all__ = [
 
 
 class ConvPlan(KernelPlan):
-    """The forward pass (source x, target y) or the gradient of the input (source dy, target dx), with a bias of the target
-    and ReLU if planned with it. The gradient with a bias is the forward pass of a deconvolution."""
+    """A plan of the forward pass (source x, target y) or the gradient of the input (source dy, target dx).
+
+    A bias of the target is added, and ReLU applied if the plan was made with it. The gradient with a bias is the
+    forward pass of a deconvolution.
+    """
 
     def __init__(self, geometry: ConvGeometry, loop: PackedLoop | None, *, backward: bool = False) -> None:
         g = self.geometry = geometry
@@ -67,17 +71,17 @@ class ConvPlan(KernelPlan):
         self.loop.pack(weights, bias)
 
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
-        """The pass with the weights last packed.  [overwrites the target]"""
+        """Runs the pass with the weights last packed.  [overwrites the target]"""
         self.check(**{self.source: source, self.target: target})
         self.run_at(address(source), address(target))
 
     def run_at(self, source: int, target: int) -> None:
-        """``run`` of arrays that begin at these addresses, not checked again."""
+        """As ``run``, for arrays that begin at these addresses, without checks."""
         self.loop.run_at(source, target)
 
 
 class WeightGradPlan(KernelPlan):
-    """The gradients of the weights and the bias."""
+    """A plan of the gradients of the weights and the bias."""
 
     loop: WeightGradLoop
 
@@ -88,9 +92,10 @@ class WeightGradPlan(KernelPlan):
     def run(
         self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None = None, *, accumulate: bool = True
     ) -> None:
-        """Gradients of weights and bias.  [accumulates into dw and db; overwrites them if not accumulate]
+        """Computes the gradients of weights and bias.  [accumulates into dw and db; overwrites them if not accumulate]
 
-        Planned for a pattern: of dw the kept weights alone, the others stay, or become 0 if not accumulate.
+        A plan for a pattern computes only the kept weights of dw; the others are unchanged, or set to 0 if not
+        accumulate.
         """
         self.check(x=x, dy=dy, dw=dw, db=db)
         self.loop.run(x, dy, dw, db, accumulate)
@@ -104,9 +109,9 @@ def plan_forward(
     unit: VectorUnit | None = None,
     winograd: bool = True,
 ) -> ConvPlan:
-    """The forward pass of a convolution; relu, kept, winograd as in ConvProblem.
+    """A plan of the forward pass of a convolution; relu, kept, winograd as in ConvProblem.
 
-    unit   the vector unit to use when it is not to be the machine's best
+    unit   the vector unit to use; None: the machine's best
     """
     problem = ConvProblem(Direction.FORWARD, geometry, unit or vector_unit(), kept, relu, winograd)
     return ConvPlan(geometry, choose(problem).loop())
@@ -121,7 +126,7 @@ def plan_input_grad(
     winograd: bool = True,
     lasting: bool = True,
 ) -> ConvPlan:
-    """The gradient of a convolution with respect to its input; unit as in plan_forward, the others as in ConvProblem."""
+    """A plan of the gradient with respect to the input; unit as in plan_forward, the others as in ConvProblem."""
     problem = ConvProblem(Direction.INPUT_GRAD, geometry, unit or vector_unit(), kept, relu, winograd, lasting)
     return ConvPlan(geometry, choose(problem).loop(), backward=True)
 
@@ -133,7 +138,7 @@ def plan_weight_grad(
     unit: VectorUnit | None = None,
     winograd: bool = True,
 ) -> WeightGradPlan:
-    """The gradient of a convolution with respect to its weights and bias; kept, unit, winograd as in plan_forward."""
+    """A plan of the gradient with respect to the weights and the bias; kept, unit, winograd as in plan_forward."""
     problem = ConvProblem(Direction.WEIGHT_GRAD, geometry, unit or vector_unit(), kept, winograd=winograd)
     return WeightGradPlan(geometry, choose(problem).loop())
 
@@ -141,9 +146,9 @@ def plan_weight_grad(
 def plan_unstructured(
     geometry: ConvGeometry, *, direct: bool = False, relu: bool = False, unit: VectorUnit | None = None
 ) -> ConvPlan:
-    """The forward pass with the non-zero weights alone, wherever they are.
+    """A plan of the forward pass that multiplies only the non-zero weights, without structure.
 
-    direct   reads the padded image in place of a lowered matrix
+    direct   reads the padded image instead of a lowered matrix
     """
     kind = DirectLoop if direct else LoweredLoop
     return ConvPlan(geometry, kind(geometry, unit or vector_unit(), relu=relu))

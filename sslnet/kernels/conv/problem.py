@@ -1,4 +1,4 @@
-"""What a loop nest is chosen for, and what a loop nest answers that wants to be chosen."""
+"""The problem a loop nest is chosen for, and the interface of the loop nests that compete for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslnet.kernels.conv.taps import TapGeometry, lower_forward, lower_input_gra
 from sslnet.kernels.simd.vector import VectorUnit, vector_unit
 
 Tile = TypeVar("Tile")
-"""What a loop nest is still free to choose: the shape of its micro-kernel, and how it cuts its data into blocks."""
+"""The free parameters of a loop nest: the shape of its micro-kernel, and its blocking."""
 
 
 class Direction(Enum):
@@ -33,11 +33,12 @@ class ConvProblem:
     """One pass of a convolution on a vector unit.
 
     kept       the filters and columns of the weight matrix that are used, the others count as zero; None: all
-    relu       fused: negative outputs become 0
-    winograd   whether Winograd's transforms may be used, whose rounding errors are some ten times larger
-    lasting    False: packed weights are good only until another plan packs; many weights then take their memory once
+    relu       fused ReLU: negative outputs become 0
+    winograd   whether Winograd's transforms may be used, whose rounding errors are about ten times larger
+    lasting    False: packed weights are valid only until another plan packs, so that plans with large weights share
+               memory
 
-    raises ShapeError when the pattern is one of other weights
+    raises ShapeError when the pattern does not match the shape of the weights
     """
 
     direction: Direction
@@ -54,12 +55,12 @@ class ConvProblem:
 
     @property
     def backward(self) -> bool:
-        """Whether the pass goes from the gradient of the output to that of the input."""
+        """Whether the pass is the gradient of the input."""
         return self.direction is Direction.INPUT_GRAD
 
     @cached_property
     def lowering(self) -> TapGeometry:
-        """The pass as sums over taps; of the weight gradient that of the forward pass, whose taps it multiplies."""
+        """The pass as sums over taps; for the weight gradient, the taps of the forward pass."""
         return (lower_input_grad if self.backward else lower_forward)(self.geometry)
 
 
@@ -67,7 +68,7 @@ class LoopCandidate(ABC, Generic[Tile]):
     """A loop nest that may be chosen for a problem; choose.py lists all of them."""
 
     DIRECTIONS: ClassVar[tuple[Direction, ...]]
-    """The passes that it runs."""
+    """The passes that this loop nest can run."""
 
     def __init__(self, problem: ConvProblem) -> None:
         self.problem = problem
@@ -77,7 +78,7 @@ class LoopCandidate(ABC, Generic[Tile]):
 
     @abstractmethod
     def suits(self) -> bool:
-        """Whether it computes the problem; the other methods are called in this case only."""
+        """Whether the loop nest can compute the problem; the other methods may be called only if it can."""
 
     @abstractmethod
     def tiles(self) -> Iterator[Tile]:
@@ -85,8 +86,8 @@ class LoopCandidate(ABC, Generic[Tile]):
 
     @abstractmethod
     def cycles(self, tile: Tile) -> float:
-        """Estimated cycles for one image."""
+        """Estimated cycles of one core for one image."""
 
     @abstractmethod
     def loop(self, tile: Tile) -> PackedLoop | WeightGradLoop:
-        """The loop nest itself; its micro-kernels are compiled now if they have not been before."""
+        """The loop nest itself; its micro-kernels are compiled now, or loaded from the cache."""

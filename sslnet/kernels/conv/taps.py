@@ -19,7 +19,7 @@ from sslnet.kernels.conv.geometry import ConvGeometry
 
 @dataclass(frozen=True)
 class Pass:
-    """The taps of one output phase, per group in the order of their source row: arrays (groups, taps) of int64."""
+    """The taps of one output phase, in the order of their source rows: arrays (groups, taps) of int64."""
 
     out_h: int
     out_w: int
@@ -35,7 +35,7 @@ class Pass:
 
     @cached_property
     def line(self) -> tuple[int, int, int] | None:
-        """(first column, taps, spacing) when the taps are lines of equal columns at equal distances; None if not."""
+        """(first column, taps, spacing) when the taps form lines with the same equally spaced columns, else None."""
         if not self.taps:
             return None
         columns = np.unique(self.columns)
@@ -52,7 +52,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class TapGeometry:
-    """Everything a loop nest needs to know; ``channels`` and ``filters`` are those of one group, in this direction."""
+    """One pass as sums over taps, for a loop nest; ``channels`` and ``filters`` count one group, in this direction."""
 
     batch: int
     groups: int
@@ -72,7 +72,7 @@ class TapGeometry:
 
     @cached_property
     def rows(self) -> int:
-        """Output rows of the tallest pass: what threads share out."""
+        """Output rows of the tallest pass; the threads share out these rows."""
         return max(p.out_h for p in self.passes)
 
     @cached_property
@@ -86,7 +86,7 @@ class TapGeometry:
 
 
 def lower_forward(geometry: ConvGeometry) -> TapGeometry:
-    """The forward pass."""
+    """The forward pass as sums over taps."""
     g = geometry
     column = np.tile(np.arange(g.columns), (g.groups, 1))
     channel, i, j = np.unravel_index(column, (g.group_channels, g.kernel_h, g.kernel_w))
@@ -101,12 +101,12 @@ def lower_forward(geometry: ConvGeometry) -> TapGeometry:
 
 
 MOST_PASSES = 1 << 12
-"""Passes that the gradient of an input is planned in, one for each place of a pixel within a stride. A convolution of
-longer strides is better run by plain code."""
+"""The most passes of a planned input gradient, one for each position of a pixel within a stride; a convolution with
+longer strides is run by the reference path."""
 
 
 def lower_input_grad(geometry: ConvGeometry) -> TapGeometry:
-    """dx from dy: what was a filter is now a channel and the other way round.
+    """The gradient of the input, dx from dy, as sums over taps: filters and channels change roles.
 
     x row h meets dy row (h + pad - i * dilation) / stride where that is a whole number: for h = r * stride + a the taps i
     with a + pad - i * dilation divisible by the stride, at dy row r + (a + pad - i * dilation) / stride.
@@ -136,7 +136,8 @@ def lower_input_grad(geometry: ConvGeometry) -> TapGeometry:
 def _ordered(
     out_h: int, out_w: int, channels: np.ndarray, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
 ) -> Pass:
-    """The taps sorted by source row, then channel: those whose row lies in the padding are then a prefix and a suffix."""
+    """A Pass with its taps sorted by source row, then channel, so that taps in the padding are a prefix and a
+    suffix."""
     order = np.lexsort((columns, channels, rows), axis=1)
     sort = [np.take_along_axis(v.astype(np.int64), order, axis=1) for v in (channels, rows, columns, weights)]
     return Pass(out_h, out_w, *(np.ascontiguousarray(v) for v in sort))

@@ -1,4 +1,4 @@
-"""Packing through square transposes: between NCHW and the order of the micro-kernels, filters side by side.
+"""Packing through square transposes, between NCHW and the layout of the micro-kernels, with filters side by side.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
@@ -15,7 +15,7 @@ from sslnet.kernels.simd.vector import I64, VectorUnit
 
 @cache
 def store_tile(unit: VectorUnit) -> int:
-    """Writes sums (pixels, vectors * lanes) to NCHW: y[filter, pixel], ReLU on the way.
+    """Writes sums (pixels, vectors * lanes) to NCHW, y[filter, pixel], with ReLU if relu is 1.
 
     (sums, vectors, pixels, y, y_step, filters, relu)
     y_step    from one filter to the next, in y
@@ -38,7 +38,7 @@ def store_tile(unit: VectorUnit) -> int:
 
 @cache
 def load_transposed(unit: VectorUnit) -> int:
-    """dy (filters, pixels) as target (pixels, padded filters), zero for the filters that there are not.
+    """Transposes dy (filters, pixels) to target (pixels, padded filters); padding filters are zero.
 
     (dy, dy_step, filters, pixels, target, padded)
     dy_step   from one filter to the next, in dy
@@ -60,17 +60,17 @@ def load_transposed(unit: VectorUnit) -> int:
 
 @cache
 def scatter_transposed(unit: VectorUnit) -> int:
-    """target[places[column]] = a vector of source[row, column] over the rows, zero for the rows that there are not.
+    """target[places[column]] = a vector of source[row, column] over the rows; lanes without a row are zero.
 
     (source, source_step, rows, columns, places, target, target_step)
     rows     at most lanes are taken
-    places   (columns,) int64: which vector of target a column becomes; negative: none
+    places   (columns,) int64: the vector of target for each column; negative: none
     """
     lanes = unit.lanes
 
     @c_function
     def scatter(source, source_step, rows, columns, places, target, target_step):
-        if source_step == 4 and columns == 1:  # the vector lies there as it is
+        if source_step == 4 and columns == 1:  # the rows are contiguous: no transpose
             _scatter_one(lanes, source, rows, places, target, target_step)
         else:
             for column in range(0, columns, lanes):
@@ -126,7 +126,7 @@ def add_transposed(unit: VectorUnit) -> int:
 
 @instructions
 def _store_transposed(builder, lanes, source, source_step, target, target_step, columns, rows, relu):
-    """A square of source, transposed and at least 0 if relu; of it the first rows rows and columns columns are stored."""
+    """Transposes a square of source, with ReLU if relu, and stores its first ``rows`` rows and ``columns`` columns."""
     least = vec.least_value(builder, lanes, relu)
     square = [
         vec.at_least(builder, vec.load(builder, lanes, vec.line(builder, source, source_step, i)), least)
@@ -147,7 +147,8 @@ def _store_transposed(builder, lanes, source, source_step, target, target_step, 
 
 @instructions
 def load_square(builder, lanes, source, source_step, target, target_step, columns, rows):
-    """The first rows rows and columns columns of a square of source, zero beyond, transposed and stored whole."""
+    """Transposes the first ``rows`` rows and ``columns`` columns of a square of source, zero beyond, and stores it
+    whole."""
     square = _part_of_square(builder, lanes, source, source_step, columns, rows)
     for i, values in enumerate(vec.transpose(builder, square)):
         vec.store(builder, values, vec.line(builder, target, target_step, i), 4 * lanes)
@@ -155,7 +156,7 @@ def load_square(builder, lanes, source, source_step, target, target_step, column
 
 @instructions
 def _scatter_transposed(builder, lanes, source, source_step, columns, rows, places, target, target_step):
-    """The first columns columns of a square of source as vectors over its first rows rows, each stored at its place."""
+    """Stores the first ``columns`` columns of a square of source, over its first ``rows`` rows, at their places."""
     square = _part_of_square(builder, lanes, source, source_step, columns, rows)
     for i, values in enumerate(vec.transpose(builder, square)):
         with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
@@ -164,14 +165,15 @@ def _scatter_transposed(builder, lanes, source, source_step, columns, rows, plac
 
 @instructions
 def _scatter_one(builder, lanes, source, count, places, target, target_step):
-    """The first count floats of source, zeros behind them, stored at their place."""
+    """Stores the first ``count`` floats of source, followed by zeros, at their place."""
     values = vec.masked_load(builder, lanes, source, vec.first_lanes(builder, lanes, count))
     _store_at_place(builder, values, places, target, target_step)
 
 
 @instructions
 def _add_transposed(builder, lanes, source, source_step, target, target_step, columns, rows, add):
-    """A square of source, transposed, is added to the first rows rows and columns columns of target, or replaces them."""
+    """Transposes a square of source and adds it to the first ``rows`` rows and ``columns`` columns of target, or
+    replaces them."""
     square = [vec.load(builder, lanes, vec.line(builder, source, source_step, i)) for i in range(lanes)]
     square = vec.transpose(builder, square)
     columns = vec.first_lanes(builder, lanes, columns)
@@ -185,7 +187,7 @@ def _add_transposed(builder, lanes, source, source_step, target, target_step, co
 
 @instructions
 def _add_rows(builder, lanes, source, step, fours, target):
-    """target += the sum of 4 * fours vectors, each a step from the one before; four sums in turn, so that none waits."""
+    """target += the sum of 4 * fours vectors, ``step`` apart; four independent sums hide the latency of additions."""
 
     def four(state):
         line, totals = state[0], []
@@ -201,14 +203,14 @@ def _add_rows(builder, lanes, source, step, fours, target):
 
 
 def _store_at_place(builder, values, where, target, target_step):
-    """Stores to target at the place whose number stands at where, unless it is negative."""
+    """Stores values in target at the place whose number is at the address ``where``, unless it is negative."""
     place = builder.load(vec.at(builder, where, I64))
     with builder.if_then(builder.icmp_signed(">=", place, I64(0))):
         vec.store(builder, values, builder.add(target, builder.mul(place, target_step)))
 
 
 def _part_of_square(builder, lanes, source, source_step, columns, rows):
-    """Rows of a square as vectors; nothing beyond columns and rows is read."""
+    """The rows of a square as vectors; nothing beyond ``columns`` and ``rows`` is read."""
     whole = builder.and_(builder.icmp_signed(">=", rows, I64(lanes)), builder.icmp_signed(">=", columns, I64(lanes)))
 
     def full():

@@ -16,11 +16,11 @@ from sslnet.kernels.conv.weight_grad_microkernels import edge_columns, taps_insi
 from sslnet.kernels.conv.weight_grad_pixels import PixelGradLoop, PixelGradTile
 
 NEAR_TAPS = 8
-"""Taps of a tile whose distances fit into the integer registers."""
+"""The number of taps of a tile whose distances fit into the integer registers."""
 
 
 class FilterGradCandidate(LoopCandidate[FilterGradTile]):
-    """Filters of dy side by side in a vector, the pixels that the taps meet broadcast."""
+    """The loop nest with filters of dy side by side in a vector and the pixels that the taps read broadcast."""
 
     DIRECTIONS = (Direction.WEIGHT_GRAD,)
 
@@ -28,7 +28,7 @@ class FilterGradCandidate(LoopCandidate[FilterGradTile]):
         return self.problem.kept is None
 
     def tiles(self) -> Iterator[FilterGradTile]:
-        """As many lines as registers allow for every number of vectors, of one kernel row or of all."""
+        """For every number of vectors, as many lines as the registers allow, of one kernel row or of all."""
         g = self.geometry
         for vectors, rows in sums_of(self.unit, g.group_filters):
             most = rows // g.kernel_w
@@ -56,7 +56,7 @@ class FilterGradCandidate(LoopCandidate[FilterGradTile]):
 
     @cached_property
     def _columns(self) -> float:
-        """Columns of outputs, without the part of them that is skipped beside the padding."""
+        """Output columns, less the fraction of them that is skipped next to the padding."""
         g, over = self.geometry, overhang(self.geometry)
         if over is None:
             return g.out_w
@@ -69,7 +69,7 @@ class FilterGradCandidate(LoopCandidate[FilterGradTile]):
 
     @cached_property
     def _rows_inside(self) -> int:
-        """Rows of outputs that the kernel rows meet in the source, all kernel rows together."""
+        """Pairs of an output row and a kernel row that read a row inside the source."""
         g = self.geometry
         at = np.arange(g.out_h)[:, None] * g.stride_h - g.pad_h + np.arange(g.kernel_h) * g.dilation_h
         return int(((at >= 0) & (at < g.height)).sum())
@@ -79,7 +79,7 @@ class FilterGradCandidate(LoopCandidate[FilterGradTile]):
 
 
 class PixelGradCandidate(LoopCandidate[PixelGradTile]):
-    """Pixels side by side in a vector, both of dy and of the source."""
+    """The loop nest with pixels side by side in a vector, both of dy and of the source."""
 
     DIRECTIONS = (Direction.WEIGHT_GRAD,)
 
@@ -87,7 +87,7 @@ class PixelGradCandidate(LoopCandidate[PixelGradTile]):
         return self.problem.kept is None
 
     def tiles(self) -> Iterator[PixelGradTile]:
-        """As many taps as registers allow for every number of filters that divides those of a group."""
+        """For every number of filters that divides those of a group, as many taps as the registers allow."""
         g = self.geometry
         for filters in (f for f in range(1, 9) if g.group_filters % f == 0):
             most = (self.unit.registers - 1) // filters - 2

@@ -1,8 +1,8 @@
-"""The gradient of the weights: vectors over filters of dy, every tap's pixel broadcast from the (padded) input.
+"""The loop nest of the weight gradient with vectors over filters of dy and pixels of the (padded) input broadcast.
 
-Per image dy is transposed to (positions, filters); a tile holds the sums of some lines (channel, kernel row) of taps for
-a block of filters while all positions go by. Threads share out the images and sum into buffers of their own, which are
-added in the order of the threads; with fewer images than threads they share out the lines instead.
+For each image dy is transposed to (positions, filters); a tile holds the sums of some lines (channel, kernel row) of
+taps and a block of filters in a loop over the positions. Threads share out the images and sum into buffers of their
+own, which are added in the order of the threads; with fewer images than threads they share out the lines instead.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 POSITIONS = 128
-"""Positions of a tile call: enough to pay for loading and storing the sums, few enough that dy's block stays in the first
-cache."""
+"""Positions per call of a tile: enough to outweigh loading and storing the sums, few enough that the block of dy stays
+in the first-level cache."""
 MOST_EDGES = 8
-"""Columns beside the padding that a tile unrolls."""
+"""The most columns next to the padding that a tile unrolls."""
 
 
 @dataclass(frozen=True)
 class FilterGradTile:
     """Sums in registers: ``vectors`` of filters by ``lines`` lines of all taps of a kernel row.
 
-    by_row   the lines of a tile have one kernel row in common, so that output rows which it meets in the padding are left out
+    by_row   all lines of a tile have the same kernel row, so that output rows whose source row is padding are skipped
     """
 
     vectors: int
@@ -54,14 +54,15 @@ class FilterGradTile:
 
 @dataclass(frozen=True)
 class Overhang:
-    """Floats by which taps reach into the padding beside the first and the last output column; 0 where none is skipped."""
+    """Floats by which taps reach into the padding at the first and the last output column; 0 where none is skipped."""
 
     left: int
     right: int
 
 
 def overhang(g: ConvGeometry) -> Overhang | None:
-    """What weight_grad_tile can skip beside the columns; None when some column meets the padding on both sides."""
+    """The padding that weight_grad_tile can skip; None when a column has padding on both sides, or with too many edge
+    columns."""
     right = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w - g.pad_w - (g.width - 1)
     over = Overhang(g.pad_w, max(0, right))
     edges = edge_columns(over.left, g.stride_w) + edge_columns(over.right, g.stride_w)
@@ -69,12 +70,12 @@ def overhang(g: ConvGeometry) -> Overhang | None:
 
 
 def is_exact(g: ConvGeometry, tile: FilterGradTile) -> bool:
-    """Whether nothing is read in the padding."""
+    """Whether this tile reads no padding."""
     return tile.by_row and overhang(g) is not None
 
 
 class FilterGradLoop(SummedGradLoop):
-    """One geometry; nothing is packed ahead."""
+    """The filter loop nest of the weight gradient; nothing is packed in advance."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: FilterGradTile) -> None:
         g = self.geometry = geometry
@@ -88,7 +89,7 @@ class FilterGradLoop(SummedGradLoop):
         self.line_offsets, self.line_places, self.line_rows = self._lines(low.passes[0])
         self.line_groups = len(self.line_rows)
         pixels = window.chunk * g.out_w
-        # Small images go by several at a time.
+        # Several small images are summed together.
         self.images = max(1, min(POSITIONS // pixels, g.batch)) if window.chunk == g.out_h else 1
         padded_pixels = -(-pixels // unit.lanes) * unit.lanes
         self.dy_size = self.images * padded_pixels * self.blocks.padded
@@ -152,7 +153,7 @@ class FilterGradLoop(SummedGradLoop):
     def _lines(self, taps: Pass) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lines (channel, kernel row) in groups of a tile's: offsets in the window, places in the sums, and output rows.
 
-        Where a group is not full, its last line is done again and summed into a place that nobody reads.
+        A group that is not full is filled up with its last line, summed into a place that is never read.
         """
         g, lines = self.geometry, self.tile.lines
         offsets = np.empty(g.columns, np.int64)
@@ -180,7 +181,7 @@ class FilterGradLoop(SummedGradLoop):
 def _run_images(
     i0, i1, t0, t1, numbers, line_offsets, line_places, line_rows, window, dy_block, sums, bias_sums, x, dy
 ):  # fmt: skip
-    """Adds images i0 .. i1 into the sums of line groups t0 .. t1; whoever has group 0 adds the bias."""
+    """Adds images i0 .. i1 to the sums of line groups t0 .. t1, and to the bias sums if t0 is 0."""
     n = numbers[0]
     pixels = n.out_h * n.out_w
     row_bytes = n.out_w * n.block_width * 4
@@ -188,7 +189,7 @@ def _run_images(
     x_bytes, dy_bytes = n.channels * n.groups * n.height * n.width * 4, n.groups * n.filters * pixels * 4
     for image in range(i0, i1, n.images):
         images = min(n.images, i1 - image)
-        # While these images are summed the next ones come closer, a slice with every tile.
+        # Prefetches the next images while these are summed, a slice with every tile.
         ahead = max(0, min(n.images, i1 - image - images))
         next_x, next_dy = x + (image + images) * x_bytes, dy + (image + images) * dy_bytes
         x_slice, dy_slice = ahead * x_bytes // calls, ahead * dy_bytes // calls
@@ -252,7 +253,7 @@ def _run_images(
 
 @exact_kernel
 def _add_units(u0, u1, thread, numbers, sums, thread_step, threads, dw, overwrite):
-    """dw of the units u0 .. u1, lanes filters each, from the threads' sums."""
+    """Adds the threads' sums to dw for the units u0 .. u1, lanes filters each."""
     n = numbers[0]
     vectors = n.padded // n.lanes
     for u in range(u0, u1):

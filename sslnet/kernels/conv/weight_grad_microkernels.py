@@ -1,4 +1,4 @@
-"""The micro-kernels of the weight gradient: sums of some taps are held in vector registers while the positions go by.
+"""The micro-kernels of the weight gradient: vector registers hold the sums of some taps over a loop of positions.
 
     weight_grad_tile   vectors over filters of dy, pixels of x broadcast
     pixel_grad_tile    vectors over pixels of dy and of x
@@ -26,8 +26,8 @@ def weight_grad_tile(
                     one column to the next, ``dilation`` floats from one tap to the next
     line_offsets    (lines,) int64: distance of each line (channel, kernel row) from x
     line_places     (lines,) int64: distance of the line's sums (taps, vectors * lanes), aligned, from sums
-    left, right     floats by which the first tap of the first column, and the last tap of the last, lie in the padding: what
-                    lies there is not read; the columns are more than those that meet it
+    left, right     floats by which the first tap of the first column, and the last tap of the last, lie in the padding,
+                    which is not read; there are more columns than those with a tap in the padding
     """
     size = 4 * lanes
 
@@ -64,7 +64,7 @@ def weight_grad_tile(
         after = vec.counted_loop(builder, rows, state, row)
         return [builder.add(state[0], x_step), builder.add(state[1], dy_step), *after[2:]]
 
-    # From zero, and added at the end: the sum of a block of positions is short, so rounding stays small.
+    # The sums start at zero and are added at the end: sums over a short block of positions have small rounding errors.
     initial = [vec.zeros(lanes)] * (lines * taps * vectors)
     totals = vec.counted_loop(builder, images, [I64(0), dy, *initial], image)[2:]
     for line in range(lines):
@@ -75,12 +75,13 @@ def weight_grad_tile(
 
 
 def edge_columns(overhang: int, step: int) -> int:
-    """Columns with a tap in the padding, on a side where the outermost one's taps reach ``overhang`` floats into it."""
+    """The number of columns with a tap in the padding, where the outermost column reaches ``overhang`` floats into
+    it."""
     return max(0, -(-overhang // step))
 
 
 def taps_inside(taps: int, step: int, dilation: int, overhang: int, column: int) -> list[int]:
-    """The taps that are not in the padding, counted from the outermost, of the column that many from the edge."""
+    """The taps, counted from the outermost, that are not in the padding, ``column`` columns from the edge."""
     return [t for t in range(taps) if column * step + t * dilation >= overhang]
 
 

@@ -1,7 +1,7 @@
-"""The gradient of the weights with vectors over pixels, for groups of few filters (depthwise) and few taps.
+"""The loop nest of the weight gradient with vectors over pixels, for groups of few filters (depthwise) and few taps.
 
-Both dy and the input are read as they lie, the input through a window that is split by phase when the stride is not 1;
-a tile holds the sums of some taps for some filters, one vector each, and adds up their lanes at the end of a plane.
+dy is read in place, the input in place or through a window, which is split by phase when the stride is not 1. A tile
+holds the sums of some taps for some filters, one vector each, and adds up their lanes at the end of a plane.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 @dataclass(frozen=True)
 class PixelGradTile:
-    """Sums in registers: ``filters``, which divide those of a group, by ``taps``."""
+    """Sums in registers: ``filters`` by ``taps``; ``filters`` divides the filters of a group."""
 
     filters: int
     taps: int
@@ -35,7 +35,7 @@ class PixelGradTile:
 
 
 class PixelGradLoop(SummedGradLoop):
-    """One geometry; nothing is packed ahead."""
+    """The pixel loop nest of the weight gradient; nothing is packed in advance."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: PixelGradTile) -> None:
         g = self.geometry = geometry
@@ -46,13 +46,13 @@ class PixelGradLoop(SummedGradLoop):
         taps = low.passes[0]
         window = self.window = window_for(low, split=True, whole_vectors=False)
         self.order = taps.weights[0]
-        """The column of the weight matrix that each tap is."""
+        """The column of the weight matrix for each tap."""
         self.padded_taps = -(-g.columns // tile.taps) * tile.taps
         self.sums_size = g.filters * self.padded_taps
-        # Some filters more, for the bias sums that come along with all but the first taps and are not wanted.
+        # Extra filters at the end collect the redundant bias sums of every tile of taps but the first.
         self.bias_shape = 1, g.filters + tile.filters
         self.group_filters = g.filters
-        # The taps that only fill up read the first pixel, for nothing.
+        # Padding taps read the first pixel; their sums are not used.
         self.offsets = np.zeros(self.padded_taps, np.int64)
         self.offsets[: g.columns] = window.offsets(taps)[0]
         self.numbers = record(
@@ -85,7 +85,7 @@ class PixelGradLoop(SummedGradLoop):
 
 @exact_kernel
 def _add_sums(sums, order, columns, overwrite):
-    """columns[filter, order[tap]] += the sums (parts, filters, taps) over the parts, in their order."""
+    """Adds the sums (parts, filters, taps) over the parts, in order, to columns[filter, order[tap]]."""
     if overwrite:
         columns[:] = 0
     for part in range(sums.shape[0]):
@@ -96,7 +96,7 @@ def _add_sums(sums, order, columns, overwrite):
 
 @exact_kernel
 def _run_images(i0, i1, numbers, offsets, window, sums, bias_sums, x, dy):
-    """Adds images i0 .. i1 into the sums of all groups."""
+    """Adds images i0 .. i1 to the sums of all groups."""
     n = numbers[0]
     pixels = n.out_h * n.out_w
     for image in range(i0, i1):

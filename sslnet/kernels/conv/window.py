@@ -1,4 +1,4 @@
-"""Packing of pixels: planes into padded windows (the A blocks of the convolutions), phases of outputs back together.
+"""Packing of pixels: planes into padded windows (the packed A blocks), and phases of outputs interleaved into planes.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
@@ -18,13 +18,13 @@ from sslnet.kernels.simd.vector import I64, VectorUnit, integer_at
 
 @cache
 def fill_plane(unit: VectorUnit) -> int:
-    """A window of one channel, zero where it reaches beyond the channel, split into step_h * step_w planes by phase.
+    """Fills the window of one channel, split into step_h * step_w planes by phase; zero outside the channel.
 
     (source, height, width, target, plane_step, first_row, first_column, step_h, step_w, rows, columns)
 
     plane (a, b) at (row, column) = source[first_row + row * step_h + a, first_column + column * step_w + b]
 
-    target       (step_h, step_w) planes of (rows, columns) and a vector more, which may be overwritten
+    target       (step_h, step_w) planes of (rows, columns), and one more vector, which may be overwritten
     plane_step   from one plane to the next
     """
     lanes = unit.lanes
@@ -57,9 +57,9 @@ def fill_plane(unit: VectorUnit) -> int:
 
 @cache
 def fetch_ahead(unit: VectorUnit) -> int:
-    """Asks for the cache lines of a piece of memory, so that they come while something else is computed.
+    """Prefetches the cache lines of a range of memory into the second-level cache.
 
-    (start, size): any piece; what is not there is not asked for
+    (start, size): address and bytes of any range, which may be empty or unmapped
     """
     lanes = unit.lanes
 
@@ -73,18 +73,18 @@ def fetch_ahead(unit: VectorUnit) -> int:
 
 @instructions
 def _fetch(builder, lanes, where):
-    """The cache line at an address, into the second-level cache."""
+    """Prefetches the cache line at an address into the second-level cache."""
     vec.prefetch(builder, where, second_level=True)
 
 
 @cache
 def interleave(unit: VectorUnit) -> int:
-    """Puts step_h * step_w planes of every map together: target[map, row * step_h + a, column * step_w + b].
+    """Interleaves the step_h * step_w planes of every map: target[map, row * step_h + a, column * step_w + b].
 
     (planes, maps, places, map_rows, first, last, target, height, width, step_h, step_w)
     places        (step_h * step_w, 2) int64: where the plane (a, b) of map 0 begins, in floats from planes, and its columns
     map_rows      rows from one map to the next, in every plane; the planes begin with row ``first``
-    first, last   rows of the planes that are put, as far as target has them
+    first, last   rows of the planes that are written, as far as target has them
     target        (maps, height, width)
     """
     lanes = unit.lanes
@@ -116,13 +116,13 @@ def interleave(unit: VectorUnit) -> int:
 
 @njit(nogil=True)
 def _plane_line(planes, place, row):
-    """The address of a row of the plane whose start and columns stand at ``place``."""
+    """The address of a row of the plane whose start and number of columns are at ``place``."""
     return planes + (integer_at(place) + row * integer_at(place + 8)) * 4
 
 
 @instructions
 def _interleave_pair(builder, lanes, target, even, odd):
-    """2 * lanes floats of target from lanes floats of even and of odd, in turn."""
+    """Writes 2 * lanes floats of target, alternately from ``even`` and ``odd``."""
     both = [vec.load(builder, lanes, even), vec.load(builder, lanes, odd)]
     for i, values in enumerate(vec.zip_lanes(builder, *both)):
         vec.store(builder, values, vec.offset(builder, target, 4 * lanes * i))
@@ -130,7 +130,7 @@ def _interleave_pair(builder, lanes, target, even, odd):
 
 @instructions
 def _interleave_part(builder, lanes, target, even, odd, count):
-    """count floats of target, fewer than 2 * lanes, from even and odd in turn."""
+    """Writes ``count`` floats of target, fewer than 2 * lanes, alternately from ``even`` and ``odd``."""
     both = []
     for start, extra in ((even, 1), (odd, 0)):
         half = builder.lshr(builder.add(count, I64(extra)), I64(1))
@@ -178,7 +178,7 @@ def _copy_even(builder, lanes, target, source, low, high):
 
 @intrinsic
 def _copy_one(typingctx, target, source, inside):
-    """The float at source, or 0 without reading when it is not inside."""
+    """Copies the float at source to target, or stores 0 without reading when it is not inside."""
 
     def codegen(context, builder, signature, args):
         target, source, inside = args

@@ -1,4 +1,4 @@
-"""Matrix products through NumPy's BLAS, shared out over our threads, into arrays that are already there."""
+"""Matrix products by NumPy's BLAS, on the threads of ``runtime.threads``, into existing arrays."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import parallel
 
 SMALL = 1 << 21
-"""Multiply-adds below which waking another thread costs more than it saves."""
+"""Multiply-adds below which one thread is faster than several."""
 BLOCK_BYTES = 1 << 18
-"""Of a product that is to be added: it stays in the cache until it is."""
+"""Bytes of a block of a product in add_product, which stays in the cache until it has been added."""
 
 
 def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out = a b.  [overwrites out]
 
     a (M, K), b (K, N)   any float type and order that BLAS takes (transposed views included)
-    out (M, N)           the longer of its sides is what threads share out
+    out (M, N)           the threads share out its longer side
     """
     rows, columns = out.shape
     if rows * columns * a.shape[1] < SMALL:

@@ -1,12 +1,12 @@
-"""Products of the rows of few images with a large matrix: what the fully connected layer is made of.
+"""The products of the fully connected layer: the rows of few images times a large matrix.
 
     plan_dot(images, rows, columns).run(a, w, y, bias, relu=True)   y = a w^T + bias   a (images, columns)
     plan_sum(images, rows, columns).run(a, w, y, bias, relu=True)   y = a w + bias     a (images, rows)
     plan_outer(images, rows, columns).run(a, b, w)                  w += a^T b         a (images, rows), b (images, columns)
 
-w (rows, columns) is read, or added to, once and in its own layout: nothing is to be packed when it changes. Arrays are
-C-contiguous float32 of any alignment, and nothing outside them is read or written. For a given number of threads the same
-input gives the same bits. One plan is not to be run by two threads at once.
+w (rows, columns) is read or updated once, in its own layout, so a change of w needs no packing. Arrays are C-contiguous
+float32 of any alignment, and nothing outside them is read or written. For a given number of threads the same input
+gives the same bits. A plan must not be run by two threads at once.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from sslnet.kernels.simd.vector import GENERIC, VectorUnit, vector_unit
 __all__ = ["OuterPlan", "ProductPlan", "plan_dot", "plan_outer", "plan_sum"]
 
 SMALL = 1 << 19
-"""Multiply-adds below which BLAS is faster, for it begins sooner."""
+"""Multiply-adds below which BLAS is faster, because its overhead is smaller."""
 FEW_ROWS = 24
-"""Rows of w below which bringing sums in and out takes longer than what is added to them."""
+"""Rows of w below which loading and storing the sums takes longer than the multiply-adds."""
 FEW_IMAGES = 2
-"""Images below which y = a w is a matrix and a vector, which BLAS brings together at the speed of memory."""
+"""Images below which y = a w is a matrix-vector product, which BLAS computes at the speed of memory."""
 
 
 class ProductPlan(KernelPlan):
-    """y = a w^T + bias (dot), or y = a w + bias (sum), then ReLU if asked for."""
+    """A plan of y = a w^T + bias (dot), or y = a w + bias (sum), with optional ReLU."""
 
     def __init__(self, shape: ProductShape, loop: Any, *, dot: bool) -> None:
         ends = (shape.columns, shape.rows) if dot else (shape.rows, shape.columns)
@@ -41,50 +41,50 @@ class ProductPlan(KernelPlan):
     def run(
         self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
     ) -> None:
-        """The product; negative outputs become 0 if relu.  [overwrites y]"""
+        """Computes the product; negative outputs become 0 if relu.  [overwrites y]"""
         self.check(a=a, w=w, y=y, bias=bias)
         self.loop.run(a, w, y, bias, relu)
 
 
 class OuterPlan(KernelPlan):
-    """w += a^T b."""
+    """A plan of w += a^T b."""
 
     def __init__(self, shape: ProductShape, loop: Any) -> None:
         s = shape
         super().__init__(loop, a=(s.images, s.rows), b=(s.images, s.columns), w=(s.rows, s.columns))
 
     def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
-        """The products of every image, summed over the images.  [accumulates into w]"""
+        """Adds the product of every image to w.  [accumulates into w]"""
         self.check(a=a, b=b, w=w)
         self.loop.run(a, b, w)
 
 
 def plan_dot(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
-    """y (images, rows) = a (images, columns) w^T + bias; unit: the vector unit when it is not to be the machine's best."""
+    """A plan of y (images, rows) = a (images, columns) w^T + bias; unit: the vector unit, None: the machine's best."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
     return ProductPlan(shape, BlasProduct(dot=True) if _suits_blas(shape, unit) else DotLoop(shape, unit), dot=True)
 
 
 def plan_sum(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
-    """y (images, columns) = a (images, rows) w + bias; unit as in plan_dot."""
+    """A plan of y (images, columns) = a (images, rows) w + bias; unit as in plan_dot."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
     blas = _suits_blas(shape, unit) or rows < FEW_ROWS or images < FEW_IMAGES
     return ProductPlan(shape, BlasProduct(dot=False) if blas else SumLoop(shape, unit), dot=False)
 
 
 def plan_outer(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> OuterPlan:
-    """w += a^T b; unit as in plan_dot."""
+    """A plan of w += a^T b; unit as in plan_dot."""
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
     return OuterPlan(shape, BlasOuter() if _suits_blas(shape, unit) else OuterLoop(shape, unit))
 
 
 def _suits_blas(shape: ProductShape, unit: VectorUnit) -> bool:
-    """Whether the product is small, or the machine has no multiply-add instruction that is known of."""
+    """Whether BLAS suits: the product is small, or the vector unit has no known multiply-add instruction."""
     return shape.multiply_adds < SMALL or unit == GENERIC
 
 
 class BlasProduct:
-    """What DotLoop (dot) and SumLoop compute, by BLAS."""
+    """The product of DotLoop (dot) or SumLoop, computed by BLAS."""
 
     kernel = "blas"
 
@@ -100,7 +100,7 @@ class BlasProduct:
 
 
 class BlasOuter:
-    """What OuterLoop computes, by BLAS."""
+    """The product of OuterLoop, computed by BLAS."""
 
     kernel = "blas"
 

@@ -1,8 +1,8 @@
-"""The loop nests (macro-kernels) of the fully connected layer: how tiles pass over a matrix w (rows, columns) and the rows of few images.
+"""The loop nests (macro-kernels) of the fully connected layer: products of a matrix w (rows, columns) with few images.
 
-Each is made once per shape. A thread packs what it needs of the small matrix block by block of columns, so that the
-block stays in its second-level cache while the rows of w go by. Threads share out the rows of w (DotLoop) or its
-columns, so that no two write the same place and nothing is summed over threads.
+Each is made once per shape. A thread packs its part of the small matrix, one block of columns at a time, so that the
+block stays in the second-level cache for all rows of w. Threads share out the rows of w (DotLoop) or its columns, so
+that no two threads write to the same place and nothing is summed over threads.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 ROW_BYTES = 2048
-"""Of a row of w that several tiles of images meet: the rows of a tile, and those fetched for the next one, are to stay in
-the first-level cache."""
+"""Bytes of a block of a row of w that several tiles of images read: the rows of a tile, and those prefetched for the
+next one, stay in the first-level cache."""
 SLOWLY = 8
-"""Tiles of images from which on the next rows come in slowly enough that twice as much of a row can be had at a time."""
+"""From this many tiles of images on, rows are needed so slowly that blocks of 2 * ROW_BYTES can be prefetched."""
 BLOCK_BYTES = 256 * 1024
-"""What the small matrix takes in a block of columns."""
+"""Bytes of the small matrix in a block of columns."""
 AHEAD = 8
-"""Tiles by which w is fetched ahead along its rows."""
+"""The prefetch distance of w along its rows, in tiles."""
 
 
 @dataclass(frozen=True)
 class ProductShape:
-    """The sizes of w, and how many images there are."""
+    """The sizes of a product: w is (rows, columns), and the number of images."""
 
     images: int
     rows: int
@@ -44,12 +44,12 @@ class ProductShape:
 
     @property
     def work(self) -> int:
-        """Multiply-adds that take as long as all of it: to bring in an element of w takes as long as four."""
+        """The time of the product in multiply-adds; loading an element of w counts as four."""
         return self.multiply_adds + 4 * self.rows * self.columns
 
 
 class DotLoop:
-    """y = a w^T + bias, then ReLU if asked for: a (images, columns), y (images, rows)."""
+    """The loop nest of y = a w^T + bias, with optional ReLU: a (images, columns), y (images, rows)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
         self.shape = shape
@@ -60,7 +60,7 @@ class DotLoop:
         chunk = vectors
         if blocks > 1:
             chunk = _even(vectors, ROW_BYTES // unit.bytes * (1 if blocks < SLOWLY else 2))
-        # Alone a tile's rows go by once, and the processor itself sees what comes next.
+        # With one block of images each row is read once, and the hardware prefetcher suffices.
         ahead = -(-rows // blocks) if blocks > 1 else 0
         self.kernel = f"dot {rows}x{images}"
         self.units = -(-shape.rows // rows)
@@ -83,7 +83,7 @@ class DotLoop:
 
 
 class SumLoop:
-    """y = a w + bias, then ReLU if asked for: a (images, rows), y (images, columns)."""
+    """The loop nest of y = a w + bias, with optional ReLU: a (images, rows), y (images, columns)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
         self.shape = shape
@@ -115,7 +115,7 @@ class SumLoop:
 
 
 class OuterLoop:
-    """w += a^T b: a (images, rows), b (images, columns)."""
+    """The loop nest of w += a^T b: a (images, rows), b (images, columns)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
         self.shape = shape
@@ -144,12 +144,12 @@ class OuterLoop:
 
 
 def _even(count: int, most: int) -> int:
-    """The size of the fewest even parts of count, each at most most."""
+    """The size of the fewest even parts of ``count``, each at most ``most``."""
     return -(-count // -(-count // most))
 
 
 def _dot_sizes(unit: VectorUnit, images: int) -> tuple[int, int]:
-    """Rows (a vector's lanes at most) and images of a dot_tile, so that its sums and one step's vectors fit the registers."""
+    """(rows, images) of a dot_tile whose sums and one step's vectors fit into the registers; rows at most lanes."""
     if unit.registers < 32:
         return 3, 4
     if images < 4:
@@ -158,26 +158,26 @@ def _dot_sizes(unit: VectorUnit, images: int) -> tuple[int, int]:
 
 
 def _sum_sizes(unit: VectorUnit) -> tuple[int, int]:
-    """Rows and vectors of a sum_tile. More than eight rows a power of two apart would not fit beside each other into the
-    first-level cache."""
+    """(rows, vectors) of a sum_tile; more than eight rows a power of two apart would conflict in the first-level
+    cache."""
     return (4, 3) if unit.registers < 32 else (8, 3)
 
 
 def _outer_sizes(unit: VectorUnit) -> tuple[int, int]:
-    """Rows and vectors of an outer_tile."""
+    """(rows, vectors) of an outer_tile."""
     return (6, 2) if unit.registers < 32 else (6, 4)
 
 
 @exact_kernel
 def _pack_factors(numbers, a, packed):
-    """a (images, rows) as (blocks, images, rows of a tile)."""
+    """Packs a (images, rows) as (blocks, images, rows of a tile)."""
     n = numbers[0]
     call_tile(n.pack_factors, (a, n.rows * 4, n.images, n.rows, packed, n.tile_rows, n.blocks))
 
 
 @exact_kernel
 def _run_dot(u0, u1, numbers, a, w, y, first, packed, relu):
-    """Rows of the units u0 .. u1; a unit is a tile's rows."""
+    """Computes the units u0 .. u1; a unit is the rows of a tile."""
     n = numbers[0]
     vector_bytes, w_step = n.lanes * 4, n.columns * 4
     unit_bytes = n.tile_rows * w_step
@@ -216,7 +216,7 @@ def _run_dot(u0, u1, numbers, a, w, y, first, packed, relu):
 
 @exact_kernel
 def _run_sum(u0, u1, numbers, packed, w, y, first, sums, relu):
-    """Columns of the units u0 .. u1; a unit is a tile's columns."""
+    """Computes the units u0 .. u1; a unit is the columns of a tile."""
     n = numbers[0]
     w_step, tile_bytes = n.columns * 4, n.width * 4
     block_bytes, sums_bytes = n.images * n.tile_rows * 4, n.images * tile_bytes
@@ -251,7 +251,7 @@ def _run_sum(u0, u1, numbers, packed, w, y, first, sums, relu):
 
 @exact_kernel
 def _run_outer(u0, u1, numbers, packed, b, w, own):
-    """Columns of the units u0 .. u1; a unit is a tile's columns."""
+    """Computes the units u0 .. u1; a unit is the columns of a tile."""
     n = numbers[0]
     w_step, tile_bytes = n.columns * 4, n.width * 4
     block_bytes, own_bytes = n.images * n.tile_rows * 4, n.images * tile_bytes
@@ -283,5 +283,5 @@ def _run_outer(u0, u1, numbers, packed, b, w, own):
 
 @exact_kernel
 def _ahead(u, start, end):
-    """How many units lie from u to the one that is AHEAD tiles later; at the end of the row it goes on from the start."""
+    """The number of units from u to the one AHEAD tiles later, which wraps from ``end`` to ``start``."""
     return AHEAD if u + AHEAD < end else (u + AHEAD - end) % (end - start) + start - u

@@ -1,14 +1,14 @@
 """The micro-kernels of the fully connected layer: products of few rows (the images) with a large matrix w.
 
-w is read, or added to, in its own layout, row after row, once: it is too large to be copied for a few images' sake.
-What is small is packed so that a tile reads it in one go.
+w is read or updated once, in its own layout, row by row: packing it for few images would cost too much. The small
+matrices are packed so that a tile reads them contiguously.
 
     dot_tile     y = a w^T: vectors along the rows of w and of a, their lanes summed at the end
-    sum_tile     y = a w: a block of w held in registers while all images pass by
-    outer_tile   w += a^T b: a block of w's sums held in registers while all images pass by
+    sum_tile     y = a w: registers hold a block of w over a loop of images
+    outer_tile   w += a^T b: registers hold the sums of a block of w over a loop of images
 
-How such functions are made and called: ``simd.tile``. Distances are in bytes. Rows and columns that a block lacks at the
-edge of w are neither read nor written.
+How such functions are made and called: ``simd.tile``. Distances are in bytes. Rows and columns beyond the edge of w are
+neither read nor written.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def dot_tile(
     """y[image, row] = first + sum over columns of a[image, column] * w[row, column], then ReLU.
 
     w, w_step     the first row, and from one row to the next
-    left          how many of the tile's rows there are
-    steps, rest   columns: whole vectors, and what is left
-    a             (steps, and one more if there is a rest, images, lanes), zeros behind the rest
+    left          how many of the tile's rows exist
+    steps, rest   columns: number of whole vectors, and remaining columns
+    a             (steps, and one more if there is a rest, images, lanes), zeros after the rest
     y, y_step     the first image's first row, and from one image to the next
     count         how many of the tile's images are stored
-    first         address of first values (rows,) for every image; 0: what y holds
+    first         address of first values (rows,) for every image; 0: the values in y
     relu          0 or 1
-    next          the first of ``ahead`` rows that will be wanted next
+    following     the first of ``ahead`` rows to prefetch for the next tile
     """
     size = 4 * lanes
     lines = _rows_of(builder, w, w_step, rows, left)
@@ -84,11 +84,11 @@ def sum_tile(builder, lanes, w, w_step, left, columns, a, y, images, ahead, *, r
     """y[image, column] += sum over rows of a[image, row] * w[row, column].
 
     w, w_step   the block's first row, and from one row to the next
-    left        how many of the tile's rows there are
-    columns     how many of its vectors * lanes columns there are
-    a           (images, rows), zero for the rows that there are not
+    left        how many of the tile's rows exist
+    columns     how many of its vectors * lanes columns exist
+    a           (images, rows), zero for rows that do not exist
     y           (images, vectors * lanes), aligned
-    ahead       from the block to what will be wanted next
+    ahead       distance from the block to the one to prefetch
     """
     size = 4 * lanes
     lines = [vec.line(builder, w, w_step, r) for r in range(rows)]
@@ -129,7 +129,7 @@ def sum_tile(builder, lanes, w, w_step, left, columns, a, y, images, ahead, *, r
 def outer_tile(builder, lanes, w, w_step, left, columns, a, b, images, ahead, *, rows, vectors):
     """w[row, column] += sum over images of a[image, row] * b[image, column].
 
-    w, w_step, left, columns, ahead   as sum_tile
+    w, w_step, left, columns, ahead   as in sum_tile
     a        (images, rows)
     b        (images, vectors * lanes), aligned
     """
@@ -163,7 +163,7 @@ def outer_tile(builder, lanes, w, w_step, left, columns, a, b, images, ahead, *,
 
 
 def _rows_of(builder, w, w_step, rows, left):
-    """The addresses of the tile's rows; for those that there are not, that of the last one that there is."""
+    """The addresses of the tile's rows; rows that do not exist get the address of the last one."""
     lines = [w]
     for r in range(1, rows):
         following = builder.add(lines[-1], w_step)
@@ -172,12 +172,12 @@ def _rows_of(builder, w, w_step, rows, left):
 
 
 def _is_whole(builder, left, rows, columns, width):
-    """Whether all rows and columns of a block are there."""
+    """Whether all rows and columns of a block exist."""
     return builder.and_(builder.icmp_signed(">=", left, I64(rows)), builder.icmp_signed(">=", columns, I64(width)))
 
 
 def _sum_each(builder, vectors):
-    """One vector: lane i is the sum of the lanes of vector i; any value in the lanes beyond."""
+    """A vector whose lane i is the sum of the lanes of vector i; further lanes hold any value."""
     width = vectors[0].type.count
     while len(vectors) > 1 or width > 1:
         if len(vectors) % 2:

@@ -1,4 +1,4 @@
-"""Packing of the fully connected layer: its small matrices into blocks and panels, and sums back to rows.
+"""Packing for the fully connected layer: its small matrices into blocks and panels, and sums back to rows.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
@@ -15,12 +15,12 @@ from sslnet.kernels.simd.vector import VectorUnit
 
 @cache
 def copy_vectors(unit: VectorUnit) -> int:
-    """target[row, vector] = source[row, vector's lanes], zero where there is nothing in source.
+    """target[row, vector] = source[row, vector's lanes], zero outside source.
 
     (source, source_step, rows, columns, target, target_rows, row_step, vectors, vector_step)
-    rows, columns          what there is of source
-    target_rows, vectors   what is written of target, vectors of lanes
-    row_step, vector_step  from one to the next, in target
+    rows, columns          size of source
+    target_rows, vectors   size of target, in rows and vectors
+    row_step, vector_step  from one row or vector to the next, in target
     """
     lanes = unit.lanes
 
@@ -38,7 +38,7 @@ def copy_vectors(unit: VectorUnit) -> int:
 
 @cache
 def copy_blocks(unit: VectorUnit) -> int:
-    """target[block, row, i] = source[row, block * width + i], zero where there is nothing in source.
+    """target[block, row, i] = source[row, block * width + i], zero outside source.
 
     (source, source_step, rows, columns, target, width, blocks)
     """
@@ -83,14 +83,14 @@ def put_vectors(unit: VectorUnit) -> int:
 
 @instructions
 def _copy_first(builder, lanes, target, source, count, stored):
-    """The first ``stored`` lanes of target = the first ``count`` lanes of source, then zeros."""
+    """Writes the first ``stored`` lanes of target: the first ``count`` lanes of source, then zeros."""
     values = vec.masked_load(builder, lanes, source, vec.first_lanes(builder, lanes, count))
     vec.masked_store(builder, values, target, vec.first_lanes(builder, lanes, stored))
 
 
 @instructions
 def _put_first(builder, lanes, target, source, bias, count, relu):
-    """The first ``count`` lanes of target = source + bias (0: none), at least 0 if relu."""
+    """Writes the first ``count`` lanes of target: source + bias (0: none), at least 0 if relu."""
     mask = vec.first_lanes(builder, lanes, count)
     wanted = builder.and_(mask, vec.splat(builder, lanes, builder.icmp_signed("!=", bias, vec.I64(0))))
     values = builder.fadd(vec.load(builder, lanes, source), vec.masked_load(builder, lanes, bias, wanted))

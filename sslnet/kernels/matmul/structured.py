@@ -1,10 +1,10 @@
-"""The product of a fully connected layer without the rows and columns of its weights that are zero throughout.
+"""The product of a fully connected layer without the zero rows and columns of its weights.
 
-    kept = keep_product(images, weights, bias)   None where too few are zero for it to pay
+    kept = keep_product(images, weights, bias)   None where too few are zero to be faster
     kept.run(x, y, relu=True)                    y = x w^T + bias   x (images, columns), y (images, rows)
 
-The weights that are left are copied once, so this is for weights that do not change. What is left out counts as zero: an
-infinite x times a zero weight is nothing here.
+The kept weights are copied once, so the weights must not change afterwards. Dropped weights contribute zero, even where
+x is infinite.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.plan import KernelPlan
 
 WORTH = 0.7
-"""Weights that are left, as a part of all, up to which leaving out the others pays."""
+"""The largest fraction of kept weights at which the product of kept weights is faster."""
 SMALL = 1 << 16
-"""Weights below which choosing columns takes longer than multiplying all."""
+"""Weights below which gathering columns takes longer than multiplying all weights."""
 
 
 class KeptProduct(KernelPlan):
-    """y = x w^T + bias over the kept rows and columns of w.
+    """A plan of y = x w^T + bias over the kept rows and columns of w.
 
-    rows, columns   sorted indices of what is kept
+    rows, columns   sorted indices of the kept rows and columns
     weights         (kept rows, kept columns), C-contiguous
     bias            (all rows,) or None
-    shape           (rows, columns) of the whole
+    shape           (rows, columns) of the whole w
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class KeptProduct(KernelPlan):
         return f"kept {self.loop.kernel}" if self.loop is not None else "kept nothing"
 
     def run(self, x: np.ndarray, y: np.ndarray, *, relu: bool = False) -> None:
-        """The product; negative outputs become 0 if relu.  [overwrites y]"""
+        """Computes the product; negative outputs become 0 if relu.  [overwrites y]"""
         self.check(x=x, y=y)
         images, (rows, columns) = len(x), self.weights.shape
         if self.columns is not None:
@@ -78,7 +78,7 @@ class KeptProduct(KernelPlan):
 def keep_product(
     images: int, weights: np.ndarray, bias: np.ndarray | None, *, transpose: bool = False
 ) -> KeptProduct | None:
-    """The product for these weights, or None where too few of their rows and columns are zero.
+    """The plan for these weights, or None if too few of their rows and columns are zero.
 
     weights   (rows, columns), C-contiguous float32; (columns, rows) with transpose
     bias      (rows,) or None

@@ -1,8 +1,8 @@
-"""What changes weights: updates and proximal operators, each in one pass over memory.
+"""Updates of weights and proximal operators, each in as few passes over memory as possible.
 
 update.py         the update rules
-prox.py           proximal operators of groups
-prox_diagonal.py  the same in the metric of a diagonal matrix (Adam's)
-prox_bias.py      groups that include a bias
-update_prox.py    update and proximal operator at once
+prox.py           proximal operators of group norms
+prox_diagonal.py  the same in the metric of a diagonal matrix (adaptive update rules)
+prox_bias.py      the same for groups that include a bias
+update_prox.py    momentum update and proximal operator fused
 """

@@ -22,14 +22,14 @@ from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 LEAST = np.finfo(np.float32).tiny
 """The least step and the least divisor: below it are float32's denormals, which the kernels flush to zero."""
 PANEL_BYTES = 1 << 18
-"""A panel of the arrays that a kernel goes over twice shall stay in a core's own cache."""
+"""The most bytes of a panel of the arrays that a kernel reads twice, so that it stays in a core's own cache."""
 LEAST_SPAN = 1024
-"""But shorter pieces of a row than this cost more than the cache gains."""
+"""The least columns of a panel; shorter pieces of a row cost more than the cache saves."""
 LEAST_PANELS = 16
 SHORTEST_SPAN = 64
-"""Matrices of tall tiles are cut into so many panels, for the threads, as long as the pieces are no shorter than this."""
+"""Matrices of tall tiles are cut into LEAST_PANELS panels, for the threads, unless pieces become shorter than this."""
 WIDE = 32
-"""Tiles from this width on are taken one by one; narrower ones side by side, which vectorises at any width."""
+"""Tiles from this width on are processed one by one; narrower ones side by side, which vectorises at any width."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Panels:
 
     @classmethod
     def cut(cls, rows: int, columns: int, height: int, width: int, bytes_per_element: int = 12) -> Panels:
-        """bytes_per_element: of all the arrays that the kernel goes over."""
+        """The panels of a matrix; bytes_per_element: bytes of all arrays that the kernel reads, per element."""
         fitting = max(LEAST_SPAN, PANEL_BYTES // (height * bytes_per_element))
         bands = rows // height
         if bands * -(-columns // fitting) < LEAST_PANELS:
@@ -66,7 +66,7 @@ class Panels:
 
 @inlined_sums_kernel
 def bounds(panel, columns, height, span):
-    """First row, first column and end column of a panel."""
+    """(first row, first column, end column) of a panel."""
     across = (columns + span - 1) // span
     first = (panel % across) * span
     return (panel // across) * height, first, min(columns, first + span)
@@ -87,7 +87,7 @@ def square_sum(x, row, height, a, b):
 
 @sums_kernel
 def _square_sums(x, row, height, first, end, width, sums, line):
-    """Sums of squares of the tiles of a panel.  [overwrites sums; line is scratch of the panel's width]"""
+    """Computes the sums of squares of the tiles of a panel.  [overwrites sums; line is scratch of the panel's width]"""
     tiles = (end - first) // width
     if width >= WIDE:
         for t in range(tiles):
@@ -130,7 +130,8 @@ def expand(values, width, tiles, line):
 
 @sums_kernel
 def shrink(x, moved, row, height, first, end, width, threshold, line, sums):
-    """The tiles of a panel lose min(1, threshold / norm) of themselves, which moved, unless it is empty, gains.
+    """Subtracts the fraction min(1, threshold / norm) of every tile of a panel from it, and adds it to moved unless
+    empty.
 
     [overwrites x, accumulates into moved; line and sums are scratch of the panel's width]
     """
@@ -155,7 +156,7 @@ def shrink(x, moved, row, height, first, end, width, threshold, line, sums):
 
 @inlined_sums_kernel
 def share_of(square, threshold):
-    """What the prox takes off a tile: min(1, threshold / norm); of a threshold that is zero, nothing."""
+    """The fraction of a tile that the prox subtracts: min(1, threshold / norm), 0 for a threshold of 0."""
     norm = np.sqrt(square)
     divisor = threshold if norm <= threshold else norm  # NaN where the norm is
     return threshold / (LEAST if divisor < LEAST else divisor)
@@ -163,7 +164,7 @@ def share_of(square, threshold):
 
 @sums_kernel
 def _shares(x, row, height, first, end, width, threshold, line, sums):
-    """The share of each tile of a panel, and of each column.  [overwrites sums (one a tile), line (one a column)]"""
+    """Computes the share of each tile of a panel, and of each column.  [overwrites sums (tiles), line (columns)]"""
     tiles = (end - first) // width
     _square_sums(x, row, height, first, end, width, sums, line)
     for t in range(tiles):
@@ -173,7 +174,7 @@ def _shares(x, row, height, first, end, width, threshold, line, sums):
 
 @sums_kernel
 def norms(i0, i1, thread, x, height, width, span, out):
-    """Euclidean norm of every tile.  [overwrites out (tiles down, tiles along)]"""
+    """Computes the Euclidean norm of every tile.  [overwrites out (tiles down, tiles along)]"""
     line, sums = np.empty(span, x.dtype), np.empty(span, x.dtype)
     for panel in range(i0, i1):
         row, first, end = bounds(panel, x.shape[1], height, span)
@@ -206,7 +207,7 @@ def prox(i0, i1, thread, x, moved, height, width, span, threshold):
 
     z_tile = x_tile - min(1, threshold / ||x_tile||) * x_tile
 
-    moved      (rows, columns) or (0, 0)  what is taken off x is added to it  [accumulates into moved]
+    moved      (rows, columns) or (0, 0)  gains what x loses  [accumulates into moved]
     threshold  >= 0
     """
     line, sums = np.empty(span, x.dtype), np.empty(span, x.dtype)
@@ -227,14 +228,15 @@ def subtract_dual(i0, i1, thread, x, dual, step):
 
 @sums_kernel
 def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, change):
-    """One tiling's turn in the ascent of the dual, the duals of the others held: exact in its own block.
+    """One step of block-coordinate ascent on the dual: exact for the dual of this tiling, with the other duals fixed.
 
     With r = x + step * dual, tile by tile: dual = r * min(1 / step, strength / ||r||), x = r - step * dual; a tile whose
-    dual ends inside its ball, ||dual|| < strength, is dead: zero at the optimum.  [overwrites x, dual, dead, change]
+    new dual is inside its ball, ||dual|| < strength, is marked dead: zero at the optimum.  [overwrites x, dual, dead,
+    change]
 
     dual    (rows, columns)
     dead    (tiles down, tiles along)  uint8
-    change  (panels)                   the largest ||change of dual|| of a tile, by strength
+    change  (panels)                   the largest ||change of dual|| of a tile, divided by strength
     """
     kind = x.dtype.type
     line, sums, moves = np.empty(span, x.dtype), np.empty(span, x.dtype), np.empty(span, x.dtype)
@@ -266,7 +268,7 @@ def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, c
 
 @sums_kernel
 def move_share(x, dual, share, inverse):
-    """The share of x becomes the dual, times inverse; returns the change of the dual, squared.  [overwrites x, dual]"""
+    """dual = share * x * inverse, x -= share * x; returns the squared change of the dual.  [overwrites x, dual]"""
     total = x.dtype.type(0)
     for j in range(x.size):
         taken = share * x[j]
@@ -279,7 +281,7 @@ def move_share(x, dual, share, inverse):
 
 @sums_kernel
 def _move_shares(x, dual, shares, inverse, moves):
-    """As move_share with a share for each element; the changes squared are added to moves.  [overwrites x, dual]"""
+    """As move_share, with a share for each element; adds the squared changes to moves.  [overwrites x, dual]"""
     for j in range(x.size):
         taken = shares[j] * x[j]
         move = taken * inverse - dual[j]
@@ -297,14 +299,14 @@ def add_scaled(x, y, factor):
 
 @sums_kernel
 def take_off(x, share):
-    """x loses a share of itself.  [overwrites x]"""
+    """x -= share * x.  [overwrites x]"""
     for i in range(x.size):
         x[i] -= share * x[i]
 
 
 @inlined_sums_kernel
 def largest_sum(squares, width, tiles, sums):
-    """The largest sum of a tile.  [overwrites sums]"""
+    """The largest of the tiles' sums.  [overwrites sums]"""
     reduce_tiles(squares, width, tiles, sums)
     largest = sums[0]
     for t in range(1, tiles):
@@ -314,7 +316,7 @@ def largest_sum(squares, width, tiles, sums):
 
 @sums_kernel
 def zero_dead(i0, i1, thread, x, height, width, dead):
-    """Tiles marked dead become exactly zero; a range of tile rows.  [overwrites x]"""
+    """Sets tiles marked dead to exactly zero, for a range of tile rows.  [overwrites x]"""
     for down in range(i0, i1):
         for along in range(dead.shape[1]):
             if dead[down, along]:

@@ -1,20 +1,20 @@
-"""The prox of group norms whose groups take along one value more than their tile, as a filter does its bias.
+"""The prox of group norms whose groups contain one value beside their tile, such as the bias of a filter.
 
     minimise ||z - x||^2 / (2 * step) + (b - bias)^2 / (2 * bias_step) + strength * sum over tiles of ||(z_tile, b_tile)||
 
-The bias is a parameter of its own, and its step another one. With root = ||(z_tile, b_tile)|| at the optimum,
+The bias is a parameter of its own with its own step. With root = ||(z_tile, b_tile)|| at the optimum,
 
     z = x * root / (root + strength * step),  b = bias * root / (root + strength * bias_step)
 
 and root solves, tile by tile, ||x_tile||^2 / (root + strength * step)^2 + bias^2 / (root + strength * bias_step)^2 = 1:
 Newton's method on two numbers where the tile has one step; where each element has its own, as in ``prox_diagonal``.
 
-Every kernel takes a range of tiles, [i0, i1), counted along the rows, and in their order
+Every kernel takes a range of tiles, [i0, i1), counted along the rows. In the order of the tiles,
 
-bias     (tiles)          the value that each takes along
-dual     (rows, columns)  dual of x;  bias_dual (tiles) of the biases
-dead     (tiles)  uint8   which tiles are zero at the optimum, their biases too
-change   (tiles)          ||change of (dual, bias_dual)|| of a tile, by strength
+bias     (tiles)          the bias of each tile
+dual     (rows, columns)  the dual of x;  bias_dual (tiles): the dual of the biases
+dead     (tiles)  uint8   1 for tiles that are zero at the optimum, with their biases
+change   (tiles)          ||change of (dual, bias_dual)|| of a tile, divided by strength
 
 Ref: as prox_diagonal
 """
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import numpy as np
 
-# Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
 from sslnet.kernels.optim.prox import add_scaled, move_share, square_sum, take_off
 from sslnet.kernels.optim.prox_diagonal import (
     NEWTON_STEPS,
@@ -42,7 +41,7 @@ from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
 @inlined_sums_kernel
 def _corner(tile, columns, height, width):
-    """First row and first column of a tile."""
+    """(first row, first column) of a tile."""
     across = columns // width
     return (tile // across) * height, (tile % across) * width
 
@@ -54,7 +53,7 @@ def _corner(tile, columns, height, width):
 def prox(i0, i1, thread, x, moved, bias, height, width, threshold, bias_threshold):
     """x and bias become the minimisers.  [overwrites x, bias, accumulates into moved]
 
-    moved       (rows, columns) or (0, 0)  what is taken off x is added to it
+    moved       (rows, columns) or (0, 0)  gains what x loses
     threshold   strength * step > 0;  bias_threshold: strength * bias_step > 0
     """
     for tile in range(i0, i1):
@@ -72,7 +71,7 @@ def prox(i0, i1, thread, x, moved, bias, height, width, threshold, bias_threshol
 def ascend(
     i0, i1, thread, x, dual, bias, bias_dual, height, width, step, bias_step, strength, dead, change
 ):  # fmt: skip
-    """The turn of these groups in the ascent of the dual, as prox.ascend.  [overwrites x, bias, duals, dead, change]"""
+    """As prox.ascend, for groups with a bias.  [overwrites x, bias, duals, dead, change]"""
     kind = x.dtype.type
     threshold, bias_threshold = step * strength, bias_step * strength
     for tile in range(i0, i1):
@@ -125,7 +124,7 @@ def prox_diagonal(i0, i1, thread, x, steps, bias, bias_steps, height, width, str
 def ascend_diagonal(
     i0, i1, thread, x, dual, bias, bias_dual, height, width, steps, bias_steps, strength, dead, change
 ):  # fmt: skip
-    """As ascend, with steps as prox_diagonal's.  [overwrites x, bias, duals, dead, change]"""
+    """As ascend, with the steps of prox_diagonal.  [overwrites x, bias, duals, dead, change]"""
     for tile in range(i0, i1):
         row, a = _corner(tile, x.shape[1], height, width)
         for i in range(row, row + height):

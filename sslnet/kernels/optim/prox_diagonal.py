@@ -1,12 +1,13 @@
-"""The prox of group norms where each element has a step size of its own, as the adaptive update rules give it.
+"""The prox of group norms where each element has a step size of its own, as in the adaptive update rules.
 
-With the norm of a tile at the optimum known, all its elements are; the norm is the root of one equation a tile:
+The norm of a tile at the optimum determines all its elements; the norm is the root of one equation per tile:
 
     z = x * root / (root + strength * steps),   root = ||z||:   sum of (x / (root + strength * steps))^2 = 1
 
-and z = 0 where sum of (x / steps)^2 <= strength^2. Newton's method on 1 / sqrt(sum) - 1, which is concave and rises: from
-a point left of the root it climbs to it without passing it. Such a point is ||x|| - strength * (mean of the steps, each
-weighed by its x^2), for the sum is convex in the steps. The root is sought in float64 for arrays of any precision.
+and z = 0 where sum of (x / steps)^2 <= strength^2. Newton's method on 1 / sqrt(sum) - 1, which is concave and
+increasing: from a point left of the root it climbs to it without passing it. Such a point is ||x|| - strength * (mean
+of the steps, each weighed by its x^2), for the sum is convex in the steps. The root is sought in float64 for arrays of
+any precision.
 
 Panels, tiles and threads are as in ``prox``.
 
@@ -17,20 +18,19 @@ from __future__ import annotations
 
 import numpy as np
 
-# Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
 from sslnet.kernels.optim.prox import LEAST, WIDE, bounds, expand, largest_sum, reduce_tiles
 from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
 NEWTON_STEPS = 30
 ROOT_TOLERANCE = 1e-6
-"""Of the last step, by the root: Newton's next one would be its square."""
+"""Newton's method stops when its step, relative to the root, is below this; the next step would be about its square."""
 
 
 @sums_kernel
 def prox_diagonal(i0, i1, thread, x, steps, height, width, span, strength):
     """x becomes the z that minimises sum of (z - x)^2 / (2 * steps) + strength * sum over tiles of ||z_tile||.  [overwrites x]
 
-    steps     (rows, columns) >= 0  the step of each element; one that is zero stays, beside others or alone
+    steps     (rows, columns) >= 0  the step of each element; an element with step 0 does not change
     strength  >= 0
     """
     line, sums = np.empty(span), np.empty((3, span))
@@ -90,7 +90,7 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
 
 @inlined_sums_kernel
 def at_least(divisor):
-    """The divisor, or LEAST where it is less: a step may be zero, a rate divided by a large gradient's mean."""
+    """The larger of the divisor and LEAST; a step can be zero, as a rate divided by a large gradient's mean."""
     return LEAST if divisor < LEAST else divisor
 
 
@@ -99,7 +99,7 @@ def at_least(divisor):
 
 @sums_kernel
 def _root(x, steps, row, height, a, b, strength):
-    """The root of the tile in columns [a, b) of the rows from row on, 0 where the tile becomes zero."""
+    """The root of the tile in columns [a, b) of the rows from ``row`` on; 0 if the tile becomes zero."""
     square = dual = weighed = 0.0
     for i in range(row, row + height):
         sums = first_sums(x[i, a:b], steps[i, a:b])
@@ -172,7 +172,8 @@ def shrink_tile(x, steps, root, strength):
 
 @sums_kernel
 def move_tile(x, dual, steps, root, strength):
-    """x shrinks, dual becomes what was taken off / steps; returns the change of the dual, squared.  [overwrites x, dual]"""
+    """As shrink_tile, and dual = decrease of x / steps; returns the squared change of the dual.  [overwrites x,
+    dual]"""
     total = 0.0
     root, strength = x.dtype.type(root), x.dtype.type(strength)
     for j in range(x.size):
@@ -232,14 +233,14 @@ def _roots(x, steps, row, height, first, end, width, strength, line, sums):
 
 @sums_kernel
 def _shrink_each(x, steps, roots, strength):
-    """As shrink_tile with a root for each element, 0 for those that become zero.  [overwrites x]"""
+    """As shrink_tile, with a root for each element, 0 for elements that become zero.  [overwrites x]"""
     for j in range(x.size):
         x[j] = x[j] * (roots[j] / at_least(roots[j] + strength * steps[j])) if roots[j] > 0 else 0
 
 
 @sums_kernel
 def _move_each(x, dual, steps, roots, strength, moves):
-    """As move_tile with a root for each element; the changes squared are added to moves.  [overwrites x, dual]"""
+    """As move_tile, with a root for each element; adds the squared changes to moves.  [overwrites x, dual]"""
     for j in range(x.size):
         inverse = 1 / at_least(roots[j] + strength * steps[j])
         multiplier = x[j] * (strength * inverse)

@@ -1,15 +1,16 @@
-"""The update rules on arrays, one pass over the memory each: divide, decay, update in one go.
+"""The update rules on arrays: scaling, weight decay and update in one pass over memory.
 
-Common to all rules, element by element and flat:
+All rules use, element by element on flat arrays,
 
     g = scale * grad + l2 * w + l1 * sign(w)
 
 with the weights w, the summed gradient ``grad``, scale = (clipping factor) / iter_size, and the weight decay of this
 parameter as l2 or l1. ``rate`` is the local rate, learning rate x lr_mult. Where ``mean`` is not empty it is the running
-mean of the gradients, mean = memory * mean + (1 - memory) * grad, and weights at zero take it in place of grad.
+mean of the gradients, mean = memory * mean + (1 - memory) * grad, which replaces grad for weights that are zero.
 
-Each kernel takes a range of elements and goes over it in chunks; it cuts its slices first, for only loops from zero over
-whole arrays are vectorised, and only those over four arrays or fewer when they write to several of them. ``update_prox`` has the momentum rules with the prox of groups inside.
+Each kernel processes a range of elements in chunks. It slices the arrays first, because only loops from zero over whole
+arrays are vectorised, and, if they write to several arrays, only those over at most four. ``update_prox`` fuses the
+momentum rules with the prox of groups.
 
 The adaptive rules leave the step size of each element in ``grad`` when ``keep_steps`` is set: a proximal step in the
 same metric needs it.
@@ -24,10 +25,11 @@ import numpy as np
 from sslnet.kernels.runtime.compiler import sums_kernel
 
 SUM_BLOCK = 1 << 14
-"""Sums over a whole array are made of sums over blocks of this size, so that they do not depend on the threads."""
+"""Block size of sums over a whole array: sums over such blocks are added, so that the result does not depend on
+threads."""
 
 CHUNK = 1 << 13
-"""Elements that several loops in turn go over while they are in a core's own cache."""
+"""Elements of a chunk, which several loops process in turn while it is in a core's own cache."""
 
 
 @sums_kernel
@@ -77,7 +79,7 @@ def _look_ahead(w, h, momentum):
 
 @sums_kernel
 def _shrink_elements(w, h, threshold):
-    """The prox of threshold * sum of |w|; what is taken off w is added to h.  [overwrites w, accumulates into h]"""
+    """The prox of threshold * sum of |w|; h gains what w loses.  [overwrites w, accumulates into h]"""
     for i in range(w.size):
         taken = min(max(w[i], -threshold), threshold)
         h[i] += taken
@@ -86,13 +88,13 @@ def _shrink_elements(w, h, threshold):
 
 @sums_kernel
 def momentum(i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, ahead, threshold):
-    """SGD with momentum, or Nesterov's (w then is the point looked ahead to).  [overwrites w, h, mean]
+    """SGD with momentum, or Nesterov's method (w is then the look-ahead point).  [overwrites w, h, mean]
 
     SGD       h' = mu * h + rate * g;  w -= h'
     Nesterov  h' = mu * h + rate * g;  w -= (1 + mu) * h' - mu * h, in two steps: w -= rate * g, then w -= mu * h'
 
     ahead      whether Nesterov's second step is taken as well
-    threshold  of the prox of sum of |w|, taken as in ``update_prox``; 0: none
+    threshold  threshold of the prox of sum of |w|, applied as in ``update_prox``; 0: none
     """
     kind = w.dtype.type
     scale, l2, l1, rate, mu, threshold = kind(scale), kind(l2), kind(l1), kind(rate), kind(mu), kind(threshold)
@@ -114,7 +116,8 @@ def look_ahead(i0, i1, part, w, h, mu):
 
 @sums_kernel
 def _calm(w, grad, mean, memory, rest):
-    """mean = memory * mean + rest * grad; where w is 0, grad = mean. Nothing for an empty mean.  [overwrites mean, grad]"""
+    """mean = memory * mean + rest * grad; where w is 0, grad = mean. No effect for an empty mean.  [overwrites mean,
+    grad]"""
     for i in range(mean.size):
         g = grad[i]
         m = memory * mean[i] + rest * g
@@ -143,7 +146,10 @@ def adagrad(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, de
 
 @sums_kernel
 def rmsprop(i0, i1, part, w, grad, square, mean, memory, scale, l2, l1, rate, decay, delta, keep_steps):
-    """square = decay * square + (1 - decay) * g^2; w -= rate * g / (sqrt(square) + delta).  [as adagrad]"""
+    """square = decay * square + (1 - decay) * g^2; w -= rate * g / (sqrt(square) + delta).
+
+    [overwrites w, square, mean, grad]
+    """
     kind = w.dtype.type
     scale, l2, l1, rate, delta = kind(scale), kind(l2), kind(l1), kind(rate), kind(delta)
     memory, rest, decay, fresh = kind(memory), kind(1 - memory), kind(decay), kind(1 - decay)
@@ -191,8 +197,8 @@ def adam(
     w -= rate * sqrt(1 - power2) / (1 - power1) * first / (sqrt(second) + delta).
 
     power1, power2   beta1^t, beta2^t, t counted from 1
-    loss2, loss1     what weight decay apart from the gradient takes off before: loss2 * w + loss1 * sign(w)
-    keep_steps       the steps belong to the unbiased mean, first / (1 - power1)
+    loss2, loss1     decoupled weight decay, subtracted before the update: loss2 * w + loss1 * sign(w)
+    keep_steps       the steps are those of the unbiased mean, first / (1 - power1)
 
     [overwrites w, first, second, mean, grad]
     """
@@ -264,7 +270,7 @@ def square_sums(i0, i1, thread, x, out):
 
 @sums_kernel
 def cut(i0, i1, thread, w, threshold):
-    """Elements with |w| < threshold become zero.  [overwrites w]"""
+    """Sets elements with |w| < threshold to zero.  [overwrites w]"""
     threshold = w.dtype.type(threshold)
     w = w[i0:i1]
     for i in range(w.size):
@@ -274,7 +280,7 @@ def cut(i0, i1, thread, w, threshold):
 
 @sums_kernel
 def mask(i0, i1, thread, x, keep):
-    """Elements where keep is 0 become zero.  [overwrites x]  keep: uint8"""
+    """Sets elements where keep (uint8) is 0 to zero.  [overwrites x]"""
     x, keep = x[i0:i1], keep[i0:i1]
     for i in range(x.size):
         if keep[i] == 0:

@@ -1,4 +1,4 @@
-"""The momentum rules with the prox of group norms inside: tiles of a matrix shrink while they are still in the cache.
+"""The momentum rules fused with the prox of group norms: tiles of a matrix are shrunk while they are in the cache.
 
     SGD       v = w - (mu * h + rate * g);  w' = prox(v);  h' = w - w'
     Nesterov  with x = w + mu * h, the point looked ahead from:  x' = prox(w - rate * g);  h' = x - x';  w' = x' - mu * h'
@@ -6,10 +6,10 @@
 h so is the whole displacement, the prox's part included: at rest w is the minimiser. The prox takes
 min(1, threshold / norm) off every tile of height x width.
 
-A band is ``height`` whole rows. Its rows go by once, in their order, for memory is fastest so: stepped, and their squares
-summed up for each column; then they go by again and shrink. A band that fits into the cache is done in one go, by
-``bands``. A larger one is cut into blocks of rows, which threads share out, by ``blocks``, ``shares``, ``shrink_blocks``; which
-of both it is, ``fits`` says. Matrices come flat. Nothing depends on the partition, so results do not depend on the number of threads.
+A band is ``height`` whole rows. A first pass over its rows, in memory order, applies the step and sums the squares of
+each column; a second pass shrinks. A band that fits into the cache is processed by ``bands``, a larger one, in blocks
+of rows that the threads share out, by ``blocks``, ``shares`` and ``shrink_blocks``; ``fits`` chooses. Matrices are
+flat. Results do not depend on the partition, and so not on the number of threads.
 
 Ref: as ``prox``
 """
@@ -18,22 +18,21 @@ from __future__ import annotations
 
 import numpy as np
 
-# Numba's cache asks for the date of the kernel's own file alone: save this one again after a change of these functions.
 from sslnet.kernels.optim.prox import share_of
 from sslnet.kernels.optim.update import CHUNK, step
 from sslnet.kernels.runtime.compiler import inlined_sums_kernel, sums_kernel
 
 LONG = 256
-"""Tiles of one row from this width on are summed one by one, shorter ones column by column first."""
+"""Tiles of one row from this width on are summed one by one; narrower tiles first column by column."""
 SMALL_BAND, LARGEST_BAND = 1 << 17, 1 << 19
-"""Elements of a band up to which one thread takes it whole: always, and where there are bands enough for all threads."""
+"""Elements of a band up to which one thread processes it whole: always, and if there are at least MANY_BANDS bands."""
 MANY_BANDS = 16
 BLOCKS = 32
-"""Blocks of rows that a larger band is cut into: enough for as many threads, few enough that their sums stay small."""
+"""The number of blocks of rows of a larger band: the most threads that share it; few, so that their sums stay small."""
 
 
 def fits(count: int, size: int) -> bool:
-    """Whether ``count`` bands of ``size`` elements are for ``bands``, not for ``blocks``."""
+    """Whether ``count`` bands of ``size`` elements are processed by ``bands``, not by ``blocks``."""
     return size <= (LARGEST_BAND if count >= MANY_BANDS else SMALL_BAND)
 
 
@@ -41,9 +40,9 @@ def fits(count: int, size: int) -> bool:
 def bands(
     i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, columns, height, width, threshold
 ):  # fmt: skip
-    """The bands [i0, i1) of a flat matrix.  [overwrites w, h, mean]
+    """Step and prox on the bands [i0, i1) of a flat matrix.  [overwrites w, h, mean]
 
-    mean  of w's size, or empty, as in ``update``
+    mean  as in ``update``: of w's size, or empty
     """
     kind = w.dtype.type
     scale, l2, l1, rate, mu, threshold = kind(scale), kind(l2), kind(l1), kind(rate), kind(mu), kind(threshold)
@@ -78,7 +77,7 @@ def bands(
 def blocks(
     i0, i1, part, w, grad, h, mean, memory, scale, l2, l1, rate, mu, nesterov, columns, height, squares
 ):  # fmt: skip
-    """The step alone, on the blocks [i0, i1), and the sums of squares of their columns.  [overwrites w, h, mean, squares]
+    """The step on the blocks [i0, i1), and the sums of squares of their columns.  [overwrites w, h, mean, squares]
 
     squares  (bands * BLOCKS, columns)
     """
@@ -99,7 +98,7 @@ def blocks(
 
 @sums_kernel
 def shares(i0, i1, part, squares, width, threshold):
-    """What the tiles of the bands [i0, i1) lose, for each column in the band's first line.  [overwrites squares]"""
+    """The shares of the bands [i0, i1), for each column, in the band's first line of squares.  [overwrites squares]"""
     sums = np.empty(squares.shape[1], squares.dtype)
     for band in range(i0, i1):
         line = squares[band * BLOCKS]
@@ -110,7 +109,8 @@ def shares(i0, i1, part, squares, width, threshold):
 
 @sums_kernel
 def shrink_blocks(i0, i1, part, w, h, squares, columns, height, ahead):
-    """The prox on the blocks [i0, i1), and Nesterov's look ahead by ``ahead`` (0 with SGD).  [overwrites w, h]"""
+    """The prox on the blocks [i0, i1), and Nesterov's second step with factor ``ahead`` (0 with SGD).  [overwrites w,
+    h]"""
     ahead = w.dtype.type(ahead)
     for block in range(i1 - 1, i0 - 1, -1):  # backwards: the last rows stepped are still in the cache
         line = squares[block // BLOCKS * BLOCKS]
@@ -121,7 +121,7 @@ def shrink_blocks(i0, i1, part, w, h, squares, columns, height, ahead):
 
 @sums_kernel
 def _rows_of(block, height):
-    """First and end row of a block."""
+    """(first row, end row) of a block."""
     band, k = block // BLOCKS, block % BLOCKS
     return band * height + k * height // BLOCKS, band * height + (k + 1) * height // BLOCKS
 
@@ -150,11 +150,12 @@ def _add(x, line):
 
 @sums_kernel
 def _to_shares(line, width, threshold, sums):
-    """Sums of squares of columns become the shares of their tiles.  [overwrites line; sums: one a tile, scratch]"""
+    """Replaces the columns' sums of squares by the shares of their tiles.  [overwrites line; sums: scratch, one a
+    tile]"""
     tiles = line.size // width
     if width == 1:
         sums[:tiles] = line
-    elif width == 9:  # with the usual kernels as constants the loops are unrolled
+    elif width == 9:  # constants for the usual kernel sizes let the loops be unrolled
         _reduce(line, 9, sums)
     elif width == 25:
         _reduce(line, 25, sums)
@@ -184,7 +185,7 @@ def _reduce(line, width, sums):
 
 @inlined_sums_kernel
 def _expand(sums, width, line):
-    """The value of its tile for each column.  [overwrites line]"""
+    """Sets each column to the value of its tile.  [overwrites line]"""
     for t in range(line.size // width):
         for j in range(width):
             line[t * width + j] = sums[t]
@@ -202,7 +203,7 @@ def _shrink(w, h, share, ahead):
 
 @sums_kernel
 def _shrink_each(w, h, shares, ahead):
-    """As _shrink, a share for each element.  [overwrites w, h]"""
+    """As _shrink, with a share for each element.  [overwrites w, h]"""
     for i in range(w.size):
         taken = shares[i] * w[i]
         moved = h[i] + taken

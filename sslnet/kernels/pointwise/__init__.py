@@ -1,6 +1,6 @@
-"""One value from one value, or from a few neighbours.
+"""Operations on single values, windows or channels of activations.
 
-elementwise.py         sums and products of several arrays
-channel_reductions.py  sums over all but the channels
+elementwise.py         sums, products and maxima of several arrays
+channel_reductions.py  sums over all axes but the channels
 pooling.py, softmax.py, batch_norm.py
 """

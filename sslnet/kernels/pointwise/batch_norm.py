@@ -1,8 +1,8 @@
-"""Channel-wise normalisation in as few passes as it takes: moments; y = a (x - mean) + c, then ReLU; and their gradients.
+"""Channel-wise normalisation in few passes: moments; y = a (x - mean) + c, then ReLU; and their gradients.
 
 Rows are the values of one channel of one image: (images, channels, values), float32, C-contiguous. Ranges are over channels,
-so that what a channel gets does not depend on the number of threads, and a channel's second pass finds it in the cache.
-Sums run in float32, each vector lane its own, over blocks of some thousand values, and in float64 over the blocks.
+so that the results do not depend on the number of threads, and the second pass over a channel reads from the cache.
+Sums are float32, one per vector lane, over blocks of some thousand values, and float64 over the blocks.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sslnet.kernels.simd.tile import tile
 from sslnet.kernels.simd.vector import I64, VectorUnit, call_tile, vector_unit
 
 BLOCK = 4096
-"""Values of a channel that are summed in float32."""
+"""The number of values of a channel that are summed in float32."""
 UNROLLED = 4
-"""Vectors of a turn of the loop: sums of their own hide how long an addition takes."""
+"""Vectors of one loop iteration, each with sums of its own, which hides the latency of additions."""
 
 
 class Normalization:
-    """The passes over activations of one shape (images, channels, values)."""
+    """Normalisation of activations of one shape (images, channels, values), and its gradient."""
 
     def __init__(self, shape: tuple[int, int, int], unit: VectorUnit | None = None) -> None:
         unit = unit or vector_unit()
@@ -50,7 +50,7 @@ class Normalization:
         """Mean and biased variance of each channel, and y = gamma (x - mean) / sqrt(variance + eps) + beta, then ReLU.
 
         x, y         may be one array
-        table        (channels, 4) float64: mean, variance, 1 / sqrt(variance + eps) are put here  [overwrites it]
+        table        (channels, 4) float64: mean, variance, 1 / sqrt(variance + eps)  [overwrites it]
         gamma, beta  (channels) float32
         """
         arrays = (address(x), address(y), table, gamma, beta, eps, int(relu))
@@ -67,13 +67,14 @@ class Normalization:
         self, x: np.ndarray, dy: np.ndarray, dx: np.ndarray | None, table: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
         through: np.ndarray, relu: bool, fixed: bool, sums: np.ndarray,
     ) -> None:  # fmt: skip
-        """The gradient of ``normalize`` (of ``apply`` when fixed) by x, and the sums that those by gamma and beta are.
+        """The gradient of ``normalize`` (of ``apply`` if fixed) by x, and the sums that are the gradients by gamma and
+        beta.
 
         With dz = dy where the output is positive (everywhere without ReLU): sums = sum of dz (x - mean) inverse, sum of dz;
         dx = gamma inverse (dz - mean of dz - x' mean of dz x'), x' = (x - mean) inverse; gamma inverse dz when fixed.
 
-        dx      may be dy; None: not wanted. If it is another array, dy becomes dz times ``through``  [overwrites dy]
-        through (channels) float32: what the chain multiplies with behind its first layer
+        dx      may be dy; None: not computed. If it is another array, dy becomes dz times ``through``  [overwrites dy]
+        through (channels) float32: the factor of the fused chain after its first layer
         sums    (channels, 2) float64  [overwrites it]
         """
         addresses = (address(x), address(dy), address(dx) if dx is not None else 0)
@@ -96,8 +97,8 @@ def _normalize(c0, c1, thread, numbers, x, y, table, gamma, beta, eps, relu):
 
 @exact_kernel
 def _moments(n, x, c, found, row):
-    """row[0], row[1] = mean and biased variance of a channel. The sums are those of x less the mean of the first row, so
-    that a large mean costs no digits."""
+    """row[0], row[1] = mean and biased variance of a channel. The mean of the first row is subtracted before summing,
+    so that a large mean loses no digits."""
     images, channels, values = n.images, n.channels, n.values
     first, step = x + c * values * 4, channels * values * 4
     where = np.int64(found.ctypes.data)
@@ -159,8 +160,8 @@ def _gradient(c0, c1, thread, numbers, x, dy, dx, table, gamma, beta, through, r
                 call_tile(n.grad, (x + first, dy + first, dy + first, step, images, values, where, relu))
 
 
-# What follows is called for one channel: rows ``step`` bytes apart. ``found`` is the address of 8 floats:
-# mean, factor, shift, level; found[4] and found[5] are what sums are put into, and further numbers of ``grad``.
+# The micro-kernels below process one channel, whose rows are ``step`` bytes apart. ``found`` is the address of 8
+# floats: mean, factor, shift, level; found[4] and found[5] receive sums, or hold further numbers for ``grad``.
 
 
 @tile
@@ -196,7 +197,7 @@ def grad_sums(b, lanes, x, dy, step, rows, values, found, relu):
 
     def add(loaded, mask, sums):
         v, dz = above(*loaded)
-        # Behind the end of a row dz is 0.
+        # After the end of a row dz is 0.
         return [b.fadd(sums[0], dz), vec.multiply_add(b, v, dz, sums[1])]
 
     _store_sums(b, lanes, found, _sum_rows(b, lanes, [x, dy], step, rows, values, add))
@@ -223,7 +224,7 @@ def _positive_part(b: Any, lanes: int, found: Any, relu: Any) -> Any:
 
     def above(x, dy):
         v = b.fsub(x, mean)
-        # Not a number counts as positive: it goes on into the gradient.
+        # NaN counts as positive, so that it appears in the gradient.
         positive = b.fcmp_unordered(">", vec.multiply_add(b, v, factor, shift), least)
         return v, b.select(positive, dy, vec.zeros(lanes))
 
@@ -231,7 +232,7 @@ def _positive_part(b: Any, lanes: int, found: Any, relu: Any) -> Any:
 
 
 def _sum_rows(b: Any, lanes: int, arrays: list[Any], step: Any, rows: Any, values: Any, add: Any) -> list[Any]:
-    """Two vectors of sums over all values; add(vectors of the arrays, mask or None, sums) -> sums."""
+    """Two vectors of sums over all values, with add(vectors of the arrays, mask or None, sums) -> sums."""
 
     def turn(many):
         def one(state):
@@ -269,7 +270,7 @@ def _sum_rows(b: Any, lanes: int, arrays: list[Any], step: Any, rows: Any, value
 def _map_rows(
     b: Any, lanes: int, arrays: list[Any], target: Any, step: Any, rows: Any, values: Any, value: Any
 ) -> None:
-    """target = value(vectors of the arrays), everywhere."""
+    """target = value(vectors of the arrays), for all values."""
 
     def turn(many):
         def one(state):
@@ -294,7 +295,7 @@ def _map_rows(
 
 
 def _parts(b: Any, lanes: int, values: Any) -> tuple[Any, Any, Any, Any]:
-    """A row in turns of UNROLLED vectors, single vectors, and a rest of values with its mask."""
+    """The parts of a row: iterations of UNROLLED vectors, single vectors, and a rest of values with its mask."""
     vectors = b.sdiv(values, I64(lanes))
     rest = b.srem(values, I64(lanes))
     return (

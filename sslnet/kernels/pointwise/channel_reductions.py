@@ -1,7 +1,7 @@
-"""Sums over everything but the channels of (outer, channels, inner) arrays; ranges are over channels.
+"""Sums over all axes but the channels of (outer, channels, inner) arrays; ranges are over channels.
 
-Partial sums run in the arrays' own precision within a row of ``inner`` values (each vector lane its own), in float64 over
-the rows. What a channel gets does not depend on the number of threads.
+Partial sums have the arrays' precision within a row of ``inner`` values (one per vector lane), and float64 over the
+rows. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def channel_sums(c0, c1, thread, g, x, shift, total, dot):
 def channel_moments(c0, c1, thread, x, mean, variance):
     """Mean and (biased) variance of each channel.  [overwrites mean and variance]
 
-    The sums are those of x less the mean of the channel's first row, so that a large mean costs no digits.
+    The mean of the channel's first row is subtracted before summing, so that a large mean loses no digits.
 
     x                (outer, channels, inner)  float32 or float64
     mean, variance   (channels)  float64
@@ -78,7 +78,7 @@ def channel_moments(c0, c1, thread, x, mean, variance):
 
 @kernel
 def _moments_of_rows(x, mean, variance, c0, c1):
-    """The same for (outer, channels), in two passes."""
+    """As channel_moments, for x (outer, channels), in two passes."""
     outer = x.shape[0]
     m, v = mean[c0:c1], variance[c0:c1]
     m[:] = 0

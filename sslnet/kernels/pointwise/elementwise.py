@@ -1,7 +1,7 @@
-"""What is done value by value with several arrays of one size: ranges are over their values.
+"""Element-wise sums, products and maxima of several arrays of one size; ranges are over their values.
 
-The arrays come as a tuple (at least one), so a kernel is compiled once for each number of them. A block of values passes
-through all arrays while it is in the cache: each is read or written once.
+The arrays are a tuple (at least one), so a kernel is compiled once for each number of arrays. All arrays are processed
+block by block, so that a block stays in the cache, and each array is read or written once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BLOCK = 1024
 
 @kernel
 def weighted_sum(i0, i1, thread, xs, coeffs, y, relu):
-    """y = sum of coeffs[k] xs[k], 0 in the place of what is negative if relu.  [overwrites y]
+    """y = sum of coeffs[k] xs[k], negative values replaced by 0 if relu.  [overwrites y]
 
     coeffs   (len(xs)), of the arrays' type
     """

@@ -1,4 +1,4 @@
-"""Windows of planes: their maximum, mean, a value drawn from them, and the gradients; ranges are over planes.
+"""Pooling windows of planes: maximum, mean, a randomly drawn value, and the gradients; ranges are over planes.
 
 x, dx   (planes, H, W)                     kh, kw, sh, sw, ph, pw   window, stride, padding
 y, dy   (planes, out_h, out_w)             place   (planes, out_h, out_w)  int32, h * W + w of the value taken, -1 for none
@@ -17,15 +17,15 @@ _UNIT = 2.0**-32
 _VECTOR = 16
 
 
-# MAX and AVE first reduce the kw neighbours along the plane at every pixel at once: the plane, padded where it must be, is
-# one long row, and what passes from one row into the next is never used. Then, for each row of windows, kh rows of that
-# are reduced, and the windows wanted are picked. Long loops without conditions are what makes vectors, and no branch
-# depends on the values. Unsigned numbers index them: one that might be negative costs the vectors.
+# MAX and AVE first reduce kw neighbours along the plane at every pixel: the plane, padded if necessary, is one long
+# row, and results across the end of a row are not used. Then, for each row of windows, kh rows of these results are
+# reduced, and the windows wanted are selected. Long loops without conditions vectorise, and no branch depends on the
+# values. Indices are unsigned, because an index that might be negative prevents vectorisation.
 
 
 @kernel
 def _starts(out, stride, pad, size):
-    """Where each window starts along one axis of the padded plane; behind the image one place is as good as another."""
+    """The start of each window along one axis of the padded plane; for windows beyond the image any place will do."""
     result = np.empty(out, np.uint64)
     for r in range(out):
         result[r] = min(r * stride, pad + size)
@@ -34,14 +34,15 @@ def _starts(out, stride, pad, size):
 
 @kernel
 def _sizes(rows, columns, kw):
-    """Of all the sums or maxima along the plane, and of a row of them: whole vectors, for what is left over goes slowly."""
+    """The number of sums or maxima along the plane, and of a row of them, as whole vectors, because a remainder is
+    slow."""
     line = -(-(columns - kw + 1) // _VECTOR) * _VECTOR
     return -(-((rows - 1) * columns + line) // _VECTOR) * _VECTOR, line
 
 
 @kernel
 def _place(image, plane, columns, start):
-    """Rows of the image into the plane, ``columns`` apart, from ``start`` on."""
+    """Copies the rows of the image into the plane, ``columns`` apart, from ``start`` on."""
     height, width = np.uint64(image.shape[0]), np.uint64(image.shape[1])
     source = image.reshape(-1)
     if width == columns:
@@ -54,7 +55,7 @@ def _place(image, plane, columns, start):
 
 @kernel
 def _take(plane, image, columns, start):
-    """The inverse of _place."""
+    """Copies rows of the plane back to the image: the inverse of _place."""
     height, width = np.uint64(image.shape[0]), np.uint64(image.shape[1])
     target = image.reshape(-1)
     if width == columns:
@@ -95,7 +96,7 @@ def _largest(line, from_, start, taps, apart, best, which):
 
 @kernel
 def max_forward(i0, i1, thread, x, y, place, kh, kw, sh, sw, ph, pw):
-    """Over planes. Along the rows first, then down: so the maximum found is the first one in reading order."""
+    """Max pooling with places: along the rows first, then down, so that the first maximum in reading order is found."""
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
@@ -146,7 +147,7 @@ def _most(line, start, taps, apart, best):
 
 @kernel
 def max_values(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
-    """max_forward without the places: down first, for the rows of windows alone, then along those."""
+    """Max pooling without places: down first, only for the rows of windows, then along these."""
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
     down = _starts(out_h, sh, ph, height)
@@ -169,7 +170,7 @@ def max_values(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
 
 @kernel
 def max_whole(i0, i1, thread, x, y, place):
-    """The maximum of each plane and its place.  x (planes, pixels)"""
+    """Computes the maximum of each plane and its place.  x (planes, pixels)"""
     for i in range(i0, i1):
         plane = x[i]
         most, index = plane[0], 0
@@ -181,7 +182,7 @@ def max_whole(i0, i1, thread, x, y, place):
 
 @kernel
 def scatter(i0, i1, thread, dy, place, dx):
-    """dx = 0, then dy added at each place.  (planes, pixels) each"""
+    """Sets dx to 0, then adds dy at each place; all arrays are (planes, pixels)."""
     size = np.uint32(dx.shape[1])
     for i in range(i0, i1):
         above, where, below = dy[i], place[i], dx[i]
@@ -194,7 +195,7 @@ def scatter(i0, i1, thread, dy, place, dx):
 
 @kernel
 def _share(out, kernel_size, stride, pad, size):
-    """1 / the number of pixels, padding included, that each window has along one axis; 0 for a window without."""
+    """1 / the number of pixels, with padding, of each window along one axis; 0 for an empty window."""
     result = np.zeros(out, np.float64)
     for r in range(out):
         start = r * stride - pad
@@ -206,7 +207,7 @@ def _share(out, kernel_size, stride, pad, size):
 
 @kernel
 def _shares(down, along, shares):
-    """The same for all windows of a plane: the products."""
+    """1 / the number of pixels of all windows of a plane: products of the shares along both axes."""
     for r in range(down.size):
         for q in range(along.size):
             shares[r * along.size + q] = down[r] * along[q]
@@ -234,7 +235,7 @@ def _sum(line, start, taps, apart, total):
 
 @kernel
 def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
-    """Over planes."""
+    """Average pooling of the planes [i0, i1).  [overwrites y]"""
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
     shares = _shares(
@@ -266,7 +267,7 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
 
 @kernel
 def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw):
-    """Over planes; the adjoint, step by step from the last."""
+    """The adjoint of ave_forward, its steps in reverse order.  [overwrites dx]"""
     height, width = dx.shape[1], dx.shape[2]
     out_h, out_w = dy.shape[1], dy.shape[2]
     shares = _shares(
@@ -279,7 +280,7 @@ def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw):
             dx[i] = dy[i, 0, 0] * shares[0]
         return
     size = -(-rows * columns // _VECTOR) * _VECTOR
-    # With zeros in front of both, so that the sums of the values before a pixel can be taken everywhere.
+    # Both begin with zeros, so that sums of the values before a pixel exist everywhere.
     spread_down, spread_along = np.zeros((kh - 1) * columns + size, dx.dtype), np.zeros(kw - 1 + size, dx.dtype)
     windows, total, plane = spread_down[(kh - 1) * columns :], spread_along[kw - 1 :], np.empty(size, dx.dtype)
     above = dy.reshape(-1)
@@ -296,7 +297,8 @@ def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw):
 
 @kernel
 def draw_forward(i0, i1, thread, x, y, place, key, kh, kw, sh, sw):
-    """Over planes: the first value at which the running sum of the window reaches a uniform share of its sum."""
+    """Stochastic pooling: the first value at which the window's running sum reaches a uniformly drawn share of its
+    sum."""
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
     for i in range(i0, i1):
@@ -319,7 +321,7 @@ def draw_forward(i0, i1, thread, x, y, place, key, kh, kw, sh, sw):
 
 @kernel
 def weigh(i0, i1, thread, x, y, dy, dx, backward, kh, kw, sh, sw):
-    """Over planes: y = sum of x^2 / sum of x of each window, 0 where that is 0; or backward, dx = dy (2 x - y) / sum of x."""
+    """y = sum of x^2 / sum of x of each window, 0 where the sum is 0; backward: dx = dy (2 x - y) / sum of x."""
     height, width = x.shape[1], x.shape[2]
     for i in range(i0, i1):
         if backward:

@@ -13,7 +13,7 @@ from sslnet.kernels.simd.math import exp
 
 _SIGN, _REST, _LEAST = np.int32(31), np.int32(2**31 - 1), np.int32(-(2**31))
 _BLOCK = 256
-"""Columns taken through all classes at a time: they stay in the cache."""
+"""Columns of a block that is processed over all classes while it is in the cache."""
 
 
 def softmax(x: np.ndarray, y: np.ndarray) -> None:
@@ -45,7 +45,7 @@ def _blocks(inner: int) -> int:
 
 
 def _largest(row: Any) -> Any:
-    """The largest value of a row; NaN may be passed over, for its own exponential is NaN all the same."""
+    """The largest value of a row; NaN may be ignored, because its own exponential is NaN in any case."""
     raise NotImplementedError("to be called from Numba functions")
 
 
@@ -55,8 +55,8 @@ def _largest_of(row):
         return lambda row: np.max(row)
 
     def single(row):
-        # A running maximum of floats is kept in order, for the sake of NaN. Whole numbers in the same order as the floats
-        # may be compared in vectors: the bits, of negative numbers all but the sign turned over.
+        # A running maximum of floats is not vectorised, because of NaN. Integers in the same order as the floats are:
+        # the bits, with all but the sign inverted for negative numbers.
         most = _LEAST
         for c in range(row.size):
             bits = np.float32(row[c]).view(np.int32)
@@ -83,7 +83,7 @@ def _rows(i0, i1, thread, x, y):
 
 @kernel
 def _columns(b0, b1, thread, x, y):
-    """For the blocks [b0, b1) of columns, image after image."""
+    """Softmax of the blocks [b0, b1) of columns, image after image."""
     classes, inner = x.shape[1], x.shape[2]
     blocks, one = -(-inner // _BLOCK), x.dtype.type(1)
     largest, sums = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
@@ -124,7 +124,7 @@ def _rows_gradient(i0, i1, thread, y, dy, dx):
 
 @kernel
 def _columns_gradient(b0, b1, thread, y, dy, dx):
-    """For the blocks [b0, b1) of columns, image after image."""
+    """The gradient of the blocks [b0, b1) of columns, image after image."""
     classes, inner = y.shape[1], y.shape[2]
     blocks, sums = -(-inner // _BLOCK), np.empty(_BLOCK, y.dtype)
     for b in range(b0, b1):

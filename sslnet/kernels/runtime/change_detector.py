@@ -1,4 +1,4 @@
-"""Whether arrays are still what they were, bit for bit."""
+"""Detection of changes of arrays, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from sslnet.kernels.runtime.compiler import exact_kernel
 
 
 class SameBits:
-    """Remembers float32 arrays by a copy: no change goes unseen, however it was made."""
+    """Keeps copies of float32 arrays and compares them, so that every change is detected."""
 
     def __init__(self) -> None:
         self._copies: list[np.ndarray] | None = None
 
     def changed(self, *arrays: np.ndarray) -> bool:
-        """Whether any C-contiguous array differs from the last call's, which are as many; True in the first call."""
+        """Whether any C-contiguous array differs from that of the last call, with as many arrays; True in the first
+        call."""
         if self._copies is None:
             self._copies = [array.copy() for array in arrays]
             return True
@@ -30,13 +31,13 @@ class SameBits:
 
 
 def _words(array: np.ndarray) -> np.ndarray:
-    """The bits: NaN equals itself, and -0 does not equal 0."""
+    """The array's bits as integers: NaN equals itself, and -0 does not equal 0."""
     return array.reshape(-1).view(np.int32)
 
 
 @exact_kernel
 def _same(a, b):
-    """Piece by piece, for a difference is mostly found at once."""
+    """Whether both are equal, compared piece by piece, because a difference is mostly found in the first one."""
     for start in range(0, a.size, 1024):
         one, other = a[start : start + 1024], b[start : start + 1024]
         different = 0

@@ -1,13 +1,13 @@
-"""How Numba compiles the kernels, and where it keeps them: decorators, one for each set of options.
+"""The decorators with which Numba compiles the kernels, one for each set of options, and the cache of compiled kernels.
 
-    kernel              the most freedom: sums in another order, fused and approximate arithmetic
-    sums_kernel         sums in another order and fused multiply-adds, nothing else
-    inlined_sums_kernel the same, put into the kernels that call it before they are compiled
-    exact_kernel        as it is written
+    kernel              the most freedom: reordered sums, fused and approximate arithmetic
+    sums_kernel         only reordered sums and fused multiply-adds
+    inlined_sums_kernel as sums_kernel, inlined into the kernels that call it before these are compiled
+    exact_kernel        arithmetic exactly as written
     c_function          a function of int64 arguments, called by its address
 
-NaN and infinity keep their meaning in all of them, so that a diverged run shows. Modules whose kernels are kept import
-this one, so that Numba looks for them in the folder of ``sslnet.kernel_cache``.
+NaN and infinity keep their meaning in all of them, so that divergence of a run is visible. Modules with cached kernels
+import this one, so that Numba looks for the kernels in the folder of ``sslnet.kernel_cache``.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _made: list[Any] = []
 
 
 def c_function(function: Callable[..., None]) -> int:
-    """The address of what a function of int64 arguments compiles to."""
+    """Compiles a function of int64 arguments; returns the address of the compiled function."""
     made = cfunc(types.void(*[types.int64] * function.__code__.co_argcount), cache=True)(function)
-    _made.append(made)  # the address is good for as long as the object lives
+    _made.append(made)  # the address is valid as long as the object exists
     assert made.address is not None  # compiled when it was decorated
     return made.address
 
 
 @cache
 def kernel_folder() -> Path:
-    """Where this process finds compiled kernels, and puts them."""
+    """The folder in which this process finds and stores compiled kernels."""
     options: Any = config
     return kernel_cache.open_folder(options.CACHE_DIR)
 
@@ -56,11 +56,11 @@ def _content_digest(path: Path) -> str:
 
 
 class KernelLocator(_CacheLocator):
-    """Where Numba keeps what it compiles of this package: a folder whose name stands for the sources of all kernels."""
+    """Numba's cache location for kernels of this package: a folder named by a digest of the sources of all kernels."""
 
     def __init__(self, function: Callable[..., Any], inside: Path) -> None:
         self._py_file = str(inside)
-        """Numba names it in warnings."""
+        """The file that Numba names in warnings."""
         code, cells = function.__code__, function.__closure__ or ()
         constants = repr([cell.cell_contents for cell in cells if isinstance(cell.cell_contents, int)])
         self._name = f"{code.co_firstlineno}-{blake2b(constants.encode(), digest_size=6).hexdigest()}"
@@ -69,7 +69,8 @@ class KernelLocator(_CacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> KernelLocator | None:
-        """None for functions of others: they are kept where Numba would keep them."""
+        """The locator of a function of this package; None for other functions, which Numba stores in its default
+        place."""
         path = Path(py_file)
         return cls(py_func, path.relative_to(kernel_cache.PACKAGE)) if kernel_cache.PACKAGE in path.parents else None
 
@@ -77,12 +78,14 @@ class KernelLocator(_CacheLocator):
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        """Differs from that of the folder only where a file was changed while the process that began it ran."""
+        """The digest of the source file; it guards against a file that changes while the process runs."""
         return self._stamp
 
     def get_disambiguator(self) -> str:
-        """One index for each function and its compile-time numbers: Numba does not guard an index against two writers, so
-        that processes which compile different tiles at the same time would get each other's."""
+        """The name of the cache index: one for each function and its compile-time numbers.
+
+        Numba does not lock an index, so processes that compile different tiles at the same time must not share one.
+        """
         return self._name
 
 

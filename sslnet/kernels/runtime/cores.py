@@ -1,4 +1,4 @@
-"""How many threads are worth having: the cores that this process may run on, and how much of them its container gives it."""
+"""The number of cores that this process can use: the cores it may run on, limited by the CPU quota of its container."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ ROOT = Path("/")
 
 
 def usable_cores() -> int:
-    """Physical cores of the affinity mask, but no more than the CPU quota pays for (rounded up); at least 1.
+    """Physical cores of the affinity mask, at most the CPU quota (rounded up); at least 1.
 
-    Threads beyond the quota are not refused but stopped for the rest of every period, all of them together.
+    With more threads than the quota the kernel stops all of them for the rest of every period.
     """
     quota = cpu_quota()
     return physical_cores() if quota is None else max(1, min(physical_cores(), math.ceil(quota)))
 
 
 def physical_cores() -> int:
-    """Physical cores this process may run on: CPUs of its affinity mask, siblings of one core counted once."""
+    """Physical cores this process may run on: the CPUs of its affinity mask, with siblings of a core counted once."""
     try:
         cpus = os.sched_getaffinity(0)
     except AttributeError:  # not on this system
@@ -28,9 +28,9 @@ def physical_cores() -> int:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """CPUs that the control groups of this process give it, the least of all groups it lies in; None without a limit.
+    """The CPU quota of this process, in CPUs: the smallest of all its control groups; None without a limit.
 
-    root   where /proc and /sys are
+    root   the folder that contains proc and sys
 
     Ref: Linux kernel documentation, "Control Group v2", cpu.max; "CFS Bandwidth Control", cpu.cfs_quota_us (v1)
     """
@@ -45,7 +45,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def _quotas(mount: Path, place: str) -> list[float]:
-    """The quotas of a group and of those around it. In a container the group's own folder may be the mount itself."""
+    """The quotas of a group and of its parents. In a container the group's own folder may be the mount itself."""
     folder = mount / place.lstrip("/")
     folders = [folder, *(parent for parent in folder.parents if parent.is_relative_to(mount)), mount]
     return [quota for quota in map(_quota, dict.fromkeys(folders)) if quota is not None]
@@ -64,7 +64,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _siblings(cpu: int) -> str:
-    """The CPUs that share a core with cpu, as the kernel lists them; the CPU's own number where it does not say."""
+    """The CPUs that share a core with ``cpu``, as the kernel lists them; the CPU's own number if there is no list."""
     return _read(ROOT / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").strip() or str(cpu)
 
 

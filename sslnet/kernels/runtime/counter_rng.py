@@ -1,4 +1,4 @@
-"""Random bits as a function of key and counter: every element knows its own, whatever thread computes it."""
+"""Random bits as a function of key and counter, so that they do not depend on the thread that computes an element."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 @kernel
 def random_bits(key, counter):
-    """32 random bits, as uint64, of a uint64 key and a uint64 counter.
+    """32 random bits, as uint64, for a uint64 key and a uint64 counter.
 
     The top half of output number ``counter`` of the generator SplitMix64 started at ``key``.
     Ref: Steele, Lea, Flood 2014, fig. 14 with the constants of its reference code

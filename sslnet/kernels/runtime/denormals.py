@@ -1,4 +1,4 @@
-"""Flush denormals to zero, thread by thread: a pruned weight's momentum decays into denormals, which are an order slower.
+"""Flush denormals to zero, per thread: a pruned weight's momentum decays into denormals, which are ten times slower.
 
 The x86 control word MXCSR holds two bits, flush-to-zero (results) and denormals-are-zero (operands); it belongs to the
 thread that sets it. Elsewhere both functions do nothing.
@@ -24,7 +24,7 @@ _IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 @intrinsic
 def _exchange_mxcsr(typingctx, keep, bits):
-    """MXCSR becomes (old & keep) | bits; returns old."""
+    """Sets MXCSR to (old & keep) | bits; returns the old value."""
     signature = types.int32(types.int32, types.int32)
 
     def codegen(context, builder, signature, args):
@@ -49,7 +49,7 @@ def _exchange(keep, bits):
 
 
 def flushed(fn: Callable[..., object], *args: Any) -> None:
-    """Calls fn(*args) with denormals flushed, and leaves the calling thread's setting as it was, interrupts included."""
+    """Calls fn(*args) with denormals flushed, then restores the calling thread's setting, also after an interrupt."""
     setting = denormal_setting()
     try:
         flush_denormals()
@@ -57,22 +57,22 @@ def flushed(fn: Callable[..., object], *args: Any) -> None:
     finally:
         try:
             restore_denormals(setting)
-        except KeyboardInterrupt:  # it may have come first
+        except KeyboardInterrupt:  # before or inside the first call
             restore_denormals(setting)
             raise
 
 
 def denormal_setting() -> int:
-    """The calling thread's setting, for restore_denormals."""
+    """The calling thread's setting, an argument for restore_denormals."""
     return _exchange(-1, 0) if _IS_X86 else 0
 
 
 def flush_denormals() -> int:
-    """Makes the calling thread flush denormals; returns the setting to give back to restore_denormals."""
+    """Makes the calling thread flush denormals; returns the previous setting, for restore_denormals."""
     return _exchange(-1, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO) if _IS_X86 else 0
 
 
 def restore_denormals(setting: int) -> None:
-    """Gives the calling thread the setting that flush_denormals returned (rounding flags included)."""
+    """Restores the calling thread's setting that flush_denormals returned (rounding flags included)."""
     if _IS_X86:
         _exchange(0, setting)

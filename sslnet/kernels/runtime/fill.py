@@ -1,4 +1,4 @@
-"""Zeros into memory that is too large for one thread to be done with it at once."""
+"""Setting large arrays to zero on several threads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.runtime.threads import parallel
 
 LARGE = 1 << 20
-"""Elements from which on the memory, not a core, is what there is to wait for."""
+"""Number of elements from which on several threads are used, because one core does not saturate the memory."""
 
 
 def clear(array: np.ndarray) -> None:
-    """array = 0, of any shape; one that does not lie in one piece on this thread alone.  [overwrites array]"""
+    """Sets an array of any shape to 0; an array that is not C-contiguous is set on this thread only.  [overwrites
+    array]"""
     if array.flags.c_contiguous:
         parallel(_clear, array.size, array.reshape(-1), most=None if array.size >= LARGE else 1)
     else:

@@ -1,7 +1,7 @@
-"""How the kernels of the layers are compiled and spread over the threads, said once.
+"""Compilation of the kernels of layers, and their call on all threads.
 
-Two habits keep a loop vectorised: slice arrays before the inner loop and index from 0 (an index that might be negative
-costs ten times), and give an operation that works in place its array once, not twice (aliasing arrays fail the compiler's
+Two rules keep a loop vectorised: slice arrays before the inner loop and index from 0 (an index that might be negative
+is ten times slower), and pass the array of an in-place operation once, not twice (aliasing arrays fail the compiler's
 overlap test at run time).
 """
 
@@ -17,11 +17,12 @@ from sslnet.kernels.runtime.threads import parallel
 __all__ = ["SMALL", "kernel", "spread"]
 
 SMALL = 1 << 17
-"""Elements of work up to which one thread is done before another one has woken."""
+"""Elements of work up to which one thread is faster than several."""
 
 
 def spread(fn: Callable[..., object], n: int, cost: int, *args: Any) -> None:
-    """Calls fn(i0, i1, part, *args) over range(n), n items of ``cost`` elements, on all threads; little work stays on this one."""
+    """Calls fn(i0, i1, part, *args) over range(n), n items of ``cost`` elements, on all threads; on this one if
+    SMALL."""
     if n * cost > SMALL:
         parallel(fn, n, *args)
         return

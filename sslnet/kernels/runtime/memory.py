@@ -10,28 +10,28 @@ from numpy.typing import DTypeLike
 
 ALIGNMENT = 64
 SLACK = 64
-"""Bytes that an aligned array owns behind its last element. No kernel here relies on it: what a kernel is given may be any
-C-contiguous array, and nothing outside it is read or written."""
+"""Bytes that an aligned array owns after its last element. No kernel relies on them: a kernel takes any C-contiguous
+array and reads or writes nothing outside it."""
 
 
 MOST = 1 << 62
-"""Bytes of an array: NumPy takes no more for a number."""
+"""The most bytes of an array; NumPy accepts no larger size."""
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
-    """An uninitialised C-contiguous array that starts at a multiple of 64 bytes and owns 64 bytes behind its end."""
+    """An uninitialised C-contiguous array that starts at a multiple of 64 bytes and owns 64 bytes after its end."""
     return _aligned(np.empty, shape, dtype)
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
-    """As aligned_empty, filled with zeros."""
+    """An array as from aligned_empty, filled with zeros."""
     return _aligned(np.zeros, shape, dtype)
 
 
 def scratch(slot: str, size: int, dtype: DTypeLike = np.float32) -> np.ndarray:
-    """An aligned 1-D array of ``size`` elements with any content, the calling thread's own until it asks for ``slot`` again.
+    """An aligned, uninitialised 1-D array of ``size`` elements, valid until the calling thread asks for ``slot`` again.
 
-    The memory is kept and reused by every caller on this thread, so that plans which run one after the other share it.
+    All callers on a thread reuse the memory, so that plans which run one after the other share it.
     """
     dtype = np.dtype(dtype)
     need = size * dtype.itemsize
@@ -39,12 +39,12 @@ def scratch(slot: str, size: int, dtype: DTypeLike = np.float32) -> np.ndarray:
 
 
 def scratch_address(slot: str, size: int) -> int:
-    """Where scratch(slot, size) of float32 begins, without making the array."""
+    """The address of scratch(slot, size) of float32, without making the array."""
     return _buffer(slot, 4 * size)[1]
 
 
 def _buffer(slot: str, need: int) -> tuple[np.ndarray, int]:
-    """The calling thread's bytes for the slot, at least as many as needed, and their address."""
+    """The calling thread's buffer of at least ``need`` bytes for the slot, and its address."""
     buffers: dict[str, tuple[np.ndarray, int]] = _local.__dict__
     buffer = buffers.get(slot)
     if buffer is None or buffer[0].size < need:

@@ -1,4 +1,4 @@
-"""What the plans of all operations share: arrays are checked in one place, then a loop nest runs that knows nothing else."""
+"""The base of the plans of all operations: it checks arrays, so that loop nests need no checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 
 def check_array(name: str, array: np.ndarray, shape: Shape) -> None:
-    """raises ShapeError unless array is C-contiguous float32 of this shape."""
+    """Raises ShapeError unless ``array`` is C-contiguous float32 of this shape."""
     if array.shape != shape:
         raise ShapeError(f"{name} must have shape {shape}, not {array.shape}")
     if array.dtype != np.float32 or not array.flags.c_contiguous:
@@ -21,9 +21,9 @@ def check_array(name: str, array: np.ndarray, shape: Shape) -> None:
 
 
 class KernelPlan:
-    """A loop nest for one problem size, and the shapes of the arrays that it takes.
+    """A loop nest for one problem size, and the shapes of its arrays.
 
-    shapes   of the arrays, by the names that errors use
+    shapes   the shapes of the arrays, by the names that errors use
     """
 
     def __init__(self, loop: Any, **shapes: Shape) -> None:
@@ -36,7 +36,7 @@ class KernelPlan:
         return str(self.loop.kernel)
 
     def check(self, **arrays: np.ndarray | None) -> None:
-        """raises ShapeError unless every array that is given is C-contiguous float32 of its shape."""
+        """Raises ShapeError unless every given array is C-contiguous float32 of its shape."""
         for name, array in arrays.items():
             if array is not None:
                 check_array(name, array, self.shapes[name])

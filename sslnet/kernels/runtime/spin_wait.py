@@ -1,4 +1,5 @@
-"""Waiting for a moment without sleeping: to wake a thread that sleeps takes longer than many a piece of work."""
+"""Spin-waiting for another thread, because the wake-up of a sleeping thread takes longer than a short parallel
+region."""
 
 from __future__ import annotations
 
@@ -21,12 +22,12 @@ _PAUSES = {
     "arm64": ("llvm.aarch64.hint", (1,)),
 }
 _PAUSE = _PAUSES.get(platform.machine().lower())
-"""The instruction that leaves the core to its other thread for a moment, by machine; None: none is known."""
+"""The machine's pause instruction, which yields the core to its other hardware thread; None: none is known."""
 
 
 @cache
 def pauses_per_second() -> float:
-    """How many turns ``spin`` makes in a second, measured once (1 ms)."""
+    """The number of iterations of ``spin`` per second, measured once (1 ms)."""
     never = aligned_zeros(1, np.int64)
     place, turns, least = never.ctypes.data, 2000, float("inf")
     for _ in range(5):
@@ -38,7 +39,7 @@ def pauses_per_second() -> float:
 
 @intrinsic
 def _load(typingctx, where):
-    """The int64 at an address, as another thread has written it."""
+    """An atomic load of the int64 at an address, which another thread writes."""
 
     def codegen(context, builder, signature, args):
         pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
@@ -49,7 +50,7 @@ def _load(typingctx, where):
 
 @intrinsic
 def _store(typingctx, where, value):
-    """Writes the int64 at an address, for other threads to see."""
+    """An atomic store of the int64 at an address, which other threads read."""
 
     def codegen(context, builder, signature, args):
         pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
@@ -74,11 +75,11 @@ def _pause(typingctx):
 
 @njit("boolean(int64, int64, int64, int64, int64, int64)", **COMMON)
 def spin(told, value, watched, wanted, most, lead):
-    """Writes ``value`` to ``told`` (0: nowhere), then waits until there is at least ``wanted`` at ``watched``.
+    """Writes ``value`` to ``told`` (0: nowhere), then waits until the value at ``watched`` is at least ``wanted``.
 
     told, watched   addresses of int64
-    most            turns of the loop after which it gives up; returns whether it did not
-    lead            turns it still makes after it has seen what it waited for
+    most            iterations of the loop until it gives up; returns False if it gave up, else True
+    lead            further iterations after the value was seen
     """
     if told != 0:
         _store(told, value)

@@ -1,12 +1,14 @@
-"""Our own worker threads: one static partition of a range over the workers and the caller.
+"""The pool of worker threads: a static partition of a range over the workers and the calling thread.
 
     parallel(fn, n, *args)   calls fn(i0, i1, part, *args) for the parts of range(n)
 
-Between two regions a worker looks out for the next one for SPIN seconds before it goes to sleep, if the last one came as
-soon: to a worker that is awake a region costs about 10 µs, to one that sleeps 35 to 50. The partition depends on n and the number of threads alone, so what a part computes is the same
-in every run; when the workers are taken (a nested call, a second Python thread) the same parts run one after the other.
-With ``set_deterministic`` it depends on n alone: as many parts however many threads there are to run them, so that sums
-over parts, taken in the order of the parts, are the same bits on every machine of one kind.
+Between two parallel regions a worker spins for SPIN seconds before it sleeps, if the last region came as soon: the
+start of a region takes about 10 µs for a spinning worker and 35 to 50 µs for a sleeping one.
+
+The partition depends only on n and the number of threads, so a part computes the same in every run; when the workers
+are busy (a nested call, a second Python thread) the same parts run one after the other. With ``set_deterministic`` the
+partition depends only on n: the number of parts is the same for any number of threads, so that sums over parts, in the
+order of the parts, have the same bits on every machine of one kind.
 """
 
 from __future__ import annotations
@@ -31,19 +33,19 @@ VARIABLE = "SSLNET_NUM_THREADS"
 DETERMINISTIC_VARIABLE = "SSLNET_DETERMINISTIC"
 
 DETERMINISTIC_PARTS = 8
-"""Parts of a range when results must not depend on the threads; so many threads at most have work then."""
+"""The number of parts of a range when results must not depend on the threads; it limits the threads with work."""
 
 SPIN = 200e-6
-"""Seconds that a thread looks out for another one before it goes to sleep."""
+"""Seconds that a thread spins for another one before it sleeps."""
 LEAD = 10e-6
-"""Seconds from when a worker sees its work until it asks for the interpreter's lock: its caller is to be in its own part by
-then and to have given the lock back, or else the worker goes to sleep for it."""
+"""Seconds that a worker waits after it sees its work before it requests the interpreter's lock. By then the caller
+should run its own part and have released the lock; otherwise the worker sleeps on the lock."""
 
 
 def num_threads() -> int:
-    """Threads that parallel uses: set_num_threads, else SSLNET_NUM_THREADS, else the cores that this process may use.
+    """The number of threads of parallel: set_num_threads, else SSLNET_NUM_THREADS, else the cores this process may use.
 
-    What is summed part by part is not sized by this but by ``num_parts``.
+    Buffers of partial sums are sized by ``num_parts``, not by this number.
     """
     global _count
     if _count is None:
@@ -52,7 +54,7 @@ def num_threads() -> int:
 
 
 def set_num_threads(count: int | None) -> None:
-    """Threads that parallel uses from now on, the caller included; None: back to the default."""
+    """Sets the number of threads of parallel, the caller included; None: the default."""
     global _count
     if count is not None and count < 1:
         raise UsageError(f"the number of threads must be at least 1, not {count}")
@@ -60,7 +62,8 @@ def set_num_threads(count: int | None) -> None:
 
 
 def deterministic() -> bool:
-    """Whether results do not depend on the number of threads: set_deterministic, else SSLNET_DETERMINISTIC, else not."""
+    """Whether results are independent of the number of threads: set_deterministic, else SSLNET_DETERMINISTIC, else
+    False."""
     global _deterministic
     if _deterministic is None:
         set_deterministic(_deterministic_by_environment())
@@ -68,32 +71,32 @@ def deterministic() -> bool:
 
 
 def set_deterministic(on: bool | None) -> None:
-    """From now on results do, or do not, stay the same when the number of threads changes; None: back to the default.
+    """Makes results independent of the number of threads (True) or not (False); None: the default.
 
-    Costs memory and a little time: sums over a batch are made of DETERMINISTIC_PARTS sums instead of one a thread.
-    Buffers of ``num_parts`` parts that exist already keep their size, so this is to be called before anything computes.
+    Costs memory and a little time: sums over a batch consist of DETERMINISTIC_PARTS sums instead of one a thread.
+    Existing buffers of ``num_parts`` parts keep their size, so this must be called before any computation.
     """
     global _deterministic
     if on:
-        limit_blas(1)  # its own threads would share out products otherwise
+        limit_blas(1)  # otherwise BLAS would split products over its own threads
     _deterministic = on
 
 
 def num_parts() -> int:
-    """Parts that parallel makes of a range at most: by these, not by the threads, what is summed part by part is sized."""
+    """The most parts of a range in parallel, and so the number of partial sums that a caller allocates."""
     return DETERMINISTIC_PARTS if deterministic() else num_threads()
 
 
 def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = None) -> None:
     """Calls fn(i0, i1, part, *args) over a static partition of range(n), on the workers and the calling thread.
 
-    fn       a Numba function that releases the GIL, or any callable; part counts the parts from 0
-    n        at most n parts; nothing is called for n <= 0
-    most     at most that many parts, where waking more threads would cost more than it saves
-    raises   what the first part that failed raised, after all parts have ended
+    fn       a Numba function that releases the GIL, or any callable; part is the number of the part, from 0
+    n        size of the range, and the most parts; fn is not called for n <= 0
+    most     the most parts, for work that more threads would not speed up
+    raises   the error of the first part that failed, after all parts have ended
 
-    Denormals are flushed in every thread while fn runs. BLAS is limited to one thread from the first call on, for fn
-    may call it.
+    Denormals are flushed in every thread while fn runs. BLAS is limited to one thread from the first call on, because
+    fn may call it.
     """
     if n <= 0:
         return
@@ -106,7 +109,7 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
     threads = min(num_threads(), parts)
     token = object()
     setting = denormal_setting()
-    # The dictionary is the lock: its owner is known even when an interrupt falls between taking it and the next line.
+    # The dictionary is the lock: its owner is known even if an interrupt comes between taking it and the next line.
     try:
         flush_denormals()
         if threads > 1 and pool.owner.setdefault("call", token) is token:
@@ -117,31 +120,31 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
     finally:
         try:
             _end(pool, token, setting)
-        except KeyboardInterrupt:  # it may have come first
+        except KeyboardInterrupt:  # an interrupt may come before the first call
             _end(pool, token, setting)
             raise
 
 
 def limit_blas(count: int) -> None:
-    """Limits the BLAS libraries loaded now to count threads each, once: a repeated call with the same count does nothing."""
+    """Limits every loaded BLAS library to ``count`` threads; a repeated call with the same count does nothing."""
     global _blas_limit
     if _blas_limit is None or _blas_limit[0] != count:
         _blas_limit = (count, ThreadpoolController().limit(limits=count, user_api="blas"))
 
 
 Bounds = tuple[int, int, int]
-"""First and end of a part, and its number."""
+"""(first, end, number) of a part."""
 
 
 def _end(pool: _Pool, token: object, setting: int) -> None:
-    """Gives back what a call has taken; once more does no harm."""
+    """Releases the pool and restores the denormal setting after a call; a second call has no effect."""
     if pool.owner.get("call") is token:
         pool.owner.pop("call", None)
     restore_denormals(setting)
 
 
 class _Pool:
-    """The workers of one process. ``owner`` holds the token of the call that has them."""
+    """The worker threads of one process. ``owner`` holds the token of the call that uses them."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -151,17 +154,18 @@ class _Pool:
         self.regions = 0
 
     def run(self, fn: Callable[..., object], bounds: list[Bounds], threads: int, args: tuple[Any, ...]) -> None:
-        """Parts next to each other go to one thread, the first ones to the caller."""
+        """Runs the parts; each thread gets adjacent parts, the caller the first ones."""
         while len(self.workers) < threads - 1:
             self.workers.append(_Worker(len(self.workers) + 1))
         shares = [bounds[len(bounds) * k // threads : len(bounds) * (k + 1) // threads] for k in range(threads)]
-        # All of this belongs to this call alone: an interrupted call leaves nothing behind that the next could take for its own.
+        # These objects belong to this call only, so that an interrupted call leaves nothing that the next one could
+        # use.
         claims = [[share] for share in shares[1:]]
         failures: dict[int, BaseException] = {}
         reports: list[tuple[int, BaseException | None]] = []
         ended: SimpleQueue[None] = SimpleQueue()
         expected = threads - 1
-        # Who looks out where there are more threads than cores keeps others from their work.
+        # With more threads than cores a spinning thread would keep others from their work.
         turns = _turns(SPIN) if threads <= self.cores else 0
         self.regions = region = self.regions + 1
         try:
@@ -184,10 +188,10 @@ class _Pool:
 
 
 class _Worker(threading.Thread):
-    """Runs the parts put into ``tasks``, for ever, with denormals flushed.
+    """A worker thread that runs the parts put into ``tasks``, in an endless loop, with denormals flushed.
 
-    words   the last region that has work for this worker, and the last one that it has ended, a cache line apart. They end
-            the waiting sooner and nothing else: what there is to do, and what was done, stands in the queues.
+    words   the last region with work for this worker, and the last region that it has finished, a cache line apart.
+            They only shorten the waiting: the work and its reports are in the queues.
     """
 
     def __init__(self, number: int) -> None:
@@ -199,7 +203,7 @@ class _Worker(threading.Thread):
         self.start()
 
     def look_out(self, region: int, turns: int) -> None:
-        """Waits until the worker has ended its part of the region, or for so many turns."""
+        """Spins until the worker has finished its part of the region, at most ``turns`` iterations."""
         spin(0, 0, self.done, region, turns, 0)
 
     def run(self) -> None:
@@ -208,7 +212,7 @@ class _Worker(threading.Thread):
         soon = False
         while True:
             begin = perf_counter()
-            # The end is told with the interpreter's lock given back, so that the caller finds it free.
+            # The end is signalled with the interpreter's lock released, so that the caller finds it free.
             spin(self.done, region, self.given, region + 1, turns if soon else 0, _turns(LEAD))
             fn, claim, args, reports, ended, region, turns = self.tasks.get()
             soon = perf_counter() - begin < SPIN
@@ -222,7 +226,7 @@ class _Worker(threading.Thread):
                     fn(i0, i1, part, *args)
             except BaseException as error:
                 failure = error
-            # Dropped before the report, so that a waiting worker keeps no array of the last call alive.
+            # Deleted before the report, so that a waiting worker holds no array of the last call.
             del fn, args
             reports.append((share[0][2], failure))
             ended.put(None)
@@ -230,12 +234,12 @@ class _Worker(threading.Thread):
 
 
 def _turns(seconds: float) -> int:
-    """Turns of ``spin`` in so many seconds."""
+    """The number of iterations of ``spin`` in ``seconds`` seconds."""
     return int(seconds * pauses_per_second())
 
 
 def _cancel(claim: list[Any]) -> bool:
-    """True if the part had not begun; it will not any more."""
+    """Cancels a part that has not begun; returns whether it had not."""
     try:
         claim.pop()
     except IndexError:
@@ -244,9 +248,9 @@ def _cancel(claim: list[Any]) -> bool:
 
 
 def _wait(reports: list[Any], ended: SimpleQueue[None], expected: int) -> KeyboardInterrupt | None:
-    """Waits for all parts that have begun, through any number of interrupts: they write into the caller's arrays.
+    """Waits for all parts that have begun, through any number of interrupts, because they write to the caller's arrays.
 
-    The reports are counted, not the tokens: an interrupt can swallow a token that was just taken.
+    It counts reports, not tokens: an interrupt can lose a token that was just taken from the queue.
     """
     interrupt = None
     while len(reports) < expected:
@@ -258,7 +262,7 @@ def _wait(reports: list[Any], ended: SimpleQueue[None], expected: int) -> Keyboa
 
 
 def _current_pool() -> _Pool:
-    """The pool of this process; after a fork a new one, for threads do not survive it."""
+    """The pool of this process; a new one after a fork, because a fork does not copy threads."""
     global _pool
     if _pool is None or _pool.pid != os.getpid():
         limit_blas(1)

@@ -1,7 +1,8 @@
-"""exp, tanh, sigmoid, log, softplus, power and the normal distribution that LLVM can turn into vector code, which it cannot do with a call of the C library.
+"""exp, tanh, sigmoid, log, softplus, power and the normal distribution, in forms that LLVM can vectorise.
 
-For float32 within three units in the last place, if nothing else is said; NaN stays NaN, infinities come where they should, and exp gives 0 below
--87.3, where its value is denormal. For float64 they are the C library's. They can be called from Numba functions alone.
+LLVM cannot vectorise calls of the C library. For float32 the error is within three units in the last place unless
+stated otherwise; NaN gives NaN, infinities are handled as in the C library, and exp gives 0 below -87.3, where its
+value is denormal. For float64 the functions are those of the C library. They can only be called from Numba functions.
 
 Ref: Moshier 1992, Cephes single precision, expf.c, tanhf.c and logf.c (coefficients of exp, tanh and log)
 """
@@ -17,7 +18,7 @@ from numba.extending import overload
 
 _f, _d = np.float32, np.float64
 
-# Between these the value is a normal number.
+# Between these arguments exp is a normal number.
 _LOWEST, _HIGHEST = _f(-87.33654), _f(88.72283)
 _LOG2_E = _f(1.44269504088896341)
 # ln 2 in two parts; the product of the first with a whole number below 2^11 is exact.
@@ -64,12 +65,12 @@ _SMALL_TANH, _TINY = _f(0.625), np.finfo(_f).tiny
 
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 _MANTISSA, _HALF_BITS = np.int32(0x7FFFFF), np.int32(0x3F000000)
-# Adding it to a number below 2^22 rounds to a whole number, which then stands in the lowest bits.
+# Adding it to a number below 2^22 rounds that to a whole number, which is then in the lowest bits of the sum.
 _ROUND, _ROUND_DOUBLE = _f(1.5 * 2**23), _d(1.5 * 2**52)
 _MANTISSA_BITS_DOUBLE = np.int64(52)
 _LN2, _LOG2_E_DOUBLE = math.log(2), 1 / math.log(2)
 _FAR = 200.0
-"""e to this, and to minus this, are beyond float32 and within float64."""
+"""exp of this, and of minus this, are out of the range of float32 and within that of float64."""
 
 
 def exp(x: Any) -> Any:
@@ -93,7 +94,7 @@ def log(x: Any) -> Any:
 
 
 def softplus(x: Any) -> Any:
-    """log(1 + exp(x)), exact to the last digits on both sides."""
+    """log(1 + exp(x)), accurate for large positive and for large negative x."""
     raise NotImplementedError("to be called from Numba functions")
 
 
@@ -102,7 +103,7 @@ def power(x: Any, exponent: Any) -> Any:
     raise NotImplementedError("to be called from Numba functions")
 
 
-# Whatever the calling kernel allows, nothing is reordered here: it would join the two parts of ln 2.
+# Never reordered, whatever the calling kernel allows: reordering would merge the two parts of ln 2.
 _IN_ORDER: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 
@@ -117,7 +118,7 @@ def _exp(x):
         r = x - n * _LN2_HIGH - n * _LN2_LOW
         p = ((((_E5 * r + _E4) * r + _E3) * r + _E2) * r + _E1) * r + _E0
         value = np.float32(p * (r * r) + r + _ONE)
-        # Times 2^n: n is added to the exponent.
+        # Multiplies by 2^n: n is added to the exponent bits.
         n_bits = np.int32(np.float32(shifted).view(np.int32) << _MANTISSA_BITS)
         result = np.int32(value.view(np.int32) + n_bits).view(np.float32)
         result = result if x > _LOWEST else _ZERO
@@ -203,7 +204,7 @@ def _power(x, exponent):
         return lambda x, exponent: x**exponent
 
     def single(x, exponent):
-        # In double precision, for the exponent multiplies the error of the logarithm.
+        # In double precision, because the exponent multiplies the error of the logarithm.
         size = abs(x)
         bits = np.float32(size).view(np.int32)
         m = np.int32((bits & _MANTISSA) | _HALF_BITS).view(np.float32)

@@ -1,17 +1,17 @@
-"""Micro-kernels out of emitters: functions that write a loop in LLVM's words, for one size of vectors and one tile.
+"""Micro-kernels from emitters: Python functions that write a loop as LLVM IR, for one vector width and one tile.
 
     @tile
     def add(builder, lanes, x, y, count, *, vectors): ...
 
-    builder   LLVM's builder, at the place where the instructions go
-    lanes     float32 of a vector
-    x, ...    values of the code that is written: int64, numbers or addresses in bytes
-    vectors   numbers that are known when it is written, by keyword; a dataclass of numbers stands for all of them
+    builder   the LLVM builder, at the place where instructions are added
+    lanes     number of float32 in a vector
+    x, ...    run-time values of the emitted code: int64 numbers or addresses in bytes
+    vectors   compile-time numbers, keyword only; a dataclass of numbers stands for all of its fields
 
 ``add(unit, vectors=4)`` is then the address of a compiled C function (x, y, count), to be called through ``call_tile``.
-It is compiled once per machine, in about 30 ms: the numbers are part of the key under which Numba keeps it, beside the
-processor's name and features. With ``@instructions`` the emitter becomes a function of Numba functions instead,
-``add(lanes, 4, x, y, count)``, and its instructions stand where it is called.
+It is compiled once per machine, in about 30 ms: Numba's cache key contains the numbers, and the name and features of
+the processor. ``@instructions`` makes a function that Numba functions call instead, ``add(lanes, 4, x, y, count)``; its
+instructions are inlined at the call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from sslnet.kernels.simd.vector import VectorUnit
 
 
 def tile(emit: Callable[..., None]) -> Callable[..., int]:
-    """The function (unit, numbers ...) -> address of the C function that the emitter writes; numbers also by position."""
+    """Makes a function (unit, numbers ...) -> address of the C function that the emitter writes; numbers also by
+    position."""
     values, numbers = _parameters(emit)
     code = instructions(emit)
     given = inspect.Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in numbers])
@@ -48,7 +49,8 @@ def tile(emit: Callable[..., None]) -> Callable[..., int]:
 
 
 def instructions(emit: Callable[..., None]) -> Any:
-    """The intrinsic (lanes, numbers ..., values ...) that puts what the emitter writes into a Numba function."""
+    """Makes an intrinsic (lanes, numbers ..., values ...) that inlines the emitter's instructions into a Numba
+    function."""
     values, numbers = _parameters(emit)
     fixed = ["lanes", *_flat_names(numbers)]
 
@@ -72,15 +74,18 @@ def instructions(emit: Callable[..., None]) -> Any:
 
 
 def literal_values(*kinds: Any) -> tuple[int, ...] | None:
-    """The numbers of integer literal types; None asks Numba to come again with literals."""
+    """The numbers of integer literal types; None asks Numba to call again with literals."""
     if not all(isinstance(kind, types.IntegerLiteral) for kind in kinds):
         return None
     return tuple(kind.literal_value for kind in kinds)
 
 
 def _caller(emit: Any, code: Any, values: list[str], constants: list[str]) -> Callable[..., Any]:
-    """A function of the numbers that makes the Numba function of the values: one whose arguments have names has to be
-    written as text. The numbers are variables of its closure, which Numba makes part of the key."""
+    """A function of the numbers that makes the Numba function of the values.
+
+    It is compiled from text, because its arguments need names. The numbers are closure variables, which Numba makes
+    part of the cache key.
+    """
     name = emit.__name__
     text = f"def make(lanes, {', '.join(constants)}):\n def {name}({', '.join(values)}):\n"
     text += f"  code({', '.join(['lanes', *constants, *values])})\n return {name}\n"
@@ -91,7 +96,7 @@ def _caller(emit: Any, code: Any, values: list[str], constants: list[str]) -> Ca
 
 
 def _parameters(emit: Callable[..., None]) -> tuple[list[str], dict[str, Any]]:
-    """Names of the values of an emitter; its numbers, with the dataclass of each, or None."""
+    """The names of an emitter's values; its numbers by name, each with its dataclass or None."""
     hints = get_type_hints(emit)
     parameters = list(inspect.signature(emit).parameters.values())[2:]
     values = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
@@ -110,7 +115,7 @@ def _flat(given: Iterable[Any]) -> Iterable[int]:
 
 
 def _rebuilt(numbers: dict[str, Any], constants: Iterable[int]) -> dict[str, Any]:
-    """The emitter's keywords out of the numbers in turn."""
+    """The emitter's keyword arguments, made from the numbers in order."""
     given = iter(constants)
     return {
         name: next(given) if kind is None else kind(*(next(given) for _ in fields(kind)))

@@ -1,7 +1,7 @@
-"""The vector unit of the machine, and what is written for it in LLVM's words: vectors, loads, stores, multiply-adds, loops.
+"""The vector unit of the machine, and functions that emit LLVM IR for it: vectors, loads, stores, multiply-adds, loops.
 
-What is here writes instructions where a builder stands; ``simd.tile`` makes functions of them. Addresses are plain integers,
-in bytes.
+Each function adds instructions at the builder's position; ``simd.tile`` makes callable functions of them. Addresses are
+integers, in bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Builder = Any
 
 @dataclass(frozen=True)
 class VectorUnit:
-    """What the compiler may use: float32 lanes of one vector, and how many vector registers there are."""
+    """A vector unit: the float32 lanes of one vector, and the number of vector registers."""
 
     name: str
     lanes: int
@@ -40,18 +40,19 @@ UNITS = {
     "avx2": VectorUnit("AVX2", 8, 16),
     "neon": VectorUnit("NEON", 4, 32),
 }
-"""By the feature that LLVM reports, the best one first."""
+"""The known vector units by the feature that LLVM reports, best first."""
 
 GENERIC = VectorUnit("generic", 4, 16)
 
 
 @cache
 def vector_unit() -> VectorUnit:
-    """The unit of the machine that Numba compiles for: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES (set both) are obeyed."""
+    """The vector unit that Numba compiles for; NUMBA_CPU_NAME and NUMBA_CPU_FEATURES (set both) override the
+    machine's."""
     triple, _, features = cpu_target.target_context.codegen().magic_tuple()
     enabled = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     if triple.startswith(("aarch64", "arm64")):
-        enabled.add("neon")  # always there, and not always listed
+        enabled.add("neon")  # always present, but not always listed
     return next((unit for feature, unit in UNITS.items() if feature in enabled), GENERIC)
 
 
@@ -89,21 +90,21 @@ def store(builder: Builder, vector: Value, address: Value, align: int = 4) -> No
 
 
 def splat(builder: Builder, lanes: int, scalar: Value) -> Value:
-    """All lanes equal to the scalar (of any type)."""
+    """A vector with all lanes equal to the scalar (of any type)."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, scalar, I32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
 
 def broadcast(builder: Builder, lanes: int, address: Value) -> Value:
-    """All lanes equal to the float at the address."""
+    """A vector with all lanes equal to the float at the address."""
     return splat(builder, lanes, builder.load(at(builder, address, F32)))
 
 
 def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
-    """a * b + c, rounded once where the machine has an instruction for it, else twice.
+    """a * b + c, rounded once if the machine has an instruction for it, else twice.
 
-    ``llvm.fma`` would be rounded once everywhere: by a call for every lane, many times as slow, where there is none.
+    ``llvm.fma`` would always round once, but without an instruction it calls a function per lane, many times slower.
     """
     kind = a.type
     name = f"llvm.fmuladd.v{kind.count}f32"
@@ -111,13 +112,13 @@ def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
 
 
 def first_lanes(builder: Builder, lanes: int, count: Value) -> Value:
-    """The mask of the first count lanes; count (int64, within 32 bits) may be negative or more than there are."""
+    """The mask of the first ``count`` lanes; count (int64, within 32 bits) may be negative or larger than lanes."""
     numbers = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
     return builder.icmp_signed("<", numbers, splat(builder, lanes, builder.trunc(count, I32)))
 
 
 def masked_load(builder: Builder, lanes: int, address: Value, mask: Value) -> Value:
-    """The lanes of the mask; zero elsewhere, where nothing is read."""
+    """Loads the lanes of the mask; other lanes are not read and are zero."""
     kind = vector_type(lanes)
     function = ir.FunctionType(kind, [kind.as_pointer(), I32, mask.type, kind])
     call = _declared(builder, f"llvm.masked.load.v{lanes}f32.p0", function)
@@ -133,7 +134,7 @@ def masked_store(builder: Builder, vector: Value, address: Value, mask: Value) -
 
 
 def prefetch(builder: Builder, address: Value, *, to_write: bool = False, second_level: bool = False) -> None:
-    """Asks for the cache line at an address, which may lie anywhere: into the first level, or into the second."""
+    """Prefetches the cache line at an address, also an invalid one, into the first-level or the second-level cache."""
     pointer = at(builder, address, ir.IntType(8))
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
     numbers = (int(to_write), 2 if second_level else 3, 1)
@@ -141,12 +142,12 @@ def prefetch(builder: Builder, address: Value, *, to_write: bool = False, second
 
 
 def shuffle(builder: Builder, a: Value, b: Value, lanes: list[int]) -> Value:
-    """The lanes of both vectors (those of b counted behind those of a) in this order."""
+    """The given lanes of both vectors, in this order; lanes of b are numbered after those of a."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
 
 def transpose(builder: Builder, rows: list[Value]) -> list[Value]:
-    """A square of vectors, transposed: log2(lanes) rounds that swap blocks of 1, 2, 4 ... lanes."""
+    """The transpose of a square of vectors, in log2(lanes) rounds that swap blocks of 1, 2, 4 ... lanes."""
     lanes = len(rows)
     block = 1
     while block < lanes:
@@ -187,20 +188,20 @@ def sum_lanes(builder: Builder, vector: Value) -> Value:
 
 
 def least_value(builder: Builder, lanes: int, relu: Value) -> Value:
-    """What at_least takes to be ReLU (relu != 0) or nothing at all."""
+    """The argument ``least`` with which at_least is ReLU (relu != 0) or the identity (relu = 0)."""
     lowest = ir.Constant(vector_type(lanes), [float("-inf")] * lanes)
     return builder.select(builder.icmp_signed("!=", relu, I64(0)), zeros(lanes), lowest)
 
 
 def at_least(builder: Builder, vector: Value, least: Value) -> Value:
-    """The larger of both; NaN stays NaN."""
+    """The larger of both values in each lane; NaN stays NaN."""
     return builder.select(builder.fcmp_ordered("<", vector, least), least, vector)
 
 
 def either(
     builder: Builder, condition: Value, yes: Callable[[], list[Value]], no: Callable[[], list[Value]], kind: Any
 ) -> list[Value]:
-    """The values (all of one kind) that yes() or no() makes, as the condition says."""
+    """The values (all of one kind) of yes() if the condition holds, else of no()."""
     with builder.if_else(condition) as (then, otherwise):
         with then:
             first, first_end = yes(), builder.block
@@ -216,7 +217,8 @@ def either(
 def counted_loop(
     builder: Builder, count: Value, carried: list[Value], body: Callable[[list[Value]], list[Value]]
 ) -> list[Value]:
-    """Runs body count times (none for count <= 0) on the carried values; returns their last state."""
+    """Emits a loop that runs ``body`` ``count`` times (none for count <= 0) on the carried values; returns the last
+    ones."""
     before = builder.block
     inside, after = builder.append_basic_block("body"), builder.append_basic_block("after")
     builder.cbranch(builder.icmp_signed(">", count, I64(0)), inside, after)
@@ -257,8 +259,8 @@ def integer_at(typingctx, where):
 
 @intrinsic
 def call_tile(typingctx, tile, arguments):
-    """Calls the compiled tile at address ``tile`` with a tuple of int64: a pointer taken at run time, so callers stay
-    one compiled function for all tiles."""
+    """Calls the compiled tile at address ``tile`` with a tuple of int64; the address is known at run time only, so that
+    a caller is one compiled function for all tiles."""
     if not isinstance(arguments, types.UniTuple) or arguments.dtype != types.int64:
         return None
     signature = types.void(types.int64, arguments)

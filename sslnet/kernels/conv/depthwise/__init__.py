@@ -1,9 +1,9 @@
-"""Convolutions with one filter for each channel: there is nothing to sum over channels, so all is loads.
+"""Depthwise convolutions: few filters for each channel, no sum over channels, so that loads take most of the time.
 
-candidates.py    which geometries suit, and estimated cycles
-layout.py        how planes are read, and which rows go together
-loop.py          forward and gradients
-window.py        the rows of an image that a piece of work reads
-stencil.py, loads.py   what is written for one row of outputs, and how it reads its inputs
-microkernels.py  the compiled pieces
+candidates.py    the geometries they suit, and estimated cycles
+layout.py        how planes are read and cut into tiles
+loop.py          the loop nests of the forward pass and the gradients
+window.py        packing of planes into padded windows
+stencil.py, loads.py   the taps of a tile of outputs, and how a tile loads its inputs
+microkernels.py  the micro-kernels
 """

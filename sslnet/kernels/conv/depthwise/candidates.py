@@ -1,4 +1,4 @@
-"""The depthwise loop nests: which geometries they take, and their estimated cycles."""
+"""The depthwise loop nests: the geometries they suit, and their estimated cycles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
 from sslnet.kernels.conv.problem import ConvProblem, Direction, LoopCandidate
 
 MOST_FILTERS = 4
-"""Filters of a channel: with more of them the general loop nests share what they load among more filters."""
+"""The most filters of a channel; with more, the general loop nests are faster because filters share loads."""
 
 
 def _takes(problem: ConvProblem) -> bool:
@@ -38,10 +38,10 @@ def _takes_input_grad(g: ConvGeometry) -> bool:
 
 
 class StencilCandidate(LoopCandidate[DepthwiseLayout]):
-    """What the depthwise loop nests estimate alike."""
+    """The estimates that the depthwise loop nests share."""
 
     def _vectors(self, layout: DepthwiseLayout) -> tuple[int, int]:
-        """Tiles of an output plane: bands of rows, and vectors along them."""
+        """The number of tiles of an output plane: (bands of rows, vectors along a band)."""
         n = layout.numbers
         folds = max(layout.reading.folds, 1)
         bands = -(-n["outputs_h"] // (layout.rows * folds))
@@ -58,7 +58,7 @@ class StencilCandidate(LoopCandidate[DepthwiseLayout]):
 
 
 class DepthwiseCandidate(StencilCandidate):
-    """Planes of outputs, in the forward pass and the gradient of the input."""
+    """The depthwise loop nest of the forward pass and the gradient of the input."""
 
     DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
 
@@ -88,7 +88,7 @@ class DepthwiseCandidate(StencilCandidate):
 
 
 class DepthwiseGradCandidate(StencilCandidate):
-    """The gradient of the weights, whose sums must all fit into the registers."""
+    """The depthwise loop nest of the gradient of the weights, whose sums must all fit into the registers."""
 
     DIRECTIONS = (Direction.WEIGHT_GRAD,)
 

@@ -1,4 +1,4 @@
-"""How depthwise convolutions read their planes: in place with masks, or from windows, and which rows go together."""
+"""How depthwise convolutions read planes, in place with masks or from windows, and cut them into tiles."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.simd.vector import VectorUnit
 
 WINDOW_BYTES = 16 * 1024
-"""What the windows that are worked on may take of the first-level cache."""
+"""The most bytes of the windows in use, so that they stay in the first-level cache."""
 MOST_PRODUCTS = 400
-"""Multiply-adds of a tile, all written out."""
+"""The most multiply-adds of a tile, whose loops are fully unrolled."""
 MOST_ROWS = 8
 LANES_TO_MASK = 8
-"""Vectors of so many lanes are loaded in part by one instruction (AVX2, AVX-512); narrower ones lane by lane."""
+"""From this many lanes on a part of a vector is loaded by one instruction (AVX2, AVX-512); narrower ones lane by
+lane."""
 CHANNELS = 32
-"""Planes of a call at most: the sums of their weight gradients stay in the first-level cache."""
+"""The most planes of a call, so that the sums of their weight gradients stay in the first-level cache."""
 
 
 class DepthwiseLayout:
     """How the planes of one pass are read and cut into tiles.
 
-    shape           which pixels meet in an output
-    height, width   of a source plane
-    out_h, out_w    of an output plane
+    shape           the pixels that an output reads
+    height, width   size of a source plane
+    out_h, out_w    size of an output plane
     pads            rows and columns of zeros before the plane
-    most_rows       vectors of a tile at most
-    most_whole      the same of a tile that is a whole plane
+    most_rows       the most vectors of a tile
+    most_whole      the most vectors of a tile that is a whole plane
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class DepthwiseLayout:
         halo = reach_h // split_h + 1
         fitting = WINDOW_BYTES // (4 * pitch * split_h * split_w * shape.sources) - halo
         chunk = self.rows * min(-(-outputs_h // self.rows), max(1, fitting // self.rows))
-        # Aligned where the first pixel of a row comes to lie, which costs a vector before the window.
+        # The first pixel of a row is aligned, which costs a vector before the window.
         front = -(pads[1] // split_w) % unit.lanes
-        # A vector that begins in a phase plane may end behind it.
+        # A vector that begins in a phase plane may end beyond it.
         phase_step = pitch * (chunk + halo) + unit.lanes
         plane_step = phase_step * split_h * split_w * shape.sources
         self.planes = max(1, WINDOW_BYTES // (4 * plane_step)) if chunk >= outputs_h else 1
@@ -87,7 +88,7 @@ class DepthwiseLayout:
         return f"depthwise {self.rows}" + (f"x{self.reading.folds}" if self.reading.folds > 1 else "")
 
     def window(self) -> np.ndarray:
-        """The calling thread's windows, or the row of zeros, all zero."""
+        """The calling thread's windows, or row of zeros, set to zero."""
         window = scratch("depthwise window", self.size)
         window[:] = 0
         return window
@@ -99,7 +100,7 @@ def forward_layout(g: ConvGeometry, unit: VectorUnit) -> DepthwiseLayout:
 
 
 def weight_grad_layout(g: ConvGeometry, unit: VectorUnit) -> DepthwiseLayout:
-    """The layout of the gradient of the weights: the sums of all taps are in registers beside a tile of dy."""
+    """The layout of the gradient of the weights: registers hold the sums of all taps and a tile of dy."""
     spare = max(1, unit.registers - g.columns - 2)
     return _forward(g, unit, min(4, spare), max(spare, unit.registers // 2))
 
@@ -111,7 +112,7 @@ def _forward(g: ConvGeometry, unit: VectorUnit, most_rows: int, most_whole: int)
 
 
 def input_grad_layout(g: ConvGeometry, unit: VectorUnit) -> DepthwiseLayout:
-    """The layout of the gradient of the input: at stride 1 a convolution of dy with the weights turned round."""
+    """The layout of the gradient of the input: at stride 1 a convolution of dy with the flipped weights."""
     kernel, strides, dilations = (g.kernel_h, g.kernel_w), (g.stride_h, g.stride_w), (g.dilation_h, g.dilation_w)
     pads: tuple[int, int]
     if strides == (1, 1):
@@ -128,8 +129,11 @@ def input_grad_layout(g: ConvGeometry, unit: VectorUnit) -> DepthwiseLayout:
 
 
 def _most_rows(unit: VectorUnit, taps: int, sums: int) -> tuple[int, int]:
-    """Vectors of a tile below each other, when there are several tiles and when there is one: their sums, a pixel and
-    (where they fit) the weights are in registers; of one tile, which saves more, the weights need not be."""
+    """The most vectors of a tile, one below the other: (with several tiles, with one tile that is a whole plane).
+
+    Registers hold the sums, a pixel and, if they fit, the weights; a tile that is a whole plane does not need the
+    weights there.
+    """
     spare = unit.registers - 2 - (taps if taps <= unit.registers - 6 else 0)
     most = MOST_PRODUCTS // taps
     return max(1, min(MOST_ROWS, spare // sums, most)), max(1, min((unit.registers - 6) // sums, most))

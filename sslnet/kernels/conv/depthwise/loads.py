@@ -1,7 +1,7 @@
-"""How a depthwise tile comes by the pixels of a padded plane: from the plane itself, or from a padded copy of it.
+"""How a depthwise tile loads the pixels of a padded plane: from the plane itself, or from a padded copy of it.
 
-From the plane, with masks at its edges, where the machine loads parts of vectors as fast as whole ones; rows narrower than
-half a vector then share one. Else from a window (depthwise_windows).
+The plane is read in place, with masks at its edges, where the machine loads parts of vectors as fast as whole ones;
+several rows narrower than half a vector then share a vector. Elsewhere a padded window is read (``window``).
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from sslnet.kernels.simd.vector import I64, Builder, Value
 
 
 class WindowLoads:
-    """From windows that are split by phase: every vector lies side by side, and nothing is outside."""
+    """Loads from windows that are split by phase: the pixels of a vector are contiguous, and none is outside."""
 
     def __init__(self, builder: Builder, lanes: int, shape: Stencil, planes: Any, reading: Reading) -> None:
         self.builder, self.lanes, self.shape, self.planes = builder, lanes, shape, planes
         self.right = 4 * lanes
 
     def start(self, plane: Value) -> Value:
-        """The address of what the first output's first tap reads."""
+        """The address of the pixel that the first output's first tap reads."""
         return plane
 
     def down(self, vectors: int) -> Value:
-        """Bytes from a tile of so many vectors to the one below it."""
+        """Bytes from a tile of ``vectors`` vectors to the one below it."""
         return self.builder.mul(self.planes.pitch, I64(vectors))
 
     def all(self, tile: Value, top: Value, at: Value, places: Iterable[Place]) -> Iterator[tuple[Place, Value]]:
-        """The vector of every place, as seen from the tile at that address.
+        """The vector at every place, relative to the tile at that address.
 
-        top, at   row and column, in the plane, of the place (0, 0)
+        top, at   row and column in the plane of the place (0, 0)
         """
         b, (split_h, split_w) = self.builder, self.shape.split
         for down, right in places:
@@ -43,7 +43,7 @@ class WindowLoads:
 
 
 class PlaneLoads:
-    """From the planes themselves; every second pixel is picked out of two vectors where the convolution strides."""
+    """Loads from the planes in place; with stride 2, every second pixel is selected from two vectors."""
 
     def __init__(self, builder: Builder, lanes: int, shape: Stencil, planes: Any, reading: Reading) -> None:
         self.builder, self.lanes, self.shape, self.planes, self.reading = builder, lanes, shape, planes, reading
@@ -77,7 +77,7 @@ class PlaneLoads:
             yield (down, right), value
 
     def _masked(self, row: Value, at: Value, column: int) -> Value:
-        """The pixels from a column on, 0 outside the plane."""
+        """A vector of the pixels from a column on, 0 outside the plane."""
         b, lanes = self.builder, self.lanes
         first = b.add(at, I64(column))
         before = vec.first_lanes(b, lanes, b.neg(first))
@@ -86,7 +86,8 @@ class PlaneLoads:
 
 
 class FoldedLoads:
-    """From planes of few columns: several whole rows are one vector, with the same number of lanes for each (stride 1 only)."""
+    """Loads from planes of few columns: a vector holds several whole rows, each in the same number of lanes (stride 1
+    only)."""
 
     right = 0
 
@@ -112,7 +113,8 @@ class FoldedLoads:
             yield (down, right), vec.shuffle(b, made[down], vec.zeros(self.lanes), self._lanes(right - self.pads[1]))
 
     def _rows(self, tile: Value, down: int, row: int) -> Value:
-        """Rows from one of the plane's on, one behind the other, without gaps; 0 for those outside the plane, and behind."""
+        """A vector of consecutive rows from ``row`` on, without gaps; 0 for rows outside the plane, and after the last
+        one."""
         b, lanes = self.builder, self.lanes
         before = vec.first_lanes(b, lanes, I64(-row * self.width))
         inside = min(self.folds, self.height - row) * self.width
@@ -120,9 +122,9 @@ class FoldedLoads:
         return vec.masked_load(b, lanes, vec.offset(b, tile, 4 * down * self.width), mask)
 
     def _lanes(self, displacement: int) -> list[int]:
-        """For the lanes of a vector, the lane of the dense rows that each shows; a lane of zeros beside a row.
+        """For each lane of a vector, its lane in the dense rows, or a lane of zeros where it is outside the row.
 
-        Behind the rows there are zeros, too, and to order the lanes of one vector is faster than those of two.
+        The zeros after the dense rows are used, because a shuffle of one vector is faster than of two.
         """
         zero = self.folds * self.width
         each = self.lanes // self.folds
@@ -132,5 +134,5 @@ class FoldedLoads:
 
 
 def folded_lanes(lanes: int, folds: int, width: int) -> list[int]:
-    """Where the values of the rows in one vector stand, row by row."""
+    """The lanes of the values of the rows in one vector, row by row."""
     return [fold * (lanes // folds) + column for fold in range(folds) for column in range(width)]

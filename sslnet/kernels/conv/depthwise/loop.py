@@ -1,8 +1,10 @@
-"""Depthwise convolution (as many groups as channels): every channel plane filtered by itself, vectors along its rows.
+"""The loop nests of depthwise convolutions (as many groups as channels): each channel plane by itself, vectors along
+rows.
 
-A tile of outputs below each other shares the rows that it reads, with masks where they leave the plane; machines that are
-slow at that copy the planes, a few at a time, into zero-padded windows that stay in the first-level cache. The gradient of
-the input is the same stencil with the weights turned round; where the convolution strides, its outputs come in phases, so that no zeros are multiplied.
+The outputs of a tile, one below the other, share the rows that they read, with masks at the edges of the plane. On
+machines with slow masked loads the planes are copied, a few at a time, into zero-padded windows that stay in the
+first-level cache. The gradient of the input is the same stencil with flipped weights; with a stride its outputs are
+computed by phase, so that no zeros are multiplied.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 
 class DepthwiseLoop(PackedLoop):
-    """Planes of outputs from planes of the source: what the forward pass and the gradient of the input share.
+    """The loop nest from planes of the source to planes of outputs: the forward pass or the gradient of the input.
 
     filters   planes of the output for each plane, or group of ``layout.shape.sources`` planes, of the source
-    flipped   each plane's weights are read from the last one to the first
+    flipped   whether each plane's weights are read from the last one to the first
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class DepthwiseLoop(PackedLoop):
         )  # fmt: skip
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
-        """Copies them: they are read in the order in which they are given."""
+        """Copies weights and bias in the order in which they are given."""
         self.weights[:] = weights.reshape(-1)
         self.bias[:] = 0 if bias is None else bias
 
@@ -66,7 +68,7 @@ class DepthwiseLoop(PackedLoop):
 
 @exact_kernel
 def _run(u0, u1, numbers, weights, bias, window, source, target):
-    """Planes u0 .. u1 of all images."""
+    """Computes planes u0 .. u1 of all images."""
     n = numbers[0]
     out_plane = n.out_h * n.out_w * 4
     u = u0
@@ -93,7 +95,8 @@ def _run(u0, u1, numbers, weights, bias, window, source, target):
 
 @exact_kernel
 def _read(n, source, u, planes, first, rows, window):
-    """What tiles take as planes and extra: windows, filled for the outputs first .. first + rows, or the planes themselves."""
+    """The addresses ``x`` and ``extra`` for the tiles: of windows, filled for the outputs first .. first + rows, or of
+    the planes in place."""
     start = source + u * n.sources * n.height * n.width * 4
     if n.direct:
         return start, window
@@ -109,7 +112,7 @@ def _read(n, source, u, planes, first, rows, window):
 
 
 class DepthwiseGradLoop(WeightGradLoop):
-    """dw and db from x and dy."""
+    """The depthwise loop nest of the gradients dw and db from x and dy."""
 
     def __init__(self, geometry: ConvGeometry, layout: DepthwiseLayout, unit: VectorUnit) -> None:
         g = self.geometry = geometry
@@ -132,7 +135,7 @@ class DepthwiseGradLoop(WeightGradLoop):
             dw[:] = 0
             db[:] = 0
         arrays = (address(array) for array in (x, dy, dw, db))
-        # A channel is one thread's for all images: sums do not depend on how many threads there are.
+        # One thread sums a channel over all images, so sums do not depend on the number of threads.
         parallel(self._part, g.channels, *arrays, most=threads_for(g.flops // 2))
 
     def _part(self, c0: int, c1: int, thread: int, x: int, dy: int, dw: int, db: int) -> None:
@@ -142,7 +145,7 @@ class DepthwiseGradLoop(WeightGradLoop):
 
 @exact_kernel
 def _run_sums(c0, c1, numbers, window, sums, x, dy, dw, db):
-    """The gradients of the channels c0 .. c1, some planes at a time, over all images."""
+    """Computes the gradients of the channels c0 .. c1, some planes at a time, over all images."""
     n = numbers[0]
     out_plane = n.out_h * n.out_w * 4
     held = np.int64(sums.ctypes.data)

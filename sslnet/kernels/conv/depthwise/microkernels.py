@@ -1,8 +1,8 @@
-"""The micro-kernels of depthwise convolutions: every channel plane by itself, vectors along its rows.
+"""The micro-kernels of depthwise convolutions: each channel plane by itself, vectors along its rows.
 
-    stencil        planes of outputs: forward, and the gradient of the input
-    stencil_sums   sums of products of dy with the source: the gradient of the weights
-    add_lanes      those sums, lane by lane, into the gradient
+    stencil        planes of outputs, in the forward pass and the gradient of the input
+    stencil_sums   sums of products of dy with the source, for the gradient of the weights
+    add_lanes      adds the lanes of those sums to the gradient
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
@@ -23,7 +23,7 @@ from sslnet.kernels.simd.vector import I64, VectorUnit
 
 @dataclass(frozen=True)
 class _Planes:
-    """Where the planes lie, as values of the code that is written."""
+    """Addresses and sizes of the planes, as LLVM values."""
 
     address: Any
     plane_step: Any
@@ -41,12 +41,14 @@ def stencil(
     builder, lanes, weights, tap_step, weights_step, bias, bias_step, x, plane_step, source_step, pitch, height, width,
     first_row, pad, extra, planes, count, columns, y, y_step, relu, *, shape: Stencil, rows, reading: Reading,
 ):  # fmt: skip
-    """y = bias + sum over taps of weight * source, then ReLU, for planes that lie one behind the other.
+    """y = bias + sum over taps of weight * source, then ReLU, for planes that follow each other.
 
     rows   vectors of a tile, one below the other
-    weights       of a plane: (sources, kernel_h, kernel_w), each source's walked with tap_step: 4, or -4 from its last one
+    weights       of a plane: (sources, kernel_h, kernel_w), each source's read with tap_step: 4, or -4 from its last
+                  one
     x             planes or windows; source_step from one source of an output plane to the next, pitch from row to row
-    first_row     of the plane (negative in the padding) that the first output's first tap meets; pad: as many columns before it
+    first_row     row of the plane (negative in the padding) that the first output's first tap reads; pad: columns
+                  before it
     extra         address of ``width`` zeros; for windows the distance from one phase plane to the next
     count, columns   rows and columns of y
     weights_step, bias_step, plane_step, y_step   from one plane to the next
@@ -57,7 +59,7 @@ def stencil(
 
 
 class _TileCode:
-    """What the loops of all tiles have in common: planes, bands of rows, vectors along them."""
+    """The loops that all tiles share: over planes, bands of rows and vectors along them."""
 
     def __init__(self, builder: Any, lanes: int, shape: Stencil, rows: int, reading: Reading, where: _Planes) -> None:
         self.b, self.lanes, self.shape, self.rows, self.reading = builder, lanes, shape, rows, reading
@@ -77,9 +79,9 @@ class _TileCode:
         self.folds, self.out_width = max(1, reading.folds), reading.out_w
         self.step_h, self.step_w = shape.steps
         self.band_rows = rows * self.folds * self.step_h
-        """Output rows of a tile."""
+        """Output rows of one tile."""
         self.in_row = lanes * self.step_w
-        """Outputs of a tile along a row."""
+        """Outputs of one tile along a row."""
 
     def bands(self, count: Any) -> Any:
         return self.b.sdiv(self.b.add(count, I64(self.band_rows - 1)), I64(self.band_rows))
@@ -88,9 +90,9 @@ class _TileCode:
         return I64(1) if self.folds > 1 else self.b.sdiv(self.b.add(columns, I64(self.in_row - 1)), I64(self.in_row))
 
     def each_band(self, count, columns, plane, out, carried, vector):
-        """Goes over the tiles of a plane; vector(tile, top, at, out, left, columns, carried) -> carried.
+        """Emits the loop over the tiles of a plane; vector(tile, top, at, out, left, columns, carried) -> carried.
 
-        out    address of the plane of outputs; left: rows that remain, columns: those that remain in the row
+        out    address of the plane of outputs; left: remaining rows, columns: remaining columns of the row
         """
         b, loads = self.b, self.loads
         if self.reading.whole:
@@ -117,8 +119,8 @@ class _TileCode:
         return vec.counted_loop(b, self.bands(count), first, band)[4:]
 
     def fetch_below(self, tile: Any, out: Any, row_bytes: Any, *, write: bool) -> None:
-        """Asks for the lines that the tile below this one reads, and those of its outputs: the rows of a tile are too many
-        streams for the machine to see them coming.
+        """Prefetches the cache lines that the tile below this one reads, and those of its outputs: the rows of a tile
+        are too many streams for the hardware prefetcher.
 
         write   whether outputs will be written
         """
@@ -136,7 +138,7 @@ class _TileCode:
                 vec.prefetch(b, vec.offset(b, place, size * part), to_write=write)
 
     def folded_mask(self, left: Any, row: int) -> Any:
-        """The lanes of vector ``row`` that are outputs, once their rows stand one behind the other."""
+        """The mask of the lanes of vector ``row`` that are outputs, after its rows are packed without gaps."""
         b = self.b
         below = b.sub(left, I64(row * self.folds))
         below = b.select(b.icmp_signed("<", below, I64(self.folds)), below, I64(self.folds))
@@ -144,7 +146,7 @@ class _TileCode:
 
 
 class _StencilCode(_TileCode):
-    """Writes the instructions of a stencil."""
+    """The emitter of a stencil."""
 
     def emit(self, weights, tap_step, weights_step, bias, bias_step, planes, count, columns, y, y_step, relu):
         b = self.b
@@ -170,7 +172,7 @@ class _StencilCode(_TileCode):
         vec.counted_loop(b, planes, [weights, bias, self.where.address, y], plane)
 
     def _weights(self, weights, tap_step):
-        """Every weight of the plane in all lanes, by (source, kernel place)."""
+        """Every weight of the plane, broadcast to all lanes, by (source, kernel place)."""
         b, taps = self.b, self.shape.kernel_h * self.shape.kernel_w
         values = {}
         for source in range(self.shape.sources):
@@ -181,7 +183,7 @@ class _StencilCode(_TileCode):
         return values
 
     def _outputs(self, weights, start, tile, top, at, y, left, columns, phase):
-        """The outputs of one row phase of a tile, stored."""
+        """Computes and stores the outputs of one row phase of a tile."""
         b = self.b
         sums = {(row, column): start for row in range(self.rows) for column in range(self.step_w)}
         meetings = self.shape.meetings(self.rows, self.folds, phase)
@@ -225,7 +227,7 @@ class _StencilCode(_TileCode):
                         vec.masked_store(b, value, vec.offset(b, place, 4 * lanes * i), mask)
 
     def _store_folded(self, sums, y, left):
-        """The rows of a vector moved together: they lie one behind the other in y."""
+        """Packs the rows of a vector without gaps and stores them, as they lie in y."""
         b, size = self.b, self.folds * self.out_width
         order = folded_lanes(self.lanes, self.folds, self.out_width)
         for row in range(self.rows):
@@ -233,8 +235,8 @@ class _StencilCode(_TileCode):
             self._store_below(dense, vec.offset(b, y, 4 * row * size), row, size, self.folded_mask(left, row))
 
     def _store_below(self, value, place, row, size, mask):
-        """One vector of a plane in one tile, ``size`` outputs; whole where what comes next is written over the rest of it,
-        for storing parts is slow."""
+        """Stores one vector, ``size`` outputs, of a plane that is one tile; a whole vector where the next store
+        overwrites the rest of it, because masked stores are slow."""
         following = self.reading.out_h * self.out_width - (row + 1) * size
         if following >= self.lanes - size:
             vec.store(self.b, value, place)
@@ -243,7 +245,7 @@ class _StencilCode(_TileCode):
 
 
 def _in_turn(builder, parts):
-    """The vectors whose values come from the parts (1, 2, 4 ... vectors) in turn."""
+    """The vectors that interleave the values of the parts (1, 2, 4 ... vectors)."""
     if len(parts) == 1:
         return parts
     even, odd = _in_turn(builder, parts[0::2]), _in_turn(builder, parts[1::2])
@@ -255,7 +257,7 @@ def stencil_sums(
     builder, lanes, x, plane_step, source_step, pitch, height, width, first_row, pad, extra, planes, count, columns, dy,
     dy_step, sums, *, shape: Stencil, rows, reading: Reading,
 ):  # fmt: skip
-    """sums[tap] += sum over the plane of dy * x, sums[last] += sum of dy, lane by lane, for planes in a row.
+    """sums[tap] += sum over the plane of dy * x, sums[last] += sum of dy, lane by lane, for consecutive planes.
 
     dy         (planes, count, columns), dy_step from one plane to the next
     sums       (planes, taps + 1, lanes), aligned
@@ -266,7 +268,7 @@ def stencil_sums(
 
 
 class _SumsCode(_TileCode):
-    """Writes the instructions of stencil_sums."""
+    """The emitter of stencil_sums."""
 
     def emit(self, planes, count, columns, dy, dy_step, sums):
         b, size = self.b, 4 * self.lanes
@@ -286,7 +288,7 @@ class _SumsCode(_TileCode):
 
         def plane(state):
             dy, x, place = state
-            # From zero, and added at the end: the sum of a plane is short, so rounding stays small.
+            # The sums start at zero and are added at the end: sums over one plane have small rounding errors.
             initial = [vec.zeros(self.lanes)] * (self.shape.taps + 1)
             for total in self.each_band(count, columns, x, dy, initial, vector):
                 vec.store(b, b.fadd(vec.load(b, self.lanes, place, size), total), place, size)
@@ -296,7 +298,7 @@ class _SumsCode(_TileCode):
         vec.counted_loop(b, planes, [dy, self.where.address, sums], plane)
 
     def _grads(self, dy, left, columns):
-        """The vectors of dy of a tile, 0 in the lanes that belong to no output."""
+        """The vectors of dy of a tile, 0 in lanes without an output."""
         b, lanes = self.b, self.lanes
         if self.folds > 1:
             return [self._folded_grad(dy, left, row) for row in range(self.rows)]
@@ -324,7 +326,7 @@ class _SumsCode(_TileCode):
 
 @cache
 def add_lanes(unit: VectorUnit) -> int:
-    """dw += the sums of the lanes of what stencil_sums left, db those of the last one of every plane.
+    """Adds the lanes of the sums that stencil_sums computed to dw, and those of each plane's last vector to db.
 
     (sums, planes, taps, dw, dw_step, db, db_step)
     sums               (planes, taps + 1, lanes), aligned

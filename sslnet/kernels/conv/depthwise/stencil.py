@@ -1,4 +1,4 @@
-"""The taps of a depthwise convolution: which pixels of one channel plane meet in an output, and what a tile of outputs reads."""
+"""The taps of a depthwise convolution: the pixels of a channel plane that an output, or a tile of outputs, reads."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 Place = tuple[int, int]
-"""Rows and columns from the first pixel that a tile can meet."""
+"""(rows, columns) from the first pixel that a tile can read."""
 
 
 @dataclass(frozen=True)
 class Stencil:
-    """Which pixels of the zero-padded planes of a source an output of one plane is made of.
+    """The pixels of zero-padded source planes that contribute to an output of one plane.
 
-    sources   planes that are summed
-    adjoint   what is gathered is the gradient of a convolution with these strides: its outputs come in stride_h * stride_w
-              phases, each with the taps that meet it, and neighbours in a phase are neighbours in the source
-    pad       only of an adjoint stencil: it decides which taps meet
+    sources   number of planes that are summed
+    adjoint   the stencil computes the gradient of a convolution with these strides: its outputs form stride_h *
+              stride_w phases, each with its own taps, and neighbours in a phase are neighbours in the source
+    pad       only for an adjoint stencil: it decides which taps belong to a phase
     """
 
     kernel_h: int
@@ -32,7 +32,7 @@ class Stencil:
 
     @property
     def taps(self) -> int:
-        """Weights of one plane."""
+        """The number of weights of one plane."""
         return self.sources * self.kernel_h * self.kernel_w
 
     @property
@@ -42,12 +42,12 @@ class Stencil:
 
     @property
     def steps(self) -> tuple[int, int]:
-        """Phases of the output's rows and columns."""
+        """The number of phases of the output's rows and columns."""
         return (self.stride_h, self.stride_w) if self.adjoint else (1, 1)
 
     @cached_property
     def along(self) -> tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]]:
-        """For the rows and for the columns, by output phase: (kernel place, displacement in the padded plane)."""
+        """For rows and for columns, by output phase: the pairs (kernel place, displacement in the padded plane)."""
         rows = (self.kernel_h, self.stride_h, self.dilation_h, self.pad_h)
         columns = (self.kernel_w, self.stride_w, self.dilation_w, self.pad_w)
         return self._places(*rows), self._places(*columns)
@@ -67,10 +67,10 @@ class Stencil:
         return rows, columns
 
     def meetings(self, rows: int, folds: int, phase: int = 0) -> dict[Place, list[tuple[int, int, int]]]:
-        """What a tile reads, row by row, and what meets there: (vector, column phase, tap).
+        """The places that a tile reads, row by row, each with its uses: (vector, column phase, tap).
 
         rows    vectors of the tile, one below the other, with ``folds`` rows of outputs in each
-        phase   of the output rows
+        phase   phase of the output rows
         """
         found: dict[Place, list[tuple[int, int, int]]] = {}
         for row in range(rows):
@@ -86,8 +86,9 @@ class Stencil:
 class Reading:
     """How tiles read planes.
 
-    folds   0: from windows; 1: from the planes; more: so many rows of a plane in one vector
-    others  where one tile is a whole plane of outputs: its shape, that of the planes read, and the zeros above and before them
+    folds   0: from windows; 1: from the planes; more: that many rows of a plane in one vector
+    others  set if one tile is a whole plane of outputs: its shape, the shape of the planes read, and the padding above
+            and before them
     """
 
     folds: int
@@ -105,6 +106,6 @@ class Reading:
 
 
 def lowest(kernel: int, stride: int, dilation: int, pad: int) -> int:
-    """The smallest displacement, not above 0, at which a gradient of the input meets dy."""
+    """The smallest displacement, at most 0, at which a gradient of the input reads dy."""
     found = [a + pad - i * dilation for a in range(stride) for i in range(kernel)]
     return min([0, *(at // stride for at in found if at % stride == 0)])

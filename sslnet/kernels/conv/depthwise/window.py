@@ -1,8 +1,8 @@
 """Packing of channel planes into zero-padded windows, for machines on which loading a part of a vector is slow.
 
-A window of one plane is stride_h * stride_w phase planes: (row, column) of the padded plane stands in the phase plane
-(row % stride_h, column % stride_w) at (row // stride_h, column // stride_w), so that the pixels of a vector lie side by side.
-How such functions are made and called: ``simd.tile``. Distances are in bytes.
+The window of a plane consists of stride_h * stride_w phase planes: (row, column) of the padded plane is in the phase
+plane (row % stride_h, column % stride_w) at (row // stride_h, column // stride_w), so that the pixels of a vector are
+contiguous. How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sslnet.kernels.simd.vector import I64, VectorUnit
 
 @cache
 def fill_window(unit: VectorUnit, step_h: int, step_w: int) -> int:
-    """Windows of planes that lie one behind the other; beyond the planes' rows and columns 0.
+    """Fills the windows of consecutive planes; zero outside the planes.
 
     (source, planes, height, width, first_row, rows, pad, window, plane_step, phase_step, pitch, zeros)
-    first_row    of the plane, what the window's first row is: negative in the padding
-    rows         of the padded plane, to be written
+    first_row    row of the plane at the window's first row; negative in the padding
+    rows         rows of the padded plane to write
     pad          columns of zeros before each row; the caller has zeroed the windows once, and they are never written
     plane_step, phase_step, pitch   from one window, phase plane, row to the next; a phase plane may be overrun by a vector
-    zeros        floats of a window's row to be zeroed where it lies outside the plane
+    zeros        floats of a window's row to set to zero where it lies outside the plane
     """
     lanes = unit.lanes
 
@@ -46,10 +46,11 @@ def fill_window(unit: VectorUnit, step_h: int, step_w: int) -> int:
 
 @instructions
 def _fill_row(builder, lanes, source, width, target, phase_step, pad, *, phases):
-    """Puts a row behind ``pad`` zeros, split into ``phases`` (1 or 2) parts, zeros up to the end of the last vector."""
+    """Writes a row after ``pad`` zeros, split into ``phases`` (1 or 2) parts, then zeros to the end of the last
+    vector."""
     size = 4 * lanes
     places = []
-    for first in range(phases):  # where the pixels first, first + phases ... of the source go
+    for first in range(phases):  # the place of the pixels first, first + phases ... of the source
         column = builder.add(pad, I64(first))
         phase = builder.mul(builder.srem(column, I64(phases)), phase_step)
         distance = builder.mul(builder.sdiv(column, I64(phases)), I64(4))
@@ -83,7 +84,7 @@ def _fill_row(builder, lanes, source, width, target, phase_step, pad, *, phases)
 
 @instructions
 def _zero_row(builder, lanes, target, count):
-    """Zeros from target on, at least ``count``, up to the end of the last vector."""
+    """Writes at least ``count`` zeros from ``target`` on, to the end of the last vector."""
     vectors = builder.sdiv(builder.add(count, I64(lanes - 1)), I64(lanes))
 
     def put(state):

@@ -31,11 +31,12 @@ from sslnet.kernels.conv.sparse.structured_filters import (
 from sslnet.kernels.conv.sparse.structured_pixels import KeptPixelLoop, PanelTile, cut_chunks, panels_of
 
 MOST_SPANS = 16
-"""Kernel columns with a loop of their own in a micro-kernel; wider kernels that reach into padding go over pixels."""
+"""The most kernel columns with a loop of their own in a micro-kernel; wider kernels with padding use the pixel loop
+nest."""
 
 
 class KeptCandidate(LoopCandidate[Tile]):
-    """A loop nest that reads the weights of a pattern alone."""
+    """A loop nest that reads only the weights of a pattern."""
 
     def suits(self) -> bool:
         return self.problem.kept is not None
@@ -47,12 +48,12 @@ class KeptCandidate(LoopCandidate[Tile]):
 
 
 class KeptFilterCandidate(KeptCandidate[FilterBlocks]):
-    """Kept filters side by side in a vector, pixels broadcast from where they lie."""
+    """The loop nest with kept filters side by side in a vector and pixels broadcast in place."""
 
     DIRECTIONS = (Direction.FORWARD,)
 
     def suits(self) -> bool:
-        """Whether the taps of the kernel fall into few enough spans."""
+        """Whether the taps of the kernel form few enough spans."""
         return super().suits() and spans_of(self.geometry) <= MOST_SPANS
 
     def tiles(self) -> Iterator[FilterBlocks]:
@@ -66,11 +67,11 @@ class KeptFilterCandidate(KeptCandidate[FilterBlocks]):
 
     @cached_property
     def _counts(self) -> list[np.ndarray]:
-        """Of each group (spans,): the taps that meet a source row, summed over the rows of outputs."""
+        """For each group (spans,): the number of taps that read a source row, summed over the output rows."""
         return [group_spans(self.geometry, c)[1].sum(axis=0)[:, 1] for c in self.kept.columns]
 
     def _block_cycles(self, vectors: int, taps: np.ndarray) -> float:
-        """Estimated cycles of a block of so many vectors of filters for an image."""
+        """Estimated cycles of a block of ``vectors`` vectors of filters for one image."""
         g, unit, costs = self.geometry, self.unit, self.costs
         cycles = 0.0
         block = int(taps.sum()) * vectors * unit.bytes // g.out_h
@@ -95,18 +96,19 @@ class KeptFilterCandidate(KeptCandidate[FilterBlocks]):
 
 
 class PanelCandidate(KeptCandidate[PanelTile]):
-    """What the loop nests over panels of pixels, which are lowered or added back, estimate alike."""
+    """The estimates that the loop nests over panels of pixels (lowered, or added back) share."""
 
     def tiles(self) -> Iterator[PanelTile]:
-        """Enough sums to hide the latency, and few loads for each."""
+        """Tiles with enough sums to hide the latency, and few loads per sum."""
         for vectors in range(1, 7):
             filters = (self.unit.registers - 1 - vectors) // vectors
             yield from (PanelTile(f, vectors) for f in range(filters, max(filters - 3, 0), -1))
 
     def _products(self, tile: PanelTile, chunks: np.ndarray, sizes: list[tuple[int, int]], put: bool) -> float:
-        """Estimated cycles of products of so many outputs, each the sum of so many terms, over the chunks of an image.
+        """Estimated cycles of the products of an image, over its chunks.
 
-        put   the outputs are added back to the pixels
+        sizes   (outputs, terms of each output) of every product
+        put     whether the outputs are added back to the pixels
         """
         costs, cycles = self.costs, 0.0
         for vectors, count in Counter(chunks["vectors"].tolist()).items():
@@ -118,7 +120,7 @@ class PanelCandidate(KeptCandidate[PanelTile]):
         return cycles
 
     def _panels(self, tile: PanelTile, filters: int, taps: int, vectors: int) -> float:
-        """Estimated cycles of all filters over so many vectors of pixels."""
+        """Estimated cycles of all filters over ``vectors`` vectors of pixels."""
         costs, cycles = self.costs, 0.0
         for panel, count in Counter(panels_of(vectors, tile.vectors)).items():
             sums = tile.filters * panel
@@ -130,7 +132,7 @@ class PanelCandidate(KeptCandidate[PanelTile]):
 
 
 class KeptPixelCandidate(PanelCandidate):
-    """The pixels that kept columns meet, lowered, side by side in a vector."""
+    """The loop nest with the lowered pixels of kept columns side by side in a vector."""
 
     DIRECTIONS = (Direction.FORWARD,)
 
@@ -149,7 +151,8 @@ class KeptPixelCandidate(PanelCandidate):
 
 
 class KeptInputGradCandidate(PanelCandidate):
-    """The gradient of the lowered pixels of kept columns, added back to the image."""
+    """The loop nest of the input gradient: the gradient of the lowered pixels of kept columns is added back to the
+    image."""
 
     DIRECTIONS = (Direction.INPUT_GRAD,)
 
@@ -161,7 +164,7 @@ class KeptInputGradCandidate(PanelCandidate):
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
-        """Kept columns and filters of each part of the channels."""
+        """(kept columns, kept filters) of each part of the channels."""
         pieces = columns_of_parts(self.geometry, self.kept)
         parts = len(pieces) // self.geometry.groups
         return [(len(columns), len(self.kept.filters[p // parts])) for p, columns in enumerate(pieces)]
@@ -175,18 +178,19 @@ class KeptInputGradCandidate(PanelCandidate):
 
 
 class KeptWeightGradCandidate(KeptCandidate[tuple[int, int]]):
-    """Products of kept filters of dy with the lowered pixels of kept columns, pixels side by side in a vector."""
+    """The loop nest of the weight gradient: products of kept filters of dy with lowered pixels, pixels along
+    vectors."""
 
     DIRECTIONS = (Direction.WEIGHT_GRAD,)
 
     def tiles(self) -> Iterator[tuple[int, int]]:
-        """(filters, taps): as square as the registers allow."""
+        """The tile (filters, taps), as square as the registers allow."""
         yield (4, 6) if self.unit.registers >= 32 else (3, 3)
 
     def cycles(self, tile: tuple[int, int]) -> float:
         g, costs = self.geometry, self.costs
         vectors, (filters, taps), cycles = -(-g.out_h * g.out_w // self.unit.lanes), tile, 0.0
-        # Small images are summed over together.
+        # Several small images are summed together.
         images = max(1, min(MOST_VECTORS // vectors, g.batch))
         for f, c in zip(self.kept.filters, self.kept.columns):
             calls = -(-len(f) // filters) * -(-len(c) // taps)

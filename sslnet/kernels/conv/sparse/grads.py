@@ -1,7 +1,8 @@
-"""Gradients of a convolution of which only some filters and columns of the weights are kept.
+"""The loop nests of the gradients of a convolution with kept filters and columns.
 
-The input's: the transposed weights times dy give the gradient of the lowered matrix, kept rows alone, which is added back
-to the pixels. The weights': products of dy and the lowered pixels, summed over pixels, for kept filters and columns alone.
+Input gradient: the transposed weights times dy are the gradient of the kept rows of the lowered matrix, which is added
+back to the pixels. Weight gradient: products of dy and the lowered pixels, summed over pixels, only for kept filters
+and columns.
 """
 
 from __future__ import annotations
@@ -36,28 +37,28 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 PART = np.dtype([*GROUP.descr, ("channel", np.int64), ("channels", np.int64)])
 MOST_VECTORS = 64
-"""Vectors of pixels that a product is summed over at once, when images are small: adding up their lanes is then little."""
+"""The most vectors of pixels of several small images that are summed together, so that adding up lanes costs little."""
 
 
 def channel_parts(g: ConvGeometry) -> int:
-    """How many parts the channels of a group are cut into: with fewer images than threads, these share out the channels."""
+    """The number of parts of a group's channels: with fewer images than threads, the threads share out the channels."""
     return 1 if g.batch * g.groups >= num_parts() else min(num_parts(), g.group_channels)
 
 
 def columns_of_parts(g: ConvGeometry, kept: SparsityPattern) -> list[np.ndarray]:
-    """The kept columns of each part of the channels, all groups."""
+    """The kept columns of each part of the channels, for all groups."""
     parts, taps = channel_parts(g), g.kernel_h * g.kernel_w
     bounds = [g.group_channels * part // parts * taps for part in range(parts + 1)]
     return [own[(own >= a) & (own < b)] for own in kept.columns for a, b in pairwise(bounds)]
 
 
 def lowered_chunks(unit: VectorUnit, g: ConvGeometry, most: int) -> np.ndarray:
-    """The output pixels in chunks of rows whose lowered gradients, of at most so many columns, stay in the cache."""
+    """The output pixels in chunks of rows whose lowered gradients, of at most ``most`` columns, stay in the cache."""
     return rows_chunks(unit, g, max(1, CHUNK_BYTES // (4 * max(most, 1) * g.out_w)))
 
 
 class KeptInputGradLoop(PackedLoop):
-    """dx = the adjoint of the convolution over the kept weights, applied to dy; without a bias."""
+    """The loop nest of dx: the adjoint of the convolution over the kept weights, applied to dy, without a bias."""
 
     def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: PanelTile) -> None:
         g = self.geometry = geometry
@@ -125,9 +126,9 @@ class KeptInputGradLoop(PackedLoop):
 
 
 class KeptWeightGradLoop(WeightGradLoop):
-    """dw of the kept weights, db of all filters; dw of the others stays, or becomes 0 if not accumulate.
+    """The loop nest of dw of the kept weights and db of all filters; other dw are unchanged, or 0 if not accumulate.
 
-    tile   filters and taps whose sums are in registers
+    tile   (filters, taps) whose sums are in registers
     """
 
     def __init__(self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: tuple[int, int]) -> None:
@@ -194,7 +195,7 @@ class KeptWeightGradLoop(WeightGradLoop):
 
 
 def _tail_mask(unit: VectorUnit, pixels: int, vectors: int) -> np.ndarray:
-    """Bits of lower_same's masks: all of so many pixels, none of what fills up the last vector."""
+    """Bits for the masks of lower_same: 1 for ``pixels`` pixels, 0 for the padding of the last vector."""
     flags = np.zeros((vectors, max(unit.lanes, 8)), np.uint8)
     flags[:, : unit.lanes] = (np.arange(vectors * unit.lanes) < pixels).reshape(vectors, unit.lanes)
     return np.packbits(flags, axis=1, bitorder="little").ravel()
@@ -202,7 +203,7 @@ def _tail_mask(unit: VectorUnit, pixels: int, vectors: int) -> np.ndarray:
 
 @exact_kernel
 def _run_input_grad(u0, u1, numbers, parts, chunks, tiles, lowered, col, dy, dx):
-    """Units u0 .. u1: the parts of the images."""
+    """Computes units u0 .. u1; a unit is a part of the channels of an image."""
     n = numbers[0]
     plane = n.height * n.width * 4
     for u in range(u0, u1):
@@ -244,7 +245,7 @@ def _run_input_grad(u0, u1, numbers, parts, chunks, tiles, lowered, col, dy, dx)
 
 @exact_kernel
 def _run_weight_grad(i0, i1, numbers, groups, chunks, lowered, col, sums, x, dy):
-    """Adds images i0 .. i1 into the sums of all groups."""
+    """Adds images i0 .. i1 to the sums of all groups."""
     n = numbers[0]
     for image in range(i0, i1, n.images):
         images = min(n.images, i1 - image)
@@ -253,7 +254,7 @@ def _run_weight_grad(i0, i1, numbers, groups, chunks, lowered, col, sums, x, dy)
             for c in range(chunks.size):
                 chunk = chunks[c]
                 own = chunk.vectors * n.lanes * 4
-                # A vector more, for lowering writes as much behind the last pixel.
+                # One more vector, because lowering writes a vector after the last pixel.
                 pitch = images * own + n.lanes * 4
                 for q in range(images):
                     lower(
@@ -281,7 +282,7 @@ def _run_weight_grad(i0, i1, numbers, groups, chunks, lowered, col, sums, x, dy)
 
 @exact_kernel
 def _add_sums(sums, first, padded, filters, columns, matrix):
-    """matrix[filters, columns] += the sums of all threads, in their order."""
+    """matrix[filters, columns] += the sums of all threads, in the order of the threads."""
     for i in range(filters.size):
         line = matrix[filters[i]]
         for thread in range(sums.shape[0]):

@@ -1,13 +1,13 @@
-"""Packing of pixels for convolutions with zeros: rows of the lowered matrix, and results back to where they belong.
+"""Packing of pixels for convolutions with zeros: rows of the lowered matrix, and results back to their places.
 
-    lower_taps    the pixels that each tap meets, side by side: a row of the lowered matrix a tap
+    lower_taps    one row of the lowered matrix for each tap: the pixels that it reads, side by side
     lower_same    the same where a tap is one shift of the whole plane
-    add_taps      its adjoint: rows of the lowered matrix added back to where their pixels came from
-    copy_rows     rows of a padded plane to rows side by side
-    fill_row      one number, over and over
+    add_taps      the adjoint of lower_taps: adds rows of the lowered matrix back to their pixels
+    copy_rows     copies rows of a padded plane to contiguous rows
+    fill_row      fills a row with one number
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
-Patterns of zeros are arguments of these functions: another pattern compiles nothing.
+Patterns of zeros are arguments of these functions: a new pattern needs no compilation.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sslnet.kernels.simd.tile import instructions, tile
 from sslnet.kernels.simd.vector import I64, VectorUnit, integer_at
 
 TAP = 3
-"""Numbers of a tap in a table: distance of its channel's plane, and its row and column for the first output pixel."""
+"""The number of entries of a tap in a table: distance of its channel's plane, its row and column for output pixel 0."""
 
 
 @cache
 def lower_taps(unit: VectorUnit, step: int) -> int:
-    """col[tap, row * columns + column] = the pixel that the tap meets there, 0 in the padding.
+    """col[tap, row * columns + column] = the pixel that the tap reads there, 0 in the padding.
 
     (source, table, taps, height, width, top, rows, columns, row_step, col, pitch)
     table      (taps, 3) int64: see TAP
-    top, rows  the output rows, from top on
-    columns    of an output row; the source is read every ``step`` columns and every row_step rows
-    col        pitch from one tap to the next; the vector behind the last pixel becomes zero
+    top, rows  first output row, and number of output rows
+    columns    columns of an output row; the source is read every ``step`` columns and every row_step rows
+    col        pitch from one tap to the next; the vector after the last pixel is set to zero
     """
     lanes = unit.lanes
     phased = min(step, 3)
@@ -53,7 +53,7 @@ def lower_taps(unit: VectorUnit, step: int) -> int:
                 _store_zeros(lanes, target + i * 4)
             line = plane + ((first + before * row_step) * width + column) * 4
             for i in range(0, columns, lanes):
-                # The last vector of a row ends where the row ends, where that is possible: nothing behind is touched.
+                # The last vector of a row ends at the end of the row if possible, so that nothing beyond is written.
                 at = min(i, max(columns - lanes, 0))
                 _lower_block(
                     lanes, phased, line + at * step * 4, row_step * width * 4, inside,
@@ -62,7 +62,7 @@ def lower_taps(unit: VectorUnit, step: int) -> int:
                 )  # fmt: skip
             for i in range((before + inside) * columns, rows * columns, lanes):
                 _store_zeros(lanes, target + i * 4)
-            # What fills up the last vector of pixels is zero, for products are summed over it.
+            # The padding of the last vector is zero, because products are summed over it.
             _store_zeros(lanes, target + rows * columns * 4)
 
     return lower
@@ -70,11 +70,11 @@ def lower_taps(unit: VectorUnit, step: int) -> int:
 
 @tile
 def lower_same(builder, lanes, source, table, taps, vectors, masks, col, pitch):
-    """lower_taps where an output row is as long as a source row and the stride is 1: a tap is then one shift of the plane.
+    """As lower_taps, for stride 1 and output rows as long as source rows: a tap is then one shift of the plane.
 
-    table    (taps, 2) int64: distance of the pixel that meets output pixel 0, and of the tap's masks from ``masks``
-    vectors  of output pixels
-    masks    a bit a pixel, max(lanes, 8) bits a vector: whether the tap meets a pixel there, not padding
+    table    (taps, 2) int64: distance of the pixel for output pixel 0, and of the tap's masks from ``masks``
+    vectors  number of vectors of output pixels
+    masks    one bit a pixel, max(lanes, 8) bits a vector: 1 where the tap reads a pixel, 0 where it reads padding
     """
     bits = ir.IntType(max(lanes, 8))
     size, step = 4 * lanes, max(lanes, 8) // 8
@@ -108,10 +108,10 @@ def lower_same(builder, lanes, source, table, taps, vectors, masks, col, pitch):
 
 @cache
 def add_taps(unit: VectorUnit, step: int) -> int:
-    """target[the pixel that the tap meets] += col[tap, row * columns + column], the padding left out.
+    """target[the pixel that the tap reads] += col[tap, row * columns + column], without the padding.
 
     (target, table, taps, height, width, top, rows, columns, row_step, col, pitch)
-    As lower_taps, the other way round; up to a vector behind a tap's last pixel must be readable.
+    The arguments are those of lower_taps; up to a vector after a tap's last pixel must be readable.
     """
     lanes = unit.lanes
     phased = min(step, 2)
@@ -136,10 +136,10 @@ def add_taps(unit: VectorUnit, step: int) -> int:
 
 @cache
 def copy_rows(unit: VectorUnit) -> int:
-    """target[row, column] = source[row, column]; nothing behind the target's columns is touched.
+    """target[row, column] = source[row, column]; nothing beyond the target's columns is written.
 
     (source, source_step, rows, columns, target, target_step)
-    The source must be readable up to a vector behind each row.
+    The source must be readable up to a vector beyond each row.
     """
     lanes = unit.lanes
 
@@ -154,7 +154,7 @@ def copy_rows(unit: VectorUnit) -> int:
 
 @tile
 def fill_row(builder, lanes, value, target, count, relu):
-    """target[0 .. count] = the float at ``value``, at least 0 if relu."""
+    """target[i] = the float at ``value`` for 0 <= i < count, at least 0 if relu."""
     values = vec.at_least(builder, vec.broadcast(builder, lanes, value), vec.least_value(builder, lanes, relu))
 
     def whole(state):
@@ -167,7 +167,8 @@ def fill_row(builder, lanes, value, target, count, relu):
 
 @intrinsic
 def _rows_inside(typingctx, first, step, rows, height):
-    """Of ``rows`` rows, every step-th from ``first`` on: how many lie before row 0, and how many then before ``height``."""
+    """The number of rows before row 0, and of those inside ``height``, of ``rows`` rows ``step`` apart from ``first``
+    on."""
 
     def codegen(context, builder, signature, args):
         first, step, rows, height = args
@@ -180,7 +181,7 @@ def _rows_inside(typingctx, first, step, rows, height):
             return builder.select(builder.icmp_signed("<", a, b), a, b)
 
         def up(value):
-            # Divisions take as long as copying several rows: the common step does without.
+            # A division takes as long as copying several rows; the common step 1 needs none.
             one = builder.icmp_signed("==", step, I64(1))
 
             def divided():
@@ -203,9 +204,9 @@ def _store_zeros(builder, lanes, target):
 
 @instructions
 def _lower_block(builder, lanes, line, line_step, rows, target, target_step, low, high, step, *, phased):
-    """A vector of each row: target[i] = line[i * step] for the lanes low <= i * step < high, 0 for the others.
+    """For one vector of each row: target[i] = line[i * step] for the lanes low <= i * step < high, 0 for the others.
 
-    phased   the step where it is 1 or 2, else 3
+    phased   the step if it is 1 or 2, else 3
     """
     if phased == 3:
         read = _strided_reader(builder, lanes, low, high, step)
@@ -237,7 +238,7 @@ def _lower_block(builder, lanes, line, line_step, rows, target, target_step, low
 def _add_block(builder, lanes, source, source_step, rows, line, line_step, low, high, left, step, *, phased):
     """line[i * step] += source[i] in each row, for the lanes low <= i * step < high with i < left.
 
-    phased   1 where the step is, else 2
+    phased   1 if the step is 1, else 2
     """
 
     def row(state):
@@ -256,7 +257,7 @@ def _add_block(builder, lanes, source, source_step, rows, line, line_step, low, 
 
 @instructions
 def _copy_block(builder, lanes, source, source_step, rows, target, target_step, count):
-    """A vector of each row, of which the first ``count`` lanes are stored."""
+    """Copies the first ``count`` lanes of one vector of each row."""
     mask = vec.first_lanes(builder, lanes, count)
 
     def row(state):
@@ -267,7 +268,7 @@ def _copy_block(builder, lanes, source, source_step, rows, target, target_step, 
 
 
 def _each_row(builder, rows, line, line_step, target, target_step, read):
-    """Stores what ``read`` makes of every line."""
+    """Stores the vector ``read`` returns for every line."""
 
     def row(state):
         vec.store(builder, read(state[0]), state[1])
@@ -283,13 +284,13 @@ def _between(builder, lanes, low, high, first):
 
 
 def _inside(builder, low, high, i, step):
-    """Whether low <= i * step < high, and i * step."""
+    """(whether low <= i * step < high, i * step)."""
     at = builder.mul(step, I64(i))
     return builder.and_(builder.icmp_signed(">=", at, low), builder.icmp_signed("<", at, high)), at
 
 
 def _strided_reader(builder, lanes, low, high, step):
-    """Reads the lanes one by one, those inside."""
+    """A function that reads the lanes inside one by one."""
 
     def read(source):
         result = vec.zeros(lanes)
@@ -310,7 +311,7 @@ def _strided_reader(builder, lanes, low, high, step):
 
 
 def _add_strided(builder, lanes, values, line, low, high, left, step):
-    """Adds the lanes one by one, those inside."""
+    """Adds the lanes inside one by one."""
     for i in range(lanes):
         inside, at = _inside(builder, low, high, i, step)
         counted = builder.and_(inside, builder.icmp_signed("<", I64(i), left))

@@ -1,12 +1,12 @@
 """The micro-kernels of convolutions with zeros.
 
-    kept_tile     vectors over filters, pixels broadcast where they lie, to scattered output channels
+    kept_tile     vectors over filters, pixels broadcast in place, to scattered output channels
     panel_tile    vectors over pixels, weights broadcast, from a lowered matrix to scattered output channels
-    sparse_tile   one filter, its non-zero weights alone, each at a distance of its own
-    dot_tile      sums over pixels of products: the gradient of the weights that are kept
+    sparse_tile   one filter, only its non-zero weights, each with a distance of its own
+    dot_tile      sums of products over pixels: the gradient of kept weights
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
-Patterns of zeros are arguments of these functions: another pattern compiles nothing.
+Patterns of zeros are arguments of these functions: a new pattern needs no compilation.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def kept_tile(
 
     weights     (vectors, all taps, lanes), weights_step from one vector to the next, aligned
     offsets     (all taps,) int64
-    spans       (taps, 2) int64: for every column of the kernel its first tap, and how many there are
-    x           the pixel that an offset of 0 stands for; pixels lie ``step`` floats apart
+    spans       (taps, 2) int64: for every column of the kernel its first tap and number of taps
+    x           the pixel at offset 0; pixels lie ``step`` floats apart
     bias        (vectors * lanes,)
     targets     (vectors * lanes,) int64: the distance of each filter's first pixel from y
     left        how many of the filters are stored
-    ahead, out  cache lines to ask for, one of each a tap, to be read and to be written: what comes next is then there
+    ahead, out  cache lines to prefetch, one of each per tap: to be read, and to be written, by the next tiles
 
-    taps, spacing, low, high   columns of the kernel, ``spacing`` floats apart; of the pixels that the tile meets, counted
-                from the first column's of its first pixel, those low <= i < high are in the source, the others not read
+    taps, spacing, low, high   columns of the kernel, ``spacing`` floats apart; source pixels are counted from the first
+                column of the first pixel: those with low <= i < high are in the source, the others are not read
     """
     size = 4 * lanes
     totals = [vec.load(builder, lanes, vec.offset(builder, bias, v * size)) for v in range(vectors)] * pixels
@@ -109,7 +109,7 @@ def panel_tile(builder, lanes, weights, taps, col, pitch, bias, targets, y, left
 
 @tile
 def sparse_tile(builder, lanes, values, offsets, count, x, bias, y, last, relu, *, vectors):
-    """y[pixels] = bias + sum over i of values[i] * x[offsets[i] + pixels], then ReLU: one filter.
+    """y[pixels] = bias + sum over i of values[i] * x[offsets[i] + pixels], then ReLU, for one filter.
 
     offsets   (count,) int64
     bias      address of one float
@@ -138,10 +138,10 @@ def sparse_tile(builder, lanes, values, offsets, count, x, bias, y, last, relu, 
 def dot_tile(builder, lanes, dy, dy_step, col, col_step, vectors, sums, sums_step, *, filters, taps):
     """sums[filter, tap] += sum over pixels of dy[filter, pixel] * col[tap, pixel].
 
-    vectors   of pixels, in all
+    vectors   number of vectors of pixels
     """
     size = 4 * lanes
-    # Distances that do not change are added to one moving place, not kept as so many moving places.
+    # Constant distances are added to one moving address, so that one register moves instead of many.
     grads = [builder.add(dy, builder.mul(dy_step, I64(f))) for f in range(filters)]
     lines = [builder.add(col, builder.mul(col_step, I64(t))) for t in range(taps)]
 
@@ -165,7 +165,7 @@ def dot_tile(builder, lanes, dy, dy_step, col, col_step, vectors, sums, sums_ste
 
 
 def _store_line(builder, lanes, values, target, whole, mask):
-    """Vectors side by side, the last one whole or as the mask says."""
+    """Stores vectors side by side, the last one whole or with the mask."""
     for v, value in enumerate(values[:-1]):
         vec.store(builder, value, vec.offset(builder, target, 4 * lanes * v))
     place = vec.offset(builder, target, 4 * lanes * (len(values) - 1))
@@ -177,7 +177,8 @@ def _store_line(builder, lanes, values, target, whole, mask):
 
 
 def _scatter_square(builder, lanes, columns, places, target, left):
-    """Vectors of which each is a pixel of all filters, stored as rows of pixels: each filter's at its distance from target."""
+    """Stores vectors that each hold one pixel of all filters as rows of pixels, each row at its filter's distance from
+    target."""
     count = len(columns)
     square = vec.transpose(builder, [*columns, *[vec.zeros(lanes)] * (lanes - count)])
     mask = ir.Constant(ir.VectorType(vec.I1, lanes), [i < count for i in range(lanes)])

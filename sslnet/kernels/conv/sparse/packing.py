@@ -1,4 +1,4 @@
-"""What both ways over kept filters and columns share: packed weights, and where outputs of kept and other filters belong."""
+"""Packing for the loop nests over kept filters and columns: weights, and the places of the outputs of all filters."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ GROUP = np.dtype(
         for name in ("taps", "first_tap", "filters", "first_filter", "weights", "dropped", "first_dropped")
     ]
 )
-"""How many taps, kept filters and other filters a group has; where those of the groups before end, blocks of kept filters
-filled up; where its weights begin."""
+"""The numbers of a group: its taps, kept filters and dropped filters, the first index of each (blocks of kept filters
+padded), and the start of its weights."""
 
 
 class KeptLoop(PackedLoop):
-    """y = x * w + b over the kept filters and columns, then ReLU if planned with it.
+    """A loop nest of y = x * w + b over the kept filters and columns, then ReLU if planned with it.
 
-    Weights are packed per group and block of ``width`` filters as (taps, filters of the block), zero for no filter.
+    Weights are packed per group and block of ``width`` filters as (taps, filters of the block); padding filters are
+    zero.
 
-    columns   a group: its kept columns, in the order of the taps
+    columns   one array a group: its kept columns, in the order of the taps
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class KeptLoop(PackedLoop):
         self.multiply_adds = g.batch * g.out_h * g.out_w * kept.weights
 
     def _places(self) -> dict[str, int]:
-        """Where a kernel finds all this, for its record."""
+        """The addresses of the tables, for the record of kernel parameters."""
         return {
             "values": address(self.values),
             "bias": address(self.bias),
@@ -84,9 +85,9 @@ class KeptLoop(PackedLoop):
 
 @exact_kernel
 def pack_kept(weights, groups, columns, order, width, packed, transposed):
-    """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for a filter -1 that only fills up.
+    """packed[group][block][tap][filter] = weights[order[filter], columns[tap]], 0 for padding filters (-1).
 
-    transposed   the blocks are of taps instead: packed[group][block of columns][filter][column], by groups' numbers
+    transposed   blocks of columns instead: packed[group][block of columns][filter][column]
     """
     for g in range(groups.size):
         one = groups[g]

@@ -1,10 +1,9 @@
-"""Kept filters and columns, multiplied with vectors over filters: pixels are read where they lie, and what a tap meets in
-the padding is neither read nor multiplied.
+"""The loop nest over kept filters and columns with vectors over filters; pixels are read in place, padding is skipped.
 
-Taps are sorted by kernel column, then by kernel row. Those that meet a source row, for a row of outputs, are then a span of
-every kernel column, and all taps of a span meet the source in the same pixels of a tile. Sums leave through a transpose to
-the channels of the kept filters. While a tile multiplies it asks for the pixels, and for the outputs, of what comes next:
-with so few multiplications memory would be waited for otherwise. Threads share out the rows of all units.
+Taps are sorted by kernel column, then by kernel row. The taps that read a source row, for a row of outputs, are then
+one span of each kernel column, and all taps of a span read the source for the same pixels of a tile. Sums are
+transposed to the channels of the kept filters. A tile prefetches the pixels and the outputs of the next tiles, because
+with few multiplications memory is the bottleneck. Threads share out the rows of all units.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 256 * 1024
-"""What the source rows of a chunk may take: they, and those of the next chunk, are to stay in the second-level cache."""
+"""The most bytes of the source rows of a chunk: they and the rows of the next chunk stay in the second-level cache."""
 Cut = tuple[int, int]
-"""First pixel of a tile in its row, and how many."""
+"""(first pixel in its row, number of pixels) of a tile."""
 
 FilterBlocks = tuple[tuple[int, ...], ...]
-"""Of each group, how many vectors of filters its blocks have."""
+"""For each group, the number of vectors of filters of each of its blocks."""
 
 UNIT = np.dtype(
     [
@@ -41,18 +40,18 @@ UNIT = np.dtype(
         )
     ]
 )
-"""Some filters over some rows: the rows of the units before; its group, rows, filters, and those that are dropped among
-them. The input to ask for meanwhile: where it begins, from the image's first pixel, bytes of each channel and in all.
-The same of its own outputs, from the image's first one."""
+"""A unit, a block of filters over some rows: the rows of all units before it; its group, rows, filters, and the dropped
+filters among them. The input to prefetch meanwhile: its start, relative to the image's first pixel, bytes per channel
+and in all. The same for its own outputs, relative to the image's first output."""
 
 
 def spans_of(g: ConvGeometry) -> int:
-    """Spans of taps for a row: one a kernel column, or one in all where no column meets padding."""
+    """The number of spans of taps of a row: one per kernel column, or one in all without column padding."""
     return g.kernel_w if g.pad_w else 1
 
 
 def cut_row(g: ConvGeometry, unit: VectorUnit, vectors: int) -> list[Cut]:
-    """An output row in as few tiles as the registers allow, as even as can be."""
+    """An output row cut into as few tiles as the registers allow, as even as possible."""
     most = (unit.registers - 1) // vectors - 1
     count = -(-g.out_w // most)
     ends = [g.out_w * i // count for i in range(count + 1)]
@@ -60,7 +59,7 @@ def cut_row(g: ConvGeometry, unit: VectorUnit, vectors: int) -> list[Cut]:
 
 
 def limits(g: ConvGeometry, cut: Cut) -> tuple[int, int]:
-    """The low and high of the kept_tile for these pixels."""
+    """The values low and high of kept_tile for these pixels."""
     column, pixels = cut
     begin = column * g.stride_w - g.pad_w
     beyond = (pixels - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1
@@ -68,15 +67,15 @@ def limits(g: ConvGeometry, cut: Cut) -> tuple[int, int]:
 
 
 def even_parts(count: int, most: int) -> list[int]:
-    """The count in as few parts as can be of at most so many, the larger ones first."""
+    """The sizes of the fewest even parts of ``count``, each at most ``most``, larger parts first."""
     parts = -(-count // most)
     return [(count + i) // parts for i in range(parts)][::-1]
 
 
 def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A group's columns in the order of the taps, and (out_h, spans, 2): the first tap of each span and how many."""
+    """A group's columns in the order of the taps, and (out_h, spans, 2): first tap and number of taps of each span."""
     channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
-    # Neighbours of a kernel row one after the other are slower: the same lines of the source over and over.
+    # Order by column: neighbours in a kernel row, one after the other, are slower, as they read the same cache lines.
     span, level = j if g.pad_w else 0 * j, i if g.pad_h else 0 * i
     order = np.lexsort((channel, i, j, level, span))
     places = (span * g.kernel_h + level)[order]
@@ -90,9 +89,9 @@ def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 class KeptFilterLoop(KeptLoop):
-    """With vectors over filters.
+    """The loop nest over kept filters and columns with vectors over filters.
 
-    blocks   how many vectors of filters the blocks of each group have
+    blocks   the number of vectors of filters of the blocks of each group
     """
 
     def __init__(
@@ -123,19 +122,20 @@ class KeptFilterLoop(KeptLoop):
         )  # fmt: skip
 
     def _units(self, blocks: FilterBlocks, unit: VectorUnit) -> Iterator[tuple[int, ...]]:
-        """The units of an image: per group and chunk of rows all blocks of filters, or one without where all is dropped."""
+        """The units of an image: all blocks of filters for each group and chunk of rows, one without filters if all are
+        dropped."""
         g = self.geometry
         plane, source = 4 * g.out_h * g.out_w, 4 * g.height * g.width
         sizes = even_parts(g.out_h, max(4, WINDOW_BYTES // (4 * g.group_channels * g.stride_h * g.width)))
         rows = np.cumsum([0, *sizes])
-        # Where a chunk's source rows begin and end.
+        # First and end source row of each chunk.
         tops = np.maximum(rows[:-1] * g.stride_h - g.pad_h, 0)
         ends = np.minimum((rows[1:] - 1) * g.stride_h - g.pad_h + (g.kernel_h - 1) * g.dilation_h + 1, g.height)
         start = 0
         for group, (vectors, filters) in enumerate(zip(blocks, self.kept.filters)):
             own = vectors or (0,)
             first = np.cumsum([0, *own]) * unit.lanes
-            # A block has the outputs from its first filter to that of the next one.
+            # A block covers the outputs from its first filter to the first filter of the next block.
             begins = [0, *(int(filters[f]) for f in first[1:-1]), g.group_filters]
             edges = np.array(begins) + group * g.group_filters
             dropped = np.searchsorted(self.dropped, edges)
@@ -159,14 +159,15 @@ class KeptFilterLoop(KeptLoop):
 
 
 def _offsets(g: ConvGeometry, group: int, columns: np.ndarray) -> np.ndarray:
-    """Bytes from where an output's window begins in channel 0 of the image to the pixel that each column meets."""
+    """Bytes from the start of an output's window in channel 0 of the image to the pixel that each column reads."""
     channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
     row = (group * g.group_channels + channel) * g.height + i * g.dilation_h - g.pad_h
     return 4 * (row * g.width + j * g.dilation_w - g.pad_w).astype(np.int64)
 
 
 def _tile_table(g: ConvGeometry, unit: VectorUnit, kinds: set[int]) -> tuple[np.ndarray, np.ndarray]:
-    """(most vectors + 1, tiles of a row, 2) int64: tile and first pixel, by the vectors of a block; how many there are."""
+    """The tiles of a row by the vectors of a block: (most vectors + 1, tiles of a row, 2) int64 of micro-kernel and
+    first pixel; and the number of tiles."""
     cuts = {vectors: cut_row(g, unit, vectors) for vectors in kinds}
     size = max(kinds, default=0) + 1
     table = np.zeros((size, max(map(len, cuts.values()), default=0), 2), np.int64)
@@ -183,7 +184,7 @@ def _tile_table(g: ConvGeometry, unit: VectorUnit, kinds: set[int]) -> tuple[np.
 
 @exact_kernel
 def _run_rows(r0, r1, numbers, groups, units, tiles, counts, source, target):
-    """Rows r0 .. r1 of the units of all images."""
+    """Computes rows r0 .. r1 of the units of all images."""
     n = numbers[0]
     plane, out_plane = n.height * n.width * 4, n.out_h * n.out_w * 4
     source_end = source + n.batch * n.channels * plane
@@ -237,7 +238,8 @@ def _run_rows(r0, r1, numbers, groups, units, tiles, counts, source, target):
 
 @njit(nogil=True)
 def _share(begin, size, piece, step, call, calls, taps):
-    """What one of the calls asks for of ``size`` bytes in pieces that lie ``step`` apart: where it begins, and bytes a tap."""
+    """The part of a prefetch of ``size`` bytes, in pieces ``step`` apart, for one of the calls: (start, bytes per
+    tap)."""
     if size == 0:
         return begin, 0
     own = (size + calls - 1) // calls

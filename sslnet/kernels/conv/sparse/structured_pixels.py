@@ -1,7 +1,7 @@
-"""Kept filters and columns: their pixels are lowered, a chunk of rows at a time, and multiplied with vectors over pixels.
+"""The loop nest over kept filters and columns with vectors over pixels, which are lowered a chunk of rows at a time.
 
-A filter that is left over costs no more than the others, and outputs go to the channels of the kept filters as they lie.
-Threads share out images, groups and chunks.
+Filters beyond the last full tile cost no more than the others, and outputs are stored in the channels of the kept
+filters without a transpose. Threads share out images, groups and chunks.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 CHUNK_BYTES = 448 * 1024
-"""What a lowered chunk may take: all filters pass over it in the second-level cache."""
+"""The most bytes of a lowered chunk: it stays in the second-level cache while all filters use it."""
 
 
 @dataclass(frozen=True)
 class PanelTile:
-    """Outputs in registers: ``filters`` by up to ``vectors`` of pixels."""
+    """Outputs in registers: ``filters`` by up to ``vectors`` vectors of pixels."""
 
     filters: int
     vectors: int
 
 
 def panels_of(vectors: int, most: int) -> list[int]:
-    """So many vectors in as few panels as can be, as even as can be."""
+    """The sizes of the fewest even panels of ``vectors`` vectors, each at most ``most``."""
     count = -(-vectors // most)
     return [(vectors + i) // count for i in range(count)][::-1] if vectors else []
 
@@ -48,7 +48,8 @@ def is_same(geometry: ConvGeometry) -> bool:
 
 
 def cut_chunks(unit: VectorUnit, geometry: ConvGeometry, tile: PanelTile, taps: int) -> np.ndarray:
-    """The output pixels in chunks that are lowered at once: a panel of vectors where taps are shifts, else some rows."""
+    """The output pixels in chunks that are lowered together: a panel of vectors where taps are shifts, else some
+    rows."""
     g = geometry
     if not is_same(g):
         rows = max(1, CHUNK_BYTES // (4 * max(taps, 1) * g.out_w))
@@ -59,7 +60,7 @@ def cut_chunks(unit: VectorUnit, geometry: ConvGeometry, tile: PanelTile, taps: 
 
 
 def vector_chunks(unit: VectorUnit, geometry: ConvGeometry, vectors: int) -> np.ndarray:
-    """The output pixels in chunks of at most so many vectors, as even as can be, wherever rows end."""
+    """The output pixels in even chunks of at most ``vectors`` vectors, across the ends of rows."""
     pixels = geometry.out_h * geometry.out_w
     sizes = np.array(panels_of(-(-pixels // unit.lanes), vectors)) * unit.lanes
     starts = np.cumsum(sizes) - sizes
@@ -67,7 +68,7 @@ def vector_chunks(unit: VectorUnit, geometry: ConvGeometry, vectors: int) -> np.
 
 
 def rows_chunks(unit: VectorUnit, geometry: ConvGeometry, rows: int) -> np.ndarray:
-    """The output pixels in chunks of at most so many rows, as even as can be."""
+    """The output pixels in even chunks of at most ``rows`` rows."""
     g = geometry
     rows = -(-g.out_h // -(-g.out_h // rows))
     starts = np.arange(0, g.out_h, rows) * g.out_w
@@ -83,7 +84,7 @@ def _chunks(unit: VectorUnit, geometry: ConvGeometry, starts: np.ndarray, counts
 
 
 def tile_table(unit: VectorUnit, tile: PanelTile, chunks: np.ndarray) -> np.ndarray:
-    """Address of the tile for each number of vectors that a panel of a chunk has."""
+    """Addresses of the micro-kernels, by the number of vectors of a chunk's panel."""
     table = np.zeros(tile.vectors + 1, np.int64)
     for vectors in {v for chunk in set(chunks["vectors"].tolist()) for v in panels_of(chunk, tile.vectors)}:
         table[vectors] = panel_tile(unit, tile.filters, vectors)
@@ -91,7 +92,7 @@ def tile_table(unit: VectorUnit, tile: PanelTile, chunks: np.ndarray) -> np.ndar
 
 
 def tap_numbers(geometry: ConvGeometry, group: int, columns: np.ndarray) -> np.ndarray:
-    """(columns, 3) int64: what lower_taps knows of the taps of these columns of the group."""
+    """The table of lower_taps for these columns of the group: (columns, 3) int64."""
     g = geometry
     channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
     plane = 4 * g.height * g.width * (group * g.group_channels + channel)
@@ -100,11 +101,11 @@ def tap_numbers(geometry: ConvGeometry, group: int, columns: np.ndarray) -> np.n
 
 
 class Taps:
-    """How the pixels that the kept taps meet are lowered.
+    """The lowering of the pixels that the kept taps read.
 
-    move    address of lower_same, or lower_taps
-    table   as this wants it, all groups
-    masks   for lower_same
+    move    address of lower_same or lower_taps
+    table   the table of that function, for all groups
+    masks   the masks of lower_same
     """
 
     def __init__(self, unit: VectorUnit, geometry: ConvGeometry, columns: tuple[np.ndarray, ...]) -> None:
@@ -121,7 +122,7 @@ class Taps:
 
 
 def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
-    """(kernel_h * kernel_w, bytes) uint8: a bit for each output pixel, whether the tap meets the source there."""
+    """Masks (kernel_h * kernel_w, bytes) uint8: one bit for each output pixel, 1 where the tap reads the source."""
     g = geometry
     i, j = np.arange(g.kernel_h) * g.dilation_h - g.pad_h, np.arange(g.kernel_w) * g.dilation_w - g.pad_w
     row, column = np.arange(g.out_h) + i[:, None], np.arange(g.out_w) + j[:, None]
@@ -135,7 +136,7 @@ def tap_masks(unit: VectorUnit, geometry: ConvGeometry) -> np.ndarray:
 
 
 class KeptPixelLoop(KeptLoop):
-    """With vectors over output pixels."""
+    """The loop nest over kept filters and columns with vectors over output pixels."""
 
     def __init__(
         self, geometry: ConvGeometry, kept: SparsityPattern, unit: VectorUnit, tile: PanelTile, *, relu: bool = False
@@ -164,7 +165,7 @@ class KeptPixelLoop(KeptLoop):
 
 @exact_kernel
 def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
-    """Units u0 .. u1: chunks of the groups of the images."""
+    """Computes units u0 .. u1; a unit is a chunk of a group of an image."""
     n = numbers[0]
     pixels = n.out_h * n.out_w
     for u in range(u0, u1):
@@ -194,7 +195,7 @@ def _run_kept(u0, u1, numbers, groups, chunks, tiles, col, source, target):
 
 @exact_kernel
 def lower(n, image, first, taps, chunk, col, pitch):
-    """A chunk of the image lowered for ``taps`` taps from ``first`` on."""
+    """Lowers a chunk of the image for ``taps`` taps from ``first`` on."""
     if n.same:
         masks = n.masks + chunk.pixel // n.lanes * n.mask_bytes
         call_tile(n.move, (image + chunk.pixel * 4, n.taps + first * 16, taps, chunk.vectors, masks, col, pitch))

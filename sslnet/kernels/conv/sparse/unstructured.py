@@ -1,8 +1,8 @@
-"""Convolutions with zeros anywhere: each filter is a list of its non-zero weights, each a distance and a value.
+"""The loop nests for unstructured zeros: each filter is a list of its non-zero weights, each a distance and a value.
 
-Lowered, the pixels that a tap meets lie side by side, and the distance is that of a row of the lowered matrix. Direct, it is
-that of a pixel in a padded copy of the image, split by phase where the stride is not 1; a row of outputs is then followed by
-as many vectors' lanes as the copy has columns more, which are computed for nothing.
+In the lowered form, the pixels that a tap reads are contiguous, and the distance is that of a row of the lowered
+matrix. In the direct form it is the distance of a pixel in a padded copy of the image, split by phase where the stride
+is not 1; the copy's extra columns at the end of each output row are computed too and not used.
 
 Ref: Park et al. 2017, Faster CNNs with Direct Sparse Convolutions and Guided Pruning, section 3.1
 """
@@ -34,13 +34,13 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 MOST_VECTORS = 14
-"""Vectors of sums of one filter: a weight and its distance are then read for as many products."""
+"""The most vectors of sums of one filter; each weight and its distance are read once for all of them."""
 WINDOW_BYTES = 40 * 1024
-"""What the rows of the padded image that a chunk reads should take, to stay in the first-level cache."""
+"""The bytes aimed at for the rows of the padded image that a chunk reads, to stay in the first-level cache."""
 
 
 class WeightListLoop(PackedLoop):
-    """The non-zero weights of all filters, one after the other: what the two ways have in common."""
+    """A loop nest over lists of non-zero weights: the base of LoweredLoop and DirectLoop."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, *, relu: bool) -> None:
         self.geometry = geometry
@@ -54,7 +54,7 @@ class WeightListLoop(PackedLoop):
         self.multiply_adds = 0
 
     def _read(self, weights: np.ndarray, bias: np.ndarray | None, places: np.ndarray) -> None:
-        """Lists the weights; ``places`` (groups, columns) are the distances of the columns."""
+        """Lists the non-zero weights; ``places`` (groups, columns) are the distances of the columns."""
         g = self.geometry
         matrix = weights.reshape(g.filters, g.columns)
         np.cumsum(np.count_nonzero(matrix, axis=1), out=self.starts[1:])
@@ -70,7 +70,7 @@ class WeightListLoop(PackedLoop):
 
 
 class LoweredLoop(WeightListLoop):
-    """y = x * w + b from a lowered matrix of the columns that some filter of the group uses."""
+    """The loop nest of y = x * w + b from a lowered matrix of the columns that any filter of the group uses."""
 
     kernel = "lowered csr"
 
@@ -98,7 +98,7 @@ class LoweredLoop(WeightListLoop):
         else:
             self.chunks = rows_chunks(unit, g, max(1, vectors * unit.lanes // g.out_w))
         widest = int(self.chunks["vectors"].max())
-        # The pitch is the same for all chunks, so that a weight's distance is.
+        # The pitch is the same for all chunks, so that a weight's distance is the same.
         pitch = 4 * widest * unit.lanes
         self.places = (np.cumsum(self.used, axis=1) - 1) * pitch
         self.taps = Taps(unit, g, columns)
@@ -121,7 +121,7 @@ class LoweredLoop(WeightListLoop):
 
 
 class DirectLoop(WeightListLoop):
-    """y = x * w + b from a padded copy of the image."""
+    """The loop nest of y = x * w + b from a padded copy of the image."""
 
     kernel = "direct sparse"
 
@@ -156,7 +156,7 @@ class DirectLoop(WeightListLoop):
         )  # fmt: skip
 
     def _vectors(self, rows: int) -> int:
-        """Vectors of so many output rows, as they lie in the window."""
+        """The number of vectors of ``rows`` output rows, as they lie in the window."""
         return -(-((rows - 1) * self.window.plane_columns + self.geometry.out_w) // self.unit.lanes)
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
@@ -174,7 +174,7 @@ class DirectLoop(WeightListLoop):
 
 
 def _tiles(unit: VectorUnit, vectors: list[int]) -> np.ndarray:
-    """Address of the tile for each number of vectors that a panel has."""
+    """Addresses of the micro-kernels, by the number of vectors of a panel."""
     table = np.zeros(MOST_VECTORS + 1, np.int64)
     for panel in {v for count in set(vectors) for v in panels_of(count, MOST_VECTORS)}:
         table[panel] = sparse_tile(unit, panel)
@@ -183,7 +183,7 @@ def _tiles(unit: VectorUnit, vectors: list[int]) -> np.ndarray:
 
 @kernel
 def _list_weights(f0, f1, thread, matrix, group_filters, places, starts, values, distances):
-    """The non-zero weights of filters f0 .. f1 and their distances."""
+    """Lists the non-zero weights of filters f0 .. f1 and their distances."""
     for f in range(f0, f1):
         line, place, at = matrix[f], places[f // group_filters], starts[f]
         for k in range(line.size):
@@ -195,7 +195,7 @@ def _list_weights(f0, f1, thread, matrix, group_filters, places, starts, values,
 
 @exact_kernel
 def _run_lowered(u0, u1, numbers, group_taps, chunks, tiles, starts, values, distances, col, source, target):
-    """Units u0 .. u1: chunks of the groups of the images."""
+    """Computes units u0 .. u1; a unit is a chunk of a group of an image."""
     n = numbers[0]
     pixels = n.out_h * n.out_w
     for u in range(u0, u1):
@@ -222,7 +222,7 @@ def _run_lowered(u0, u1, numbers, group_taps, chunks, tiles, starts, values, dis
 
 @exact_kernel
 def _run_direct(u0, u1, numbers, used, tiles, starts, values, distances, window, line, source, target):
-    """Units u0 .. u1: chunks of rows of the groups of the images."""
+    """Computes units u0 .. u1; a unit is a chunk of rows of a group of an image."""
     n = numbers[0]
     chunks = (n.out_h + n.rows - 1) // n.rows
     for u in range(u0, u1):

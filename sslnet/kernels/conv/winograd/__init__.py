@@ -1,8 +1,8 @@
 """Convolutions of 3 x 3 and 5 x 5 with stride 1 by Winograd's method: fewer multiplications, for more additions.
 
     matrices.py      the transforms
-    candidates.py    which geometries suit, in which tiles, and estimated cycles
-    loop.py          forward and the gradient of the input
+    candidates.py    the geometries and tiles it suits, and estimated cycles
+    loop.py          the forward pass and the gradient of the input
     weight_grad.py   the gradient of the weights
     microkernels.py  the transforms of a tile
 

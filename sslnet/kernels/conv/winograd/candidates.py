@@ -15,13 +15,13 @@ from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit
 
 VARIABLE = "SSLNET_WINOGRAD"
-"""0 in the environment: no convolution goes this way."""
+"""The environment variable that turns Winograd off when it is 0."""
 MOST_VECTORS = 4
-"""Vectors of filters in a tile of the product."""
+"""The most vectors of filters in a tile of the product."""
 
 
 def allowed() -> bool:
-    """Whether the environment leaves Winograd on."""
+    """Whether the environment allows Winograd."""
     text = os.environ.get(VARIABLE, "").strip()
     if text not in ("", "0", "1"):
         raise UsageError(f'{VARIABLE} must be 0 or 1, not "{text}"')
@@ -33,7 +33,7 @@ def _suits(problem: ConvProblem) -> bool:
 
 
 class WinogradCandidate(LoopCandidate[WinogradTile]):
-    """The forward pass, and the gradient of the input."""
+    """Winograd's loop nest of the forward pass and the gradient of the input."""
 
     DIRECTIONS = (Direction.FORWARD, Direction.INPUT_GRAD)
 
@@ -48,7 +48,8 @@ class WinogradCandidate(LoopCandidate[WinogradTile]):
         return _suits(self.problem)
 
     def tiles(self) -> Iterator[WinogradTile]:
-        """As many tiles in the product as registers allow, evenly over those of a thread where they are few."""
+        """As many tiles in the product as the registers allow, spread evenly over a thread's tiles where these are
+        few."""
         g, unit = self.geometry, self.unit
         for m in OUTPUTS[g.kernel_h]:
             rows, columns = -(-self.height // m), -(-self.width // m)
@@ -90,7 +91,7 @@ class WinogradCandidate(LoopCandidate[WinogradTile]):
 
 
 class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
-    """The gradient of the weights."""
+    """Winograd's loop nest of the gradient of the weights."""
 
     DIRECTIONS = (Direction.WEIGHT_GRAD,)
 
@@ -98,7 +99,7 @@ class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
         return _suits(self.problem)
 
     def tiles(self) -> Iterator[WinogradGradTile]:
-        """As many channels, a power of two of them, as registers allow for every number of vectors of filters."""
+        """For every number of vectors of filters, the largest power of two of channels that the registers allow."""
         vectors_in_all = -(-self.geometry.group_filters // self.unit.lanes)
         for m in OUTPUTS[self.geometry.kernel_h]:
             for vectors in range(1, min(vectors_in_all, MOST_VECTORS) + 1):
@@ -126,7 +127,7 @@ class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
         product = n * n * calls * (tiles * per_tile + tiles / block * enter)
         shared = sums * unit.bytes > OWN_SUMS
         slow = tiles * n * n * (channel_vectors + vectors_in_all) * unit.bytes * 2 / costs.far_bytes if shared else 0
-        # Cleared, loaded and stored, transformed back.
+        # The sums are cleared, loaded and stored, transformed back.
         leaving = sums * 4 * (4 / costs.far_bytes if shared else 1) / g.batch
         return g.groups * (moves + product + slow + leaving)
 
@@ -135,15 +136,16 @@ class WinogradGradCandidate(LoopCandidate[WinogradGradTile]):
 
 
 def _entering(costs: UnitCosts, n: int, m: int, width: int, unit: VectorUnit) -> float:
-    """Cycles to bring a vector of channels of one tile in: transposed pixels, then the transform."""
+    """Cycles to transpose and transform a vector of channels of one input tile."""
     return _transposing(costs, m, width, unit) + costs.winograd_in * n * n * max(1.0, n * n / unit.registers)
 
 
 def _leaving(costs: UnitCosts, n: int, m: int, width: int, unit: VectorUnit) -> float:
-    """Cycles to bring a vector of filters of one tile out: the transform, then transposed pixels."""
+    """Cycles to transform and transpose a vector of filters of one output tile."""
     return _transposing(costs, m, width, unit) + costs.winograd_out * n * (n + m) * max(1.0, n * n / unit.registers)
 
 
 def _transposing(costs: UnitCosts, m: int, width: int, unit: VectorUnit) -> float:
-    """Rows that do not fill their last vector cost as much as if they did."""
+    """Cycles to transpose a vector of one tile's pixels; a row that does not fill its last vector costs as a full
+    one."""
     return costs.winograd_pixel * m * m * -(-width // unit.lanes) * unit.lanes / width

@@ -1,8 +1,8 @@
 """The loop nest for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
 
-Vectors hold channels on the way in and filters on the way out, so images of any width fill them. Rows of tiles, of one
-image or of several, go through three stages together: pixels to V (positions, channels, tiles), a matrix product with the
-transformed weights at each position, products to pixels.
+Vectors hold channels of the input and filters of the output, so images of any width fill them. A block of rows of
+tiles, of one image or of several, is computed in three stages: pixels to V (positions, channels, tiles), a matrix
+product with the transformed weights at each position, products to pixels.
 
 Largest errors, relative to the largest output, of normal weights and inputs with up to 512 channels: F(2x2, 3x3) 1e-6,
 F(4x4, 3x3) 2e-5, F(2x2, 5x5) and F(4x4, 5x5) 2e-5, gradients of 5x5 weights 4e-5; of the sums as they stand: 1e-6.
@@ -32,19 +32,19 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 OUTPUTS = {3: (2, 4), 5: (2, 4)}
 """m of F(m x m, r x r), by r."""
 BLOCK_BYTES = 512 * 1024
-"""What V and the products of a block of tiles may take, to stay in the second-level cache."""
+"""The most bytes of V and the products of a block of tiles, so that they stay in the second-level cache."""
 SMALL_TRANSFORM = 1 << 17
-"""Floats of transformed weights below which one thread packs faster."""
+"""Floats of transformed weights below which one thread packs faster than several."""
 LEAST_TILES = 28
 MANY_WEIGHTS = 4 * 1024 * 1024
 LEAST_TILES_OF_MANY = 64
-"""Tiles of a block nevertheless, more when the transformed weights take more than MANY_WEIGHTS bytes: each block brings
-all weights in once."""
+"""The least tiles of a block, LEAST_TILES_OF_MANY when the transformed weights take more than MANY_WEIGHTS bytes,
+because every block reads all weights once."""
 
 
 @dataclass(frozen=True)
 class WinogradTile:
-    """Outputs of a tile, m x m; in the product, ``vectors`` of filters by ``tiles`` tiles in registers."""
+    """A tile of m x m outputs; in the product, registers hold ``vectors`` of filters by ``tiles`` tiles."""
 
     m: int
     vectors: int
@@ -56,17 +56,20 @@ class WinogradTile:
 
 
 def fits(g: ConvGeometry) -> bool:
-    """Whether the kernel is one of these, and the padding leaves no output without a tap."""
+    """Whether the kernel size is supported, and the padding leaves no output without a tap."""
     square = g.kernel_h == g.kernel_w and g.kernel_h in OUTPUTS
     plain = g.stride_h == g.stride_w == g.dilation_h == g.dilation_w == 1
     return square and plain and g.pad_h < g.kernel_h and g.pad_w < g.kernel_w
 
 
 def split_units(units: int, columns: int, in_product: int, tile_bytes: int, weight_bytes: int) -> tuple[int, int, int]:
-    """Rows of ``columns`` tiles: those of a thread, those that go through the stages together, and the tiles of those,
-    filled up to a multiple of ``in_product``. What fits into the cache, and is filled up least.
+    """Blocking of ``units`` rows of ``columns`` tiles: (rows of a thread, rows of a block, tiles of a block with
+    padding).
 
-    tile_bytes, weight_bytes   what a tile takes in V and the products, and all weights
+    The tiles of a block are padded to a multiple of ``in_product``; of the blocks that fit into the cache the one with
+    the least padding is chosen.
+
+    tile_bytes, weight_bytes   bytes of a tile in V and the products, and of all weights
     """
     own = -(-units // min(num_parts(), units))
     least = LEAST_TILES_OF_MANY if weight_bytes > MANY_WEIGHTS else LEAST_TILES
@@ -80,14 +83,14 @@ def split_units(units: int, columns: int, in_product: int, tile_bytes: int, weig
 
 
 def spread_bytes(floats: int) -> int:
-    """The distance of planes of that size: an odd number of cache lines, so that they do not all fall into few sets."""
+    """The distance in bytes of planes of that size: an odd number of cache lines, so that planes use all cache sets."""
     return (-(-floats * 4 // 64) | 1) * 64
 
 
 class WinogradLoop(PackedLoop):
-    """One convolution, or the gradient of its input.
+    """Winograd's loop nest of a forward pass or of the gradient of the input.
 
-    lasting   False: weights are packed into memory that all such loop nests share, good until another of them packs
+    lasting   False: weights are packed into memory that all such loop nests share, valid until another of them packs
     """
 
     def __init__(
@@ -177,7 +180,8 @@ class WinogradLoop(PackedLoop):
 
 @exact_kernel
 def _pack_units(u0, u1, numbers, transposed, weights, packed):
-    """Transformed weights of the units u0 .. u1, lanes filters each: packed[group][position][block][channel][filter]."""
+    """Packs transformed weights of the units u0 .. u1, lanes filters each:
+    packed[group][position][block][channel][filter]."""
     n = numbers[0]
     vectors = n.padded // n.lanes
     taps = n.r * n.r
@@ -210,7 +214,7 @@ def _pack_units(u0, u1, numbers, transposed, weights, packed):
 def _run_units(
     u0, u1, numbers, offsets, packed, bias, zeros, stage, v, products, band, source, target
 ):  # fmt: skip
-    """Rows of tiles u0 .. u1 of all images."""
+    """Computes rows of tiles u0 .. u1 of all images."""
     n = numbers[0]
     size = n.lanes * 4
     for u in range(u0, u1, n.block_units):
@@ -268,14 +272,14 @@ def _multiply(n, count, offsets, packed, group, zeros, v, products):
 
 @exact_kernel
 def _leave(n, u, last, group, f, bias, products, band, target):
-    """Products of lanes filters from f on to outputs."""
+    """Transforms the products of lanes filters from f on to outputs."""
     block = f // n.block_width * n.block_width
     width = min(n.block_width, n.padded - block)
     size = n.lanes * 4
     at = products + (block * n.most_tiles + f - block) * 4
     for one in range(u, last):
         image, row = one // n.rows, one % n.rows
-        # From the last tile back to the first: what a tile writes beyond the row its neighbour below overwrites.
+        # From the last tile back to the first, so that a later tile overwrites what a tile writes beyond its row.
         call_tile(
             n.leave,
             (

@@ -22,14 +22,15 @@ from sslnet.kernels.simd.vector import Builder, Value
 Matrix = list[list[Fraction]]
 
 POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
-"""Besides infinity. In pairs of p and -p, whose rows have terms in common; small, for rounding grows with their powers."""
+"""The interpolation points besides infinity: pairs p and -p, whose rows share terms; small, to keep rounding errors
+small."""
 
 INPUT, OUTPUT, WEIGHTS, GRADIENT, WEIGHT_GRADIENT = range(5)
-"""What is transformed: x by B^T, products to y by A^T, w by G, dy by A, products to dw by G^T."""
+"""Kinds of transforms: x by B^T, products to y by A^T, w by G, dy by A, products to dw by G^T."""
 
 
 def matrix_of(kind: int, m: int, r: int) -> Matrix:
-    """The matrix by which F(m, r) transforms ``kind``: from the left, and transposed from the right."""
+    """The matrix M of the transform ``kind`` of F(m, r); a tile X becomes M X M^T."""
     points = POINTS[: m + r - 2]
     if kind == INPUT:
         rows = [[*_polynomial([q for q in points if q != p]), Fraction(0)] for p in points]
@@ -45,7 +46,7 @@ def matrix_of(kind: int, m: int, r: int) -> Matrix:
 
 
 def apply(builder: Builder, matrix: Matrix, values: list[Value]) -> list[Value]:
-    """The matrix times a list of vectors; two rows that are equal but for signs share their sums."""
+    """The matrix times a list of vectors; two rows that differ only in signs share their sums."""
     results: list[Value] = [None] * len(matrix)
     for i, row in enumerate(matrix):
         if results[i] is not None:
@@ -71,14 +72,14 @@ def _polynomial(roots: list[Fraction]) -> list[Fraction]:
 
 
 def _differ_in_signs(a: list[Fraction], b: list[Fraction]) -> bool:
-    """Whether both have the same magnitudes, with some signs equal and some not: sharing saves nothing for one term."""
+    """Whether both rows have the same magnitudes, with some signs equal and some not, so that they can share sums."""
     pairs = [(p, q) for p, q in zip(a, b) if p or q]
     signs = {p == q for p, q in pairs}
     return all(abs(p) == abs(q) for p, q in pairs) and len(signs) == 2
 
 
 def _sum(builder: Builder, row: list[Fraction], values: list[Value]) -> Value:
-    """The sum of the values times their factors, those of factor 1 first."""
+    """The sum of the values times their factors; values of factor 1 are added first."""
     terms = sorted(((f, v) for f, v in zip(row, values) if f), key=lambda term: (term[0] != 1, abs(term[0]) != 1))
     total = None
     for factor, value in terms:

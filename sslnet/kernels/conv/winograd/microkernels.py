@@ -1,4 +1,4 @@
-"""The micro-kernels of Winograd's method: into its domain and back, a vector of channels or filters at a time.
+"""The micro-kernels of Winograd's method: its transforms, for one vector of channels or filters at a time.
 
 How such functions are made and called: ``simd.tile``. Distances are in bytes.
 """
@@ -20,9 +20,9 @@ def stage_rows(unit: VectorUnit) -> int:
     """target[row, column, channel] = source[channel, first_row + row, first_column + column], zero outside the source.
 
     (source, channel_step, channels, height, width, first_row, first_column, rows, columns, target)
-    channels       those there are, from source on; target has lanes of them
+    channels       channels of source that exist; target has lanes of them
     first_column   at most 0
-    target         (rows, columns, lanes), aligned, and lanes * lanes floats more, which may be overwritten
+    target         (rows, columns, lanes), aligned, and lanes * lanes more floats, which may be overwritten
     """
     lanes = unit.lanes
 
@@ -52,10 +52,10 @@ def transform(
     builder, lanes, source, source_row, source_column, target, target_row, target_column, count, source_next,
     target_next, bias, *, kind, m, r,
 ):  # fmt: skip
-    """target = M source M^T for squares of vectors, M that of ``kind``; plus the bias when kind is OUTPUT.
+    """target = M source M^T for squares of vectors, with the matrix M of ``kind``; plus the bias when kind is OUTPUT.
 
     source_row, source_column   from one row or column of a square to the next
-    count                       squares, source_next and target_next apart
+    count                       number of squares, source_next and target_next apart
     bias                        address of one vector; not read unless kind is OUTPUT
     """
     matrix = matrix_of(kind, m, r)
@@ -79,7 +79,7 @@ def transform(
 
 @instructions
 def _zeros(builder, lanes, target, count):
-    """count vectors of zeros; none for count <= 0."""
+    """Writes ``count`` vectors of zeros; none for count <= 0."""
 
     def one(state):
         vec.store(builder, vec.zeros(lanes), state[0], 4 * lanes)
@@ -89,7 +89,7 @@ def _zeros(builder, lanes, target, count):
 
 
 def _walk(builder, start, step, count):
-    """Addresses from start on, step apart."""
+    """``count`` addresses from ``start`` on, ``step`` apart."""
     places = [start]
     while len(places) < count:
         places.append(builder.add(places[-1], step))

@@ -1,4 +1,5 @@
-"""The gradient of the weights through Winograd's F(m x m, r x r), for the geometries of winograd.py.
+"""The loop nest of the weight gradient through Winograd's F(m x m, r x r), for the geometries that ``loop.fits``
+accepts.
 
 Tiles of x and of dy are transformed; at each position of the transform a matrix product sums over all tiles of all
 images, and only the sums are transformed back. Where the sums are small each thread has images and sums of its own, which
@@ -27,16 +28,17 @@ from sslnet.kernels.runtime.threads import parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 BLOCK_BYTES = 768 * 1024
-"""What the transformed tiles of a block of images may take when a thread has sums of its own."""
+"""The most bytes of the transformed tiles of a block of images when each thread has sums of its own."""
 SHARED_BYTES = 24 * 1024 * 1024
-"""And when the threads share the sums: then each block costs two more launches, and loads and stores all sums."""
+"""The same limit when the threads share the sums: each block then costs two more parallel regions, and loads and stores
+all sums."""
 OWN_SUMS = 1024 * 1024
-"""Sums up to this size each thread has for itself."""
+"""The most bytes of sums for which each thread has sums of its own."""
 
 
 @dataclass(frozen=True)
 class WinogradGradTile:
-    """Tiles of m x m of dy; in the product, ``vectors`` of filters by ``channels`` channels in registers."""
+    """Tiles of m x m pixels of dy; in the product, registers hold ``vectors`` of filters by ``channels`` channels."""
 
     m: int
     vectors: int
@@ -48,7 +50,7 @@ class WinogradGradTile:
 
 
 class WinogradGradLoop(SummedGradLoop):
-    """One geometry; nothing is packed ahead."""
+    """Winograd's loop nest of the weight gradient; nothing is packed in advance."""
 
     def __init__(self, geometry: ConvGeometry, unit: VectorUnit, tile: WinogradGradTile) -> None:
         g = self.geometry = geometry
@@ -146,7 +148,7 @@ class WinogradGradLoop(SummedGradLoop):
 
 @exact_kernel
 def _run_images(i0, i1, numbers, offsets, x, dy, stage, v, d, sums, bias_sums):
-    """Adds images i0 .. i1 into the sums of all positions."""
+    """Adds images i0 .. i1 to the sums of all positions."""
     n = numbers[0]
     planes = n.groups * (n.padded_channels + n.padded) // n.lanes
     for image in range(i0, i1, n.images):
@@ -200,7 +202,7 @@ def _enter_planes(p0, p1, numbers, image, images, x, dy, stage, v, d, bias_sums)
 
 @exact_kernel
 def _transform_rows(n, tile, stage, target, position, step):
-    """All tiles of one image."""
+    """Transforms all tiles of one image."""
     size = n.lanes * 4
     for row in range(n.rows):
         call_tile(
@@ -237,7 +239,7 @@ def _multiply(p0, p1, thread, numbers, count, offsets, v, d, sums):
 
 @exact_kernel
 def _leave_units(u0, u1, numbers, sums, columns, dw, overwrite):
-    """dw of the units u0 .. u1, lanes filters each; sums[0] += sums[1] + ..., in their order."""
+    """Computes dw of the units u0 .. u1, lanes filters each, after sums[0] += sums[1] + ..., in order."""
     n = numbers[0]
     vectors = n.padded // n.lanes
     size = n.lanes * 4
