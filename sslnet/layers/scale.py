@@ -224,7 +224,8 @@ class Scale(Layer):
         axis = self._channels_at
         if self._second_is_by_channel or not 0 <= axis < self.blobs[0].num_axes:
             return np.zeros_like(channels)
-        return ~np.moveaxis(self.blobs[0].data != 0, axis, 0).reshape(len(channels), -1).any(axis=1)
+        nonzero: BoolVector = np.moveaxis(self.blobs[0].data != 0, axis, 0).reshape(len(channels), -1).any(axis=1)
+        return ~nonzero
 
     def _is_tied(self, bottom: list[BoolVector]) -> bool:
         return len(bottom) == 1 or self._second_is_by_channel

@@ -37,7 +37,7 @@ def is_l1(param: Any, solver: Definition) -> bool:
     own = param.spec.regularization_type
     kind = own or solver.message.regularization_type
     if kind in ("L1", "L2"):
-        return kind == "L1"
+        return bool(kind == "L1")
     message, hint = f'unknown regularization_type "{kind}"', suggestion(kind, ("L1", "L2")) or "L1 or L2"
     if own:
         span = param.span("regularization_type", value=True)

@@ -32,7 +32,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, SslnetError, WeightsError
-from sslnet.kernels.runtime.compiler import exact_kernel
+from sslnet.kernels.runtime.compiler import exact_kernel, inlined_sums_kernel
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.sources.base import size_text
 from sslnet.sources.mean import read_mean
@@ -198,6 +198,32 @@ def _mean(
     return np.broadcast_to(values if len(values) else np.float32(0), channels).reshape(channels, 1, 1).copy()
 
 
+@inlined_sums_kernel
+def _scale_row(
+    source: np.ndarray,
+    target: np.ndarray,
+    mean: np.ndarray,
+    whole: bool,
+    c: int,
+    y: int,
+    left: int,
+    scale: np.floating,
+) -> None:
+    """target = (source - mean) * scale, for one row of channel c; the arithmetic is that of the caller.
+
+    whole  whether the mean is an image, whose row y begins at column ``left``; else one number per channel
+    """
+    kind = target.dtype.type
+    if whole:
+        row = mean[c, y, left : left + target.size]
+        for x in range(target.size):
+            target[x] = (kind(source[x]) - row[x]) * scale
+    else:
+        constant = mean[c, 0, 0]
+        for x in range(target.size):
+            target[x] = (kind(source[x]) - constant) * scale
+
+
 @exact_kernel
 def _transform(
     images: np.ndarray,
@@ -213,17 +239,10 @@ def _transform(
     for i in range(count):
         top, left = offsets[i, 0], offsets[i, 1]
         for c in range(channels):
-            constant = mean[c, 0, 0]
             for y in range(height):
                 source = images[i, c, top + y, left : left + width]
                 target = out[i, c, y]
-                if whole:
-                    row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (out.dtype.type(source[x]) - row[x]) * scale
-                else:
-                    for x in range(width):
-                        target[x] = (out.dtype.type(source[x]) - constant) * scale
+                _scale_row(source, target, mean, whole, c, top + y, left, scale)
                 if flip[i]:
                     for x in range(width // 2):
                         target[x], target[width - 1 - x] = target[width - 1 - x], target[x]
@@ -272,21 +291,14 @@ def _augment(
 @kernel
 def _center(out: np.ndarray, offsets: np.ndarray, mean: np.ndarray, scale: np.floating) -> None:
     """out = (out - mean) * scale, the mean image cropped at the offsets."""
-    count, channels, height, width = out.shape
+    count, channels, height, _ = out.shape
     whole = mean.shape[1] > 1 or mean.shape[2] > 1
     for i in range(count):
         top, left = offsets[i, 0], offsets[i, 1]
         for c in range(channels):
-            constant = mean[c, 0, 0]
             for y in range(height):
-                target = out[i, c, y]
-                if whole:
-                    row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (target[x] - row[x]) * scale
-                else:
-                    for x in range(width):
-                        target[x] = (target[x] - constant) * scale
+                row = out[i, c, y]
+                _scale_row(row, row, mean, whole, c, top + y, left, scale)
 
 
 @kernel

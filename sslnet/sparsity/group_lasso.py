@@ -22,8 +22,8 @@ from sslnet.sparsity.group_penalty import GroupPart, GroupPenalty, Matrices, Nor
 class GroupLasso(GroupPenalty):
     SUBGRADIENT = True
 
-    def value(self, matrices: Matrices) -> float:
-        return float(self.strengths @ self.norms(matrices))
+    def value_at(self, norms: np.ndarray, matrices: Matrices) -> float:
+        return float(self.strengths @ norms)
 
     def prox(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
         return shrink_groups(self.parts, self.strengths, matrices, steps)

@@ -94,9 +94,10 @@ class TiledGroupLasso(Penalty):
         self._run(kernels.norms, panels.count, w, tiling.height, tiling.width, panels.span, out)
         return np.hypot(out, arrays[1].reshape(panels.tiles)) if tiling.bias and len(arrays) > 1 else out
 
-    def values(self, arrays: Arrays) -> list[float]:
-        norms = (self._norms(arrays, k).sum(dtype=np.float64) for k in range(len(self.terms)))
-        return [tiling.strength * float(norm) for tiling, norm in zip(self.tilings, norms)]
+    def norms_and_values(self, arrays: Arrays) -> list[tuple[np.ndarray, float]]:
+        norms = [self._norms(arrays, k) for k in range(len(self.terms))]
+        sums = [float(found.sum(dtype=np.float64)) for found in norms]
+        return [(found.reshape(-1), t.strength * total) for t, found, total in zip(self.tilings, norms, sums)]
 
     def add_subgradient(self, arrays: Arrays, gradients: Arrays) -> None:
         w, grad = self._matrix(arrays[0]), self._matrix(gradients[0])

@@ -110,7 +110,8 @@ class Lever:
         if not isinstance(first, SGD | Nesterov):
             return None
         pulls = np.concatenate([term.pulls(self.penalized.matrices) for term in self.terms])
-        return rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
+        speeds: np.ndarray = rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
+        return speeds
 
     @contextlib.contextmanager
     def without(self, gone: np.ndarray) -> Iterator[None]:

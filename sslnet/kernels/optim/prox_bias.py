@@ -27,12 +27,12 @@ from sslnet.kernels.optim.prox import add_scaled, move_share, square_sum, take_o
 from sslnet.kernels.optim.prox_diagonal import (
     NEWTON_STEPS,
     ROOT_TOLERANCE,
+    add_first_sums,
+    add_newton_sums,
     add_product,
     at_least,
     climb_of,
-    first_sums,
     move_tile,
-    newton_sums,
     shrink_tile,
     start,
 )
@@ -147,23 +147,15 @@ def ascend_diagonal(
 def _root(x, steps, value, step, row, height, a, b, strength):
     """The root for the tile in columns [a, b) of the rows from row on and a bias with its step; 0 where they become zero."""
     other, threshold = np.float64(value) ** 2, strength * np.float64(step)
-    square, dual, weighed = other, other / at_least(np.float64(step)) ** 2, step * other
-    for i in range(row, row + height):
-        sums = first_sums(x[i, a:b], steps[i, a:b])
-        square += sums[0]
-        dual += sums[1]
-        weighed += sums[2]
+    dual, weighed = other / at_least(np.float64(step)) ** 2, step * other
+    square, dual, weighed = add_first_sums(x, steps, row, height, a, b, other, dual, weighed)
     if dual <= strength * strength:
         return 0.0
     root = start(square, weighed, strength)
     for _ in range(NEWTON_STEPS):
         bottom = at_least(root + threshold)
-        total = other / bottom**2
-        slope = total / bottom
-        for i in range(row, row + height):
-            sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
-            total += sums[0]
-            slope += sums[1]
+        share = other / bottom**2
+        total, slope = add_newton_sums(x, steps, row, height, a, b, root, strength, share, share / bottom)
         climb = climb_of(total, slope)
         root = max(0.0, root + climb)
         if climb <= ROOT_TOLERANCE * root:

@@ -100,21 +100,12 @@ def at_least(divisor):
 @sums_kernel
 def _root(x, steps, row, height, a, b, strength):
     """The root of the tile in columns [a, b) of the rows from ``row`` on; 0 if the tile becomes zero."""
-    square = dual = weighed = 0.0
-    for i in range(row, row + height):
-        sums = first_sums(x[i, a:b], steps[i, a:b])
-        square += sums[0]
-        dual += sums[1]
-        weighed += sums[2]
+    square, dual, weighed = add_first_sums(x, steps, row, height, a, b, 0.0, 0.0, 0.0)
     if dual <= strength * strength:
         return 0.0
     root = start(square, weighed, strength)
     for _ in range(NEWTON_STEPS):
-        total = slope = 0.0
-        for i in range(row, row + height):
-            sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
-            total += sums[0]
-            slope += sums[1]
+        total, slope = add_newton_sums(x, steps, row, height, a, b, root, strength, 0.0, 0.0)
         climb = climb_of(total, slope)
         root += climb
         if climb <= ROOT_TOLERANCE * root:
@@ -147,6 +138,17 @@ def first_sums(x, steps):
     return square, dual, weighed
 
 
+@inlined_sums_kernel
+def add_first_sums(x, steps, row, height, a, b, square, dual, weighed):
+    """The three numbers plus first_sums of the tile in columns [a, b) of the rows from ``row`` on."""
+    for i in range(row, row + height):
+        sums = first_sums(x[i, a:b], steps[i, a:b])
+        square += sums[0]
+        dual += sums[1]
+        weighed += sums[2]
+    return square, dual, weighed
+
+
 @sums_kernel
 def newton_sums(x, steps, root, strength):
     """Sums of q and q / (root + strength * steps), q = (x / (root + strength * steps))^2."""
@@ -156,6 +158,16 @@ def newton_sums(x, steps, root, strength):
         ratio = x[j] * inverse
         total += ratio * ratio
         slope += ratio * ratio * inverse
+    return total, slope
+
+
+@inlined_sums_kernel
+def add_newton_sums(x, steps, row, height, a, b, root, strength, total, slope):
+    """The two numbers plus newton_sums of the tile in columns [a, b) of the rows from ``row`` on."""
+    for i in range(row, row + height):
+        sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
+        total += sums[0]
+        slope += sums[1]
     return total, slope
 
 
