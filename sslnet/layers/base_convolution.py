@@ -27,8 +27,8 @@ class BaseConvolution(Layer, ABC):
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
-        "or with several bottoms, all are kept"
+        "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed; "
+        "along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)

@@ -10,7 +10,9 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.layers.base import BoolVector, Layer
 
-MOVED = "removed with their values in the top; all are kept where an axis before theirs is joined, cut or summed up"
+MOVED = (
+    "removed with their values in the top; if an axis before the channel axis is joined, cut or reduced, all are kept"
+)
 """``Layer.CHANNELS`` for layers that move values along the channel axis."""
 
 

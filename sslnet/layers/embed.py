@@ -39,7 +39,7 @@ class Embed(NoInputGradient):
     KIND: ClassVar[str] = "connected"
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = "columns of the table are removed, for inputs along one axis"
+    CHANNELS: ClassVar[str] = "columns of the table are removed if the inputs have one axis; otherwise all are kept"
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (0,)
 
     @classmethod

@@ -30,7 +30,7 @@ class InnerProduct(Layer):
     DEFAULT_GROUP: ClassVar[str] = "OUTPUT_NEURON"
     LOW_RANK: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "outputs and inputs are removed, constants folded into the bias; along another axis all are kept"
+        "outputs and inputs are removed, constants are folded into the bias; along another axis all are kept"
     )
 
     @classmethod

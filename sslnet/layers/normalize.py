@@ -97,7 +97,7 @@ def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
 class Normalize(OnePerChannel):
     TYPE: ClassVar[str] = "Normalize"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "channels of zeros are removed"
+    CHANNELS: ClassVar[str] = "channels that are always zero are removed"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param: Any = self.param.norm_param

@@ -82,7 +82,7 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
+    CHANNELS: ClassVar[str] = "removed with their parameters; if a second bottom has other channels, all are kept"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
