@@ -64,7 +64,7 @@ class DefinitionBuilder:
             self.source.same(value, other)
 
     def shape(self, node: OnnxNode, index: int, least: int = 1) -> tuple[int, ...]:
-        """The shape of an input. raises DefinitionError if it has fewer than ``axes`` axes"""
+        """The shape of an input. raises DefinitionError if it has fewer than ``least`` axes"""
         shape = self.source.shape(node, node.input(index))
         if len(shape) < least:
             raise node.error(f"input {index} has {len(shape)} axes, less than {least}")
@@ -157,7 +157,7 @@ class DefinitionBuilder:
         return values.astype(np.float32)
 
     def optional_weights(self, node: OnnxNode, index: int, size: int) -> list[np.ndarray]:
-        """An optional constant, with ``count`` values or one for all of them."""
+        """An optional constant, with ``size`` values or one for all of them."""
         if not node.has_input(index):
             return []
         values = self.weights(node, index).reshape(-1)
