@@ -274,8 +274,8 @@ class Solver:
         ended = self.penalties if penalties is None else penalties
         self._find_frozen()
         for update in (update for each in ended for update in each.members):
-            alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
-            update.keep = alive if update.keep is None else alive & update.keep
+            nonzero = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
+            update.keep = nonzero if update.keep is None else nonzero & update.keep
             update.mean = None
             update.forget_frozen()
         self.ended += ended

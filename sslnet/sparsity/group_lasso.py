@@ -39,12 +39,12 @@ def shrink_groups(
     step = one_step(parts, steps)
     if step is None:
         equation = NormEquation(parts, strengths, matrices, steps)
-        alive = equation.alive()
-        return equation.shrink(equation.solve(alive & (strengths > 0)), ~alive)
+        nonzero = equation.nonzero()
+        return equation.shrink(equation.solve(nonzero & (strengths > 0)), ~nonzero)
     norms = np.sqrt(sum(part.squares(matrices[part.index], len(strengths)) for part in parts))
     thresholds = step * strengths
-    alive = norms > thresholds
-    factors = np.where(alive, 1 - thresholds / np.where(alive, norms, 1), 0.0)
+    nonzero = norms > thresholds
+    factors = np.where(nonzero, 1 - thresholds / np.where(nonzero, norms, 1), 0.0)
     for part in parts:
         part.scale(matrices[part.index], factors)
-    return zero_tiles(parts, matrices, ~alive)
+    return zero_tiles(parts, matrices, ~nonzero)

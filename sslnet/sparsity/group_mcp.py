@@ -84,8 +84,8 @@ class GroupMCP(GroupPenalty):
     def _prox_by_steps(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
         equation = NormEquation(self.parts, self.strengths, matrices, steps, concavity=1 / self.settings["gamma"])
         norms = self.norms(matrices)
-        alive = equation.alive()
-        roots = equation.solve(alive & (self.strengths > 0))
+        nonzero = equation.nonzero()
+        roots = equation.solve(nonzero & (self.strengths > 0))
         roots[(norms == 0) | (self.strengths == 0)] = np.inf
         both = (norms >= self.ends) & np.isfinite(
             roots

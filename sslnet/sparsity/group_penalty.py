@@ -233,7 +233,7 @@ class NormEquation:
         self.parts, self.strengths, self.concavity = parts, strengths, concavity
         self.matrices, self.steps = matrices, steps
 
-    def alive(self) -> np.ndarray:
+    def nonzero(self) -> np.ndarray:
         """(groups) bool: whether z = 0 is not a local minimum of the group's problem."""
         found: np.ndarray = (self.sums(np.zeros(len(self.strengths)))[0] > 1) | (self.strengths == 0)
         return found

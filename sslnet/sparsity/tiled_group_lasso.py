@@ -187,21 +187,21 @@ class TiledGroupLasso(Penalty):
     ) -> None:
         """Sweeps over the tilings until the dual variables change by no more than the tolerance. Updates x, and sets
         groups that are zero at the optimum exactly to zero."""
-        dead = [np.zeros(panels.tiles, np.uint8) for panels in self.panels]
+        zero = [np.zeros(panels.tiles, np.uint8) for panels in self.panels]
         sizes = [self.biases if tiling.bias else panels.count for tiling, panels in zip(self.tilings, self.panels)]
         changes = [np.zeros(size, np.float64) for size in sizes]
         for self.sweeps in range(1, MAX_SWEEPS + 1):
             for k, (tiling, panels) in enumerate(zip(self.tilings, self.panels)):
                 size, dual, strength = (tiling.height, tiling.width), self._duals[k], tiling.strength
                 if tiling.bias:
-                    arrays, found = (x, dual, bias, self._bias_dual), (dead[k].reshape(-1), changes[k])
+                    arrays, found = (x, dual, bias, self._bias_dual), (zero[k].reshape(-1), changes[k])
                     self._run(bias_kernel, self.biases, *arrays, *size, step, bias_step, strength, *found)
                 else:
-                    self._run(kernel, panels.count, x, dual, *size, panels.span, step, strength, dead[k], changes[k])
+                    self._run(kernel, panels.count, x, dual, *size, panels.span, step, strength, zero[k], changes[k])
             if max(change.max() for change in changes) <= self.tolerance:
                 break
         # w = v - step * (sum of duals) leaves rounding errors where the optimum is exactly zero.
-        for tiling, tiles in zip(self.tilings, dead):
+        for tiling, tiles in zip(self.tilings, zero):
             self._run(kernels.zero_dead, tiles.shape[0], x, tiling.height, tiling.width, tiles)
 
     # -- state -------------------------------------------------------------------------------------------------------
