@@ -202,7 +202,7 @@ class TiledGroupLasso(Penalty):
                 break
         # w = v - step * (sum of duals) leaves rounding errors where the optimum is exactly zero.
         for tiling, tiles in zip(self.tilings, zero):
-            self._run(kernels.zero_dead, tiles.shape[0], x, tiling.height, tiling.width, tiles)
+            self._run(kernels.set_to_zero, tiles.shape[0], x, tiling.height, tiling.width, tiles)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ Every kernel takes a range of tiles, [i0, i1), counted along the rows. In the or
 
 bias     (tiles)          the bias of each tile
 dual     (rows, columns)  the dual of x;  bias_dual (tiles): the dual of the biases
-dead     (tiles)  uint8   1 for tiles that are zero at the optimum, with their biases
+is_zero  (tiles)  uint8   1 for tiles that are zero at the optimum, with their biases
 change   (tiles)          ||change of (dual, bias_dual)|| of a tile, divided by strength
 
 Ref: as prox_diagonal
@@ -69,9 +69,9 @@ def prox(i0, i1, thread, x, moved, bias, height, width, threshold, bias_threshol
 
 @sums_kernel
 def ascend(
-    i0, i1, thread, x, dual, bias, bias_dual, height, width, step, bias_step, strength, dead, change
+    i0, i1, thread, x, dual, bias, bias_dual, height, width, step, bias_step, strength, is_zero, change
 ):  # fmt: skip
-    """As prox.ascend, for groups with a bias.  [overwrites x, bias, duals, dead, change]"""
+    """As prox.ascend, for groups with a bias.  [overwrites x, bias, duals, is_zero, change]"""
     kind = x.dtype.type
     threshold, bias_threshold = step * strength, bias_step * strength
     for tile in range(i0, i1):
@@ -86,7 +86,7 @@ def ascend(
             total += move_share(x[i, a : a + width], dual[i, a : a + width], share, kind(1 / step))
         multiplier = value * strength / (root + bias_threshold)
         total += (multiplier - bias_dual[tile]) ** 2
-        bias_dual[tile], change[tile], dead[tile] = multiplier, np.sqrt(total) / strength, share == 1
+        bias_dual[tile], change[tile], is_zero[tile] = multiplier, np.sqrt(total) / strength, share == 1
         bias[tile] = 0 if share == 1 else value * (root / (root + bias_threshold))
 
 
@@ -122,9 +122,9 @@ def prox_diagonal(i0, i1, thread, x, steps, bias, bias_steps, height, width, str
 
 @sums_kernel
 def ascend_diagonal(
-    i0, i1, thread, x, dual, bias, bias_dual, height, width, steps, bias_steps, strength, dead, change
+    i0, i1, thread, x, dual, bias, bias_dual, height, width, steps, bias_steps, strength, is_zero, change
 ):  # fmt: skip
-    """As ascend, with the steps of prox_diagonal.  [overwrites x, bias, duals, dead, change]"""
+    """As ascend, with the steps of prox_diagonal.  [overwrites x, bias, duals, is_zero, change]"""
     for tile in range(i0, i1):
         row, a = _corner(tile, x.shape[1], height, width)
         for i in range(row, row + height):
@@ -140,7 +140,7 @@ def ascend_diagonal(
         multiplier = value * strength / bottom
         total += (multiplier - bias_dual[tile]) ** 2
         bias[tile], bias_dual[tile] = value * (root / bottom), multiplier
-        dead[tile], change[tile] = root == 0, np.sqrt(total) / strength
+        is_zero[tile], change[tile] = root == 0, np.sqrt(total) / strength
 
 
 @sums_kernel

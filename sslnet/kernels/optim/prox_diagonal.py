@@ -56,10 +56,10 @@ def subtract_dual_diagonal(i0, i1, thread, x, dual, steps):
 
 
 @sums_kernel
-def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strength, dead, change):
+def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strength, is_zero, change):
     """As prox.ascend, in the metric 1 / steps (rows, columns): the block's own problem is the one of prox_diagonal.
 
-    [overwrites x, dual, dead, change]
+    [overwrites x, dual, is_zero, change]
     """
     line, sums, moves = np.empty(span), np.empty((3, span)), np.empty(span)
     for panel in range(i0, i1):
@@ -70,7 +70,7 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
             largest = 0.0
             for a in range(first, end, width):
                 root = _root(x, steps, row, height, a, a + width, strength)
-                dead[row // height, a // width] = root == 0
+                is_zero[row // height, a // width] = root == 0
                 total = 0.0
                 for i in range(row, row + height):
                     part = slice(a, a + width)
@@ -80,7 +80,7 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
             tiles = (end - first) // width
             _roots(x, steps, row, height, first, end, width, strength, line, sums)
             for t in range(tiles):
-                dead[row // height, first // width + t] = line[t * width] == 0
+                is_zero[row // height, first // width + t] = line[t * width] == 0
             moves[:] = 0
             for i in range(row, row + height):
                 _move_each(x[i, first:end], dual[i, first:end], steps[i, first:end], line, strength, moves)
