@@ -45,8 +45,8 @@ class GraphBuilder:
             else:
                 top.append(Blob(name=name, dtype=self.context.dtype))
                 self.blobs[name] = top[-1]
-        layer.setup(bottom, top)
         try:
+            layer.setup(bottom, top)
             layer.reshape(bottom, top)
         except ValueError as error:
             raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
