@@ -168,7 +168,7 @@ def time_forms(
     raises UsageError if such layers have no zero weight, or only zero weights
     """
     wanted = [form for form in FORMS if form in forms or form == "dense"]
-    watch = _FormContests(net, wanted, forward_only)
+    watch = _TimedLayers(net, wanted, forward_only)
     done = repeat(watch.run, watch.forget, iterations, partial=partial, on_run=on_run)
     return FormTiming(
         name=net.name,
@@ -178,7 +178,7 @@ def time_forms(
         threads=num_threads(),
         iterations=done,
         peak=peak_flops(),
-        layers=[contest.result() for contest in watch.contests.values()],
+        layers=[timed.result() for timed in watch.timed_layers.values()],
         whole=watch.whole(),
     )
 
@@ -200,7 +200,7 @@ class _Samples:
         return FormTime(kernel, flops, gradients, forward, backward, product, PRODUCTS.get(form, ""))
 
 
-class _Contest:
+class _TimedLayer:
     """The forms of one layer, to be timed.
 
     pattern, nonzero   rows and columns that are not all zero, and number of non-zero weights
@@ -261,35 +261,35 @@ class _Contest:
         return [(self.pattern.filters, groups * filters), (self.pattern.columns, groups * columns)]
 
 
-class _FormContests:
+class _TimedLayers:
     """The forms of a net's layers, by layer index, and one plan of the whole net for each form."""
 
     def __init__(self, net: Net, forms: Sequence[str], forward_only: bool) -> None:
         self.net = net
         self.passes = Passes(net, forward_only)
         self.single = net.plan(fused=False)
-        contests = {i: _contest(step, forms) for i, step in enumerate(self.single.steps)}
-        self.contests = {i: contest for i, contest in contests.items() if contest is not None}
-        _check_zeros(net, [*self.contests.values()])
+        timed_layers = {i: _timed_layer(step, forms) for i, step in enumerate(self.single.steps)}
+        self.timed_layers = {i: timed for i, timed in timed_layers.items() if timed is not None}
+        _check_zeros(net, [*self.timed_layers.values()])
         self.plans = {form: self._plan(form) for form in forms}
         self.samples = _Samples()
 
     def forget(self) -> None:
         self.samples = _Samples()
-        for contest in self.contests.values():
-            contest.samples = _Samples()
+        for timed in self.timed_layers.values():
+            timed.samples = _Samples()
 
     def run(self, turn: int) -> None:
         with self.single.running(self.passes.last):
             for i in self.passes.forward:
-                if i in self.contests:
-                    self.contests[i].forward(turn)
+                if i in self.timed_layers:
+                    self.timed_layers[i].forward(turn)
                 else:
                     self.single.steps[i].forward()
             self.passes.set_loss_diffs()
             for i in self.passes.backward:
-                if i in self.contests:
-                    self.contests[i].backward(turn)
+                if i in self.timed_layers:
+                    self.timed_layers[i].backward(turn)
                 else:
                     self.single.steps[i].backward()
         for form in _order(self.plans, turn):
@@ -308,8 +308,8 @@ class _FormContests:
     def _plan(self, form: str) -> Plan:
         """The plan of the whole net with its convolutions in this form, if they have it."""
         plan = self.net.new_plan(fused=True)
-        for i, contest in self.contests.items():
-            step, own = plan.steps[i], contest.steps.get(form, contest.steps["dense"])
+        for i, timed in self.timed_layers.items():
+            step, own = plan.steps[i], timed.steps.get(form, timed.steps["dense"])
             if isinstance(step, ConvolutionStep) and isinstance(own, ConvolutionStep):
                 step.layer, step.way = own.layer, own.way
             elif isinstance(step, InnerProductStep):
@@ -320,12 +320,12 @@ class _FormContests:
     def whole(self) -> FormTimes:
         net, rest = self.net, 0
         for i in self.passes.forward:
-            if i not in self.contests:
+            if i not in self.timed_layers:
                 rest += net.layers[i].flops(net.bottoms[i], net.tops[i])
         forms = {}
         for form in self.plans:
-            present = [(contest, form if form in contest.steps else "dense") for contest in self.contests.values()]
-            flops = rest + sum(contest.flops(own) for contest, own in present)
+            present = [(timed, form if form in timed.steps else "dense") for timed in self.timed_layers.values()]
+            flops = rest + sum(timed.flops(own) for timed, own in present)
             forms[form] = self.samples.time(form, "", flops, 0)
         return FormTimes(net.name, "", forms)
 
@@ -334,28 +334,28 @@ def _order(forms: Iterable[str], turn: int) -> list[str]:
     return list(forms) if turn % 2 == 0 else list(forms)[::-1]
 
 
-def _check_zeros(net: Net, contests: Sequence[_Contest]) -> None:
+def _check_zeros(net: Net, timed_layers: Sequence[_TimedLayer]) -> None:
     """Checks that the net has forms to compare; raises UsageError otherwise."""
     model = net.definition.path or net.name
-    if not contests:
+    if not timed_layers:
         raise UsageError(f"{model} has no convolution and no InnerProduct that could run in several forms")
-    if all(contest.nonzero == prod(contest.pattern.shape) for contest in contests):
+    if all(timed.nonzero == prod(timed.pattern.shape) for timed in timed_layers):
         raise UsageError(
             f"{model}: no weight is zero, so that there are no forms to compare",
             hint="give the weights of a net that was trained or pruned to be sparse with --weights",
         )
-    if not any(contest.nonzero for contest in contests):
+    if not any(timed.nonzero for timed in timed_layers):
         raise UsageError(f"{model}: all weights are zero", hint="give its weights with --weights")
 
 
-def _contest(step: Step, forms: Sequence[str]) -> _Contest | None:
+def _timed_layer(step: Step, forms: Sequence[str]) -> _TimedLayer | None:
     """The forms of a layer that has several; forms other than dense only if weights are zero."""
     if isinstance(step, ConvolutionStep):
         return _convolution(step, forms)
     return _inner_product(step, forms) if isinstance(step, InnerProductStep) else None
 
 
-def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _Contest:
+def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _TimedLayer:
     layer, g = step.layer, step.geometry
     whole = layer.whole_weights()
     pattern, nonzero = find_kept(whole, g.groups), int(np.count_nonzero(whole))
@@ -367,7 +367,9 @@ def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _Contest:
         own.hold_weights(True)
         steps[form] = own
     matrices = steps["dense"].layer.blobs[0].data.reshape(pattern.shape)
-    return _Contest(layer, pattern, nonzero, steps, Products(matrices, pattern, present, lowered(layer, step.bottom)))
+    return _TimedLayer(
+        layer, pattern, nonzero, steps, Products(matrices, pattern, present, lowered(layer, step.bottom))
+    )
 
 
 def _in_form(layer: Convolution, pattern: SparsityPattern, form: str) -> Convolution:
@@ -387,7 +389,7 @@ def _in_form(layer: Convolution, pattern: SparsityPattern, form: str) -> Convolu
     return own
 
 
-def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _Contest:
+def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _TimedLayer:
     layer: InnerProduct = step.layer
     data = layer.blobs[0].data
     weights = np.ascontiguousarray(data.T if layer.transpose else data)
@@ -395,4 +397,4 @@ def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _Contest:
     present = [form for form in forms if form in PRODUCTS] if nonzero < weights.size else ["dense"]
     own = InnerProductStep(layer, step.bottom, step.top, step.propagate_down)
     products = Products(weights[None], pattern, present, transposed(step.bottom[0], step.inputs))
-    return _Contest(layer, pattern, nonzero, {"dense": own}, products)
+    return _TimedLayer(layer, pattern, nonzero, {"dense": own}, products)
