@@ -183,7 +183,7 @@ class _Chain:
             self.scale.put_input(normalized)
 
     def _normalized(self, out: np.ndarray) -> np.ndarray:
-        """The normalised x; overwrites x if the chain works in place."""
+        """The normalised x, written to ``out``, which may be the array of x.  [overwrites out]"""
         channels = len(self.table)
         self.kernels.apply(
             self.source.data, out, self.table, np.ones(channels, np.float32), np.zeros(channels, np.float32), False
