@@ -51,7 +51,7 @@ class Loss(Layer, ABC):
         """The normalisation mode: ``normalization``, else the older ``normalize``, else ``default``."""
         loss = self.param.loss_param
         if loss.HasField("normalization"):
-            return loss.normalization
+            return int(loss.normalization)
         if loss.HasField("normalize"):
             return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
         return default
