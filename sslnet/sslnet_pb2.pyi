@@ -1,6 +1,6 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 875acb7a4114307358765e243bd362cd397d285a05d1e5fb2c218ee2e584d036
+# schema: sha256 81282e8861e332c08039570a6b634da5ee803951f34764cd34e200dc425c2f97
 # text below: sha256 db31ab791a90c4425b5da69ee47ad60845e95b0bcddacf239d94144228602bdd
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
