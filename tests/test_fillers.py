@@ -108,7 +108,9 @@ def test_bilinear_weights_of_kernel_four():
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (0, 3)])
-@pytest.mark.parametrize("type_", ["constant", "gaussian", "msra", "positive_unitball", "truncated_normal", "uniform", "xavier"])
+@pytest.mark.parametrize(
+    "type_", ["constant", "gaussian", "msra", "positive_unitball", "truncated_normal", "uniform", "xavier"]
+)
 def test_filler_takes_any_shape(type_, shape):
     assert np.isfinite(filled(shape, type=type_)).all()
 

@@ -4,7 +4,8 @@ It works for any number of spatial axes: weights times image, group by group, th
 weights.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
-top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad
+top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad; with pad_type SAME
+         out = stride size, cut on both sides, an odd row or column at the end, as in TensorFlow
 weights  (C, num_output / group, kernel ...); bias (num_output)
 
 Ref: Zeiler et al. 2010; Long, Shelhamer, Darrell 2015
@@ -77,9 +78,14 @@ class Deconvolution(Layer):
                 f'"{first.name}" has shape {first.shape}'
             )
         sizes = first.shape[self.axis + 1 :]
-        out = [
-            s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
-        ]
+        if w.same:
+            out = [s * n for n, s in zip(sizes, w.stride)]
+            w = self.window = w.fitted(out)
+        else:
+            out = [
+                s * (n - 1) + d * (k - 1) + 1 - 2 * p
+                for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
+            ]
         if 0 in sizes:
             raise self.shape_error(f'there are no pixels to deconvolve: "{first.name}" has shape {first.shape}')
         if min(out) < 1:
@@ -104,7 +110,7 @@ class Deconvolution(Layer):
         weights = self.blobs[0].data.reshape(self._matrix_shape).transpose(0, 2, 1)
         for image, out in zip(x[i0:i1], y[i0:i1]):
             np.matmul(weights, image, out=col)
-            col2im(col.reshape(-1, self.pixels), out, w.kernel, w.stride, w.pad, w.dilation)
+            col2im(col.reshape(-1, self.pixels), out, *w.axes)
             if len(self.blobs) > 1:
                 out += self.blobs[1].data.reshape(-1, *(1,) * self.num_spatial)
 
@@ -145,7 +151,7 @@ class Deconvolution(Layer):
         w, col = self.window, self._scratch_col()
         weights = self.blobs[0].data.reshape(self._matrix_shape)
         for i in range(i0, i1):
-            im2col(dy[i], w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+            im2col(dy[i], *w.axes, out=col.reshape(-1, self.pixels))
             if x is not None:
                 partial[thread] += np.matmul(x[i], col.transpose(0, 2, 1))
             if dx is not None:
@@ -221,4 +227,6 @@ class Deconvolution(Layer):
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window
-        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), [*w.pad, *w.pad])
+        missing = [max(s - d * (k - 1) - 1, 0) if w.same else 0 for k, s, d in zip(w.kernel, w.stride, w.dilation)]
+        pads = [*w.pad, *w.pad_end]
+        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), pads, output_padding=missing)
