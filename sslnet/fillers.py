@@ -3,6 +3,8 @@
     constant            value
     uniform             U(min, max)
     gaussian            N(mean, std^2); with ``sparse`` each input has, on average, only ``sparse`` non-zero weights
+    truncated_normal    N(mean, std^2), values more than 2 std from the mean drawn again, as in TensorFlow: the standard
+                        deviation of what is drawn is 0.87963 std
     xavier              U(-s, s), s = sqrt(3 / n)            Ref: Glorot, Bengio 2010
     msra                N(0, 2 / n)                          Ref: He et al. 2015
     positive_unitball   U(0, 1), then each row divided by its sum
@@ -72,6 +74,19 @@ def gaussian(data: np.ndarray, filler: Any, random: np.random.Generator) -> None
         data *= random.random(data.shape) < share
 
 
+def truncated_normal(data: np.ndarray, filler: Any, random: np.random.Generator) -> None:
+    if filler.std < 0:
+        raise ValueError(f"truncated_normal filler needs std of at least 0, not {filler.std:g}")
+    random.standard_normal(out=data, dtype=data.dtype.type)
+    values = data.reshape(-1)
+    far = np.flatnonzero(np.abs(values) > 2)
+    while far.size:
+        values[far] = random.standard_normal(far.size, dtype=data.dtype.type)
+        far = far[np.abs(values[far]) > 2]
+    data *= filler.std
+    data += filler.mean
+
+
 def xavier(data: np.ndarray, filler: Any, random: np.random.Generator) -> None:
     limit = math.sqrt(3 / _fan(data, filler))
     _uniform(data, -limit, limit, random)
@@ -107,6 +122,7 @@ FILLERS: dict[str, Filler] = {
     "gaussian": gaussian,
     "msra": msra,
     "positive_unitball": positive_unitball,
+    "truncated_normal": truncated_normal,
     "uniform": uniform,
     "xavier": xavier,
 }

@@ -1,7 +1,8 @@
 """Reads operators with windows of images: convolutions, pooling, padding, resizing.
 
-Caffe's layers pad both sides of an image equally. For an operator that does not, a convolution gets a larger kernel: rows
-and columns of zeros on the side with less padding, until both sides are equal.
+auto_pad SAME_UPPER becomes pad_type SAME. Otherwise Caffe's layers pad both sides of an image equally. For an operator
+that does not, a convolution gets a larger kernel: rows and columns of zeros on the side with less padding, until both
+sides are equal.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ LINEAR = ("half_pixel", "pytorch_half_pixel")
 def conv(builder: DefinitionBuilder, node: OnnxNode) -> None:
     weights, group = builder.weights(node, 1, 3), node.integer("group", 1, least=1)
     strides, dilations = _steps(node, weights)
+    if _is_same(builder, node):
+        layer = builder.layer(node, "Convolution", blobs=[weights, *builder.optional_weights(node, 2, len(weights))])
+        param = layer.convolution_param
+        param.num_output, param.bias_term = len(weights), len(layer.blobs) > 1
+        _write_window(param, weights.shape[2:], strides, dilations, [0] * len(strides), group)
+        param.pad_type = pb.ConvolutionParameter.SAME
+        return
     front, behind = builder.all_padding(node, weights.shape[2:], strides, dilations)
     pads = [max(pair) for pair in zip(front, behind)]
     around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
@@ -67,6 +75,11 @@ def conv_transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
     layer.convolution_param.num_output = outputs
     layer.convolution_param.bias_term = len(layer.blobs) > 1
     _write_window(layer.convolution_param, whole.shape[2:], strides, dilations, pads, group)
+
+
+def _is_same(builder: DefinitionBuilder, node: OnnxNode) -> bool:
+    """Whether the padding follows from the size of the image, as with pad_type SAME, and no Pad adds to it."""
+    return node.text("auto_pad", "NOTSET") == "SAME_UPPER" and not builder.padding(node)[0]
 
 
 def _steps(node: OnnxNode, weights: np.ndarray) -> tuple[list[int], list[int]]:
@@ -138,6 +151,11 @@ def _pool(builder: DefinitionBuilder, node: OnnxNode, method: PoolMethod) -> Non
     if zeros[0] and method == pb.PoolingParameter.MAX:
         raise node.error("the maximum over padding by zeros: the layer pads by nothing at all")
     image, out = builder.shape(node, 0)[2:], builder.output_shape(node)[2:]
+    if len(kernel) == 2 and _is_same(builder, node) and not node.flag("count_include_pad"):
+        param = builder.layer(node, "Pooling").pooling_param
+        _write_pool(param, method, kernel, strides, [0, 0], floor=False)
+        param.pad_type = pb.PoolingParameter.SAME
+        return
     if len(kernel) == 1:  # as an image of one line
         kernel, strides, own, behind = [1, *kernel], [1, *strides], [0, *own], [0, *behind]
         image, out, zeros = (1, *image), (1, *out), ([0, *zeros[0]], [0, *zeros[1]]) if zeros[0] else zeros

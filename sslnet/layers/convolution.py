@@ -4,7 +4,8 @@ This is the reference implementation, for any number of spatial axes: it lowers 
 with the weights, group by group; several bottoms share the weights. ``sslnet.net.plan`` has others for 2-D float32.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
-top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
+top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1; with pad_type SAME
+         out = ceil(size / stride), by zeros on both sides, an odd one at the end, as in TensorFlow
 weights  (num_output, C / group, kernel ...), or (num_output, kept) with ``kept_column``; bias (num_output)
 """
 
@@ -46,8 +47,8 @@ class Convolution(BaseConvolution):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         sizes = self.spatial_sizes(bottom, "convolve")
-        w = self.window
-        self.out = tuple(map(output_extent, sizes, w.kernel, w.stride, w.pad, w.dilation))
+        w = self.window = self.window.fitted(sizes)
+        self.out = tuple(map(output_extent, sizes, *w.axes))
         if any(n < 1 for n in self.out):
             raise self.shape_error(
                 f"the kernel does not fit: {w.kernel} with dilation {w.dilation} on {sizes} with pad {w.pad}",
@@ -107,12 +108,12 @@ class Convolution(BaseConvolution):
                 col[...] = 0
                 for lines, columns, values in zip(col, self.kept, np.matmul(weights, above), strict=True):
                     lines[columns] = values
-                col2im(col.reshape(-1, self.pixels), image, w.kernel, w.stride, w.pad, w.dilation)
+                col2im(col.reshape(-1, self.pixels), image, *w.axes)
                 continue
             col = self._col() if not w.is_point else image.reshape(self.group, self.columns, self.pixels)
             np.matmul(weights, above, out=col)
             if not w.is_point:
-                col2im(col.reshape(-1, self.pixels), image, w.kernel, w.stride, w.pad, w.dilation)
+                col2im(col.reshape(-1, self.pixels), image, *w.axes)
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.columns * sum(blob.count for blob in top)
@@ -148,7 +149,7 @@ class Convolution(BaseConvolution):
         if w.is_point and self.kept is None:
             return image.reshape(self.group, self.columns, self.pixels)
         col = self._col()
-        im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+        im2col(image, *w.axes, out=col.reshape(-1, self.pixels))
         return col if self.kept is None else np.take_along_axis(col, self.kept[:, :, None], axis=1)
 
     def whole_weights(self) -> np.ndarray:
@@ -199,7 +200,7 @@ class Convolution(BaseConvolution):
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window
         if self.kept is None:
-            return convolutions(graph, self, "Conv", inputs, list(w.kernel), [*w.pad, *w.pad])
+            return convolutions(graph, self, "Conv", inputs, list(w.kernel), [*w.pad, *w.pad_end])
         weights, pads = without_border(self.whole_weights(), w)
         name = graph.param(self, 0, weights, "whole" + "_".join(map(str, pads)))
         return convolutions(graph, self, "Conv", inputs, list(weights.shape[2:]), pads, name)

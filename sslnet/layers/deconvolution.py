@@ -4,7 +4,8 @@ It works for any number of spatial axes: weights times image, group by group, th
 weights.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
-top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad
+top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad; with pad_type SAME
+         out = stride size, cut on both sides, an odd row or column at the end, as in TensorFlow
 weights  (C, num_output / group, kernel ...); bias (num_output)
 
 Ref: Zeiler et al. 2010; Long, Shelhamer, Darrell 2015
@@ -47,9 +48,14 @@ class Deconvolution(BaseConvolution):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         w, sizes = self.window, self.spatial_sizes(bottom, "deconvolve")
-        out = tuple(
-            s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
-        )
+        if w.same:
+            out = tuple(s * n for n, s in zip(sizes, w.stride))
+            w = self.window = w.fitted(out)
+        else:
+            out = tuple(
+                s * (n - 1) + d * (k - 1) + 1 - 2 * p
+                for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
+            )
         if min(out) < 1:
             raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {list(out)}", "convolution_param")
         self.reshape_tops(bottom, top, out)
@@ -70,7 +76,7 @@ class Deconvolution(BaseConvolution):
         weights = self.blobs[0].data.reshape(self._matrix_shape).transpose(0, 2, 1)
         for image, out in zip(x[i0:i1], y[i0:i1]):
             np.matmul(weights, image, out=col)
-            col2im(col.reshape(-1, self.pixels), out, w.kernel, w.stride, w.pad, w.dilation)
+            col2im(col.reshape(-1, self.pixels), out, *w.axes)
             if len(self.blobs) > 1:
                 out += self.blobs[1].data.reshape(-1, *(1,) * self.num_spatial)
 
@@ -108,7 +114,7 @@ class Deconvolution(BaseConvolution):
         w, col = self.window, self._scratch_col()
         weights = self.blobs[0].data.reshape(self._matrix_shape)
         for i in range(i0, i1):
-            im2col(dy[i], w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+            im2col(dy[i], *w.axes, out=col.reshape(-1, self.pixels))
             if x is not None:
                 partial[thread] += np.matmul(x[i], col.transpose(0, 2, 1))
             if dx is not None:
@@ -142,4 +148,6 @@ class Deconvolution(BaseConvolution):
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window
-        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), [*w.pad, *w.pad])
+        missing = [max(s - d * (k - 1) - 1, 0) if w.same else 0 for k, s, d in zip(w.kernel, w.stride, w.dilation)]
+        pads = [*w.pad, *w.pad_end]
+        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), pads, output_padding=missing)

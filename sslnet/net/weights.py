@@ -20,7 +20,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import google.protobuf.message
 import numpy as np
@@ -31,6 +31,7 @@ from sslnet.errors import RunError, WeightsError
 from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
+from sslnet.prototxt.fork_forms import SCALE_BIAS
 from sslnet.prototxt.values import shorten
 from sslnet.prototxt.wire_format import field_head, has_few_fields
 
@@ -84,6 +85,21 @@ class Copied:
 # -- into a net ------------------------------------------------------------------------------------------------------
 
 
+def _fitted(arrays: Arrays, params: Mapping[str, Sequence[Blob]]) -> Arrays:
+    """The arrays, with scale and bias in a BatchNorm of NVCaffe's as those of the Scale layer that the net has for them."""
+    result: Arrays = {}
+    for name, values in arrays.items():
+        scale = name + SCALE_BIAS
+        if len(values) == 5 and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
+            # NVCaffe: mean, variance, factor, scale, bias; before its version 0.16: scale, bias, mean, variance, factor
+            old = values[2].size > 1 and values[4].size == 1
+            result[name] = values[2:] if old else values[:3]
+            result[scale] = values[:2] if old else values[3:]
+        else:
+            result[name] = values
+    return result
+
+
 def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> Copied:
     """Copies parameters by layer name, as Caffe does; nothing in the net changes unless everything fits.
 
@@ -91,7 +107,7 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
     raises   WeightsError for a file that cannot be read, or whose blobs do not fit those of the same layer
     """
     stored = stored_weights(source)
-    arrays, path = stored.arrays, stored.path
+    arrays, path = _fitted(stored.arrays, params), stored.path
     shared = {name: [not blob.owns("data") for blob in blobs] for name, blobs in params.items()}
     for name in arrays:
         if name in params:
@@ -124,6 +140,8 @@ def _check_fit(
     name: str, blobs: Sequence[Blob], values: Sequence[np.ndarray], shared: list[bool], path: str | None
 ) -> None:
     rename = f'rename the layer "{name}" in the net to ignore its weights'
+    if (len(blobs), len(values)) == (3, 5):
+        rename = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
     if len(values) > len(blobs) or not all(shared[len(values) :]):
         raise WeightsError(
             f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",
@@ -143,11 +161,13 @@ def _check_fit(
 
 def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
     """Whether two shapes are equal, also in the form of old files with four sizes, in which leading ones do not count:
-    1 x 1 x 500 x 800 is 500 x 800."""
+    1 x 1 x 500 x 800 is 500 x 800; a vector may lie along any axis, as 1 x 64 x 1 x 1."""
     if tuple(given) == tuple(wanted):
         return True
     if len(given) > 4 or len(wanted) > 4:
         return False
+    if math.prod(given) == max(given, default=1) == math.prod(wanted) == max(wanted, default=1):
+        return True  # a vector along any axis
     return (1,) * (4 - len(given)) + tuple(given) == (1,) * (4 - len(wanted)) + tuple(wanted)
 
 
@@ -181,7 +201,7 @@ def read_message(path: str | os.PathLike[str], message: Message) -> Message:
     another kind"""
     path = os.fspath(path)
     data = read_bytes(path, limit=MOST_MESSAGE, error=WeightsError)
-    kind = message.DESCRIPTOR.name
+    kind = message.DESCRIPTOR.name.replace("StoredNet", "NetParameter")
     if not data:
         raise WeightsError("the file is empty", path=path)
     hint = "the file is cut off, or of another kind"
@@ -195,17 +215,17 @@ def read_message(path: str | os.PathLike[str], message: Message) -> Message:
 
 
 def _from_binary(path: str) -> Arrays:
-    return _from_message(read_message(path, pb.NetParameter()), path)
+    return _from_message(read_message(path, pb.StoredNet()), path)
 
 
-def _from_message(message: pb.NetParameter, path: str | None) -> Arrays:
+def _from_message(message: pb.NetParameter | pb.StoredNet, path: str | None) -> Arrays:
     arrays: Arrays = {}
     for name, blobs in _layers_with_blobs(message):
         arrays[name] = [blob_array(blob, path=path, layer=name, index=index) for index, blob in enumerate(blobs)]
     return arrays
 
 
-def _layers_with_blobs(message: pb.NetParameter) -> Iterator[tuple[str, Sequence[pb.BlobProto]]]:
+def _layers_with_blobs(message: pb.NetParameter | pb.StoredNet) -> Iterator[tuple[str, Sequence[pb.BlobProto]]]:
     """(name, blobs) of every layer with blobs, in the current form and in those of 2014 and 2013."""
     for layer in message.layer:
         if len(layer.blobs):
@@ -231,14 +251,39 @@ def blob_array(
     raises WeightsError if the shape and the number of values disagree
     """
     single, double = (blob.diff, blob.double_diff) if diff else (blob.data, blob.double_data)
-    values, dtype = (double, np.float64) if len(double) else (single, np.float32)
+    values: Any = double if len(double) else single
+    dtype = np.float64 if len(double) else np.float32
     shape = blob_shape(blob)
     layer = shorten(layer, 100) if layer else layer
+    if blob.HasField("raw_diff" if diff else "raw_data"):
+        values = _raw_array(blob, diff, path, layer, index)
+        dtype = np.float64 if values.dtype == np.float64 else np.float32
     if len(shape) > MOST_AXES:
         raise WeightsError(f"blob {index} has {len(shape)} axes, more than {MOST_AXES}", path=path, layer=layer)
     if math.prod(shape) != len(values) or any(size < 0 for size in shape):
         raise WeightsError(f"blob {index} has shape {_by(shape)} and {len(values)} values", path=path, layer=layer)
     return np.array(values, dtype=dtype).reshape(shape)
+
+
+_RAW: dict[int, str] = {
+    pb.BlobProto.DOUBLE: "<f8",
+    pb.BlobProto.FLOAT: "<f4",
+    pb.BlobProto.FLOAT16: "<f2",
+    pb.BlobProto.INT: "<i4",
+    pb.BlobProto.UINT: "<u4",
+}
+
+
+def _raw_array(blob: pb.BlobProto, diff: bool, path: str | None, layer: str | None, index: int) -> np.ndarray:
+    """The numbers in the bytes of a blob of NVCaffe's. raises WeightsError for bytes that are no whole numbers"""
+    data, kind = (blob.raw_diff, blob.raw_diff_type) if diff else (blob.raw_data, blob.raw_data_type)
+    if not blob.HasField("raw_diff_type" if diff else "raw_data_type"):
+        kind = pb.BlobProto.FLOAT
+    numbers = np.dtype(_RAW[kind])
+    if len(data) % numbers.itemsize:
+        message = f"blob {index} has {len(data)} bytes, which are no whole number of {numbers.itemsize} each"
+        raise WeightsError(message, path=path, layer=layer)
+    return np.frombuffer(data, numbers)
 
 
 def blob_shape(blob: pb.BlobProto) -> tuple[int, ...]:

@@ -91,7 +91,6 @@ class Solver:
         self.smoothed_loss = 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
-        """Runs the forward passes; counts the skipped batches."""
         self._beginning: Beginning | None = None
         """Saved state at the beginning of the current iteration; None once its update is done."""
         self._updating = False
@@ -102,8 +101,8 @@ class Solver:
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
-
         check(self.definition)
+        self.plateau = lr_policies.PlateauWatch(self.param)
         state = read_state(snapshot) if snapshot is not None else None
         seed = state.seed if state is not None and state.seed is not None else self.param.random_seed
         self.seed = secrets.randbits(63) if seed < 0 else int(seed)
@@ -172,6 +171,7 @@ class Solver:
             self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
             loss = self._forward_backward()
             self._smooth(loss)
+            self.current_step = self.plateau.drops(self.iter, self.smoothed_loss, self.current_step)
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             if display:
                 self.monitor.on_display(self._display(rate))

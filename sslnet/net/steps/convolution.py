@@ -129,9 +129,9 @@ def geometry_of(layer: Convolution, shape: tuple[int, ...]) -> ConvGeometry:
     row."""
     w, sizes = layer.window, shape[layer.axis + 1 :]
     height, width = (1, *sizes)[-2:]
-    kernel, stride, pad, dilation = (
-        (first, *axes)[-2:] for first, axes in ((1, w.kernel), (1, w.stride), (0, w.pad), (1, w.dilation))
+    kernel, stride, pad, dilation, pad_end = (
+        (first, *axes)[-2:] for first, axes in zip((1, 1, 0, 1, 0), w.axes, strict=True)
     )
     batch = prod(shape[: layer.axis])
-    numbers = (*kernel, *stride, *pad, *dilation, layer.group)
+    numbers = (*kernel, *stride, *pad, *dilation, layer.group, *pad_end)
     return ConvGeometry(batch, layer.channels, height, width, layer.num_output, *numbers)

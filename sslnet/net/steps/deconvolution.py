@@ -25,7 +25,7 @@ class DeconvolutionStep(Step):
     def __init__(self, layer: Deconvolution, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         super().__init__(layer, bottom, top, propagate_down)
         w = layer.window
-        numbers = (*top[0].shape, layer.channels, *w.kernel, *w.stride, *w.pad, *w.dilation, layer.group)
+        numbers = (*top[0].shape, layer.channels, *w.kernel, *w.stride, *w.pad, *w.dilation, layer.group, *w.pad_end)
         self.geometry = ConvGeometry(*numbers)
         self.relu = False
         self._forward: Any = None
