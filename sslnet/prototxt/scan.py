@@ -258,7 +258,11 @@ class _Scanner:
         span = self.source.span(node.start, node.end)
         message = f'{descriptor.name} has no field "{shorten(name)}"'
         error = UnknownField(message, span=span, layer=self.layer(), hint=hint)
-        if len(self.stack) > 1 and self.stack[1][0].name == "LayerParameter" and self.stack[0][0].name == "NetParameter":
+        if (
+            len(self.stack) > 1
+            and self.stack[1][0].name == "LayerParameter"
+            and self.stack[0][0].name == "NetParameter"
+        ):
             error.layer_index = len((self.result.root.children or {}).get("layer", [])) - 1
             error.block = len(self.stack) == 2
         self.result.problems.append(error)

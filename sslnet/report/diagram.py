@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.errors import DefinitionError, SslnetError
+from sslnet.errors import DefinitionError, SslnetError, raise_errors
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
 from sslnet.net.graph import PhaseState, check_graph, filter_layers
@@ -90,7 +90,7 @@ def diagram(definition: Definition, state: PhaseState, shapes: Mapping[str, Sequ
     if shapes:
         definition = with_inputs(definition, shapes)
     layers = filter_layers(definition, state)
-    check_graph(layers)
+    raise_errors(check_graph(layers))
     inferred = infer(layers, state.phase, definition.path)
     boxes = _boxes(layers, inferred)
     params = [part.params for box in boxes for part in box.parts]
