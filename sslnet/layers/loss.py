@@ -61,7 +61,7 @@ class Loss(Layer, ABC):
                 value=True,
             )
         if loss.HasField("normalization"):
-            return loss.normalization
+            return int(loss.normalization)
         if loss.HasField("normalize"):
             return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
         return default

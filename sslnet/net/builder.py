@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sslnet.blob import Blob
-from sslnet.errors import DataError, DefinitionError, ShapeError, SslnetError, raise_errors
+from sslnet.errors import DataError, DefinitionError, SslnetError, raise_errors
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
 from sslnet.net.backward import backward_needs
@@ -64,11 +64,7 @@ class GraphBuilder:
             else:
                 top.append(Blob(name=name, dtype=self.context.dtype))
                 self.blobs[name] = top[-1]
-        layer.setup(bottom, top)
-        try:
-            layer.reshape(bottom, top)
-        except ValueError as error:
-            raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
+        layer.prepare(bottom, top)
         if self.context.backward and layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
             self._kept.update(top)
         given = list(param.loss_weight)
@@ -86,9 +82,9 @@ class GraphBuilder:
     def _check_names(self, layer: Layer) -> None:
         """Raises DefinitionError where two layers of one name have weights, which are stored by name."""
         source = layer.definition.source
-        name = source.renamed.get(layer.name) if source is not None else None
-        if name is None or not layer.blobs:
+        if source is None or layer.name not in source.renamed or not layer.blobs:
             return
+        name = source.renamed[layer.name]
         if any(other.blobs and source.renamed.get(other.name, other.name) == name for other in self.layers):
             raise layer.error(
                 f'a second layer with weights is named "{name}"', "name", hint="weights are stored by the layer's name"

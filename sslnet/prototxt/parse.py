@@ -17,7 +17,6 @@ from sslnet.prototxt.source import SourceText, read_source
 from sslnet.prototxt.upgrade import upgrade
 from sslnet.prototxt.values import shorten
 
-
 _skip_unknown = False
 
 

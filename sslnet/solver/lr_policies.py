@@ -69,7 +69,8 @@ def poly(param: Any, iteration: int, current_step: int) -> Rate:
 def sigmoid(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr / (1 + exp(-gamma * (iteration - stepsize)))"""
     exponent = -param.gamma * (iteration - param.stepsize)
-    return param.base_lr / (1 + math.exp(min(exponent, 700))), current_step
+    rate: float = param.base_lr / (1 + math.exp(min(exponent, 700)))
+    return rate, current_step
 
 
 def multifixed(param: Any, iteration: int, current_step: int) -> Rate:
@@ -119,7 +120,7 @@ class PlateauWatch:
 def _power(base: float, exponent: float) -> float:
     """base ^ exponent for a base >= 0 or an integer exponent; infinite on overflow and for 0 ^ negative."""
     try:
-        return base**exponent
+        return float(base**exponent)
     except (OverflowError, ZeroDivisionError):
         return -math.inf if base < 0 and exponent % 2 else math.inf
 

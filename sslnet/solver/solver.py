@@ -216,7 +216,7 @@ class Solver:
                 raise not_finite(self, self.last_snapshot)
             self.net.backward()
             total += self.net.loss
-        return total / self.param.iter_size
+        return float(total / self.param.iter_size)
 
     def _apply_update(self, rate: float) -> None:
         """Updates the parameters: clip, then for each: normalise, regularise, update, prox; then zero-group test."""
@@ -234,11 +234,11 @@ class Solver:
         if self.param.clip_gradients < 0:
             return 1.0
         norm = math.sqrt(sum(_square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
-        return self.param.clip_gradients / norm if norm > self.param.clip_gradients else 1.0
+        return float(self.param.clip_gradients / norm) if norm > self.param.clip_gradients else 1.0
 
     @property
     def _subgradient(self) -> bool:
-        return self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT
+        return bool(self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT)
 
     def _cut(self) -> None:
         for param in self.net.learnable:
@@ -274,8 +274,8 @@ class Solver:
         ended = self.penalties if penalties is None else penalties
         self._find_frozen()
         for update in (update for each in ended for update in each.members):
-            alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
-            update.keep = alive if update.keep is None else alive & update.keep
+            nonzero = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
+            update.keep = nonzero if update.keep is None else nonzero & update.keep
             update.mean = None
             update.forget_frozen()
         self.ended += ended

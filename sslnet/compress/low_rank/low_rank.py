@@ -166,7 +166,7 @@ def _weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
     if isinstance(layer, InnerProduct):
         return Weights(array)
     w = layer.window
-    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]))
+    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]), w.pad_end)
 
 
 def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> float:
@@ -258,6 +258,7 @@ def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> I
 
 
 def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
+    """Writes the window of a stage. With pad_type SAME the padding of each stage follows from its own window, too."""
     sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
     for name in ("kernel_size", "stride", "pad", "dilation", *sides):
         param.ClearField(name)
@@ -267,6 +268,8 @@ def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
         ("pad", stage.pad, 0),
         ("dilation", stage.dilation, 1),
     ):
+        if name == "pad" and param.pad_type == pb.ConvolutionParameter.SAME:
+            continue
         if (h, w) != (default, default):
             getattr(param, name).extend([h] if h == w else [h, w])
 
