@@ -111,7 +111,8 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
     shared = {name: [not blob.owns("data") for blob in blobs] for name, blobs in params.items()}
     for name in arrays:
         if name in params:
-            _check_fit(name, params[name], arrays[name], shared[name], path)
+            wanted, given = ([array.shape for array in each] for each in (params[name], arrays[name]))
+            _check_fit(name, wanted, given, shared[name], path)
     for name, values in arrays.items():
         for blob, value in zip(params.get(name, ()), values):
             blob.data[...] = value.reshape(blob.shape)
@@ -136,27 +137,43 @@ def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource)
         )
 
 
+def shape_problems(
+    stored: Mapping[str, Sequence[tuple[int, ...]]], net: Mapping[str, Sequence[tuple[int, ...]]], path: str | None
+) -> list[WeightsError]:
+    """What keeps weights from fitting a net, for the layers that both have.
+
+    stored, net  layer -> shapes of its blobs
+    """
+    problems = []
+    for name, shapes in stored.items():
+        wanted = net.get(name)
+        if wanted is None or ((len(shapes), len(wanted)) == (5, 3) and name + SCALE_BIAS in net):
+            continue
+        try:
+            _check_fit(name, wanted, shapes, [True] * len(wanted), path)
+        except WeightsError as error:
+            problems.append(error)
+    return problems
+
+
 def _check_fit(
-    name: str, blobs: Sequence[Blob], values: Sequence[np.ndarray], shared: list[bool], path: str | None
+    name: str,
+    wanted: Sequence[tuple[int, ...]],
+    given: Sequence[tuple[int, ...]],
+    shared: list[bool],
+    path: str | None,
 ) -> None:
-    rename = f'rename the layer "{name}" in the net to ignore its weights'
-    if (len(blobs), len(values)) == (3, 5):
-        rename = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
-    if len(values) > len(blobs) or not all(shared[len(values) :]):
-        raise WeightsError(
-            f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",
-            path=path,
-            layer=name,
-            hint=rename,
-        )
-    for index, (blob, value) in enumerate(zip(blobs, values)):
-        if not _same_shape(value.shape, blob.shape):
-            raise WeightsError(
-                f"blob {index} has shape {_by(value.shape)} in the file and {_by(blob.shape)} in the net",
-                path=path,
-                layer=name,
-                hint=rename,
-            )
+    """Raises WeightsError unless the shapes of a layer's blobs in a file are those of the net."""
+    hint = f'rename the layer "{name}" in the net to ignore its weights'
+    if (len(wanted), len(given)) == (3, 5):
+        hint = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
+    if len(given) > len(wanted) or not all(shared[len(given) :]):
+        message = f"the file has {len(given)} parameter blobs for the layer, the net has {len(wanted)}"
+        raise WeightsError(message, path=path, layer=name, hint=hint)
+    for index, (own, value) in enumerate(zip(wanted, given)):
+        if not _same_shape(value, own):
+            message = f"blob {index} has shape {_by(value)} in the file and {_by(own)} in the net"
+            raise WeightsError(message, path=path, layer=name, hint=hint)
 
 
 def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
