@@ -1,9 +1,9 @@
 """Forms of Caffe's forks in those of Caffe: what one field of a fork says, several fields or layers say here.
 
-    pooling_param { ceil_mode: false }           round_mode: FLOOR
-    batch_norm_param { scale_bias: true }        NVIDIA's, Intel's use_weight_bias: a Scale layer with bias behind it
-    batch_norm_param { filler { value: 0 } }     Intel's, which computes BatchNorm and Scale as one: the filler of the Scale
-    two layers of one name in one phase          the second is read as NAME_2; only weights are stored by name
+pooling_param { ceil_mode: false }           round_mode: FLOOR
+batch_norm_param { scale_bias: true }        NVIDIA's, Intel's use_weight_bias: a Scale layer with bias behind it
+batch_norm_param { filler { value: 0 } }     Intel's, which computes BatchNorm and Scale as one: the filler of the Scale
+two layers of one name in one phase          the second is read as NAME_2; only weights are stored by name
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ def has_fork_forms(net: pb.NetParameter) -> bool:
     return any(_has_form(layer) for layer in net.layer) or bool(_same_names(net))
 
 
-_ENDS = (" with ceil_mode", " with scale and bias inside", " with the filler of a Scale layer", " with the name of another one")
+_ENDS = (
+    " with ceil_mode",
+    " with scale and bias inside",
+    " with the filler of a Scale layer",
+    " with the name of another one",
+)
 
 
 def is_of_a_fork(change: str) -> bool:

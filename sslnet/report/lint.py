@@ -61,7 +61,9 @@ def tables(checks: Sequence[FileCheck]) -> list[Table]:
     accepted = sum(check.accepted for check in checks)
     files = Table(f"{accepted} of {len(checks)} files run", "file", "kind", "result", left=(0, 1, 2))
     for check in checks:
-        first = printable(reason(check.problems[0])) if check.problems else "runs" if check.kind != "weights" else "reads"
+        first = (
+            printable(reason(check.problems[0])) if check.problems else "runs" if check.kind != "weights" else "reads"
+        )
         more = f" (and {len(check.problems) - 1} more)" if len(check.problems) > 1 else ""
         files.add(check.path, check.kind, first[:100] + more)
     reasons = Counter(text for check in checks for text in {reason(problem) for problem in check.problems})

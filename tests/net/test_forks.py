@@ -12,7 +12,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList, WeightsError
 
 X = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 5 } } }\n'
-CONV = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 kernel_size: 3 } }\n'
+CONV = (
+    'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 kernel_size: 3 } }\n'
+)
 BN = 'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true eps: 0.001 } }\n'
 
 
