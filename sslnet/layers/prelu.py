@@ -15,6 +15,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import Box, bent_at_zero
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.elementwise import copy
 from sslnet.layers.onnx import OnnxGraph
@@ -128,6 +129,10 @@ class PReLU(ChannelWise):
         """(C): the slope of each channel."""
         slopes = self.blobs[0].data
         return np.full(self.fold[1], slopes, self.dtype) if self.shared else slopes
+
+    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+        slopes = self._slopes()
+        return [bent_at_zero(bottom[0], self.dtype, lambda x: np.where(x > 0, x, slopes * x))]
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
