@@ -94,7 +94,7 @@ def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
     """Give an HDF5 file (h5py.File) to fill; at the end it is written to `path` as atomic_write does.
 
     It is in memory until then: the HDF5 library must not meet a full disk itself, for what it could not write when a
-    file is closed it tries again at the end of the process, and dies of it.
+    file is closed it tries again at the end of the process, which then crashes.
     follow, new  see atomic_path
     raises RunError as atomic_write does
     """

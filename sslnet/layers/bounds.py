@@ -42,7 +42,7 @@ class Box:
     @property
     def constant(self) -> np.ndarray:
         """(channels) bool: True where all values are one number."""
-        return np.asarray((self.low == self.high) & np.isfinite(self.low))
+        return np.logical_and(self.low == self.high, np.isfinite(self.low))
 
     @property
     def magnitude(self) -> np.ndarray:

@@ -1,15 +1,17 @@
-"""Weights on disk: .caffemodel as a binary NetParameter and as HDF5, both ways.
+"""Weights in files: a .caffemodel is read and written as a binary NetParameter and as HDF5.
 
-    copy_weights   parameters into a net, by layer name: all that match, or none
-    save_weights   parameters of a net into a file
-    read_weights   {layer: [array, ...]} of a file, whatever its age; stored_weights: to be copied into several nets
-    save_arrays    the reverse
+    copy_weights   copies parameters into a net, by layer name: all that match, or none
+    save_weights   writes parameters of a net to a file
+    read_weights   {layer: [array, ...]} from a file of any Caffe version; stored_weights: to copy into several nets
+    save_arrays    writes such arrays
     with_blobs     a NetParameter with the parameters of its layers
 
-HDF5 has Caffe's layout, one dataset a blob: /data/<layer>/<index>, and /diff/<layer>/<index> where diffs are asked for.
+HDF5 files have Caffe's layout, one dataset per blob: /data/<layer>/<index>, and /diff/<layer>/<index> if diffs are
+requested.
 
-A broken file is one WeightsError, and takes no memory beyond a bound: 50 times its size and 64 MiB when it is binary, as
-small records take more in memory than on disk; 1100 times its size in HDF5 when it is compressed, else its size.
+A broken file raises a WeightsError, and the memory to read it is bounded: for a binary file by 50 times its size and
+64 MiB, because small records take more space in memory than on disk; for HDF5 by 1100 times its size if it is compressed,
+else by its size.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import google.protobuf.message
 import numpy as np
@@ -29,6 +31,7 @@ from sslnet.errors import RunError, WeightsError
 from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
+from sslnet.prototxt.fork_forms import SCALE_BIAS
 from sslnet.prototxt.values import shorten
 from sslnet.prototxt.wire_format import field_head, has_few_fields
 
@@ -50,9 +53,9 @@ Arrays = dict[str, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Parameters read once, to be copied into any number of nets.
+    """Parameters that were read once, to copy into any number of nets.
 
-    path   of the file that they were read from, for errors; None where there is none
+    path   path of the file that they were read from, for errors; None if they are not from a file
     """
 
     arrays: Arrays
@@ -82,6 +85,21 @@ class Copied:
 # -- into a net ------------------------------------------------------------------------------------------------------
 
 
+def _fitted(arrays: Arrays, params: Mapping[str, Sequence[Blob]]) -> Arrays:
+    """The arrays, with scale and bias in a BatchNorm of NVCaffe's as those of the Scale layer that the net has for them."""
+    result: Arrays = {}
+    for name, values in arrays.items():
+        scale = name + SCALE_BIAS
+        if len(values) == 5 and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
+            # NVCaffe: mean, variance, factor, scale, bias; before its version 0.16: scale, bias, mean, variance, factor
+            old = values[2].size > 1 and values[4].size == 1
+            result[name] = values[2:] if old else values[:3]
+            result[scale] = values[:2] if old else values[3:]
+        else:
+            result[name] = values
+    return result
+
+
 def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> Copied:
     """Copies parameters by layer name, as Caffe does; nothing in the net changes unless everything fits.
 
@@ -89,7 +107,7 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
     raises   WeightsError for a file that cannot be read, or whose blobs do not fit those of the same layer
     """
     stored = stored_weights(source)
-    arrays, path = stored.arrays, stored.path
+    arrays, path = _fitted(stored.arrays, params), stored.path
     shared = {name: [not blob.owns("data") for blob in blobs] for name, blobs in params.items()}
     for name in arrays:
         if name in params:
@@ -105,7 +123,8 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
 
 
 def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> None:
-    """``copy_weights`` for nets that make no sense half filled. raises WeightsError when a layer finds none"""
+    """Copies weights as ``copy_weights`` does, for nets of which all layers need them. raises WeightsError if a layer
+    with parameters has none in the source"""
     stored = stored_weights(source)
     missing = copy_weights(params, stored).missing
     if missing:
@@ -121,6 +140,8 @@ def _check_fit(
     name: str, blobs: Sequence[Blob], values: Sequence[np.ndarray], shared: list[bool], path: str | None
 ) -> None:
     rename = f'rename the layer "{name}" in the net to ignore its weights'
+    if (len(blobs), len(values)) == (3, 5):
+        rename = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
     if len(values) > len(blobs) or not all(shared[len(values) :]):
         raise WeightsError(
             f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",
@@ -139,11 +160,14 @@ def _check_fit(
 
 
 def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Equal, or equal as the four sizes of old files: ones in front do not count, 1 x 1 x 500 x 800 is 500 x 800."""
+    """Whether two shapes are equal, also in the form of old files with four sizes, in which leading ones do not count:
+    1 x 1 x 500 x 800 is 500 x 800; a vector may lie along any axis, as 1 x 64 x 1 x 1."""
     if tuple(given) == tuple(wanted):
         return True
     if len(given) > 4 or len(wanted) > 4:
         return False
+    if math.prod(given) == max(given, default=1) == math.prod(wanted) == max(wanted, default=1):
+        return True  # a vector along any axis
     return (1,) * (4 - len(given)) + tuple(given) == (1,) * (4 - len(wanted)) + tuple(wanted)
 
 
@@ -151,15 +175,15 @@ def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
 
 
 def read_weights(source: WeightSource) -> Arrays:
-    """The parameters in a .caffemodel (binary or HDF5) or a pb.NetParameter, layers of 2013 and 2014 included.
+    """Reads the parameters of a .caffemodel (binary or HDF5) or a pb.NetParameter, including the layers of 2013 and 2014.
 
-    raises WeightsError, also when there is no parameter in it
+    raises WeightsError, also if there are no parameters
     """
     return stored_weights(source).arrays
 
 
 def stored_weights(source: WeightSource) -> StoredWeights:
-    """``read_weights`` with the path that errors name; what was read before is not read again."""
+    """Reads weights as ``read_weights`` does, with the path for errors; weights already read are returned unchanged."""
     if isinstance(source, StoredWeights):
         stored = source
     elif isinstance(source, str | os.PathLike):
@@ -173,10 +197,11 @@ def stored_weights(source: WeightSource) -> StoredWeights:
 
 
 def read_message(path: str | os.PathLike[str], message: Message) -> Message:
-    """Parses a binary file into the message given. raises WeightsError for a file that is missing, cut off or another kind."""
+    """Parses a binary file into the given message. raises WeightsError for a file that is missing, cut off or of
+    another kind"""
     path = os.fspath(path)
     data = read_bytes(path, limit=MOST_MESSAGE, error=WeightsError)
-    kind = message.DESCRIPTOR.name
+    kind = message.DESCRIPTOR.name.replace("StoredNet", "NetParameter")
     if not data:
         raise WeightsError("the file is empty", path=path)
     hint = "the file is cut off, or of another kind"
@@ -190,18 +215,18 @@ def read_message(path: str | os.PathLike[str], message: Message) -> Message:
 
 
 def _from_binary(path: str) -> Arrays:
-    return _from_message(read_message(path, pb.NetParameter()), path)
+    return _from_message(read_message(path, pb.StoredNet()), path)
 
 
-def _from_message(message: pb.NetParameter, path: str | None) -> Arrays:
+def _from_message(message: pb.NetParameter | pb.StoredNet, path: str | None) -> Arrays:
     arrays: Arrays = {}
     for name, blobs in _layers_with_blobs(message):
         arrays[name] = [blob_array(blob, path=path, layer=name, index=index) for index, blob in enumerate(blobs)]
     return arrays
 
 
-def _layers_with_blobs(message: pb.NetParameter) -> Iterator[tuple[str, Sequence[pb.BlobProto]]]:
-    """(name, blobs) of every layer that has blobs: today's, those of 2014 and those of 2013."""
+def _layers_with_blobs(message: pb.NetParameter | pb.StoredNet) -> Iterator[tuple[str, Sequence[pb.BlobProto]]]:
+    """(name, blobs) of every layer with blobs, in the current form and in those of 2014 and 2013."""
     for layer in message.layer:
         if len(layer.blobs):
             yield _text(layer.name), layer.blobs
@@ -213,26 +238,52 @@ def _layers_with_blobs(message: pb.NetParameter) -> Iterator[tuple[str, Sequence
 
 
 def _text(name: str | bytes) -> str:
-    """A name; what is no UTF-8 comes as bytes."""
+    """A name as text; HDF5 returns names that are not UTF-8 as bytes."""
     return name if isinstance(name, str) else name.decode("utf-8", "replace")
 
 
 def blob_array(
     blob: pb.BlobProto, *, diff: bool = False, path: str | None = None, layer: str | None = None, index: int = 0
 ) -> np.ndarray:
-    """The array of a pb.BlobProto, float32 or float64 as stored. path, layer, index: for the error's sake.
+    """The array of a pb.BlobProto, float32 or float64 as stored.
 
-    raises WeightsError when the shape and the number of values disagree
+    path, layer, index   place of the blob, for errors
+    raises WeightsError if the shape and the number of values disagree
     """
     single, double = (blob.diff, blob.double_diff) if diff else (blob.data, blob.double_data)
-    values, dtype = (double, np.float64) if len(double) else (single, np.float32)
+    values: Any = double if len(double) else single
+    dtype = np.float64 if len(double) else np.float32
     shape = blob_shape(blob)
     layer = shorten(layer, 100) if layer else layer
+    if blob.HasField("raw_diff" if diff else "raw_data"):
+        values = _raw_array(blob, diff, path, layer, index)
+        dtype = np.float64 if values.dtype == np.float64 else np.float32
     if len(shape) > MOST_AXES:
         raise WeightsError(f"blob {index} has {len(shape)} axes, more than {MOST_AXES}", path=path, layer=layer)
     if math.prod(shape) != len(values) or any(size < 0 for size in shape):
         raise WeightsError(f"blob {index} has shape {_by(shape)} and {len(values)} values", path=path, layer=layer)
     return np.array(values, dtype=dtype).reshape(shape)
+
+
+_RAW: dict[int, str] = {
+    pb.BlobProto.DOUBLE: "<f8",
+    pb.BlobProto.FLOAT: "<f4",
+    pb.BlobProto.FLOAT16: "<f2",
+    pb.BlobProto.INT: "<i4",
+    pb.BlobProto.UINT: "<u4",
+}
+
+
+def _raw_array(blob: pb.BlobProto, diff: bool, path: str | None, layer: str | None, index: int) -> np.ndarray:
+    """The numbers in the bytes of a blob of NVCaffe's. raises WeightsError for bytes that are no whole numbers"""
+    data, kind = (blob.raw_diff, blob.raw_diff_type) if diff else (blob.raw_data, blob.raw_data_type)
+    if not blob.HasField("raw_diff_type" if diff else "raw_data_type"):
+        kind = pb.BlobProto.FLOAT
+    numbers = np.dtype(_RAW[kind])
+    if len(data) % numbers.itemsize:
+        message = f"blob {index} has {len(data)} bytes, which are no whole number of {numbers.itemsize} each"
+        raise WeightsError(message, path=path, layer=layer)
+    return np.frombuffer(data, numbers)
 
 
 def blob_shape(blob: pb.BlobProto) -> tuple[int, ...]:
@@ -253,7 +304,8 @@ def _from_hdf5(path: str) -> Arrays:
 
 
 def _read_group(guard: Guard, group: h5py.Group, arrays: Arrays, name: str = "", depth: int = 0) -> Arrays:
-    """The layers below a group, in the order in which they were made or by name; a slash in a name makes a subgroup."""
+    """Reads the layers below a group, in the order in which they were created or by name; a slash in a name creates a
+    subgroup."""
     import h5py
 
     if depth > DEEPEST_GROUP:
@@ -271,7 +323,7 @@ def _read_group(guard: Guard, group: h5py.Group, arrays: Arrays, name: str = "",
 
 
 def _hdf5_name(guard: Guard, key: str | bytes) -> str:
-    """The name of a group or dataset. raises WeightsError when it is no UTF-8"""
+    """The name of a group or dataset. raises WeightsError if it is not UTF-8"""
     try:
         return (key.encode("utf-8") if isinstance(key, str) else key).decode("utf-8")
     except UnicodeError:
@@ -290,11 +342,11 @@ def save_weights(
     hdf5: bool | None = None,
     follow: bool = True,
 ) -> None:
-    """Writes a .caffemodel, whole or not at all.
+    """Writes a .caffemodel; the file is complete or not written at all.
 
     message the net as a pb.NetParameter without parameters, one layer for each of ``layers``
-    hdf5    None: by the name, HDF5 when it ends in .h5
-    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    hdf5    whether to write HDF5; None: if the name ends in .h5
+    follow  whether to replace the file that a symbolic link at the path points to, instead of the link
     """
     if hdf5 if hdf5 is not None else os.fspath(path).endswith(".h5"):
         with atomic_hdf5(path, follow=follow) as file:
@@ -304,7 +356,7 @@ def save_weights(
 
 
 def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> None:
-    """Writes parameters without a net: of each layer its name and its blobs. The file is whole or not there at all."""
+    """Writes parameters without a net: name and blobs of each layer. The file is complete or not written at all."""
     if hdf5:
         with atomic_hdf5(path) as file:
             for name, values in arrays.items():
@@ -314,7 +366,7 @@ def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> 
 
 
 def arrays_to_proto(arrays: Arrays) -> pb.NetParameter:
-    """Parameters as a message: of each layer its name and its blobs."""
+    """Converts parameters to a message: name and blobs of each layer."""
     message = pb.NetParameter()
     for name, values in arrays.items():
         message.layer.add(name=name).blobs.extend(blob_proto(value) for value in values)
@@ -322,7 +374,7 @@ def arrays_to_proto(arrays: Arrays) -> pb.NetParameter:
 
 
 def to_bytes(message: google.protobuf.message.Message, path: str | os.PathLike[str]) -> bytes:
-    """A message as it stands in a file. raises RunError when it is larger than protobuf reads. path: for the error's sake"""
+    """Serialises a message for a file. raises RunError if it is larger than protobuf can read. path: for errors"""
     size = message.ByteSize()
     if size > MOST_MESSAGE:
         raise RunError(
@@ -334,7 +386,7 @@ def to_bytes(message: google.protobuf.message.Message, path: str | os.PathLike[s
 
 
 def with_blobs(message: pb.NetParameter, layers: Sequence[Layer], write_diff: bool = False) -> pb.NetParameter:
-    """The message, each of its layers with the parameter blobs of its like in ``layers``."""
+    """A copy of the message, in which each layer has the parameter blobs of the corresponding layer in ``layers``."""
     for param, layer in zip(message.layer, layers):
         del param.blobs[:]
         param.blobs.extend(blob_proto(blob.data, blob.diff if write_diff else None) for blob in layer.blobs)
@@ -342,7 +394,7 @@ def with_blobs(message: pb.NetParameter, layers: Sequence[Layer], write_diff: bo
 
 
 def blob_proto(data: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto:
-    """A pb.BlobProto of an array (float64 as double_data) and, if given, its diff."""
+    """A pb.BlobProto with an array (float64 as double_data) and, if given, its diff."""
     message = pb.BlobProto()
     message.shape.dim.extend(data.shape)
     for array, single, double in ((data, "data", "double_data"), (diff, "diff", "double_diff")):
@@ -350,7 +402,7 @@ def blob_proto(data: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto
             is_double = array.dtype == np.float64
             number = pb.BlobProto.DESCRIPTOR.fields_by_name[double if is_double else single].number
             values = array.astype("<f8" if is_double else "<f4", copy=False).tobytes()
-            # Hundreds of times faster than handing over the values one by one.
+            # hundreds of times faster than to add the values one by one
             message.MergeFromString(field_head(number, len(values)) + values)
     return message
 
@@ -363,15 +415,16 @@ def _write_hdf5(layers: Sequence[Layer], file: h5py.File, write_diff: bool) -> N
 
 
 def _layer_group(parent: h5py.Group, name: str) -> h5py.Group:
-    """The group that a layer's blobs go to; a "/" in its name makes groups within groups, as in Caffe.
+    """The HDF5 group of a layer's blobs; a "/" in the layer's name creates nested groups, as in Caffe.
 
-    raises WeightsError when HDF5 has no such name (a part of it empty, "." or with a NUL) or it is another layer's blob
+    raises WeightsError if HDF5 has no such name (a part of it empty, "." or with a NUL) or it is the name of another layer's
+    blob
     """
     if "\0" in name or any(part in ("", ".") for part in name.split("/")):
         raise WeightsError("HDF5 cannot hold a layer of this name", layer=name, hint="the binary format takes any name")
     try:
         return parent.require_group(name)
-    except (TypeError, ValueError) as error:  # "conv/0" beside a layer "conv", whose first blob has that name
+    except (TypeError, ValueError) as error:  # a layer "conv/0" and a layer "conv", whose first blob has that name
         raise WeightsError("HDF5 already holds a blob of this name", layer=name) from error
 
 

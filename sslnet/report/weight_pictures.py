@@ -210,9 +210,9 @@ def _draw_filters(
 
 def _filters_title(model: PicturedFilters, counts: int, each: bool) -> str:
     weights = model.weights
-    alive = int(np.count_nonzero(weights.any(axis=(1, 2, 3))))
+    nonzero = int(np.count_nonzero(weights.any(axis=(1, 2, 3))))
     columns = weights.any(axis=0)
-    words = [f"{alive} of {counts} filters"]
+    words = [f"{nonzero} of {counts} filters"]
     if not columns.all():
         words.append(f"{np.count_nonzero(columns)} of {columns.size} weights in each")
     if not each and weights.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from sslnet.errors import ShapeError
@@ -82,6 +82,19 @@ class ConvGeometry:
     def columns(self) -> int:
         """Columns of the weight matrix: weights of one filter."""
         return self.group_channels * self.kernel_h * self.kernel_w
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output pixel reads only the pixels of its own position: 1 x 1, without stride and padding."""
+        unpadded = self.pad_h == self.pad_w == self.pad_end_h == self.pad_end_w == 0
+        same_positions = (self.height, self.width) == (self.out_h, self.out_w)
+        return unpadded and same_positions and self.kernel_h == self.kernel_w == 1
+
+    def in_rows(self, rows: int) -> ConvGeometry:
+        """A pointwise convolution with the pixels of each plane seen as this number of rows, which must divide them: the
+        same arrays, the same values."""
+        assert self.pointwise
+        return replace(self, height=rows, width=self.height * self.width // rows, stride_h=1, stride_w=1)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
