@@ -143,14 +143,14 @@ class Channels:
         itself if there is none. ``through``: further layers that may lie between."""
         found = at = maker
         while True:
-            following = self._reader(at)
+            following = self.reader(at)
             if following is None or not isinstance(self.net.layers[following], kinds + through):
                 return found
             at = following
             if isinstance(self.net.layers[at], kinds):
                 found = at
 
-    def _reader(self, i: int) -> int | None:
+    def reader(self, i: int) -> int | None:
         """Number of the layer that reads the first top of layer i; of several, the one that joins it to others, or the
         first. None if no layer reads it."""
         name = self.net.top_names[i][0]

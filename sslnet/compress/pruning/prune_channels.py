@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sslnet.compress.pruning.calibration import CalibrationSet, draw_images
+from sslnet.compress.pruning.calibration import CalibrationSet, calibration_net, draw_images, fill
 from sslnet.compress.pruning.channels import Channels, find_channels_to_prune
-from sslnet.compress.pruning.importance import IMPORTANCES, Importance
+from sslnet.compress.pruning.importance import IMPORTANCES, Needs
+from sslnet.compress.pruning.repair.least_squares import LayerRepair, LeastSquares
 from sslnet.compress.pruning.selection import SHARE_OUT, cut_to, flops_order, round_up, uniform_order
 from sslnet.errors import UsageError, suggestion
 from sslnet.net.net import Net
@@ -21,18 +22,6 @@ FLOOR = 0.1
 
 Progress = Callable[[str], object]
 """Called with what is being done."""
-
-
-@dataclass(frozen=True)
-class LayerRepair:
-    """What least squares did to one layer: relative squared error of its output on the calibration images.
-
-    before, after  with the old weights and with those the layer has now, as parts of the variance of the target
-    """
-
-    name: str
-    before: float
-    after: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,8 @@ class PruneResult:
     repair      name of the repair
     images      number of calibration images; 0: none were needed
     layers      what least squares did, layer by layer
+    error       squared difference between the outputs and those of the whole net on the calibration images, as a part of
+                their variance; None without such images
     """
 
     by: str
@@ -59,6 +50,7 @@ class PruneResult:
     repair: str
     images: int = 0
     layers: list[LayerRepair] = field(default_factory=list)
+    error: float | None = None
 
 
 def prune_channels(
@@ -91,10 +83,27 @@ def prune_channels(
     check_choices(by, repair, share_out, target_flops, round_channels, floor)
     channels = find_channels_to_prune(net)
     importance = IMPORTANCES[by](seed)
+    needed = importance.NEEDS > Needs.WEIGHTS or repair != "none"
+    drawn: CalibrationSet | None = None
+    if needed:
+        progress("reading calibration images")
+        drawn = images if isinstance(images, CalibrationSet) else draw_images(net, images, seed)
+    fits: LeastSquares | None = None
+    if drawn is not None:
+        calibration = calibration_net(net, drawn)
+        fill(calibration, drawn)
+        fits = LeastSquares(channels, calibration, seed)
+        progress(f"running {drawn.count} calibration images")
+        fits.record()
     progress(f"scoring {channels.count} channels by {by}")
-    scores = score(importance, channels, images, seed)
+    importance.start(channels)
+    scores = importance.scores()
     gone = select(channels, scores, importance.IN_LOSS, target_flops, share_out, round_channels, floor)
     channels.clear(gone)
+    layers: list[LayerRepair] = []
+    if fits is not None:
+        progress(f"repair: {repair}")
+        layers = fits.repair(gone, only_bias=repair == "mean")
     return PruneResult(
         by=by,
         gone=gone,
@@ -103,6 +112,9 @@ def prune_channels(
         parameters=channels.parameters(gone) / channels.parameters(),
         widths=channels.widths(gone),
         repair=repair,
+        images=drawn.count if drawn is not None else 0,
+        layers=layers,
+        error=fits.output_error() if fits is not None else None,
     )
 
 
@@ -126,12 +138,6 @@ def check_choices(
         raise UsageError(f"round_channels must be at least 1, not {round_channels}")
     if not 0 <= floor <= 1:
         raise UsageError(f"floor must lie from 0 to 1, not {floor:g}")
-
-
-def score(importance: Importance, channels: Channels, images: int | CalibrationSet, seed: int) -> np.ndarray:
-    """Scores of all units by a criterion: (units) float64."""
-    importance.start(channels)
-    return importance.scores()
 
 
 def select(
