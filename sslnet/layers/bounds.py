@@ -42,12 +42,14 @@ class Box:
     @property
     def constant(self) -> np.ndarray:
         """(channels) bool: True where all values are one number."""
-        return np.logical_and(self.low == self.high, np.isfinite(self.low))
+        same: np.ndarray = (self.low == self.high) & np.isfinite(self.low)
+        return same
 
     @property
     def magnitude(self) -> np.ndarray:
         """(channels): the largest absolute value."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
+        largest: np.ndarray = np.maximum(np.abs(self.low), np.abs(self.high))
+        return largest
 
     def with_zero(self) -> Box:
         """The box extended to 0, for values beside zeros of padding."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
@@ -85,6 +87,15 @@ class PrefetchedLayer(Layer):
     def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
         boxes, found = super().bounds(bottom, top), self._reader.bounds()
         return boxes if found is None else [Box(*found), *boxes[1:]]
+
+    def read(self, position: int) -> list[np.ndarray]:
+        """The arrays of the batch that begins at this record; the next batch of ``forward`` stays the same."""
+        arrays = [np.zeros(shape, self.dtype) for shape in self._reader.shapes]
+        try:
+            self._reader.fill(position, position, arrays)
+        except DataError as error:
+            raise self.located(error) from error
+        return arrays
 
     @property
     def batches(self) -> int:
