@@ -1,0 +1,1 @@
+"""Repairs of a pruned net without training or labels."""
