@@ -99,6 +99,10 @@ def _replaced(layer: LayerDefinition, shapes: Mapping[str, Sequence[int]], check
     assumed, reason = cls.assumed_shapes(param)
     found = {top: tuple(shapes[top]) if top in shapes else shape for top, shape in zip(param.top, assumed)}
     guessed = [top for top in param.top if top not in shapes]
+    batch = next((shapes[top][0] for top in param.top if top in shapes), None)
+    if batch is not None:  # the other tops are of the same images
+        found |= {top: (batch, *found[top][1:]) for top in guessed if found[top]}
+        guessed = []
     if guessed and reason:
         words = ", ".join(f"{top} {_by(found[top])}" for top in guessed)
         check.notes.append(f'layer "{param.name}": assumed {words} ({reason}); --shape {guessed[0]}=... says otherwise')

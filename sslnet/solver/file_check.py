@@ -19,6 +19,7 @@ from sslnet.solver import lr_policies, solver_definition
 from sslnet.solver.updates import update_type
 
 WEIGHTS = (".caffemodel", ".h5", ".hdf5")
+NO_BLOBS = "no layer above it makes any blob"
 _NETS = ("net", "train_net", "test_net")
 
 
@@ -108,8 +109,13 @@ def kind_of(path: str) -> str:
 def _check_net(definition: Definition, shapes: Mapping[str, Sequence[int]], check: FileCheck) -> None:
     check.notes += [note.message for note in definition.notes]
     seen: set[tuple[object, ...]] = set()
-    for phase in (pb.TRAIN, pb.TEST):
-        _add(check, check_net(definition, PhaseState(phase), shapes), seen)
+    found = [check_net(definition, PhaseState(phase), shapes) for phase in (pb.TRAIN, pb.TEST)]
+    complete = [each for each in found if not any(NO_BLOBS in problem.hint for problem in each.problems)]
+    for each in found:
+        if each not in complete and complete:  # the file is of the other phase
+            check.notes.append(f"no layer provides data in phase {pb.Phase.Name(each.phase)}: it is not checked")
+        else:
+            _add(check, each, seen)
     stages = sorted({stage for layer in definition.message.layer for rule in layer.include for stage in rule.stage})
     if stages:
         check.notes.append(f"layers of the stages {', '.join(stages)} are not checked")
@@ -118,10 +124,10 @@ def _check_net(definition: Definition, shapes: Mapping[str, Sequence[int]], chec
 def _add(check: FileCheck, found: NetCheck, seen: set[tuple[object, ...]]) -> None:
     """Adds what was found in one phase; what is the same in both phases stands there once."""
     phase = pb.Phase.Name(found.phase)
-    if any(problem.message.startswith("the net has no layer in phase") for problem in found.problems):
-        if check.layers or phase == "TRAIN":
-            check.notes.append(f"no layer in phase {phase}")
-            return
+    empty = any(problem.message.startswith("the net has no layer in phase") for problem in found.problems)
+    if empty and (check.layers or phase == "TRAIN"):
+        check.notes.append(f"no layer in phase {phase}")
+        return
     check.layers[phase], check.shapes[phase] = found.layers, found.shapes
     check.params |= found.params
     for problem in found.problems:

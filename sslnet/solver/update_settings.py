@@ -9,7 +9,8 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, suggestion
 from sslnet.files import resolve
-from sslnet.net.weights import blob_array, read_message
+from sslnet.net.blob_arrays import blob_array
+from sslnet.net.weights import read_message
 from sslnet.prototxt import Definition
 from sslnet.sparsity.groups import conv_groups, matrix_shape
 
