@@ -16,7 +16,6 @@ from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
 
 from ...calling import call, canaries, close, normal
 
-
 SHAPES = [TileShape(2, 2, 3, 3), TileShape(4, 4, 3, 3), TileShape(8, 1, 5, 1), TileShape(1, 6, 1, 3)]
 
 
