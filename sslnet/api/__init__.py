@@ -3,7 +3,7 @@
     small = sslnet.compact("train_test.prototxt", "pruned.caffemodel")
     small.save("small/lenet")
 
-compact.py   low_rank.py   prune.py   teach.py   compress.py   onnx.py   the functions, one file each
+compact.py   low_rank.py   restructure.py   prune.py   teach.py   compress.py   onnx.py   the functions, one file each
 inputs.py                  what they take as a model and as weights
 net_result.py              what they return: a definition, weights, and what was found out on the way
 
