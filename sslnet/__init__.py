@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sslnet.api.low_rank import low_rank
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
+    from sslnet.api.restructure import restructure
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
     from sslnet.errors import SslnetError
@@ -80,6 +81,7 @@ _MODULES = {
     "low_rank": "sslnet.api.low_rank",
     "params": "sslnet.prototxt.net_spec",
     "prune": "sslnet.api.prune",
+    "restructure": "sslnet.api.restructure",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
     "set_mode_cpu": "sslnet.pycaffe.module",
@@ -126,6 +128,7 @@ __all__ = [
     "low_rank",
     "params",
     "prune",
+    "restructure",
     "set_deterministic",
     "set_device",
     "set_mode_cpu",
