@@ -11,10 +11,12 @@ from __future__ import annotations
 from sslnet.compress.pruning.importance.base import Importance, Needs
 from sslnet.compress.pruning.importance.magnitude import Magnitude, MagnitudeL1
 from sslnet.compress.pruning.importance.random import Random
+from sslnet.compress.pruning.importance.reconstruction import Reconstruction
 
 IMPORTANCES: dict[str, type[Importance]] = {
     "magnitude": Magnitude,
     "magnitude_l1": MagnitudeL1,
+    "reconstruction": Reconstruction,
     "random": Random,
 }
 """The criteria by their names in ``--by``."""

@@ -13,11 +13,13 @@ from sslnet.net.net import Net
 
 
 class Needs(enum.IntEnum):
-    """What a criterion reads, from the least to the most."""
+    """What a criterion reads, from the least to the most: weights; what layers with weights read; every top, each in a blob
+    of its own; the gradients of the loss with respect to these."""
 
     WEIGHTS = 0
-    FORWARD = 1
-    BACKWARD = 2
+    INPUTS = 1
+    TOPS = 2
+    GRADIENTS = 3
 
 
 class Importance(ABC):
@@ -40,8 +42,11 @@ class Importance(ABC):
         self.channels = channels
 
     def see(self, net: Net) -> None:  # noqa: B027 - criteria of weights alone see no images
-        """Takes in one batch, whose forward pass (BACKWARD: and backward pass) has run in ``net``: the net of
-        ``channels`` with other inputs, and every top in a blob of its own where the criterion needs BACKWARD."""
+        """Takes in one batch of calibration images, which ``net`` has just run.
+
+        net  the net of ``channels`` with inputs for the images: the numbers of its layers are the same; with separate tops
+             for TOPS, after a backward pass for GRADIENTS
+        """
 
     @abstractmethod
     def scores(self) -> np.ndarray:

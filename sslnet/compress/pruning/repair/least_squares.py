@@ -17,9 +17,9 @@ import numpy as np
 from sslnet.compress.pruning.channels import Channels
 from sslnet.compress.pruning.linear_layer import LinearLayer, find_shared, is_linear
 from sslnet.compress.pruning.repair.fit import fit
+from sslnet.compress.pruning.repair.put import has_shift, put_fit
 from sslnet.compress.pruning.repair.streams import Stream, find_stream, target
 from sslnet.compress.pruning.repair.walk import Walk
-from sslnet.layers.batch_norm import BatchNorm
 from sslnet.net.net import Net
 
 Look = Callable[[LinearLayer, np.ndarray], object]
@@ -129,20 +129,13 @@ class LeastSquares:
         y = self._target(layer)[groups][:, :, rows]
         weights, bias = layer.matrix(), layer.bias()
         old = weights[groups][:, columns][:, :, rows]
-        norm = None if layer.has_bias else self._norm_behind(i)
-        found = fit(x, y, old, bias[groups][:, rows], intercept=layer.has_bias or norm is not None, only_bias=only_bias)
+        shift = has_shift(self.channels, self.net, layer)
+        found = fit(x, y, old, bias[groups][:, rows], intercept=shift, only_bias=only_bias)
         part = weights[groups]
         part[:, columns[:, None], rows] = found.weights
         weights[groups] = part
-        layer.put_matrix(weights)
-        shift = np.zeros_like(bias)
-        shift[groups[:, None], rows] = found.bias
-        if layer.has_bias:
-            bias[groups[:, None], rows] = found.bias
-            layer.put_bias(bias)
-        elif norm is not None:
-            factor = float(norm.blobs[2].data[0])
-            norm.blobs[0].data[...] -= shift.reshape(-1) * factor
+        bias[groups[:, None], rows] = found.bias
+        put_fit(self.channels, self.net, layer, weights, bias)
         return LayerRepair(layer.name, found.before, found.after)
 
     def _target(self, layer: LinearLayer) -> np.ndarray:
@@ -152,11 +145,3 @@ class LeastSquares:
         if stream is None or i not in self._sums:
             return own
         return target(self.net, stream, layer, self._sums[i], own, self.places[i])
-
-    def _norm_behind(self, i: int) -> BatchNorm | None:
-        """The BatchNorm that reads layer i directly and alone, whose mean can stand for a bias."""
-        following = self.channels.reader(i)
-        norm = self.net.layers[following] if following is not None else None
-        if not isinstance(norm, BatchNorm) or not norm.use_global_stats or not norm.blobs[2].data[0]:
-            return None
-        return norm
