@@ -16,15 +16,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from sslnet.compress.pruning.channels import Channels, Family
-from sslnet.compress.pruning.importance.reconstruction import Reconstruction, Removal
+from sslnet.compress.pruning.importance.reconstruction import Reconstruction, Removal, levels_of
 from sslnet.compress.pruning.linear_layer import LinearLayer
 from sslnet.compress.pruning.repair.put import put_fit
 from sslnet.compress.pruning.repair.walk import Walk
 from sslnet.compress.pruning.selection import too_low
 from sslnet.net.net import Net
 
-LEVELS = (0.35, 0.7)
-"""Parts of a family that are taken away to measure its curve."""
 OPTIONS = 40
 """Largest number of widths of a family that the search tells apart."""
 BUDGETS = 1000
@@ -66,8 +64,7 @@ def measure_curves(channels: Channels, net: Net, tool: Reconstruction, scores: n
     errors: list[np.ndarray] = [np.empty(0)] * len(channels.families)
     for number, family in enumerate(channels.families):
         order = family.units[np.argsort(scores[family.units], kind="stable")]
-        levels = [round(level * len(family)) for level in LEVELS]
-        removals[number] = tool.remove(family, order, keep=levels)
+        removals[number] = tool.remove(family, order, keep=levels_of(family))
         orders.append(order)
     # From the last family to the first: what lies before the readers of one is as in the whole net.
     starts = [min(channels.readers_of(family), default=0) for family in channels.families]
@@ -135,7 +132,7 @@ def _curve(losses: np.ndarray, levels: Sequence[int], measured: Sequence[float])
 # -- the shares --------------------------------------------------------------------------------------------------------
 
 
-def share_out(curves: Curves, stays: np.ndarray, target: float, multiple: int = 1) -> np.ndarray:
+def share_out_by(curves: Curves, stays: np.ndarray, target: float, multiple: int = 1) -> np.ndarray:
     """The units to remove so that at most ``target`` of the FLOPs are left: (units) bool.
 
     stays     (units) bool: those that must stay; the others of a family go by its order

@@ -21,4 +21,4 @@ IMPORTANCES: dict[str, type[Importance]] = {
 }
 """The criteria by their names in ``--by``."""
 
-__all__ = ["IMPORTANCES", "Importance", "Needs"]
+__all__ = ["IMPORTANCES", "Importance", "Needs", "Reconstruction"]

@@ -41,11 +41,12 @@ class Importance(ABC):
         """Prepares for the channels of a net, whose weights are those before pruning."""
         self.channels = channels
 
-    def see(self, net: Net) -> None:  # noqa: B027 - criteria of weights alone see no images
+    def see(self, net: Net, images: int) -> None:  # noqa: B027 - criteria of weights alone see no images
         """Takes in one batch of calibration images, which ``net`` has just run.
 
-        net  the net of ``channels`` with inputs for the images: the numbers of its layers are the same; with separate tops
-             for TOPS, after a backward pass for GRADIENTS
+        net     the net of ``channels`` with inputs for the images: the numbers of its layers are the same; with separate tops
+                for TOPS, after a backward pass for GRADIENTS
+        images  number of images of the batch that count, from the first on
         """
 
     @abstractmethod

@@ -24,6 +24,8 @@ from sslnet.net.net import Net
 
 RIDGE = 1e-3
 """Added to the diagonal of X^T X, as a part of its mean: more inputs than samples have no inverse."""
+LEVELS = (0.35, 0.7)
+"""Parts of a family after whose removal the weights of the readers are kept, for ``sensitivity``."""
 STEPS = 128
 """Largest number of steps in which a family is ranked; wider ones lose several channels in one step."""
 
@@ -55,10 +57,9 @@ class Reconstruction(Importance):
         self._means: dict[int, np.ndarray] = {}
         self._samples: dict[int, int] = {}
         self._layers: dict[int, LinearLayer] = {}
-        self._removals: dict[tuple[str, bytes | None], Removal] = {}
+        self._removals: dict[str, list[Removal]] = {}
 
-    def see(self, net: Net) -> None:
-        images = net.blobs[net.inputs[0]].shape[0]
+    def see(self, net: Net, images: int) -> None:
         for i in self.channels.readers:
             if not is_linear(net, i):
                 continue
@@ -66,7 +67,7 @@ class Reconstruction(Importance):
             if layer.groups > 1:  # their channels go with their outputs: the others read nothing of them
                 continue
             random = np.random.default_rng((self.seed, i, self._samples.get(i, 0)))
-            rows = layer.inputs(net.bottoms[i][0].data, layer.draw_places(images, random))[0]
+            rows = layer.inputs(net.bottoms[i][0].data[:images], layer.draw_places(images, random))[0]
             if i not in self._layers:
                 self._layers[i], self._samples[i] = layer, 0
                 self._moments[i] = np.zeros((layer.columns, layer.columns), np.float32)
@@ -78,21 +79,19 @@ class Reconstruction(Importance):
     def scores(self) -> np.ndarray:
         result = np.zeros(self.channels.count)
         for family in self.channels.families:
-            found = self.remove(family)
+            found = self.remove(family, keep=levels_of(family))
             result[found.order] = found.losses + np.arange(len(family)) * 1e-12 * max(1e-30, float(found.losses[-1]))
         return result
 
-    def remove(
-        self, family: Family, order: np.ndarray | None = None, *, keep: Sequence[int] = (), most: int | None = None
-    ) -> Removal:
-        """Removes the units of a family one after the other, at most ``most``.
+    def remove(self, family: Family, order: np.ndarray | None = None, *, keep: Sequence[int] = ()) -> Removal:
+        """Removes the units of a family one after the other.
 
         order  the units in this order; None: each time the one with the smallest loss
         keep   numbers of removed units after which the weights of the readers are kept
         """
-        key = None if order is None else order.tobytes()
-        if (family.name, key) in self._removals and not keep and most is None:
-            return self._removals[family.name, key]
+        for known in self._removals.get(family.name, []):
+            if order is not None and np.array_equal(known.order, order) and set(keep) <= known.weights.keys():
+                return known
         readers = {
             i: _Reader(self._layers[i], self._moments[i], self._means[i], self._samples[i], self._units(i, family))
             for i in self.channels.readers_of(family)
@@ -103,7 +102,7 @@ class Reconstruction(Importance):
         present, taken, losses, total = np.ones(count, np.bool_), [], [], 0.0
         weights: dict[int, dict[int, np.ndarray]] = {}
         step = max(1, count // STEPS)
-        while present.any() and len(taken) < (count if most is None else most):
+        while present.any():
             if len(taken) in keep:
                 weights[len(taken)] = {i: reader.weights.copy() for i, reader in readers.items()}
             loss = sum((reader.losses() for reader in readers.values()), np.zeros(count))
@@ -124,8 +123,7 @@ class Reconstruction(Importance):
         if len(taken) in keep:
             weights[len(taken)] = {i: reader.weights.copy() for i, reader in readers.items()}
         found = Removal(family.units[taken], np.array(losses), weights)
-        if most is None:
-            self._removals[family.name, key] = found
+        self._removals.setdefault(family.name, []).append(found)
         return found
 
     def layer(self, i: int) -> LinearLayer:
@@ -139,6 +137,11 @@ class Reconstruction(Importance):
         """For each unit of the family its columns in layer i."""
         units = self.channels.bottoms[i][self._layers[i].channel[0]]
         return [np.flatnonzero(units == unit) for unit in family.units]
+
+
+def levels_of(family: Family) -> list[int]:
+    """Numbers of removed units after which the weights of the readers are kept."""
+    return sorted({max(1, round(level * len(family))) for level in LEVELS})
 
 
 class _Reader:

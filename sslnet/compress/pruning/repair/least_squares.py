@@ -9,7 +9,6 @@ Ref: He, Zhang, Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Net
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +20,6 @@ from sslnet.compress.pruning.repair.put import has_shift, put_fit
 from sslnet.compress.pruning.repair.streams import Stream, find_stream, target
 from sslnet.compress.pruning.repair.walk import Walk
 from sslnet.net.net import Net
-
-Look = Callable[[LinearLayer, np.ndarray], object]
-"""Called with a layer and samples of what it reads in the whole net: (groups, samples, columns)."""
-
 
 @dataclass(frozen=True)
 class LayerRepair:
@@ -58,10 +53,9 @@ class LeastSquares:
             layer.number: find_stream(channels, net, layer.number) for layer in self.layers
         }
         self._own: dict[int, np.ndarray] = {}
-        self._last: dict[int, np.ndarray] = {}
         self._sums: dict[int, np.ndarray] = {}
 
-    def record(self, look: Look | None = None) -> None:
+    def record(self) -> None:
         """Runs the whole net and keeps the targets."""
         walk = Walk(self.net)
         sums = {stream.sum: i for i, stream in self.streams.items() if stream is not None}
@@ -69,9 +63,6 @@ class LeastSquares:
         for i in sorted({*linear, *sums}):
             if i in linear:
                 layer, places = linear[i], self.places[i]
-                walk.before(i)
-                if look is not None:
-                    look(layer, layer.inputs(self.net.bottoms[i][0].data, places))
                 walk.through(i)
                 self._own[i] = layer.values(self.net.tops[i][0].data, places)
             else:
@@ -95,24 +86,21 @@ class LeastSquares:
             if dirty and i in linear:
                 walk.before(i)
                 result.append(self._refit(linear[i], flags, only_bias))
-                if (self.channels.tops[i] < 0).all():
-                    walk.through(i)
-                    self._last[i] = linear[i].values(self.net.tops[i][0].data, self.places[i])
             if dirty or flags[self.channels.tops[i]].any():
                 changed.update(self.net.top_names[i])
             else:
                 changed.difference_update(self.net.top_names[i])
-        walk.before(len(self.net.layers))
         return result
 
     def output_error(self) -> float:
-        """Squared difference between the outputs of the net after its last run and those of the whole net, as a part of
+        """Runs the net as it is now; the squared difference between its outputs and those of the whole net, as a part of
         their variance: at the sampled positions of the layers whose outputs all stay."""
-        difference = variance = 0.0
+        walk, difference, variance = Walk(self.net), 0.0, 0.0
         for layer in self.layers:
             if (self.channels.tops[layer.number] < 0).all():
+                walk.through(layer.number)
+                now = layer.values(self.net.tops[layer.number][0].data, self.places[layer.number])
                 before = self._own[layer.number].astype(np.float64)
-                now = self._last[layer.number] if layer.number in self._last else before
                 difference += float(np.square(now - before).sum())
                 variance += float(np.square(before - before.mean(axis=1, keepdims=True)).sum())
         return difference / max(variance, 1e-30)
