@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sslnet.api.low_rank import low_rank
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
+    from sslnet.api.prune_channels import prune_channels
     from sslnet.api.restructure import restructure
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
@@ -81,6 +82,7 @@ _MODULES = {
     "low_rank": "sslnet.api.low_rank",
     "params": "sslnet.prototxt.net_spec",
     "prune": "sslnet.api.prune",
+    "prune_channels": "sslnet.api.prune_channels",
     "restructure": "sslnet.api.restructure",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
@@ -128,6 +130,7 @@ __all__ = [
     "low_rank",
     "params",
     "prune",
+    "prune_channels",
     "restructure",
     "set_deterministic",
     "set_device",
