@@ -15,6 +15,7 @@ from typing import Any
 from sslnet import sslnet_pb2 as pb
 from sslnet.api.inputs import Word, as_argument, check_part
 from sslnet.compress.control.targets import Targets
+from sslnet.compress.pipeline.controls import CONTROLS
 from sslnet.compress.pipeline.pipeline import Pipeline
 from sslnet.compress.pipeline.task import Task
 from sslnet.compress.pipeline.training import Watch
@@ -22,7 +23,7 @@ from sslnet.errors import UsageError
 from sslnet.files import atomic_write
 from sslnet.net.net import Net
 from sslnet.report import Table, dump_json
-from sslnet.report.procedure import procedure_table
+from sslnet.report.procedure import procedure_table, training_table
 from sslnet.solver.callbacks import Monitor
 
 Part = float | Mapping[str, float]
@@ -39,6 +40,7 @@ class CompressResult:
     weights   path of its weights
     report    what stands in report.json: test error and loss, parameters, FLOPs and times of both nets (docs/cli.md)
     table     the same for people
+    training  for people: each net that was tested, with its error and the iterations behind it
     """
 
     folder: str
@@ -47,11 +49,17 @@ class CompressResult:
     weights: str
     report: dict[str, Any]
     table: Table
+    training: Table
 
     @property
     def met(self) -> bool:
         """Whether the target was met."""
         return bool(self.report["target"]["met"])
+
+    @property
+    def missed(self) -> str:
+        """Which targets were not met, and what to try; "" if all are met."""
+        return str(self.report["target"]["missed"])
 
     def net(self, phase: int = pb.TEST, **options: Any) -> Net:
         """The small net, ready to run. options: as for ``sslnet.Net``"""
@@ -72,6 +80,7 @@ def compress_net(
     iterations: int | None = None,
     finetune: int | None = None,
     teach: bool = False,
+    controls: bool = False,
     baseline_iterations: int | None = None,
     base_lr: float | None = None,
     overrides: Sequence[str] = (),
@@ -95,13 +104,17 @@ def compress_net(
     speedup_batch        images in the batch that the speed-up is measured with; None: those of the test net
     cut                  remove the smallest groups where the penalty has not met the target after 60 % of the iterations
     output               the folder; None: NAME_compress in the working folder
-    iterations, finetune, baseline_iterations   of each training; None: by the solver, else 10, 5 and 20 epochs
+    iterations, finetune, baseline_iterations   of each training; None: by the solver, else 10, 5 and 20 epochs. With
+                         ``weights`` and ``controls``, baseline_iterations says how long the weights were trained
     teach                fine-tune the small net towards the baseline's scores
+    controls             also train the baseline on, and the small structure from scratch, for as long; ``training`` of the
+                         result and report.json then show them. They may be asked for later, in a finished folder
     base_lr              rate to begin with, without ``solver``; None: 0.01
     overrides            fields of the solver, as "momentum=0.8"
     seed                 of all that is random; None: the solver's, else 1
     monitor, tell        told what each solver does, and a line when a stage begins
 
+    returns  the small net and its report; ``met`` says whether the target was met. A target that was not met raises nothing
     raises  UsageError for numbers out of range, arguments that exclude each other, a net that cannot be tested or made
             sparse, and the folder of another call; RunError when a training fails
     """
@@ -122,6 +135,7 @@ def compress_net(
         base_lr=base_lr,
         seed=seed,
         teach=teach,
+        controls=controls,
     )
     check_task(task)
     return run_task(task, monitor, tell=tell)
@@ -141,10 +155,13 @@ def run_task(
     procedure = Pipeline(task, monitor, watch, tell)
     results = procedure.run()
     report, table = report_of(procedure, results), procedure_table(results)
+    training = training_table(report)
+    if report["target"]["missed"]:
+        training.note(report["target"]["missed"])
     atomic_write(os.path.join(task.folder, "report.json"), dump_json(report).encode())
-    atomic_write(os.path.join(task.folder, "report.txt"), table.text().encode())
+    atomic_write(os.path.join(task.folder, "report.txt"), f"{table.text()}\n{training.text()}".encode())
     small = report["small"]
-    return CompressResult(task.folder, small["model"], small["deploy"], small["weights"], report, table)
+    return CompressResult(task.folder, small["model"], small["deploy"], small["weights"], report, table, training)
 
 
 def read_targets(
@@ -177,9 +194,10 @@ def check_task(task: Task, word: Word = as_argument) -> None:
     if task.solver and task.base_lr is not None:
         hint = f"use {word('overrides')} base_lr={task.base_lr:g}"
         raise UsageError(f"{word('base_lr')} is for runs without {word('solver')}", hint=hint)
-    if task.weights and task.baseline_iterations is not None:
+    if task.weights and task.baseline_iterations is not None and not task.controls:
         raise UsageError(
-            f"{word('baseline_iterations')} is for runs without {word('weights')}: given weights are the baseline"
+            f"{word('baseline_iterations')} is for runs without {word('weights')}: given weights are the baseline",
+            hint=f"with {word('controls')} it says how long they were trained",
         )
     if task.teach and task.finetune == 0:
         raise UsageError(f"{word('teach')} needs the fine-tuning stage, which {word('finetune')} 0 skips")
@@ -224,6 +242,12 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
             "backward_ms": None if time["backward"][side] is None else 1e3 * time["backward"][side],
         }
     sparse, targets = results["sparsify"], task.targets
+    lengths = {"baseline": procedure.baseline_iterations}
+    outcome["baseline"]["iterations"] = dict(lengths)
+    lengths["sparsify"] = procedure.iterations("sparsify")
+    before = {"error": sparse["error"], "loss": sparse["loss"], "iterations": dict(lengths)}
+    lengths["finetune"] = results["finetune"]["iterations"]
+    outcome["small"]["iterations"] = lengths
     return {
         "target": {
             "of": targets.of,
@@ -231,11 +255,26 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
             "layers": dict(targets.layers),
             "met": sparse["met"],
             "left": sparse["left"],
+            "missed": f"the target was not met: {sparse['missed']}; {targets.advice}" if sparse["missed"] else "",
         },
-        "before_finetuning": {"error": sparse["error"], "loss": sparse["loss"]},
+        "before_finetuning": before,
         **outcome,
+        **(control_figures(procedure, results) if task.controls else {}),
         "speedup": time["race"],
         "batch": time["batch"],
         "threads": time["threads"],
         "notes": results["compact"]["notes"],
     }
+
+
+def control_figures(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
+    """Error, loss and iterations of the two controls."""
+    figures = {}
+    for stage in CONTROLS:
+        behind = {"baseline": procedure.baseline_iterations} if stage == "dense_control" else {}
+        figures[stage] = {
+            "error": results[stage]["error"],
+            "loss": results[stage]["loss"],
+            "iterations": behind | {stage: results[stage]["iterations"]},
+        }
+    return figures

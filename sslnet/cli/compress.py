@@ -34,8 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fine-tuning iterations of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
     parser.add_argument("--teach", action="store_true",
         help="fine-tune the small net with the baseline as its teacher, as sslnet teach does")  # fmt: skip
+    parser.add_argument("--controls", action="store_true",
+        help="also train two nets to compare with, for as many iterations: the baseline on, the small net from scratch")  # fmt: skip
     parser.add_argument("--baseline-iterations", type=int, metavar="N",
-        help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
+        help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs; with "
+        "--weights and --controls: the iterations that the weights were trained")  # fmt: skip
     parser.add_argument(
         "--base-lr", type=float, metavar="X", help="initial learning rate, without --solver; default 0.01"
     )
@@ -68,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
             return log.exit_code(130)
     if args.json:
         print(dump_json(result.report))
-        return log.exit_code(0)
-    print_table(result.table)
-    print("\n".join(["", *closing_lines(result.report)]))
-    return log.exit_code(0)
+    else:
+        print_table(result.table)
+        print()
+        print_table(result.training)
+        print("\n".join(["", *closing_lines(result.report)]))
+    return log.exit_code(0 if result.met else 1)
 
 
 def make_task(args: argparse.Namespace) -> Task:
@@ -100,6 +105,7 @@ def make_task(args: argparse.Namespace) -> Task:
         args.base_lr,
         args.seed,
         args.teach,
+        args.controls,
     )
     check_task(task, as_option)
     return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.api.compress import default_folder
+from sslnet.api.compress import default_folder, run_task
 from sslnet.cli import main
 from sslnet.compress.control.targets import Targets
+from sslnet.compress.pipeline.controls import with_fillers
 from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
 from sslnet.compress.pipeline.pipeline import Pipeline
 from sslnet.compress.pipeline.task import Task
@@ -183,7 +185,7 @@ def test_net_without_accuracy_is_compared_by_its_loss(tmp_path: Path, capsys: py
     model = tmp_path / "net.prototxt"
     model.write_text(DUMMY.format(rule="", loss=""))
     options = ["--iterations", "30", "--finetune", "3", "--baseline-iterations", "3", "--output", f"{tmp_path}/a"]
-    assert main(["compress", "--model", str(model), "--target-params", "0.9", *options]) == 0
+    assert main(["compress", "--model", str(model), "--target-params", "0.9", "--cut", *options]) == 0
     assert "test loss" in capsys.readouterr().out
     sparse = prototxt.read_net(str(tmp_path / "a" / "2_sparsify.prototxt")).message
     groups = {layer.name: [str(spec) for param in layer.param for spec in param.group_lasso] for layer in sparse.layer}
@@ -280,20 +282,65 @@ def test_command_tells_and_writes_the_outcome(
     short = ["--iterations", "20", "--finetune", "2", "--output", f"{tmp_path}/a"]
     weights = ["--weights", str(whole[0] / "1_baseline.caffemodel")]
     command = ["compress", "--model", str(MODEL), *weights, "--target-flops", "0.01", *short]
-    assert main(command) == 0
+    assert main(command) == 1, "the target was not met"
     printed = capsys.readouterr().out
     for words in (
         "FLOPs per image",
         "backward ms, batch 64",
-        "the target was not met: 100.0 % of the FLOPs remain, not 1 %",
+        "the target was not met: 100.0 % of the FLOPs remain, not 1 %; try more iterations, --cut, which removes",
+        "not known + 20 + 2",
     ):
         assert words in printed
     assert f"sslnet export --model {tmp_path}/a/3_compact_deploy.prototxt --weights {tmp_path}/a/4_fin" in printed
     assert (tmp_path / "a" / "report.txt").read_text() in printed
-    assert main([*command, "--json"]) == 0
+    assert main([*command, "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((tmp_path / "a" / "report.json").read_text())
     assert result["baseline"]["parameters"] == 35_914
+    assert not result["target"]["met"]
+    assert result["before_finetuning"]["iterations"] == {"baseline": None, "sparsify": 20}
+
+
+def test_controls_are_trained_for_as_long_and_go_on(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Added to a finished folder: only the controls are trained. The dense one is the baseline trained on for 240 + 30
+    iterations, the other begins with new weights: both as a solver of their own would train them."""
+    folder = tmp_path / "whole"
+    shutil.copytree(whole[0], folder)
+    with pytest.raises(Kill):
+        Pipeline(task(folder, controls=True), Killer(270 + 50)).run()
+    results = Pipeline(task(folder, controls=True), Killer(270 + 310 - 50 + 1)).run()
+    assert {name: results[name] for name in whole[1] if name != "time"} == stripped(whole[1])
+    assert (results["dense_control"]["iterations"], results["scratch_control"]["iterations"]) == (270, 310)
+    small, scratch = (read_weights(str(folder / f"{name}.caffemodel")) for name in ("3_compact", "6_scratch_control"))
+    assert {k: [b.shape for b in v] for k, v in scratch.items()} == {k: [b.shape for b in v] for k, v in small.items()}
+    solver = prototxt.read_solver(str(folder / "5_dense_control_solver.prototxt"))
+    assert (solver.message.max_iter, solver.message.breadth_decay) == (270, 0)
+    again = Solver(solver, weights=[str(folder / "1_baseline.caffemodel")], lean=True)
+    again.solve()
+    dense = read_weights(str(folder / "5_dense_control.caffemodel"))
+    assert all((dense[name][0] == params[0].data).all() for name, params in again.net.params.items())
+    first = Solver(prototxt.read_solver(str(folder / "6_scratch_control_solver.prototxt")), lean=True)
+    first.solve()
+    assert all((scratch[name][0] == params[0].data).all() for name, params in first.net.params.items())
+    result = run_task(task(folder, controls=True))
+    assert result.report["scratch_control"]["iterations"] == {"scratch_control": 310}
+    assert result.report["dense_control"]["iterations"] == {"baseline": 40, "dense_control": 270}
+    assert "control: baseline, trained on" in result.training.text()
+    assert "40 + 240 + 30" in result.training.text()
+    assert "dense_control" not in run_task(task(folder)).report
+
+
+def test_weights_without_fillers_are_not_trained_from_zero() -> None:
+    text = DUMMY.format(rule="", loss="").replace(
+        'weight_filler {{ type: "xavier" }}'.replace("{{", "{").replace("}}", "}"), ""
+    )
+    message = with_fillers(prototxt.parse(text, pb.NetParameter).message)
+    assert message.layer[1].convolution_param.weight_filler.type == "msra"
+    assert message.layer[3].inner_product_param.weight_filler.type == "msra"
+    known = with_fillers(prototxt.parse(DUMMY.format(rule="", loss=""), pb.NetParameter).message)
+    assert known.layer[1].convolution_param.weight_filler.type == "xavier"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +363,10 @@ def test_default_folder_has_the_name_of_the_net(path: str, folder: str) -> None:
         (["--target-flops", "0.5"], "give the net with"),
         (["--model", "M", "--target-flops", "0.5", "--finetune", "-1"], "--finetune must be 0 or more"),
         (["--solver", "S", "--target-flops", "0.5", "--base-lr", "1"], "--base-lr is for runs without --solver"),
+        (
+            ["--model", "M", "--weights", "w", "--target-flops", "0.5", "--baseline-iterations", "5"],
+            "--baseline-iterations is for runs without --weights",
+        ),
         (["--model", "M", "--weights", "gone.caffemodel", "--target-flops", "0.5"], "gone.caffemodel"),
         (["--solver", "S", "--target-flops", "0.5", "--set", "group_lasso_update=SUBGRADIENT"], "no parameter of the"),
         (["--solver", "S", "--target-flops", "0.5", "--set", "max_iter="], "the solver has no max_iter"),

@@ -5,6 +5,7 @@
     compact    removes the channels that became zero
     finetune   trains the small net, on request with the baseline as teacher (``sslnet.compress.distillation.teacher``)
     test       tests the small net
+    controls   on request: trains the baseline on, and the small structure from scratch, for as long (``controls``)
     time       times both nets alternately
 
 ``state.json`` records the completed stages, their options and results (``state_file``). In a stage that trains, an
@@ -31,6 +32,7 @@ from sslnet.compress.control.controller import StrengthController
 from sslnet.compress.control.latency_model import LatencyBenchmark, LatencyComparison
 from sslnet.compress.distillation.teacher import PREFIX, teach
 from sslnet.compress.evaluation import find_trial
+from sslnet.compress.pipeline.controls import CONTROLS, baseline_length, control_lengths, with_fillers
 from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
 from sslnet.compress.pipeline.schedule import STRENGTHS, check_turnable, fit_schedule, quiet
 from sslnet.compress.pipeline.state_file import LOCK, STATE, read_results, write_results
@@ -46,8 +48,15 @@ from sslnet.solver.solver import Solver
 from sslnet.solver.solver_definition import check_aims, find_nets, named_weights, net_state
 from sslnet.timing.layerwise import open_net, time_nets
 
-STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
-FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
+STAGES = ("baseline", "sparsify", "compact", "finetune", "test", *CONTROLS, "time")
+FILES = {
+    "baseline": "1_baseline",
+    "sparsify": "2_sparsify",
+    "compact": "3_compact",
+    "finetune": "4_finetune",
+    "dense_control": "5_dense_control",
+    "scratch_control": "6_scratch_control",
+}
 """Prefix of the file names of each stage."""
 SNAPSHOTS = 10
 """Number of snapshots in a stage if the solver gives no interval."""
@@ -85,9 +94,22 @@ class Pipeline:
 
     # -- files and iterations --------------------------------------------------------------------------------------------------
 
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages of this task, in order."""
+        return [stage for stage in STAGES if self.task.controls or stage not in CONTROLS]
+
     def iterations(self, stage: str) -> int:
         """Number of iterations that a stage trains."""
+        if stage in CONTROLS:
+            lengths = {name: self.iterations(name) for name in ("sparsify", "finetune")}
+            return control_lengths(self.baseline_iterations, lengths)[stage]
         return self.task.iterations_of(stage, self.solver.message.max_iter)
+
+    @property
+    def baseline_iterations(self) -> int | None:
+        """Number of iterations behind the baseline; None if its weights were given and nobody said."""
+        return baseline_length(self.task, self.solver.message.max_iter)
 
     def name(self, stage: str, suffix: str) -> str:
         """A file of a stage."""
@@ -118,9 +140,9 @@ class Pipeline:
         write_results(self.task.folder, self.task.options(), self.results)
 
     def _run_stages(self) -> dict[str, Any]:
-        for place, stage in enumerate(STAGES, 1):
+        for place, stage in enumerate(self.stages, 1):
             if stage not in self.results:
-                self.tell(f"stage {place} of {len(STAGES)}: {stage}")
+                self.tell(f"stage {place} of {len(self.stages)}: {stage}")
                 self.results[stage] = getattr(self, f"_{stage}")()
                 self._save()
             if stage in FILES:
@@ -164,10 +186,7 @@ class Pipeline:
         }
 
     def _finetune(self) -> dict[str, Any]:
-        message = prototxt.read_net(self.name("compact", ".prototxt")).message
-        for layer in message.layer:  # a form chosen by timing may round differently in another run
-            if layer.convolution_param.conv_mode == pb.ConvolutionParameter.AUTO:
-                layer.convolution_param.ClearField("conv_mode")
+        message = self._small_definition().message
         weights = self.weights("compact")
         if self.task.teach and self.iterations("finetune"):
             message, weights = self._taught(message, weights)
@@ -199,6 +218,26 @@ class Pipeline:
     def _test(self) -> dict[str, Any]:
         small = prototxt.read_net(self.name("finetune", ".prototxt"))
         return asdict(self.trial.score(self.weights("finetune"), small))
+
+    def _dense_control(self) -> dict[str, Any]:
+        """Trains the baseline on, without penalties, for as long as the stages behind it."""
+        return self._control("dense_control", self.definition.message, [self.weights("baseline")])
+
+    def _scratch_control(self) -> dict[str, Any]:
+        """Trains the structure of the small net from scratch."""
+        return self._control("scratch_control", with_fillers(self._small_definition().message), [])
+
+    def _control(self, stage: str, message: pb.NetParameter, weights: list[str]) -> dict[str, Any]:
+        if stage == "dense_control":
+            definition = self._write_net(stage, message)
+        else:
+            prototxt.save(message, self.name(stage, ".prototxt"))
+            definition = prototxt.read_net(self.name(stage, ".prototxt"))
+        if self.iterations(stage):
+            self._train(stage, weights)
+            weights = [self.weights(stage)]
+        score = self.trial.score(weights[0], definition)
+        return {"iterations": self.iterations(stage), **asdict(score)}
 
     def _time(self) -> dict[str, Any]:
         pairs = [("baseline", self.weights("baseline")), ("compact", self.weights("finetune"))]
@@ -233,6 +272,14 @@ class Pipeline:
                 hint="sslnet compress removes filters and neurons of Convolution and InnerProduct layers before it",
             )
         return self.definition.with_message(message)
+
+    def _small_definition(self) -> Definition:
+        """The small net as it is trained: a form chosen by timing may round differently in another run."""
+        small = prototxt.read_net(self.name("compact", ".prototxt"))
+        for layer in small.message.layer:
+            if layer.convolution_param.conv_mode == pb.ConvolutionParameter.AUTO:
+                layer.convolution_param.ClearField("conv_mode")
+        return small
 
     def _write_net(self, stage: str, message: pb.NetParameter, suffix: str = ".prototxt") -> Definition:
         """Writes a definition, with file names adapted to its folder."""

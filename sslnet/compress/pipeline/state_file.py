@@ -85,12 +85,18 @@ def _is_timed(value: object) -> bool:
     return times and whole_numbers and raced and _is_pair(known.get("bytes"), whole)
 
 
+def _is_control(value: object) -> bool:
+    return whole(fields(value).get("iterations")) is not None and _is_score(value)
+
+
 KNOWN: dict[str, Callable[[object], bool]] = {
     "baseline": _is_score,
     "sparsify": _is_sparsified,
     "compact": _is_compacted,
     "finetune": lambda value: whole(fields(value).get("iterations")) is not None,
     "test": _is_score,
+    "dense_control": _is_control,
+    "scratch_control": _is_control,
     "time": _is_timed,
 }
 """For each stage, a function that checks whether a value is a valid result of it."""

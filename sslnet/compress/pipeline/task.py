@@ -43,6 +43,8 @@ class Task:
     iterations, finetune, baseline_iterations   None: from the solver (half of it to fine-tune), or EPOCHS without one
     base_lr              learning rate of the default solver, used if none is given
     teach                whether the baseline teaches the small net
+    controls             whether to train the nets to compare with, too (``controls``); with them baseline_iterations says
+                         how long the given weights were trained
     """
 
     targets: Targets
@@ -57,9 +59,13 @@ class Task:
     base_lr: float | None = None
     seed: int | None = None
     teach: bool = False
+    controls: bool = False
 
     def options(self) -> dict[str, str]:
-        """The options that must be equal to continue in a folder; files by fingerprints of their content."""
+        """The options that must be equal to continue in a folder; files by fingerprints of their content.
+
+        ``controls`` is not among them: it adds stages to a folder, and changes none.
+        """
         files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
         marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
         others = {
