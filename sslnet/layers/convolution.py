@@ -22,6 +22,7 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.equal_groups import kept_places, matched_groups
 from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
@@ -34,8 +35,8 @@ class Convolution(Layer):
     DEFAULT_GROUP: ClassVar[str] = "FILTER"
     LOW_RANK: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
-        "or with several bottoms, all are kept"
+        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones, and equal places of "
+        "all; along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
@@ -210,8 +211,8 @@ class Convolution(Layer):
     # -- compaction ----------------------------------------------------------------------------------------------------
     #
     # One group: any filter and any channel may be removed. Several groups must have equal sizes: a group is removed as
-    # a whole, with its channels and filters (in a depthwise convolution: channel by channel). Several bottoms, or
-    # channels along another axis: all are kept.
+    # a whole, with its channels and filters (in a depthwise convolution: channel by channel), and equal places of all
+    # groups. Several bottoms, or channels along another axis: all are kept.
 
     SHRINKS: ClassVar[bool] = True
     ABSORBS: ClassVar[bool] = True
@@ -224,17 +225,24 @@ class Convolution(Layer):
         return [~(self._uses() & varies).any(axis=2).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight in a kept filter; with groups: all of a kept group."""
+        """True for channels that vary and have a nonzero weight in a kept filter."""
         if self._refuses:
             return []
-        if self.group > 1:
-            return [self._whole_groups(top[0], self.channels)]
-        return [self._uses()[0][top[0]].any(axis=0) & ~bottom_constant[0]]
+        read = (self._uses() & top[0].reshape(self.group, -1, 1)).any(axis=1).reshape(-1)
+        return [read & ~bottom_constant[0]]
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         if self._refuses:
             return [np.ones(self.top_channels, bool) for _ in self.param.top]
-        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
+        return []
+
+    def matched_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        if self._refuses or self.group == 1:
+            return [], []
+        below, above = matched_groups(bottom[0], top[0], self.group)
+        return [below], [above]
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
@@ -244,11 +252,10 @@ class Convolution(Layer):
             return param, blobs
         filters = top_keep[0]
         param.convolution_param.ClearField("kept_column")
-        weights = self.whole_weights()[filters]
+        groups, places = kept_places(bottom_keep[0], self.channels // self.group)
+        weights = self.whole_weights()[filters][:, places]
         if self.group > 1:
-            param.convolution_param.group = len(filters) // self._group_filters
-        else:
-            weights = weights[:, bottom_keep[0]]
+            param.convolution_param.group = groups
         param.convolution_param.num_output = len(filters)
         bias = fold_shift(param, param.convolution_param, blobs[1][filters] if len(blobs) > 1 else None, shift)
         return param, [weights] if bias is None else [weights, bias]
@@ -277,10 +284,6 @@ class Convolution(Layer):
         """(group, filters of a group, channels of a group) bool: whether a weight between them is nonzero."""
         weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)
         return (weights != 0).any(axis=3)
-
-    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
-        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window

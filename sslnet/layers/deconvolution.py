@@ -24,6 +24,7 @@ from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.equal_groups import kept_places, matched_groups
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
@@ -33,9 +34,10 @@ class Deconvolution(Layer):
     KIND: ClassVar[str] = "convolution"
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
+    DEFAULT_GROUP: ClassVar[str] = "FILTER"
     CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
-        "or with several bottoms, all are kept"
+        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones, and equal places of "
+        "all; along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
@@ -166,6 +168,11 @@ class Deconvolution(Layer):
         rows, plane = self.channels // self.group, prod(self.blobs[0].shape[2:])
         return {"FILTER": (rows, plane), "CHANNEL": (1, prod(self.blobs[0].shape[1:])), "FILTER_2D": (1, plane)}
 
+    def weights_by_channel(self) -> np.ndarray | None:
+        """The weights as (num_output, C, kernel); None with several groups, each of which reads its own channels."""
+        weights = self.blobs[0].data
+        return weights.reshape(*weights.shape[:2], -1).swapaxes(0, 1) if self.group == 1 else None
+
     # -- compaction: as for Convolution, with the axes of bottom and top exchanged in the weights ----------------------
 
     SHRINKS: ClassVar[bool] = True
@@ -179,17 +186,24 @@ class Deconvolution(Layer):
         return [~(self._uses() & varies).any(axis=1).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight to a kept output; with groups: all of a kept group."""
+        """True for channels that vary and have a nonzero weight to a kept output."""
         if self._refuses:
             return []
-        if self.group > 1:
-            return [self._whole_groups(top[0], self.channels)]
-        return [self._uses()[0][:, top[0]].any(axis=1) & ~bottom_constant[0]]
+        read = (self._uses() & top[0].reshape(self.group, 1, -1)).any(axis=2).reshape(-1)
+        return [read & ~bottom_constant[0]]
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         if self._refuses:
             return [np.ones(self._top_channels, bool) for _ in self.param.top]
-        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
+        return []
+
+    def matched_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        if self._refuses or self.group == 1:
+            return [], []
+        below, above = matched_groups(bottom[0], top[0], self.group)
+        return [below], [above]
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
@@ -197,11 +211,11 @@ class Deconvolution(Layer):
         param, blobs = super().shrink(bottom_keep, top_keep, shift)
         if self._refuses:
             return param, blobs
-        outputs, weights, each = top_keep[0], blobs[0][bottom_keep[0]], self.num_output // self.group
+        outputs = top_keep[0]
+        groups, places = kept_places(outputs, self.num_output // self.group)
+        weights = blobs[0][bottom_keep[0]][:, places]
         if self.group > 1:
-            param.convolution_param.group = len(outputs) // each
-        else:
-            weights = weights[:, outputs]
+            param.convolution_param.group = groups
         param.convolution_param.num_output = len(outputs)
         bias = fold_shift(param, param.convolution_param, blobs[1][outputs] if len(blobs) > 1 else None, shift)
         return param, [weights] if bias is None else [weights, bias]
@@ -214,10 +228,6 @@ class Deconvolution(Layer):
         """(group, channels of a group, outputs of a group) bool: whether a weight between them is nonzero."""
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)
         return (weights != 0).any(axis=3)
-
-    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
-        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window

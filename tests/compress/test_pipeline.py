@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.api.compress import default_folder, run_task
 from sslnet.cli import main
+from sslnet.compress.control.controller import StrengthController
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.pipeline.controls import with_fillers
 from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
@@ -330,6 +332,78 @@ def test_controls_are_trained_for_as_long_and_go_on(
     assert "control: baseline, trained on" in result.training.text()
     assert "40 + 240 + 30" in result.training.text()
     assert "dense_control" not in run_task(task(folder)).report
+
+
+HIDDEN = """
+layer {{ name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {{
+        shape {{ dim: 4 dim: 2 dim: 12 dim: 12 }} shape {{ dim: 4 }} data_filler {{ type: "gaussian" std: 1 }}
+        data_filler {{ type: "constant" value: 1 }} }} }}
+layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param {{ num_output: 8 kernel_size: 3 pad: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "conv2" type: "{kind}" bottom: "conv1" top: "conv2"
+        convolution_param {{ num_output: 16 kernel_size: 3 pad: 1 {group} weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "pool" type: "Pooling" bottom: "conv2" top: "pool" pooling_param {{ pool: AVE global_pooling: true }} }}
+layer {{ name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1"
+        inner_product_param {{ num_output: 20 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
+        inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }}
+"""
+
+
+def test_own_groups_are_weighed_by_what_they_save(tmp_path: Path) -> None:
+    """conv1: 2 * 9 * 144 multiply-adds a filter and 9 * 16 * 144 of its reader; conv2: 8 * 9 * 144, 20 and the pooling. ip1 saves 380 of
+    198,000: next to nothing. Of parameters, it is worth its groups."""
+    model = tmp_path / "hidden.prototxt"
+    model.write_text(HIDDEN.format(kind="Convolution", group=""))
+    told: list[str] = []
+    changes: dict[str, Any] = {"model": str(model), "overrides": (), "iterations": 12, "finetune": 0}
+    Pipeline(task(tmp_path / "a", **changes), tell=told.append).run()
+    assert "no groups for ip1: there are next to no FLOPs to save" in told
+    message = prototxt.read_net(str(tmp_path / "a/2_sparsify.prototxt")).message
+    groups = {x.name: x.param[0].group_lasso[0] for x in message.layer if x.param and x.param[0].group_lasso}
+    assert list(groups) == ["conv1", "conv2"]
+    norms = {}
+    for name, (weights, bias) in ((n, read_weights(str(tmp_path / "a/1_baseline.caffemodel"))[n]) for n in groups):
+        norms[name] = np.sqrt((weights**2).reshape(len(weights), -1).sum(axis=1) + bias**2).mean()
+    # a FLOP of pooling is half a multiply-add
+    ratio = (9 * 144 * (2 + 16)) / (8 * 9 * 144 + 20 + 144 / 2)
+    found = groups["conv1"].decay_mult / groups["conv2"].decay_mult * norms["conv2"] / norms["conv1"]
+    assert found == pytest.approx(ratio**0.5, rel=1e-4)
+    params = Pipeline(Task(Targets("params", 0.7), str(tmp_path / "b"), model=str(model)))
+    assert params.own_groups
+    definition = params._sparse_definition(str(tmp_path / "a/1_baseline.caffemodel"))
+    assert [x.name for x in definition.message.layer if x.param and x.param[0].group_lasso] == ["conv1", "conv2", "ip1"]
+
+
+def test_floor_keeps_a_tenth_of_each_layer_and_gives_way_to_the_target(tmp_path: Path) -> None:
+    model = tmp_path / "hidden.prototxt"
+    model.write_text(HIDDEN.format(kind="Convolution", group=""))
+    changes: dict[str, Any] = {"model": str(model), "overrides": (), "iterations": 60, "finetune": 0}
+    one = Task(Targets("params", 0.25, cut=True), str(tmp_path / "a"), model=str(model), **SHORT | {"finetune": 0})
+    Pipeline(one).run()
+    small = prototxt.read_net(str(tmp_path / "a/3_compact.prototxt")).message
+    assert {x.name: x.inner_product_param.num_output for x in small.layer if x.type == "InnerProduct"}["ip1"] >= 2
+    pipeline = Pipeline(task(tmp_path / "b", **changes))
+    for target, floor in ((0.3, 0.1), (0.0215, 0.05)):
+        controller = StrengthController(Targets("params", target), floor=0.1)
+        controller.start(pipeline._sparse_solver(pipeline._sparse_definition()))
+        assert controller.floor == floor
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+def test_convolutions_with_groups_lose_equal_places_of_all(kind: str, tmp_path: Path) -> None:
+    model = tmp_path / "grouped.prototxt"
+    model.write_text(HIDDEN.format(kind=kind, group="group: 2"))
+    one = Task(Targets("flops", 0.2, cut=True), str(tmp_path / "a"), model=str(model), **SHORT | {"finetune": 0})
+    results = Pipeline(one).run()
+    before, after = results["compact"]["flops"]
+    assert results["sparsify"]["met"]
+    assert after <= 0.21 * before
+    small = prototxt.read_net(str(tmp_path / "a/3_compact.prototxt")).message
+    grouped = next(layer for layer in small.layer if layer.name == "conv2").convolution_param
+    assert grouped.group == 2
+    assert grouped.num_output < 16
 
 
 def test_weights_without_fillers_are_not_trained_from_zero() -> None:

@@ -33,7 +33,7 @@ from sslnet.compress.control.latency_model import LatencyBenchmark, LatencyCompa
 from sslnet.compress.distillation.teacher import PREFIX, teach
 from sslnet.compress.evaluation import find_trial
 from sslnet.compress.pipeline.controls import CONTROLS, baseline_length, control_lengths, with_fillers
-from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
+from sslnet.compress.pipeline.default_groups import FLOOR, add_groups, declared, set_strengths, weigh
 from sslnet.compress.pipeline.schedule import STRENGTHS, check_turnable, fit_schedule, quiet
 from sslnet.compress.pipeline.state_file import LOCK, STATE, read_results, write_results
 from sslnet.compress.pipeline.task import Task
@@ -157,8 +157,8 @@ class Pipeline:
         return asdict(self.trial.score(self.weights("baseline")))
 
     def _sparsify(self) -> dict[str, Any]:
-        added = self._write_net("sparsify", self._sparse_definition().message)
-        steering = StrengthController(self.task.targets, self.tell)
+        added = self._write_net("sparsify", self._sparse_definition(self.weights("baseline")).message)
+        steering = self._controller(self.tell)
         self._train("sparsify", [self.weights("baseline")], steering)
         score = self.trial.score(self.weights("sparsify"), added)
         return {"met": steering.met, "left": steering.remaining, "missed": steering.missed(), **asdict(score)}
@@ -263,15 +263,43 @@ class Pipeline:
 
     # -- definitions -------------------------------------------------------------------------------------------------
 
-    def _sparse_definition(self) -> Definition:
-        """A copy of the net with groups to penalise: its own, or default groups if it declares none."""
-        message = copy.deepcopy(self.definition.message)
-        if not declared(message) and not add_groups(self.definition.with_message(message), self.state):
+    @property
+    def own_groups(self) -> bool:
+        """Whether the net declares no groups, so that the pipeline adds some."""
+        return not declared(self.definition.message)
+
+    def _controller(self, tell: Callable[[str], None]) -> StrengthController:
+        return StrengthController(self.task.targets, tell, FLOOR if self.own_groups else 0.0)
+
+    def _sparse_definition(self, weights: str | None = None) -> Definition:
+        """A copy of the net with groups to penalise: its own, or default groups if it declares none.
+
+        weights  path of the weights to start from, by which the default groups are weighed; None: they are not
+        """
+        definition = self.definition.with_message(copy.deepcopy(self.definition.message))
+        if not self.own_groups:
+            return definition
+        if not add_groups(definition, self.state):
             raise UsageError(
                 f"{self.definition.path}: only the last layer has weights, so there is nothing to remove",
                 hint="sslnet compress removes filters and neurons of Convolution and InnerProduct layers before it",
             )
-        return self.definition.with_message(message)
+        if weights is not None:
+            solver = self._sparse_solver(definition)
+            solver.net.copy_from(weights)
+            removed = weigh(definition.message, solver, self.task.targets.of, self.task.targets.part)
+            if removed:
+                kind = "parameters" if self.task.targets.of == "params" else "FLOPs"
+                self.tell(f"no groups for {', '.join(removed)}: there are next to no {kind} to save")
+        return definition
+
+    def _sparse_solver(self, definition: Definition) -> Solver:
+        """A solver of the sparsify stage, to look at its groups."""
+        param = self._stage_solver("sparsify", definition.message)
+        net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)
+        check_aims(self.solver, net)
+        param.net_param.CopyFrom(definition.message)
+        return Solver(self.solver.with_message(param), net=net)
 
     def _small_definition(self) -> Definition:
         """The small net as it is trained: a form chosen by timing may round differently in another run."""
@@ -297,7 +325,7 @@ class Pipeline:
             param.ClearField(name)
         fit_schedule(param, self.iterations(stage))
         if stage == "sparsify":
-            set_strengths(param, net)
+            set_strengths(param, net, by_size=not self.own_groups)
         else:
             for name in STRENGTHS:  # strengths explicitly set to 0 are kept
                 setattr(param, name, 0.0)
@@ -310,15 +338,10 @@ class Pipeline:
 
     def _check_sparsity(self) -> None:
         """Raises UsageError if there are no groups to penalise; call it before training."""
-        definition = self._sparse_definition()
-        param = self._stage_solver("sparsify", definition.message)
-        net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)
-        check_aims(self.solver, net)
-        param.net_param.CopyFrom(definition.message)
-        solver = Solver(self.solver.with_message(param), net=net)
+        solver = self._sparse_solver(self._sparse_definition())
         check_turnable(solver)
         if "baseline" not in self.results:
-            StrengthController(self.task.targets).start(solver)
+            self._controller(lambda line: None).start(solver)
 
     def _train(self, stage: str, weights: list[str], steering: StrengthController | None = None) -> None:
         """Trains the net that the stage wrote, or resumes at the last snapshot, and writes its weights."""
