@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslnet.errors import UsageError
-from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.memory import MOST, aligned_zeros
 
 
 class Blob:
@@ -63,6 +63,9 @@ class Blob:
         new = tuple(int(n) for n in flat)
         if any(n < 0 for n in new):
             raise ValueError(f"negative size in shape {new} of blob {self.name!r}")
+        if _product([n or 1 for n in new]) * self.dtype.itemsize > MOST:
+            # NumPy refuses such a shape even where another size is 0, so that there is no number at all.
+            raise ValueError(f'blob "{self.name}": no array can have the shape {" x ".join(map(str, new))}')
         if new != self._shape:
             self._shape = new
             self._views.clear()

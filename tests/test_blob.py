@@ -62,6 +62,18 @@ def test_blob_counts_and_axes():
         blob.reshape(-1, 3)
 
 
+@pytest.mark.parametrize("shape", [(0, 6, 2**63 - 1), (2**62,), (2, 0, 2**62), (2**40, 2**40)])
+def test_a_shape_beyond_any_array_is_refused_even_without_numbers(shape):
+    with pytest.raises(ValueError, match='blob "x": no array can have the shape'):
+        Blob(name="x").reshape(shape)
+
+
+def test_an_empty_shape_that_arrays_can_have_is_taken():
+    blob = Blob()
+    blob.reshape(0, 2**40, 3)
+    assert blob.data.shape == (0, 2**40, 3)
+
+
 def test_blob_shows_what_it_is_lent_until_it_is_withdrawn():
     blob, view = Blob((2, 3), name="x"), Blob((6,))
     view.share_data(blob)

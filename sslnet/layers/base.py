@@ -138,6 +138,14 @@ class Layer(ABC):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Sets the shapes of the tops from those of the bottoms; raises ShapeError where they do not fit."""
 
+    def prepare(self, bottom: Blobs, top: Blobs) -> None:
+        """Runs ``setup``, then the first ``reshape``; a shape that no array can have is a ShapeError of the layer."""
+        try:
+            self.setup(bottom, top)
+            self.reshape(bottom, top)
+        except ValueError as error:
+            raise self.shape_error(str(error)) from error
+
     @abstractmethod
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Computes the tops' data from the bottoms' data. [overwrites the tops]"""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
@@ -80,6 +82,15 @@ class PrefetchedLayer(Layer):
         self._position += self._reader.batch_size
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
+
+    def read(self, position: int) -> list[np.ndarray]:
+        """The arrays of the batch that begins at this record; the next batch of ``forward`` stays the same."""
+        arrays = [np.zeros(shape, self.dtype) for shape in self._reader.shapes]
+        try:
+            self._reader.fill(position, position, arrays)
+        except DataError as error:
+            raise self.located(error) from error
+        return arrays
 
     @property
     def batches(self) -> int:

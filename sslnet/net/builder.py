@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sslnet.blob import Blob
-from sslnet.errors import ShapeError
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
 from sslnet.net.backward import backward_needs
@@ -45,11 +44,7 @@ class GraphBuilder:
             else:
                 top.append(Blob(name=name, dtype=self.context.dtype))
                 self.blobs[name] = top[-1]
-        layer.setup(bottom, top)
-        try:
-            layer.reshape(bottom, top)
-        except ValueError as error:
-            raise ShapeError(str(error), span=definition.span(), layer=layer.name) from error
+        layer.prepare(bottom, top)
         if self.context.backward and layer.reads_top(in_place=bool(bottom and top) and top[0] is bottom[0]):
             self._kept.update(top)
         given = list(param.loss_weight)

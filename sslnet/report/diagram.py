@@ -160,8 +160,7 @@ def _set_up(definition: LayerDefinition, context: Context, bottom: list[Blob]) -
     tops = [
         bottom[j] if j < len(bottom) and name == param.bottom[j] else Blob(name=name) for j, name in enumerate(names)
     ]
-    layer.setup(bottom, tops)
-    layer.reshape(bottom, tops)
+    layer.prepare(bottom, tops)
     return layer, tops[: len(param.top)]
 
 

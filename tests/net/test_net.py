@@ -425,3 +425,11 @@ def test_backward_runs_the_steps_that_ran_forward():
         net.backward()
     for mine, theirs in zip(fused.learnable, apart.learnable):
         np.testing.assert_allclose(mine.blob.diff, theirs.blob.diff, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["dim: 0 dim: 9223372036854775807", "dim: 9223372036854775807"])
+def test_a_shape_that_no_array_can_have_is_an_error_at_its_layer(shape):
+    text = f'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {shape} }} }} }}'
+    with pytest.raises(ShapeError, match='"x": no array can have the shape') as caught:
+        Net(prototxt.parse(text, pb.NetParameter), pb.TEST)
+    assert caught.value.layer == "in"

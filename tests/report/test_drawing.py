@@ -246,3 +246,10 @@ def test_names_are_shortened_in_the_middle_and_cleaned() -> None:
 
 def test_same_net_gives_the_same_picture() -> None:
     assert draw_net(parse(RESIDUAL), PhaseState())[0] == draw_net(parse(RESIDUAL), PhaseState())[0]
+
+
+def test_a_shape_that_no_array_can_have_is_an_error_of_its_layer():
+    text = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 9223372036854775807 } } }'
+    with pytest.raises(ShapeError, match='"x": no array can have the shape') as caught:
+        draw_net(prototxt.parse(text, pb.NetParameter), PhaseState(pb.TEST))
+    assert caught.value.layer == "in"
