@@ -16,10 +16,11 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.api.inputs import Word, as_argument, check_part
 from sslnet.compress.control.targets import Targets
 from sslnet.compress.pipeline.controls import CONTROLS
+from sslnet.compress.pipeline.method import STAGES
 from sslnet.compress.pipeline.pipeline import Pipeline
 from sslnet.compress.pipeline.task import Task
 from sslnet.compress.pipeline.training import Watch
-from sslnet.errors import UsageError
+from sslnet.errors import UsageError, suggestion
 from sslnet.files import atomic_write
 from sslnet.net.net import Net
 from sslnet.report import Table, dump_json
@@ -79,7 +80,12 @@ def compress_net(
     output: str | Path | None = None,
     iterations: int | None = None,
     finetune: int | None = None,
-    teach: bool = False,
+    teach: bool | None = None,
+    method: str | None = None,
+    rounds: int | None = None,
+    by: str | None = None,
+    repair: str | None = None,
+    images: int | None = None,
     controls: bool = False,
     baseline_iterations: int | None = None,
     base_lr: float | None = None,
@@ -106,7 +112,13 @@ def compress_net(
     output               the folder; None: NAME_compress in the working folder
     iterations, finetune, baseline_iterations   of each training; None: by the solver, else 10, 5 and 20 epochs. With
                          ``weights`` and ``controls``, baseline_iterations says how long the weights were trained
-    teach                fine-tune the small net towards the baseline's scores
+    teach                fine-tune the small net towards the baseline's scores; None: with the method "prune", where it can
+    method               "lasso": train with group lasso; "prune": remove the least important channels in rounds, repair and
+                         train; "one-shot": remove and repair, without labels or training; None: chosen by what is given,
+                         report["method"] says which and why
+    rounds, by, repair, images   of the methods "prune" and "one-shot": number of rounds, criterion and repair (names as for
+                         ``sslnet prune``), number of images for both; None: 3 (1 for one-shot), "magnitude",
+                         "least-squares", 256
     controls             also train the baseline on, and the small structure from scratch, for as long; ``training`` of the
                          result and report.json then show them. They may be asked for later, in a finished folder
     base_lr              rate to begin with, without ``solver``; None: 0.01
@@ -135,6 +147,11 @@ def compress_net(
         base_lr=base_lr,
         seed=seed,
         teach=teach,
+        method=method,
+        rounds=rounds,
+        by=by,
+        repair=repair,
+        images=images,
         controls=controls,
     )
     check_task(task)
@@ -201,7 +218,13 @@ def check_task(task: Task, word: Word = as_argument) -> None:
         )
     if task.teach and task.finetune == 0:
         raise UsageError(f"{word('teach')} needs the fine-tuning stage, which {word('finetune')} 0 skips")
-    for name, least in (("iterations", 1), ("baseline_iterations", 1), ("finetune", 0), ("seed", 0)):
+    if task.method is not None and task.method not in STAGES:
+        hint = suggestion(task.method, STAGES) or f"one of {', '.join(STAGES)}"
+        raise UsageError(f'{word("method")}: unknown method "{task.method}"', hint=hint)
+    least_iterations = 1 if task.method in (None, "lasso") else 0
+    numbers = {"rounds": 1, "images": 1, "iterations": least_iterations}
+    numbers |= {"baseline_iterations": 1, "finetune": 0, "seed": 0}
+    for name, least in numbers.items():
         value = getattr(task, name)
         if value is not None and value < least:
             raise UsageError(f"{word(name)} must be {least} or more, not {value}")
@@ -241,23 +264,29 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
             "forward_ms": 1e3 * time["forward"][side],
             "backward_ms": None if time["backward"][side] is None else 1e3 * time["backward"][side],
         }
-    sparse, targets = results["sparsify"], task.targets
+    sparse, targets = results[procedure.shrinks], task.targets
     lengths = {"baseline": procedure.baseline_iterations}
     outcome["baseline"]["iterations"] = dict(lengths)
-    lengths["sparsify"] = procedure.iterations("sparsify")
+    lengths[procedure.shrinks] = procedure.iterations_before_finetuning
     before = {"error": sparse["error"], "loss": sparse["loss"], "iterations": dict(lengths)}
-    lengths["finetune"] = results["finetune"]["iterations"]
+    lengths["finetune"] = procedure.iterations("finetune")
     outcome["small"]["iterations"] = lengths
+    if "difference" in results["test"]:
+        outcome["small"]["difference"] = results["test"]["difference"]
+    method: dict[str, Any] = {"name": procedure.method, "reason": procedure.reason}
+    if procedure.shrinks == "prune":
+        method |= {name: sparse[name] for name in ("by", "repair", "images", "rounds")}
     return {
+        "method": method,
         "target": {
             "of": targets.of,
             "value": targets.whole,
             "layers": dict(targets.layers),
             "met": sparse["met"],
             "left": sparse["left"],
-            "missed": f"the target was not met: {sparse['missed']}; {targets.advice}" if sparse["missed"] else "",
+            "missed": missed_text(procedure, sparse["missed"]),
         },
-        "before_finetuning": before,
+        **({"before_finetuning": before} if procedure.method != "one-shot" else {}),
         **outcome,
         **(control_figures(procedure, results) if task.controls else {}),
         "speedup": time["race"],
@@ -265,6 +294,14 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
         "threads": time["threads"],
         "notes": results["compact"]["notes"],
     }
+
+
+def missed_text(procedure: Pipeline, missed: str) -> str:
+    """Which targets were not met, and what to try; "" if ``missed`` is empty."""
+    if not missed:
+        return ""
+    advice = procedure.task.targets.advice if procedure.method == "lasso" else "try a milder target"
+    return f"the target was not met: {missed}; {advice}"
 
 
 def control_figures(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,14 @@ def procedure_table(results: dict[str, Any]) -> Table:
     compact, time = results["compact"], results["time"]
     before, after = results["baseline"], results["test"]
     table = Table("Compressed", "", "baseline", "small net", "ratio")
-    measure = "error" if before["error"] is not None else "loss"
-    difference = after[measure] - before[measure]
-    change = f"{100 * difference:+.2f} %" if measure == "error" else f"{difference:+.3g}"
-    scores = [score_text(score["error"], score["loss"]) for score in (before, after)]
-    table.add(f"test {measure}", *scores, change)
+    measure = measure_of(before)
+    if measure is None:
+        table.add("outputs differ by", None, f"{100 * after['difference']:.1f} %", None)
+    else:
+        difference = after[measure] - before[measure]
+        change = f"{100 * difference:+.2f} %" if measure == "error" else f"{difference:+.3g}"
+        scores = [score_text(score["error"], score["loss"]) for score in (before, after)]
+        table.add(f"test {measure}", *scores, change)
     rows: list[tuple[str, list[Any], Callable[[Any], str]]] = [
         ("parameters", compact["parameters"], count),
         ("FLOPs per image", compact["flops"], count),
@@ -42,6 +45,11 @@ def procedure_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def measure_of(score: dict[str, Any]) -> str | None:
+    """What nets are compared by: error, loss, or None."""
+    return next((name for name in ("error", "loss") if score[name] is not None), None)
+
+
 TRAINED = {
     "baseline": "baseline",
     "before_finetuning": "before fine-tuning",
@@ -57,14 +65,19 @@ def training_table(report: dict[str, Any]) -> Table:
 
     report  as ``sslnet.api.compress.report_of`` makes it
     """
-    measure = "error" if report["baseline"]["error"] is not None else "loss"
-    table = Table("Training behind each figure", "net", f"test {measure}", "iterations")
+    measure = measure_of(report["baseline"])
+    heads = [f"test {measure}"] if measure else []
+    table = Table("Training behind each figure", "net", *heads, "iterations")
     for name, words in TRAINED.items():
         if name not in report:
             continue
         figure = report[name]
-        parts = ["not known" if part is None else f"{part:,}" for part in figure["iterations"].values()]
-        table.add(words, score_text(figure["error"], figure["loss"]), " + ".join(parts))
+        behind = [part for k, part in enumerate(figure["iterations"].values()) if part != 0 or k == 0]
+        parts = ["not known" if part is None else f"{part:,}" for part in behind]
+        scores = [score_text(figure["error"], figure["loss"])] if measure else []
+        table.add(words, *scores, " + ".join(parts))
+    method = report["method"]
+    table.note(f"method: {method['name']}: {method['reason']}")
     if report["baseline"]["iterations"]["baseline"] is None:
         text = "how long the given weights were trained is not known"
         if "scratch_control" in report:

@@ -485,7 +485,7 @@ def test_net_waiting_for_data_has_no_test_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "result"),
     [
-        ("baseline", {"error": None, "loss": None}),
+        ("baseline", {"error": None}),
         ("baseline", {"error": "low", "loss": 1.0}),
         ("sparsify", {"error": 0.1, "loss": 1.0, "met": 1, "left": 0.3, "missed": ""}),
         ("compact", {"deploy": True, "notes": [1], "parameters": [1, 2], "flops": [1.0, 2.0]}),
