@@ -85,6 +85,7 @@ def compress_net(
     rounds: int | None = None,
     by: str | None = None,
     repair: str | None = None,
+    share_out: str | None = None,
     images: int | None = None,
     controls: bool = False,
     baseline_iterations: int | None = None,
@@ -116,9 +117,9 @@ def compress_net(
     method               "lasso": train with group lasso; "prune": remove the least important channels in rounds, repair and
                          train; "one-shot": remove and repair, without labels or training; None: chosen by what is given,
                          report["method"] says which and why
-    rounds, by, repair, images   of the methods "prune" and "one-shot": number of rounds, criterion and repair (names as for
-                         ``sslnet prune``), number of images for both; None: 3 (1 for one-shot), "magnitude",
-                         "least-squares", 256
+    rounds, by, repair, share_out, images   of the methods "prune" and "one-shot": number of rounds, None: 3 (1 for one-shot);
+                         criterion, repair, division between the layers and number of images, as for ``sslnet prune``;
+                         None: "reconstruction", "least-squares", "sensitivity", 256
     controls             also train the baseline on, and the small structure from scratch, for as long; ``training`` of the
                          result and report.json then show them. They may be asked for later, in a finished folder
     base_lr              rate to begin with, without ``solver``; None: 0.01
@@ -151,6 +152,7 @@ def compress_net(
         rounds=rounds,
         by=by,
         repair=repair,
+        share_out=share_out,
         images=images,
         controls=controls,
     )
@@ -275,7 +277,7 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
         outcome["small"]["difference"] = results["test"]["difference"]
     method: dict[str, Any] = {"name": procedure.method, "reason": procedure.reason}
     if procedure.shrinks == "prune":
-        method |= {name: sparse[name] for name in ("by", "repair", "images", "rounds")}
+        method |= {name: sparse[name] for name in ("by", "repair", "share_out", "images", "rounds")}
     return {
         "method": method,
         "target": {

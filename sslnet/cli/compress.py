@@ -41,9 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "one-shot: remove and repair, without labels or training; default: chosen by what is given")  # fmt: skip
     parser.add_argument("--rounds", type=int, metavar="N", help="prune: number of rounds; default 3")
     parser.add_argument("--by", metavar="NAME",
-        help="prune and one-shot: criterion of importance, as for sslnet prune; default magnitude")  # fmt: skip
+        help="prune and one-shot: criterion of importance, as for sslnet prune; default reconstruction")  # fmt: skip
     parser.add_argument("--repair", metavar="NAME",
         help="prune and one-shot: repair without labels, as for sslnet prune; default least-squares")  # fmt: skip
+    parser.add_argument("--share-out", metavar="NAME",
+        help="prune and one-shot: how the removals are divided between the layers: uniform, flops or sensitivity; default "
+        "sensitivity")  # fmt: skip
     parser.add_argument("--images", type=int, metavar="N",
         help="prune and one-shot: number of images for criterion and repair; default 256")  # fmt: skip
     parser.add_argument("--controls", action="store_true",
@@ -122,6 +125,7 @@ def make_task(args: argparse.Namespace) -> Task:
         args.rounds,
         args.by,
         args.repair,
+        args.share_out,
         args.images,
     )
     check_task(task, as_option)

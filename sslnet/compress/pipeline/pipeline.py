@@ -130,7 +130,8 @@ class Pipeline(PipelineBase):
         save_arrays(pruned, self.weights("prune"), hdf5=False)
         left = now * result.flops
         missed = "" if left <= target + 1e-9 else f"{100 * left:.1f} % of the FLOPs remain, not {100 * target:.3g} %"
-        words = {"rounds": self.rounds, "by": self.pruning.by, "repair": self.pruning.repair, "images": result.images}
+        words = {"rounds": self.rounds, "by": result.by, "repair": result.repair, "share_out": result.share_out}
+        words["images"] = result.images
         return {
             "met": not missed,
             "left": left,
@@ -247,8 +248,8 @@ class Pipeline(PipelineBase):
         """Raises UsageError for a target that the channels of the net cannot reach; call it before training."""
         trial = self.trial
         net = Net(trial.definition, phase=pb.TEST, level=trial.level, stages=trial.stages, seed=self.seed, lean=True)
-        settings = PruneSettings(repair="none", by="magnitude")
-        check_choices(self.pruning.by, self.pruning.repair, "uniform", 0.5)
+        settings = PruneSettings(by="magnitude", repair="none", share_out="uniform")
+        check_choices(self.pruning.by, self.pruning.repair, self.pruning.share_out, 0.5)
         prune_net(net, self.task.targets.part or 0.0, settings, self.seed)
 
     def _check_sparsity(self) -> None:

@@ -108,7 +108,8 @@ class PipelineBase:
     @property
     def pruning(self) -> PruneSettings:
         """Criterion, repair and images of the prune stage."""
-        given = {"by": self.task.by, "repair": self.task.repair, "images": self.task.images}
+        task = self.task
+        given = {"by": task.by, "repair": task.repair, "share_out": task.share_out, "images": task.images}
         return PruneSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def name(self, stage: str, suffix: str) -> str:

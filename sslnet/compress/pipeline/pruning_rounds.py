@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sslnet.compress.evaluation import Trial
-from sslnet.compress.pruning.prune_channels import PruneResult, prune_channels
+from sslnet.compress.pruning.prune_channels import IMAGES, PruneResult, prune_channels
 from sslnet.net.net import Net
 from sslnet.net.weights import Arrays, read_weights
 from sslnet.prototxt import Definition
@@ -18,11 +18,12 @@ CLOSE = 0.999
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """Name of the criterion, name of the repair, and number of calibration images, as for ``prune_channels``."""
+    """Criterion, repair, how the removals are divided, and number of calibration images, as for ``prune_channels``."""
 
-    by: str = "magnitude"
+    by: str = "reconstruction"
     repair: str = "least-squares"
-    images: int = 256
+    share_out: str = "sensitivity"
+    images: int = IMAGES
 
 
 def prune_once(
@@ -54,6 +55,7 @@ def prune_net(
         target_flops=min(target, CLOSE),
         by=settings.by,
         repair=settings.repair,
+        share_out=settings.share_out,
         images=settings.images,
         seed=seed,
         progress=tell,

@@ -70,8 +70,9 @@ def _is_sparsified(value: object) -> bool:
 
 def _is_pruned(value: object) -> bool:
     known = fields(value)
-    names = all(isinstance(known.get(name), str) for name in ("by", "repair"))
-    return _is_sparsified(value) and names and whole(known.get("rounds")) is not None
+    names = all(isinstance(known.get(name), str) for name in ("by", "repair", "share_out"))
+    numbers = all(whole(known.get(name)) is not None for name in ("rounds", "images"))
+    return _is_sparsified(value) and names and numbers
 
 
 def _is_compacted(value: object) -> bool:

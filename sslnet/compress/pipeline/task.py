@@ -19,8 +19,6 @@ EPOCHS = {"baseline": 20, "sparsify": 10, "prune": 5, "finetune": 5}
 """Number of epochs of each training stage if no solver is given."""
 ROUNDS = 3
 """Number of rounds of the method prune."""
-IMAGES = 256
-"""Number of images that criterion and repair see."""
 EPOCH = 200
 """Minimum number of iterations that count as an epoch, and the number for data of unknown size. Finding a strength takes
 iterations, however small the data set; within too few, the strength would have to be so high that accuracy suffers."""
@@ -50,8 +48,8 @@ class Task:
     controls             whether to train the nets to compare with, too (``controls``); with them baseline_iterations says
                          how long the given weights were trained
     method               a name in ``method.STAGES``; None: chosen by what is given (``method.choose_method``)
-    rounds, by, repair, images   of the methods prune and one-shot: number of rounds, criterion, repair, number of images
-                         for both; None: ROUNDS, or one for one-shot; magnitude; least-squares; IMAGES
+    rounds, by, repair, share_out, images   of the methods prune and one-shot: number of rounds, None: ROUNDS, or one for
+                         one-shot; the others as for ``prune_channels``, None: its defaults
     """
 
     targets: Targets
@@ -71,6 +69,7 @@ class Task:
     rounds: int | None = None
     by: str | None = None
     repair: str | None = None
+    share_out: str | None = None
     images: int | None = None
 
     @property
@@ -80,7 +79,8 @@ class Task:
 
     def pruning_options(self) -> dict[str, object]:
         """The given options of the methods prune and one-shot alone."""
-        options = {"--rounds": self.rounds, "--by": self.by, "--repair": self.repair, "--images": self.images}
+        options = {"--rounds": self.rounds, "--by": self.by, "--repair": self.repair, "--share-out": self.share_out}
+        options["--images"] = self.images
         return {name: value for name, value in options.items() if value is not None}
 
     def options(self) -> dict[str, str]:
