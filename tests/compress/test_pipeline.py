@@ -367,7 +367,7 @@ def test_own_groups_are_weighed_by_what_they_save(tmp_path: Path) -> None:
     for name, (weights, bias) in ((n, read_weights(str(tmp_path / "a/1_baseline.caffemodel"))[n]) for n in groups):
         norms[name] = np.sqrt((weights**2).reshape(len(weights), -1).sum(axis=1) + bias**2).mean()
     # a FLOP of pooling is half a multiply-add
-    ratio = (9 * 144 * (2 + 16)) / (8 * 9 * 144 + 20 + 144 / 2)
+    ratio = 8 * (9 * 144 * (2 + 16)) / (16 * (8 * 9 * 144 + 20 + 144 / 2))
     found = groups["conv1"].decay_mult / groups["conv2"].decay_mult * norms["conv2"] / norms["conv1"]
     assert found == pytest.approx(ratio**0.5, rel=1e-4)
     params = Pipeline(Task(Targets("params", 0.7), str(tmp_path / "b"), model=str(model)))

@@ -3,11 +3,11 @@ depend on it; where normalisation follows, the groups are declared on its Scale.
 
 ``weigh`` then gives each kind of groups a strength that fits the target, and leaves out kinds that save next to nothing:
 
-    strength = decay * mean norm of the groups * sqrt(what removing one of them saves)
+    strength = decay * mean norm of the groups * sqrt(what removing all of them saves)
 
-The norm makes strengths independent of the size of weights, which differs between layers. Without the other factor, a
-layer that brings few FLOPs would lose as much as one that brings many; the root keeps layers with few, costly channels from
-losing all of them first.
+The norm makes strengths independent of the size of weights, which differs between layers; alone, it would make all kinds
+lose groups at the same pace. With the other factor, a kind that brings few FLOPs loses fewer. (What a single group saves
+would be no measure: layers with few, costly channels would lose nearly all of them.)
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def weigh(message: Any, solver: Solver, of: str, part: float | None) -> list[str
     kinds = [lever for lever in find_levers(solver) if lever.penalized.coupled]
     count = costs(solver.net, "params" if of == "params" else "flops")
     savings = [_saving(lever, solver.net, count) for lever in kinds]
-    dropped = _negligible([saving * lever.count for saving, lever in zip(savings, kinds)], part)
+    dropped = _negligible(savings, part)
     most = max(savings, default=0.0) or 1.0
     layers = {layer.name: layer for layer in message.layer}
     removed = []
@@ -118,7 +118,7 @@ def weigh(message: Any, solver: Solver, of: str, part: float | None) -> list[str
 
 
 def _saving(lever: Lever, net: Net, count: list[tuple[int, int]]) -> float:
-    """Fraction of the net's cost that is saved by removing one of the groups, on average over half of them."""
+    """Fraction of the net's cost that all groups save; estimated from half of them, for without any the net is cut in two."""
     kept = lever.first(0.5)
     gone = int(np.count_nonzero(~kept))
     if not gone:
@@ -126,7 +126,7 @@ def _saving(lever: Lever, net: Net, count: list[tuple[int, int]]) -> float:
     try:
         now = remaining_share(count, remaining_parts(net))
         with lever.without(~kept):
-            return max(0.0, now - remaining_share(count, remaining_parts(net))) / gone
+            return max(0.0, now - remaining_share(count, remaining_parts(net))) * lever.count / gone
     except RunError:
         return 0.0
 
