@@ -217,3 +217,43 @@ def test_one_shot_tests_where_there_are_labels(trained: Path, tmp_path: Path) ->
     shutil.copytree(tmp_path / "a", folder)
     with pytest.raises(UsageError, match="--images was 64 and is 65"):
         run_task(task(trained, folder, 0.5, method="one-shot", images=65))
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("repair", ["none", "least-squares"])
+def test_one_shot_takes_equal_places_of_convolutions_with_groups(kind: str, repair: str, tmp_path: Path) -> None:
+    """What the selection counts as left is what compaction leaves, to the FLOP."""
+    model = tmp_path / "grouped.prototxt"
+    model.write_text(
+        f"""
+layer {{ name: "data" type: "DummyData" top: "data" dummy_data_param {{ shape {{ dim: 8 dim: 2 dim: 12 dim: 12 }}
+        data_filler {{ type: "gaussian" std: 1 }} }} }}
+layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param {{ num_output: 12 kernel_size: 3 pad: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }}
+layer {{ name: "conv2" type: "{kind}" bottom: "conv1" top: "conv2"
+        convolution_param {{ num_output: 16 kernel_size: 3 pad: 1 group: 2 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }}
+layer {{ name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3"
+        convolution_param {{ num_output: 4 kernel_size: 3 weight_filler {{ type: "msra" }} }} }}
+"""
+    )
+    net = Net(model, phase=pb.TEST)
+    net.save(str(tmp_path / "net.caffemodel"))
+    one = Task(
+        Targets("flops", 0.5),
+        str(tmp_path / "a"),
+        model=str(model),
+        weights=str(tmp_path / "net.caffemodel"),
+        repair=repair,
+        share_out="uniform",
+        images=32,
+    )
+    results = Pipeline(one).run()
+    before, after = results["compact"]["flops"]
+    assert after / before == pytest.approx(results["prune"]["left"], abs=1e-6)
+    assert after <= 0.5 * before
+    small = prototxt.read_net(str(tmp_path / "a/3_compact.prototxt")).message
+    grouped = next(layer for layer in small.layer if layer.name == "conv2").convolution_param
+    assert grouped.group == 2
+    assert grouped.num_output < 16

@@ -42,6 +42,8 @@ def prune_once(
     """
     net = trial.net(weights, definition)
     result = prune_net(net, target, settings, trial.seed, tell)
+    widths = [f"{name} {kept} of {count}" for name, (count, kept) in result.widths.items() if kept < count]
+    tell(f"channels kept: {', '.join(widths)}")
     pruned = {name: [blob.data for blob in blobs] for name, blobs in net.params.items()}
     return read_weights(weights) | pruned, result
 
