@@ -16,8 +16,3 @@ def matched_groups(bottom: np.ndarray, top: np.ndarray, group: int) -> tuple[np.
     kept = np.concatenate(sides, axis=1).any(axis=1)
     below, above = (np.outer(kept, side.any(axis=0)).reshape(-1) for side in sides)
     return below, above
-
-
-def kept_places(keep: np.ndarray, size: int) -> tuple[int, np.ndarray]:
-    """Number of the kept groups, and the kept places in each, from the kept channels of groups of ``size`` channels."""
-    return len(np.unique(keep // size)), np.unique(keep % size)

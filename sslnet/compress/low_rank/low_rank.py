@@ -25,10 +25,11 @@ from sslnet.errors import UsageError, suggestion
 from sslnet.layers.base import Layer
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct
+from sslnet.net.blob_arrays import blob_proto
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, WeightSource, blob_proto, copy_all_weights, stored_weights
+from sslnet.net.weights import Arrays, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition
 
 SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
@@ -166,7 +167,7 @@ def _weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
     if isinstance(layer, InnerProduct):
         return Weights(array)
     w = layer.window
-    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]))
+    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]), w.pad_end)
 
 
 def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> float:
@@ -258,6 +259,7 @@ def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> I
 
 
 def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
+    """Writes the window of a stage. With pad_type SAME the padding of each stage follows from its own window, too."""
     sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
     for name in ("kernel_size", "stride", "pad", "dilation", *sides):
         param.ClearField(name)
@@ -267,6 +269,8 @@ def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
         ("pad", stage.pad, 0),
         ("dilation", stage.dilation, 1),
     ):
+        if name == "pad" and param.pad_type == pb.ConvolutionParameter.SAME:
+            continue
         if (h, w) != (default, default):
             getattr(param, name).extend([h] if h == w else [h, w])
 

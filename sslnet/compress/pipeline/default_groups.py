@@ -19,7 +19,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.control.estimate import costs, remaining_parts, remaining_share
-from sslnet.compress.control.penalty_handles import Lever, find_levers
+from sslnet.compress.control.penalty_handles import PenaltyHandle, find_handles
 from sslnet.compress.pipeline.schedule import STRENGTHS
 from sslnet.errors import RunError
 from sslnet.layers import LAYERS
@@ -98,7 +98,7 @@ def weigh(message: Any, solver: Solver, of: str, part: float | None) -> list[str
     part     fraction of them that may remain; None: not known
     returns  names of the layers of which the groups were removed
     """
-    kinds = [lever for lever in find_levers(solver) if lever.penalized.coupled]
+    kinds = [lever for lever in find_handles(solver) if lever.penalized.coupled]
     count = costs(solver.net, "params" if of == "params" else "flops")
     savings = [_saving(lever, solver.net, count) for lever in kinds]
     dropped = _negligible(savings, part)
@@ -117,7 +117,7 @@ def weigh(message: Any, solver: Solver, of: str, part: float | None) -> list[str
     return removed
 
 
-def _saving(lever: Lever, net: Net, count: list[tuple[int, int]]) -> float:
+def _saving(lever: PenaltyHandle, net: Net, count: list[tuple[int, int]]) -> float:
     """Fraction of the net's cost that all groups save; estimated from half of them, for without any the net is cut in two."""
     kept = lever.first(0.5)
     gone = int(np.count_nonzero(~kept))

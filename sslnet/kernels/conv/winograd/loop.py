@@ -59,7 +59,7 @@ def fits(g: ConvGeometry) -> bool:
     """Whether the kernel size is supported, and the padding leaves no output without a tap."""
     square = g.kernel_h == g.kernel_w and g.kernel_h in OUTPUTS
     plain = g.stride_h == g.stride_w == g.dilation_h == g.dilation_w == 1
-    return square and plain and g.pad_h < g.kernel_h and g.pad_w < g.kernel_w
+    return square and plain and max(g.pad_h, g.pad_end_h, g.pad_w, g.pad_end_w) < g.kernel_h
 
 
 def split_units(units: int, columns: int, in_product: int, tile_bytes: int, weight_bytes: int) -> tuple[int, int, int]:

@@ -61,6 +61,8 @@ def geometries(draw):
     height, width = (draw(st.integers(max(1, kernel - 2 * pad), 20)) for pad in (pad_h, pad_w))
     channels, filters = (draw(st.integers(1, 36)) * groups for _ in "cf")
     pads = {"pad_h": pad_h, "pad_w": pad_w, "groups": groups}
+    if draw(st.booleans()):
+        pads |= {f"pad_end_{side}": draw(st.integers(pads[f"pad_{side}"], kernel - 1)) for side in "hw"}
     return ConvGeometry(draw(st.integers(1, 4)), channels, height, width, filters, kernel, kernel, **pads)
 
 
