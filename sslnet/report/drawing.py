@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from sslnet.net.graph import PhaseState
 from sslnet.prototxt import Definition
-from sslnet.report.diagram import DiagramBox, Diagram, DrawnLayer, Output, diagram
+from sslnet.report.diagram import Diagram, DiagramBox, DrawnLayer, Output, diagram
 from sslnet.report.layered import DrawnNode, Link, Placement, Segment, place
 from sslnet.report.units import count
 
