@@ -108,7 +108,7 @@ class BaseConvolution(Layer, ABC):
             return bottom, top
         sides = [flags[0].reshape(self.group, -1) for flags in (bottom, top)]
         kept = sides[0].any(axis=1) | sides[1].any(axis=1)
-        filled = [_filled(side, kept).reshape(-1) for side in sides]
+        filled = [_filled(np.asarray(side), np.asarray(kept)).reshape(-1) for side in sides]
         return [filled[0]], [filled[1]]
 
     def absorbs(self) -> bool:

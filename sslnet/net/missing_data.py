@@ -19,7 +19,7 @@ def net_of(definition: Definition, state: PhaseState, **settings: Any) -> Net:
     settings  further arguments of ``Net``
     raises    DataError where a size is not named
     """
-    place = {"phase": state.phase, "level": state.level, "stages": state.stages}
+    place: dict[str, Any] = {"phase": state.phase, "level": state.level, "stages": state.stages}
     try:
         return Net(definition, **place, **settings)
     except DataError as error:
