@@ -340,6 +340,21 @@ class Layer(ABC):
     IGNORES_ZEROS: ClassVar[bool] = False
     """Whether bottom channels of zeros do not affect the others; ``needed_channels`` then gets them as constant."""
 
+    def absorbs(self) -> bool:
+        """``ABSORBS`` of this layer with its parameters."""
+        return self.ABSORBS
+
+    def ignores_zeros(self) -> bool:
+        """``IGNORES_ZEROS`` of this layer with its parameters."""
+        return self.IGNORES_ZEROS
+
+    def equalized_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        """The needed channels of bottoms and tops, and those that must be kept beside them because parts of the layer must
+        have equal sizes. Default: no others."""
+        return bottom, top
+
     def coefficients(self) -> list[float]:
         """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom
         that is constant in all kept channels is removed and its contribution folded into the top."""
@@ -372,13 +387,6 @@ class Layer(ABC):
         """For each top: True where the channel must be kept because bottom channels are (element-wise layers). Default:
         none."""
         return []
-
-    def matched_channels(
-        self, bottom: list[BoolVector], top: list[BoolVector]
-    ) -> tuple[list[BoolVector], list[BoolVector]]:
-        """For each bottom and each top: True where the channel must be kept because others of bottom and top are (several
-        groups of equal sizes). Default: none."""
-        return [], []
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None

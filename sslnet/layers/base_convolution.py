@@ -13,15 +13,15 @@ import numpy as np
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.equal_groups import matched_groups
 
 
 class BaseConvolution(Layer, ABC):
     """Base of the layers with a ConvolutionParameter and weights.
 
-    One group: any output and any channel may be removed. Several groups must have equal sizes: a group is removed as a
-    whole, with its channels and outputs (in a depthwise convolution: channel by channel), and equal places of all groups.
-    Several bottoms, or channels along another axis: all are kept.
+    One group: any output and any channel may be removed. Several groups must have equal sizes: as many channels and
+    outputs are kept of each as of the group that needs most, and a group that needs none is removed as a whole (in a
+    depthwise convolution: channel by channel); constants other than zero are kept. Several bottoms, or channels along
+    another axis: all are kept.
     """
 
     KIND: ClassVar[str] = "convolution"
@@ -29,7 +29,7 @@ class BaseConvolution(Layer, ABC):
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
         "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed, "
-        "and equal places of all; along another axis, or with several bottoms, all are kept"
+        "and as many of each as the group that needs most allows, no constants but zeros; along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
@@ -91,24 +91,31 @@ class BaseConvolution(Layer, ABC):
         return [~(self._uses() & varies).any(axis=2).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight to a kept output."""
+        """True for channels that vary and have a nonzero weight to a kept output of their group."""
         if self._keeps_all:
             return []
-        read = (self._uses() & top[0].reshape(self.group, -1, 1)).any(axis=1).reshape(-1)
-        return [read & ~bottom_constant[0]]
+        kept = top[0].reshape(self.group, -1, 1)
+        return [(self._uses() & kept).any(axis=1).reshape(-1) & ~bottom_constant[0]]
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        if self._keeps_all:
-            return [np.ones(self.top_channels, bool) for _ in self.param.top]
-        return []
+        return [np.ones(self.top_channels, bool) for _ in self.param.top] if self._keeps_all else []
 
-    def matched_channels(
+    def equalized_channels(
         self, bottom: list[BoolVector], top: list[BoolVector]
     ) -> tuple[list[BoolVector], list[BoolVector]]:
+        """As many channels, and as many outputs, of each kept group as of the group with the most."""
         if self._keeps_all or self.group == 1:
-            return [], []
-        below, above = matched_groups(bottom[0], top[0], self.group)
-        return [below], [above]
+            return bottom, top
+        sides = [flags[0].reshape(self.group, -1) for flags in (bottom, top)]
+        kept = sides[0].any(axis=1) | sides[1].any(axis=1)
+        filled = [_filled(np.asarray(side), np.asarray(kept)).reshape(-1) for side in sides]
+        return [filled[0]], [filled[1]]
+
+    def absorbs(self) -> bool:
+        return self.group == 1
+
+    def ignores_zeros(self) -> bool:
+        return self.group > 1
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
@@ -132,8 +139,29 @@ class BaseConvolution(Layer, ABC):
 
     @abstractmethod
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """A copy of the weights of these channels and outputs (sorted indices); of several groups the same places of each."""
+        """A copy of the weights of these channels and outputs (sorted indices), equally many of each kept group."""
 
     @abstractmethod
     def _uses(self) -> np.ndarray:
         """(group, outputs of a group, channels of a group) bool: whether a weight between them is nonzero."""
+
+    def _by_group(self, weights: np.ndarray, rows: np.ndarray, columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """The weights (rows, columns of a group, window ...) of sorted rows, each with the columns of its group.
+
+        columns  sorted indices over all groups, equally many of each kept group
+        groups   (rows) the group of each row
+        """
+        places = columns.reshape(len(np.unique(groups)), -1) % weights.shape[1]
+        index = places[np.searchsorted(np.unique(groups), groups)]
+        return np.stack([weights[row, chosen] for row, chosen in zip(rows, index)])
+
+
+def _filled(flags: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(group, members) bool: in each kept group as many as in the group with the most, at least one; the first ones that
+    are not chosen yet are added."""
+    result = flags.copy()
+    most = max(1, int(flags.sum(axis=1).max(initial=0)))
+    for group in np.flatnonzero(kept):
+        missing = most - int(flags[group].sum())
+        result[group, np.flatnonzero(~flags[group])[:missing]] = True
+    return result

@@ -177,8 +177,8 @@ class Deconvolution(BaseConvolution):
     # -- compaction ----------------------------------------------------------------------------------------------------
 
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = self.blobs[0].data[channels][:, np.unique(outputs % (self.num_output // self.group))]
-        return weights
+        groups = channels // (self.channels // self.group)
+        return self._by_group(self.blobs[0].data, channels, outputs, groups)
 
     def _uses(self) -> np.ndarray:
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)

@@ -57,7 +57,7 @@ def propagate(views: Sequence[NetChannels]) -> None:
     ties = [tie for other in views[1:] for tie in phase_ties(views[0], other)]
     ties += [tie for view in views for tie in sharing_ties(view)]
     _fixed_point(views, ties)
-    while _agree(views) | _need_any(views):
+    while _agree(views) | _need_any(views) | _equalize(views):
         _fixed_point(views, ties)
     for view in views:
         _check_whole(view)
@@ -83,7 +83,7 @@ def _heeds_zeros(view: NetChannels) -> bool:
     """Whether any layer of the net benefits from knowing which bottom channels are zero."""
     for layer, bottoms in zip(view.net.layers, view.bottoms):
         ones = [np.ones(c.size, np.bool_) for c in bottoms]
-        if layer.IGNORES_ZEROS or any(flags.any() for flags in layer.zeroed_channels(ones, ones)):
+        if layer.ignores_zeros() or any(flags.any() for flags in layer.zeroed_channels(ones, ones)):
             return True
     return False
 
@@ -138,7 +138,7 @@ def _negligible(view: NetChannels, i: int, bottom: Channels) -> np.ndarray:
     """(channels) bool: channels that layer i reads but that may be removed."""
     if view.absorbs[i]:
         return bottom.constant
-    return bottom.zero if view.net.layers[i].IGNORES_ZEROS else np.zeros(bottom.size, np.bool_)
+    return bottom.zero if view.net.layers[i].ignores_zeros() else np.zeros(bottom.size, np.bool_)
 
 
 def _keep_terms(view: NetChannels, i: int) -> bool:
@@ -161,12 +161,7 @@ def _need_of_tops(view: NetChannels, i: int) -> bool:
         return False
     bottoms = [c.needed & (not gone) for c, gone in zip(view.bottoms[i], view.dropped[i])]
     flags = _checked(layer, layer.followed_channels(bottoms), tops, default=False)
-    changed = _need(zip(tops, flags))
-    answers = layer.matched_channels(bottoms, [c.needed for c in tops])
-    for channels, answer, gone in zip((view.bottoms[i], tops), answers, (view.dropped[i], [False] * len(tops))):
-        flags = _checked(layer, answer, channels, default=False)
-        changed |= _need((c, f) for c, f, dropped in zip(channels, flags, gone) if not dropped)
-    return changed
+    return _need(zip(tops, flags))
 
 
 def _need(pairs: Iterable[tuple[Channels, np.ndarray]]) -> bool:
@@ -203,6 +198,18 @@ def _need_any(views: Sequence[NetChannels]) -> bool:
         for i, layer in enumerate(view.net.layers):
             if layer.reads_any_channel() and view.is_needed(i) and not view.bottoms[i][0].is_needed:
                 view.bottoms[i][0].needed[0] = changed = True
+    return changed
+
+
+def _equalize(views: Sequence[NetChannels]) -> bool:
+    """Keeps further channels of layers whose parts must have equal sizes; returns whether anything changed."""
+    changed = False
+    for view in views:
+        for i, layer in enumerate(view.net.layers):
+            if not view.refuses[i] and view.is_needed(i):
+                bottoms, tops = view.bottoms[i], view.tops[i]
+                wanted = layer.equalized_channels([c.needed for c in bottoms], [c.needed for c in tops])
+                changed |= _need(zip([*bottoms, *tops], [*wanted[0], *wanted[1]]))
     return changed
 
 
