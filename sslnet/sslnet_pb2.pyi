@@ -1,6 +1,6 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 a2cf81e168af4361f8ce803485f06e7fbbcd82de9b0bb11a3e731247971f3487
+# schema: sha256 256c9a242665e58aab74a9013e64d6ff4d0a81be92187e9e01cbfb86a8a982ab
 # text below: sha256 cd4d3c24cc07c75cffa4cb3e4e373bcaccad82ab2f89918c39bffdb2cf2c2c83
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             metrics.write_certificates(certificates := certify(solver, args.certificate), args.certificate)
     lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
-        lines += ["", f"the target was not met: {steering.missed()}"]
+        lines += ["", f"the target was not met: {steering.missed()}; {steering.targets.advice}"]
     if solver.data_errors.count:
         lines += ["", f"batches skipped because of unusable data: {solver.data_errors.count}"]
     if steering is not None and steering.targets.of == "speedup" and not stopped:
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if metrics.incomplete:
         lines += ["", metrics.incomplete]
     log.result(*lines)
-    return log.exit_code(130 if stopped else 0)
+    return log.exit_code(130 if stopped else 1 if steering is not None and not steering.met else 0)
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:
