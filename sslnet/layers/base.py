@@ -340,14 +340,6 @@ class Layer(ABC):
     IGNORES_ZEROS: ClassVar[bool] = False
     """Whether bottom channels of zeros do not affect the others; ``needed_channels`` then gets them as constant."""
 
-    def absorbs(self) -> bool:
-        """``ABSORBS`` of this layer with its parameters."""
-        return self.ABSORBS
-
-    def ignores_zeros(self) -> bool:
-        """``IGNORES_ZEROS`` of this layer with its parameters."""
-        return self.IGNORES_ZEROS
-
     def equalized_channels(
         self, bottom: list[BoolVector], top: list[BoolVector]
     ) -> tuple[list[BoolVector], list[BoolVector]]:

@@ -20,8 +20,7 @@ class BaseConvolution(Layer, ABC):
 
     One group: any output and any channel may be removed. Several groups must have equal sizes: as many channels and
     outputs are kept of each as of the group that needs most, and a group that needs none is removed as a whole (in a
-    depthwise convolution: channel by channel); constants other than zero are kept. Several bottoms, or channels along
-    another axis: all are kept.
+    depthwise convolution: channel by channel). Several bottoms, or channels along another axis: all are kept.
     """
 
     KIND: ClassVar[str] = "convolution"
@@ -29,7 +28,7 @@ class BaseConvolution(Layer, ABC):
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
         "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed, "
-        "and as many of each as the group that needs most allows, no constants but zeros; along another axis, or with several bottoms, all are kept"
+        "and as many of each as the group that needs most allows; along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
@@ -110,12 +109,6 @@ class BaseConvolution(Layer, ABC):
         kept = sides[0].any(axis=1) | sides[1].any(axis=1)
         filled = [_filled(np.asarray(side), np.asarray(kept)).reshape(-1) for side in sides]
         return [filled[0]], [filled[1]]
-
-    def absorbs(self) -> bool:
-        return self.group == 1
-
-    def ignores_zeros(self) -> bool:
-        return self.group > 1
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None

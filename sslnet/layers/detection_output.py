@@ -86,9 +86,9 @@ class DetectionOutput(Layer):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         param, (locations, scores, priors) = self.param.detection_output_param, bottom
-        if priors.count != 2 * priors.shape[-1] or priors.shape[-1] % 4:
+        if priors.shape[:2] != (1, 2) or priors.count % 8:
             raise self.shape_error(f'priors must be (1, 2, 4 P): "{priors.name}" has shape {priors.shape}')
-        self.priors = priors.shape[-1] // 4
+        self.priors = priors.count // 8
         self.boxes = 1 if param.share_location else int(param.num_classes)
         wanted = ((locations, 4 * self.priors * self.boxes), (scores, self.priors * int(param.num_classes)))
         for blob, count in wanted:

@@ -78,6 +78,7 @@ class PSROIPooling(Layer):
     TYPE: ClassVar[str] = "PSROIPooling"
     KIND: ClassVar[str] = "pooling"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (1,)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.psroi_pooling_param

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class RegionPooling(Layer):
 
     KIND: ClassVar[str] = "pooling"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+    INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (1,)
     CHANNELS: ClassVar[str] = "removed in the first bottom and the top together"
     SHRINKS: ClassVar[bool] = True
     IGNORES_ZEROS: ClassVar[bool] = True
@@ -61,7 +62,7 @@ class RegionPooling(Layer):
         if x.num_axes != 4 or 0 in x.shape[2:]:
             raise self.shape_error(f'regions are of images (N, C, H, W): "{x.name}" has shape {x.shape}')
 
-    def pooled_size(self, param: object, field: str) -> tuple[int, int]:
+    def pooled_size(self, param: Any, field: str) -> tuple[int, int]:
         """(rows, columns) of the top: pooled_h and pooled_w; raises DefinitionError below 1."""
         sizes = int(param.pooled_h), int(param.pooled_w)
         for name, size in zip(("pooled_h", "pooled_w"), sizes):

@@ -59,9 +59,9 @@ def test_a_group_that_needs_nothing_is_removed_beside_dead_filters(tmp_path: Pat
     assert found == {"a": (9, 3, 1, 1), "b": (9, 3, 3, 3), "c": (5, 9, 1, 1)}
 
 
-def test_dead_filters_with_a_bias_are_kept_where_a_group_reads_them(tmp_path: Path) -> None:
+def test_constants_are_folded_into_the_biases_of_all_groups(tmp_path: Path) -> None:
     found = compacted(tmp_path, NET, {"a": [0, 4, 8, 12]}, biases=0.5)
-    assert found["a"] == (16, 3, 1, 1)
+    assert found["a"] == (12, 3, 1, 1)
 
 
 def test_channel_shuffle_between_groups_is_exact(tmp_path: Path) -> None:

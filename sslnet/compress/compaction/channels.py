@@ -103,7 +103,7 @@ def view_net(net: Net) -> NetChannels:
         view.tops.append([Channels.of(blob) for blob in net.tops[i]])
         current.update(zip(net.top_names[i], view.tops[i]))
         single = len(net.bottoms[i]) == 1 and net.bottoms[i][0].num_axes > 1
-        view.absorbs.append(layer.absorbs() and single)
+        view.absorbs.append(layer.ABSORBS and single)
         several = layer.EQUAL_BOTTOMS_TOPS and len(net.bottoms[i]) > 1
         view.refuses.append(not layer.SHRINKS or several)
         terms = [True] * len(layer.coefficients())

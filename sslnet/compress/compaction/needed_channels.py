@@ -83,7 +83,7 @@ def _heeds_zeros(view: NetChannels) -> bool:
     """Whether any layer of the net benefits from knowing which bottom channels are zero."""
     for layer, bottoms in zip(view.net.layers, view.bottoms):
         ones = [np.ones(c.size, np.bool_) for c in bottoms]
-        if layer.ignores_zeros() or any(flags.any() for flags in layer.zeroed_channels(ones, ones)):
+        if layer.IGNORES_ZEROS or any(flags.any() for flags in layer.zeroed_channels(ones, ones)):
             return True
     return False
 
@@ -138,7 +138,7 @@ def _negligible(view: NetChannels, i: int, bottom: Channels) -> np.ndarray:
     """(channels) bool: channels that layer i reads but that may be removed."""
     if view.absorbs[i]:
         return bottom.constant
-    return bottom.zero if view.net.layers[i].ignores_zeros() else np.zeros(bottom.size, np.bool_)
+    return bottom.zero if view.net.layers[i].IGNORES_ZEROS else np.zeros(bottom.size, np.bool_)
 
 
 def _keep_terms(view: NetChannels, i: int) -> bool:
