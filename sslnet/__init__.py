@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from sslnet.api.low_rank import low_rank
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
+    from sslnet.api.prune_dead import prune_dead
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
+    from sslnet.compress.pruning.cycles import pruning_cycles
     from sslnet.errors import SslnetError
     from sslnet.inference.predictor import Predictor
     from sslnet.kernels.runtime.threads import set_deterministic
@@ -79,6 +81,8 @@ _MODULES = {
     "low_rank": "sslnet.api.low_rank",
     "params": "sslnet.prototxt.net_spec",
     "prune": "sslnet.api.prune",
+    "prune_dead": "sslnet.api.prune_dead",
+    "pruning_cycles": "sslnet.compress.pruning.cycles",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
     "set_mode_cpu": "sslnet.pycaffe.module",
@@ -124,6 +128,8 @@ __all__ = [
     "low_rank",
     "params",
     "prune",
+    "prune_dead",
+    "pruning_cycles",
     "set_deterministic",
     "set_device",
     "set_mode_cpu",
