@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.api.inputs import Model, Weights, Word, as_argument, read_model, read_weights
 from sslnet.api.net_result import NetResult
 from sslnet.compress.pruning.dead_channels import (
     DeadChannels,
-    InputBox,
+    DeadPruning,
     find_dead_channels,
     find_inactive_channels,
     input_boxes,
@@ -23,30 +22,12 @@ from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights
 
 
-@dataclass(frozen=True)
-class DeadPruning:
-    """What ``prune_dead`` found.
-
-    layers  the dead channels of each layer that has any; proven for every input of the box
-    inputs  the box: for each input blob, the smallest and the largest number that it may hold
-    images  number of images that further channels were looked at on; 0: none
-    data    what these images are
-    idle    of each layer, further channels that were constant on these images; other images may differ
-    """
-
-    layers: list[DeadChannels]
-    inputs: list[InputBox]
-    images: int
-    data: str
-    idle: list[DeadChannels]
-
-
 def prune_dead(
     model: Model,
     weights: Weights | None = None,
     *,
     box: tuple[float, float] | None = None,
-    images: int = 0,
+    seen: int = 0,
     seed: int = 0,
     level: int = 0,
     stages: Sequence[str] = (),
@@ -58,19 +39,19 @@ def prune_dead(
         small = sslnet.compact(result)
 
     The net computes the same function for every input of the box: interval arithmetic bounds each channel, rounding
-    included. A dead channel keeps its constant in the bias. With ``images``, channels that were constant on these images
+    included. A dead channel keeps its constant in the bias. With ``seen``, channels that were constant on these images
     become zero, too: exact on these images alone.
 
     model, weights  the net and its weights, as in ``sslnet.compact``; a Net that is given stays as it is
     box             the smallest and the largest number of the inputs; default: those that the data layers can give
-    images          number of images of the data for training to look at; 0: only what is proven
+    seen            number of images of the training data to look at; 0: only what is proven
     seed            of the draw of images
     level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
 
     returns  the net with its zeros; ``details``: the dead channels of each layer, and the box
     raises   UsageError for inputs without a bound, or an empty box
     """
-    check_box(box, images)
+    check_box(box, seen)
     definition = read_model(model)
     net = Net(definition, phase=pb.TEST, level=level, stages=stages)
     copy_all_weights(net.params, read_weights(weights, model))
@@ -79,8 +60,8 @@ def prune_dead(
     zero_dead_channels(net, found)
     idle: list[DeadChannels] = []
     data, count = "", 0
-    if images:
-        idle, data, count = find_inactive_channels(net, images, seed)
+    if seen:
+        idle, data, count = find_inactive_channels(net, seen, seed)
         zero_dead_channels(net, idle)
     message = pb.NetParameter()
     message.CopyFrom(definition.message)
@@ -89,9 +70,9 @@ def prune_dead(
     return NetResult(message, net.to_proto(), details, path=definition.path)
 
 
-def check_box(box: tuple[float, float] | None, images: int = 0, word: Word = as_argument) -> None:
+def check_box(box: tuple[float, float] | None, seen: int = 0, word: Word = as_argument) -> None:
     """raises UsageError for a box whose ends are not finite or in the wrong order, and for a negative number of images"""
     if box is not None and not (all(map(math.isfinite, box)) and box[0] <= box[1]):
         raise UsageError(f"{word('box')} must be two numbers, the smaller one first, not {box[0]:g}, {box[1]:g}")
-    if images < 0:
-        raise UsageError(f"{word('images')} must be 0 or more, not {images}")
+    if seen < 0:
+        raise UsageError(f"{word('seen')} must be 0 or more, not {seen}")

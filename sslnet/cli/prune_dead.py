@@ -26,12 +26,10 @@ def run_dead(args: argparse.Namespace) -> int:
             raise UsageError(f"{name} and --dead exclude each other: --dead zeroes what is proven to be constant")
     box = read_box(args.box)
     check_box(box, args.seen, as_option)
-    prefix = output_prefix(args.model, args.weights, args.output, "_alive")
+    prefix = output_prefix(args.model, args.weights, args.output, "_pruned")
     definition = read_net(args.model)
     tell_notes(definition)
-    pruned = prune_dead(
-        definition, args.weights, box=box, images=args.seen, level=args.level, stages=stages(args.stage)
-    )
+    pruned = prune_dead(definition, args.weights, box=box, seen=args.seen, level=args.level, stages=stages(args.stage))
     paths, details = pruned.save(prefix), pruned.details
     if args.json:
         print(dump_json({"model": paths["model"], "weights": paths["weights"], **dead_record(details)}))

@@ -9,8 +9,7 @@ from sslnet.report.tables import Table
 from sslnet.report.units import count
 
 if TYPE_CHECKING:
-    from sslnet.api.prune_dead import DeadPruning
-    from sslnet.compress.pruning.dead_channels import DeadChannels
+    from sslnet.compress.pruning.dead_channels import DeadChannels, DeadPruning
 
 
 def dead_table(layers: Sequence[DeadChannels]) -> Table:

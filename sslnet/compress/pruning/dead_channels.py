@@ -21,7 +21,7 @@ from sslnet.compress.compaction.channels import Channels, NetChannels, view_net
 from sslnet.compress.pruning.calibration import batches, calibration_net, draw_images
 from sslnet.errors import UsageError
 from sslnet.layers.base import Layer
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import channel_axis, channel_count
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.deconvolution import Deconvolution
@@ -72,7 +72,7 @@ def find_dead_channels(net: Net, box: tuple[float, float] | None = None) -> list
 
 
 def _listed(
-    net: Net, view: NetChannels, i: int, flags: np.ndarray, boxes: Mapping[int, Box], may_be_zero: np.ndarray
+    net: Net, view: NetChannels, i: int, flags: np.ndarray, boxes: Mapping[int, ChannelBox], may_be_zero: np.ndarray
 ) -> DeadChannels:
     layer, own = net.layers[i], boxes[id(view.tops[i][0])]
     indices = np.flatnonzero(flags)
@@ -90,6 +90,24 @@ class InputBox:
     blob: str
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class DeadPruning:
+    """What ``prune_dead`` found.
+
+    layers  the dead channels of each layer that has any; proven for every input of the box
+    inputs  the box: for each input blob, the smallest and the largest number that it may hold
+    images  number of images that further channels were looked at on; 0: none
+    data    what these images are
+    idle    of each layer, further channels that were constant on these images; other images may differ
+    """
+
+    layers: list[DeadChannels]
+    inputs: list[InputBox]
+    images: int
+    data: str
+    idle: list[DeadChannels]
 
 
 def input_boxes(net: Net, box: tuple[float, float] | None = None) -> list[InputBox]:
@@ -119,7 +137,7 @@ def find_inactive_channels(net: Net, images: int, seed: int = 0) -> tuple[list[D
         measured.definition, phase=net.phase, share=net, plain=True, level=net.state.level, stages=net.state.stages
     )
     view = view_net(plain)
-    boxes: dict[int, Box] = {}
+    boxes: dict[int, ChannelBox] = {}
     for _ in batches(plain, drawn):
         for i, layer in enumerate(plain.layers):
             if not layer.IS_SOURCE:
@@ -154,13 +172,13 @@ def _without(each: DeadChannels, indices: np.ndarray) -> DeadChannels:
     return replace(each, dead=each.dead[kept], values=each.values[kept])
 
 
-def _range(blob: Blob) -> Box:
+def _range(blob: Blob) -> ChannelBox:
     axis = channel_axis(blob)
     data = blob.data.astype(np.float64)
     if not blob.count or not blob.num_axes:
-        return Box.unknown(channel_count(blob.shape))
+        return ChannelBox.unknown(channel_count(blob.shape))
     others = tuple(n for n in range(blob.num_axes) if n != axis)
-    return Box(np.atleast_1d(data.min(axis=others)), np.atleast_1d(data.max(axis=others)))
+    return ChannelBox(np.atleast_1d(data.min(axis=others)), np.atleast_1d(data.max(axis=others)))
 
 
 def _data_name(net: Net) -> str:
@@ -193,7 +211,7 @@ def zero_dead_channels(net: Net, found: Sequence[DeadChannels]) -> None:
             blobs[1].data[each.dead] = each.values
 
 
-def blob_boxes(net: Net, box: tuple[float, float] | None = None) -> dict[str, Box]:
+def blob_boxes(net: Net, box: tuple[float, float] | None = None) -> dict[str, ChannelBox]:
     """The interval of each channel of each blob, as the last layer that writes it leaves it.
 
     raises UsageError when the inputs of the net have no bound
@@ -204,28 +222,30 @@ def blob_boxes(net: Net, box: tuple[float, float] | None = None) -> dict[str, Bo
     return {name: boxes[id(c)] for names, tops in zip(net.top_names, view.tops) for name, c in zip(names, tops)}
 
 
-def _sweep(view: NetChannels, given: tuple[float, float] | None, zeroed: Mapping[int, np.ndarray]) -> dict[int, Box]:
+def _sweep(
+    view: NetChannels, given: tuple[float, float] | None, zeroed: Mapping[int, np.ndarray]
+) -> dict[int, ChannelBox]:
     """The box of every version of a blob, by the id of its channels.
 
     zeroed   for some layers (tops) bool: outputs that may be 0 as well
     """
-    boxes: dict[int, Box] = {}
+    boxes: dict[int, ChannelBox] = {}
     for i, layer in enumerate(view.net.layers):
         tops = view.net.tops[i]
         if layer.IS_SOURCE and given is not None:
-            found = [Box.of(*given, channel_count(blob.shape)) for blob in tops]
+            found = [ChannelBox.of(*given, channel_count(blob.shape)) for blob in tops]
         else:
             found = layer.bounds([boxes[id(c)] for c in view.bottoms[i]], tops)
         if i in zeroed:
             flags, own = zeroed[i], found[0]
             wide = own.with_zero()
-            found[0] = Box(np.where(flags, wide.low, own.low), np.where(flags, wide.high, own.high))
+            found[0] = ChannelBox(np.where(flags, wide.low, own.low), np.where(flags, wide.high, own.high))
         for channels, each in zip(view.tops[i], found):
             boxes[id(channels)] = each
     return boxes
 
 
-def _check_known(view: NetChannels, boxes: Mapping[int, Box]) -> None:
+def _check_known(view: NetChannels, boxes: Mapping[int, ChannelBox]) -> None:
     """Raises UsageError if no source of the net has a bound in all channels."""
     sources = [
         (layer, tops[0]) for layer, tops in zip(view.net.layers, view.tops) if layer.IS_SOURCE and tops and tops[0].size
@@ -241,7 +261,7 @@ def _check_known(view: NetChannels, boxes: Mapping[int, Box]) -> None:
     )
 
 
-def _dead(view: NetChannels, boxes: Mapping[int, Box]) -> dict[int, np.ndarray]:
+def _dead(view: NetChannels, boxes: Mapping[int, ChannelBox]) -> dict[int, np.ndarray]:
     """For each layer with weights, (tops) bool: True where the output does not affect the outputs of the net."""
     net = view.net
     matters: dict[int, np.ndarray] = {id(c): np.zeros(c.size, np.bool_) for tops in view.tops for c in tops}
@@ -264,7 +284,7 @@ def _dead(view: NetChannels, boxes: Mapping[int, Box]) -> dict[int, np.ndarray]:
 
 
 def _read(
-    view: NetChannels, i: int, layer: Layer, kept: list[np.ndarray], boxes: Mapping[int, Box]
+    view: NetChannels, i: int, layer: Layer, kept: list[np.ndarray], boxes: Mapping[int, ChannelBox]
 ) -> list[np.ndarray]:
     """For each bottom of layer i, the channels that affect the channels ``kept`` of its tops."""
     bottoms: list[Channels] = view.bottoms[i]
