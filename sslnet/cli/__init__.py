@@ -49,6 +49,7 @@ COMMANDS = {
     "plot": "sslnet.cli.plot",
     "convert-imageset": "sslnet.cli.convert_imageset",
     "mean": "sslnet.cli.mean",
+    "lint": "sslnet.cli.lint",
     "info": "sslnet.cli.info",
     "warmup": "sslnet.cli.warmup",
 }

@@ -13,7 +13,7 @@ from sslnet.errors import DefinitionError, SslnetError
 from sslnet.exchange.limits import MOST_AXES, tidy
 from sslnet.exchange.node import OnnxNode
 from sslnet.exchange.source import OnnxModel
-from sslnet.net.weights import blob_proto
+from sslnet.net.blob_arrays import blob_proto
 
 
 class DefinitionBuilder:

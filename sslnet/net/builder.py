@@ -44,6 +44,10 @@ class GraphBuilder:
                 return
             except (DefinitionError, DataError) as error:
                 self.errors += getattr(error, "errors", [error])
+        self.leave_out(definition)
+
+    def leave_out(self, definition: LayerDefinition) -> None:
+        """Takes the tops of a layer as blobs of unknown shape; layers that read them are left out as well."""
         self._unknown.update(definition.param.top)
 
     def _add(self, definition: LayerDefinition) -> None:

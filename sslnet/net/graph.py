@@ -79,15 +79,13 @@ def checked_layers(definition: Definition, state: PhaseState) -> tuple[list[Laye
         return [], several.errors
     except DefinitionError as error:
         return [], [error]
-    errors += [problem for problem in definition.problems if not _of_unknown_type(problem, definition)]
+    errors += [problem for problem in definition.problems if not _of_unknown_type(problem)]
     return layers, errors + check_graph(layers)
 
 
-def _of_unknown_type(problem: DefinitionError, definition: Definition) -> bool:
+def _of_unknown_type(problem: DefinitionError) -> bool:
     """Whether a problem is about a field of a layer of unknown type, which has an error of its own where it runs."""
-    if not isinstance(problem, UnknownField) or not 0 <= problem.layer_index < len(definition.message.layer):
-        return False
-    return problem.block and definition.message.layer[problem.layer_index].type not in LAYERS
+    return isinstance(problem, UnknownField) and problem.layer_type is not None and problem.layer_type not in LAYERS
 
 
 def filter_layers(definition: Definition, state: PhaseState) -> list[LayerDefinition]:

@@ -20,7 +20,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import google.protobuf.message
 import numpy as np
@@ -31,17 +31,16 @@ from sslnet.errors import RunError, WeightsError
 from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
+from sslnet.net.blob_arrays import blob_array, blob_proto, by
 from sslnet.prototxt.fork_forms import SCALE_BIAS
 from sslnet.prototxt.values import shorten
-from sslnet.prototxt.wire_format import field_head, has_few_fields
+from sslnet.prototxt.wire_format import has_few_fields
 
 if TYPE_CHECKING:
     import h5py
 
 MOST_LAYERS = 100_000
 """Maximum number of records in a file: a few bytes can encode an empty layer, which takes 550 bytes of memory."""
-MOST_AXES = 32
-"""Maximum number of axes of a blob, as in Caffe."""
 DEEPEST_GROUP = 32
 """Maximum nesting of groups: a slash in the name of a layer makes one."""
 
@@ -111,7 +110,8 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
     shared = {name: [not blob.owns("data") for blob in blobs] for name, blobs in params.items()}
     for name in arrays:
         if name in params:
-            _check_fit(name, params[name], arrays[name], shared[name], path)
+            wanted, given = ([array.shape for array in each] for each in (params[name], arrays[name]))
+            _check_fit(name, wanted, given, shared[name], path)
     for name, values in arrays.items():
         for blob, value in zip(params.get(name, ()), values):
             blob.data[...] = value.reshape(blob.shape)
@@ -136,27 +136,43 @@ def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource)
         )
 
 
+def shape_problems(
+    stored: Mapping[str, Sequence[tuple[int, ...]]], net: Mapping[str, Sequence[tuple[int, ...]]], path: str | None
+) -> list[WeightsError]:
+    """What keeps weights from fitting a net, for the layers that both have.
+
+    stored, net  layer -> shapes of its blobs
+    """
+    problems = []
+    for name, shapes in stored.items():
+        wanted = net.get(name)
+        if wanted is None or ((len(shapes), len(wanted)) == (5, 3) and name + SCALE_BIAS in net):
+            continue
+        try:
+            _check_fit(name, wanted, shapes, [True] * len(wanted), path)
+        except WeightsError as error:
+            problems.append(error)
+    return problems
+
+
 def _check_fit(
-    name: str, blobs: Sequence[Blob], values: Sequence[np.ndarray], shared: list[bool], path: str | None
+    name: str,
+    wanted: Sequence[tuple[int, ...]],
+    given: Sequence[tuple[int, ...]],
+    shared: list[bool],
+    path: str | None,
 ) -> None:
-    rename = f'rename the layer "{name}" in the net to ignore its weights'
-    if (len(blobs), len(values)) == (3, 5):
-        rename = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
-    if len(values) > len(blobs) or not all(shared[len(values) :]):
-        raise WeightsError(
-            f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",
-            path=path,
-            layer=name,
-            hint=rename,
-        )
-    for index, (blob, value) in enumerate(zip(blobs, values)):
-        if not _same_shape(value.shape, blob.shape):
-            raise WeightsError(
-                f"blob {index} has shape {_by(value.shape)} in the file and {_by(blob.shape)} in the net",
-                path=path,
-                layer=name,
-                hint=rename,
-            )
+    """Raises WeightsError unless the shapes of a layer's blobs in a file are those of the net."""
+    hint = f'rename the layer "{name}" in the net to ignore its weights'
+    if (len(wanted), len(given)) == (3, 5):
+        hint = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
+    if len(given) > len(wanted) or not all(shared[len(given) :]):
+        message = f"the file has {len(given)} parameter blobs for the layer, the net has {len(wanted)}"
+        raise WeightsError(message, path=path, layer=name, hint=hint)
+    for index, (own, value) in enumerate(zip(wanted, given)):
+        if not _same_shape(value, own):
+            message = f"blob {index} has shape {by(value)} in the file and {by(own)} in the net"
+            raise WeightsError(message, path=path, layer=name, hint=hint)
 
 
 def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
@@ -240,59 +256,6 @@ def _layers_with_blobs(message: pb.NetParameter | pb.StoredNet) -> Iterator[tupl
 def _text(name: str | bytes) -> str:
     """A name as text; HDF5 returns names that are not UTF-8 as bytes."""
     return name if isinstance(name, str) else name.decode("utf-8", "replace")
-
-
-def blob_array(
-    blob: pb.BlobProto, *, diff: bool = False, path: str | None = None, layer: str | None = None, index: int = 0
-) -> np.ndarray:
-    """The array of a pb.BlobProto, float32 or float64 as stored.
-
-    path, layer, index   place of the blob, for errors
-    raises WeightsError if the shape and the number of values disagree
-    """
-    single, double = (blob.diff, blob.double_diff) if diff else (blob.data, blob.double_data)
-    values: Any = double if len(double) else single
-    dtype = np.float64 if len(double) else np.float32
-    shape = blob_shape(blob)
-    layer = shorten(layer, 100) if layer else layer
-    if blob.HasField("raw_diff" if diff else "raw_data"):
-        values = _raw_array(blob, diff, path, layer, index)
-        dtype = np.float64 if values.dtype == np.float64 else np.float32
-    if len(shape) > MOST_AXES:
-        raise WeightsError(f"blob {index} has {len(shape)} axes, more than {MOST_AXES}", path=path, layer=layer)
-    if math.prod(shape) != len(values) or any(size < 0 for size in shape):
-        raise WeightsError(f"blob {index} has shape {_by(shape)} and {len(values)} values", path=path, layer=layer)
-    return np.array(values, dtype=dtype).reshape(shape)
-
-
-_RAW: dict[int, str] = {
-    pb.BlobProto.DOUBLE: "<f8",
-    pb.BlobProto.FLOAT: "<f4",
-    pb.BlobProto.FLOAT16: "<f2",
-    pb.BlobProto.INT: "<i4",
-    pb.BlobProto.UINT: "<u4",
-}
-
-
-def _raw_array(blob: pb.BlobProto, diff: bool, path: str | None, layer: str | None, index: int) -> np.ndarray:
-    """The numbers in the bytes of a blob of NVCaffe's. raises WeightsError for bytes that are no whole numbers"""
-    data, kind = (blob.raw_diff, blob.raw_diff_type) if diff else (blob.raw_data, blob.raw_data_type)
-    if not blob.HasField("raw_diff_type" if diff else "raw_data_type"):
-        kind = pb.BlobProto.FLOAT
-    numbers = np.dtype(_RAW[kind])
-    if len(data) % numbers.itemsize:
-        message = f"blob {index} has {len(data)} bytes, which are no whole number of {numbers.itemsize} each"
-        raise WeightsError(message, path=path, layer=layer)
-    return np.frombuffer(data, numbers)
-
-
-def blob_shape(blob: pb.BlobProto) -> tuple[int, ...]:
-    """The shape of a pb.BlobProto: its ``shape``, or the four sizes of older files."""
-    if blob.HasField("shape"):
-        return tuple(blob.shape.dim)
-    if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
-        return (blob.num, blob.channels, blob.height, blob.width)
-    return ()
 
 
 def _from_hdf5(path: str) -> Arrays:
@@ -393,20 +356,6 @@ def with_blobs(message: pb.NetParameter, layers: Sequence[Layer], write_diff: bo
     return message
 
 
-def blob_proto(data: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto:
-    """A pb.BlobProto with an array (float64 as double_data) and, if given, its diff."""
-    message = pb.BlobProto()
-    message.shape.dim.extend(data.shape)
-    for array, single, double in ((data, "data", "double_data"), (diff, "diff", "double_diff")):
-        if array is not None:
-            is_double = array.dtype == np.float64
-            number = pb.BlobProto.DESCRIPTOR.fields_by_name[double if is_double else single].number
-            values = array.astype("<f8" if is_double else "<f4", copy=False).tobytes()
-            # hundreds of times faster than to add the values one by one
-            message.MergeFromString(field_head(number, len(values)) + values)
-    return message
-
-
 def _write_hdf5(layers: Sequence[Layer], file: h5py.File, write_diff: bool) -> None:
     for kind in ("data", "diff") if write_diff else ("data",):
         group = file.create_group(kind)
@@ -431,7 +380,3 @@ def _layer_group(parent: h5py.Group, name: str) -> h5py.Group:
 def _write_blobs(group: h5py.Group, arrays: Iterable[np.ndarray]) -> None:
     for index, array in enumerate(arrays):
         group.create_dataset(str(index), data=array)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"

@@ -52,12 +52,11 @@ class TextNode:
 class UnknownField(DefinitionError):
     """A field that its message does not have.
 
-    layer_index  of the `layer { }` that it is in, counted from 0; -1 for any other place
-    block        whether it is a parameter block of that layer itself, as those of layer types that are not known
+    layer_type  where it is a field of a `layer { }` of a net itself, as the parameter blocks of types that are not known:
+                the type of that layer; else None
     """
 
-    layer_index = -1
-    block = False
+    layer_type: str | None = None
 
 
 @dataclass
@@ -258,13 +257,8 @@ class _Scanner:
         span = self.source.span(node.start, node.end)
         message = f'{descriptor.name} has no field "{shorten(name)}"'
         error = UnknownField(message, span=span, layer=self.layer(), hint=hint)
-        if (
-            len(self.stack) > 1
-            and self.stack[1][0].name == "LayerParameter"
-            and self.stack[0][0].name == "NetParameter"
-        ):
-            error.layer_index = len((self.result.root.children or {}).get("layer", [])) - 1
-            error.block = len(self.stack) == 2
+        if [message.name for message, _ in self.stack] == ["NetParameter", "LayerParameter"]:
+            error.layer_type = _value_further_on(self.text, self.stack[1][1].value_start + 1, "type").strip("\"'")
         self.result.problems.append(error)
 
     def skip_field(self, node: TextNode) -> None:

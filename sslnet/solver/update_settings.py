@@ -12,7 +12,8 @@ from sslnet.errors import DefinitionError, suggestion
 from sslnet.files import resolve
 from sslnet.kernels.optim import update as kernels
 from sslnet.kernels.runtime.jit import spread
-from sslnet.net.weights import blob_array, read_message
+from sslnet.net.blob_arrays import blob_array
+from sslnet.net.weights import read_message
 from sslnet.prototxt import Definition
 from sslnet.sparsity.groups import conv_groups, matrix_shape
 

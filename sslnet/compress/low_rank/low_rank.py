@@ -25,10 +25,11 @@ from sslnet.errors import UsageError, suggestion
 from sslnet.layers.base import Layer
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct
+from sslnet.net.blob_arrays import blob_proto
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, WeightSource, blob_proto, copy_all_weights, stored_weights
+from sslnet.net.weights import Arrays, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition
 
 SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
