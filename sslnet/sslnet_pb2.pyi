@@ -1,6 +1,6 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 16bc97e79b0081ccc1672a0bb9432f206a3030acfde2473870d9ad199a4e8724
+# schema: sha256 b3c917d840bf55d1d033eb7fe3f77a0b2461270dd38bf860d7d0965b0569155d
 # text below: sha256 dcbc33795b806228b4b77481eea00bcc670f40a83a2938258f2f11d46a762961
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
     lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
         lines += ["", f"the target was not met: {steering.missed()}"]
+        if isinstance(steering, StrengthController):
+            lines[-1] += f"; {steering.targets.advice}"
     if solver.data_errors.count:
         lines += ["", f"batches skipped because of unusable data: {solver.data_errors.count}"]
     if isinstance(steering, StrengthController) and steering.targets.of == "speedup" and not stopped:
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if metrics.incomplete:
         lines += ["", metrics.incomplete]
     log.result(*lines)
-    return log.exit_code(130 if stopped else 0)
+    return log.exit_code(130 if stopped else 1 if steering is not None and not steering.met else 0)
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:

@@ -373,6 +373,13 @@ class Layer(ABC):
         none."""
         return []
 
+    def matched_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        """For each bottom and each top: True where the channel must be kept because others of bottom and top are (several
+        groups of equal sizes). Default: none."""
+        return [], []
+
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
     ) -> tuple[Any, list[np.ndarray]]:

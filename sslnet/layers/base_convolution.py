@@ -13,22 +13,23 @@ import numpy as np
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.equal_groups import matched_groups
 
 
 class BaseConvolution(Layer, ABC):
     """Base of the layers with a ConvolutionParameter and weights.
 
     One group: any output and any channel may be removed. Several groups must have equal sizes: a group is removed as a
-    whole, with its channels and outputs (in a depthwise convolution: channel by channel). Several bottoms, or channels
-    along another axis: all are kept.
+    whole, with its channels and outputs (in a depthwise convolution: channel by channel), and equal places of all groups.
+    Several bottoms, or channels along another axis: all are kept.
     """
 
     KIND: ClassVar[str] = "convolution"
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed; "
-        "along another axis, or with several bottoms, all are kept"
+        "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed, "
+        "and equal places of all; along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
@@ -90,17 +91,24 @@ class BaseConvolution(Layer, ABC):
         return [~(self._uses() & varies).any(axis=2).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight to a kept output; with groups: all of a kept group."""
+        """True for channels that vary and have a nonzero weight to a kept output."""
         if self._keeps_all:
             return []
-        if self.group > 1:
-            return [self._whole_groups(top[0], self.channels)]
-        return [self._uses()[0][top[0]].any(axis=0) & ~bottom_constant[0]]
+        read = (self._uses() & top[0].reshape(self.group, -1, 1)).any(axis=1).reshape(-1)
+        return [read & ~bottom_constant[0]]
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         if self._keeps_all:
             return [np.ones(self.top_channels, bool) for _ in self.param.top]
-        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
+        return []
+
+    def matched_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        if self._keeps_all or self.group == 1:
+            return [], []
+        below, above = matched_groups(bottom[0], top[0], self.group)
+        return [below], [above]
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
@@ -111,7 +119,7 @@ class BaseConvolution(Layer, ABC):
         outputs, sub = top_keep[0], param.convolution_param
         sub.ClearField("kept_column")
         if self.group > 1:
-            sub.group = len(outputs) // (self.num_output // self.group)
+            sub.group = len(np.unique(outputs // (self.num_output // self.group)))
         sub.num_output = len(outputs)
         weights = self._kept_weights(bottom_keep[0], outputs)
         bias = fold_shift(param, sub, blobs[1][outputs] if len(blobs) > 1 else None, shift)
@@ -124,12 +132,8 @@ class BaseConvolution(Layer, ABC):
 
     @abstractmethod
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """A copy of the weights of these channels and outputs (sorted indices), of several groups whole ones."""
+        """A copy of the weights of these channels and outputs (sorted indices); of several groups the same places of each."""
 
     @abstractmethod
     def _uses(self) -> np.ndarray:
         """(group, outputs of a group, channels of a group) bool: whether a weight between them is nonzero."""
-
-    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
-        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)

@@ -209,8 +209,8 @@ class Convolution(BaseConvolution):
         return [weights, *blobs[1:]]
 
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = self.whole_weights()[outputs]
-        return weights[:, channels] if self.group == 1 else weights
+        weights: np.ndarray = self.whole_weights()[outputs][:, np.unique(channels % (self.channels // self.group))]
+        return weights
 
     def _uses(self) -> np.ndarray:
         weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)

@@ -31,6 +31,7 @@ from sslnet.layers.onnx import OnnxGraph, convolutions
 @final
 class Deconvolution(BaseConvolution):
     TYPE: ClassVar[str] = "Deconvolution"
+    DEFAULT_GROUP: ClassVar[str] = "FILTER"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         super().setup(bottom, top)
@@ -168,11 +169,16 @@ class Deconvolution(BaseConvolution):
         rows, plane = self.channels // self.group, prod(self.blobs[0].shape[2:])
         return {"FILTER": (rows, plane), "CHANNEL": (1, prod(self.blobs[0].shape[1:])), "FILTER_2D": (1, plane)}
 
+    def weights_by_channel(self) -> np.ndarray | None:
+        """The weights as (num_output, C, kernel); None with several groups, each of which reads its own channels."""
+        weights = self.blobs[0].data
+        return weights.reshape(*weights.shape[:2], -1).swapaxes(0, 1) if self.group == 1 else None
+
     # -- compaction ----------------------------------------------------------------------------------------------------
 
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = self.blobs[0].data[channels]
-        return weights[:, outputs] if self.group == 1 else weights
+        weights: np.ndarray = self.blobs[0].data[channels][:, np.unique(outputs % (self.num_output // self.group))]
+        return weights
 
     def _uses(self) -> np.ndarray:
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)

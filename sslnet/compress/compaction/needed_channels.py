@@ -161,7 +161,12 @@ def _need_of_tops(view: NetChannels, i: int) -> bool:
         return False
     bottoms = [c.needed & (not gone) for c, gone in zip(view.bottoms[i], view.dropped[i])]
     flags = _checked(layer, layer.followed_channels(bottoms), tops, default=False)
-    return _need(zip(tops, flags))
+    changed = _need(zip(tops, flags))
+    answers = layer.matched_channels(bottoms, [c.needed for c in tops])
+    for channels, answer, gone in zip((view.bottoms[i], tops), answers, (view.dropped[i], [False] * len(tops))):
+        flags = _checked(layer, answer, channels, default=False)
+        changed |= _need((c, f) for c, f, dropped in zip(channels, flags, gone) if not dropped)
+    return changed
 
 
 def _need(pairs: Iterable[tuple[Channels, np.ndarray]]) -> bool:

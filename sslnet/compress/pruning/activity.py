@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from sslnet.compress.pruning.calibration import CalibrationSet, batches, calibration_net
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.layers.channels import channel_axis
 from sslnet.layers.prelu import PReLU
 from sslnet.layers.relu import ReLU
@@ -19,7 +19,7 @@ BATCH = 100
 """Images that run at once; what is left over after whole batches is not used."""
 
 
-def measure_activity(channels: Channels, images: CalibrationSet) -> np.ndarray:
+def measure_activity(channels: CoupledChannels, images: CalibrationSet) -> np.ndarray:
     """For each unit, (units) float64 from 0 to 1: the part of its places, over all images, at which it is not zero.
 
     Channels are looked at behind their ReLU (ReLU6, PReLU); without one, where a layer with weights reads them. Of a unit
@@ -45,7 +45,7 @@ def measure_activity(channels: Channels, images: CalibrationSet) -> np.ndarray:
     return result
 
 
-def _sites(channels: Channels, net: Net) -> list[tuple[str, np.ndarray]]:
+def _sites(channels: CoupledChannels, net: Net) -> list[tuple[str, np.ndarray]]:
     """Blobs of the calibration net, and the units of their channels, at which units are looked at."""
     numbers = {layer.name: i for i, layer in enumerate(net.layers)}
     found: list[tuple[str, np.ndarray]] = []

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress.pruning.activity import measure_activity
+from sslnet.compress.pruning.activity import BATCH, measure_activity
 from sslnet.compress.pruning.calibration import CalibrationSet, batches, calibration_net, draw_images, fill
-from sslnet.compress.pruning.channels import Channels, find_channels_to_prune
+from sslnet.compress.pruning.channels import CoupledChannels, find_channels_to_prune
 from sslnet.compress.pruning.importance import IMPORTANCES, Needs
 from sslnet.compress.pruning.repair.least_squares import LeastSquares
 from sslnet.compress.pruning.selection import cut_to, uniform_order
@@ -154,7 +154,7 @@ class PruningCycles:
                 f"prune_param scores the net in phase TEST, which cannot be built: {error.message}",
                 span=error.span, path=error.path, layer=error.layer, hint=error.hint,
             ) from error  # fmt: skip
-        self.channels: Channels = find_channels_to_prune(self.net)
+        self.channels: CoupledChannels = find_channels_to_prune(self.net)
         self.images: CalibrationSet | None = None
         if self._needs > Needs.WEIGHTS or self.param.repair != pb.PruneParameter.NONE:
             self.images = draw_images(self.net, self.param.images, solver.seed)
@@ -210,7 +210,7 @@ class PruningCycles:
 
     @property
     def _needs(self) -> Needs:
-        return Needs.FORWARD if self.param.by == ACTIVATION else IMPORTANCES[self.param.by].NEEDS
+        return Needs.TOPS if self.param.by == ACTIVATION else IMPORTANCES[self.param.by].NEEDS
 
     def _scores(self, solver: Solver) -> np.ndarray:
         if self.param.by == ACTIVATION:
@@ -220,13 +220,16 @@ class PruningCycles:
         importance.start(self.channels)
         if importance.NEEDS > Needs.WEIGHTS:
             assert self.images is not None
-            net = calibration_net(self.net, self.images, min(self.images.count, 100), separate=True)
+            backward = importance.NEEDS == Needs.GRADIENTS
+            if backward and not self.net.loss_weights:
+                raise UsageError(f"{importance.NAME} needs a loss in phase TEST, which the net does not have")
+            size = min(self.images.count, BATCH)
+            net = calibration_net(self.net, self.images, size, separate=True)
             for _ in batches(net, self.images):
                 net.forward()
-                if importance.NEEDS == Needs.BACKWARD:
-                    net.clear_param_diffs()
+                if backward:
                     net.backward()
-                importance.see(net)
+                importance.see(net, size)
         return importance.scores()
 
     def _select(self, scores: np.ndarray, iteration: int, until: int) -> np.ndarray:
@@ -260,7 +263,7 @@ class PruningCycles:
         order = uniform_order(self.channels, np.where(self.gone, -1.0, scores))
         order = np.concatenate([np.flatnonzero(self.gone), order[~self.gone[order]]])
         try:
-            return cut_to(self.channels, order, stays, wanted)
+            return cut_to(self.channels, order, stays, wanted, scores)
         except UsageError as error:
             self.tell(f"iteration {iteration}: {error.message}")
             most: np.ndarray = self.gone | ~stays

@@ -47,8 +47,8 @@ class LinearLayer:
             channels = bottom.shape[1]
             self.table = np.arange(self.taps, dtype=np.int32)[None]
         else:
-            layer, w = self.layer, self.layer.window
-            transposed = isinstance(layer, Deconvolution)
+            layer: Any = self.layer
+            w, transposed = layer.window, isinstance(layer, Deconvolution)
             self.groups, self.outputs = layer.group, layer.num_output // layer.group
             self.taps, channels = prod(w.kernel), layer.channels
             self.table = tap_table(
@@ -103,7 +103,8 @@ class LinearLayer:
             weights = weights[None]
         else:
             weights = weights.reshape(self.groups, self.outputs, -1).transpose(0, 2, 1)
-        return weights.astype(np.float64)
+        result: np.ndarray = weights.astype(np.float64)
+        return result
 
     def put_matrix(self, matrix: np.ndarray) -> None:
         """Overwrites the weights.  matrix: (groups, columns, outputs)"""

@@ -8,16 +8,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.net.net import Net
 
 
 class Needs(enum.IntEnum):
-    """What a criterion reads, from the least to the most."""
+    """What a criterion reads, from the least to the most: weights; what layers with weights read; every top, each in a blob
+    of its own; the gradients of the loss with respect to these."""
 
     WEIGHTS = 0
-    FORWARD = 1
-    BACKWARD = 2
+    INPUTS = 1
+    TOPS = 2
+    GRADIENTS = 3
 
 
 class Importance(ABC):
@@ -35,13 +37,17 @@ class Importance(ABC):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def start(self, channels: Channels) -> None:
+    def start(self, channels: CoupledChannels) -> None:
         """Prepares for the channels of a net, whose weights are those before pruning."""
         self.channels = channels
 
-    def see(self, net: Net) -> None:  # noqa: B027 - criteria of weights alone see no images
-        """Takes in one batch, whose forward pass (BACKWARD: and backward pass) has run in ``net``: the net of
-        ``channels`` with other inputs, and every top in a blob of its own where the criterion needs BACKWARD."""
+    def see(self, net: Net, images: int) -> None:  # noqa: B027 - criteria of weights alone see no images
+        """Takes in one batch of calibration images, which ``net`` has just run.
+
+        net     the net of ``channels`` with inputs for the images: the numbers of its layers are the same; with separate tops
+                for TOPS, after a backward pass for GRADIENTS
+        images  number of images of the batch that count, from the first on
+        """
 
     @abstractmethod
     def scores(self) -> np.ndarray:

@@ -9,21 +9,17 @@ Ref: He, Zhang, Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Net
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.compress.pruning.linear_layer import LinearLayer, find_shared, is_linear
 from sslnet.compress.pruning.repair.fit import fit
+from sslnet.compress.pruning.repair.put import has_shift, put_fit
 from sslnet.compress.pruning.repair.streams import Stream, find_stream, target
 from sslnet.compress.pruning.repair.walk import Walk
-from sslnet.layers.batch_norm import BatchNorm
 from sslnet.net.net import Net
-
-Look = Callable[[LinearLayer, np.ndarray], object]
-"""Called with a layer and samples of what it reads in the whole net: (groups, samples, columns)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class LeastSquares:
     net   a calibration net, filled with images, that shares the parameters to be repaired
     """
 
-    def __init__(self, channels: Channels, net: Net, seed: int = 0) -> None:
+    def __init__(self, channels: CoupledChannels, net: Net, seed: int = 0) -> None:
         self.channels, self.net = channels, net
         shared = find_shared(net)
         self.layers = [LinearLayer(net, i) for i in range(len(net.layers)) if is_linear(net, i) and i not in shared]
@@ -58,10 +54,9 @@ class LeastSquares:
             layer.number: find_stream(channels, net, layer.number) for layer in self.layers
         }
         self._own: dict[int, np.ndarray] = {}
-        self._last: dict[int, np.ndarray] = {}
         self._sums: dict[int, np.ndarray] = {}
 
-    def record(self, look: Look | None = None) -> None:
+    def record(self) -> None:
         """Runs the whole net and keeps the targets."""
         walk = Walk(self.net)
         sums = {stream.sum: i for i, stream in self.streams.items() if stream is not None}
@@ -69,9 +64,6 @@ class LeastSquares:
         for i in sorted({*linear, *sums}):
             if i in linear:
                 layer, places = linear[i], self.places[i]
-                walk.before(i)
-                if look is not None:
-                    look(layer, layer.inputs(self.net.bottoms[i][0].data, places))
                 walk.through(i)
                 self._own[i] = layer.values(self.net.tops[i][0].data, places)
             else:
@@ -95,24 +87,21 @@ class LeastSquares:
             if dirty and i in linear:
                 walk.before(i)
                 result.append(self._refit(linear[i], flags, only_bias))
-                if (self.channels.tops[i] < 0).all():
-                    walk.through(i)
-                    self._last[i] = linear[i].values(self.net.tops[i][0].data, self.places[i])
             if dirty or flags[self.channels.tops[i]].any():
                 changed.update(self.net.top_names[i])
             else:
                 changed.difference_update(self.net.top_names[i])
-        walk.before(len(self.net.layers))
         return result
 
     def output_error(self) -> float:
-        """Squared difference between the outputs of the net after its last run and those of the whole net, as a part of
+        """Runs the net as it is now; the squared difference between its outputs and those of the whole net, as a part of
         their variance: at the sampled positions of the layers whose outputs all stay."""
-        difference = variance = 0.0
+        walk, difference, variance = Walk(self.net), 0.0, 0.0
         for layer in self.layers:
             if (self.channels.tops[layer.number] < 0).all():
+                walk.through(layer.number)
+                now = layer.values(self.net.tops[layer.number][0].data, self.places[layer.number])
                 before = self._own[layer.number].astype(np.float64)
-                now = self._last[layer.number] if layer.number in self._last else before
                 difference += float(np.square(now - before).sum())
                 variance += float(np.square(before - before.mean(axis=1, keepdims=True)).sum())
         return difference / max(variance, 1e-30)
@@ -133,20 +122,13 @@ class LeastSquares:
         y = self._target(layer)[groups][:, :, rows]
         weights, bias = layer.matrix(), layer.bias()
         old = weights[groups][:, columns][:, :, rows]
-        norm = None if layer.has_bias else self._norm_behind(i)
-        found = fit(x, y, old, bias[groups][:, rows], intercept=layer.has_bias or norm is not None, only_bias=only_bias)
+        shift = has_shift(self.channels, self.net, layer)
+        found = fit(x, y, old, bias[groups][:, rows], intercept=shift, only_bias=only_bias)
         part = weights[groups]
         part[:, columns[:, None], rows] = found.weights
         weights[groups] = part
-        layer.put_matrix(weights)
-        shift = np.zeros_like(bias)
-        shift[groups[:, None], rows] = found.bias
-        if layer.has_bias:
-            bias[groups[:, None], rows] = found.bias
-            layer.put_bias(bias)
-        elif norm is not None:
-            factor = float(norm.blobs[2].data[0])
-            norm.blobs[0].data[...] -= shift.reshape(-1) * factor
+        bias[groups[:, None], rows] = found.bias
+        put_fit(self.channels, self.net, layer, weights, bias)
         return LayerRepair(layer.name, found.before, found.after)
 
     def _target(self, layer: LinearLayer) -> np.ndarray:
@@ -156,11 +138,3 @@ class LeastSquares:
         if stream is None or i not in self._sums:
             return own
         return target(self.net, stream, layer, self._sums[i], own, self.places[i])
-
-    def _norm_behind(self, i: int) -> BatchNorm | None:
-        """The BatchNorm that reads layer i directly and alone, whose mean can stand for a bias."""
-        following = self.channels.reader(i)
-        norm = self.net.layers[following] if following is not None else None
-        if not isinstance(norm, BatchNorm) or not norm.use_global_stats or not norm.blobs[2].data[0]:
-            return None
-        return norm
