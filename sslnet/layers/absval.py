@@ -9,7 +9,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.base import Blobs
-from sslnet.layers.bounds import Box, bent_at_zero
+from sslnet.layers.bounds import ChannelBox, bent_at_zero
 from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.onnx import OnnxOperator
 
@@ -37,5 +37,5 @@ class AbsVal(Elementwise):
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Abs"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         return [bent_at_zero(bottom[0], self.dtype, np.abs)]

@@ -30,7 +30,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Span
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 from sslnet.prototxt import Definition
 
@@ -248,10 +248,10 @@ class Layer(ABC):
         """The weights as (top channels, bottom channels, weights per pair); None where there is no such matrix."""
         return None
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         """For each top, an interval for each channel that holds all its values, given those of the bottoms, rounding
         included (``sslnet.layers.bounds``). Default: no bound."""
-        return [Box.unknown(_channels(blob)) for blob in top]
+        return [ChannelBox.unknown(_channels(blob)) for blob in top]
 
     # -- helpers for subclasses ------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Box: an interval for each channel of a blob, and the arithmetic with which layers bound their tops (``Layer.bounds``).
+"""ChannelBox: an interval for each channel of a blob, and the arithmetic with which layers bound their tops (``Layer.bounds``).
 
 A box holds for every value of a channel, at every place of every image. It includes what the layer's code rounds: the
 bounds of a sum are widened by (terms + 16) units in the last place of the sum of magnitudes. A box whose ends are equal
@@ -19,18 +19,18 @@ WINOGRAD_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
-class Box:
+class ChannelBox:
     """The interval of each channel: low and high are (channels) float64; infinite where there is no bound."""
 
     low: np.ndarray
     high: np.ndarray
 
     @classmethod
-    def unknown(cls, channels: int) -> Box:
+    def unknown(cls, channels: int) -> ChannelBox:
         return cls(np.full(channels, -np.inf), np.full(channels, np.inf))
 
     @classmethod
-    def of(cls, low: float, high: float, channels: int) -> Box:
+    def of(cls, low: float, high: float, channels: int) -> ChannelBox:
         """The same interval for all channels."""
         return cls(np.full(channels, float(low)), np.full(channels, float(high)))
 
@@ -51,28 +51,28 @@ class Box:
         largest: np.ndarray = np.maximum(np.abs(self.low), np.abs(self.high))
         return largest
 
-    def with_zero(self) -> Box:
+    def with_zero(self) -> ChannelBox:
         """The box extended to 0, for values beside zeros of padding."""
-        return Box(np.minimum(self.low, 0), np.maximum(self.high, 0))
+        return ChannelBox(np.minimum(self.low, 0), np.maximum(self.high, 0))
 
-    def hull(self, other: Box) -> Box:
+    def hull(self, other: ChannelBox) -> ChannelBox:
         """The smallest box around both."""
-        return Box(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+        return ChannelBox(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
-    def widened(self, by: np.ndarray) -> Box:
+    def widened(self, by: np.ndarray) -> ChannelBox:
         """The box with ``by``, (channels), added at both ends; an infinite end stays."""
-        return Box(_less(self.low, by), _more(self.high, by))
+        return ChannelBox(_less(self.low, by), _more(self.high, by))
 
-    def rounded(self, dtype: np.dtype, steps: int) -> Box:
+    def rounded(self, dtype: np.dtype, steps: int) -> ChannelBox:
         """The box widened by so many units in the last place of a type, relative to each channel's largest value."""
         return self.widened(steps * np.finfo(dtype).eps * self.magnitude)
 
-    def repeated(self, count: int) -> Box:
+    def repeated(self, count: int) -> ChannelBox:
         """Each channel ``count`` times, one after the other."""
-        return Box(np.repeat(self.low, count), np.repeat(self.high, count))
+        return ChannelBox(np.repeat(self.low, count), np.repeat(self.high, count))
 
-    def take(self, channels: slice | np.ndarray) -> Box:
-        return Box(self.low[channels], self.high[channels])
+    def take(self, channels: slice | np.ndarray) -> ChannelBox:
+        return ChannelBox(self.low[channels], self.high[channels])
 
     def ends(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Both ends as numbers of a type: rounded outwards; finite, as the values of a blob are."""
@@ -84,11 +84,13 @@ class Box:
         return np.maximum(low, -most), np.minimum(high, most)
 
 
-def concatenated(boxes: Sequence[Box]) -> Box:
-    return Box(np.concatenate([box.low for box in boxes]), np.concatenate([box.high for box in boxes]))
+def concatenated(boxes: Sequence[ChannelBox]) -> ChannelBox:
+    return ChannelBox(np.concatenate([box.low for box in boxes]), np.concatenate([box.high for box in boxes]))
 
 
-def mapped(box: Box, dtype: np.dtype, function: Callable[[np.ndarray], np.ndarray], *, steps: int = 0) -> Box:
+def mapped(
+    box: ChannelBox, dtype: np.dtype, function: Callable[[np.ndarray], np.ndarray], *, steps: int = 0
+) -> ChannelBox:
     """The box of a function that rises or falls everywhere, computed at both ends.
 
     function   an array of dtype to another
@@ -101,23 +103,25 @@ def mapped(box: Box, dtype: np.dtype, function: Callable[[np.ndarray], np.ndarra
     most = float(np.finfo(dtype).max) / 4
     ends[np.abs(ends) >= most] = np.copysign(np.inf, ends[np.abs(ends) >= most])
     bad = np.isnan(ends).any(axis=0)
-    result = Box(np.where(bad, -np.inf, ends.min(axis=0)), np.where(bad, np.inf, ends.max(axis=0)))
+    result = ChannelBox(np.where(bad, -np.inf, ends.min(axis=0)), np.where(bad, np.inf, ends.max(axis=0)))
     return result.rounded(dtype, steps) if steps else result
 
 
-def bent_at_zero(box: Box, dtype: np.dtype, function: Callable[[np.ndarray], np.ndarray], *, steps: int = 0) -> Box:
+def bent_at_zero(
+    box: ChannelBox, dtype: np.dtype, function: Callable[[np.ndarray], np.ndarray], *, steps: int = 0
+) -> ChannelBox:
     """The box of a function that is monotone on each side of 0 and 0 there (ReLU, AbsVal)."""
     result = mapped(box, dtype, function, steps=steps)
     inside = (box.low < 0) & (box.high > 0)
-    return Box(
+    return ChannelBox(
         np.where(inside, np.minimum(result.low, 0), result.low),
         np.where(inside, np.maximum(result.high, 0), result.high),
     )
 
 
 def weighted_sums(
-    box: Box, weights: np.ndarray, bias: np.ndarray | None, *, dtype: np.dtype, terms: int, error: float = 0.0
-) -> Box:
+    box: ChannelBox, weights: np.ndarray, bias: np.ndarray | None, *, dtype: np.dtype, terms: int, error: float = 0.0
+) -> ChannelBox:
     """The box of sums over channels: each top is sum of w x over all channels and the weights of each, plus a bias.
 
     weights   (tops, channels, weights of each pair)
@@ -131,7 +135,7 @@ def weighted_sums(
 
 
 def summed(
-    box: Box,
+    box: ChannelBox,
     positive: np.ndarray,
     negative: np.ndarray,
     bias: np.ndarray | None,
@@ -139,7 +143,7 @@ def summed(
     dtype: np.dtype,
     terms: int,
     error: float = 0.0,
-) -> Box:
+) -> ChannelBox:
     """``weighted_sums`` from the sums of the positive and of the negative weights, (tops, channels)."""
     start = np.zeros(len(positive)) if bias is None else bias.astype(np.float64)
     high = start + _times(positive, box.high) + _times(negative, box.low)
@@ -147,7 +151,7 @@ def summed(
     size = _times(positive - negative, box.magnitude)
     rate = (terms + 16) * float(np.finfo(dtype).eps) + error
     # Products of zeros are exact, and so is the bias alone.
-    result = Box(low, high).widened(np.where(size > 0, rate * (size + np.abs(start)), 0))
+    result = ChannelBox(low, high).widened(np.where(size > 0, rate * (size + np.abs(start)), 0))
     if error:
         return result
     # A sum of numbers of one sign has this sign, however it is rounded.
@@ -155,29 +159,29 @@ def summed(
     down = (
         _times(positive, np.maximum(-box.low, 0)) + _times(-negative, np.maximum(box.high, 0)) + np.maximum(-start, 0)
     )
-    return Box(
+    return ChannelBox(
         np.where(down == 0, np.maximum(result.low, 0), result.low),
         np.where(up == 0, np.minimum(result.high, 0), result.high),
     )
 
 
-def added(box: Box, other: Box) -> Box:
-    return Box(box.low + other.low, box.high + other.high)
+def added(box: ChannelBox, other: ChannelBox) -> ChannelBox:
+    return ChannelBox(box.low + other.low, box.high + other.high)
 
 
-def scaled(box: Box, factor: np.ndarray) -> Box:
+def scaled(box: ChannelBox, factor: np.ndarray) -> ChannelBox:
     """The box times a number for each channel, without rounding; 0 times anything is 0."""
     with np.errstate(invalid="ignore"):
         ends = np.stack([box.low * factor, box.high * factor])
     ends[:, np.asarray(factor == 0)] = 0
-    return Box(ends.min(axis=0), ends.max(axis=0))
+    return ChannelBox(ends.min(axis=0), ends.max(axis=0))
 
 
-def multiplied(box: Box, other: Box) -> Box:
+def multiplied(box: ChannelBox, other: ChannelBox) -> ChannelBox:
     with np.errstate(invalid="ignore"):
         ends = np.stack([a * b for a in (box.low, box.high) for b in (other.low, other.high)])
     ends[np.isnan(ends)] = 0
-    return Box(ends.min(axis=0), ends.max(axis=0))
+    return ChannelBox(ends.min(axis=0), ends.max(axis=0))
 
 
 def _times(matrix: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.bounds import Box, concatenated
+from sslnet.layers.bounds import ChannelBox, concatenated
 from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.onnx import OnnxGraph
 
@@ -89,10 +89,10 @@ class Concat(Layer):
             if wanted:
                 spread(copy_rows, *part.shape, part, blob.diff.reshape(part.shape))
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         if self._by_channel:
             return [concatenated(bottom)]
-        return [reduce(Box.hull, bottom)] if self.axis > 1 or self.axis == 0 else super().bounds(bottom, top)
+        return [reduce(ChannelBox.hull, bottom)] if self.axis > 1 or self.axis == 0 else super().bounds(bottom, top)
 
     # -- compaction: along the channel axis each bottom has its own; along another axis a channel is removed from all --
 

@@ -14,7 +14,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
-from sslnet.layers.bounds import Box, bent_at_zero, mapped
+from sslnet.layers.bounds import ChannelBox, bent_at_zero, mapped
 from sslnet.layers.channelwise import ChannelWise
 
 Kernel = Callable[..., None]
@@ -77,7 +77,7 @@ class Elementwise(ChannelWise, ABC):
     ULPS: ClassVar[int] = 4
     """Units in the last place by which the kernel's values may break that order; 0 where it computes no function such as exp."""
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         if not (self.MONOTONE or self.BENT):
             return super().bounds(bottom, top)
 

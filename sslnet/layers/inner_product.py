@@ -18,7 +18,7 @@ from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.bounds import Box, weighted_sums
+from sslnet.layers.bounds import ChannelBox, weighted_sums
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -100,7 +100,7 @@ class InnerProduct(Layer):
 
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         if self.axis != 1:
             return super().bounds(bottom, top)
         weights = self.blobs[0].data.T if self.transpose else self.blobs[0].data

@@ -18,7 +18,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, cut
 
@@ -106,7 +106,7 @@ class Interp(ChannelWise):
         whole = np.minimum(np.floor(place).astype(np.int64), size - 1)
         return whole + first, (place - whole).astype(self.dtype)
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         return [bottom[0].rounded(self.dtype, 16)]
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:

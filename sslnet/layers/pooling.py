@@ -37,7 +37,7 @@ from sslnet.kernels.runtime.counter_rng import draw_key
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import refuse_pad, times, unusual
 from sslnet.layers.base import Blobs
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -165,12 +165,12 @@ class Pooling(ChannelWise):
         """One operation (a comparison or an addition) per pixel of each window."""
         return top[0].count * self.kernel[0] * self.kernel[1]
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         box = bottom[0]
         if self.method == pb.PoolingParameter.MAX:
             if self._has_empty_window:
-                box = Box(np.full(box.size, -float(np.finfo(np.float32).max)), box.high)
-            return [box, *(Box.unknown(box.size) for _ in top[1:])]
+                box = ChannelBox(np.full(box.size, -float(np.finfo(np.float32).max)), box.high)
+            return [box, *(ChannelBox.unknown(box.size) for _ in top[1:])]
         if self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TRAIN:
             return [box.with_zero()]
         counts_padding = not self.same and any(self.pad)

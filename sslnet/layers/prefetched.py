@@ -19,7 +19,7 @@ from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.layers.base import Blobs, Layer
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.sources.base import located
 from sslnet.sources.order import generator
 from sslnet.sources.prefetch import Prefetcher, Reader
@@ -99,9 +99,9 @@ class PrefetchedLayer(Layer):
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         boxes, found = super().bounds(bottom, top), self._reader.bounds()
-        return boxes if found is None else [Box(*found), *boxes[1:]]
+        return boxes if found is None else [ChannelBox(*found), *boxes[1:]]
 
     def read(self, position: int) -> list[np.ndarray]:
         """The arrays of the batch that begins at this record; the next batch of ``forward`` stays the same."""

@@ -14,7 +14,7 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.concat import concat_axis, copy_rows, cut
 from sslnet.layers.onnx import OnnxGraph
@@ -86,7 +86,7 @@ class Slice(Layer):
     SHRINKS: ClassVar[bool] = True
     LOSES_TOPS: ClassVar[bool] = True
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         if not self._by_channel:
             return [bottom[0] for _ in top]
         edges = np.cumsum([0, *self.sizes])

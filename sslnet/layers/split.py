@@ -13,7 +13,7 @@ import numpy as np
 from sslnet.kernels.pointwise.elementwise import weighted_sum
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
-from sslnet.layers.bounds import Box
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -41,7 +41,7 @@ class Split(ChannelWise):
         dx, diffs = bottom[0].diff.reshape(-1), tuple(blob.diff.reshape(-1) for blob in top)
         spread(weighted_sum, dx.size, len(diffs), diffs, np.ones(len(diffs), dx.dtype), dx, False)
 
-    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         return [bottom[0] for _ in top]
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:

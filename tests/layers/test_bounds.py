@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.layers.bounds import Box, bent_at_zero, mapped, multiplied, scaled, weighted_sums
+from sslnet.layers.bounds import ChannelBox, bent_at_zero, mapped, multiplied, scaled, weighted_sums
 from sslnet.layers.channels import channel_axis
 from sslnet.net.net import Net
 from sslnet.sources.transformer import DataTransformer
@@ -29,7 +29,7 @@ def by_channel(values: np.ndarray, blob) -> tuple[np.ndarray, np.ndarray]:
     return np.atleast_1d(values.min(axis=others)), np.atleast_1d(values.max(axis=others))
 
 
-def check(net: Net, boxes_of_inputs: dict[str, Box], values: list[dict[str, np.ndarray]]) -> int:
+def check(net: Net, boxes_of_inputs: dict[str, ChannelBox], values: list[dict[str, np.ndarray]]) -> int:
     """Runs the net on the inputs and compares each top of each layer; returns how many channels had a finite bound."""
     bounded = 0
     for given_values in values:
@@ -101,13 +101,13 @@ def test_values_of_every_layer_lie_in_its_bounds(type_, case, dtype):
                 axis = channel_axis(net.blobs[name])
                 count = net.blobs[name].shape[axis] if net.blobs[name].num_axes else 1
                 floor = 0.5 if name.startswith("positive") else low
-                boxes[name] = Box.of(min(floor, high), max(floor, high), count)
+                boxes[name] = ChannelBox.of(min(floor, high), max(floor, high), count)
                 if name in case.values or name.startswith("label"):
-                    boxes[name] = Box.unknown(count)
+                    boxes[name] = ChannelBox.unknown(count)
             values = input_values(net, case, low, max(high, 0.5) if "positive" in case.text else high, random)
             for name in net.inputs:
                 if name.startswith("positive"):
-                    boxes[name] = Box.of(0.5, max(high, 0.5), boxes[name].size)
+                    boxes[name] = ChannelBox.of(0.5, max(high, 0.5), boxes[name].size)
             check(net, boxes, values)
 
 
@@ -126,10 +126,10 @@ def test_layers_that_have_bounds_have_them(type_):
     for case in CASES[type_]:
         case = case if isinstance(case, Case) else Case(case)
         net = Net(prototxt.parse(case.text, pb.NetParameter), phase=pb.TEST, seed=1, plain=True)
-        boxes: dict[str, Box] = {}
+        boxes: dict[str, ChannelBox] = {}
         for i, layer in enumerate(net.layers):
             if layer.IS_SOURCE:
-                tops = [Box.of(-1, 1, b.shape[channel_axis(b)] if b.num_axes else 1) for b in net.tops[i]]
+                tops = [ChannelBox.of(-1, 1, b.shape[channel_axis(b)] if b.num_axes else 1) for b in net.tops[i]]
             else:
                 tops = layer.bounds([boxes[name] for name in net.bottom_names[i]], net.tops[i])
             if type_ == layer.TYPE:
@@ -161,7 +161,7 @@ def test_bound_of_a_convolution_is_met_at_a_corner(kernel, stride, group, pad, k
     for blob in net.params["l"]:
         blob.data[...] = random.standard_normal(blob.shape)
     layer = net.layers[-1]
-    (box,) = layer.bounds([Box.of(low, high, 4)], net.tops[-1])
+    (box,) = layer.bounds([ChannelBox.of(low, high, 4)], net.tops[-1])
     shape = net.blobs["x"].shape
     for x in (random.uniform(low, high, shape), np.where(random.random(shape) < 0.5, low, high)):
         least, most = by_channel(
@@ -186,12 +186,12 @@ def test_box_of_an_average_over_zeros_is_zero_and_of_another_constant_is_not_exa
         + 'layer { name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param { pool: AVE kernel_size: 3 } }'
     )
     net = Net(prototxt.parse(text, pb.NetParameter), phase=pb.TEST)
-    (box,) = net.layers[-1].bounds([Box(np.array([0.0, 0.3]), np.array([0.0, 0.3]))], net.tops[-1])
+    (box,) = net.layers[-1].bounds([ChannelBox(np.array([0.0, 0.3]), np.array([0.0, 0.3]))], net.tops[-1])
     assert box.constant.tolist() == [True, False]
 
 
 def test_zero_weights_make_zero_of_a_channel_without_a_bound():
-    box = Box(np.array([-np.inf, 1.0]), np.array([np.inf, 2.0]))
+    box = ChannelBox(np.array([-np.inf, 1.0]), np.array([np.inf, 2.0]))
     weights = np.array([[[0.0], [2.0]], [[1.0], [0.0]], [[0.0], [0.0]]])
     found = weighted_sums(box, weights, np.array([0.5, 0.0, 0.25]), dtype=np.dtype(np.float32), terms=2)
     assert found.low[0] == pytest.approx(2.5, rel=1e-5) and found.high[0] == pytest.approx(4.5, rel=1e-5)
@@ -200,16 +200,16 @@ def test_zero_weights_make_zero_of_a_channel_without_a_bound():
 
 
 def test_box_arithmetic_by_hand():
-    box = Box(np.array([-1.0, 2.0, -np.inf]), np.array([3.0, 2.0, 1.0]))
+    box = ChannelBox(np.array([-1.0, 2.0, -np.inf]), np.array([3.0, 2.0, 1.0]))
     assert box.constant.tolist() == [False, True, False]
     negative = scaled(box, np.array([-2.0, 0.0, 0.0]))
     assert negative.low.tolist() == [-6, 0, 0] and negative.high.tolist() == [2, 0, 0]
-    product = multiplied(box, Box.of(-1, 2, 3))
+    product = multiplied(box, ChannelBox.of(-1, 2, 3))
     assert product.low.tolist() == [-3, -2, -np.inf] and product.high.tolist() == [6, 4, np.inf]
     single = np.dtype(np.float32)
-    relu = bent_at_zero(Box.of(-2, 1, 1), single, lambda x: np.maximum(x, 0))
+    relu = bent_at_zero(ChannelBox.of(-2, 1, 1), single, lambda x: np.maximum(x, 0))
     assert (relu.low[0], relu.high[0]) == (0, 1)
-    third = mapped(Box.of(1 / 3, 1 / 3, 1), single, lambda x: -x)
+    third = mapped(ChannelBox.of(1 / 3, 1 / 3, 1), single, lambda x: -x)
     assert third.low[0] < -1 / 3 < third.high[0], "a third is no float32: the ends are rounded outwards"
 
 

@@ -11,19 +11,25 @@ number of its interval: the net computes the same function, for every input of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
 from sslnet.compress.compaction.channels import Channels, NetChannels, view_net
+from sslnet.compress.pruning.calibration import batches, calibration_net, draw_images
 from sslnet.errors import UsageError
 from sslnet.layers.base import Layer
-from sslnet.layers.bounds import Box
-from sslnet.layers.channels import channel_count
+from sslnet.layers.bounds import ChannelBox
+from sslnet.layers.channels import channel_axis, channel_count
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.deconvolution import Deconvolution
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.net.net import Net
+
+BATCH = 100
+"""Images that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,129 @@ def find_dead_channels(net: Net, box: tuple[float, float] | None = None) -> list
     zeros = _dead(view, _sweep(view, box, dead))
     result = []
     for i, flags in sorted(dead.items()):
-        layer, own = net.layers[i], boxes[id(view.tops[i][0])]
-        indices = np.flatnonzero(flags)
-        may_be_zero = zeros.get(i, np.zeros_like(flags))
-        values = np.where(may_be_zero, 0, np.clip(0, own.low, own.high))[indices].astype(layer.dtype)
-        can = (values == 0) | (len(layer.blobs) > 1)
-        if len(view.shares[i]) > 1:
-            can &= values == 0
-        result.append(DeadChannels(layer.name, flags.size, indices[can], values[can], indices[~can]))
+        result.append(_listed(net, view, i, flags, boxes, zeros.get(i, np.zeros_like(flags))))
     return result
+
+
+def _listed(
+    net: Net, view: NetChannels, i: int, flags: np.ndarray, boxes: Mapping[int, ChannelBox], may_be_zero: np.ndarray
+) -> DeadChannels:
+    layer, own = net.layers[i], boxes[id(view.tops[i][0])]
+    indices = np.flatnonzero(flags)
+    values = np.where(may_be_zero, 0, np.clip(0, own.low, own.high))[indices].astype(layer.dtype)
+    can = (values == 0) | (len(layer.blobs) > 1)
+    if len(view.shares[i]) > 1:
+        can &= values == 0
+    return DeadChannels(layer.name, flags.size, indices[can], values[can], indices[~can])
+
+
+@dataclass(frozen=True)
+class InputBox:
+    """The smallest and the largest number, over all channels, that an input blob of the net may hold."""
+
+    blob: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DeadPruning:
+    """What ``prune_dead`` found.
+
+    layers  the dead channels of each layer that has any; proven for every input of the box
+    inputs  the box: for each input blob, the smallest and the largest number that it may hold
+    images  number of images that further channels were looked at on; 0: none
+    data    what these images are
+    idle    of each layer, further channels that were constant on these images; other images may differ
+    """
+
+    layers: list[DeadChannels]
+    inputs: list[InputBox]
+    images: int
+    data: str
+    idle: list[DeadChannels]
+
+
+def input_boxes(net: Net, box: tuple[float, float] | None = None) -> list[InputBox]:
+    """The bounded input blobs of a net, and their bounds."""
+    view = view_net(net)
+    boxes = _sweep(view, box, {})
+    result = []
+    for i, layer in enumerate(net.layers):
+        for name, channels in zip(net.top_names[i], view.tops[i]) if layer.IS_SOURCE else ():
+            own = boxes[id(channels)]
+            if own.size and np.isfinite(own.low).all() and np.isfinite(own.high).all():
+                result.append(InputBox(name, float(own.low.min()), float(own.high.max())))
+    return result
+
+
+def find_inactive_channels(net: Net, images: int, seed: int = 0) -> tuple[list[DeadChannels], str, int]:
+    """Outputs of layers with weights that are constant on some images, as ``find_dead_channels`` would find them if these
+    were all inputs: an observation, no proof. Returns them, the name of the data, and the number of images.
+
+    images  number of images, drawn from the data of phase TRAIN and prepared as in phase TEST
+    raises  UsageError where phase TRAIN has no data
+    """
+    drawn = draw_images(net, images, seed)
+    batch = min(drawn.count, BATCH)
+    measured = calibration_net(net, drawn, batch)
+    plain = Net(
+        measured.definition, phase=net.phase, share=net, plain=True, level=net.state.level, stages=net.state.stages
+    )
+    view = view_net(plain)
+    boxes: dict[int, ChannelBox] = {}
+    for _ in batches(plain, drawn):
+        for i, layer in enumerate(plain.layers):
+            if not layer.IS_SOURCE:
+                layer.forward(plain.bottoms[i], plain.tops[i])
+            for channels, blob in zip(view.tops[i], plain.tops[i]):
+                seen = _range(blob)
+                before = boxes.get(id(channels))
+                boxes[id(channels)] = seen if before is None else before.hull(seen)
+    dead = _dead(view, boxes)
+    result = [_listed(plain, view, i, flags, boxes, np.zeros_like(flags)) for i, flags in sorted(dead.items())]
+    known = {each.layer: each.dead for each in result}
+    zero = {name: indices[~_has_weights(net, name)[indices]] for name, indices in known.items()}
+    fresh = [_without(each, zero[each.layer]) for each in result]
+    return [each for each in fresh if len(each.dead)], _data_name(net), drawn.count // batch * batch
+
+
+def _has_weights(net: Net, name: str) -> np.ndarray:
+    """(outputs) bool: whether a filter or neuron has a weight that is not zero."""
+    layer, weights = net.layer_dict[name], net.params[name][0].data
+    if isinstance(layer, Deconvolution):
+        by_group = weights.reshape(layer.group, -1, *weights.shape[1:])
+        flags = (by_group != 0).any(axis=1).reshape(layer.num_output, -1).any(axis=1)
+    elif isinstance(layer, InnerProduct) and layer.transpose:
+        flags = (weights != 0).any(axis=0)
+    else:
+        flags = (weights != 0).reshape(len(weights), -1).any(axis=1)
+    return np.asarray(flags, np.bool_)
+
+
+def _without(each: DeadChannels, indices: np.ndarray) -> DeadChannels:
+    kept = ~np.isin(each.dead, indices)
+    return replace(each, dead=each.dead[kept], values=each.values[kept])
+
+
+def _range(blob: Blob) -> ChannelBox:
+    axis = channel_axis(blob)
+    data = blob.data.astype(np.float64)
+    if not blob.count or not blob.num_axes:
+        return ChannelBox.unknown(channel_count(blob.shape))
+    others = tuple(n for n in range(blob.num_axes) if n != axis)
+    return ChannelBox(np.atleast_1d(data.min(axis=others)), np.atleast_1d(data.max(axis=others)))
+
+
+def _data_name(net: Net) -> str:
+    """What phase TRAIN of the net's definition reads."""
+    names = []
+    for layer in net.definition.message.layer:
+        for _, value in layer.ListFields():
+            source = getattr(value, "source", "")
+            if isinstance(source, str) and source and not any(rule.phase == pb.TEST for rule in layer.include):
+                names.append(source)
+    return ", ".join(dict.fromkeys(names)) or "the data of phase TRAIN"
 
 
 def zero_dead_channels(net: Net, found: Sequence[DeadChannels]) -> None:
@@ -91,7 +211,7 @@ def zero_dead_channels(net: Net, found: Sequence[DeadChannels]) -> None:
             blobs[1].data[each.dead] = each.values
 
 
-def blob_boxes(net: Net, box: tuple[float, float] | None = None) -> dict[str, Box]:
+def blob_boxes(net: Net, box: tuple[float, float] | None = None) -> dict[str, ChannelBox]:
     """The interval of each channel of each blob, as the last layer that writes it leaves it.
 
     raises UsageError when the inputs of the net have no bound
@@ -102,28 +222,30 @@ def blob_boxes(net: Net, box: tuple[float, float] | None = None) -> dict[str, Bo
     return {name: boxes[id(c)] for names, tops in zip(net.top_names, view.tops) for name, c in zip(names, tops)}
 
 
-def _sweep(view: NetChannels, given: tuple[float, float] | None, zeroed: Mapping[int, np.ndarray]) -> dict[int, Box]:
+def _sweep(
+    view: NetChannels, given: tuple[float, float] | None, zeroed: Mapping[int, np.ndarray]
+) -> dict[int, ChannelBox]:
     """The box of every version of a blob, by the id of its channels.
 
     zeroed   for some layers (tops) bool: outputs that may be 0 as well
     """
-    boxes: dict[int, Box] = {}
+    boxes: dict[int, ChannelBox] = {}
     for i, layer in enumerate(view.net.layers):
         tops = view.net.tops[i]
         if layer.IS_SOURCE and given is not None:
-            found = [Box.of(*given, channel_count(blob.shape)) for blob in tops]
+            found = [ChannelBox.of(*given, channel_count(blob.shape)) for blob in tops]
         else:
             found = layer.bounds([boxes[id(c)] for c in view.bottoms[i]], tops)
         if i in zeroed:
             flags, own = zeroed[i], found[0]
             wide = own.with_zero()
-            found[0] = Box(np.where(flags, wide.low, own.low), np.where(flags, wide.high, own.high))
+            found[0] = ChannelBox(np.where(flags, wide.low, own.low), np.where(flags, wide.high, own.high))
         for channels, each in zip(view.tops[i], found):
             boxes[id(channels)] = each
     return boxes
 
 
-def _check_known(view: NetChannels, boxes: Mapping[int, Box]) -> None:
+def _check_known(view: NetChannels, boxes: Mapping[int, ChannelBox]) -> None:
     """Raises UsageError if no source of the net has a bound in all channels."""
     sources = [
         (layer, tops[0]) for layer, tops in zip(view.net.layers, view.tops) if layer.IS_SOURCE and tops and tops[0].size
@@ -139,7 +261,7 @@ def _check_known(view: NetChannels, boxes: Mapping[int, Box]) -> None:
     )
 
 
-def _dead(view: NetChannels, boxes: Mapping[int, Box]) -> dict[int, np.ndarray]:
+def _dead(view: NetChannels, boxes: Mapping[int, ChannelBox]) -> dict[int, np.ndarray]:
     """For each layer with weights, (tops) bool: True where the output does not affect the outputs of the net."""
     net = view.net
     matters: dict[int, np.ndarray] = {id(c): np.zeros(c.size, np.bool_) for tops in view.tops for c in tops}
@@ -162,7 +284,7 @@ def _dead(view: NetChannels, boxes: Mapping[int, Box]) -> dict[int, np.ndarray]:
 
 
 def _read(
-    view: NetChannels, i: int, layer: Layer, kept: list[np.ndarray], boxes: Mapping[int, Box]
+    view: NetChannels, i: int, layer: Layer, kept: list[np.ndarray], boxes: Mapping[int, ChannelBox]
 ) -> list[np.ndarray]:
     """For each bottom of layer i, the channels that affect the channels ``kept`` of its tops."""
     bottoms: list[Channels] = view.bottoms[i]
