@@ -18,6 +18,7 @@ from sslnet.net.net import Net
 
 from ..support.random_graphs import graphs
 
+
 def prune(net: Net, random: np.random.Generator) -> None:
     """Normal numbers everywhere, then zero rows and columns, never all; the biases of some convolutions are zero.
 
