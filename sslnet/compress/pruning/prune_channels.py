@@ -13,6 +13,7 @@ from sslnet.compress.pruning.channels import CoupledChannels, find_channels_to_p
 from sslnet.compress.pruning.importance import IMPORTANCES, Importance, Needs, Reconstruction
 from sslnet.compress.pruning.repair.least_squares import LayerRepair, LeastSquares
 from sslnet.compress.pruning.repair.statistics import check_statistics, measure_statistics
+from sslnet.compress.pruning.repair.walk import Walk
 from sslnet.compress.pruning.selection import SHARE_OUT, cut_to, flops_order, uniform_order
 from sslnet.compress.pruning.sensitivity import Curves, measure_curves, share_out_by
 from sslnet.errors import UsageError, suggestion
@@ -219,7 +220,9 @@ class Pruner:
         """The calibration net after a run of the whole net."""
         net = self.fits.net
         if not self._ran_whole:
-            net.forward()
+            walk = Walk(net)
+            walk.through(0)  # in pieces, as the first time, so that the values are the same bits
+            walk.before(len(net.layers))
             self._ran_whole = True
         return net
 

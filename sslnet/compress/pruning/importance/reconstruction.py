@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
-import scipy.linalg
 
 from sslnet.compress.pruning.channels import CoupledChannels, Family
 from sslnet.compress.pruning.importance.base import Importance, Needs
@@ -54,7 +53,8 @@ class Reconstruction(Importance):
     def start(self, channels: CoupledChannels) -> None:
         super().start(channels)
         self._moments: dict[int, np.ndarray] = {}
-        self._means: dict[int, np.ndarray] = {}
+        self._shifts: dict[int, np.ndarray] = {}
+        self._sums: dict[int, np.ndarray] = {}
         self._samples: dict[int, int] = {}
         self._layers: dict[int, LinearLayer] = {}
         self._removals: dict[str, list[GreedyRemoval]] = {}
@@ -71,9 +71,11 @@ class Reconstruction(Importance):
             if i not in self._layers:
                 self._layers[i], self._samples[i] = layer, 0
                 self._moments[i] = np.zeros((layer.columns, layer.columns), np.float32)
-                self._means[i] = np.zeros(layer.columns)
+                self._sums[i] = np.zeros(layer.columns)
+                self._shifts[i] = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+            rows -= self._shifts[i]  # so that nothing cancels when the mean is taken off
             self._moments[i] += rows.T @ rows
-            self._means[i] += rows.sum(axis=0, dtype=np.float64)
+            self._sums[i] += rows.sum(axis=0, dtype=np.float64)
             self._samples[i] += len(rows)
 
     def scores(self) -> np.ndarray:
@@ -93,7 +95,7 @@ class Reconstruction(Importance):
             if order is not None and np.array_equal(known.order, order) and set(keep) <= known.weights.keys():
                 return known
         readers = {
-            i: _Reader(self._layers[i], self._moments[i], self._means[i], self._samples[i], self._units(i, family))
+            i: _Reader(self._layers[i], self._moments[i], self._sums[i], self._samples[i], self._units(i, family))
             for i in self.channels.readers_of(family)
             if i in self._layers
         }
@@ -133,7 +135,8 @@ class Reconstruction(Importance):
 
     def mean_inputs(self, i: int) -> np.ndarray:
         """(columns) mean of what layer i reads, over all samples."""
-        return self._means[i] / max(1, self._samples[i])
+        mean: np.ndarray = self._shifts[i] + self._sums[i] / max(1, self._samples[i])
+        return mean
 
     def _units(self, i: int, family: Family) -> list[np.ndarray]:
         """For each unit of the family its columns in layer i."""
@@ -159,7 +162,7 @@ class _Reader:
         xx[np.diag_indices(size)] += max(RIDGE * float(np.trace(xx)) / size, 1e-30)
         self.weights = layer.matrix()[0]
         self.energy = max(float(np.einsum("co,co->", self.weights, xx @ self.weights)), 1e-30)
-        self.inverse = scipy.linalg.inv(xx, overwrite_a=True, check_finite=False)
+        self.inverse = np.linalg.inv(xx)
         widths = {len(own) for own in columns}
         self.even = np.array(columns) if len(widths) == 1 else None
         """(units, columns of a unit) where all units have as many."""

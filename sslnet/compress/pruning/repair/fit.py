@@ -97,8 +97,9 @@ class _Moments:
             size = len(matrix)
             matrix[np.diag_indices(size)] += ridge * max(float(np.trace(matrix)) / size, 1e-30)
             try:
-                solution = scipy.linalg.solve(matrix, residual[g], assume_a="pos", check_finite=False)
-            except (np.linalg.LinAlgError, ValueError):
+                factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+                solution = scipy.linalg.cho_solve(factor, residual[g], check_finite=False)
+            except np.linalg.LinAlgError:  # not positive: values beyond float32
                 solution = np.zeros_like(residual[g])
             result[g] = weights[g] + solution
         return result
