@@ -194,7 +194,16 @@ def test_fitted_net_has_the_same_outputs_and_keeps_the_rest(form: str, files: tu
     assert result.difference is not None and result.difference.relative < 1e-5
     message = result.after[0].message
     names = [layer.name for layer in message.layer]
-    assert names == ["data", "data", "conv1_basis_", "conv1", "relu1", "conv1_basis", "ip", "loss"]  # conv1_basis is taken
+    assert names == [
+        "data",
+        "data",
+        "conv1_basis_",
+        "conv1",
+        "relu1",
+        "conv1_basis",
+        "ip",
+        "loss",
+    ]  # conv1_basis is taken
     original = prototxt.parse(MODEL, pb.NetParameter).message.layer
     kept = [layer for layer in message.layer if layer.name not in ("conv1", "conv1_basis_")]
     assert kept == [layer for layer in original if layer.name != "conv1"]
