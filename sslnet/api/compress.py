@@ -1,6 +1,6 @@
-"""``sslnet.compress_net``: the whole procedure, from a net to a small one, its files in one folder.
+"""``sslnet.compress_net``: the whole procedure from a net to a small net, with all files in one folder.
 
-It is not called ``sslnet.compress``, for that is the package that the procedure stands in.
+It is not called ``sslnet.compress``, because that is the name of the package with the procedure.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from sslnet.report.procedure import procedure_table
 from sslnet.solver.callbacks import Monitor
 
 Part = float | Mapping[str, float]
-"""What may be left of a net, 0 to 1; or of each of these layers."""
+"""Fraction of a net that may remain, 0 to 1; or the fraction of each of these layers."""
 
 
 @dataclass(frozen=True)
 class CompressResult:
-    """The small net, as files in a folder, and how it compares with the baseline.
+    """The small net, as files in a folder, and a comparison with the baseline.
 
-    folder    with all files of the procedure; docs/cli.md says which they are
+    folder    folder with all files of the procedure, listed in docs/cli.md
     model     path of the small net's definition for training and testing
-    deploy    path of its definition for deployment; None where ``model`` is one already
+    deploy    path of its definition for deployment; None if ``model`` is one already
     weights   path of its weights
-    report    what stands in report.json: test error and loss, parameters, FLOPs and times of both nets (docs/cli.md)
-    table     the same for people
+    report    contents of report.json: test error and loss, parameters, FLOPs and times of both nets (docs/cli.md)
+    table     the same as a table to print
     """
 
     folder: str
@@ -79,31 +79,31 @@ def compress_net(
     monitor: Monitor | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> CompressResult:
-    """Trains a net, makes it sparse, removes what is zero, fine-tunes, tests and times it: all files in one folder.
+    """Trains a net, makes it sparse, removes zeros, fine-tunes, tests and times it: all files in one folder.
 
         result = sslnet.compress_net("models/digits/train_test.prototxt", target_flops=0.3, output="digits_small")
         print(result.report["small"]["error"], result.table.text())
 
-    A folder that the same call has begun is gone on with, to the same bits.
+    If the folder was begun by the same call, the procedure continues there, with bit-identical results.
 
     model                path of the net with the data of both phases; or ``solver`` names it
     weights              path of its trained weights; None: it is trained first
     solver               path of the solver to train with; None: SGD with momentum for 10 epochs
-    target_flops         the part of the net's FLOPs that may be left, 0 to 1, or that of layers: {"conv1": 0.5}; or
-    target_params        likewise of its parameters; or
-    target_speedup       how many times as fast the small net is to run forward, above 1, measured on this machine
-    speedup_batch        images in the batch that the speed-up is measured with; None: those of the test net
-    cut                  remove the smallest groups where the penalty has not met the target after 60 % of the iterations
+    target_flops         fraction of the net's FLOPs that may remain, 0 to 1, or a fraction for layers: {"conv1": 0.5}; or
+    target_params        the same for its parameters; or
+    target_speedup       factor by which the forward pass of the small net is to be faster, above 1, measured on this machine
+    speedup_batch        number of images in the batch for the measurement of the speedup; None: that of the test net
+    cut                  remove the smallest groups if the penalty has not met the target after 60 % of the iterations
     output               the folder; None: NAME_compress in the working folder
     iterations, finetune, baseline_iterations   of each training; None: by the solver, else 10, 5 and 20 epochs
     teach                fine-tune the small net towards the baseline's scores
-    base_lr              rate to begin with, without ``solver``; None: 0.01
+    base_lr              initial learning rate, without ``solver``; None: 0.01
     overrides            fields of the solver, as "momentum=0.8"
-    seed                 of all that is random; None: the solver's, else 1
-    monitor, tell        told what each solver does, and a line when a stage begins
+    seed                 seed of all random numbers; None: the solver's, else 1
+    monitor, tell        callbacks for the progress of each solver, and for a line at the start of each stage
 
     raises  UsageError for numbers out of range, arguments that exclude each other, a net that cannot be tested or made
-            sparse, and the folder of another call; RunError when a training fails
+            sparse, and the folder of another call; RunError if a training fails
     """
     targets = read_targets(target_flops, target_params, target_speedup, speedup_batch, cut)
     named = model if model is not None else solver
@@ -133,10 +133,10 @@ def run_task(
     watch: Watch = lambda solver: contextlib.nullcontext(),
     tell: Callable[[str], None] = lambda line: None,
 ) -> CompressResult:
-    """Runs the stages of a task that are not done yet, and writes report.json and report.txt.
+    """Runs the stages of a task that are not complete yet, and writes report.json and report.txt.
 
     monitor, watch, tell  as for ``Pipeline``
-    raises Stopped when a solver was asked to stop
+    raises Stopped if a solver was stopped
     """
     procedure = Pipeline(task, monitor, watch, tell)
     results = procedure.run()
@@ -150,7 +150,7 @@ def run_task(
 def read_targets(
     flops: Part | None, params: Part | None, speedup: float | None, batch: int | None, cut: bool
 ) -> Targets:
-    """raises UsageError unless exactly one target is given, in its range"""
+    """Reads the target from the arguments. raises UsageError unless exactly one is given, in its range"""
     given = {
         of: value for of, value in (("flops", flops), ("params", params), ("speedup", speedup)) if value is not None
     }
@@ -173,7 +173,7 @@ def read_targets(
 
 
 def check_task(task: Task, word: Word = as_argument) -> None:
-    """raises UsageError for numbers out of range, or that do not belong together"""
+    """Checks the other arguments. raises UsageError for numbers out of range, or that exclude each other"""
     if task.solver and task.base_lr is not None:
         hint = f"use {word('overrides')} base_lr={task.base_lr:g}"
         raise UsageError(f"{word('base_lr')} is for runs without {word('solver')}", hint=hint)
@@ -194,13 +194,14 @@ def _path(path: str | Path | None) -> str | None:
 
 
 def default_folder(path: str | Path) -> str:
-    """NAME_compress in the working directory; the name of a train_test.prototxt is that of its folder."""
+    """The default folder, NAME_compress in the working directory; NAME of a train_test.prototxt is the name of its
+    folder."""
     place = Path(os.path.abspath(path))
     return f"{place.parent.name if place.stem in ('train_test', 'train_val') else place.stem}_compress"
 
 
 def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
-    """What stands in report.json. results: of all stages, as ``Pipeline.run`` gives them"""
+    """The contents of report.json. results: results of all stages, as returned by ``Pipeline.run``"""
     task, time = procedure.task, results["time"]
     deploy = procedure.name("compact", "_deploy.prototxt") if results["compact"]["deploy"] else None
     files: dict[str, dict[str, Any]] = {

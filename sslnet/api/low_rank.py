@@ -1,4 +1,4 @@
-"""``sslnet.low_rank``: weights as products of smaller ones."""
+"""``sslnet.low_rank``: replaces layers by products of smaller layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslnet.compress.low_rank.low_rank import LowRank
 from sslnet.errors import UsageError
 
 ERROR = 0.3
-"""Allowed where neither an error nor a target is given."""
+"""Maximum error if neither an error nor a target is given."""
 
 
 def low_rank(
@@ -37,14 +37,15 @@ def low_rank(
         small.save("small/digits")
 
     model, weights  the net and its weights, as in ``sslnet.compact``
-    error           largest relative error of a layer's weights, 0 to 1 (Frobenius norm); default 0.3; or
-    target_flops    the part of the net's FLOPs that may be left, 0 to 1: the smallest error that gets there is used; or
+    error           maximum relative error of a layer's weights, 0 to 1 (Frobenius norm); default 0.3; or
+    target_flops    fraction of the net's FLOPs that may remain, 0 to 1: the smallest error that reaches it is used; or
     target_speedup  how many times as fast the deployed net's forward pass must be, above 1, as measured here
-    speedup_batch   images to measure with; default: the batch of the net's data
-    methods         of which each layer gets the cheapest: "svd" (InnerProduct), "filters", "spatial", "tucker" (Convolution)
+    speedup_batch   number of images to measure with; default: the batch of the net's data
+    methods         methods of which each layer gets the cheapest: "svd" (InnerProduct), "filters", "spatial", "tucker"
+                    (Convolution)
     layers          names of the layers to factor; default: all that become cheaper
-    level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
-    seed            of the random inputs that outputs are compared on, for nets without data of their own
+    level, stages   level and stages for the net's include and exclude rules
+    seed            seed of the random inputs to compare outputs with, for nets without data of their own
     tell            takes lines of progress while times are measured
 
     returns  the factored net; ``details``: of each layer the method, rank and error, sizes, the difference of the outputs
@@ -78,7 +79,7 @@ def checked_error(
     speedup_batch: int | None = None,
     word: Word = as_argument,
 ) -> float | None:
-    """The error to use; None where there is a target. raises UsageError for more than one, and for numbers out of range"""
+    """The error to use; None if there is a target. raises UsageError if more than one is given, and for numbers out of range"""
     given = {"error": error, "target_flops": target_flops, "target_speedup": target_speedup}
     names = [word(name) for name, value in given.items() if value is not None]
     if len(names) > 1:
@@ -95,6 +96,6 @@ def checked_error(
 
 
 def check_methods(methods: Sequence[str], word: Word = as_argument) -> None:
-    """raises UsageError when there is none, or an unknown one"""
+    """Checks the methods. raises UsageError if there are none, or for an unknown one"""
     if not methods or not set(methods) <= set(METHODS):
         raise UsageError(f"{word('methods')} must be of {', '.join(METHODS)}, not {','.join(methods)!r}")

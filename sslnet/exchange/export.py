@@ -1,7 +1,7 @@
-"""``to_onnx``: a net as an ONNX model, which onnxruntime, OpenCV, TVM and others run.
+"""``to_onnx``: writes a net as an ONNX model, which onnxruntime, OpenCV, TVM and others run.
 
-Blobs keep their names; the value that a layer writes in place of its bottom is called blob/layer until the last one, which
-has the blob's own name. Parameters are called layer.0, layer.1. Input preprocessing stands in the model's metadata.
+Blobs keep their names; the output of a layer in place is called blob/layer, and that of the last one has the blob's own
+name. Parameters are called layer.0, layer.1. Input preprocessing is stored in the model's metadata.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TOLERANCE = 1e-4
 
 
 def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
-    """The net, in the phase that it is in, as an onnx.ModelProto.
+    """Converts the net, in its phase, to an onnx.ModelProto.
 
-    metadata   to be kept in the model besides the net's name: values become JSON
+    metadata   entries of the model's metadata besides the net's name: values become JSON
 
     The batch axis is free (N) unless a layer only works for the net's batch size.
     raises DefinitionError for a layer that has no form in ONNX
@@ -44,7 +44,7 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelPr
         since, inputs = len(graph.nodes), [values[name] for name in net.bottom_names[i]]
         results = layer.to_onnx(graph, inputs, net.bottoms[i], net.tops[i])
         for name, value in zip(net.top_names[i], results):
-            if value in inputs:  # nothing was done to it
+            if value in inputs:  # the layer adds no node
                 values[name] = value
                 continue
             values[name] = name if last[name] == i else f"{name}/{layer.name}"
@@ -66,7 +66,7 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     model = helper.make_model(
         onnx_graph,
         opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest file format: the one that most readers take
+        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest file format, which most readers support
         producer_name="sslnet",
         producer_version=sslnet.__version__,
     )
@@ -76,7 +76,7 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
 
 
 def preprocessing(message: pb.NetParameter) -> dict[str, Any]:
-    """What a definition's data layers do to images before the net sees them: the transform_param of the first, or nothing.
+    """The preprocessing of images by a definition's data layers: the transform_param of the first, or nothing.
 
     message  pb.NetParameter with its data layers
     """
@@ -88,7 +88,7 @@ def preprocessing(message: pb.NetParameter) -> dict[str, Any]:
 
 
 def compare_with_onnxruntime(model: onnx.ModelProto, net: Net, seed: int = 0) -> Difference | None:
-    """The net and the model on the same random inputs; None when onnxruntime is not installed."""
+    """Compares the net and the model on the same random inputs; None if onnxruntime is not installed."""
     random = np.random.default_rng(seed)
     inputs: dict[str, Any] = {name: _random_input(net, name, random) for name in net.inputs}
     theirs = run_in_onnxruntime(model.SerializeToString(), inputs, net.outputs)
@@ -100,16 +100,16 @@ def compare_with_onnxruntime(model: onnx.ModelProto, net: Net, seed: int = 0) ->
 
 
 def _random_input(net: Net, name: str, random: np.random.Generator) -> np.ndarray:
-    """Normal numbers; zeros where whole numbers are read (indices of an Embed or a BatchReindex)."""
+    """Random input of normal numbers; zeros for inputs of integers (indices of an Embed or a BatchReindex)."""
     shape = net.blobs[name].shape
     whole = any(name == names[j] for layer, names in zip(net.layers, net.bottom_names) for j in layer.INDEX_BOTTOMS)
     return np.zeros(shape, np.float32) if whole else random.standard_normal(shape).astype(np.float32)
 
 
 def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[onnx.ModelProto, Difference | None]:
-    """The model, checked by ONNX's own checker, and against onnxruntime where that is installed.
+    """Exports the model, checks it with ONNX's own checker, and compares it with onnxruntime if that is installed.
 
-    raises RunError when the model computes something else than the net
+    raises RunError if the model's outputs differ from the net's
     """
     model = to_onnx(net, metadata)
     try:

@@ -68,7 +68,12 @@ class Context:
     beside: str | None = None
     allow_python: bool = False
     backward: bool = True
+    fills: bool = True
+    """Whether parameter blobs get their first values; without it only their shapes are known."""
 
+
+MOST_FILLED = 1 << 16
+"""Values of a parameter blob that are filled in any case, which checks the filler."""
 
 KINDS = {
     "source": "Data from outside",
@@ -103,6 +108,8 @@ class Layer(ABC):
     """Whether top[0] is a loss: it has weight 1 unless the prototxt says otherwise, and need not be named."""
     IS_SOURCE: ClassVar[bool] = False
     """Whether the layer brings data into the net; such a layer never needs backward."""
+    READS_FILES: ClassVar[bool] = False
+    """Of a source: whether it reads data from files or databases, or waits for those that a program hands over."""
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = ()
     """Bottoms that hold indices of a table: whole numbers from 0 on."""
     NEW_DATA: ClassVar[bool] = False
@@ -222,6 +229,11 @@ class Layer(ABC):
     """Whether a product of smaller layers may replace it (``sslnet.compress.low_rank``)."""
 
     @classmethod
+    def assumed_shapes(cls, param: Any) -> tuple[list[tuple[int, ...]], str]:
+        """The shapes of the tops as far as the definition tells them, and what was assumed: of a source that reads files."""
+        return [()] * len(param.top), "nothing is known"
+
+    @classmethod
     def describe(cls, param: Any) -> str:
         """The important parameters of a definition as a short text; empty where the type suffices."""
         return ""
@@ -252,7 +264,9 @@ class Layer(ABC):
         parent = self.param
         for name in filler[:-1]:
             parent = getattr(parent, name)
-        if filler and parent.HasField(filler[-1]):
+        if not self.context.fills and blob.count > MOST_FILLED:
+            pass
+        elif filler and parent.HasField(filler[-1]):
 
             def error(message: str, hint: str = "") -> DefinitionError:
                 return self.error(message, *filler, hint=hint)

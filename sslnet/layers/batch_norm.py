@@ -175,7 +175,8 @@ class BatchNorm(ChannelWise):
     @property
     def inverse(self) -> np.ndarray:
         """1 / sqrt(variance + eps)."""
-        return 1 / np.sqrt(self._variance + self.param.batch_norm_param.eps)
+        inverse: np.ndarray = 1 / np.sqrt(self._variance + self.param.batch_norm_param.eps)
+        return inverse
 
     def _save_moments(self) -> None:
         fraction = self.param.batch_norm_param.moving_average_fraction

@@ -39,7 +39,7 @@ def _add(i0, i1, thread, bias, y):
 class Bias(ChannelWise):
     TYPE: ClassVar[str] = "Bias"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where there is a second bottom"
+    CHANNELS: ClassVar[str] = "removed with their parameters; with a second bottom all are kept"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 

@@ -45,7 +45,7 @@ class ELU(Elementwise):
 
     def reads_input(self) -> bool:
         # The gradient reads only the sign of x, which y has as well.
-        return self.param.elu_param.alpha < 0
+        return bool(self.param.elu_param.alpha < 0)
 
     def reads_top(self, in_place: bool) -> bool:
         return True

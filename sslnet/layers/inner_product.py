@@ -30,7 +30,7 @@ class InnerProduct(Layer):
     DEFAULT_GROUP: ClassVar[str] = "OUTPUT_NEURON"
     LOW_RANK: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "outputs and inputs are removed, constants folded into the bias; along another axis all are kept"
+        "outputs and inputs are removed, constants are folded into the bias; along another axis all are kept"
     )
 
     @classmethod
@@ -148,7 +148,8 @@ class InnerProduct(Layer):
 
     def _uses(self) -> np.ndarray:
         """(num_output, bottom channels) bool: whether the output has a nonzero weight on the channel."""
-        return (self.weights_by_channel() != 0).any(axis=2)
+        uses: np.ndarray = (self.weights_by_channel() != 0).any(axis=2)
+        return uses
 
     def _top_channels(self, bottom: BoolVector) -> int:
         """Size of the top's channel axis when the sum does not include the bottom's channel axis."""

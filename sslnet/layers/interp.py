@@ -92,8 +92,10 @@ class Interp(ChannelWise):
         param = self.param.interp_param
         if given:
             return given
-        size = (size - 1) // param.shrink_factor + 1
-        return size + (size - 1) * (param.zoom_factor - 1)
+        shrink: int = param.shrink_factor
+        zoom: int = param.zoom_factor
+        size = (size - 1) // shrink + 1
+        return size + (size - 1) * (zoom - 1)
 
     def _places(self, size: int, out: int, first: int, nearest: bool) -> tuple[np.ndarray, np.ndarray]:
         """For each output position, the bottom pixel before it and its distance from that pixel (0 to 1)."""

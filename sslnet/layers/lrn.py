@@ -218,7 +218,7 @@ class LRN(ChannelWise):
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         """Per value: a multiply-add per neighbour, one for the scale, and one operation each for power and product."""
-        n = self.param.lrn_param.local_size
+        n: int = self.param.lrn_param.local_size
         return bottom[0].count * (2 * (n if self.across else n * n) + 4)
 
     # -- compaction: across channels each channel depends on its neighbours, so all are kept -------------------------

@@ -22,7 +22,7 @@ class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
     KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = (
-        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
+        "removed with their values in the top; if images are mixed or the order of channels changes, all are kept"
     )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

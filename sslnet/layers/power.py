@@ -67,7 +67,7 @@ class Power(Elementwise):
         self._pixel_axes = 0 if top[0] is bottom[0] else max(0, bottom[0].num_axes - 2)
 
     def reads_input(self) -> bool:
-        return self.param.power_param.power != 1
+        return bool(self.param.power_param.power != 1)
 
     def reads_top(self, in_place: bool) -> bool:
         return False
@@ -117,7 +117,7 @@ class Power(Elementwise):
 
     def _is_constant(self) -> bool:
         param = self.param.power_param
-        return param.power == 0 or (param.scale == 0 and param.shift >= 0 and param.power > 0)
+        return bool(param.power == 0 or (param.scale == 0 and param.shift >= 0 and param.power > 0))
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         param = self.param.power_param

@@ -31,6 +31,7 @@ class PrefetchedLayer(Layer):
     KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
     NEW_DATA: ClassVar[bool] = True
+    READS_FILES: ClassVar[bool] = True
     SOURCE_FIELD: ClassVar[tuple[str, str]]
     """(message, field) that names the file or database; errors about data refer to it."""
 
@@ -38,6 +39,20 @@ class PrefetchedLayer(Layer):
     def describe(cls, param: Any) -> str:
         message, source = cls.SOURCE_FIELD
         return str(getattr(getattr(param, message), source).rstrip("/").rpartition("/")[2])
+
+    @classmethod
+    def assumed_shapes(cls, param: Any) -> tuple[list[tuple[int, ...]], str]:
+        own = getattr(param, cls.SOURCE_FIELD[0])
+        fields = {field.name for field, _ in own.ListFields()}
+        batch, crop = max(1, int(own.batch_size)), int(param.transform_param.crop_size)
+        height, width, reason = 224, 224, "no size is given"
+        if crop or "crop_size" in fields:
+            height = width = crop or int(own.crop_size)
+            reason = "from crop_size"
+        elif {"new_height", "new_width"} <= fields and own.new_height and own.new_width:
+            height, width, reason = int(own.new_height), int(own.new_width), "from new_height and new_width"
+        gray = param.transform_param.force_gray or ("is_color" in fields and not own.is_color)
+        return [(batch, 1 if gray else 3, height, width), *[(batch,)] * (len(param.top) - 1)], reason
 
     @abstractmethod
     def make_reader(self, top: Blobs) -> Reader:

@@ -82,7 +82,7 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
+    CHANNELS: ClassVar[str] = "removed with their parameters; if a second bottom has other channels, all are kept"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
@@ -224,7 +224,8 @@ class Scale(Layer):
         axis = self._channels_at
         if self._second_is_by_channel or not 0 <= axis < self.blobs[0].num_axes:
             return np.zeros_like(channels)
-        return ~np.moveaxis(self.blobs[0].data != 0, axis, 0).reshape(len(channels), -1).any(axis=1)
+        nonzero: BoolVector = np.moveaxis(self.blobs[0].data != 0, axis, 0).reshape(len(channels), -1).any(axis=1)
+        return ~nonzero
 
     def _is_tied(self, bottom: list[BoolVector]) -> bool:
         return len(bottom) == 1 or self._second_is_by_channel

@@ -2,7 +2,9 @@
 
 loss = -sum over images and positions of log(max(p[label], FLT_MIN)) / normaliser, along ``softmax_param.axis``;
 dx = (p - 1 at the label) * weight / normaliser, 0 where the label is ignored. The normaliser is the number of labels
-that are not ignored (VALID), of all labels (FULL), of images (BATCH_SIZE), or 1 (NONE); it is at least 1.
+that are not ignored (VALID), of all labels (FULL), of images (BATCH_SIZE), 1 (NONE), or pre_fixed_normalizer (PRE_FIXED);
+it is at least 1. With weight_by_label_freqs (SegNet) the loss and the gradient of each label are multiplied by the weight of
+its class, class_weighting; the normaliser is not.
 
 bottom  x (outer, classes, inner), labels (outer, inner) as floats
 top     the loss; optionally the probabilities, in the shape of x
@@ -47,6 +49,32 @@ def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
 
 
 @kernel
+def _weighted_losses(i0, i1, thread, p, labels, has_ignore, ignore, weights, losses):
+    """losses = sum of weight[label] * -log p[label] of each image, whose labels are in range."""
+    classes, tiny = p.shape[1], FLT_MIN
+    for i in range(i0, i1):
+        loss = 0.0
+        for j in range(p.shape[2]):
+            k = class_of(labels[i, j], classes, has_ignore, ignore)
+            if k >= 0:
+                value = p[i, k, j]
+                loss -= weights[k] * np.log(value if value >= tiny or value != value else tiny)
+        losses[i] = loss
+
+
+@kernel
+def _weigh(i0, i1, thread, labels, has_ignore, ignore, weights, dx):
+    """dx *= weight[label], along the classes."""
+    classes = dx.shape[1]
+    for i in range(i0, i1):
+        for j in range(dx.shape[2]):
+            k = class_of(labels[i, j], classes, has_ignore, ignore)
+            if k >= 0:
+                for c in range(classes):
+                    dx[i, c, j] *= weights[k]
+
+
+@kernel
 def _backward(i0, i1, thread, p, labels, has_ignore, ignore, scale, dx):
     classes, inner = p.shape[1], p.shape[2]
     for i in range(i0, i1):
@@ -71,6 +99,8 @@ class SoftmaxWithLoss(Loss):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
         self.mode = self.normalization()
+        loss = self.param.loss_param
+        self.weights = np.array(loss.class_weighting, np.float64) if loss.weight_by_label_freqs else None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, labels = bottom
@@ -81,6 +111,13 @@ class SoftmaxWithLoss(Loss):
             raise self.shape_error(
                 f"there must be a label for each prediction: {self.fold[0] * self.fold[2]} predictions of shape {x.shape} "
                 f"along axis {axis}, {labels.count} labels of shape {labels.shape}"
+            )
+        if self.weights is not None and len(self.weights) != self.fold[1]:
+            raise self.error(
+                f"class_weighting is given {len(self.weights)} times for {self.fold[1]} classes",
+                "loss_param",
+                "class_weighting",
+                hint="weight_by_label_freqs needs one weight a class",
             )
         self.losses = np.zeros(self.fold[0])
         self.valid = np.zeros(self.fold[0], np.int64)
@@ -96,6 +133,8 @@ class SoftmaxWithLoss(Loss):
         spread(_forward, len(p), self.fold[2], p, labels, *self.ignore_label, self.losses, self.valid)
         if self.valid.min(initial=0) < 0:
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
+        if self.weights is not None:
+            spread(_weighted_losses, len(p), self.fold[2], p, labels, *self.ignore_label, self.weights, self.losses)
         top[0].data[...] = self.losses.sum() / self._normalizer()
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
@@ -107,10 +146,14 @@ class SoftmaxWithLoss(Loss):
         p, labels = self._views(bottom)
         scale = self.dtype.type(float(top[0].diff) / self._normalizer())
         dx = bottom[0].diff.reshape(self.fold)
-        spread(_backward, len(p), self.fold[1] * self.fold[2], p, labels, *self.ignore_label, scale, dx)
+        work = self.fold[1] * self.fold[2]
+        spread(_backward, len(p), work, p, labels, *self.ignore_label, scale, dx)
+        if self.weights is not None:
+            spread(_weigh, len(p), work, labels, *self.ignore_label, self.weights.astype(self.dtype), dx)
 
     def _normalizer(self) -> float:
-        return normalizer(self.mode, outer=self.fold[0], inner=self.fold[2], valid=int(self.valid.sum()))
+        outer, inner, valid = self.fold[0], self.fold[2], int(self.valid.sum())
+        return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner) and labels (outer, inner)."""

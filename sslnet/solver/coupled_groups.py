@@ -24,7 +24,7 @@ from sslnet.layers.scale import Scale
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver.parameter_update import Update
-from sslnet.sparsity.channel_dependencies import Ties, find_ties, mixes
+from sslnet.sparsity.channel_dependencies import ChannelClasses, find_channel_classes, mixes
 from sslnet.sparsity.group_penalty import Tiling
 from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, penalty_of, tiles_of
 
@@ -130,14 +130,14 @@ class _Finder:
     """Finds the parameters of a net that belong to classes of channels."""
 
     def __init__(self, net: Net, updates: Sequence[Update], solver: Any) -> None:
-        self.ties: Ties = find_ties(net)
+        self.classes: ChannelClasses = find_channel_classes(net)
         self.net = net
         self.solver = solver
         self.places = {id(layer): i for i, layer in enumerate(net.layers)}
         self.updates = [update for update in updates if update.param.lr_mult]
 
     def ask(self, update: Update, index: int, spec: Any) -> _Asked:
-        (classes,) = self.ties.tops[self.places[id(update.param.layer)]][:1]
+        (classes,) = self.classes.tops[self.places[id(update.param.layer)]][:1]
         strength = self.solver.group_lasso_decay * spec.decay_mult
         neuron = spec.group == pb.GroupLassoSpec.NEURON
         scale = update.param.layer.TYPE in VALUES
@@ -166,18 +166,18 @@ class _Finder:
             if layer.TYPE in VALUES or rows is None:
                 wanted = asked.followers or (layer.TYPE in VALUES and asked.scales and (index == 0 or asked.bias))
                 if wanted and self._follows(update, i):
-                    self._add(found, update, (1, 1), numbers, self.ties.tops[i][0])
-            elif np.isin(self.ties.tops[i][0], numbers).any():
+                    self._add(found, update, (1, 1), numbers, self.classes.tops[i][0])
+            elif np.isin(self.classes.tops[i][0], numbers).any():
                 makers.add(i)
                 if (index == 0 or asked.bias) and (asked.weights or not self._is_scaled(i)):
-                    self._add(found, update, rows, numbers, self.ties.tops[i][0])
+                    self._add(found, update, rows, numbers, self.classes.tops[i][0])
         found.makers = tuple(self.net.layers[i].param.name for i in sorted(makers))
         for update in self.updates if asked.readers else ():
             layer = update.param.layer
             i = self.places[id(layer)]
             tile = tiles_of(update.param).get("CHANNEL")
             if update.param.index == 0 and tile is not None and mixes(layer) and i not in makers:
-                self._add(found, update, tile, numbers, self.ties.bottoms[i][0])
+                self._add(found, update, tile, numbers, self.classes.bottoms[i][0])
         if self.solver.group_lasso_scale_by_size:
             sizes = sum(
                 np.bincount(groups[groups >= 0], minlength=len(numbers)) * height * width
@@ -203,7 +203,7 @@ class _Finder:
         """Whether the parameter is that of a Scale or Bias layer with one learned value for each channel."""
         layer = update.param.layer
         by_channel = isinstance(layer, (Scale, Bias)) and len(self.net.bottoms[i]) == 1 and layer.axis == 1
-        return bool(by_channel and update.param.blob.shape == (len(self.ties.tops[i][0]),))
+        return bool(by_channel and update.param.blob.shape == (len(self.classes.tops[i][0]),))
 
     def _is_scaled(self, i: int) -> bool:
         """Whether a learned Scale follows layer i, with only layers of one bottom and one top between them."""

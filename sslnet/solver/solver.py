@@ -91,7 +91,6 @@ class Solver:
         self.smoothed_loss = 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
-        """Runs the forward passes; counts the skipped batches."""
         self._beginning: Beginning | None = None
         """Saved state at the beginning of the current iteration; None once its update is done."""
         self._updating = False
@@ -102,8 +101,8 @@ class Solver:
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
-
         check(self.definition)
+        self.plateau = lr_policies.PlateauWatch(self.param)
         state = read_state(snapshot) if snapshot is not None else None
         seed = state.seed if state is not None and state.seed is not None else self.param.random_seed
         self.seed = secrets.randbits(63) if seed < 0 else int(seed)
@@ -172,6 +171,7 @@ class Solver:
             self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
             loss = self._forward_backward()
             self._smooth(loss)
+            self.current_step = self.plateau.drops(self.iter, self.smoothed_loss, self.current_step)
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             if display:
                 self.monitor.on_display(self._display(rate))
@@ -216,7 +216,7 @@ class Solver:
                 raise not_finite(self, self.last_snapshot)
             self.net.backward()
             total += self.net.loss
-        return total / self.param.iter_size
+        return float(total / self.param.iter_size)
 
     def _apply_update(self, rate: float) -> None:
         """Updates the parameters: clip, then for each: normalise, regularise, update, prox; then zero-group test."""
@@ -234,11 +234,11 @@ class Solver:
         if self.param.clip_gradients < 0:
             return 1.0
         norm = math.sqrt(sum(_square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
-        return self.param.clip_gradients / norm if norm > self.param.clip_gradients else 1.0
+        return float(self.param.clip_gradients / norm) if norm > self.param.clip_gradients else 1.0
 
     @property
     def _subgradient(self) -> bool:
-        return self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT
+        return bool(self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT)
 
     def _cut(self) -> None:
         for param in self.net.learnable:
@@ -274,8 +274,8 @@ class Solver:
         ended = self.penalties if penalties is None else penalties
         self._find_frozen()
         for update in (update for each in ended for update in each.members):
-            alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
-            update.keep = alive if update.keep is None else alive & update.keep
+            nonzero = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
+            update.keep = nonzero if update.keep is None else nonzero & update.keep
             update.mean = None
             update.forget_frozen()
         self.ended += ended

@@ -94,7 +94,7 @@ def _part(solver: Definition, field: str, *index: int) -> Definition:
     name = getattr(solver.message, field)
     name = name[index[0]] if index else name
     span = solver.span(field, *index, value=True)
-    return prototxt.read_net(str(resolve(name, solver.path, error=DefinitionError, span=span)))
+    return prototxt.read_net(str(resolve(name, solver.path, error=DefinitionError, span=span)), collect=True)
 
 
 def make_nets(
@@ -107,7 +107,8 @@ def make_nets(
     raises    DefinitionError, or ErrorList, for errors in the definitions
     """
     train, tests = find_nets(solver)
-    _lint(solver, train, warn)
+    if not train.problems:  # otherwise the net raises them, with what else is wrong with it
+        _lint(solver, train, warn)
     net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings)
     states = list(solver.message.test_state) or [pb.NetState()] * len(tests)
     return net, [Net(test, **net_state(test, pb.TEST, s), share=net, **settings) for test, s in zip(tests, states)]

@@ -9,7 +9,8 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, suggestion
 from sslnet.files import resolve
-from sslnet.net.weights import blob_array, read_message
+from sslnet.net.blob_arrays import blob_array
+from sslnet.net.weights import read_message
 from sslnet.prototxt import Definition
 from sslnet.sparsity.groups import conv_groups, matrix_shape
 
@@ -23,13 +24,13 @@ def frozen(param: Any) -> np.ndarray | None:
     mode = param.layer.param.connectivity_mode
     if mode == pb.CONNECTED or param.index != 0:
         return None
-    alive = param.blob.data != 0
+    nonzero = param.blob.data != 0
     if mode == pb.DISCONNECTED_GRPWISE:
-        rows, columns = matrix_shape(alive.shape)
+        rows, columns = matrix_shape(nonzero.shape)
         groups = conv_groups(param)
-        banks = alive.reshape(groups, rows // groups, columns)
-        alive = banks.any(axis=2, keepdims=True) & banks.any(axis=1, keepdims=True)
-    return np.ascontiguousarray(alive.reshape(-1)).view(np.uint8)
+        banks = nonzero.reshape(groups, rows // groups, columns)
+        nonzero = banks.any(axis=2, keepdims=True) & banks.any(axis=1, keepdims=True)
+    return np.ascontiguousarray(nonzero.reshape(-1)).view(np.uint8)
 
 
 def is_l1(param: Any, solver: Definition) -> bool:
@@ -37,7 +38,7 @@ def is_l1(param: Any, solver: Definition) -> bool:
     own = param.spec.regularization_type
     kind = own or solver.message.regularization_type
     if kind in ("L1", "L2"):
-        return kind == "L1"
+        return bool(kind == "L1")
     message, hint = f'unknown regularization_type "{kind}"', suggestion(kind, ("L1", "L2")) or "L1 or L2"
     if own:
         span = param.span("regularization_type", value=True)

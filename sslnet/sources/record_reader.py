@@ -1,4 +1,4 @@
-"""RecordReader: batches of the records of a source, in an order, transformed."""
+"""RecordReader: makes batches of transformed records of a source, in an order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sslnet.sources.transformer import DataTransformer
 
 
 class RecordReader(Reader):
-    """Batches of a source: its records in order, transformed, with their labels.
+    """Makes batches of a source: its records in order, transformed, with their labels.
 
     labelled  whether there is a second array, for the labels
-    random    (seed, layer) of the transformer's draws
+    random    (seed, layer) of the transformer's random numbers
     """
 
     def __init__(

@@ -1,25 +1,25 @@
-"""transform_param: from records to what a net is fed, as Caffe computes it.
+"""transform_param: computes the input of a net from records, as Caffe does.
 
     out = (pixel - mean) * scale
 
-over the crop of the image, mirrored or not. In TRAIN each image is cropped at random, in TEST at its centre, the offset
-being (size - crop) // 2; `mirror` flips half of the images at random, in both phases. The mean is a whole image, of which
-the same crop is taken, or one number a channel.
+for the pixels of a crop of the image, mirrored or not. In phase TRAIN each image is cropped at a random place, in phase
+TEST at its centre, with the offset (size - crop) // 2; `mirror` flips half of the images at random, in both phases. The
+mean is an image, which is cropped at the same place, or one number per channel.
 
-Augmentation, beyond Caffe. The order of all there is:
+With the augmentation that Caffe does not have, the operations are, in this order:
 
-    pad         pixels around the image, which hold the mean (of a mean image: that of its channel) or, without one, 0
+    pad         pixels around the image, with the value of the mean (of a mean image: of its channel), or 0 without a mean
     crop        of the padded image
     mirror
-    brightness  x + b, one b for the image, uniform in [-brightness, brightness); TRAIN alone
+    brightness  x + b, one b for the image, uniform in [-brightness, brightness); only in phase TRAIN
     contrast    (x - m) f + m, m the mean of a channel of the crop, one f for the image, uniform in [1 - contrast, 1 + contrast);
-                TRAIN alone
+                only in phase TRAIN
     mean        x - mean; or standardize: (x - m) / max(s, 1 / sqrt(n)), m and s the mean and the standard deviation of the n
                 numbers of the crop
     scale       x * scale
 
-What is random about an image are five numbers drawn for it, which depend on the seed, the layer and the place of the image
-in the run alone.
+The random choices for an image are made from five random numbers, which depend only on the seed, the layer and the place
+of the image in the run.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, SslnetError, WeightsError
-from sslnet.kernels.runtime.compiler import exact_kernel
+from sslnet.kernels.runtime.compiler import exact_kernel, inlined_sums_kernel
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.sources.base import size_text
 from sslnet.sources.mean import read_mean
 
 
 class DataTransformer:
-    """The transformation of one layer.
+    """The transformation of the records of one layer.
 
     param   a TransformationParameter
     shape   (C, H, W) of the records
     train   whether crops are random
-    dtype   of the output
-    error   makes the error about a field of transform_param: error(message, *field)
-    locate  the path of the mean file that the prototxt calls by a name
+    dtype   type of the output
+    error   creates the error about a field of transform_param: error(message, *field)
+    locate  returns the path of the mean file, given its name in the prototxt
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class DataTransformer:
         self._edge = mean.mean(axis=(1, 2), dtype=np.float64).astype(dtype)
         self._mean = _padded(mean, self._pad, self._edge)
         self.shape = (channels, self._crop or height, self._crop or width)
-        """(C, H, W) of the output."""
+        """Shape of an output image: (C, H, W)."""
 
     @property
     def random(self) -> bool:
-        """Whether the output depends on the draws."""
+        """Whether the output depends on the random numbers of ``draw``."""
         return self._mirror or (self._train and self._crop > 0) or self._brightness > 0 or self._contrast > 0
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """(count, 5) in [0, 1), what is random about each image: mirror, row and column of the crop, brightness, contrast."""
+        """Random numbers for each image, (count, 5) in [0, 1): mirror, row and column of the crop, brightness, contrast."""
         draws = np.zeros((count, 5))
         if self.random:
             draws[:, :3] = random.random((count, 3))
@@ -99,12 +99,12 @@ class DataTransformer:
         return draws
 
     def __call__(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
-        """Overwrites out.
+        """Transforms images.  [overwrites out]
 
         images  (n, C, H, W) uint8 or float32
         out     (n,) + self.shape
-        draws   (n, 5), see draw
-        raises  DataError for images of another size than the first one's; with a crop, it need only fit in
+        draws   (n, 5) random numbers, as from ``draw``
+        raises  DataError for images whose size differs from the first record's; with a crop, if the crop does not fit
         """
         self._check(images.shape[1:])
         room = np.array(images.shape[2:]) + 2 * self._pad - out.shape[2:]
@@ -159,7 +159,7 @@ def _check_augmentation(param: pb.TransformationParameter, error: Callable[..., 
 
 
 def _padded(mean: np.ndarray, pad: int, edge: np.ndarray) -> np.ndarray:
-    """The mean of a padded image: (C, H + 2 pad, W + 2 pad), or (C, 1, 1) as it is."""
+    """The mean of padded images: (C, H + 2 pad, W + 2 pad) from (C, H, W); (C, 1, 1) is returned unchanged."""
     if not pad or mean.shape[1:] == (1, 1):
         return mean
     channels, height, width = mean.shape
@@ -175,7 +175,7 @@ def _mean(
     error: Callable[..., SslnetError],
     locate: Callable[[str], str | Path],
 ) -> np.ndarray:
-    """(C, H, W) or (C, 1, 1)."""
+    """The mean from a file or from numbers: (C, H, W) or (C, 1, 1)."""
     channels, height, width = shape
     values = np.array(param.mean_value, np.float32)
     if param.HasField("mean_file"):
@@ -198,6 +198,32 @@ def _mean(
     return np.broadcast_to(values if len(values) else np.float32(0), channels).reshape(channels, 1, 1).copy()
 
 
+@inlined_sums_kernel
+def _scale_row(
+    source: np.ndarray,
+    target: np.ndarray,
+    mean: np.ndarray,
+    whole: bool,
+    c: int,
+    y: int,
+    left: int,
+    scale: np.floating,
+) -> None:
+    """target = (source - mean) * scale, for one row of channel c; the arithmetic is that of the caller.
+
+    whole  whether the mean is an image, whose row y begins at column ``left``; else one number per channel
+    """
+    kind = target.dtype.type
+    if whole:
+        row = mean[c, y, left : left + target.size]
+        for x in range(target.size):
+            target[x] = (kind(source[x]) - row[x]) * scale
+    else:
+        constant = mean[c, 0, 0]
+        for x in range(target.size):
+            target[x] = (kind(source[x]) - constant) * scale
+
+
 @exact_kernel
 def _transform(
     images: np.ndarray,
@@ -213,17 +239,10 @@ def _transform(
     for i in range(count):
         top, left = offsets[i, 0], offsets[i, 1]
         for c in range(channels):
-            constant = mean[c, 0, 0]
             for y in range(height):
                 source = images[i, c, top + y, left : left + width]
                 target = out[i, c, y]
-                if whole:
-                    row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (out.dtype.type(source[x]) - row[x]) * scale
-                else:
-                    for x in range(width):
-                        target[x] = (out.dtype.type(source[x]) - constant) * scale
+                _scale_row(source, target, mean, whole, c, top + y, left, scale)
                 if flip[i]:
                     for x in range(width // 2):
                         target[x], target[width - 1 - x] = target[width - 1 - x], target[x]
@@ -238,10 +257,10 @@ def _augment(
     shift: np.ndarray,
     factor: np.ndarray,
 ) -> None:
-    """Crops of padded images, made brighter and stronger: out = (x + shift_i - m) factor_i + m, m the crop's channel mean.
+    """Crops padded images and changes brightness and contrast: out = (x + shift_i - m) factor_i + m, m the crop's channel mean.
 
-    place   (n, 2)  row and column of the image where the crop begins; negative in the padding
-    edge    (C)     what the padding of a channel holds
+    place   (n, 2)  row and column of the image at which the crop begins; negative in the padding
+    edge    (C)     value of the padding of each channel
     """
     count, channels, height, width = out.shape
     rows, columns = images.shape[2], images.shape[3]
@@ -271,27 +290,20 @@ def _augment(
 
 @kernel
 def _center(out: np.ndarray, offsets: np.ndarray, mean: np.ndarray, scale: np.floating) -> None:
-    """out = (out - mean) * scale, the mean image cropped at the offsets."""
-    count, channels, height, width = out.shape
+    """out = (out - mean) * scale, with the mean image cropped at the offsets."""
+    count, channels, height, _ = out.shape
     whole = mean.shape[1] > 1 or mean.shape[2] > 1
     for i in range(count):
         top, left = offsets[i, 0], offsets[i, 1]
         for c in range(channels):
-            constant = mean[c, 0, 0]
             for y in range(height):
-                target = out[i, c, y]
-                if whole:
-                    row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (target[x] - row[x]) * scale
-                else:
-                    for x in range(width):
-                        target[x] = (target[x] - constant) * scale
+                row = out[i, c, y]
+                _scale_row(row, row, mean, whole, c, top + y, left, scale)
 
 
 @kernel
 def _standardize(out: np.ndarray, scale: np.floating) -> None:
-    """out = (out - m) / max(s, 1 / sqrt(n)) * scale, m and s over the n numbers of each image."""
+    """out = (out - m) / max(s, 1 / sqrt(n)) * scale, with m and s of the n numbers of each image."""
     size = out[0].size
     flat = out.reshape(len(out), size)
     for i in range(len(out)):
@@ -310,7 +322,7 @@ def _standardize(out: np.ndarray, scale: np.floating) -> None:
 
 @kernel
 def _mirror(out: np.ndarray, flip: np.ndarray) -> None:
-    """The images of flip, left to right."""
+    """Mirrors the images where ``flip`` is true, left to right."""
     count, channels, height, width = out.shape
     for i in range(count):
         if flip[i]:

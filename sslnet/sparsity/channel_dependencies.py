@@ -21,14 +21,14 @@ from sslnet.sparsity.groups import WEIGHTS
 
 
 @dataclass(frozen=True)
-class Ties:
+class ChannelClasses:
     """Classes of the channels of layer i's blobs, in ``bottoms[i][j]`` and ``tops[i][j]``, one number per channel."""
 
     bottoms: list[list[np.ndarray]]
     tops: list[list[np.ndarray]]
 
 
-def find_ties(net: Net) -> Ties:
+def find_channel_classes(net: Net) -> ChannelClasses:
     """Finds the classes of all channels of a net, numbered from 0 in order of first appearance."""
     joined = _Classes()
     current: dict[str, np.ndarray] = {}
@@ -50,7 +50,7 @@ def find_ties(net: Net) -> Ties:
                 if len(a) == len(b):
                     joined.join(a, b)
     numbers = joined.numbers()
-    return Ties(*([[numbers[ids] for ids in blobs] for blobs in around] for around in (bottoms, tops)))
+    return ChannelClasses(*([[numbers[ids] for ids in blobs] for blobs in around] for around in (bottoms, tops)))
 
 
 def _sharing(net: Net) -> Iterator[tuple[int, int]]:

@@ -123,6 +123,8 @@ CASES: dict[str, list[Case | str]] = {
         inputs(a=(2, 3, 4, 4), b=(2, 3, 4, 4))
         + 'layer { name: "l" type: "Convolution" bottom: "a" bottom: "b" top: "y" top: "z" convolution_param {'
         " num_output: 2 kernel_size: 3 } }",
+        IMAGES + 'layer { name: "l" type: "Convolution" bottom: "x" top: "y" convolution_param {'
+        " num_output: 3 kernel_size: 3 kernel_size: 2 stride: 2 pad_type: SAME } }",
         IMAGES + 'layer { name: "l" type: "Convolution" bottom: "x" top: "y" loss_weight: 0.5 convolution_param {'
         " num_output: 2 kernel_size: 3 } }",
     ],
@@ -141,6 +143,7 @@ CASES: dict[str, list[Case | str]] = {
             "num_output: 3 kernel_size: 3 stride: 2 pad: 1",
             "num_output: 6 kernel_h: 2 kernel_w: 3 stride_h: 3 stride_w: 1 pad_h: 0 pad_w: 1 group: 2",
             "num_output: 4 kernel_size: 2 dilation: 2 group: 4 bias_term: false",
+            "num_output: 3 kernel_size: 3 kernel_size: 2 stride: 2 stride: 3 pad_type: SAME",
         )
     ]
     + [
@@ -151,6 +154,7 @@ CASES: dict[str, list[Case | str]] = {
     ],
     "DepthwiseConvolution": [
         single("DepthwiseConvolution", "convolution_param { num_output: 6 kernel_size: 3 pad: 1 }"),
+        single("DepthwiseConvolution", "convolution_param { num_output: 6 kernel_size: 3 stride: 2 pad_type: SAME }"),
     ],
     "Dropout": [
         X + 'layer { name: "l" type: "Dropout" bottom: "x" top: "y" }',
@@ -299,6 +303,8 @@ CASES: dict[str, list[Case | str]] = {
             "pool: AVE kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 3 pad_h: 2 pad_w: 1 round_mode: FLOOR",
             "pool: AVE kernel_size: 2 stride: 5",
             "pool: AVE global_pooling: true",
+            "kernel_size: 3 stride: 2 pad_type: SAME",
+            "pool: AVE kernel_h: 3 kernel_w: 4 stride_h: 2 stride_w: 1 pad_type: SAME",
         )
     ]
     + [

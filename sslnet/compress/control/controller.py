@@ -24,7 +24,7 @@ from sslnet.compress.control.estimate import RemainingPart, costs, remaining_par
 from sslnet.compress.control.goals import GIVEN_UP, MET, Goal, make_goals, share_out
 from sslnet.compress.control.latency_model import LatencyBenchmark, LatencyModel
 from sslnet.compress.control.loss_watch import LossWatch
-from sslnet.compress.control.penalty_handles import Lever, find_levers, thinned
+from sslnet.compress.control.penalty_handles import PenaltyHandle, find_handles, thinned
 from sslnet.compress.control.shrinkage import (
     Shrinkage,
     all_norms,
@@ -57,7 +57,7 @@ class StrengthController:
     def __init__(self, targets: Targets, tell: Callable[[str], None] = lambda line: None) -> None:
         self.targets, self.tell = targets, tell
         self.goals = make_goals(targets)
-        self.handles: list[Lever] = []
+        self.handles: list[PenaltyHandle] = []
         self._loss = LossWatch()
         self._guard = CollapseGuard([])
         self._shrinkage = Shrinkage(np.zeros(0))
@@ -86,7 +86,7 @@ class StrengthController:
 
         raises UsageError for a layer that does not exist or has no groups, and for a target that the groups cannot reach
         """
-        self.handles = find_levers(solver)
+        self.handles = find_handles(solver)
         if not self.handles and self._saved is None:
             raise UsageError(
                 "a target needs a group lasso with proximal updates: no parameter of the net has one",
@@ -246,7 +246,7 @@ class StrengthController:
         if all(goal.status for goal in self.goals) and not self.goals[-1].layer:
             solver.keep_zeros()
 
-    def _end_held(self, solver: Solver, handles: Sequence[Lever]) -> None:
+    def _end_held(self, solver: Solver, handles: Sequence[PenaltyHandle]) -> None:
         """Ends the penalties whose last groups are kept, and reports it."""
         for handle in handles:
             if not handle.ended:
@@ -268,7 +268,9 @@ class StrengthController:
         i = net.layer_names.index(goal.layer)
         return remaining_share(self._costs[i : i + 1], parts[i : i + 1])
 
-    def _time_to_target(self, solver: Solver, goal: Goal, handles: Sequence[Lever], times: list[np.ndarray]) -> float:
+    def _time_to_target(
+        self, solver: Solver, goal: Goal, handles: Sequence[PenaltyHandle], times: list[np.ndarray]
+    ) -> float:
         def is_met() -> bool:
             try:
                 return self._remaining(goal, solver.net, remaining_parts(solver.net)) <= goal.target

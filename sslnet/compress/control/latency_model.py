@@ -18,7 +18,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.compress.compaction.deploy import deploy_definition
 from sslnet.compress.control.estimate import RemainingPart, remaining_parts
-from sslnet.compress.control.penalty_handles import Lever, thinned
+from sslnet.compress.control.penalty_handles import PenaltyHandle, thinned
 from sslnet.compress.evaluation import Trial, find_trial
 from sslnet.errors import RunError
 from sslnet.kernels.runtime.threads import num_threads
@@ -134,7 +134,7 @@ class LatencyModel:
         self.left, self.seconds, self.correction = left, seconds, correction
 
     @classmethod
-    def measure(cls, solver: Solver, handles: Sequence[Lever], benchmark: LatencyBenchmark) -> LatencyModel:
+    def measure(cls, solver: Solver, handles: Sequence[PenaltyHandle], benchmark: LatencyBenchmark) -> LatencyModel:
         """Builds the table by timing the net with some of its groups removed; leaves its weights unchanged."""
         smaller = [pair for part in THIN if (pair := _thinned(solver, handles, benchmark, part)) is not None]
         nets = [benchmark.whole, *(net for net, _ in smaller)]
@@ -171,10 +171,10 @@ class LatencyModel:
 
 
 def _thinned(
-    solver: Solver, handles: Sequence[Lever], benchmark: LatencyBenchmark, part: float
+    solver: Solver, handles: Sequence[PenaltyHandle], benchmark: LatencyBenchmark, part: float
 ) -> tuple[Net, list[RemainingPart]] | None:
     """The compacted net with a fraction of its groups, and its remaining parts; None if that disconnects the net."""
-    with thinned(handles, [lever.first(part) for lever in handles]):
+    with thinned(handles, [handle.first(part) for handle in handles]):
         try:
             return benchmark.compacted(StoredWeights.of(solver.net.params)), remaining_parts(solver.net)
         except RunError:

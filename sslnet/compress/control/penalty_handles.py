@@ -1,7 +1,7 @@
 """Penalty handles, by which the controller adjusts strengths: one for each penalty on one parameter, and for each kind of
 coupled groups.
 
-A handle (``Lever``) scales the strengths of its groups, returns their norms, and ends their penalty: zero weights are then
+A ``PenaltyHandle`` scales the strengths of its groups, returns their norms, and ends their penalty: zero weights are then
 frozen, the others are trained without a penalty.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
 
 
-class Lever:
+class PenaltyHandle:
     """Handle to all or one of the kinds of groups under one penalty.
 
     penalized  the parameters under the penalty
@@ -110,7 +110,8 @@ class Lever:
         if not isinstance(first, SGD | Nesterov):
             return None
         pulls = np.concatenate([term.pulls(self.penalized.matrices) for term in self.terms])
-        return rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
+        speeds: np.ndarray = rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
+        return speeds
 
     @contextlib.contextmanager
     def without(self, gone: np.ndarray) -> Iterator[None]:
@@ -131,20 +132,20 @@ def _makes(part: GroupPart, update: Update) -> bool:
     return (part.height, part.width) in [tiles[name] for name in ROWS if name in tiles]
 
 
-def find_levers(solver: Solver) -> list[Lever]:
+def find_handles(solver: Solver) -> list[PenaltyHandle]:
     """Makes the handles of all penalties that act by proximal steps on trained parameters."""
-    levers = []
+    handles = []
     for each in solver.penalties:
         if each.by_prox and each.trained:
             terms = range(len(each.penalty.terms))
-            levers += [Lever(each, [k]) for k in terms] if each.coupled else [Lever(each, terms)]
-    return levers
+            handles += [PenaltyHandle(each, [k]) for k in terms] if each.coupled else [PenaltyHandle(each, terms)]
+    return handles
 
 
 @contextlib.contextmanager
-def thinned(levers: Sequence[Lever], kept: Sequence[np.ndarray]) -> Iterator[None]:
+def thinned(handles: Sequence[PenaltyHandle], kept: Sequence[np.ndarray]) -> Iterator[None]:
     """Context manager that zeroes all groups but the kept ones.  kept: (groups) bool for each handle"""
     with contextlib.ExitStack() as stack:
-        for lever, keep in zip(levers, kept):
-            stack.enter_context(lever.without(~keep))
+        for handle, keep in zip(handles, kept):
+            stack.enter_context(handle.without(~keep))
         yield

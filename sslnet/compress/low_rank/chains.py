@@ -16,8 +16,9 @@ from sslnet.compress.low_rank.factors import Stage, Weights
 from sslnet.layers.base import Layer
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct
+from sslnet.net.blob_arrays import blob_proto
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, blob_proto
+from sslnet.net.weights import Arrays
 
 SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
 """Of the names of the layers before the last, by the number of layers."""
@@ -53,7 +54,7 @@ def weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
     if isinstance(layer, InnerProduct):
         return Weights(array)
     w = layer.window
-    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]))
+    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]), w.pad_end)
 
 
 def chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> Iterator[pb.LayerParameter]:
@@ -80,7 +81,8 @@ def chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> It
 
 
 def set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
-    """Sets the window of a stage, and its groups where it has its own."""
+    """Sets the window of a stage, and its groups where it has its own. With pad_type SAME the padding of each stage
+    follows from its own window, too."""
     sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
     for name in ("kernel_size", "stride", "pad", "dilation", *sides):
         param.ClearField(name)
@@ -90,6 +92,8 @@ def set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
         ("pad", stage.pad, 0),
         ("dilation", stage.dilation, 1),
     ):
+        if name == "pad" and param.pad_type == pb.ConvolutionParameter.SAME:
+            continue
         if (h, w) != (default, default):
             getattr(param, name).extend([h] if h == w else [h, w])
     if stage.group is not None:

@@ -211,10 +211,10 @@ class Pipeline:
             "forward": [net.forward.median for net in timing.nets],
             "backward": [net.backward.median if net.backward else None for net in timing.nets],
             "bytes": [os.path.getsize(weights) for _, weights in pairs],
-            "race": asdict(self._race()) if self.task.targets.of == "speedup" else None,
+            "race": asdict(self._compare_latency()) if self.task.targets.of == "speedup" else None,
         }
 
-    def _race(self) -> LatencyComparison:
+    def _compare_latency(self) -> LatencyComparison:
         """Benchmarks the small net against the baseline, both as deployed."""
         benchmark = LatencyBenchmark(self.trial, self.task.targets.batch)
         suffix = "_deploy.prototxt" if self.results["compact"]["deploy"] else ".prototxt"

@@ -155,7 +155,7 @@ def test_resumed_run_is_the_same_run(
     """Stopped before the target is met, and after; a speedup steered by the table of the run that was stopped."""
     measured = iter([1.0, 7.0])
 
-    def measure(solver: Solver, levers: Any, track: Any) -> LatencyModel:
+    def measure(solver: Solver, handles: Any, track: Any) -> LatencyModel:
         layers, slow = len(solver.net.layers), next(measured)
         left = np.array([[1.0] * layers + [1.0], [0.1] * layers + [1.0]])
         return LatencyModel(left, np.array([[slow] * layers + [1.0], [0.1] * layers + [1.0]]))

@@ -62,7 +62,8 @@ class WinogradTile:
 def fits(g: ConvGeometry) -> bool:
     """Whether the kernel size is supported, and the padding leaves no output without a tap."""
     plain = g.stride_h == g.stride_w == g.dilation_h == g.dilation_w == 1
-    return bool(shapes_of(g)) and plain and g.pad_h < g.kernel_h and g.pad_w < g.kernel_w
+    padded = max(g.pad_h, g.pad_end_h) < g.kernel_h and max(g.pad_w, g.pad_end_w) < g.kernel_w
+    return bool(shapes_of(g)) and plain and padded
 
 
 def shapes_of(g: ConvGeometry) -> list[TileShape]:
