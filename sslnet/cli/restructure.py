@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 HELP = "Replaces convolutions by cheaper structures (separable, one-dimensional pairs, bottlenecks), and measures both nets."
 EXAMPLE = (
-    "sslnet restructure --form spatial --fit --layers conv2 --model models/digits/train_test.prototxt "
-    "--weights snapshots/digits/digits_iter_1200.caffemodel"
+    "sslnet restructure --form separable --layers conv2 --model models/digits/train_test.prototxt "
+    "--weights snapshots/digits/digits_iter_1200.caffemodel --threads 1"
 )
 FORMS = ("separable", "spatial", "bottleneck", "inception")
 

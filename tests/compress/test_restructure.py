@@ -215,6 +215,22 @@ def test_fitted_net_has_the_same_outputs_and_keeps_the_rest(form: str, files: tu
     assert last.top == ["conv1"]
 
 
+@pytest.mark.parametrize("form", ["separable", "spatial"])
+def test_one_sided_padding_stays_that_of_the_layer(form: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """pad_type SAME with stride 2: two pixels in front of 12, one behind."""
+    model = tmp_path / "same.prototxt"
+    model.write_text(MODEL.replace("kernel_size: 5 pad: 2", "kernel_size: 5 stride: 2 pad_type: SAME"))
+    weights = read_weights(files[1])
+    net = Net(model, seed=0)
+    for blob, array in zip(net.params["conv1"], weights["conv1"]):
+        blob.data[...] = array
+    net.save(tmp_path / "same.caffemodel")
+    result = restructure(str(model), str(tmp_path / "same.caffemodel"), form, layers=["conv1"], fit=True)
+    assert result.difference is not None and result.difference.relative < 1e-5
+    sizes = {size.name: size.after.flops for size in result.sizes}
+    assert result.layers[0].flops[1] * 2 == sizes["conv1_basis_"] + sizes["conv1"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_trains_from_fillers_with_the_other_weights_kept(form: str, files: tuple[Path, Path]) -> None:
     result = restructure(str(files[0]), str(files[1]), form, relu=True)

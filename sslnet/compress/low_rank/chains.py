@@ -81,8 +81,8 @@ def chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> It
 
 
 def set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
-    """Sets the window of a stage, and its groups where it has its own. With pad_type SAME the padding of each stage follows
-    from its own window, too."""
+    """Sets the window of a stage, and its groups where it has its own. With pad_type SAME the padding of each stage
+    follows from its own window, too."""
     sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
     for name in ("kernel_size", "stride", "pad", "dilation", *sides):
         param.ClearField(name)

@@ -7,7 +7,7 @@ NAME_basis and NAME_core).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +17,15 @@ from sslnet.compress.compaction.build import free_name
 from sslnet.compress.compaction.compare import Difference, compare
 from sslnet.compress.compaction.deploy import deploy_definition
 from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
+from sslnet.compress.control.latency_model import LatencyComparison
 from sslnet.compress.low_rank.chains import SUFFIXES, chain, refusal, shared_layers, weights_message, weights_of
 from sslnet.compress.low_rank.factors import METHODS, Candidate, Factors, Stage, choose, factorise
+from sslnet.compress.low_rank.speedup import Chosen, LayerTimes, deployed_net, find_ranks, time_layer
 from sslnet.errors import UsageError, suggestion
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, WeightSource, copy_all_weights, stored_weights
+from sslnet.net.weights import Arrays, StoredWeights, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition
 
 
@@ -55,6 +57,8 @@ class LowRank:
     difference: Difference
     error: float
     """The maximum relative error allowed for a layer's weights."""
+    speedup: LatencyComparison | None = None
+    """The measurement, where a speedup was the target."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,19 +68,27 @@ def low_rank(
     *,
     error: float | None = None,
     target_flops: float | None = None,
+    target_speedup: float | None = None,
+    speedup_batch: int | None = None,
     methods: Sequence[str] = tuple(METHODS),
     layers: Sequence[str] = (),
     level: int = 0,
     stages: Sequence[str] = (),
     seed: int = 0,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> LowRank:
     """Factorises the layers of a net. Writes no files.
 
-    error         maximum relative error of a layer's weights, 0 to 1; or
-    target_flops  fraction of the net's FLOPs that may remain, 0 to 1, from which the error is determined
-    methods       methods of which each layer gets the cheapest; layers: names (default: all that become cheaper)
+    error           maximum relative error of a layer's weights, 0 to 1; or
+    target_flops    fraction of the net's FLOPs that may remain, 0 to 1, from which the error is determined; or
+    target_speedup  how many times as fast the deployed net must be, measured; each layer gets the fastest method within
+                    the error
+    speedup_batch   images to measure with; None: the batch of the net's data
+    methods         methods of which each layer gets the cheapest; layers: names (default: all that become cheaper)
+    tell            takes a line for each step of the measurement
 
-    raises UsageError when the target cannot be reached, or a layer is named that cannot be factored
+    raises UsageError when the target of FLOPs cannot be reached, or a layer is named that cannot be factored, RunError
+    when the speedup is not reached
     """
     definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
     state = PhaseState(pb.TEST, level, tuple(stages))
@@ -85,9 +97,14 @@ def low_rank(
     copy_all_weights(net.params, stored)
     notes: list[str] = []
     factors = _all_factors(net, tuple(methods), layers, notes)
-    if error is None:
-        error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
-    chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
+    speedup = None
+    if target_speedup is not None:
+        builder = _Builder(definition, state, net, stored, speedup_batch, seed)
+        chosen, error, speedup = _ranks_for(builder, factors, target_speedup, tell)
+    else:
+        if error is None:
+            error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
+        chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
     message, arrays = _with_factors(definition.message, net, chosen)
     new_weights = weights_message(message, stored.arrays | arrays)
     smaller = definition.with_message(message)
@@ -101,6 +118,7 @@ def low_rank(
         sizes=layer_sizes(net, after),
         difference=compare(net, after, inputs),
         error=error,
+        speedup=speedup,
         notes=notes,
     )
 
@@ -152,6 +170,42 @@ def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> fl
         else:
             low = middle + 1
     return levels[low]
+
+
+class _Builder:
+    """Makes deployed nets with some layers factored, to be timed. batch: images; None: as many as the net's data has."""
+
+    def __init__(
+        self, definition: Definition, state: PhaseState, net: Net, stored: StoredWeights, batch: int | None, seed: int
+    ) -> None:
+        self.definition, self.state, self.net, self.stored, self.seed = definition, state, net, stored, seed
+        found = source_shapes(net)
+        self.own_batch = next((shape[0] for shape in found.values() if shape), 1)
+        self.batch = batch or self.own_batch
+        self.shapes = {name: (self.batch, *shape[1:]) for name, shape in found.items()}
+
+    def bottom(self, i: int) -> tuple[int, ...]:
+        """The shape of a layer's bottom with the batch to measure with."""
+        first, *others = self.net.bottoms[i][0].shape
+        return (first * self.batch // self.own_batch, *others)
+
+    def deployed(self, chosen: Chosen) -> Net:
+        message, arrays = _with_factors(self.definition.message, self.net, chosen)
+        deploy = deploy_definition(self.definition.with_message(message), self.state, self.shapes)
+        weights = weights_message(message, self.stored.arrays | arrays)
+        return deployed_net(deploy or message, self.shapes, weights, self.seed)
+
+
+def _ranks_for(
+    builder: _Builder, factors: dict[str, list[Factors]], target: float, tell: Callable[[str], object]
+) -> tuple[Chosen, float, LatencyComparison]:
+    """The choice for a measured speedup. raises RunError when it is not reached"""
+    times: dict[str, LayerTimes] = {}
+    for i, layer in enumerate(builder.net.layers):
+        if factors.get(layer.name):
+            tell(f"timing {layer.name} ({len(times) + 1} of {len(factors)})")
+            times[layer.name] = time_layer(layer, builder.bottom(i), factors[layer.name], builder.seed)
+    return find_ranks(factors, times, builder.deployed({}), builder.deployed, target, tell)
 
 
 def _rows(factors: dict[str, list[Factors]], chosen: dict[str, tuple[Factors, Candidate]]) -> list[FactoredLayer]:

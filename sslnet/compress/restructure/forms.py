@@ -45,7 +45,7 @@ class Structure:
         for stages in self.branches:
             size = weights.sizes
             for stage in stages:
-                size = _out(stage, size, 0), _out(stage, size, 1)
+                size = _out(stage, weights, size, 0), _out(stage, weights, size, 1)
                 total += 2 * stage.array.size * size[0] * size[1]
         return total
 
@@ -55,9 +55,12 @@ class Structure:
         return sum(stage.array.size for stages in self.branches for stage in stages)
 
 
-def _out(stage: Stage, size: tuple[int, int], axis: int) -> int:
+def _out(stage: Stage, weights: Weights, size: tuple[int, int], axis: int) -> int:
     reach = stage.dilation[axis] * (stage.kernel[axis] - 1) + 1
-    return (size[axis] + 2 * stage.pad[axis] - reach) // stage.stride[axis] + 1
+    padding = 2 * stage.pad[axis]
+    if stage.kernel[axis] == weights.kernel[axis]:  # one-sided padding
+        padding += weights.pad_end[axis] - weights.pad[axis]
+    return (size[axis] + padding - reach) // stage.stride[axis] + 1
 
 
 def separable(weights: Weights, ratio: float) -> Structure:
@@ -172,7 +175,7 @@ def unsuitable(form: str, weights: Weights) -> str:
         inner = tuple(d * (k - 1) // 2 for d, k in zip(weights.dilation, weights.kernel))
         if not (kh % 2 and kw % 2 and kh > 1 and kw > 1):
             return f"its kernel is {kh} x {kw}: branches are centred on odd kernels"
-        if weights.pad != inner:
+        if not weights.pad == weights.pad_end == inner:
             return f"its padding is not {inner[0]} x {inner[1]}, half its kernel: branches would differ in size"
         if len(weights.array) < 4:
             return "it has less than 4 filters"

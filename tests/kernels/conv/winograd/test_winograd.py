@@ -66,8 +66,8 @@ def geometries(draw):
     channels, filters = (draw(st.integers(1, 36)) * groups for _ in "cf")
     pads = {"pad_h": pad_h, "pad_w": pad_w, "groups": groups}
     if draw(st.booleans()):
-        ends = (draw(st.integers(pad, size - 1)) for size, pad in zip(kernel, (pad_h, pad_w)))
-        pads |= dict(zip(("pad_end_h", "pad_end_w"), ends))
+        ends = zip("hw", kernel, (pad_h, pad_w))
+        pads |= {f"pad_end_{side}": draw(st.integers(pad, size - 1)) for side, size, pad in ends}
     return ConvGeometry(draw(st.integers(1, 4)), channels, height, width, filters, *kernel, **pads)
 
 
@@ -125,6 +125,22 @@ def test_every_weight_gradient_tile_equals_naive_loops(g, seed, shared, data):
     assert_close(dw, expected_dw, WITHIN)
     assert_close(db, expected_db)
     assert_guards_untouched(whole, bias_whole)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (6, 7)])
+@pytest.mark.parametrize("kernel", LINES)
+def test_bias_gradient_counts_every_pixel(kernel, height, width):
+    """Along one axis the pixels of the tiles need not be a multiple of four."""
+    g = ConvGeometry(2, 5, height, width, 17, *kernel, pad_h=kernel[0] // 2, pad_w=kernel[1] // 2)
+    x, weights, _, dy = operands(g)
+    expected = naive_gradients(g, x, weights, dy)
+    for unit in ALL_UNITS:
+        candidate = candidate_of(Direction.WEIGHT_GRAD, g, unit)
+        for tile in {tile.shape: tile for tile in candidate.tiles()}.values():
+            dw, db = np.empty(g.weight_shape, np.float32), np.empty(g.filters, np.float32)
+            WeightGradPlan(g, candidate.loop(tile)).run(x, dy, dw, db, accumulate=False)
+            assert_close(db, expected[2])
+            assert_close(dw, expected[1], WITHIN)
 
 
 @pytest.mark.parametrize(
