@@ -99,6 +99,7 @@ def test_method_follows_from_what_is_given(
         (["--method", "prune", "--repair", "magic"], 'unknown repair "magic"'),
         (["--method", "prune", "--target-flops", "0.0001"], "cannot be reached"),
         (["--method", "prune", "--target-flops", "conv1=0.3"], "takes a target of the whole net's FLOPs alone"),
+        (["--method", "prune", "--rounds", "1", "--finetune", "0", "--controls"], "which gets no iterations"),
         (["--method", "prune", "--rounds", "0"], "--rounds must be 1 or more"),
         (["--method", "prune", "--model", "bare"], "the net has no loss in phase TRAIN"),
     ],

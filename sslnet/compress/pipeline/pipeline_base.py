@@ -65,6 +65,8 @@ class PipelineBase:
         self.state = net_state(self.definition, pb.TRAIN, param.train_state)
         self.trial = find_trial(self.solver, self.seed)
         self.method, self.reason = choose_method(task, self.definition, self.state)
+        if task.controls and not self.iterations("dense_control"):
+            raise UsageError("controls are trained for as long as the small net, which gets no iterations")
         self.trial.check(labels=self.method != "one-shot")
         self.results = read_results(task.folder, task.options())
         """Results of the completed stages, by name."""
