@@ -25,6 +25,7 @@ from __future__ import annotations
 from sslnet.layers.absval import AbsVal
 from sslnet.layers.accuracy import Accuracy
 from sslnet.layers.arg_max import ArgMax
+from sslnet.layers.array_data import ArrayData
 from sslnet.layers.axpy import Axpy
 from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
@@ -102,6 +103,7 @@ LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
     "ArgMax": ArgMax,
+    "ArrayData": ArrayData,
     "Axpy": Axpy,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,

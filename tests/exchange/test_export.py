@@ -28,7 +28,7 @@ LARGE = {"alexnet", "caffenet", "vgg16"}
 """Marked as slow: hundreds of MiB take seconds."""
 
 NOT_WRITTEN = {
-    "Accuracy", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
+    "Accuracy", "ArrayData", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
     "Im2col", "ImageData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
     "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "WindowData",
 }  # fmt: skip
