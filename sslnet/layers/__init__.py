@@ -57,6 +57,7 @@ from sslnet.layers.hdf5_output import HDF5Output
 from sslnet.layers.hinge_loss import HingeLoss
 from sslnet.layers.im2col import Im2col
 from sslnet.layers.image_data import ImageData
+from sslnet.layers.image_folder_data import ImageFolderData
 from sslnet.layers.infogain_loss import InfogainLoss
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.layers.input import Input
@@ -135,6 +136,7 @@ LAYERS: dict[str, type[Layer]] = {
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
     "ImageData": ImageData,
+    "ImageFolderData": ImageFolderData,
     "InfogainLoss": InfogainLoss,
     "InnerProduct": InnerProduct,
     "Input": Input,

@@ -7,7 +7,7 @@ Sources, which return images and labels by index:
     builtin.py       data sets in the package
     arrays.py        images and labels in arrays of NumPy; npy.py reads rows of .npy and .npz files
     split.py         parts of a data set for training and for validation
-    images.py, imageset.py   image files and lists of them;  idx.py, cifar.py: files of MNIST and CIFAR-10
+    images.py, imageset.py, image_folder.py   image files, lists and folders of them;  idx.py, cifar.py: files of MNIST and CIFAR-10
 
 Batches of records, prepared in advance:
 

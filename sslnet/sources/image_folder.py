@@ -49,11 +49,8 @@ class ImageSetSource(ImageFiles):
         self.path, self._root = path, images.root
         super().__init__(np.array(images.labels, np.int32), height=height, width=width, color=color)
 
-    def shown(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return os.path.join(self._root, self._names[index])
-
-    def place(self, index: int) -> str:
-        return self.shown(index)
 
 
 def find_images(path: str, split: pb.DataSplitParameter, part: int, class_file: str | None = None) -> ImageSet:
@@ -70,7 +67,7 @@ def find_images(path: str, split: pb.DataSplitParameter, part: int, class_file: 
         if parts is None:
             images = _read_folder(path, [""], listed)
         else:
-            wanted = {TRAINING: parts[:1], VALIDATION: parts[1:]}.get(pb.DataSplitParameter.Part.Name(part) and part, parts)  # type: ignore[call-overload]
+            wanted = parts[:1] if part == TRAINING else parts[1:] if part == VALIDATION else parts
             images = _read_folder(path, list(wanted), listed, parts[0])
     else:
         images = _read_table(path, listed)
@@ -129,19 +126,22 @@ def _read_folder(path: str, parts: Sequence[str], listed: list[str] | None, nami
         hint = "the folder must have one folder of images per class, or a .csv file of path,label be given"
         raise DataError("there are no folders of classes in it", path=os.path.join(path, naming), hint=hint)
     labels = {name: label for label, name in enumerate(classes)}
-    names, numbers, ignored = [], [], 0
+    names: list[str] = []
+    numbers: list[int] = []
+    ignored = 0
     for part in parts:
         for name in _folders(os.path.join(path, part)):
             place = os.path.join(part, name)
             if name not in labels:
                 where = "the file of classes" if listed is not None else f'"{naming}"'
-                raise DataError(f'"{place}" is a class that {where} does not have', path=path, hint=suggestion(name, classes))
-            found, others = _files(path, place)
-            if not found and part == naming:
                 raise DataError(
-                    f'there are no images in "{place}", which would be a class', path=path,
-                    hint="remove the folder, or name the classes in a file with classes",
-                )  # fmt: skip
+                    f'"{place}" is a class that {where} does not have', path=path, hint=suggestion(name, classes)
+                )
+            found, others = _files(path, place)
+            if not found and part == naming and listed is None:
+                raise DataError(
+                    f'there are no images in "{place}", which would be a class', path=path, hint="remove the folder"
+                )
             names += found
             numbers += [labels[name]] * len(found)
             ignored += others
@@ -173,7 +173,9 @@ def _read_table(path: str, listed: list[str] | None) -> ImageSet:
     if not path.lower().endswith(".csv"):
         raise DataError("is neither a folder nor a .csv file", path=path)
     text = read_text(path, limit=MOST_LIST).removeprefix("\ufeff")
-    names, words, lines = [], [], []
+    names: list[str] = []
+    words: list[str] = []
+    lines: list[int] = []
     reader = csv.reader(text.splitlines(), strict=True)
     try:
         for row in reader:

@@ -29,7 +29,7 @@ LARGE = {"alexnet", "caffenet", "vgg16"}
 
 NOT_WRITTEN = {
     "Accuracy", "ArrayData", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
-    "Im2col", "ImageData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
+    "Im2col", "ImageData", "ImageFolderData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
     "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "WindowData",
 }  # fmt: skip
 """Sources, losses, measures, and what no standard operator does."""

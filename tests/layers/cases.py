@@ -477,6 +477,7 @@ WITHOUT_GOLDEN: dict[str, str] = {
     "Axpy": BEYOND_CAFFE,
     "ConvolutionDepthwise": BEYOND_CAFFE,
     "DepthwiseConvolution": BEYOND_CAFFE,
+    "ImageFolderData": "Caffe does not have it: test_image_folder_data compares it with the files",
     "Interp": BEYOND_CAFFE,
     "MemoryData": "its values come from the program: test_data_layers",
     "Normalize": BEYOND_CAFFE,

@@ -184,7 +184,7 @@ def test_pixels_up_to_1_become_pixels_up_to_255(tmp_path: Path) -> None:
     for found, expected in zip(batches(net, 4), batches(whole, 4)):
         np.testing.assert_allclose(found["data"], expected["data"], atol=1e-5)
     with pytest.raises(
-        DefinitionError, match="a preset is for pixels from 0 to 255, but those of a.npy run up to 1"
+        DefinitionError, match=r"a preset is for pixels from 0 to 255, but those of a.npy run up to 1"
     ) as caught:
         net_of(tmp_path, param.format("a", ""), "preset: IMAGENET_TORCH", tops=1)
     assert "max_value: 1" in str(caught.value)
