@@ -172,7 +172,7 @@ def split_names(text: str | None) -> list[str]:
 def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
     """Logs the solver's text, the memory of the run, and where it starts."""
     from sslnet import __version__, prototxt
-    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import tell_copied
     from sslnet.kernels.runtime.threads import num_threads
     from sslnet.report.units import count, size
@@ -182,6 +182,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
         log("Initializing solver from parameters:", *prototxt.write(solver.param).rstrip("\n").split("\n"))
     net = solver.net
     tell_notes(solver.definition, net.definition, *(test.definition for test in solver.test_nets), log=log)
+    tell_data(net, *solver.test_nets, log=log)
     taken = size(solver.memory())
     parameters = count(sum(param.blob.count for param in net.learnable))
     log(

@@ -22,6 +22,7 @@ from sslnet.errors import RunError
 from sslnet.exchange.graph import Graph, value_info
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.net.net import Net
+from sslnet.sources.presets import RANDOM, resolved
 
 TOLERANCE = 1e-4
 
@@ -86,14 +87,15 @@ def output_names(net: Net) -> list[str]:
 
 
 def preprocessing(message: pb.NetParameter) -> dict[str, Any]:
-    """The preprocessing of images by a definition's data layers: the transform_param of the first, or nothing.
+    """The preprocessing of images by a definition's data layers: the transform_param of the first, or nothing. Presets are
+    written out, and what is random is left out.
 
     message  pb.NetParameter with its data layers
     """
     for layer in message.layer:
         if layer.HasField("transform_param"):
-            transform = MessageToDict(layer.transform_param, preserving_proto_field_name=True)
-            return {name: transform[name] for name in transform if name not in ("mirror", "crop_type")}
+            transform = MessageToDict(resolved(layer.transform_param), preserving_proto_field_name=True)
+            return {name: transform[name] for name in transform if name not in RANDOM}
     return {}
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 from sslnet.layers.absval import AbsVal
 from sslnet.layers.accuracy import Accuracy
 from sslnet.layers.arg_max import ArgMax
+from sslnet.layers.array_data import ArrayData
 from sslnet.layers.axpy import Axpy
 from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
@@ -59,6 +60,7 @@ from sslnet.layers.hdf5_output import HDF5Output
 from sslnet.layers.hinge_loss import HingeLoss
 from sslnet.layers.im2col import Im2col
 from sslnet.layers.image_data import ImageData
+from sslnet.layers.image_folder_data import ImageFolderData
 from sslnet.layers.infogain_loss import InfogainLoss
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.layers.input import Input
@@ -111,6 +113,7 @@ LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
     "ArgMax": ArgMax,
+    "ArrayData": ArrayData,
     "Axpy": Axpy,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
@@ -145,6 +148,7 @@ LAYERS: dict[str, type[Layer]] = {
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
     "ImageData": ImageData,
+    "ImageFolderData": ImageFolderData,
     "InfogainLoss": InfogainLoss,
     "InnerProduct": InnerProduct,
     "Input": Input,

@@ -1,4 +1,4 @@
-"""PrefetchedLayer: the base of the layers that read batches in the background (Data, HDF5Data, ImageData).
+"""PrefetchedLayer: the base of the layers that read batches in the background (Data, ImageData, ArrayData, ...).
 
 A subclass supplies the reader of its batches; this class counts the used ones. The state is the position after the last
 *used* batch, however many were read ahead: a resumed run continues there.
@@ -68,9 +68,12 @@ class PrefetchedLayer(Layer):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._refuse_old_fields()
         self._prefetcher: Prefetcher | None = None
+        self.notes: list[str] = []
+        """Sentences about what was recognised in the data."""
         self._begin(top)
 
     def _begin(self, top: Blobs) -> None:
+        self.notes.clear()
         try:
             self._reader = self.make_reader(top)
         except DataError as error:
@@ -111,6 +114,11 @@ class PrefetchedLayer(Layer):
         except DataError as error:
             raise self.located(error) from error
         return arrays
+
+    @property
+    def reader(self) -> Reader:
+        """What makes the batches."""
+        return self._reader
 
     @property
     def batches(self) -> int:
@@ -178,7 +186,9 @@ class PrefetchedLayer(Layer):
     def located(self, error: DataError) -> DataError:
         return located(error, self.definition.span(*self.SOURCE_FIELD, value=True), self.name)
 
-    def transformer(self, shape: Sequence[int]) -> DataTransformer:
+    def transformer(self, shape: Sequence[int], order: int = pb.TransformationParameter.BGR) -> DataTransformer:
+        """The transformation by transform_param of records (C, H, W) with this order of the channels."""
+
         def error(message: str, *field: str) -> Any:
             return self.error(message, "transform_param", *field, value=True)
 
@@ -187,8 +197,17 @@ class PrefetchedLayer(Layer):
 
         parameters = self.param.transform_param
         return DataTransformer(
-            parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate
+            parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate, order=order
         )
+
+    def val_share(self, split: Any, block: str) -> float:
+        """The share of `split { val_share }`, checked; 0 where the data are not divided."""
+        share = float(split.val_share)
+        if split.HasField("val_share") and not 0 < share < 1:
+            raise self.error(f"val_share must be between 0 and 1, not {share:g}", block, "split", "val_share")
+        if split.HasField("seed") and not share:
+            raise self.error("seed has no effect without val_share", block, "split", "seed")
+        return share
 
     def _refuse_old_fields(self) -> None:
         """Refuses fields that Caffe ignores in favour of transform_param: a field without effect is an error."""

@@ -5,14 +5,17 @@ Sources, which return images and labels by index:
     base.py          DataSource, the interface of all of them
     database.py      opens an LMDB or a LevelDB: lmdb.py, lmdb_tree.py, leveldb.py; datum.py decodes the records
     builtin.py       data sets in the package
-    images.py, imageset.py   image files and lists of them;  idx.py, cifar.py: files of MNIST and CIFAR-10
+    arrays.py        images and labels in arrays of NumPy; npy.py reads rows of .npy and .npz files
+    split.py         parts of a data set for training and for validation
+    images.py, imageset.py, image_folder.py   image files, lists and folders of them;  idx.py, cifar.py: files of MNIST and CIFAR-10
 
 Batches of records, prepared in advance:
 
     prefetch.py      Prefetcher, and Reader, the interface of what makes batches
     record_reader.py, hdf5.py, window_batches.py   readers of records of a source, rows of HDF5 files, windows of images
     order.py         the record at each place of an endless run, and its random numbers
-    transformer.py   transform_param: crops, mirrors, means, scales;  windows.py: one window;  mean.py: mean files
+    transformer.py   transform_param: crops, mirrors, means, scales (loops: transform_kernels.py; presets.py, geometry.py,
+                     colors.py);  windows.py: one window;  mean.py: mean files
 
 Files:
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -134,40 +135,41 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-class ImageListSource(DataSource):
-    """The images of a text file with one image per line: file name, blank, label.
+class ImageFiles(DataSource):
+    """Image files with labels. A subclass sets ``path`` and knows the files' names.
 
-    path           path of the list
-    root           prefix of each file name, added without a separator
+    file_labels    (n) int32
     height, width  size to resize to; 0: none
     color          whether images get 3 channels, or 1
     """
 
     labelled = True
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
-    ) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, file_labels: np.ndarray, *, height: int = 0, width: int = 0, color: bool = True) -> None:
         self._size = (height, width)
         self._color = color
-        listed = read_list(self.path)
-        self._files = [root + image.name for image in listed]
-        self._labels = np.array([image.label for image in listed], np.int32)
+        self._labels = file_labels
         channels, rows, columns = self._image(0).shape
         self.shape = (channels, rows, columns)
 
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """The name of a file, for messages."""
+
+    def place(self, index: int) -> str | Path:
+        """The path of a file."""
+        return self.name(index)
+
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._labels)
 
     def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
         return Records([self._image(int(i)) for i in indices], self._labels[indices] if labels else None)
 
     def _image(self, index: int) -> np.ndarray:
-        name = self._files[index]
-        place = _find(name, self.path)
+        name = self.name(index)
         try:
-            raw = read_bytes(place, limit=MOST_IMAGE)
+            raw = read_bytes(self.place(index), limit=MOST_IMAGE)
         except DataError as error:
             raise DataError(f"image {index + 1} {error.message}", path=name) from error
         try:
@@ -175,6 +177,30 @@ class ImageListSource(DataSource):
         except DataError as error:
             raise DataError(error.message, path=name, hint=f"image {index + 1} of {self.path}") from error
         return resize_image(image, *self._size) if all(self._size) else image
+
+
+class ImageListSource(ImageFiles):
+    """The images of a text file with one image per line: file name, blank, label.
+
+    path           path of the list
+    root           prefix of each file name, added without a separator
+    height, width, color  as in ImageFiles
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
+    ) -> None:
+        self.path = os.fspath(path)
+        listed = read_list(self.path)
+        self._files = [root + image.name for image in listed]
+        labels = np.array([image.label for image in listed], np.int32)
+        super().__init__(labels, height=height, width=width, color=color)
+
+    def name(self, index: int) -> str:
+        return self._files[index]
+
+    def place(self, index: int) -> Path:
+        return _find(self._files[index], self.path)
 
 
 class ListedImage(NamedTuple):

@@ -28,9 +28,9 @@ LARGE = {"alexnet", "caffenet", "vgg16"}
 """Marked as slow: hundreds of MiB take seconds."""
 
 NOT_WRITTEN = {
-    "Accuracy", "BoxAnnotatorOHEM", "ContrastiveLoss", "Data", "DetectionOutput", "DummyData", "PSROIPooling", "Reorg",
+    "Accuracy", "ArrayData", "BoxAnnotatorOHEM", "ContrastiveLoss", "Data", "DetectionOutput", "DummyData", "PSROIPooling", "Reorg",
     "SmoothL1Loss", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
-    "Im2col", "ImageData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
+    "Im2col", "ImageData", "ImageFolderData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
     "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "WindowData",
 }  # fmt: skip
 """Sources, losses, measures, and what no standard operator does."""

@@ -535,6 +535,7 @@ BY_LOOP = "compared with loops in float64: test_detection"
 BEYOND_CAFFE = "Caffe 1.0 does not have it: test_beyond_caffe compares it with its definition"
 
 WITHOUT_GOLDEN: dict[str, str] = {
+    "ArrayData": "Caffe does not have it: test_array_data compares it with NumPy",
     "Axpy": BEYOND_CAFFE,
     "BoxAnnotatorOHEM": BY_LOOP,
     "DetectionOutput": IN_OPENCV,
@@ -549,6 +550,7 @@ WITHOUT_GOLDEN: dict[str, str] = {
     "Transpose": "transposed by NumPy: test_beyond_caffe",
     "ConvolutionDepthwise": BEYOND_CAFFE,
     "DepthwiseConvolution": BEYOND_CAFFE,
+    "ImageFolderData": "Caffe does not have it: test_image_folder_data compares it with the files",
     "Interp": BEYOND_CAFFE,
     "MemoryData": "its values come from the program: test_data_layers",
     "Normalize": BEYOND_CAFFE,

@@ -196,16 +196,7 @@ def _enter_planes(p0, p1, numbers, image, images, x, dy, stage, v, d, bias_sums)
                     ),
                 )  # fmt: skip
                 pixels = n.rows * n.m_h * n.stage_columns
-                if pixels % 4 > 0:  # add_rows takes four at a time: zeros behind the last
-                    nothing = np.int64(0)
-                    call_tile(
-                        n.stage,
-                        (
-                            dy, nothing, nothing, nothing, nothing, nothing, nothing, np.int64(1), np.int64(4),
-                            stage + pixels * size,
-                        ),
-                    )  # fmt: skip
-                call_tile(n.add_rows, (stage, (pixels + 3) // 4 * 4, n.lanes, bias_sums + (group * n.padded + f) * 4))
+                call_tile(n.add_rows, (stage, pixels, n.lanes, bias_sums + (group * n.padded + f) * 4))
                 _transform_rows(n, n.enter_dy, stage, at, n.dy_position, width * 4)
                 at += n.rows * n.columns * width * 4
 
