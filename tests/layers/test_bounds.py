@@ -222,6 +222,9 @@ def test_box_arithmetic_by_hand():
         ("crop_size: 4 brightness: 10", (-10, 265)),
         ("crop_size: 4 contrast: 0.5", (-127.5, 382.5)),
         ("standardize: true", (-math.sqrt(3 * 25 - 1), math.sqrt(3 * 25 - 1))),
+        ("mean_value: 100 std_value: 50", (-2, 3.1)),
+        ("mean_value: 100 std_value: 50 crop_size: 4 brightness: 10", (-2.2, 3.3)),
+        ("mean_value: -10 erasing { probability: 1 }", (0, 265)),
     ],
 )
 def test_box_of_transformed_bytes(fields, box):
@@ -240,3 +243,12 @@ def test_box_of_transformed_bytes(fields, box):
     out = np.empty((50, *transformer.shape), np.float32)
     transformer(images, out, transformer.draw(random, 50))
     assert out.min() >= low.min() and out.max() <= high.max()
+
+
+@pytest.mark.parametrize("fields", ["crop_size: 4 rotation: 10", "saturation: 0.5", "hue: 0.1", "resize_shorter: 6 crop_size: 5"])
+def test_images_that_are_moved_or_recoloured_have_no_box(fields):
+    param = prototxt.parse(fields, pb.TransformationParameter).message
+    transformer = DataTransformer(
+        param, (3, 5, 5), train=True, dtype=np.float32, error=lambda *words: ValueError(words)
+    )
+    assert transformer.bounds(0, 255) is None
