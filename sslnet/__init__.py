@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sslnet.api.low_rank import low_rank
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
+    from sslnet.api.prune_channels import prune_channels
+    from sslnet.api.restructure import restructure
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
     from sslnet.errors import SslnetError
@@ -80,6 +82,8 @@ _MODULES = {
     "low_rank": "sslnet.api.low_rank",
     "params": "sslnet.prototxt.net_spec",
     "prune": "sslnet.api.prune",
+    "prune_channels": "sslnet.api.prune_channels",
+    "restructure": "sslnet.api.restructure",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
     "set_mode_cpu": "sslnet.pycaffe.module",
@@ -126,6 +130,8 @@ __all__ = [
     "low_rank",
     "params",
     "prune",
+    "prune_channels",
+    "restructure",
     "set_deterministic",
     "set_device",
     "set_mode_cpu",

@@ -1,6 +1,6 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 273c5adaebb96fbbe35178c9378040a06ce9d76deb9185ab3ffdc960ee7d151a
+# schema: sha256 57d343e6edf7e48c4db5bfb44efcc32102d95f3a9c4320a3896e04638369ed07
 # text below: sha256 1265bcc1bffa1e228b628e5320af3b2042b37876a02cdb0fc0ed1e0e3820aef9
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

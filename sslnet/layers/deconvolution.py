@@ -24,6 +24,7 @@ from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.base import Blobs
 from sslnet.layers.base_convolution import BaseConvolution
+from sslnet.layers.bounds import Box, concatenated, weighted_sums
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
@@ -127,6 +128,38 @@ class Deconvolution(BaseConvolution):
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.blobs[0].count // self.channels * sum(blob.count for blob in bottom)
+
+    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else np.zeros(self.num_output, self.dtype)
+        return [self._sums(box.with_zero(), bias) for box in bottom]
+
+    def _sums(self, box: Box, bias: np.ndarray) -> Box:
+        """The box of the tops, the largest over the phases: a top value meets only taps that are a stride apart."""
+        w, each = self.window, self.num_output // self.group
+        taps = np.stack(np.meshgrid(*map(np.arange, w.kernel), indexing="ij"), axis=-1).reshape(-1, self.num_spatial)
+        phase = taps * np.array(w.dilation) % np.array(w.stride)
+        weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, each, -1)
+        result = None
+        for number in np.unique(phase, axis=0):
+            met = weights[..., (phase == number).all(axis=1)]
+            parts = [
+                weighted_sums(
+                    box.take(slice(g * len(own), (g + 1) * len(own))),
+                    own.transpose(1, 0, 2),
+                    bias[g * each : (g + 1) * each],
+                    dtype=self.dtype,
+                    terms=own.shape[0] * own.shape[2],
+                    error=w.rounding(self.dtype),
+                )
+                for g, own in enumerate(met)
+            ]
+            part = concatenated(parts)
+            result = part if result is None else result.hull(part)
+        assert result is not None
+        # A stride longer than the kernel leaves values that no tap meets.
+        return result.hull(Box(bias.astype(np.float64), bias.astype(np.float64)))
 
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 

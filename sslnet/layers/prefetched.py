@@ -19,6 +19,7 @@ from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.bounds import Box
 from sslnet.sources.base import located
 from sslnet.sources.order import generator
 from sslnet.sources.prefetch import Prefetcher, Reader
@@ -97,6 +98,10 @@ class PrefetchedLayer(Layer):
         self._position += self._reader.batch_size
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
+
+    def bounds(self, bottom: Sequence[Box], top: Blobs) -> list[Box]:
+        boxes, found = super().bounds(bottom, top), self._reader.bounds()
+        return boxes if found is None else [Box(*found), *boxes[1:]]
 
     def read(self, position: int) -> list[np.ndarray]:
         """The arrays of the batch that begins at this record; the next batch of ``forward`` stays the same."""

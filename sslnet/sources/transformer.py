@@ -98,6 +98,36 @@ class DataTransformer:
             draws[:, 3:] = random.random((count, 2))
         return draws
 
+    def bounds(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest and the largest number of each channel, (channels) float64, for pixels from low to high."""
+        edge, mean = self._edge.astype(np.float64), self._mean.reshape(self._channels, -1)
+        least, most = np.full(self._channels, float(low)), np.full(self._channels, float(high))
+        if self._pad:
+            least, most = np.minimum(least, edge), np.maximum(most, edge)
+        if not (self._brightness or self._contrast or self._standardize):
+            # What is computed for a pixel rises or falls with it: computed at both ends, it needs no room for rounding.
+            first, last = (
+                end.astype(mean.dtype) - m for end, m in ((least, mean.max(axis=1)), (most, mean.min(axis=1)))
+            )
+            both = np.stack([first * self._scale, last * self._scale]).astype(np.float64)
+            return both.min(axis=0), both.max(axis=0)
+        least, most = least - self._brightness, most + self._brightness
+        spread = self._contrast * (most - least)
+        least, most = least - spread, most + spread
+        size = np.maximum(np.abs(least), np.abs(most))
+        if self._standardize:
+            # No number is further from the mean of n than sqrt(n - 1) standard deviations.
+            reach = math.sqrt(max(math.prod(self.shape) - 1, 0))
+            least, most = np.full(self._channels, -reach), np.full(self._channels, reach)
+            size = most * self.shape[1] * self.shape[2]
+        else:
+            size = size + np.abs(mean).max(axis=1)
+            least, most = least - mean.max(axis=1), most - mean.min(axis=1)
+        scale = float(self._scale)
+        ends = np.stack([least * scale, most * scale])
+        slack = 8 * np.finfo(self._scale.dtype).eps * size * abs(scale)
+        return ends.min(axis=0) - slack, ends.max(axis=0) + slack
+
     def __call__(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
         """Transforms images.  [overwrites out]
 

@@ -61,13 +61,17 @@ class Weights:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the layers that replace a layer: its weights, in the layout of the layer type, and its window."""
+    """One of the layers that replace a layer: its weights, in the layout of the layer type, and its window.
+
+    group   groups of this stage; None: those of the layer
+    """
 
     array: np.ndarray
     kernel: Pair = ONE
     stride: Pair = ONE
     pad: Pair = NONE
     dilation: Pair = ONE
+    group: int | None = None
 
 
 @dataclass(frozen=True)

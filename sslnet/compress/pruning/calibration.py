@@ -20,6 +20,7 @@ from sslnet.net.input_layers import is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition, upgrade_net
 
+
 @dataclass(frozen=True)
 class CalibrationSet:
     """Calibration images.

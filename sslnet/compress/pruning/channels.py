@@ -1,7 +1,8 @@
-"""Channels: the coupled channels of a net that pruning may remove, and what each of them consists of and costs.
+"""The coupled channels of a net that pruning may remove, and what each of them consists of and costs.
 
 A channel here is a unit: a class of channels that the graph couples (``sslnet.sparsity.channel_dependencies``), so that all
-layers lose it together; where a convolution has several groups, equal places of all its groups are one class. Channels that must be kept are no units: inputs and outputs of the net, and those
+layers lose it together; where a convolution has several groups, equal places of all its groups are one class. Channels
+that must be kept are no units: inputs and outputs of the net, and those
 that pass a layer from which compaction removes nothing (LRN across channels, layers that mix positions and channels).
 
 Units that the same layers produce form a family: the filters of one convolution, the channels of one residual stream.
@@ -75,7 +76,7 @@ class _Cost:
     columns: np.ndarray | None
 
 
-class Channels:
+class CoupledChannels:
     """The prunable channels of a net.
 
     count          number of units
@@ -135,9 +136,18 @@ class Channels:
         alone = (i for i in layers if set(self.tops[i].tolist()) - {-1} == set(units))
         return self.net.layer_names[next(alone, layers[0])]
 
-    def behind(self, maker: int, kinds: tuple[type[Layer], ...], through: tuple[type[Layer], ...] = ()) -> int:
-        """Number of the last layer of these kinds behind a maker, before another layer with weights reads it; the maker
-        itself if there is none. ``through``: further layers that may lie between."""
+    def behind(
+        self,
+        maker: int,
+        kinds: tuple[type[Layer], ...],
+        through: tuple[type[Layer], ...] = (),
+        *,
+        first: bool = False,
+    ) -> int:
+        """Number of the last (or first) layer of these kinds directly behind a maker; the maker itself if there is none.
+
+        through  further layers that may lie between
+        """
         found = at = maker
         while True:
             following = self.reader(at)
@@ -146,6 +156,8 @@ class Channels:
             at = following
             if isinstance(self.net.layers[at], kinds):
                 found = at
+                if first:
+                    return found
 
     def reader(self, i: int) -> int | None:
         """Number of the layer that reads the first top of layer i; of several, the one that joins it to others, or the
@@ -162,7 +174,7 @@ class Channels:
             names = self.net.top_names[split]
             found = [j for j in range(split + 1, len(self.net.layers)) if set(names) & set(self.net.bottom_names[j])]
         joins = [j for j in found if len(self.net.bottoms[j]) > 1 and not self.net.layers[j].IS_LOSS]
-        return (joins or found or [None])[0]
+        return next(iter(joins or found), None)
 
     # -- costs ---------------------------------------------------------------------------------------------------------
 
@@ -269,9 +281,9 @@ class Channels:
         return {family.name: (len(family), int(kept[family.units].sum())) for family in self.families}
 
 
-def find_channels_to_prune(net: Net) -> Channels:
+def find_channels_to_prune(net: Net) -> CoupledChannels:
     """The prunable channels of a net. raises UsageError if there are none"""
-    channels = Channels(net)
+    channels = CoupledChannels(net)
     if not channels.count:
         raise UsageError(
             "the net has no channels that could be removed",

@@ -47,8 +47,8 @@ class LinearLayer:
             channels = bottom.shape[1]
             self.table = np.arange(self.taps, dtype=np.int32)[None]
         else:
-            layer, w = self.layer, self.layer.window
-            transposed = isinstance(layer, Deconvolution)
+            layer: Any = self.layer
+            w, transposed = layer.window, isinstance(layer, Deconvolution)
             self.groups, self.outputs = layer.group, layer.num_output // layer.group
             self.taps, channels = prod(w.kernel), layer.channels
             self.table = tap_table(
@@ -87,9 +87,9 @@ class LinearLayer:
         images, channels = data.shape[:2]
         flat = data.reshape(images, channels, -1)
         found = np.take_along_axis(flat, places[:, None, :], axis=2)
-        return np.ascontiguousarray(
-            found.reshape(images, self.groups, self.outputs, -1).transpose(1, 0, 3, 2)
-        ).reshape(self.groups, -1, self.outputs)
+        return np.ascontiguousarray(found.reshape(images, self.groups, self.outputs, -1).transpose(1, 0, 3, 2)).reshape(
+            self.groups, -1, self.outputs
+        )
 
     # -- parameters ----------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,8 @@ class LinearLayer:
             weights = weights[None]
         else:
             weights = weights.reshape(self.groups, self.outputs, -1).transpose(0, 2, 1)
-        return weights.astype(np.float64)
+        result: np.ndarray = weights.astype(np.float64)
+        return result
 
     def put_matrix(self, matrix: np.ndarray) -> None:
         """Overwrites the weights.  matrix: (groups, columns, outputs)"""

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from sslnet.compress.pruning.calibration import CalibrationSet, batches, calibration_net, draw_images, fill
-from sslnet.compress.pruning.channels import Channels, find_channels_to_prune
+from sslnet.compress.pruning.channels import CoupledChannels, find_channels_to_prune
 from sslnet.compress.pruning.importance import IMPORTANCES, Importance, Needs, Reconstruction
 from sslnet.compress.pruning.repair.least_squares import LayerRepair, LeastSquares
 from sslnet.compress.pruning.repair.statistics import check_statistics, measure_statistics
@@ -52,7 +52,7 @@ class PruneResult:
 
     by: str
     gone: np.ndarray
-    channels: Channels
+    channels: CoupledChannels
     flops: float
     parameters: float
     widths: dict[str, tuple[int, int]]
@@ -144,6 +144,8 @@ class Pruner:
         self.channels = find_channels_to_prune(net)
         self._whole = [(blob, blob.data.copy()) for layer in net.layers for blob in layer.blobs]
         self._scores: dict[str, np.ndarray] = {}
+        self._ran_whole = False
+        """Whether the blobs of the calibration net are those of the whole net."""
 
     def prune(
         self,
@@ -165,6 +167,7 @@ class Pruner:
         gone = self._select(by, scores, target_flops, share_out, round_channels, floor)
         channels = self.channels
         channels.clear(gone)
+        self._ran_whole = False
         layers: list[LayerRepair] = []
         if fits is not None and repair != "none":
             self._progress(f"repair: {repair}")
@@ -209,7 +212,16 @@ class Pruner:
         self._progress(f"running {self.images.count} calibration images")
         fits = LeastSquares(self.channels, net, self.seed)
         fits.record()
+        self._ran_whole = True
         return fits
+
+    def _whole_run(self) -> Net:
+        """The calibration net after a run of the whole net."""
+        net = self.fits.net
+        if not self._ran_whole:
+            net.forward()
+            self._ran_whole = True
+        return net
 
     @cached_property
     def _held_out(self) -> int:
@@ -220,7 +232,7 @@ class Pruner:
         """The reconstruction criterion, which has seen all images but those on which sensitivity is measured."""
         tool = Reconstruction(self.seed)
         tool.start(self.channels)
-        tool.see(self.fits.net, self.images.count - self._held_out)
+        tool.see(self._whole_run(), self.images.count - self._held_out)
         return tool
 
     def scores(self, by: str) -> np.ndarray:
@@ -241,7 +253,7 @@ class Pruner:
     def _show(self, importance: Importance) -> None:
         """Lets a criterion see the images."""
         if importance.NEEDS == Needs.INPUTS:
-            importance.see(self.fits.net, self.images.count)
+            importance.see(self._whole_run(), self.images.count)
         elif importance.NEEDS > Needs.INPUTS:
             backward = importance.NEEDS == Needs.GRADIENTS
             if backward and not self.net.loss_weights:

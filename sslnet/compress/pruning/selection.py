@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.errors import UsageError
 
 SHARE_OUT = ("uniform", "flops", "sensitivity")
 """Ways to share out the removals between the families."""
 
 
-def uniform_order(channels: Channels, scores: np.ndarray) -> np.ndarray:
+def uniform_order(channels: CoupledChannels, scores: np.ndarray) -> np.ndarray:
     """Units in the order in which they go: each family at the same pace, its lowest scores first."""
     pace = np.zeros(channels.count)
     for family in channels.families:
@@ -26,7 +26,7 @@ def uniform_order(channels: Channels, scores: np.ndarray) -> np.ndarray:
     return np.argsort(pace, kind="stable")
 
 
-def flops_order(channels: Channels, scores: np.ndarray, in_loss: bool) -> np.ndarray:
+def flops_order(channels: CoupledChannels, scores: np.ndarray, in_loss: bool) -> np.ndarray:
     """Units in the order in which they go: by score over the FLOPs saved.
 
     in_loss  whether scores compare between families as they are; if not, each is divided by the norm of its family's
@@ -38,7 +38,12 @@ def flops_order(channels: Channels, scores: np.ndarray, in_loss: bool) -> np.nda
 
 
 def cut_to(
-    channels: Channels, order: np.ndarray, stays: np.ndarray, target: float, scores: np.ndarray, multiple: int = 1
+    channels: CoupledChannels,
+    order: np.ndarray,
+    stays: np.ndarray,
+    target: float,
+    scores: np.ndarray,
+    multiple: int = 1,
 ) -> np.ndarray:
     """The fewest units from the front of ``order`` without which at most ``target`` of the FLOPs are left: (count) bool.
 
@@ -66,7 +71,7 @@ def cut_to(
     return first(low)
 
 
-def too_low(channels: Channels, target: float, least: float) -> UsageError:
+def too_low(channels: CoupledChannels, target: float, least: float) -> UsageError:
     """An error for a target below what removing all that may go would leave."""
     return UsageError(
         f"{target:.3g} of the FLOPs cannot be reached: {least:.3g} are left with the fewest channels",
@@ -74,7 +79,7 @@ def too_low(channels: Channels, target: float, least: float) -> UsageError:
     )
 
 
-def round_up(channels: Channels, gone: np.ndarray, scores: np.ndarray, multiple: int) -> np.ndarray:
+def round_up(channels: CoupledChannels, gone: np.ndarray, scores: np.ndarray, multiple: int) -> np.ndarray:
     """The same units without the best of them, so that each family keeps a multiple of ``multiple`` units, or all."""
     result = gone.copy()
     for family in channels.families:

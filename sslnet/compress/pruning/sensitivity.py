@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sslnet.compress.pruning.channels import Channels, Family
-from sslnet.compress.pruning.importance.reconstruction import Reconstruction, Removal, levels_of
+from sslnet.compress.pruning.channels import CoupledChannels, Family
+from sslnet.compress.pruning.importance.reconstruction import GreedyRemoval, Reconstruction, levels_of
 from sslnet.compress.pruning.linear_layer import LinearLayer
 from sslnet.compress.pruning.repair.put import put_fit
 from sslnet.compress.pruning.repair.walk import Walk
@@ -38,7 +38,7 @@ class Curves:
     errors  for each family (units + 1) float64, not decreasing
     """
 
-    def __init__(self, channels: Channels, orders: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> None:
+    def __init__(self, channels: CoupledChannels, orders: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> None:
         self.channels, self.orders, self.errors = channels, list(orders), list(errors)
 
     def gone(self, numbers: Sequence[int]) -> np.ndarray:
@@ -49,7 +49,7 @@ class Curves:
         return gone
 
 
-def measure_curves(channels: Channels, net: Net, tool: Reconstruction, scores: np.ndarray) -> Curves:
+def measure_curves(channels: CoupledChannels, net: Net, tool: Reconstruction, scores: np.ndarray) -> Curves:
     """Measures the curves of all families, whose units go by their scores, the lowest first.
 
     net   a calibration net that is filled with images; its parameters are those of the whole net, before and after
@@ -59,7 +59,7 @@ def measure_curves(channels: Channels, net: Net, tool: Reconstruction, scores: n
     walk.before(len(net.layers))
     ends = [i for i in range(len(net.layers)) if net.layers[i].blobs and _gives_outputs(channels, i)]
     whole = {i: net.tops[i][0].data.copy() for i in ends}
-    removals: dict[int, Removal] = {}
+    removals: dict[int, GreedyRemoval] = {}
     orders: list[np.ndarray] = []
     errors: list[np.ndarray] = [np.empty(0)] * len(channels.families)
     for number, family in enumerate(channels.families):
@@ -78,14 +78,14 @@ def measure_curves(channels: Channels, net: Net, tool: Reconstruction, scores: n
     return Curves(channels, orders, errors)
 
 
-def _gives_outputs(channels: Channels, i: int) -> bool:
+def _gives_outputs(channels: CoupledChannels, i: int) -> bool:
     """Whether layer i has weights and only outputs that must stay, which no unit can be read through."""
     reads = len(channels.bottoms[i]) > 0 and (channels.bottoms[i] >= 0).any()
     return bool(reads and len(channels.tops[i]) and (channels.tops[i] < 0).all())
 
 
 def _measure(
-    channels: Channels,
+    channels: CoupledChannels,
     net: Net,
     tool: Reconstruction,
     family: Family,
@@ -111,7 +111,7 @@ def _measure(
     return difference / max(variance, 1e-30)
 
 
-def _put(channels: Channels, net: Net, tool: Reconstruction, layer: LinearLayer, weights: np.ndarray) -> None:
+def _put(channels: CoupledChannels, net: Net, tool: Reconstruction, layer: LinearLayer, weights: np.ndarray) -> None:
     old = layer.matrix()
     bias = layer.bias() + tool.mean_inputs(layer.number) @ (old[0] - weights)
     put_fit(channels, net, layer, weights[None], bias)
@@ -163,7 +163,7 @@ def share_out_by(curves: Curves, stays: np.ndarray, target: float, multiple: int
 def _options(order: np.ndarray, stays: np.ndarray, multiple: int) -> np.ndarray:
     """Numbers of units that a family may lose, sorted, from 0 on."""
     most = int(np.argmax(stays[order])) if stays[order].any() else len(order)
-    numbers = np.arange(most + 1)
+    numbers: np.ndarray = np.arange(most + 1)
     numbers = numbers[(numbers == 0) | ((len(order) - numbers) % multiple == 0)]
     if len(numbers) > OPTIONS:
         numbers = numbers[np.unique(np.linspace(0, len(numbers) - 1, OPTIONS).round().astype(int))]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.net.net import Net
 
 
@@ -37,7 +37,7 @@ class Importance(ABC):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def start(self, channels: Channels) -> None:
+    def start(self, channels: CoupledChannels) -> None:
         """Prepares for the channels of a net, whose weights are those before pruning."""
         self.channels = channels
 

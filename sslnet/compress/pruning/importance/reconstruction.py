@@ -17,7 +17,7 @@ from typing import ClassVar, final
 import numpy as np
 import scipy.linalg
 
-from sslnet.compress.pruning.channels import Channels, Family
+from sslnet.compress.pruning.channels import CoupledChannels, Family
 from sslnet.compress.pruning.importance.base import Importance, Needs
 from sslnet.compress.pruning.linear_layer import LinearLayer, is_linear
 from sslnet.net.net import Net
@@ -31,7 +31,7 @@ STEPS = 128
 
 
 @dataclass(frozen=True)
-class Removal:
+class GreedyRemoval:
     """The removal of the units of a family, one after the other.
 
     order    the units as they went
@@ -51,13 +51,13 @@ class Reconstruction(Importance):
     NAME: ClassVar[str] = "reconstruction"
     NEEDS: ClassVar[Needs] = Needs.INPUTS
 
-    def start(self, channels: Channels) -> None:
+    def start(self, channels: CoupledChannels) -> None:
         super().start(channels)
         self._moments: dict[int, np.ndarray] = {}
         self._means: dict[int, np.ndarray] = {}
         self._samples: dict[int, int] = {}
         self._layers: dict[int, LinearLayer] = {}
-        self._removals: dict[str, list[Removal]] = {}
+        self._removals: dict[str, list[GreedyRemoval]] = {}
 
     def see(self, net: Net, images: int) -> None:
         for i in self.channels.readers:
@@ -83,7 +83,7 @@ class Reconstruction(Importance):
             result[found.order] = found.losses + np.arange(len(family)) * 1e-12 * max(1e-30, float(found.losses[-1]))
         return result
 
-    def remove(self, family: Family, order: np.ndarray | None = None, *, keep: Sequence[int] = ()) -> Removal:
+    def remove(self, family: Family, order: np.ndarray | None = None, *, keep: Sequence[int] = ()) -> GreedyRemoval:
         """Removes the units of a family one after the other.
 
         order  the units in this order; None: each time the one with the smallest loss
@@ -99,7 +99,9 @@ class Reconstruction(Importance):
         }
         count = len(family)
         given = None if order is None else np.searchsorted(family.units, order)
-        present, taken, losses, total = np.ones(count, np.bool_), [], [], 0.0
+        present, total = np.ones(count, np.bool_), 0.0
+        taken: list[int] = []
+        losses: list[float] = []
         weights: dict[int, dict[int, np.ndarray]] = {}
         step = max(1, count // STEPS)
         while present.any():
@@ -122,7 +124,7 @@ class Reconstruction(Importance):
             present[chosen] = False
         if len(taken) in keep:
             weights[len(taken)] = {i: reader.weights.copy() for i, reader in readers.items()}
-        found = Removal(family.units[taken], np.array(losses), weights)
+        found = GreedyRemoval(family.units[taken], np.array(losses), weights)
         self._removals.setdefault(family.name, []).append(found)
         return found
 
@@ -173,7 +175,8 @@ class _Reader:
             blocks = self.inverse[self.even[:, :, None], self.even[:, None, :]]
             own_weights = self.weights[self.even]
             solved = np.linalg.solve(blocks + _least(blocks), own_weights)
-            return np.einsum("uko,uko->u", own_weights, solved) / self.energy
+            found: np.ndarray = np.einsum("uko,uko->u", own_weights, solved) / self.energy
+            return found
         return np.array([self._loss(own) for own in self.columns]) / self.energy
 
     def _loss(self, own: np.ndarray) -> float:
@@ -201,4 +204,5 @@ def _least(blocks: np.ndarray) -> np.ndarray:
     """A multiple of the identity that keeps blocks of an inverse regular, also those of units that are gone."""
     size = blocks.shape[-1]
     traces = np.trace(blocks, axis1=-2, axis2=-1)
-    return (1e-10 * traces / size + 1e-30)[..., None, None] * np.eye(size)
+    least: np.ndarray = np.asarray(1e-10 * traces / size + 1e-30)[..., None, None] * np.eye(size)
+    return least

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.compress.pruning.linear_layer import LinearLayer, find_shared, is_linear
 from sslnet.compress.pruning.repair.fit import fit
 from sslnet.compress.pruning.repair.put import has_shift, put_fit
 from sslnet.compress.pruning.repair.streams import Stream, find_stream, target
 from sslnet.compress.pruning.repair.walk import Walk
 from sslnet.net.net import Net
+
 
 @dataclass(frozen=True)
 class LayerRepair:
@@ -40,7 +41,7 @@ class LeastSquares:
     net   a calibration net, filled with images, that shares the parameters to be repaired
     """
 
-    def __init__(self, channels: Channels, net: Net, seed: int = 0) -> None:
+    def __init__(self, channels: CoupledChannels, net: Net, seed: int = 0) -> None:
         self.channels, self.net = channels, net
         shared = find_shared(net)
         self.layers = [LinearLayer(net, i) for i in range(len(net.layers)) if is_linear(net, i) and i not in shared]
@@ -112,7 +113,11 @@ class LeastSquares:
         if layer.groups == 1:
             groups, rows, columns = np.arange(1), np.flatnonzero(~lost_rows[0]), np.flatnonzero(~lost_columns[0])
         else:
-            groups, rows, columns = np.flatnonzero(~lost_rows.all(axis=1)), np.arange(layer.outputs), np.arange(layer.columns)
+            groups, rows, columns = (
+                np.flatnonzero(~lost_rows.all(axis=1)),
+                np.arange(layer.outputs),
+                np.arange(layer.columns),
+            )
         x = layer.inputs(self.net.bottoms[i][0].data, places)[groups][:, :, columns]
         y = self._target(layer)[groups][:, :, rows]
         weights, bias = layer.matrix(), layer.bias()

@@ -6,12 +6,14 @@ the BatchNorm, Scale and Bias layers between the layer and the sum: it corrects 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress.pruning.channels import Channels
+from sslnet.compress.pruning.channels import CoupledChannels
 from sslnet.compress.pruning.linear_layer import LinearLayer
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.bias import Bias
@@ -41,7 +43,7 @@ class Stream:
     chain: tuple[int, ...]
 
 
-def find_stream(channels: Channels, net: Net, i: int) -> Stream | None:
+def find_stream(channels: CoupledChannels, net: Net, i: int) -> Stream | None:
     """The sum that the output of layer i enters last of all its terms; None if there is none."""
     chain, at = [], i
     while True:
@@ -52,9 +54,11 @@ def find_stream(channels: Channels, net: Net, i: int) -> Stream | None:
             return None
         at = following
         chain.append(at)
-    if following is None or not isinstance(net.layers[following], Eltwise):
+    if following is None:
         return None
     layer = net.layers[following]
+    if not isinstance(layer, Eltwise):
+        return None
     own = _index(net, following, at)
     others = tuple(j for j in range(len(net.bottoms[following])) if j != own)
     if own is None or layer.operation != pb.EltwiseParameter.SUM or not layer.coeffs[own]:
@@ -71,7 +75,8 @@ def target(
 
     total, own  samples of the sum, and of what the layer gave, in the whole net;  places: of the samples
     """
-    coeffs = net.layers[stream.sum].coeffs
+    layers: Sequence[Any] = net.layers
+    coeffs = layers[stream.sum].coeffs
     wanted = total.astype(np.float64)
     for j in stream.others:
         wanted -= float(coeffs[j]) * layer.values(net.bottoms[stream.sum][j].data, places)
