@@ -245,7 +245,9 @@ def test_box_of_transformed_bytes(fields, box):
     assert out.min() >= low.min() and out.max() <= high.max()
 
 
-@pytest.mark.parametrize("fields", ["crop_size: 4 rotation: 10", "saturation: 0.5", "hue: 0.1", "resize_shorter: 6 crop_size: 5"])
+@pytest.mark.parametrize(
+    "fields", ["crop_size: 4 rotation: 10", "saturation: 0.5", "hue: 0.1", "resize_shorter: 6 crop_size: 5"]
+)
 def test_images_that_are_moved_or_recoloured_have_no_box(fields):
     param = prototxt.parse(fields, pb.TransformationParameter).message
     transformer = DataTransformer(
