@@ -311,7 +311,8 @@ class PruningCycles:
     def _report(self, solver: Solver, new: np.ndarray, scores: np.ndarray) -> None:
         widths = self.channels.widths(self.gone)
         left = ", ".join(f"{name} {after} of {before}" for name, (before, after) in widths.items())
-        what = f"{int(new.sum()):,} channels pruned" if new.any() else "no channel to prune"
+        count = int(new.sum())
+        what = f"{count:,} channel{'s' if count > 1 else ''} pruned" if count else "no channel to prune"
         lowest = scores[~self.gone].min(initial=math.inf)
         self.tell(
             f"iteration {solver.iter}, cycle {self.cycles}: {what}; left: {left}; {100 * self.remaining:.3g} % of the "
