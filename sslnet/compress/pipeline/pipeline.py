@@ -68,7 +68,8 @@ class Pipeline(PipelineBase):
         """The results of all stages, by name. raises Stopped when a solver was asked to stop"""
         if self.shrinks not in self.results:
             self._check_sparsity() if self.method == "lasso" else self._check_prunable()
-        self.tell(f"method: {self.method}: {self.reason}")
+        if any(stage not in self.results for stage in self.stages):
+            self.tell(f"method: {self.method}: {self.reason}")
         folder, lock = self.task.folder, os.path.join(self.task.folder, LOCK)
         make_folder(lock)
         with sole_user(lock, folder):
