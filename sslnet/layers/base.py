@@ -269,9 +269,7 @@ class Layer(ABC):
             parent = getattr(parent, name)
         fills = self.context.fills or blob.count <= 1 << 16  # of small blobs in any case, which checks the filler
         if fills and filler and parent.HasField(filler[-1]):
-            def error(message: str, hint: str = "") -> DefinitionError:
-                return self.error(message, *filler, hint=hint)
-
+            error = lambda message, hint="": self.error(message, *filler, hint=hint)  # noqa: E731 one line
             fill(blob.data, getattr(parent, filler[-1]), self.filler_random(len(self.blobs)), error=error)
         elif fills and default:
             blob.data[...] = default
