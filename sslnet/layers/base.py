@@ -58,8 +58,9 @@ class LayerDefinition:
 class Context:
     """Settings that all layers of a net share: phase, precision, seed and where files are searched.
 
-    seed      the seed of all random numbers of the net; each layer draws from its own stream, named after the layer
+    seed      seed of all random numbers; each layer draws from its own stream, named after the layer
     backward  whether a backward pass may follow a forward pass; if not, a layer need not save anything for it
+    fills     whether parameter blobs get their first values
     beside    folder of the prototxt: files are searched relative to the working directory, then from here upwards
     """
 
@@ -70,11 +71,6 @@ class Context:
     allow_python: bool = False
     backward: bool = True
     fills: bool = True
-    """Whether parameter blobs get their first values; without it only their shapes are known."""
-
-
-MOST_FILLED = 1 << 16
-"""Values of a parameter blob that are filled in any case, which checks the filler."""
 
 
 class Layer(ABC):
@@ -256,15 +252,11 @@ class Layer(ABC):
         parent = self.param
         for name in filler[:-1]:
             parent = getattr(parent, name)
-        if not self.context.fills and blob.count > MOST_FILLED:
-            pass
-        elif filler and parent.HasField(filler[-1]):
-
-            def error(message: str, hint: str = "") -> DefinitionError:
-                return self.error(message, *filler, hint=hint)
-
+        fills = self.context.fills or blob.count <= 1 << 16  # of small blobs in any case, which checks the filler
+        if fills and filler and parent.HasField(filler[-1]):
+            error = lambda message, hint="": self.error(message, *filler, hint=hint)  # noqa: E731 one line
             fill(blob.data, getattr(parent, filler[-1]), self.filler_random(len(self.blobs)), error=error)
-        elif default:
+        elif fills and default:
             blob.data[...] = default
         self.blobs.append(blob)
         return blob
@@ -329,8 +321,7 @@ class Layer(ABC):
     def equalized_channels(
         self, bottom: list[BoolVector], top: list[BoolVector]
     ) -> tuple[list[BoolVector], list[BoolVector]]:
-        """The needed channels of bottoms and tops, and those that must be kept beside them because parts of the layer must
-        have equal sizes. Default: no others."""
+        """The needed channels, and those that are kept beside them for equal sizes of the layer's parts. Default: none."""
         return bottom, top
 
     def coefficients(self) -> list[float]:
