@@ -35,6 +35,7 @@ COMMANDS = {
     "path": "sslnet.cli.path",
     "compact": "sslnet.cli.compact",
     "lowrank": "sslnet.cli.lowrank",
+    "restructure": "sslnet.cli.restructure",
     "prune": "sslnet.cli.prune",
     "teach": "sslnet.cli.teach",
     "check": "sslnet.cli.check",

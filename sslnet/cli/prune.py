@@ -1,17 +1,18 @@
-"""``sslnet prune``: sets the smallest weights to zero; further training keeps the zeros."""
+"""``sslnet prune``: sets the smallest weights to zero, or removes whole channels and repairs the net without training."""
 
 from __future__ import annotations
 
 import argparse
 
 from sslnet.cli.options import add_rule_options
+from sslnet.cli.prune_channels import add_channel_arguments, check_options, run_channels
 
-HELP = "Sets the smallest weights, or groups of them, to zero by magnitude: the baseline to compare with."
+HELP = "Sets the smallest weights to zero, or removes whole channels to a FLOPs target and repairs the net untrained."
 EXAMPLE = (
     "sslnet prune --model models/digits/train_test.prototxt "
     "--weights snapshots/digits/digits_iter_1200.caffemodel --sparsity 0.9"
 )
-GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON")
+GROUPS = ("ELEMENT", "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON", "NEURON")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quality", type=float, metavar="Q",
         help="instead of --sparsity: zero groups below Q standard deviations of their layer's weights")  # fmt: skip
     parser.add_argument(
-        "--group", choices=GROUPS, default="ELEMENT", help="kind of groups to zero; default ELEMENT, single weights"
+        "--group",
+        choices=GROUPS,
+        default="ELEMENT",
+        help="kind of groups to zero; default ELEMENT, single weights; NEURON: whole channels",
     )
     parser.add_argument("--take-bias", action="store_true",
         help="with FILTER or OUTPUT_NEURON: also zero the biases of the pruned filters or neurons")  # fmt: skip
@@ -33,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt and PREFIX.caffemodel; a folder takes the "
         "weights' name; default: beside the weights, with _pruned",
     )  # fmt: skip
+    parser.add_argument("--dead", action="store_true",
+        help="instead of --sparsity: zero filters and neurons that provably emit a constant; the function stays the same")  # fmt: skip
+    parser.add_argument("--box", metavar="LO,HI",
+        help="with --dead: smallest and largest number of the net's input; default: those that its data layer can give")  # fmt: skip
+    parser.add_argument("--seen", type=int, default=0, metavar="N",
+        help="with --dead: also zero what is constant on N images of the training data; exact on these images alone")  # fmt: skip
+    add_channel_arguments(parser)
     add_rule_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
@@ -45,6 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table, sparsity_table
 
+    if args.dead or args.box is not None or args.seen:
+        from sslnet.cli.prune_dead import run_dead
+
+        return run_dead(args)
+    if check_options(args):
+        return run_channels(args)
     check_amount(args.sparsity, args.quality, args.whole_net, as_option)
     prefix = output_prefix(args.model, args.weights, args.output, "_pruned")
     definition = read_net(args.model)

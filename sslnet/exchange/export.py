@@ -48,18 +48,22 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelPr
             if value in inputs:  # the layer adds no node
                 values[name] = value
                 continue
-            values[name] = name if last[name] == i else f"{name}/{layer.name}"
+            values[name] = name if last[name] == i and name not in net.inputs else f"{name}/{layer.name}"
             graph.rename(since, value, values[name])
     return _model(net, graph, values, metadata or {})
 
 
 def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str, Any]) -> onnx.ModelProto:
-    for name in net.outputs:
-        if values[name] != name:  # an input, or another blob, as it is
-            graph.nodes.append(helper.make_node("Identity", [values[name]], [name], name=f"{name}:output"))
+    names = output_names(net)
+    for name, shown in zip(net.outputs, names):
+        if values[name] != shown:  # an input, or another blob, as it is
+            graph.nodes.append(helper.make_node("Identity", [values[name]], [shown], name=f"{shown}:output"))
     batches = {net.blobs[name].shape[0] for name in (*net.inputs, *net.outputs) if net.blobs[name].shape}
     free = not graph.fixed_batch and len(batches) == 1
-    infos = [[value_info(name, net.blobs[name], free) for name in names] for names in (net.inputs, net.outputs)]
+    infos = [
+        [value_info(shown, net.blobs[name], free) for name, shown in zip(blobs, words)]
+        for blobs, words in ((net.inputs, net.inputs), (net.outputs, names))
+    ]
     onnx_graph = helper.make_graph(
         graph.nodes, _identifier(net.name), infos[0], infos[1], initializer=list(graph.constants.values())
     )
@@ -74,6 +78,12 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     helper.set_model_props(model, {"name": net.name, **texts})
     return model
+
+
+def output_names(net: Net) -> list[str]:
+    """The names of the model's outputs, in the net's order: those of the blobs; of an input blob that a layer changes in
+    place, or that is an output as it is, blob/output."""
+    return [f"{name}/output" if name in net.inputs else name for name in net.outputs]
 
 
 def preprocessing(message: pb.NetParameter) -> dict[str, Any]:
@@ -93,9 +103,10 @@ def compare_with_onnxruntime(model: onnx.ModelProto, net: Net, seed: int = 0) ->
     """Compares the net and the model on the same random inputs; None if onnxruntime is not installed."""
     random = np.random.default_rng(seed)
     inputs: dict[str, Any] = {name: _random_input(net, name, random) for name in net.inputs}
-    theirs = run_in_onnxruntime(model.SerializeToString(), inputs, net.outputs)
-    if theirs is None:
+    found_there = run_in_onnxruntime(model.SerializeToString(), inputs, output_names(net))
+    if found_there is None:
         return None
+    theirs = dict(zip(net.outputs, (found_there[name] for name in output_names(net))))
     ours = net.forward(**inputs)
     found: list[BlobDifference] = [blob_difference(name, ours[name], theirs[name]) for name in net.outputs]
     return Difference("random numbers", found)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.kernels.conv.im2col import same_padding
 from sslnet.layers.base import Layer
+from sslnet.layers.bounds import WINOGRAD_ERROR
 
 
 def axis_of(layer: Layer, blob: Blob, axis: int, *field: str) -> int:
@@ -54,6 +57,11 @@ class Window:
     def axes(self) -> tuple[tuple[int, ...], ...]:
         """The numbers in the order of the arguments of ``im2col``."""
         return self.kernel, self.stride, self.pad, self.dilation, self.pad_end
+
+    def rounding(self, dtype: np.dtype) -> float:
+        """The part of a sum of magnitudes by which a kernel may be wrong beside the rounding of a plain sum."""
+        suits = len(set(self.kernel)) == 1 and self.kernel[0] in (3, 5) and set(self.stride + self.dilation) == {1}
+        return WINOGRAD_ERROR if suits and dtype == np.float32 else 0.0
 
     def fitted(self, sizes: Sequence[int]) -> Window:
         """The window with the padding for an image of this size: the window itself where the padding is given."""

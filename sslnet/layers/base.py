@@ -30,6 +30,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Span
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 from sslnet.prototxt import Definition
 
@@ -247,6 +248,11 @@ class Layer(ABC):
         """The weights as (top channels, bottom channels, weights per pair); None where there is no such matrix."""
         return None
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        """For each top, an interval for each channel that holds all its values, given those of the bottoms, rounding
+        included (``sslnet.layers.bounds``). Default: no bound."""
+        return [ChannelBox.unknown(_channels(blob)) for blob in top]
+
     # -- helpers for subclasses ------------------------------------------------------------------------------------
 
     def new_param(self, shape: Sequence[int], *filler: str, default: float = 0) -> Blob:
@@ -334,6 +340,13 @@ class Layer(ABC):
     IGNORES_ZEROS: ClassVar[bool] = False
     """Whether bottom channels of zeros do not affect the others; ``needed_channels`` then gets them as constant."""
 
+    def equalized_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        """The needed channels of bottoms and tops, and those that must be kept beside them because parts of the layer must
+        have equal sizes. Default: no others."""
+        return bottom, top
+
     def coefficients(self) -> list[float]:
         """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom
         that is constant in all kept channels is removed and its contribution folded into the top."""
@@ -385,3 +398,9 @@ class Layer(ABC):
         standard_only   use only fields that Caffe can read
         """
         return blobs
+
+
+def _channels(blob: Blob) -> int:
+    """As ``sslnet.layers.channels.channel_count``, which imports this module."""
+    shape = blob.shape
+    return shape[1] if len(shape) > 1 else shape[0] if shape else 1

@@ -18,17 +18,17 @@ from sslnet.layers.base import Blobs, BoolVector, Layer
 class BaseConvolution(Layer, ABC):
     """Base of the layers with a ConvolutionParameter and weights.
 
-    One group: any output and any channel may be removed. Several groups must have equal sizes: a group is removed as a
-    whole, with its channels and outputs (in a depthwise convolution: channel by channel). Several bottoms, or channels
-    along another axis: all are kept.
+    One group: any output and any channel may be removed. Several groups must have equal sizes: as many channels and
+    outputs are kept of each as of the group that needs most, and a group that needs none is removed as a whole (in a
+    depthwise convolution: channel by channel). Several bottoms, or channels along another axis: all are kept.
     """
 
     KIND: ClassVar[str] = "convolution"
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed; "
-        "along another axis, or with several bottoms, all are kept"
+        "filters and inputs are removed, constants are folded into the bias; with several groups, whole groups are removed, "
+        "and as many of each as the group that needs most allows; along another axis, or with several bottoms, all are kept"
     )
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
     TOPS: ClassVar[tuple[int, int | None]] = (1, None)
@@ -90,17 +90,25 @@ class BaseConvolution(Layer, ABC):
         return [~(self._uses() & varies).any(axis=2).reshape(-1)]
 
     def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight to a kept output; with groups: all of a kept group."""
+        """True for channels that vary and have a nonzero weight to a kept output of their group."""
         if self._keeps_all:
             return []
-        if self.group > 1:
-            return [self._whole_groups(top[0], self.channels)]
-        return [self._uses()[0][top[0]].any(axis=0) & ~bottom_constant[0]]
+        kept = top[0].reshape(self.group, -1, 1)
+        return [(self._uses() & kept).any(axis=1).reshape(-1) & ~bottom_constant[0]]
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        if self._keeps_all:
-            return [np.ones(self.top_channels, bool) for _ in self.param.top]
-        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
+        return [np.ones(self.top_channels, bool) for _ in self.param.top] if self._keeps_all else []
+
+    def equalized_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        """As many channels, and as many outputs, of each kept group as of the group with the most."""
+        if self._keeps_all or self.group == 1:
+            return bottom, top
+        sides = [flags[0].reshape(self.group, -1) for flags in (bottom, top)]
+        kept = sides[0].any(axis=1) | sides[1].any(axis=1)
+        filled = [_filled(np.asarray(side), np.asarray(kept)).reshape(-1) for side in sides]
+        return [filled[0]], [filled[1]]
 
     def shrink(
         self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
@@ -111,7 +119,7 @@ class BaseConvolution(Layer, ABC):
         outputs, sub = top_keep[0], param.convolution_param
         sub.ClearField("kept_column")
         if self.group > 1:
-            sub.group = len(outputs) // (self.num_output // self.group)
+            sub.group = len(np.unique(outputs // (self.num_output // self.group)))
         sub.num_output = len(outputs)
         weights = self._kept_weights(bottom_keep[0], outputs)
         bias = fold_shift(param, sub, blobs[1][outputs] if len(blobs) > 1 else None, shift)
@@ -124,12 +132,29 @@ class BaseConvolution(Layer, ABC):
 
     @abstractmethod
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """A copy of the weights of these channels and outputs (sorted indices), of several groups whole ones."""
+        """A copy of the weights of these channels and outputs (sorted indices), equally many of each kept group."""
 
     @abstractmethod
     def _uses(self) -> np.ndarray:
         """(group, outputs of a group, channels of a group) bool: whether a weight between them is nonzero."""
 
-    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
-        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+    def _by_group(self, weights: np.ndarray, rows: np.ndarray, columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """The weights (rows, columns of a group, window ...) of sorted rows, each with the columns of its group.
+
+        columns  sorted indices over all groups, equally many of each kept group
+        groups   (rows) the group of each row
+        """
+        places = columns.reshape(len(np.unique(groups)), -1) % weights.shape[1]
+        index = places[np.searchsorted(np.unique(groups), groups)]
+        return np.stack([weights[row, chosen] for row, chosen in zip(rows, index)])
+
+
+def _filled(flags: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(group, members) bool: in each kept group as many as in the group with the most, at least one; the first ones that
+    are not chosen yet are added."""
+    result = flags.copy()
+    most = max(1, int(flags.sum(axis=1).max(initial=0)))
+    for group in np.flatnonzero(kept):
+        missing = most - int(flags[group].sum())
+        result[group, np.flatnonzero(~flags[group])[:missing]] = True
+    return result

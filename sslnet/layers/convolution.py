@@ -22,6 +22,7 @@ from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.base import Blobs
 from sslnet.layers.base_convolution import BaseConvolution
+from sslnet.layers.bounds import ChannelBox, concatenated, weighted_sums
 from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
@@ -157,6 +158,25 @@ class Convolution(BaseConvolution):
         weights = self.blobs[0].data
         return weights if self.kept is None else expand_columns(weights, self.kept, self.whole_shape)
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        weights = self.whole_weights().reshape(self.num_output, self.channels // self.group, -1)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else None
+        boxes = [box.with_zero() if any((*self.window.pad, *self.window.pad_end)) else box for box in bottom]
+        return [self._sums(box, weights, bias) for box in boxes]
+
+    def _sums(self, box: ChannelBox, weights: np.ndarray, bias: np.ndarray | None) -> ChannelBox:
+        """The box of the outputs: each group of filters sums the channels of its group."""
+        parts, filters, inside = [], self._group_filters, self.channels // self.group
+        for g in range(self.group):
+            rows = slice(g * filters, (g + 1) * filters)
+            own = box.take(slice(g * inside, (g + 1) * inside))
+            part = None if bias is None else bias[rows]
+            error = self.window.rounding(self.dtype)
+            parts.append(weighted_sums(own, weights[rows], part, dtype=self.dtype, terms=self.columns, error=error))
+        return concatenated(parts)
+
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
@@ -189,8 +209,8 @@ class Convolution(BaseConvolution):
         return [weights, *blobs[1:]]
 
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = self.whole_weights()[outputs]
-        return weights[:, channels] if self.group == 1 else weights
+        groups = outputs // (self.num_output // self.group)
+        return self._by_group(self.whole_weights(), outputs, channels, groups)
 
     def _uses(self) -> np.ndarray:
         weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)

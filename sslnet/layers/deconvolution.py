@@ -24,12 +24,14 @@ from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.layers.base import Blobs
 from sslnet.layers.base_convolution import BaseConvolution
+from sslnet.layers.bounds import ChannelBox, concatenated, weighted_sums
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
 @final
 class Deconvolution(BaseConvolution):
     TYPE: ClassVar[str] = "Deconvolution"
+    DEFAULT_GROUP: ClassVar[str] = "FILTER"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         super().setup(bottom, top)
@@ -127,6 +129,38 @@ class Deconvolution(BaseConvolution):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.blobs[0].count // self.channels * sum(blob.count for blob in bottom)
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else np.zeros(self.num_output, self.dtype)
+        return [self._sums(box.with_zero(), bias) for box in bottom]
+
+    def _sums(self, box: ChannelBox, bias: np.ndarray) -> ChannelBox:
+        """The box of the tops, the largest over the phases: a top value meets only taps that are a stride apart."""
+        w, each = self.window, self.num_output // self.group
+        taps = np.stack(np.meshgrid(*map(np.arange, w.kernel), indexing="ij"), axis=-1).reshape(-1, self.num_spatial)
+        phase = taps * np.array(w.dilation) % np.array(w.stride)
+        weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, each, -1)
+        result = None
+        for number in np.unique(phase, axis=0):
+            met = weights[..., (phase == number).all(axis=1)]
+            parts = [
+                weighted_sums(
+                    box.take(slice(g * len(own), (g + 1) * len(own))),
+                    own.transpose(1, 0, 2),
+                    bias[g * each : (g + 1) * each],
+                    dtype=self.dtype,
+                    terms=own.shape[0] * own.shape[2],
+                    error=w.rounding(self.dtype),
+                )
+                for g, own in enumerate(met)
+            ]
+            part = concatenated(parts)
+            result = part if result is None else result.hull(part)
+        assert result is not None
+        # A stride longer than the kernel leaves values that no tap meets.
+        return result.hull(ChannelBox(bias.astype(np.float64), bias.astype(np.float64)))
+
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
@@ -135,11 +169,16 @@ class Deconvolution(BaseConvolution):
         rows, plane = self.channels // self.group, prod(self.blobs[0].shape[2:])
         return {"FILTER": (rows, plane), "CHANNEL": (1, prod(self.blobs[0].shape[1:])), "FILTER_2D": (1, plane)}
 
+    def weights_by_channel(self) -> np.ndarray | None:
+        """The weights as (num_output, C, kernel); None with several groups, each of which reads its own channels."""
+        weights = self.blobs[0].data
+        return weights.reshape(*weights.shape[:2], -1).swapaxes(0, 1) if self.group == 1 else None
+
     # -- compaction ----------------------------------------------------------------------------------------------------
 
     def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        weights: np.ndarray = self.blobs[0].data[channels]
-        return weights[:, outputs] if self.group == 1 else weights
+        groups = channels // (self.channels // self.group)
+        return self._by_group(self.blobs[0].data, channels, outputs, groups)
 
     def _uses(self) -> np.ndarray:
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)

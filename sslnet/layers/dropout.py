@@ -20,6 +20,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.counter_rng import draw_key, random_bits
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, linear
 
@@ -97,6 +98,9 @@ class Dropout(ChannelWise):
             spread(_apply_in_place, y.size, 4, y, self.key, self.threshold, self.scale)
         else:
             spread(_apply, y.size, 4, x, y, self.key, self.threshold, self.scale)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return list(bottom) if self.phase == pb.TEST else super().bounds(bottom, top)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         if self.samples:

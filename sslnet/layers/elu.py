@@ -38,6 +38,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, alpha):
 class ELU(Elementwise):
     TYPE: ClassVar[str] = "ELU"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Elu", {"alpha": "elu_param.alpha"}),)
+    BENT: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox, weighted_sums
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -98,6 +99,14 @@ class InnerProduct(Layer):
         return array.T if self.transpose else array
 
     # -- groups of a penalty -------------------------------------------------------------------------------------------
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        weights = self.blobs[0].data.T if self.transpose else self.blobs[0].data
+        weights = weights.reshape(self.num_output, bottom[0].size, -1)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else None
+        return [weighted_sums(bottom[0], weights, bias, dtype=self.dtype, terms=weights[0].size)]
 
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
         if index:

@@ -37,6 +37,7 @@ from sslnet.kernels.runtime.counter_rng import draw_key
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import refuse_pad, times, unusual
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -113,6 +114,8 @@ class Pooling(ChannelWise):
                 f"with pad {self.pad[0]}, {self.pad[1]}",
                 "pooling_param",
             )
+        lasts = ((n - 1) * s - p for n, s, p in zip(extents, self.stride, self.pad))
+        self._has_empty_window = any(last >= size for last, size in zip(lasts, x.shape[2:]))
         for blob in (*top, self.place):
             blob.reshape(x.num, x.channels, *extents)
 
@@ -161,6 +164,19 @@ class Pooling(ChannelWise):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         """One operation (a comparison or an addition) per pixel of each window."""
         return top[0].count * self.kernel[0] * self.kernel[1]
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        box = bottom[0]
+        if self.method == pb.PoolingParameter.MAX:
+            if self._has_empty_window:
+                box = ChannelBox(np.full(box.size, -float(np.finfo(np.float32).max)), box.high)
+            return [box, *(ChannelBox.unknown(box.size) for _ in top[1:])]
+        if self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TRAIN:
+            return [box.with_zero()]
+        counts_padding = not self.same and any(self.pad)
+        if counts_padding or self.method == pb.PoolingParameter.STOCHASTIC or self._has_empty_window:
+            box = box.with_zero()
+        return [box.rounded(self.dtype, self.reach[0] * self.reach[1] + 16)]
 
     # -- ONNX --------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ power that is not whole gives NaN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import power as power_of
 from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.bounds import ChannelBox, mapped, scaled
 from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.kept_columns import drop_columns
 from sslnet.layers.onnx import OnnxGraph, linear
@@ -71,6 +73,24 @@ class Power(Elementwise):
 
     def reads_top(self, in_place: bool) -> bool:
         return False
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        power, scale, shift = (float(number) for number in self._constants)
+        base = scaled(bottom[0], np.full(bottom[0].size, scale))
+        base = ChannelBox(base.low + shift, base.high + shift)
+        if scale:
+            base = base.widened(4 * np.finfo(self.dtype).eps * (base.magnitude + abs(shift)))
+        if power == 0:
+            return [ChannelBox.of(1, 1, base.size)]
+        if power == 1:
+            return [base]
+        steps = 16 + 2 * int(min(abs(power), 1e6))
+        result = mapped(base, self.dtype, lambda x: np.power(x, self.dtype.type(power)), steps=steps)
+        if power > 0 and power == int(power):
+            inside = (base.low < 0) & (base.high > 0)
+            return [ChannelBox(np.where(inside, np.minimum(result.low, 0), result.low), result.high)]
+        positive = base.low > 0
+        return [ChannelBox(np.where(positive, result.low, -np.inf), np.where(positive, result.high, np.inf))]
 
     # -- compaction ----------------------------------------------------------------------------------------------------
     #

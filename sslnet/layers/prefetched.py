@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.bounds import ChannelBox
 from sslnet.sources.base import located
 from sslnet.sources.order import generator
 from sslnet.sources.prefetch import Prefetcher, Reader
@@ -98,6 +101,19 @@ class PrefetchedLayer(Layer):
         self._position += self._reader.batch_size
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        boxes, found = super().bounds(bottom, top), self._reader.bounds()
+        return boxes if found is None else [ChannelBox(*found), *boxes[1:]]
+
+    def read(self, position: int) -> list[np.ndarray]:
+        """The arrays of the batch that begins at this record; the next batch of ``forward`` stays the same."""
+        arrays = [np.zeros(shape, self.dtype) for shape in self._reader.shapes]
+        try:
+            self._reader.fill(position, position, arrays)
+        except DataError as error:
+            raise self.located(error) from error
+        return arrays
 
     @property
     def reader(self) -> Reader:

@@ -15,6 +15,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox, bent_at_zero
 from sslnet.layers.channels import OnePerChannel
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.elementwise import copy
@@ -124,6 +125,10 @@ class PReLU(OnePerChannel, ChannelWise):
             slopes += self._total.sum() if self.shared else self._total
         if propagate_down[0]:
             spread(_gradient, len(x), x[:1].size, x, dy, None if in_place else dx, self.by_channel())
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        slopes = self.by_channel()
+        return [bent_at_zero(bottom[0], self.dtype, lambda x: np.where(x > 0, x, slopes * x))]
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         slopes = self.blobs[0].data.reshape(-1, *(1,) * (bottom[0].num_axes - 2))

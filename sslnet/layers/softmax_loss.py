@@ -7,11 +7,13 @@ it is at least 1. With weight_by_label_freqs (SegNet) the loss and the gradient 
 its class, class_weighting; the normaliser is not.
 
 bottom  x (outer, classes, inner), labels (outer, inner) as floats
-top     the loss; optionally the probabilities, in the shape of x
+top     the loss; optionally the probabilities, in the shape of x; optionally (R-FCN) the loss of each label, in the shape
+        of the labels, which is not divided and has no gradient
 """
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from typing import ClassVar, final
 
@@ -90,11 +92,11 @@ def _backward(i0, i1, thread, p, labels, has_ignore, ignore, scale, dx):
                     dx[i, c, j] = 0
 
 
-@final
-class SoftmaxWithLoss(Loss):
-    TYPE: ClassVar[str] = "SoftmaxWithLoss"
+class SoftmaxLoss(Loss, ABC):
+    """SoftmaxWithLoss, under the names that it has."""
+
     OUTPUT: ClassVar[tuple[str, str] | None] = ("Softmax", "prob")
-    TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+    TOPS: ClassVar[tuple[int, int | None]] = (1, 3)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
@@ -126,6 +128,8 @@ class SoftmaxWithLoss(Loss):
         if len(top) > 1:
             top[1].reshape_like(x)
             top[1].share_data(self.probabilities)
+        if len(top) > 2:
+            top[2].reshape_like(labels)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         p, labels = self._views(bottom)
@@ -136,6 +140,8 @@ class SoftmaxWithLoss(Loss):
         if self.weights is not None:
             spread(_weighted_losses, len(p), self.fold[2], p, labels, *self.ignore_label, self.weights, self.losses)
         top[0].data[...] = self.losses.sum() / self._normalizer()
+        if len(top) > 2:
+            top[2].data[...] = self._single_losses(p, labels).reshape(top[2].shape)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return index > 0
@@ -151,6 +157,17 @@ class SoftmaxWithLoss(Loss):
         if self.weights is not None:
             spread(_weigh, len(p), work, labels, *self.ignore_label, self.weights.astype(self.dtype), dx)
 
+    def _single_losses(self, p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(outer, inner): the loss of each label, 0 where it is ignored; the labels are in range."""
+        has_ignore, ignore = self.ignore_label
+        counted = labels != ignore if has_ignore else np.ones_like(labels, np.bool_)
+        index = np.where(counted, labels, 0).astype(np.int64)
+        chosen = np.take_along_axis(p, index[:, None], axis=1)[:, 0]
+        losses = -np.log(np.maximum(chosen, FLT_MIN))
+        if self.weights is not None:
+            losses = losses * self.weights[index]
+        return np.asarray(np.where(counted, losses, 0))
+
     def _normalizer(self) -> float:
         outer, inner, valid = self.fold[0], self.fold[2], int(self.valid.sum())
         return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
@@ -158,3 +175,13 @@ class SoftmaxWithLoss(Loss):
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner) and labels (outer, inner)."""
         return self.probabilities.data.reshape(self.fold), bottom[1].data.reshape(self.fold[0], self.fold[2])
+
+
+@final
+class SoftmaxWithLoss(SoftmaxLoss):
+    TYPE: ClassVar[str] = "SoftmaxWithLoss"
+
+
+@final
+class SoftmaxWithLossOHEM(SoftmaxLoss):
+    TYPE: ClassVar[str] = "SoftmaxWithLossOHEM"

@@ -23,6 +23,8 @@ def _forward(i0, i1, thread, x, y, threshold):
 @final
 class Threshold(NoInputGradient, Elementwise):
     TYPE: ClassVar[str] = "Threshold"
+    MONOTONE: ClassVar[bool] = True
+    ULPS: ClassVar[int] = 0
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward,)
 
     def constants(self) -> tuple[float, ...]:

@@ -89,7 +89,12 @@ def _fitted(arrays: Arrays, params: Mapping[str, Sequence[Blob]]) -> Arrays:
     result: Arrays = {}
     for name, values in arrays.items():
         scale = name + SCALE_BIAS
-        if len(values) == 5 and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
+        if len(values) in (2, 4) and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
+            # BN: scale, shift (SegNet); slope, bias, mean, variance (PSPNet)
+            if len(values) == 4:
+                result[name] = [*values[2:], np.ones(1, np.float32)]
+            result[scale] = values[:2]
+        elif len(values) == 5 and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
             # NVCaffe: mean, variance, factor, scale, bias; before its version 0.16: scale, bias, mean, variance, factor
             old = values[2].size > 1 and values[4].size == 1
             result[name] = values[2:] if old else values[:3]
@@ -146,7 +151,7 @@ def shape_problems(
     problems = []
     for name, shapes in stored.items():
         wanted = net.get(name)
-        if wanted is None or ((len(shapes), len(wanted)) == (5, 3) and name + SCALE_BIAS in net):
+        if wanted is None or (len(shapes) in (2, 4, 5) and len(wanted) == 3 and name + SCALE_BIAS in net):
             continue
         try:
             _check_fit(name, wanted, shapes, [True] * len(wanted), path)

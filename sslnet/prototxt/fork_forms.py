@@ -18,6 +18,9 @@ SCALE_BIAS = "_scale_bias"
 """What is put behind the name of a BatchNorm layer with scale and bias inside, for the name of its Scale layer."""
 _SCALED = ("scale_bias", "scale_filler", "bias_filler", "use_weight_bias")
 _BATCH_NORM_FORMS = (*_SCALED, "filler")
+_SEGNET = ("scale_filler", "shift_filler", "bn_mode")
+SEGNET_EPS = 1e-9
+"""What SegNet's BN adds to the variance."""
 
 
 def has_fork_forms(net: pb.NetParameter) -> bool:
@@ -27,6 +30,7 @@ def has_fork_forms(net: pb.NetParameter) -> bool:
 
 _ENDS = (
     " with ceil_mode",
+    " of type BN",
     " with scale and bias inside",
     " with the filler of a Scale layer",
     " with the name of another one",
@@ -39,6 +43,8 @@ def is_of_a_fork(change: str) -> bool:
 
 
 def _has_form(layer: pb.LayerParameter) -> bool:
+    if layer.type == "BN":
+        return True
     if layer.type == "BatchNorm" and layer.HasField("batch_norm_param"):
         return any(layer.batch_norm_param.HasField(name) for name in _BATCH_NORM_FORMS)
     return layer.HasField("pooling_param") and layer.pooling_param.HasField("ceil_mode")
@@ -51,11 +57,13 @@ def read_fork_forms(net: Block) -> tuple[list[str], dict[str, str]]:
     returns  what was changed, in words with counts; the layers with a new name, each with its name in the file
     """
     poolings = sum(_round_mode(layer) for layer in net.items("layer"))
-    scales = _scales_behind(net)
+    inference = sum(map(_inference, net.items("layer")))
+    norms = sum(_batch_norm(layer) for layer in net.items("layer") if layer.message.type == "BN")
+    scales = _scales_behind(net) - norms
     fillers = _fillers_of_scales(net)
     renamed = _rename(net)
-    words = ("pooling layer", "BatchNorm layer", "BatchNorm layer", "layer")
-    counts = (poolings, scales, fillers, len(renamed))
+    words = ("pooling layer", "layer", "BatchNorm layer", "BatchNorm layer", "layer")
+    counts = (poolings, norms + inference, scales, fillers, len(renamed))
     return [f"{n} {word}{'' if n == 1 else 's'}{rest}" for n, word, rest in zip(counts, words, _ENDS) if n], renamed
 
 
@@ -67,6 +75,58 @@ def _round_mode(layer: Block) -> bool:
     if not param.message.HasField("round_mode"):
         mode = pb.PoolingParameter.CEIL if ceil else pb.PoolingParameter.FLOOR
         param.put("round_mode", [mode], nodes)
+    return True
+
+
+def _inference(layer: Block) -> bool:
+    """Makes a Scale layer of a BN of SegNet's that holds its statistics in its scale and shift."""
+    if layer.message.type != "BN" or layer.message.bn_param.bn_mode != pb.BNParameter.INFERENCE:
+        return False
+    old = layer.own_block("bn_param")
+    scale = layer.own_block("scale_param")
+    scale.put("bias_term", [True], [])
+    for field, name in (("scale_filler", "filler"), ("shift_filler", "bias_filler")):
+        if old.message.HasField(field):
+            old.copy_to(scale, field, name)
+    layer.message.type = "Scale"
+    layer.take("bn_param")
+    return True
+
+
+def _batch_norm(layer: Block) -> bool:
+    """Makes a BatchNorm with scale and bias of a BN layer; returns True."""
+    message = layer.message
+    old = layer.own_block("bn_param")
+    segnet = not message.HasField("bn_param") or any(old.message.HasField(name) for name in _SEGNET)
+    segnet &= not any(old.message.HasField(name) for name in ("slope_filler", "bias_filler", "momentum", "frozen"))
+    norm = layer.own_block("batch_norm_param")
+    norm.put("scale_bias", [True], [])
+    for field, name in (
+        ("scale_filler", "scale_filler"),
+        ("slope_filler", "scale_filler"),
+        ("shift_filler", "bias_filler"),
+        ("bias_filler", "bias_filler"),
+    ):
+        if old.message.HasField(field):
+            old.copy_to(norm, field, name)
+    norm.put("eps", [SEGNET_EPS if segnet and not old.message.HasField("eps") else old.message.eps], old.nodes("eps"))
+    if segnet:
+        norm.put("use_global_stats", [False], [])
+    else:
+        norm.put("moving_average_fraction", [old.message.momentum], old.nodes("momentum"))
+        if old.message.frozen:
+            norm.put("use_global_stats", [True], old.nodes("frozen"))
+    specs, nodes = list(message.param), layer.nodes("param")
+    layer.take("param")
+    if specs or old.message.frozen:  # those of BatchNorm's three blobs, then scale and bias
+        for index in range(5):
+            given = specs[index - 3] if 3 <= index < 3 + len(specs) else None
+            spec = pb.ParamSpec(lr_mult=0, decay_mult=0) if given is None and index < 3 else given or pb.ParamSpec()
+            if old.message.frozen:
+                spec.lr_mult = spec.decay_mult = 0
+            layer.put("param", [spec], nodes[index - 3 : index - 2] if given is not None else [layer.node])
+    message.type = "BatchNorm"
+    layer.take("bn_param")
     return True
 
 

@@ -52,7 +52,7 @@ class Output:
 
 
 @dataclass
-class Box:
+class DiagramBox:
     """A layer, with the layers that work in place on its output; or a tag, which has no parts: the name of a blob."""
 
     parts: list[DrawnLayer]
@@ -74,7 +74,7 @@ class Diagram:
 
     name: str
     phase: str
-    boxes: list[Box]
+    boxes: list[DiagramBox]
     layers: int
     params: int | None
     unknown: SslnetError | None
@@ -171,8 +171,8 @@ def _set_up(definition: LayerDefinition, context: Context, bottom: list[Blob]) -
 # -- boxes -------------------------------------------------------------------------------------------------------------
 
 
-def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
-    boxes: list[Box] = []
+def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[DiagramBox]:
+    boxes: list[DiagramBox] = []
     maker: dict[str, tuple[int, int]] = {}
     for definition, shapes, params in zip(layers, inferred.tops, inferred.params):
         param = definition.param
@@ -180,7 +180,7 @@ def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
         if len(param.bottom) == len(param.top) == 1 and param.bottom[0] == param.top[0]:
             boxes[maker[param.top[0]][0]].parts.append(part)
             continue
-        box = Box([part])
+        box = DiagramBox([part])
         for name in param.bottom:
             made_by, output = maker[name]
             readers = boxes[made_by].outputs[output].readers
@@ -193,7 +193,7 @@ def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
     return boxes
 
 
-def _tagged(boxes: list[Box]) -> list[Box]:
+def _tagged(boxes: list[DiagramBox]) -> list[DiagramBox]:
     """The boxes, and tags beside readers that replace long lines from a source."""
     links = [Link(i, tuple(output.readers)) for i, box in enumerate(boxes) for output in box.outputs]
     ranks = rank_nodes(len(boxes), links)
@@ -203,12 +203,12 @@ def _tagged(boxes: list[Box]) -> list[Box]:
             for reader in [reader for reader in output.readers if ranks[reader] - ranks[i] > FAR]:
                 output.readers.remove(reader)
                 tags.setdefault(reader, []).append(output.name)
-    result: list[Box] = []
+    result: list[DiagramBox] = []
     new: list[int] = []
     for i, box in enumerate(boxes):
         here = tags.get(i, [])
         new.append(len(result) + len(here))
-        result += [Box([], [Output(name, None, [new[i]])], name) for name in here]
+        result += [DiagramBox([], [Output(name, None, [new[i]])], name) for name in here]
         result.append(box)
     for box in boxes:
         for output in box.outputs:

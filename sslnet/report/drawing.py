@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from sslnet.net.graph import PhaseState
 from sslnet.prototxt import Definition
-from sslnet.report.diagram import Box, Diagram, DrawnLayer, Output, diagram
+from sslnet.report.diagram import Diagram, DiagramBox, DrawnLayer, Output, diagram
 from sslnet.report.layered import DrawnNode, Link, Placement, Segment, place
 from sslnet.report.units import count
 
@@ -229,7 +229,7 @@ class _Card:
         return max(size, *(2 * end for end in ends)) if ends else size
 
 
-def _card(box: Box, downwards: bool) -> _Card:
+def _card(box: DiagramBox, downwards: bool) -> _Card:
     if box.tag:
         width = text_width(shorten(box.tag)) + 18
         return _Card(width, PILL, False, 0.0, [0.0] * len(box.outputs), [0.0] * len(box.outputs), downwards)
@@ -255,7 +255,7 @@ def _card(box: Box, downwards: bool) -> _Card:
     return _Card(width, height, bool(second), stem, offsets, pills, downwards)
 
 
-def _label(box: Box, output: Output) -> str:
+def _label(box: DiagramBox, output: Output) -> str:
     """The blob's name, if it differs from the layer's, and its shape."""
     name = shorten(output.name) if not box.parts or output.name != box.parts[0].name else ""
     shape = " × ".join(map(str, output.shape)) if output.shape else ""
@@ -296,7 +296,7 @@ def _params(part: DrawnLayer) -> str:
     return f"{count(part.params)} params" if part.params else ""
 
 
-def _tooltip(box: Box) -> str:
+def _tooltip(box: DiagramBox) -> str:
     lines = []
     for part in box.parts:
         words = [f"{part.name} ({part.type})", part.detail, f"{part.params:,} parameters" if part.params else ""]

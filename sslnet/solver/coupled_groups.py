@@ -24,9 +24,9 @@ from sslnet.layers.scale import Scale
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver.parameter_update import Update
-from sslnet.sparsity.channel_dependencies import ChannelClasses, find_channel_classes, mixes
+from sslnet.sparsity.channel_parts import ChannelPart, ChannelParts, Role
 from sslnet.sparsity.group_penalty import Tiling
-from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, Tile, is_coupled, matrix_shape, penalty_of, tiles_of
+from sslnet.sparsity.groups import ROWS, VALUES, WEIGHTS, is_coupled, penalty_of, tiles_of
 
 
 @dataclass(eq=False)
@@ -130,14 +130,14 @@ class _Finder:
     """Finds the parameters of a net that belong to classes of channels."""
 
     def __init__(self, net: Net, updates: Sequence[Update], solver: Any) -> None:
-        self.classes: ChannelClasses = find_channel_classes(net)
+        self.parts = ChannelParts(net)
         self.net = net
         self.solver = solver
         self.places = {id(layer): i for i, layer in enumerate(net.layers)}
-        self.updates = [update for update in updates if update.param.lr_mult]
+        self.updates = {id(update.param.blob): update for update in updates if update.param.lr_mult}
 
     def ask(self, update: Update, index: int, spec: Any) -> _Asked:
-        (classes,) = self.classes.tops[self.places[id(update.param.layer)]][:1]
+        (classes,) = self.parts.ties.tops[self.places[id(update.param.layer)]][:1]
         strength = self.solver.group_lasso_decay * spec.decay_mult
         neuron = spec.group == pb.GroupLassoSpec.NEURON
         scale = update.param.layer.TYPE in VALUES
@@ -157,27 +157,15 @@ class _Finder:
         numbers = np.array(sorted(asked.strengths))
         found = FoundGroups(asked.name, np.array([asked.strengths[int(number)] for number in numbers]))
         found.penalty, found.settings = asked.penalty
-        makers = set()
-        for update in self.updates:
-            layer, index = update.param.layer, update.param.index
-            i = self.places[id(layer)]
-            tiles = tiles_of(update.param)
-            rows = next((tiles[name] for name in ROWS if name in tiles), None)
-            if layer.TYPE in VALUES or rows is None:
-                wanted = asked.followers or (layer.TYPE in VALUES and asked.scales and (index == 0 or asked.bias))
-                if wanted and self._follows(update, i):
-                    self._add(found, update, (1, 1), numbers, self.classes.tops[i][0])
-            elif np.isin(self.classes.tops[i][0], numbers).any():
-                makers.add(i)
-                if (index == 0 or asked.bias) and (asked.weights or not self._is_scaled(i)):
-                    self._add(found, update, rows, numbers, self.classes.tops[i][0])
-        found.makers = tuple(self.net.layers[i].param.name for i in sorted(makers))
-        for update in self.updates if asked.readers else ():
-            layer = update.param.layer
-            i = self.places[id(layer)]
-            tile = tiles_of(update.param).get("CHANNEL")
-            if update.param.index == 0 and tile is not None and mixes(layer) and i not in makers:
-                self._add(found, update, tile, numbers, self.classes.bottoms[i][0])
+        trained = [part for part in self.parts.parts if id(part.param.blob) in self.updates]
+        makers = self._makers(numbers)
+        found.makers = tuple(self.net.layers[i].param.name for i in makers)
+        for part in trained:
+            if part.role is not Role.READER and self._wants(asked, part):
+                self._add(found, part, numbers)
+        for part in trained if asked.readers else ():
+            if part.role is Role.READER and not part.listed and part.layer not in makers:
+                self._add(found, part, numbers)
         if self.solver.group_lasso_scale_by_size:
             sizes = sum(
                 np.bincount(groups[groups >= 0], minlength=len(numbers)) * height * width
@@ -188,32 +176,37 @@ class _Finder:
             found.unit = np.sqrt(sizes) if found.settings else 1.0
         return found
 
-    def _add(self, found: FoundGroups, update: Update, tile: Tile, numbers: np.ndarray, classes: np.ndarray) -> None:
-        """Adds the parameter's tiles of channels in these classes, one tile per channel; nothing if its tiles do not
-        match the channels."""
-        rows, columns = matrix_shape(update.param.blob.shape)
-        if (rows // tile[0]) * (columns // tile[1]) != len(classes):
-            return
-        places = np.searchsorted(numbers, classes)
-        inside = numbers[np.minimum(places, len(numbers) - 1)] == classes
-        if inside.any():
-            found.parts.append((update, *tile, np.where(inside, places, -1)))
+    def _makers(self, numbers: np.ndarray) -> list[int]:
+        """Numbers of the trained layers that produce channels of these classes."""
+        trained = {self.places[id(update.param.layer)] for update in self.updates.values()}
+        return [i for i in self.parts.makers(numbers) if i in trained]
 
-    def _follows(self, update: Update, i: int) -> bool:
-        """Whether the parameter is that of a Scale or Bias layer with one learned value for each channel."""
-        layer = update.param.layer
-        by_channel = isinstance(layer, (Scale, Bias)) and len(self.net.bottoms[i]) == 1 and layer.axis == 1
-        return bool(by_channel and update.param.blob.shape == (len(self.classes.tops[i][0]),))
+    def _wants(self, asked: _Asked, part: ChannelPart) -> bool:
+        """Whether the groups include a maker's or a follower's part."""
+        layer, index = part.param.layer, part.param.index
+        if part.role is Role.MAKER:
+            return (index == 0 or asked.bias) and (asked.weights or not self._is_scaled(part.layer))
+        if not isinstance(layer, Scale | Bias):
+            return False
+        return asked.followers or (layer.TYPE in VALUES and asked.scales and (index == 0 or asked.bias))
+
+    def _add(self, found: FoundGroups, part: ChannelPart, numbers: np.ndarray) -> None:
+        """Adds the part's tiles of channels in these classes."""
+        places = np.searchsorted(numbers, part.classes)
+        inside = numbers[np.minimum(places, len(numbers) - 1)] == part.classes
+        if inside.any():
+            update = self.updates[id(part.param.blob)]
+            found.parts.append((update, *part.tile, np.where(inside, places, -1)))
 
     def _is_scaled(self, i: int) -> bool:
-        """Whether a learned Scale follows layer i, with only layers of one bottom and one top between them."""
+        """Whether a trained learned Scale follows layer i, with only layers of one bottom and one top between them."""
+        scales = {part.layer for part in self.parts.of(Role.FOLLOWER) if id(part.param.blob) in self.updates}
         while len(self.net.top_names[i]) == 1:  # one layer reads the blob: several readers get a Split
             (blob,) = self.net.top_names[i]
             behind = (j for j in range(i + 1, len(self.net.layers)) if blob in self.net.bottom_names[j])
             i = next(behind, -1)
             if i < 0 or len(self.net.bottom_names[i]) > 1 or self.net.layers[i].TYPE in WEIGHTS:
                 return False
-            scales = (u for u in self.updates if u.param.layer is self.net.layers[i] and u.param.layer.TYPE in VALUES)
-            if any(self._follows(update, i) for update in scales):
+            if self.net.layers[i].TYPE in VALUES and i in scales:
                 return True
         return False

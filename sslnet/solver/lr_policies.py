@@ -1,4 +1,4 @@
-"""Learning rate policies: Caffe's seven, one function each, and those of its forks.
+"""Learning rate policies: Caffe's seven and cosine, one function each, and those of its forks.
 
     rate, current_step = learning_rate(param, iteration, current_step)
 
@@ -10,7 +10,8 @@ rampup_interval iterations (NVIDIA). It is never below min_lr (NVIDIA).
 A checked policy has a rate for every iteration, even after max_iter: results beyond the range of a float are infinite
 (``_power``), and ``check`` rejects settings whose formula becomes undefined within max_iter.
 
-Ref: Caffe's SGDSolver::GetLearningRate, and those of intel/caffe, NVIDIA/caffe 0.17 and weiliu89/caffe (SSD)
+Ref: Caffe's SGDSolver::GetLearningRate, and those of intel/caffe, NVIDIA/caffe 0.17 and weiliu89/caffe (SSD);
+Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts (cosine)
 """
 
 from __future__ import annotations
@@ -117,6 +118,12 @@ class PlateauWatch:
             self.minimum, self.last = float(state[0]), int(state[1])
 
 
+def cosine(param: Any, iteration: int, current_step: int) -> Rate:
+    """base_lr * (1 + cos(pi * iteration / max_iter)) / 2, zero from max_iter on"""
+    passed = min(1.0, iteration / param.max_iter)
+    return _scaled(param.base_lr, (1 + math.cos(math.pi * passed)) / 2), current_step
+
+
 def _power(base: float, exponent: float) -> float:
     """base ^ exponent for a base >= 0 or an integer exponent; infinite on overflow and for 0 ^ negative."""
     try:
@@ -143,6 +150,7 @@ POLICIES: dict[str, tuple[Callable[[Any, int, int], Rate], tuple[str, ...]]] = {
     "multistep": (multistep, ("gamma", "stepvalue")),
     "poly": (poly, ("power", "max_iter")),
     "sigmoid": (sigmoid, ("gamma", "stepsize")),
+    "cosine": (cosine, ("max_iter",)),
     "multifixed": (multifixed, ("stagelr", "stageiter")),
     "plateau": (plateau, ("gamma", "plateau_winsize")),
 }
@@ -177,7 +185,7 @@ def check(definition: Definition) -> None:
             raise _error(definition, f'lr_policy "{policy}" needs {name}', "lr_policy", "")
     if policy == "step" and param.stepsize <= 0:
         raise _error(definition, f"stepsize must be positive, not {param.stepsize}", "stepsize", "", value=True)
-    if policy == "poly" and param.max_iter <= 0:
+    if policy in ("poly", "cosine") and param.max_iter <= 0:
         raise _error(definition, f"max_iter must be positive, not {param.max_iter}", "max_iter", "", value=True)
     if policy == "inv" and not _is_polynomial(param):
         end = 1 + param.gamma * param.max_iter

@@ -15,7 +15,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from sslnet.solver.run_state import StrengthControl, check_run, nets_of, put_run
 from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix
 from sslnet.solver.snapshots import Beginning, Snapshots
 from sslnet.solver.solver_definition import check, check_aims, make_nets, named_weights, read_definition
-from sslnet.solver.update_settings import frozen
+from sslnet.solver.update_settings import freeze, frozen, square_sum
 from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
 
@@ -101,7 +101,7 @@ class Solver:
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
-        check(self.definition)
+        check(self.definition, prunes=steering is not None)
         self.plateau = lr_policies.PlateauWatch(self.param)
         state = read_state(snapshot) if snapshot is not None else None
         seed = state.seed if state is not None and state.seed is not None else self.param.random_seed
@@ -233,7 +233,7 @@ class Solver:
         """Factor for all gradients such that their joint L2 norm is at most clip_gradients."""
         if self.param.clip_gradients < 0:
             return 1.0
-        norm = math.sqrt(sum(_square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
+        norm = math.sqrt(sum(square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
         return float(self.param.clip_gradients / norm) if norm > self.param.clip_gradients else 1.0
 
     @property
@@ -254,8 +254,6 @@ class Solver:
         for update in self.updates:
             update.keep = frozen(update.param)
             update.forget_frozen()
-        for penalized in self.penalties:
-            penalized.forget_frozen()
         self._tell_frozen()
 
     def scale_penalties(self, factor: float) -> None:
@@ -282,8 +280,16 @@ class Solver:
         self.penalties = [each for each in self.penalties if each not in ended]
         self._tell_frozen()
 
+    def freeze(self, kept: Mapping[tuple[str, int], np.ndarray]) -> None:
+        """Sets weights to zero and trains them no more.  kept: see ``update_settings.freeze``"""
+        self._find_frozen()
+        freeze(self.updates, kept)
+        self._tell_frozen()
+
     def _tell_frozen(self) -> None:
-        """Lets convolutions skip the gradients of frozen weights, unless clip_gradients needs their norm."""
+        """Makes penalties forget frozen weights, and convolutions skip their gradients unless clip_gradients needs the norm."""
+        for penalized in self.penalties:
+            penalized.forget_frozen()
         for update in self.updates:
             if isinstance(update.param.layer, Convolution) and update.param.index == 0:
                 update.param.layer.frozen = update.keep if self.param.clip_gradients < 0 else None
@@ -392,9 +398,3 @@ class Solver:
         if state.seed is None:
             message = "the snapshot does not say where in the data it was taken: data starts at its first record"
             self.monitor.on_warning(Diagnostic("warning", message, path=os.fspath(path)))
-
-
-def _square_sum(array: np.ndarray) -> float:
-    blocks = np.empty(-(-array.size // kernels.SUM_BLOCK))
-    spread(kernels.square_sums, blocks.size, kernels.SUM_BLOCK, array.reshape(-1), blocks)
-    return float(blocks.sum())

@@ -28,9 +28,19 @@ LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "displ
 """The smallest allowed value of each integer field."""
 
 
-def check(definition: Definition) -> None:
-    """Checks the fields of a solver that need no net. raises DefinitionError"""
+def check(definition: Definition, *, prunes: bool = False) -> None:
+    """Checks the fields of a solver that need no net. raises DefinitionError
+
+    prunes  whether something does what prune_param asks for
+    """
     param = definition.message
+    if param.HasField("prune_param") and not prunes:
+        raise DefinitionError(
+            "prune_param has no effect here",
+            span=definition.span("prune_param"),
+            path=definition.path,
+            hint="sslnet train prunes; in Python, Solver(source, steering=sslnet.pruning_cycles(source))",
+        )
     prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     lr_policies.check(definition)
     for name, least in LEAST.items():

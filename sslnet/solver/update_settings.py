@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, suggestion
 from sslnet.files import resolve
+from sslnet.kernels.optim import update as kernels
+from sslnet.kernels.runtime.jit import spread
 from sslnet.net.blob_arrays import blob_array
 from sslnet.net.weights import read_message
 from sslnet.prototxt import Definition
@@ -63,3 +66,25 @@ def decay_multipliers(param: Any) -> np.ndarray | None:
 
 def solver_error(solver: Definition, message: str, field: str, hint: str = "") -> DefinitionError:
     return DefinitionError(message, span=solver.span(field, value=True), path=solver.path, hint=hint)
+
+
+def freeze(updates: Sequence[Any], kept: Mapping[tuple[str, int], np.ndarray]) -> None:
+    """Sets weights to zero and lets their updates keep them there.
+
+    kept   by (layer, index of the parameter), a bool array of the parameter's shape: False for the weights to freeze
+    """
+    for update in updates:
+        mask = kept.get((update.param.layer.name, update.param.index))
+        if mask is None:
+            continue
+        alive = np.ascontiguousarray(mask.reshape(-1)).view(np.uint8)
+        update.keep = alive.copy() if update.keep is None else alive & update.keep
+        update.param.blob.data.reshape(-1)[update.keep == 0] = 0
+        update.forget_frozen()
+
+
+def square_sum(array: np.ndarray) -> float:
+    """The sum of squares of an array, in blocks whose order does not depend on the number of threads."""
+    blocks = np.empty(-(-array.size // kernels.SUM_BLOCK))
+    spread(kernels.square_sums, blocks.size, kernels.SUM_BLOCK, array.reshape(-1), blocks)
+    return float(blocks.sum())

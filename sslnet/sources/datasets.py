@@ -73,9 +73,12 @@ MNIST_CONTENTS = {
 """md5 of each decompressed file."""
 
 
-def _mnist(folder: Path, verify: bool) -> dict[str, Make]:
+def _mnist(folder: Path, verify: bool, own_name: str = "mnist") -> dict[str, Make]:
     def place(name: str) -> Path:
         names = [name + ".gz", name, name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"]
+        if own_name != "mnist":  # as emnist-letters-train-images-idx3-ubyte.gz
+            part = name.replace("t10k", "test")
+            names += [f"{own_name}-{each}{end}" for each in (name, part) for end in (".gz", "")] + [part + ".gz", part]
         return _find(folder, names)
 
     def load(name: str) -> np.ndarray:
@@ -100,7 +103,16 @@ def _mnist(folder: Path, verify: bool) -> dict[str, Make]:
 
         return write
 
-    return {"mnist_train_lmdb": make("train"), "mnist_test_lmdb": make("t10k")}
+    return {f"{own_name}_train_lmdb": make("train"), f"{own_name}_test_lmdb": make("t10k")}
+
+
+def named_like_mnist(name: str) -> Dataset:
+    """A data set of that name in MNIST's format: four IDX files, in a folder that the user has."""
+
+    def plan(folder: Path, verify: bool) -> dict[str, Make]:
+        return _mnist(folder, False, name)
+
+    return Dataset(name, "", (), (f"{name}_train_lmdb", f"{name}_test_lmdb"), plan)
 
 
 def _mnist_remote(name: str, md5: str, size: int) -> Remote:

@@ -106,8 +106,8 @@ def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
         target.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(sole_user(target.with_name(f".{target.name}.lock"), str(target)))
         for remains in target.parent.glob(f".{glob.escape(target.name)}-*.part"):
-            shutil.rmtree(remains, ignore_errors=True)
-        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            _remove(remains)
+        stack.callback(_remove, temporary)
         temporary.mkdir()
         writer = _Writer(temporary)
         try:
@@ -117,6 +117,14 @@ def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
             writer.close()
         (temporary / "lock.mdb").unlink(missing_ok=True)
         os.rename(temporary, target)
+
+
+def _remove(folder: Path) -> None:
+    """Removes the folder of an unfinished database, as far as possible. Needs no file descriptor, unlike shutil.rmtree."""
+    with contextlib.suppress(OSError):
+        for name in ("data.mdb", "lock.mdb"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -40,6 +40,11 @@ class Reader(ABC):
     shapes: list[tuple[int, ...]]
     records: int | None = None
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The smallest and the largest number that each channel of the first array may hold, both (channels) float64; None
+        where the records set no bound."""
+        return None
+
     @abstractmethod
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
         """Writes the records from place ``position`` on to the arrays; ``batch`` selects the random numbers.

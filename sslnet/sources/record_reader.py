@@ -38,6 +38,11 @@ class RecordReader(Reader):
         """The transformation of the records."""
         self._random = random
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of records of bytes, as the first one is: what the transformation makes of 0 to 255."""
+        images = self._source.read(np.zeros(1, np.int64), labels=False).images
+        return self.transformer.bounds(0, 255) if images[0].dtype == np.uint8 else None
+
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
         indices = self._order.indices(position, self.batch_size)
         draws = self.transformer.draw(generator(*self._random, "transform", batch), self.batch_size)

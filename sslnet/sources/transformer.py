@@ -31,6 +31,7 @@ image in the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -141,6 +142,47 @@ class DataTransformer:
         if self._draws_more:
             draws[:, BASE_DRAWS:] = random.random((count, ALL_DRAWS - BASE_DRAWS))
         return draws
+
+    def bounds(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """The smallest and the largest number of each channel, (channels) float64, for pixels from low to high; None if
+        images are resized or rotated, or their colours change, which has no such bounds here."""
+        if self._resizes or self._rotation or self._saturation or self._hue:
+            return None
+        least, most = self._bounds(low, high)
+        if self._erasing is not None:
+            least, most = np.minimum(least, 0), np.maximum(most, 0)
+        return least, most
+
+    def _bounds(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        """``bounds`` before a rectangle is erased."""
+        edge, mean = self._edge.astype(np.float64), self._mean.reshape(self._channels, -1)
+        least, most = np.full(self._channels, float(low)), np.full(self._channels, float(high))
+        if self._pad:
+            least, most = np.minimum(least, edge), np.maximum(most, edge)
+        if not (self._brightness or self._contrast or self._standardize):
+            # What is computed for a pixel rises or falls with it: computed at both ends, it needs no room for rounding.
+            first, last = (
+                end.astype(mean.dtype) - m for end, m in ((least, mean.max(axis=1)), (most, mean.min(axis=1)))
+            )
+            both = np.stack([first * self._factors, last * self._factors]).astype(np.float64)
+            return both.min(axis=0), both.max(axis=0)
+        least, most = least - self._brightness, most + self._brightness
+        spread = self._contrast * (most - least)
+        least, most = least - spread, most + spread
+        size = np.maximum(np.abs(least), np.abs(most))
+        factors = self._factors.astype(np.float64)
+        if self._standardize:
+            # No number is further from the mean of n than sqrt(n - 1) standard deviations.
+            reach = math.sqrt(max(math.prod(self.shape) - 1, 0))
+            least, most = np.full(self._channels, -reach), np.full(self._channels, reach)
+            size = most * self.shape[1] * self.shape[2]
+            factors = np.full(self._channels, float(self._scale))
+        else:
+            size = size + np.abs(mean).max(axis=1)
+            least, most = least - mean.max(axis=1), most - mean.min(axis=1)
+        ends = np.stack([least * factors, most * factors])
+        slack = 8 * np.finfo(self._factors.dtype).eps * size * np.abs(factors)
+        return ends.min(axis=0) - slack, ends.max(axis=0) + slack
 
     def __call__(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
         """Transforms images.  [overwrites out]

@@ -8,6 +8,7 @@
     tiled_group_lasso.py     TiledGroupLasso: the group lassos of one parameter, with compiled kernels
     penalty_sum.py           PenaltySum: all other penalties; the prox of their sum
     channel_dependencies.py  finds the channels of a net that can only be removed together
+    channel_parts.py         which slices of which parameters belong to each class of such channels
     optimality.py            the distance of the weights from a stationary point of loss plus penalties
     measure.py               counts the non-zero elements, filters, channels, columns and blocks
 

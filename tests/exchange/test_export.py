@@ -28,7 +28,8 @@ LARGE = {"alexnet", "caffenet", "vgg16"}
 """Marked as slow: hundreds of MiB take seconds."""
 
 NOT_WRITTEN = {
-    "Accuracy", "ArrayData", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
+    "Accuracy", "ArrayData", "BoxAnnotatorOHEM", "ContrastiveLoss", "Data", "DetectionOutput", "DummyData", "PSROIPooling", "Reorg",
+    "SmoothL1Loss", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
     "Im2col", "ImageData", "ImageFolderData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
     "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "WindowData",
 }  # fmt: skip
@@ -85,6 +86,13 @@ CASES = {
     "ELU": ["", "elu_param { alpha: 0.3 }"],
     "Embed": [("embed_param { num_output: 5 input_dim: 9 }", [(2, 4)])],
     "Exp": ["", "exp_param { base: 2 scale: 0.5 shift: 1 }"],
+    "Flip": [("", [(2, 3, 4, 5)]), ("flip_param { flip_height: true }", [(2, 3, 4, 5)])],
+    "PriorBox": [("prior_box_param { min_size: 4 max_size: 9 aspect_ratio: 2 }", [(2, 3, 4, 5), (2, 3, 16, 20)])],
+    "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [(1, 6, 7, 8), (4, 5)])],
+    "Transpose": [
+        ("transpose_param { dim: 0 dim: 2 dim: 1 dim: 3 }", [(2, 3, 4, 5)]),
+        ("transpose_param { dim: 3 dim: 0 dim: 1 dim: 2 }", [(2, 3, 4, 5)]),
+    ],
     "Flatten": ["", "flatten_param { axis: 2 }", "flatten_param { axis: 0 end_axis: 1 }"],
     "GELU": ["", "gelu_param { approximate: TANH }"],
     "HardSigmoid": ["", "hard_sigmoid_param { alpha: 0.5 beta: 0.2 }"],

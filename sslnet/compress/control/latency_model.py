@@ -8,7 +8,6 @@ the compacted net and the whole net alternately.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import StoredWeights, WeightSource, copy_all_weights
-from sslnet.timing.layerwise import WARM_UP, NetTime, time_nets
+from sslnet.timing.layerwise import WARM_UP, NetTime, clock, time_nets
 
 if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
@@ -61,14 +60,15 @@ class LatencyComparison:
 
 
 def fastest(nets: Sequence[Net], runs: int) -> list[float]:
-    """Seconds of each net's forward pass, run alternately: a low percentile (LOW), as other load only adds time."""
+    """Seconds of each net's forward pass, run alternately: a low percentile (LOW), as other load only adds time; of
+    one thread, by its own clock."""
     inputs: list[dict[str, Any]] = [{name: np.array(net.blobs[name].data) for name in net.inputs} for net in nets]
-    samples = np.empty((runs, len(nets)))
+    samples, now = np.empty((runs, len(nets))), clock()
     for run in range(-WARM_UP, runs):
         for k in range(len(nets)) if run % 2 else reversed(range(len(nets))):
-            start = time.perf_counter()
+            start = now()
             nets[k].forward(**inputs[k])
-            samples[max(0, run), k] = time.perf_counter() - start
+            samples[max(0, run), k] = now() - start
     return [float(low) for low in np.percentile(samples, LOW, axis=0)]
 
 

@@ -32,11 +32,13 @@ class PenaltyHandle:
     updates    updates of the parameters in which the groups lie
     makers     updates of weights that produce the grouped channels, not of those that only read them
     ended      whether ``end`` was called
+    spared     (groups) bool: groups that the penalty leaves alone for now; None: none
     """
 
     def __init__(self, penalized: PenalizedUpdate, terms: Sequence[int]) -> None:
         self.penalized, self._numbers = penalized, list(terms)
         self.ended = False
+        self.spared: np.ndarray | None = None
         parts = {part.index: part for term in self.terms for part in term.parts}
         members = {index: penalized.members[index] for index in parts}
         self.updates = list(members.values())
@@ -63,8 +65,29 @@ class PenaltyHandle:
 
     def scale(self, factor: float) -> None:
         """Sets the strengths to those of the definitions times ``factor``, > 0; does nothing after ``end``."""
-        for term in () if self.ended else self.terms:
+        for k, term in enumerate(() if self.ended else self.terms):
             term.scale(factor)
+            if self.spared is not None:
+                term.strengths = np.where(self._by_kind(self.spared)[k], 0.0, term.strengths)
+
+    def spare(self, part: float) -> None:
+        """Exempts the largest groups of each kind, at least one, from the penalty, from the next ``scale`` on; only coupled
+        groups.  part: fraction of the groups, 0 to 1"""
+        if self.penalized.coupled:
+            self.spared = self.largest(part)
+
+    def largest(self, part: float) -> np.ndarray:
+        """Mask of the groups of each kind with the largest norms, at least one.  part: fraction of the groups, 0 to 1"""
+        found = []
+        for norms in self._by_kind(self.norms()):
+            mask = np.zeros(norms.size, np.bool_)
+            mask[np.argsort(-norms, kind="stable")[: max(1, math.ceil(part * norms.size))]] = True
+            found.append(mask)
+        return np.concatenate(found)
+
+    def _by_kind(self, values: np.ndarray) -> list[np.ndarray]:
+        """Splits values of all groups by kind."""
+        return np.split(values, np.cumsum(self.sizes)[:-1])
 
     def norms(self) -> np.ndarray:
         """Euclidean norm of each group: (groups) float64."""
@@ -91,7 +114,7 @@ class PenaltyHandle:
     def clear(self, gone: np.ndarray) -> None:
         """Sets groups to zero.  gone: (groups) bool"""
         matrices = self.penalized.matrices
-        for term, flags in zip(self.terms, np.split(gone, np.cumsum(self.sizes)[:-1])):
+        for term, flags in zip(self.terms, self._by_kind(gone)):
             term.clear(matrices, flags)
 
     def end(self, solver: Solver) -> None:

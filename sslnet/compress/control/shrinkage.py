@@ -58,11 +58,13 @@ def lifetimes(handle: PenaltyHandle, rate: float) -> np.ndarray | None:
     return result
 
 
-def relative_norms(handle: PenaltyHandle) -> np.ndarray:
+def relative_norms(handle: PenaltyHandle, floor: float = 0.0) -> np.ndarray:
     """Norm over strength of each group, the order in which the penalty zeroes them: (groups); infinite for the largest
-    group of each kind, which must remain."""
+    groups of each kind, which must remain.  floor: their fraction; at least one"""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(handle.strengths() > 0, handle.norms() / handle.strengths(), np.inf)
+    if floor:
+        found[handle.largest(floor)] = np.inf
     for kind in np.split(found, np.cumsum(handle.sizes)[:-1]):
         kind[kind.argmax()] = np.inf
     return found
