@@ -117,7 +117,7 @@ def compress_net(
     method               "lasso": train with group lasso; "prune": remove the least important channels in rounds, repair and
                          train; "one-shot": remove and repair, without labels or training; None: chosen by what is given,
                          report["method"] says which and why
-    rounds, by, repair, share_out, images   of the methods "prune" and "one-shot": number of rounds, None: 3 (1 for one-shot);
+    rounds, by, repair, share_out, images   of the methods "prune" and "one-shot": number of rounds, None: 3, or 1;
                          criterion, repair, division between the layers and number of images, as for ``sslnet prune``;
                          None: "reconstruction", "least-squares", "sensitivity", 256
     controls             also train the baseline on, and the small structure from scratch, for as long; ``training`` of the

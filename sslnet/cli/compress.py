@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", metavar="NAME",
         help="lasso: train with group lasso; prune: remove the least important channels in rounds, repair and train; "
         "one-shot: remove and repair, without labels or training; default: chosen by what is given")  # fmt: skip
-    parser.add_argument("--rounds", type=int, metavar="N", help="prune: number of rounds; default 3")
+    parser.add_argument("--rounds", type=int, metavar="N", help="prune: number of rounds; default 3, in short runs 1")
     parser.add_argument("--by", metavar="NAME",
         help="prune and one-shot: criterion of importance, as for sslnet prune; default reconstruction")  # fmt: skip
     parser.add_argument("--repair", metavar="NAME",

@@ -76,20 +76,6 @@ class Context:
 MOST_FILLED = 1 << 16
 """Values of a parameter blob that are filled in any case, which checks the filler."""
 
-KINDS = {
-    "source": "Data from outside",
-    "convolution": "Convolutions",
-    "connected": "Fully connected and recurrent layers",
-    "pooling": "Pooling and resizing",
-    "norm": "Normalisation, scales and biases",
-    "activation": "Activations: value by value",
-    "join": "Joining, cutting and rearranging",
-    "result": "Results and measures",
-    "loss": "Losses",
-    "other": "Other layers",
-}
-"""Kind of layer -> its heading in lists of layers. Each kind has a colour in drawings."""
-
 
 class Layer(ABC):
     """Base of all layers. Subclasses are final, one per file, and registered in ``sslnet.layers.LAYERS``."""
@@ -97,7 +83,7 @@ class Layer(ABC):
     TYPE: ClassVar[str]
     """The ``type`` in the prototxt."""
     KIND: ClassVar[str] = "other"
-    """The kind of the layer, a key of ``KINDS``."""
+    """The kind of the layer, a key of ``kinds.KINDS``."""
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 1)
     TOPS: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most bottoms / tops (None: no limit)."""

@@ -99,7 +99,7 @@ def test_method_follows_from_what_is_given(
         (["--method", "prune", "--repair", "magic"], 'unknown repair "magic"'),
         (["--method", "prune", "--target-flops", "0.0001"], "cannot be reached"),
         (["--method", "prune", "--target-flops", "conv1=0.3"], "takes a target of the whole net's FLOPs alone"),
-        (["--method", "prune", "--rounds", "1", "--finetune", "0", "--controls"], "which gets no iterations"),
+        (["--method", "prune", "--iterations", "0", "--finetune", "0", "--controls"], "which gets no iterations"),
         (["--method", "prune", "--rounds", "0"], "--rounds must be 1 or more"),
         (["--method", "prune", "--model", "bare"], "the net has no loss in phase TRAIN"),
     ],
@@ -174,6 +174,16 @@ def test_controls_and_policy_of_ones_own(trained: Path, tmp_path: Path) -> None:
     assert prototxt.read_solver(str(tmp_path / "a/4_finetune_solver.prototxt")).message.lr_policy == "fixed"
     layers = prototxt.read_net(str(tmp_path / "a/4_finetune.prototxt")).message.layer
     assert not [layer.name for layer in layers if layer.name.startswith("teacher/")]
+
+
+def test_short_runs_have_one_round_and_train_behind_it(trained: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"method": "prune", "finetune": 30}
+    short = Pipeline(task(trained, tmp_path / "a", iterations=799, **changes))
+    assert (short.rounds, short.iterations("prune"), short.iterations("finetune")) == (1, 0, 829)
+    assert short.iterations_before_finetuning == 0
+    longer = Pipeline(task(trained, tmp_path / "a", iterations=801, **changes))
+    assert (longer.rounds, longer.iterations("prune"), longer.iterations("finetune")) == (3, 400, 30)
+    assert longer.iterations_before_finetuning == 800
 
 
 def test_one_shot_needs_no_labels(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

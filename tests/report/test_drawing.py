@@ -12,7 +12,7 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, ShapeError
-from sslnet.layers.base import KINDS
+from sslnet.layers.kinds import KINDS
 from sslnet.net.graph import PhaseState
 from sslnet.net.net import Net
 from sslnet.report.diagram import DiagramBox, diagram

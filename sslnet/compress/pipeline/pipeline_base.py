@@ -20,7 +20,7 @@ from sslnet.compress.pipeline.method import choose_method
 from sslnet.compress.pipeline.pruning_rounds import PruneSettings
 from sslnet.compress.pipeline.schedule import STRENGTHS, fit_schedule, quiet
 from sslnet.compress.pipeline.state_file import read_results
-from sslnet.compress.pipeline.task import ROUNDS, Task
+from sslnet.compress.pipeline.task import ROUNDS, SHORTEST_ROUND, Task
 from sslnet.compress.pipeline.training import Watch, remove, train_stage
 from sslnet.errors import UsageError
 from sslnet.files import atomic_write, read_bytes
@@ -78,8 +78,11 @@ class PipelineBase:
 
     @property
     def rounds(self) -> int:
-        """Number of rounds of the prune stage."""
-        return self.task.rounds or (1 if self.method == "one-shot" else ROUNDS)
+        """Number of rounds of the prune stage: in short runs a single one leaves the better net."""
+        if self.task.rounds is not None or self.method == "one-shot":
+            return self.task.rounds or 1
+        between = self.task.iterations_of("prune", self.solver.message.max_iter) // (ROUNDS - 1)
+        return ROUNDS if between >= SHORTEST_ROUND else 1
 
     @property
     def teaches(self) -> bool:
@@ -90,8 +93,13 @@ class PipelineBase:
         """Number of iterations that a stage trains."""
         if self.method == "one-shot" and stage != "baseline":
             return 0
-        if stage == "prune":  # of each round but the last, after which the finetune stage trains
-            return self.task.iterations_of(stage, self.solver.message.max_iter) // max(1, self.rounds - 1)
+        if self.method == "prune" and stage in ("prune", "finetune"):
+            before, behind = (
+                self.task.iterations_of(name, self.solver.message.max_iter) for name in ("prune", "finetune")
+            )
+            if self.rounds == 1:  # all iterations are behind the only round
+                before, behind = 0, before + behind
+            return before // max(1, self.rounds - 1) if stage == "prune" else behind
         if stage in CONTROLS:
             lengths = {"before": self.iterations_before_finetuning, "finetune": self.iterations("finetune")}
             return control_lengths(self.baseline_iterations, lengths)[stage]

@@ -18,7 +18,9 @@ from sslnet.prototxt import Definition
 EPOCHS = {"baseline": 20, "sparsify": 10, "prune": 5, "finetune": 5}
 """Number of epochs of each training stage if no solver is given."""
 ROUNDS = 3
-"""Number of rounds of the method prune."""
+"""Number of rounds of the method prune, in runs that are long enough."""
+SHORTEST_ROUND = 400
+"""Number of iterations between two rounds from which on there are several."""
 EPOCH = 200
 """Minimum number of iterations that count as an epoch, and the number for data of unknown size. Finding a strength takes
 iterations, however small the data set; within too few, the strength would have to be so high that accuracy suffers."""
@@ -49,7 +51,7 @@ class Task:
                          how long the given weights were trained
     method               a name in ``method.STAGES``; None: chosen by what is given (``method.choose_method``)
     rounds, by, repair, share_out, images   of the methods prune and one-shot: number of rounds, None: ROUNDS, or one for
-                         one-shot; the others as for ``prune_channels``, None: its defaults
+                         one-shot and in short runs; the others as for ``prune_channels``, None: its defaults
     """
 
     targets: Targets
