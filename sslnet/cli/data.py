@@ -1,4 +1,5 @@
-"""``sslnet data NAME``: creates the databases of a data set from its original files, which it can download."""
+"""``sslnet data NAME``: creates the databases of a data set from its original files, which it can download; ``sslnet data
+show`` draws the images that a data layer reads."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sslnet.cli.data_show import add_show_arguments, show
 from sslnet.cli.log import terminal_console
 from sslnet.errors import UsageError
 from sslnet.terminal import escape_streams
 
-HELP = "Creates the LMDBs of MNIST or CIFAR-10 from files on disk, or downloads the files."
+HELP = (
+    "Creates the LMDBs of MNIST or CIFAR-10 from files on disk, or downloads the files; draws what a data layer reads."
+)
 EXAMPLE = "sslnet data mnist --from ~/Downloads --to data/mnist"
 
 Progress = Callable[[int, "int | None"], object]
@@ -22,8 +26,10 @@ Progress = Callable[[int, "int | None"], object]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", metavar="NAME", help="mnist or cifar10; list: show the known data sets and their databases"
-    )
+        "name", metavar="NAME", help="mnist or cifar10; list: show the known data sets and their databases; show: draw "
+        "the images that a data layer of NET reads",
+    )  # fmt: skip
+    add_show_arguments(parser)
     parser.add_argument(
         "--from",
         dest="source",
@@ -47,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.files import make_folder
     from sslnet.sources.datasets import DATASETS, dataset
 
+    if args.name == "show":
+        return show(args)
+    _refuse_show_options(args)
     if args.name == "list":
         for name, known in DATASETS.items():
             print(f"{name:<10}{known.title}")
@@ -78,6 +87,15 @@ def run(args: argparse.Namespace) -> int:
         finally:
             print(words if done else "not created")
     return 0
+
+
+def _refuse_show_options(args: argparse.Namespace) -> None:
+    """Refuses what belongs to ``show`` beside another name."""
+    options = ("layer", "phase", "images", "seed", "output", "labels", "write_labels")
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) is not None]
+    if args.model is not None or given:
+        what = given[0] if given else args.model
+        raise UsageError(f"{what} belongs to `sslnet data show NET`", hint="without it: sslnet data NAME")
 
 
 def _named(name: str, args: argparse.Namespace) -> Any:

@@ -34,17 +34,18 @@ class RecordReader(Reader):
         self.shapes = [(batch_size, *transformer.shape)] + ([(batch_size,)] if labelled else [])
         self._source = source
         self._order = order
-        self._transformer = transformer
+        self.transformer = transformer
+        """The transformation of the records."""
         self._random = random
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Of records of bytes, as the first one is: what the transformation makes of 0 to 255."""
         images = self._source.read(np.zeros(1, np.int64), labels=False).images
-        return self._transformer.bounds(0, 255) if images[0].dtype == np.uint8 else None
+        return self.transformer.bounds(0, 255) if images[0].dtype == np.uint8 else None
 
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
         indices = self._order.indices(position, self.batch_size)
-        draws = self._transformer.draw(generator(*self._random, "transform", batch), self.batch_size)
+        draws = self.transformer.draw(generator(*self._random, "transform", batch), self.batch_size)
         records = self._source.read(indices, labels=len(arrays) > 1)
         if isinstance(records.images, np.ndarray):
             self._transform(records.images, arrays[0], draws, indices)
@@ -57,6 +58,6 @@ class RecordReader(Reader):
 
     def _transform(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray, indices: np.ndarray) -> None:
         try:
-            self._transformer(images, out, draws)
+            self.transformer(images, out, draws)
         except DataError as error:
             raise DataError(f"record {indices[0]}: {error.message}", path=self._source.path) from error

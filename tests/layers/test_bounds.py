@@ -19,7 +19,17 @@ from sslnet.sources.transformer import DataTransformer
 from .cases import CASES
 from .harness import Case, draw, inputs
 
-SILENT = {"Data", "HDF5Data", "ImageData", "MemoryData", "WindowData", "HDF5Output", "Python"}
+SILENT = {
+    "ArrayData",
+    "Data",
+    "HDF5Data",
+    "ImageData",
+    "ImageFolderData",
+    "MemoryData",
+    "WindowData",
+    "HDF5Output",
+    "Python",
+}
 """Types whose nets need files."""
 
 
