@@ -215,11 +215,23 @@ class CoupledChannels:
     def _total(self, costs: Sequence[_Cost], gone: np.ndarray | None) -> int:
         if gone is None:
             return sum(cost.amount for cost in costs)
-        kept = np.append(~gone, True)  # unit -1: always kept
-        total = 0.0
-        for cost in costs:
-            total += cost.amount * _part(kept, cost.top) * _part(kept, cost.columns)
-        return round(total)
+        places, shares = self._shares_by_array
+        left: list[float] = (1 - shares @ gone.astype(np.float64)).tolist()
+        return round(sum(cost.amount * left[places[id(cost.top)]] * left[places[id(cost.columns)]] for cost in costs))
+
+    @cached_property
+    def _shares_by_array(self) -> tuple[dict[int, int], np.ndarray]:
+        """The row of each cost's array of units, by its identity; (rows, units) the part that belongs to each unit."""
+        places, rows = {id(None): 0}, {b"": 0}
+        found = [np.zeros(self.count)]
+        for cost in (*self._flops, *self._parameters):
+            for units in (cost.top, cost.columns):
+                if units is not None and units.tobytes() not in rows:
+                    rows[units.tobytes()] = len(rows)
+                    found.append(self._shares(units))
+                if units is not None:
+                    places[id(units)] = rows[units.tobytes()]
+        return places, np.array(found)
 
     @cached_property
     def flops_saved(self) -> np.ndarray:
@@ -290,10 +302,6 @@ def find_channels_to_prune(net: Net) -> CoupledChannels:
             hint="its layers produce the outputs themselves, or pass layers that need all channels, as LRN across channels",
         )
     return channels
-
-
-def _part(kept: np.ndarray, units: np.ndarray | None) -> float:
-    return 1.0 if units is None or not len(units) else float(kept[units].mean())
 
 
 def _find_units(net: Net, account: ChannelParts) -> np.ndarray:
