@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
     from sslnet.api.prune_channels import prune_channels
+    from sslnet.api.prune_dead import prune_dead
+    from sslnet.api.restructure import restructure
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
+    from sslnet.compress.pruning.cycles import pruning_cycles
     from sslnet.errors import SslnetError
     from sslnet.inference.predictor import Predictor
     from sslnet.kernels.runtime.threads import set_deterministic
@@ -77,10 +80,14 @@ _MODULES = {
     "get_solver": "sslnet.pycaffe.module",
     "import_onnx": "sslnet.api.onnx",
     "layer_type_list": "sslnet.pycaffe.module",
+    "lint": "sslnet.api.lint",
     "low_rank": "sslnet.api.low_rank",
     "params": "sslnet.prototxt.net_spec",
     "prune": "sslnet.api.prune",
     "prune_channels": "sslnet.api.prune_channels",
+    "prune_dead": "sslnet.api.prune_dead",
+    "pruning_cycles": "sslnet.compress.pruning.cycles",
+    "restructure": "sslnet.api.restructure",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
     "set_mode_cpu": "sslnet.pycaffe.module",
@@ -123,10 +130,14 @@ __all__ = [
     "io",
     "layer_type_list",
     "layers",
+    "lint",
     "low_rank",
     "params",
     "prune",
     "prune_channels",
+    "prune_dead",
+    "pruning_cycles",
+    "restructure",
     "set_deterministic",
     "set_device",
     "set_mode_cpu",

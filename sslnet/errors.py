@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 UNPRINTABLE = "\ufffd"
@@ -116,6 +116,15 @@ class ErrorList(DefinitionError):
 
     def __str__(self) -> str:
         return "\n".join(str(error) for error in self.errors)
+
+
+def raise_errors(errors: Sequence[SslnetError]) -> None:
+    """Raises the only error, or an ErrorList of several in the order of their places; does nothing without any."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        place = (lambda error: (error.line or 0, error.column or 0)) if len({e.path for e in errors}) == 1 else None
+        raise ErrorList(sorted(errors, key=place) if place else list(errors))
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -24,27 +24,27 @@ MOST_IMAGE = 1 << 30
 MOST_MESSAGE = 2**31 - 1
 """Size limit of a message, which is protobuf's own."""
 HDF5_ROOM = 2 << 20
-"""Bytes that HDF5 may write beside the values added to a data set: chunks that it still holds in memory, and where chunks
-are."""
+"""Number of bytes that HDF5 may write in addition to the values of a data set: chunks in its memory, and their
+index."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)
 """Format of the temporary name of a file that is being written."""
 _NO_LINK, _CLOSE_ON_EXEC = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_CLOEXEC", 0)
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes, *, follow: bool = True, new: bool = False) -> None:
-    """Write a file so that at any moment, even after a kill, `path` is the complete old or the complete new file.
+    """Writes a file so that at any moment, even after a kill, `path` is the complete old or the complete new file.
 
-    follow, new  see atomic_path
-    raises RunError when it cannot be written; the old file is then as it was
+    follow, new  as for atomic_path
+    raises RunError if it cannot be written; the old file is then unchanged
     """
     with atomic_path(path, follow=follow, new=new) as temporary:
         temporary.write_bytes(data)
 
 
 def atomic_write_all(files: Mapping[str, bytes]) -> None:
-    """Write several files, all or none: each is on the disk before the first is put in its place.
+    """Writes several files, all or none: each is on the disk before the first is renamed.
 
-    raises RunError when one of them cannot be written
+    raises RunError if one of them cannot be written
     """
     with contextlib.ExitStack() as stack:
         for path, data in files.items():
@@ -57,14 +57,14 @@ def atomic_write_all(files: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool = False) -> Iterator[Path]:
-    """Give the name of a temporary file beside `path` to write to; at the end, flush it and rename it to `path`.
+    """Provides the name of a temporary file beside `path` to write to; at the end, flushes it and renames it to `path`.
 
-    An exception inside leaves `path` as it was and removes the temporary file; what a killed process left of an earlier
-    try is removed as well. The temporary name keeps the suffix, for writers that go by it.
+    An exception inside leaves `path` unchanged and removes the temporary file; temporary files of killed processes are
+    removed as well. The temporary name keeps the suffix, for writers that depend on it.
 
-    follow  where `path` is a symbolic link, replace the file that it points to; otherwise the link itself is replaced
-    new     there must be nothing at `path`
-    raises RunError when the folder is missing, the disk is full, ...
+    follow  whether to replace the file that a symbolic link `path` points to; otherwise the link itself is replaced
+    new     whether `path` must not exist
+    raises RunError if the folder is missing, the disk is full, ...
     """
     place = os.fspath(path)
     if "\0" in place:
@@ -91,11 +91,11 @@ def atomic_path(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
 
 @contextlib.contextmanager
 def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool = False) -> Iterator[Any]:
-    """Give an HDF5 file (h5py.File) to fill; at the end it is written to `path` as atomic_write does.
+    """Provides an HDF5 file (h5py.File) to fill; at the end it is written to `path` as atomic_write does.
 
-    It is in memory until then: the HDF5 library must not meet a full disk itself, for what it could not write when a
-    file is closed it tries again at the end of the process, and dies of it.
-    follow, new  see atomic_path
+    It is in memory until then: the HDF5 library must not meet a full disk itself, because it writes data that remain after
+    a failed close again at the end of the process, which then crashes.
+    follow, new  as for atomic_path
     raises RunError as atomic_write does
     """
     import h5py
@@ -108,11 +108,11 @@ def atomic_hdf5(path: str | os.PathLike[str], *, follow: bool = True, new: bool 
 
 
 def reserve_hdf5(path: str | os.PathLike[str], size: int) -> None:
-    """Reserve disk space for an HDF5 file that will grow to so many bytes, plus HDF5_ROOM per data set.
+    """Reserves disk space for an HDF5 file that will grow to this many bytes, plus HDF5_ROOM per data set.
 
-    The HDF5 library must not meet a full disk itself (see atomic_hdf5). A file that is opened anew for each addition
-    gets what it has not needed back when it is closed; one that stays open must be truncated at the end.
-    raises OSError when there is not so much room; the file is then as it was
+    The HDF5 library must not meet a full disk itself (atomic_hdf5). A file that is opened again for each addition returns
+    unused space when it is closed; a file that remains open must be truncated at the end.
+    raises OSError if there is not enough space; the file is then unchanged
     """
     if not hasattr(os, "posix_fallocate"):
         return
@@ -140,10 +140,10 @@ def make_folder(path: str | os.PathLike[str]) -> str:
 
 
 def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = False) -> None:
-    """Remove the temporary files of killed processes in a folder, for files whose names start with the prefix.
+    """Removes the temporary files of killed processes in a folder, for files whose names start with the prefix.
 
-    A file that a living process still writes is left alone: it holds a lock on it.
-    whole  the names are `starts`, they do not only start so
+    A file that a running process still writes is kept: the process holds a lock on it.
+    whole  whether `starts` are complete names instead of prefixes
     """
     try:
         found = [name for name in os.listdir(folder) if (match := TEMPORARY.fullmatch(name)) and
@@ -163,11 +163,11 @@ def remove_remains(folder: str | os.PathLike[str], *starts: str, whole: bool = F
 
 @contextlib.contextmanager
 def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Holds a lock while the block runs; the file ``path`` exists as long. The lock of a killed process is released.
+    """Holds a lock, the file ``path``, for the duration of the block. The lock of a killed process is released.
 
-    what   whom the lock is for, for the error's sake
-    raises UsageError when another process, or another part of this one, has it, or the file is no lock of ours; RunError
-           when it cannot be made; without locks (Windows, some file systems) nothing is held
+    what   purpose of the lock, for errors
+    raises UsageError if another process, or another part of this one, holds it, or the file is not a lock of sslnet; RunError
+           if it cannot be created; without locks (Windows, some file systems) nothing is held
     """
     place = os.fspath(path)
     while True:
@@ -186,7 +186,7 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             raise UsageError(f"{what} is in use by another run", hint=f"{place} is its lock")
         if held is None or _is_still(place, handle):
             break
-        os.close(handle)  # its last user has just removed it: the next one makes it anew
+        os.close(handle)  # its last user has just removed it: create it again
     try:
         yield
     finally:
@@ -201,10 +201,10 @@ def sole_user(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 def open_regular(
     path: str | os.PathLike[str], *, limit: int = MOST_BYTES, error: type[SslnetError] = DataError
 ) -> BinaryIO:
-    """Opens a regular file for reading. A device would be read for ever, a FIFO waited for.
+    """Opens a regular file for reading. Reading a device would not end, opening a FIFO would wait.
 
-    limit   bytes it may have
-    raises  `error` for what is no regular file, is larger or cannot be opened
+    limit   maximum size in bytes
+    raises  `error` for anything but a regular file, and for a file that is larger or cannot be opened
     """
     place = os.fspath(path)
     try:
@@ -224,13 +224,13 @@ def open_regular(
 
 
 def read_bytes(path: str | os.PathLike[str], *, limit: int = MOST_BYTES, error: type[SslnetError] = DataError) -> bytes:
-    """All bytes of a regular file, at most `limit`. raises `error`, see open_regular"""
+    """Reads all bytes of a regular file, at most `limit`. raises `error` as open_regular does"""
     place = os.fspath(path)
     with open_regular(place, limit=limit, error=error) as file:
         try:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(size + 1)  # no more: memory is taken for all that is asked for
-            if len(data) > size:  # it grows, or is one of the system's, which say that they have no bytes
+            data = file.read(size + 1)  # no more: read allocates the requested number of bytes
+            if len(data) > size:  # it grows, or is a system file, whose size is given as 0
                 data += file.read(limit + 1 - len(data))
         except OSError as problem:
             raise error(f"cannot be read: {problem.strerror or problem}", path=place) from problem
@@ -246,7 +246,8 @@ def read_text(
     errors: str = "surrogateescape",
     error: type[SslnetError] = DataError,
 ) -> str:
-    """A text file in UTF-8. errors: what becomes of other bytes (bytes.decode). raises `error`, see open_regular"""
+    """Reads a text file in UTF-8. errors: handling of other bytes (bytes.decode). raises `error` as open_regular
+    does"""
     return read_bytes(path, limit=limit, error=error).decode("utf-8", errors)
 
 
@@ -268,10 +269,10 @@ def resolve(
     span: Span | None = None,
     layer: str | None = None,
 ) -> Path:
-    """The file or folder that a definition calls `name`.
+    """Finds the file or folder that a definition calls `name`.
 
-    Looked for from the working directory first, as Caffe does; then from the folder of each file in `beside` (the ones
-    that name it, or their folders), and from that folder's parents up to the first that has it.
+    The search begins in the working directory, as in Caffe; then follow the folder of each file in `beside` (the files
+    that name it, or their folders), and that folder's parents, up to the first that has it.
 
     raises `error`, which lists the places tried
     """
@@ -306,14 +307,15 @@ def _exists(place: Path) -> bool:
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A new empty file beside the target, locked while the block runs and removed at the end if it still exists."""
+    """A new empty file beside the target, locked for the duration of the block and removed at the end if it still
+    exists."""
     while True:
         path = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)
         locked = _lock(handle)
         if locked is None or (locked and _is_still(path, handle)):
             break
-        os.close(handle)  # somebody took it for remains, in the moment before it was locked
+        os.close(handle)  # another process removed it as a remains, before it was locked
     if locked is None:  # where there are no locks an open file may not even be renamed
         os.close(handle)
     try:
@@ -338,7 +340,7 @@ def _put_in_place(temporary: Path, target: Path, new: bool) -> None:
 
 
 def _lock(handle: int) -> bool | None:
-    """Locks an open file for this process. False: another has it; None: there are no locks here."""
+    """Locks an open file for this process. False: another process has the lock; None: there are no locks here."""
     try:
         import fcntl
 
@@ -351,7 +353,7 @@ def _lock(handle: int) -> bool | None:
 
 
 def _is_still(path: str | os.PathLike[str], handle: int) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the open file is still the file of this name."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(handle))
     except OSError:

@@ -1,14 +1,16 @@
-"""Fillers: the first values of a parameter blob.
+"""Fillers: the initial values of a parameter blob.
 
     constant            value
     uniform             U(min, max)
-    gaussian            N(mean, std^2); with ``sparse`` every value but ``sparse`` an output, on average, is zero
+    gaussian            N(mean, std^2); with ``sparse`` each input has, on average, only ``sparse`` non-zero weights
+    truncated_normal    N(mean, std^2), values more than 2 std from the mean drawn again, as in TensorFlow: the standard
+                        deviation of what is drawn is 0.87963 std
     xavier              U(-s, s), s = sqrt(3 / n)            Ref: Glorot, Bengio 2010
     msra                N(0, 2 / n)                          Ref: He et al. 2015
     positive_unitball   U(0, 1), then each row divided by its sum
-    bilinear            the weights of a Deconvolution that scales up bilinearly
+    bilinear            the weights of a Deconvolution for bilinear upsampling
 
-n is fan_in = values an output (count / shape[0]), or by ``variance_norm`` fan_out = count / shape[1], or their mean.
+n is fan_in = values per output (count / shape[0]), or by ``variance_norm`` fan_out = count / shape[1], or their mean.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ def fill(
     *,
     error: Callable[..., Exception] = DefinitionError,
 ) -> None:
-    """Fills the array as the FillerParameter says.  [overwrites data]
+    """Fills the array as the FillerParameter requests.  [overwrites data]
 
     data    float32 or float64, C-contiguous
-    error   makes the exception to raise from a message (and ``hint=``): for an unknown type, numbers out of range, or
-            a shape that the filler does not take
+    error   creates the exception to raise from a message (and ``hint=``): for an unknown type, numbers out of range, or
+            a shape that the filler does not support
     """
     run = FILLERS.get(filler.type)
     if run is None:
@@ -72,6 +74,19 @@ def gaussian(data: np.ndarray, filler: Any, random: np.random.Generator) -> None
         data *= random.random(data.shape) < share
 
 
+def truncated_normal(data: np.ndarray, filler: Any, random: np.random.Generator) -> None:
+    if filler.std < 0:
+        raise ValueError(f"truncated_normal filler needs std of at least 0, not {filler.std:g}")
+    random.standard_normal(out=data, dtype=data.dtype.type)
+    values = data.reshape(-1)
+    far = np.flatnonzero(np.abs(values) > 2)
+    while far.size:
+        values[far] = random.standard_normal(far.size, dtype=data.dtype.type)
+        far = far[np.abs(values[far]) > 2]
+    data *= filler.std
+    data += filler.mean
+
+
 def xavier(data: np.ndarray, filler: Any, random: np.random.Generator) -> None:
     limit = math.sqrt(3 / _fan(data, filler))
     _uniform(data, -limit, limit, random)
@@ -89,7 +104,10 @@ def positive_unitball(data: np.ndarray, filler: Any, random: np.random.Generator
 
 
 def bilinear(data: np.ndarray, filler: Any, random: np.random.Generator) -> None:
-    """w[.., i, j] = t[i] t[j], t[i] = 1 - |i / f - c|, f = ceil(kernel / 2), c = (2 f - 1 - f mod 2) / (2 f)."""
+    """Weights for bilinear upsampling.
+
+    w[.., i, j] = t[i] t[j], t[i] = 1 - |i / f - c|, f = ceil(kernel / 2), c = (2 f - 1 - f mod 2) / (2 f)
+    """
     if data.ndim != 4 or data.shape[2] != data.shape[3]:
         raise ValueError(f"bilinear filler needs a blob (.., .., kernel, kernel), not {data.shape}")
     factor = math.ceil(data.shape[3] / 2)
@@ -104,13 +122,14 @@ FILLERS: dict[str, Filler] = {
     "gaussian": gaussian,
     "msra": msra,
     "positive_unitball": positive_unitball,
+    "truncated_normal": truncated_normal,
     "uniform": uniform,
     "xavier": xavier,
 }
 
 
 def _fan(data: np.ndarray, filler: Any) -> float:
-    """Values by which xavier and msra divide the variance."""
+    """The divisor n of the variance of xavier and msra."""
     fan_in = data.size / max(1, data.shape[0] if data.ndim else 1)
     fan_out = data.size / max(1, data.shape[1]) if data.ndim > 1 else data.size
     if filler.variance_norm == pb.FillerParameter.AVERAGE:

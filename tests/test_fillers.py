@@ -53,6 +53,24 @@ def test_gaussian_sparse_keeps_that_many_values_an_output():
     assert data[data != 0].std() == pytest.approx(1, rel=0.05)
 
 
+def test_truncated_normal_has_the_distribution_of_a_normal_cut_at_two_std():
+    """Closed form of the cut: variance 1 - 2 a f(a) / (2 F(a) - 1) at a = 2; the histogram against F by chi square."""
+    data = filled((200, 1000), type="truncated_normal", mean=3, std=0.5, dtype=np.float64)
+    z = (data.ravel() - 3) / 0.5
+    assert np.abs(z).max() <= 2 and np.abs(z).max() > 1.99
+
+    def below(x):
+        return (1 + math.erf(x / math.sqrt(2))) / 2
+
+    density, inside = math.exp(-2) / math.sqrt(2 * math.pi), 2 * below(2) - 1
+    assert z.mean() == pytest.approx(0, abs=0.01)
+    assert z.var() == pytest.approx(1 - 4 * density / inside, rel=0.01)
+    edges = np.linspace(-2, 2, 41)
+    expected = z.size * np.diff([below(x) for x in edges]) / inside
+    chi = ((np.histogram(z, edges)[0] - expected) ** 2 / expected).sum()
+    assert chi < 39 + 4 * math.sqrt(2 * 39), "40 bins: mean 39, standard deviation sqrt(78)"
+
+
 @pytest.mark.parametrize(
     ("norm", "fan"), [("FAN_IN", FAN_IN), ("FAN_OUT", FAN_OUT), ("AVERAGE", (FAN_IN + FAN_OUT) / 2)]
 )
@@ -90,7 +108,9 @@ def test_bilinear_weights_of_kernel_four():
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (0, 3)])
-@pytest.mark.parametrize("type_", ["constant", "gaussian", "msra", "positive_unitball", "uniform", "xavier"])
+@pytest.mark.parametrize(
+    "type_", ["constant", "gaussian", "msra", "positive_unitball", "truncated_normal", "uniform", "xavier"]
+)
 def test_filler_takes_any_shape(type_, shape):
     assert np.isfinite(filled(shape, type=type_)).all()
 
@@ -101,10 +121,11 @@ def test_filler_takes_any_shape(type_, shape):
         ({"type": "xavierr"}, 'error: unknown filler "xavierr"\n  did you mean "xavier"?'),
         (
             {"type": "zzz"},
-            'error: unknown filler "zzz"\n  there are bilinear, constant, gaussian, msra, positive_unitball, uniform, xavier',
+            'error: unknown filler "zzz"\n  there are bilinear, constant, gaussian, msra, positive_unitball, truncated_normal, uniform, xavier',
         ),
         ({"type": "uniform", "min": 2}, "error: uniform filler needs min <= max: 2 > 1"),
         ({"type": "gaussian", "std": -1}, "error: gaussian filler needs std of at least 0, not -1"),
+        ({"type": "truncated_normal", "std": -1}, "error: truncated_normal filler needs std of at least 0, not -1"),
         ({"type": "gaussian", "sparse": -2}, "error: gaussian filler needs sparse of at least 0, not -2"),
         ({"type": "gaussian", "sparse": 41}, "error: sparse must be at most the number of outputs: 41 of 40"),
         ({"type": "msra", "sparse": 3}, "error: sparse is for gaussian fillers, not for msra"),

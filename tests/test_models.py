@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from sslnet.solver.updates import make_updates
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = sorted(path.parent for path in ROOT.glob("models/*/deploy.prototxt"))
-SOLVERS = sorted(ROOT.glob("solvers/*.prototxt"))
+SOLVERS = sorted(path for path in ROOT.glob("solvers/*.prototxt") if not path.stem.startswith("thesis_"))
+THESIS = sorted(ROOT.glob("models/thesis/*.prototxt"))
 
 PARAMETERS = {
     "alexnet": 60_965_224,  # Krizhevsky 2012: 60 million; bvlc_alexnet.caffemodel
@@ -126,6 +129,7 @@ def load_tool(name: str) -> Any:
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for their types
     loader.exec_module(module)
     return module
 
@@ -230,6 +234,75 @@ def test_model_runs_forward_and_backward_at_its_size(model: Path) -> None:
         if param.lr_mult:
             assert np.isfinite(param.blob.diff).all(), param.name
             assert param.blob.diff.any(), f"{param.name} is not reached"
+
+
+# -- the nets of docs/thesis.md ----------------------------------------------------------------------------------------
+
+THESIS_SIZES = {
+    "autoencoder": 37_827,  # 32*9 + 64*32*9 + 64*32*9 + 32*9, a bias each, two numbers of each channel behind BatchNorm
+    "cifar10": 1_069_706,  # 3*64*25 + 64*64*25, 2304*384 + 384*192 + 192*10, a bias each, two numbers behind BatchNorm
+    "fc_summation": 4_001,  # 2*1000 + 1000, 1000 + 1
+    "mnist": 454_922,  # 32*25 + 32*64*25 + 64*128*49 + 128*10, a bias each
+}
+THESIS_SHAPES = {
+    "autoencoder": {"enc1": (32, 14, 14), "enc2": (64, 7, 7), "dec1": (32, 14, 14), "dec2": (1, 28, 28)},
+    "cifar10": {"data": (3, 24, 24), "pool1": (64, 12, 12), "pool2": (64, 6, 6), "fc1": (384,), "fc3": (10,)},
+    "fc_summation": {"ip1": (1000,), "ip2": (1,)},
+    "mnist": {"conv1": (32, 28, 28), "pool2": (64, 7, 7), "conv3": (128, 1, 1)},
+}
+
+
+def thesis_net(path: Path, phase: int) -> Net:
+    """The net with inputs for four images in place of its data."""
+    definition = prototxt.read_net(path)
+    if path.stem != "fc_summation":
+        image = {"cifar10": (3, 24, 24)}.get(path.stem, (1, 28, 28))
+        shapes = {"data": (4, *image), **({} if path.stem == "autoencoder" else {"label": (4,)})}
+        definition = with_inputs(definition, shapes)
+    return Net(definition, phase=phase, seed=1)
+
+
+@pytest.mark.parametrize("path", THESIS, ids=name)
+def test_net_of_the_thesis_has_its_size_and_trains(path: Path) -> None:
+    net = thesis_net(path, pb.TRAIN)
+    assert sum(int(np.prod(shape)) for shape in learned(net).values()) == THESIS_SIZES[path.stem]
+    shapes = THESIS_SHAPES[path.stem]
+    assert {blob: net.blobs[blob].shape[1:] for blob in shapes} == shapes
+    if net.inputs:
+        fill_inputs(net)
+    net.forward()
+    net.backward()
+    assert np.isfinite(net.loss)
+    assert all(param.blob.diff.any() for param in net.learnable if param.lr_mult and param.index == 0)
+    assert f"{THESIS_SIZES[path.stem]:,}" in (path.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", THESIS, ids=name)
+def test_net_of_the_thesis_has_a_solver_that_says_nothing_wrong(path: Path) -> None:
+    definition = prototxt.read_solver(ROOT / "solvers" / f"thesis_{path.stem}.prototxt")
+    assert definition.message.net == str(path.relative_to(ROOT))
+    assert definition.message.snapshot_prefix == f"snapshots/thesis_{path.stem}/thesis_{path.stem}"
+    assert [str(note) for note in lint_solver(definition, prototxt.read_net(path))] == []
+
+
+def test_rows_of_the_thesis_are_settings_that_mean_something() -> None:
+    from sslnet.compress.pruning.cycles import pruning_cycles
+
+    tool = load_tool("thesis")
+    for key, row in tool.ROWS.items():
+        solver = prototxt.read_solver(ROOT / "solvers" / f"thesis_{row.model}.prototxt")
+        settings = [f"max_iter={row.iterations}", *row.settings]
+        cycles = pruning_cycles(prototxt.apply_overrides(solver, settings))
+        assert (cycles is None) == key.startswith("fc_dead")
+
+
+def test_page_of_the_thesis_shows_its_recorded_figures() -> None:
+    tool = load_tool("thesis")
+    record = json.loads(tool.RECORD.read_text())
+    page = tool.PAGE.read_text()
+    assert set(record) <= set(tool.ROWS)
+    for model in tool.PER_LOSS:
+        assert tool.table(model, record) in page, "run tools/thesis --write"
 
 
 # -- residual nets -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``sslnet.compact``: the net without what is zero."""
+"""``sslnet.compact``: removes zeros from a net."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compact(
     stages: Sequence[str] = (),
     seed: int = 0,
 ) -> NetResult[Compaction]:
-    """Removes filters, channels and neurons that are zero, and all that only they fed: a smaller net with the same outputs.
+    """Removes zero filters, channels and neurons, and everything that only they feed: a smaller net with the same outputs.
 
         small = sslnet.compact("models/digits/train_test.prototxt", "pruned.caffemodel")
         print(small.details.removed, small.details.difference.relative)
@@ -33,16 +33,16 @@ def compact(
 
     model           the net: path of a prototxt, pb.NetParameter, NetSpec, Net, or a result of another function
     weights         its weights: path of a .caffemodel, pb.NetParameter with blobs, Net; None: those of the model
-    drop_constants  also remove what removed filters still emit (their bias): smaller, and not the same net
-    standard_only   write nothing but what Caffe 1.0 and OpenCV read: all columns of the kernels, zero or not
-    snapshot        a .solverstate of the run that the weights are from: its state is cut as well, to train on
-    phase           in which both nets are compared, sslnet.TEST or sslnet.TRAIN
-    level, stages   the rest of the state that include and exclude rules are tried against
-    seed            of the random inputs, for nets without data of their own
+    drop_constants  also drop the constant outputs (biases) of removed filters; the outputs of the net then change
+    standard_only   write only fields that Caffe 1.0 and OpenCV read: all columns of the kernels, zero or not
+    snapshot        path of a .solverstate of the run of these weights: it is compacted as well, to continue training
+    phase           phase in which both nets are compared, sslnet.TEST or sslnet.TRAIN
+    level, stages   level and stages for the net's include and exclude rules
+    seed            seed of the random inputs, for nets without data of their own
 
     returns  the smaller net; ``details``: sizes of each layer before and after, the difference of the outputs, notes
-    raises   RunError when a layer would lose every channel, or when the smaller net computes something else (beyond
-             rounding, 1e-4 of the largest output); WeightsError when weights and net do not fit
+    raises   RunError if a layer would lose every channel, or if the outputs of the smaller net differ by more than rounding
+             (1e-4 of the largest output); WeightsError if weights and net do not fit
     """
     definition = read_model(model)
     result = compaction.compact(

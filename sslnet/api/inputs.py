@@ -17,13 +17,15 @@ from sslnet.prototxt import Definition
 from sslnet.prototxt.net_spec import NetSpec
 
 Model = str | Path | Definition | pb.NetParameter | NetSpec | Net | NetResult[Any]
-"""A path of a prototxt; a definition as a message, or made in Python; a Net; or what another function returned."""
+"""A net: a path of a prototxt; a definition as a message, or created in Python; a Net; or a result of another
+function."""
 
 Weights = str | Path | pb.NetParameter | Net | NetResult[Any]
-"""A path of a .caffemodel; a message with blobs; or a Net, or a result, whose parameters are taken."""
+"""Weights: a path of a .caffemodel; a message with blobs; or a Net, or a result, whose parameters are used."""
 
 Word = Callable[[str], str]
-"""Gives the name by which the caller knows an argument: ``"target_flops"`` in Python, ``--target-flops`` on the command line."""
+"""Returns the name by which the caller knows an argument: ``"target_flops"`` in Python, ``--target-flops`` on the
+command line."""
 
 
 def as_argument(name: str) -> str:
@@ -32,9 +34,9 @@ def as_argument(name: str) -> str:
 
 
 def read_model(model: Model) -> Definition:
-    """The definition of a net, in today's form.
+    """Reads the definition of a net, and converts it to the current format.
 
-    raises DefinitionError for a prototxt that is wrong, and for what is no net
+    raises DefinitionError for a prototxt with errors, and for an object that is not a net
     """
     if isinstance(model, NetResult):
         return model.read_definition()
@@ -47,9 +49,9 @@ def read_model(model: Model) -> Definition:
 
 
 def read_weights(weights: Weights | None, model: Model) -> str | pb.NetParameter:
-    """Weights as a path or a message; None: those that the model brings.
+    """Returns weights as a path or a message; None: the weights of the model.
 
-    raises UsageError when there are none
+    raises UsageError if there are none
     """
     if weights is None and isinstance(model, NetResult | Net | pb.NetParameter):
         weights = model
@@ -66,13 +68,13 @@ def read_weights(weights: Weights | None, model: Model) -> str | pb.NetParameter
 
 
 def check_part(value: float | None, name: str, word: Word = as_argument) -> None:
-    """raises UsageError unless the value is None or lies between 0 and 1"""
+    """Checks a fraction. raises UsageError unless the value is None or between 0 and 1"""
     if value is not None and not 0 < value < 1:
         raise UsageError(f"{word(name)} must lie between 0 and 1, not {value:g}")
 
 
 def _without_blobs(message: pb.NetParameter) -> pb.NetParameter:
-    """The message without parameters, which need not go through the text of a definition."""
+    """The message without parameters, which are not needed in the text of a definition."""
     result = pb.NetParameter()
     result.CopyFrom(message)
     for layer in result.layer:

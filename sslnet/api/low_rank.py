@@ -1,8 +1,8 @@
-"""``sslnet.low_rank``: weights as products of smaller ones."""
+"""``sslnet.low_rank``: replaces layers by products of smaller layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sslnet.api.inputs import Model, Weights, Word, as_argument, check_part, read_model, read_weights
 from sslnet.api.net_result import NetResult
@@ -12,7 +12,7 @@ from sslnet.compress.low_rank.low_rank import LowRank
 from sslnet.errors import UsageError
 
 ERROR = 0.3
-"""Allowed where neither an error nor a target is given."""
+"""Maximum error if neither an error nor a target is given."""
 
 
 def low_rank(
@@ -21,11 +21,14 @@ def low_rank(
     *,
     error: float | None = None,
     target_flops: float | None = None,
+    target_speedup: float | None = None,
+    speedup_batch: int | None = None,
     methods: Sequence[str] = tuple(METHODS),
     layers: Sequence[str] = (),
     level: int = 0,
     stages: Sequence[str] = (),
     seed: int = 0,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> NetResult[LowRank]:
     """Replaces layers by products of smaller ones (SVD, PCA over filters, spatial, Tucker); fine-tune the result.
 
@@ -34,17 +37,22 @@ def low_rank(
         small.save("small/digits")
 
     model, weights  the net and its weights, as in ``sslnet.compact``
-    error           largest relative error of a layer's weights, 0 to 1 (Frobenius norm); default 0.3; or
-    target_flops    the part of the net's FLOPs that may be left, 0 to 1: the smallest error that gets there is used
-    methods         of which each layer gets the cheapest: "svd" (InnerProduct), "filters", "spatial", "tucker" (Convolution)
+    error           maximum relative error of a layer's weights, 0 to 1 (Frobenius norm); default 0.3; or
+    target_flops    fraction of the net's FLOPs that may remain, 0 to 1: the smallest error that reaches it is used; or
+    target_speedup  how many times as fast the deployed net's forward pass must be, above 1, as measured here
+    speedup_batch   number of images to measure with; default: the batch of the net's data
+    methods         methods of which each layer gets the cheapest: "svd" (InnerProduct), "filters", "spatial", "tucker"
+                    (Convolution)
     layers          names of the layers to factor; default: all that become cheaper
-    level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
-    seed            of the random inputs that outputs are compared on, for nets without data of their own
+    level, stages   level and stages for the net's include and exclude rules
+    seed            seed of the random inputs to compare outputs with, for nets without data of their own
+    tell            takes lines of progress while times are measured
 
     returns  the factored net; ``details``: of each layer the method, rank and error, sizes, the difference of the outputs
-    raises   UsageError for numbers out of range, a target that cannot be reached, and layers that cannot be factored
+    raises   UsageError for numbers out of range, FLOPs that cannot be reached, and layers that cannot be factored; RunError
+             for a speedup that is not reached
     """
-    error = checked_error(error, target_flops)
+    error = checked_error(error, target_flops, target_speedup, speedup_batch)
     check_methods(methods)
     definition = read_model(model)
     result = factoring.low_rank(
@@ -52,25 +60,42 @@ def low_rank(
         read_weights(weights, model),
         error=error,
         target_flops=target_flops,
+        target_speedup=target_speedup,
+        speedup_batch=speedup_batch,
         methods=methods,
         layers=layers,
         level=level,
         stages=stages,
         seed=seed,
+        tell=tell,
     )
     return NetResult(result.message, result.weights, result, result.deploy, definition.path)
 
 
-def checked_error(error: float | None, target_flops: float | None, word: Word = as_argument) -> float | None:
-    """The error to use; None where there is a target. raises UsageError for both, and for numbers out of range"""
-    if error is not None and target_flops is not None:
-        raise UsageError(f"either {word('error')} or {word('target_flops')}, not both")
+def checked_error(
+    error: float | None,
+    target_flops: float | None,
+    target_speedup: float | None = None,
+    speedup_batch: int | None = None,
+    word: Word = as_argument,
+) -> float | None:
+    """The error to use; None if there is a target. raises UsageError if more than one is given, and for numbers out of range"""
+    given = {"error": error, "target_flops": target_flops, "target_speedup": target_speedup}
+    names = [word(name) for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"either {' or '.join(names)}, not {'both' if len(names) == 2 else 'all'}")
     check_part(error, "error", word)
     check_part(target_flops, "target_flops", word)
-    return ERROR if error is None and target_flops is None else error
+    if target_speedup is not None and not 1 < target_speedup < float("inf"):
+        raise UsageError(f"{word('target_speedup')} must be above 1, not {target_speedup:g}")
+    if speedup_batch is not None and target_speedup is None:
+        raise UsageError(f"{word('speedup_batch')} needs {word('target_speedup')}")
+    if speedup_batch is not None and speedup_batch < 1:
+        raise UsageError(f"{word('speedup_batch')} must be at least 1, not {speedup_batch}")
+    return error if names else ERROR
 
 
 def check_methods(methods: Sequence[str], word: Word = as_argument) -> None:
-    """raises UsageError when there is none, or an unknown one"""
+    """Checks the methods. raises UsageError if there are none, or for an unknown one"""
     if not methods or not set(methods) <= set(METHODS):
         raise UsageError(f"{word('methods')} must be of {', '.join(METHODS)}, not {','.join(methods)!r}")

@@ -21,15 +21,15 @@ Details = TypeVar("Details")
 
 @dataclass(frozen=True)
 class NetResult(Generic[Details]):
-    """A net that a function made. It can be given to the other functions as their model.
+    """A net returned by a function. It can be the model of the other functions.
 
     definition  pb.NetParameter without blobs: the net in all its phases
-    weights     pb.NetParameter: of each layer its name and its blobs
-    details     what the function tells beside the net
-    deploy      pb.NetParameter: the net for deployment; None where there is none beside ``definition``
-    path        file that the original definition was read from; None: there is none. Names of files in the definition
-                are relative to it, until ``save`` rewrites them
-    state       solver state to train on with, where one was asked for
+    weights     pb.NetParameter: name and blobs of each layer
+    details     further results of the function
+    deploy      pb.NetParameter: the net for deployment; None if there is none beside ``definition``
+    path        path of the original definition; None if it is not from a file. Names of files in the definition are relative
+                to it, until ``save`` rewrites them
+    state       solver state to continue training with, if one was requested
     """
 
     definition: pb.NetParameter
@@ -44,13 +44,14 @@ class NetResult(Generic[Details]):
         return Net(self.read_definition(), self.weights, phase, **options)
 
     def read_definition(self) -> Definition:
-        """The definition as functions of the package take it; paths in it count from the original's folder."""
+        """The definition in the form that functions of the package need; paths in it are relative to the original's
+        folder."""
         if self.path is None:
             return definition_of(self.definition)
         return prototxt.parse(prototxt.write(self.definition), pb.NetParameter, self.path)
 
     def files(self, prefix: str | os.PathLike[str]) -> dict[str, str]:
-        """Names of the files that ``save`` writes: "model", "weights", and "deploy" and "state" where there are such."""
+        """Names of the files that ``save`` writes: "model", "weights", and "deploy" and "state" if they exist."""
         start = os.fspath(prefix)
         names = {"model": f"{start}.prototxt"}
         if self.deploy is not None:
@@ -61,10 +62,10 @@ class NetResult(Generic[Details]):
         return names
 
     def save(self, prefix: str | os.PathLike[str]) -> dict[str, str]:
-        """Writes PREFIX.prototxt and PREFIX.caffemodel, and PREFIX_deploy.prototxt and PREFIX.solverstate where there
-        are such; returns their names. Definition and weights are written both or neither; the folder is made.
+        """Writes PREFIX.prototxt and PREFIX.caffemodel, and PREFIX_deploy.prototxt and PREFIX.solverstate if they exist; returns
+        their names. Definition and weights are written both or neither; the folder is created.
 
-        raises RunError when a file cannot be written
+        raises RunError if a file cannot be written
         """
         names = self.files(prefix)
         make_folder(names["model"])
@@ -79,7 +80,7 @@ class NetResult(Generic[Details]):
         return names
 
     def _text(self, message: pb.NetParameter, path: str) -> bytes:
-        """A definition as a file: the files that it names are found from there, too."""
+        """The text of a definition for the file at ``path``: names of files in it are rewritten relative to it."""
         result = pb.NetParameter()
         result.CopyFrom(message)
         if self.path is not None:

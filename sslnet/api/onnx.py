@@ -1,4 +1,4 @@
-"""``sslnet.export_onnx`` and ``sslnet.import_onnx``: nets as ONNX models, and back."""
+"""``sslnet.export_onnx`` and ``sslnet.import_onnx``: convert nets to ONNX models, and ONNX models to nets."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class OnnxExport:
     """A net as an ONNX model, not written yet.
 
-    model          onnx.ModelProto; it stands for all the onnx package does: ``onnx.checker``, ``onnx.save``, ...
-    difference     between the net and the model in onnxruntime, on random inputs; None where that is not installed
-    preprocessing  what the definition's data layers do to images before the net sees them, also in the model's metadata
+    model          onnx.ModelProto, for all functions of the onnx package: ``onnx.checker``, ``onnx.save``, ...
+    difference     difference between the net and the model in onnxruntime, on random inputs; None if that is not installed
+    preprocessing  preprocessing of images by the definition's data layers, also in the model's metadata
     """
 
     model: ModelProto
@@ -35,7 +35,8 @@ class OnnxExport:
     preprocessing: dict[str, Any]
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Writes the model, whole or not at all; returns the bytes. raises RunError when it cannot be written"""
+        """Writes the model; the file is complete or not written at all. returns its size in bytes. raises RunError if
+        it cannot be written"""
         data = self.model.SerializeToString()
         atomic_write(path, data)
         return len(data)
@@ -48,18 +49,18 @@ def export_onnx(
     level: int = 0,
     stages: Sequence[str] = (),
 ) -> OnnxExport:
-    """The net as an ONNX model, checked by ONNX's own checker and, where it is installed, against onnxruntime.
+    """Converts a net to an ONNX model, checks it with ONNX's own checker and, if installed, against onnxruntime.
 
         exported = sslnet.export_onnx("models/digits/deploy.prototxt", "digits.caffemodel")
         print(exported.difference.relative)
         exported.save("digits.onnx")
 
-    model, weights  the net and its weights, as in ``sslnet.compact``. Of a net for training data become inputs, and losses
-                    outputs; the batch axis is free ("N") unless a layer only works for the net's batch size
-    level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
+    model, weights  the net and its weights, as in ``sslnet.compact``. In a net for training, data layers become inputs, and
+                    losses become outputs; the batch axis is free ("N") unless a layer only works for the net's batch size
+    level, stages   level and stages for the net's include and exclude rules
 
     raises  UsageError without the package onnx (``pip install "sslnet[onnx]"``); DefinitionError for a net without
-            inputs, or a layer that has no form in ONNX; RunError when the model computes something else than the net
+            inputs, or a layer that has no form in ONNX; RunError if the model's outputs differ from the net's
     """
     need_onnx()
     from sslnet.exchange.export import export, preprocessing
@@ -71,18 +72,18 @@ def export_onnx(
 
 
 def import_onnx(path: str | Path, *, batch: int = 1) -> NetResult[Imported]:
-    """An ONNX model as a definition and weights, compared with what onnxruntime makes of it where that is installed.
+    """Converts an ONNX model to a definition and weights, compared with the outputs of onnxruntime if that is installed.
 
         net = sslnet.import_onnx("resnet.onnx")
         print(net.details.difference, net.definition.layer[0].name)
         net.save("nets/resnet")
 
-    path   of the model (.onnx); weights in files beside it are read from its folder
-    batch  images in the net's inputs, 1 or more, where the model leaves their number open
+    path   path of the model (.onnx); weights in files beside it are read from its folder
+    batch  number of images in the net's inputs, 1 or more, if the model leaves it open
 
     returns  the net, for phase TEST: to train it, add data and a loss; ``details``: the difference, the model's metadata
-    raises   UsageError without the package onnx; DataError for a file that is no model; DefinitionError (one for each node)
-             for what has no counterpart here; RunError when the net computes something else
+    raises   UsageError without the package onnx; DataError for a file that is not a model; DefinitionError (one for each node)
+             for nodes without a counterpart; RunError if the net's outputs differ
     """
     need_onnx()
     check_batch(batch)
@@ -93,13 +94,13 @@ def import_onnx(path: str | Path, *, batch: int = 1) -> NetResult[Imported]:
 
 
 def check_batch(batch: int, word: Word = as_argument) -> None:
-    """raises UsageError for a batch without images"""
+    """Checks the batch size. raises UsageError for a batch without images"""
     if batch < 1:
         raise UsageError(f"{word('batch')} must be at least 1, not {batch}")
 
 
 def need_onnx() -> None:
-    """raises UsageError when the package onnx is not installed"""
+    """Checks that the package onnx is installed; raises UsageError if not."""
     try:
         import onnx  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""``sslnet.prune``: the smallest weights, or groups of weights, set to zero."""
+"""``sslnet.prune``: sets the smallest weights, or groups of weights, to zero."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sslnet.sparsity.measure import LayerSparsity, measure
 
 @dataclass(frozen=True)
 class Pruning:
-    """What ``prune`` did, layer by layer, and how sparse the net is now."""
+    """The result of ``prune`` for each layer, and the sparsity of the net."""
 
     layers: list[Pruned]
     sparsity: list[LayerSparsity]
@@ -44,17 +44,16 @@ def prune(
         print([(layer.name, layer.zero, layer.groups) for layer in pruned.details.layers])
         pruned.save("pruned/digits")
 
-    model, weights  the net and its weights, as in ``sslnet.compact``; a Net that is given stays as it is
-    sparsity        part of the groups that become zero, between 0 and 1: of each layer, or with ``whole_net`` of all
-                    together; or
-    quality         groups become zero whose root mean square is below quality * standard deviation of the layer's weights
+    model, weights  the net and its weights, as in ``sslnet.compact``; a Net is not changed
+    sparsity        fraction of the groups to set to zero, 0 to 1: of each layer, or with ``whole_net`` of all together; or
+    quality         zero groups whose root mean square is below quality * standard deviation of the layer's weights
     group           "ELEMENT" (single weights), "FILTER", "CHANNEL", "SHAPE", "FILTER_2D", "INPUT_NEURON", "OUTPUT_NEURON"
     layers          names of the layers to prune; default: all with such groups but the last layer with weights
-    take_bias       with FILTER or OUTPUT_NEURON: the biases become zero, too
-    level, stages   the rest of the state, beside phase TEST, that include and exclude rules are tried against
+    take_bias       with FILTER or OUTPUT_NEURON: also set the biases of zero groups to zero
+    level, stages   level and stages for the net's include and exclude rules
 
     returns  the net with its zeros; ``details``: groups and zeros of each layer, and the sparsity of the whole net
-    raises   UsageError for numbers out of range, and for layers or groups that there are not
+    raises   UsageError for numbers out of range, and for layers or groups that do not exist
 
     Ref: Han, Pool, Tran, Dally 2015, "Learning both Weights and Connections for Efficient Neural Networks"; Li et al. 2017
     """
@@ -78,7 +77,7 @@ def prune(
 
 
 def check_amount(sparsity: float | None, quality: float | None, whole_net: bool, word: Word = as_argument) -> None:
-    """raises UsageError unless exactly one of sparsity and quality is given, and lies in its range"""
+    """Checks the amount. raises UsageError unless exactly one of sparsity and quality is given, in its range"""
     if (sparsity is None) == (quality is None):
         raise UsageError(f"give {word('sparsity')} X or {word('quality')} Q")
     check_part(sparsity, "sparsity", word)

@@ -1,4 +1,4 @@
-"""``sslnet.teach``: a small net beside a trained one that it learns from (knowledge distillation)."""
+"""``sslnet.teach``: adds a trained teacher net to a small net (knowledge distillation)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def teach(
     stages: Sequence[str] = (),
     seed: int = 1,
 ) -> NetResult[Taught]:
-    """Puts a trained net, the teacher, beside a small one: in training the small one's scores are drawn towards the teacher's.
+    """Adds a trained net, the teacher, to a small net, which training then fits to the teacher's scores.
 
         taught = sslnet.teach(
             "small/digits.prototxt", "small/digits.caffemodel",
@@ -36,15 +36,14 @@ def teach(
         taught.save("taught/digits")
 
     model, weights             the small net and its weights, as in ``sslnet.compact``
-    teacher, teacher_weights   the net to learn from, likewise
-    scores, teacher_scores     blobs that are drawn together, of the same shape (images, classes); default: what the loss
-                               of each net reads
-    loss_weight                of the distance between them, above 0; default: by the size of the teacher's scores
-    level, stages              the rest of the state that include and exclude rules are tried against
-    seed                       of what is random in the batch that the default of ``loss_weight`` is found by
+    teacher, teacher_weights   the teacher net and its weights, likewise
+    scores, teacher_scores     blobs to compare, of the same shape (images, classes); default: the bottom of each net's loss
+    loss_weight                weight of the loss between them, above 0; default: computed from the teacher's scores
+    level, stages              level and stages for the include and exclude rules of both nets
+    seed                       seed of the batch from which the default of ``loss_weight`` is computed
 
-    returns  both nets in one definition, the teacher frozen and in phase TRAIN alone; ``details``: the names of both blobs
-             of scores, and the weight of the loss
+    returns  both nets in one definition, the teacher frozen and only in phase TRAIN; ``details``: the names of both blobs of
+             scores, and the weight of the loss
     raises   UsageError for nets that do not fit together, WeightsError for weights that do not fit them
 
     Ref: Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network"; Ba and Caruana 2014
@@ -67,6 +66,6 @@ def teach(
 
 
 def check_loss_weight(value: float | None, word: Word = as_argument) -> None:
-    """raises UsageError unless the value is None or a finite number above 0"""
+    """Checks the loss weight. raises UsageError unless the value is None or a finite number above 0"""
     if value is not None and not (value > 0 and math.isfinite(value)):
         raise UsageError(f"{word('loss_weight')} must be above 0, not {value:g}")

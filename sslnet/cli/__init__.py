@@ -35,6 +35,7 @@ COMMANDS = {
     "path": "sslnet.cli.path",
     "compact": "sslnet.cli.compact",
     "lowrank": "sslnet.cli.lowrank",
+    "restructure": "sslnet.cli.restructure",
     "prune": "sslnet.cli.prune",
     "teach": "sslnet.cli.teach",
     "check": "sslnet.cli.check",
@@ -49,6 +50,7 @@ COMMANDS = {
     "plot": "sslnet.cli.plot",
     "convert-imageset": "sslnet.cli.convert_imageset",
     "mean": "sslnet.cli.mean",
+    "lint": "sslnet.cli.lint",
     "info": "sslnet.cli.info",
     "warmup": "sslnet.cli.warmup",
 }
@@ -56,6 +58,7 @@ COMMANDS = {
 
 
 ALLOW_PYTHON = "--allow-python-layers"
+IGNORE_UNKNOWN = "--ignore-unknown"
 INTERRUPTED = 130
 
 
@@ -76,7 +79,10 @@ def _run(arguments: list[str]) -> int:
                 warnings.simplefilter("ignore", RuntimeWarning)
             if ALLOW_PYTHON in arguments:
                 importlib.import_module("sslnet.layers.python").allow_python_layers()
-            code = dispatch([argument for argument in arguments if argument not in ("--debug", ALLOW_PYTHON)])
+            if IGNORE_UNKNOWN in arguments:
+                importlib.import_module("sslnet.prototxt").skip_unknown_fields()
+            everywhere = ("--debug", ALLOW_PYTHON, IGNORE_UNKNOWN)
+            code = dispatch([argument for argument in arguments if argument not in everywhere])
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse, after printing help
@@ -187,6 +193,7 @@ def overview() -> str:
         "  -V, --version          show the version",
         "  --debug                with any command: show the traceback of an error",
         f"  {ALLOW_PYTHON}  with any command: allow Python layers to run the code that the net names",
+        f"  {IGNORE_UNKNOWN}       with any command: ignore unknown fields of definitions, with a warning that lists them",
         "",
     ]
     return "\n".join(lines)

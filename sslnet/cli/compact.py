@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_rule_options
+from sslnet.cli.options import add_model_option, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="FILE",
-        help="the net (train_test.prototxt, train_val.prototxt or deploy.prototxt)",
-    )
+    add_model_option(parser)
     parser.add_argument("--weights", metavar="FILE", help="its pruned weights (.caffemodel); default: the snapshot's")
     parser.add_argument("--snapshot", metavar="FILE",
         help="solver state of the run (.solverstate): compacted as well, so that the smaller net can continue training")  # fmt: skip

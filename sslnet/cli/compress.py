@@ -29,13 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_options(parser)
     parser.add_argument("--output", metavar="DIR", help="folder for all files; default: NAME_compress")
     parser.add_argument("--iterations", type=int, metavar="N",
-        help="iterations of the sparsify stage; default: the solver's max_iter, else 10 epochs")  # fmt: skip
+        help="iterations of the sparsify stage, or between the rounds of pruning; default: the solver's max_iter, else 10 "
+        "epochs, or half of either for pruning")  # fmt: skip
     parser.add_argument("--finetune", type=int, metavar="N",
         help="fine-tuning iterations of the small net; default: half the solver's max_iter, else 5 epochs")  # fmt: skip
-    parser.add_argument("--teach", action="store_true",
-        help="fine-tune the small net with the baseline as its teacher, as sslnet teach does")  # fmt: skip
+    parser.add_argument("--teach", action=argparse.BooleanOptionalAction, default=None,
+        help="fine-tune the small net with the baseline as its teacher, as sslnet teach does; the method prune does so "
+        "unless --no-teach is given")  # fmt: skip
+    parser.add_argument("--method", metavar="NAME",
+        help="lasso: train with group lasso; prune: remove the least important channels in rounds, repair and train; "
+        "one-shot: remove and repair, without labels or training; default: chosen by what is given")  # fmt: skip
+    parser.add_argument("--rounds", type=int, metavar="N", help="prune: number of rounds; default 3, in short runs 1")
+    parser.add_argument("--by", metavar="NAME",
+        help="prune and one-shot: criterion of importance, as for sslnet prune; default reconstruction")  # fmt: skip
+    parser.add_argument("--repair", metavar="NAME",
+        help="prune and one-shot: repair without labels, as for sslnet prune; default least-squares")  # fmt: skip
+    parser.add_argument("--share-out", metavar="NAME",
+        help="prune and one-shot: how the removals are divided between the layers: uniform, flops or sensitivity; default "
+        "sensitivity")  # fmt: skip
+    parser.add_argument("--images", type=int, metavar="N",
+        help="prune and one-shot: number of images for criterion and repair; default 256")  # fmt: skip
+    parser.add_argument("--controls", action="store_true",
+        help="also train two nets to compare with, for as many iterations: the baseline on, the small net from scratch")  # fmt: skip
     parser.add_argument("--baseline-iterations", type=int, metavar="N",
-        help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs")  # fmt: skip
+        help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs; with "
+        "--weights and --controls: the iterations that the weights were trained")  # fmt: skip
     parser.add_argument(
         "--base-lr", type=float, metavar="X", help="initial learning rate, without --solver; default 0.01"
     )
@@ -68,10 +86,12 @@ def run(args: argparse.Namespace) -> int:
             return log.exit_code(130)
     if args.json:
         print(dump_json(result.report))
-        return log.exit_code(0)
-    print_table(result.table)
-    print("\n".join(["", *closing_lines(result.report)]))
-    return log.exit_code(0)
+    else:
+        print_table(result.table)
+        print()
+        print_table(result.training)
+        print("\n".join(["", *closing_lines(result.report)]))
+    return log.exit_code(0 if result.met else 1)
 
 
 def make_task(args: argparse.Namespace) -> Task:
@@ -100,6 +120,13 @@ def make_task(args: argparse.Namespace) -> Task:
         args.base_lr,
         args.seed,
         args.teach,
+        args.controls,
+        args.method,
+        args.rounds,
+        args.by,
+        args.repair,
+        args.share_out,
+        args.images,
     )
     check_task(task, as_option)
     return task

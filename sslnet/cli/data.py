@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sslnet.cli.log import terminal_console
+from sslnet.errors import UsageError
 from sslnet.terminal import escape_streams
 
 HELP = "Creates the LMDBs of MNIST or CIFAR-10 from files on disk, or downloads the files."
@@ -35,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="accept files whose checksum differs from the original's"
     )
+    parser.add_argument(
+        "--name", dest="own_name", metavar="NAME", help="with mnist and --from: the name of a data set of one's own in "
+        "MNIST's format (fashion-mnist, emnist, ...), for the databases and data/NAME; no checksums are verified",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"{'':<10}makes {', '.join(known.outputs)}; {known.licence}")
         return 0
     chosen = dataset(args.name)
-    target = args.target or Path("data", args.name)
+    if args.own_name is not None:
+        chosen = _named(args.own_name, args)
+        args.no_verify = True
+    target = args.target or Path("data", args.own_name or args.name)
     missing = [output for output in chosen.outputs if not (target / output).exists()]
     for output in chosen.outputs:
         if output not in missing:
@@ -69,6 +78,17 @@ def run(args: argparse.Namespace) -> int:
         finally:
             print(words if done else "not created")
     return 0
+
+
+def _named(name: str, args: argparse.Namespace) -> Any:
+    """The data set of that name in the format of the chosen one. raises UsageError for a name that is no file's"""
+    from sslnet.sources.datasets import named_like_mnist
+
+    if args.name != "mnist" or args.source is None:
+        raise UsageError("--name is for MNIST's format: sslnet data mnist --from DIR --name NAME")
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise UsageError(f'--name must be letters, digits, "-", "_" and ".", not "{name}"')
+    return named_like_mnist(name)
 
 
 def _download(chosen: Any, folder: Path) -> None:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.log import RunLog
-    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.cli.progress import progress
     from sslnet.net.net import Net
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     _check_output(args, names)
     net = Net(args.model, phase=pb.Phase.Value(args.phase), level=args.level, stages=stages(args.stage), lean=True)
     tell_notes(net.definition)
+    tell_data(net)
     _check_blobs(net, names)
     iterations, records = extent(net, args.iterations)
     load_weights(net, args.weights, RunLog())

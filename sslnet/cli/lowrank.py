@@ -10,7 +10,7 @@ from sslnet.cli.options import add_rule_options
 if TYPE_CHECKING:
     from sslnet.compress.low_rank.low_rank import LowRank
 
-HELP = "Factors weights into chains of smaller layers, within an error or to a FLOPs target."
+HELP = "Factors weights into chains of smaller layers, within an error, to a FLOPs target, or to a measured speedup."
 EXAMPLE = (
     "sslnet lowrank --model models/digits/train_test.prototxt "
     "--weights snapshots/digits/digits_iter_1200.caffemodel --target-flops 0.5"
@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest error of a layer's weights, relative to their norm; default 0.3")  # fmt: skip
     parser.add_argument("--target-flops", type=float, metavar="X",
         help="instead of --error: the fraction of the net's FLOPs to keep, 0 to 1")  # fmt: skip
+    parser.add_argument("--target-speedup", type=float, metavar="S",
+        help="instead of --error: how many times as fast the deployed net's forward pass must be, as measured here")  # fmt: skip
+    parser.add_argument(
+        "--speedup-batch", type=int, metavar="N", help="batch size to measure the speedup with; default: the net's"
+    )
     parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B",
         help="methods to try, of which each layer gets the cheapest: svd (InnerProduct), filters, spatial, tucker (Convolution); "
         "default: all")  # fmt: skip
@@ -46,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sslnet.api.low_rank import check_methods, checked_error, low_rank
     from sslnet.cli.compact import output_prefix, train_line
+    from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.options import as_option, stages, use_threads
     from sslnet.prototxt import read_net
@@ -54,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.report.plots import check_plot
 
     use_threads(args.threads)
-    error, methods = checked_error(args.error, args.target_flops, as_option), stages(args.methods)
+    error, methods = (
+        checked_error(args.error, args.target_flops, args.target_speedup, args.speedup_batch, as_option),
+        stages(args.methods),
+    )
     check_methods(methods, as_option)
     if args.plot:
         check_plot(args.plot)
@@ -66,10 +75,13 @@ def run(args: argparse.Namespace) -> int:
         args.weights,
         error=error,
         target_flops=args.target_flops,
+        target_speedup=args.target_speedup,
+        speedup_batch=args.speedup_batch,
         methods=methods,
         layers=stages(args.layers),
         level=args.level,
         stages=stages(args.stage),
+        tell=RunLog(),
     )
     paths, result = made.save(prefix), made.details
     if args.plot:
@@ -95,6 +107,7 @@ def as_json(args: argparse.Namespace, result: LowRank, paths: dict[str, str]) ->
         "weights": args.weights,
         "output": paths,
         "error": result.error,
+        "speedup": None if result.speedup is None else {"value": result.speedup.speedup, **vars(result.speedup)},
         "layers": [
             {
                 "name": layer.name,

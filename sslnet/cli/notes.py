@@ -10,6 +10,7 @@ from sslnet.errors import printable
 from sslnet.output_rule import output_rule
 
 if TYPE_CHECKING:
+    from sslnet.net.net import Net
     from sslnet.prototxt import Definition
 
 
@@ -22,6 +23,16 @@ def tell_notes(*definitions: Definition, log: Callable[..., object] | None = Non
             log(*text.split("\n"))
         else:
             print(text, file=sys.stderr)
+
+
+def tell_data(*nets: Net, log: Callable[..., object] | None = None) -> None:
+    """Prints what the data layers of the nets recognised in their data, each sentence once, to the log or to stderr."""
+    found = (note for net in nets for layer in net.layers for note in getattr(layer, "notes", ()))
+    for text in dict.fromkeys(found):
+        if log is not None:
+            log(f"note: {text}")
+        else:
+            print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def silent_writers(definition: Definition) -> list[str]:

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from sslnet.net.weights import Copied
 
 
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--model``, for the commands that read any definition of a net."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="the net (train_test.prototxt, train_val.prototxt or deploy.prototxt)",
+    )
+
+
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--level`` and ``--stage``, which with the phase select layers by their include and exclude rules."""
     parser.add_argument(

@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="PREFIX", help="where to write PREFIX.prototxt and PREFIX.caffemodel; a folder takes the "
         "weights' name; default: beside the weights, with _pruned",
     )  # fmt: skip
+    parser.add_argument("--dead", action="store_true",
+        help="instead of --sparsity: zero filters and neurons that provably emit a constant; the function stays the same")  # fmt: skip
+    parser.add_argument("--box", metavar="LO,HI",
+        help="with --dead: smallest and largest number of the net's input; default: those that its data layer can give")  # fmt: skip
+    parser.add_argument("--seen", type=int, default=0, metavar="N",
+        help="with --dead: also zero what is constant on N images of the training data; exact on these images alone")  # fmt: skip
     add_channel_arguments(parser)
     add_rule_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -50,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.prototxt import read_net
     from sslnet.report import dump_json, print_table, sparsity_table
 
+    if args.dead or args.box is not None or args.seen:
+        from sslnet.cli.prune_dead import run_dead
+
+        return run_dead(args)
     if check_options(args):
         return run_channels(args)
     check_amount(args.sparsity, args.quality, args.whole_net, as_option)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet import sslnet_pb2 as pb
     from sslnet.cli.compiling import Compiling
     from sslnet.cli.log import RunLog
-    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.compress.evaluation import epoch_batches
     from sslnet.net.net import Net
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         )
     log = RunLog()
     tell_notes(net.definition, log=log)
+    tell_data(net, log=log)
     load_weights(net, args.weights, log)
     iterations = args.iterations or epoch_batches(net) or 50
     log(f"Running for {iterations} iterations.")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslnet.cli.options import add_deterministic_option, add_rule_options
+from sslnet.cli.options import add_deterministic_option, add_model_option, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ FORMS = ("kept", "csr", "direct")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="FILE",
-        help="the net (train_test.prototxt, train_val.prototxt or deploy.prototxt)",
-    )
+    add_model_option(parser)
     parser.add_argument("--weights", metavar="FILE", help="its weights; default: values from its fillers")
     parser.add_argument("--model2", "--compare", metavar="FILE", help="a second net, timed in turns with the first")
     parser.add_argument("--weights2", metavar="FILE", help="the second net's weights")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import Memo
     from sslnet.compress.control.controller import StrengthController
+    from sslnet.compress.pruning.cycles import PruningCycles
     from sslnet.net.net import Net
     from sslnet.prototxt import Definition
     from sslnet.solver.solver import Solver
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
     from sslnet.cli.options import use_threads
     from sslnet.cli.signals import signal_effects
+    from sslnet.compress.control.controller import StrengthController
     from sslnet.compress.control.latency_model import compare_latency
     from sslnet.solver.measure_training import measure_training
     from sslnet.solver.solver import Solver
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             monitor=Monitors(screen, metrics, memo, compiling),
             measure=measure_training,
             lean=True,
-            steering=(steering := make_steering(args, log)),
+            steering=(steering := make_steering(args, definition, log)),
             fallback=fallback_folder(args),
         )
         check_certificate(solver, args)
@@ -101,14 +103,16 @@ def run(args: argparse.Namespace) -> int:
     lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
         lines += ["", f"the target was not met: {steering.missed()}"]
+        if isinstance(steering, StrengthController):
+            lines[-1] += f"; {steering.targets.advice}"
     if solver.data_errors.count:
         lines += ["", f"batches skipped because of unusable data: {solver.data_errors.count}"]
-    if steering is not None and steering.targets.of == "speedup" and not stopped:
+    if isinstance(steering, StrengthController) and steering.targets.of == "speedup" and not stopped:
         lines += ["", f"compacted, the net runs {compare_latency(solver, steering.targets.batch)}"]
     if metrics.incomplete:
         lines += ["", metrics.incomplete]
     log.result(*lines)
-    return log.exit_code(130 if stopped else 0)
+    return log.exit_code(130 if stopped else 1 if steering is not None and not steering.met else 0)
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:
@@ -168,7 +172,7 @@ def split_names(text: str | None) -> list[str]:
 def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
     """Logs the solver's text, the memory of the run, and where it starts."""
     from sslnet import __version__, prototxt
-    from sslnet.cli.notes import tell_notes
+    from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import tell_copied
     from sslnet.kernels.runtime.threads import num_threads
     from sslnet.report.units import count, size
@@ -178,6 +182,7 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
         log("Initializing solver from parameters:", *prototxt.write(solver.param).rstrip("\n").split("\n"))
     net = solver.net
     tell_notes(solver.definition, net.definition, *(test.definition for test in solver.test_nets), log=log)
+    tell_data(net, *solver.test_nets, log=log)
     taken = size(solver.memory())
     parameters = count(sum(param.blob.count for param in net.learnable))
     log(
@@ -191,12 +196,22 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
         tell_copied(net, path, copied, log)
 
 
-def make_steering(args: argparse.Namespace, log: RunLog) -> StrengthController | None:
-    """The controller for the targets, if any. raises UsageError for targets out of range, or several"""
+def make_steering(
+    args: argparse.Namespace, solver: Definition, log: RunLog
+) -> StrengthController | PruningCycles | None:
+    """The controller for the targets, or the cycles of prune_param, if any. raises UsageError for targets out of range, or
+    several"""
     from sslnet.compress.control.controller import StrengthController
+    from sslnet.compress.pruning.cycles import pruning_cycles
 
     targets = read_targets(args)
-    return StrengthController(targets, log) if targets else None
+    cycles = pruning_cycles(solver, log)
+    if targets and cycles is not None:
+        raise UsageError(
+            f"--target-{targets.of} and prune_param exclude each other: both say what becomes zero",
+            hint="prune_param { target_flops: 0.5 } prunes to a target, too",
+        )
+    return StrengthController(targets, log) if targets else cycles
 
 
 def check_certificate(solver: Solver, args: argparse.Namespace) -> None:

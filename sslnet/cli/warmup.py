@@ -93,7 +93,7 @@ def warm_solver(path: str, compiling: Compiling) -> None:
     message = pb.SolverParameter()
     message.CopyFrom(given.message)
     states = list(message.test_state) or [pb.NetState()] * len(tests)
-    for field in ("weights", "test_interval", "snapshot", "display"):
+    for field in ("weights", "test_interval", "snapshot", "display", "prune_param"):
         message.ClearField(field)
     message.test_iter[:] = [1] * len(tests)
     net = small_net(train, **net_state(train, pb.TRAIN, message.train_state))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import UsageError
@@ -46,8 +49,11 @@ class Trial:
         copy_all_weights(net.params, weights)
         return net
 
-    def check(self) -> None:
-        """Raises UsageError if the net has no test data, or neither accuracy nor loss; call it before training."""
+    def check(self, labels: bool = True) -> None:
+        """Raises UsageError if the net has no test data, or neither accuracy nor loss; call it before training.
+
+        labels  whether it needs an accuracy or a loss
+        """
         where = self.definition.path or f'the net "{self.definition.message.name}"'
         hint = "give the net with the data layers of both phases, train_test.prototxt or train_val.prototxt"
         state = PhaseState(pb.TEST, self.level, self.stages)
@@ -57,7 +63,7 @@ class Trial:
         net = Net(self.definition, phase=pb.TEST, level=self.level, stages=self.stages, seed=self.seed, lean=True)
         if net.inputs:
             raise UsageError(f"{where} has no test data: no data layer fills {', '.join(net.inputs)}", hint=hint)
-        if _main_accuracy(net) is None and not net.loss_weights:
+        if labels and _main_accuracy(net) is None and not net.loss_weights:
             raise UsageError(f"{where} has neither an Accuracy nor a loss in phase TEST: nets cannot be compared")
 
     def score(self, weights: WeightSource, definition: Definition | None = None) -> Score:
@@ -71,6 +77,26 @@ class Trial:
             loss += net.loss
             right += float(outputs[output].reshape(-1)[0]) if output is not None else 0.0
         return Score(1 - right / batches if output is not None else None, loss / batches if net.loss_weights else None)
+
+    def difference(self, weights: WeightSource, others: WeightSource, definition: Definition) -> float:
+        """How much the outputs of another net differ from those of this one on the same batches: root mean square of the
+        difference, relative to that of this net's outputs less their mean.
+
+        weights     of this net;  others, definition: of the other
+        """
+        one, two = self.net(weights), self.net(others, definition)
+        given = {name for layer, names in zip(one.layers, one.top_names) if layer.IS_SOURCE for name in names}
+        names = [name for name in one.outputs if name in two.outputs and name not in given]
+        if not names:
+            raise UsageError("the nets have no output in common", hint=f"one has {', '.join(one.outputs)}")
+        error = size = 0.0
+        for _ in range(self.batches or epoch_batches(one) or BATCHES):
+            ours, theirs = one.forward(), two.forward()
+            for name in names:
+                a, b = (np.asarray(side[name], np.float64) for side in (ours, theirs))
+                error += float(((a - b) ** 2).sum())
+                size += float(((a - a.mean(axis=0)) ** 2).sum())
+        return math.sqrt(error / size) if size else math.inf if error else 0.0
 
 
 def find_trial(solver: Definition, seed: int) -> Trial:

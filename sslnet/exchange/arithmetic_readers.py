@@ -1,4 +1,4 @@
-"""What arithmetic becomes: of a value and a constant, of two values, value by value."""
+"""Reads arithmetic operators: of a value and a constant, of two values, of single values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clip(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def _clip(builder: DefinitionBuilder, node: OnnxNode, low: float | None, high: float | None, bottom: list[str]) -> None:
-    """A bound that is infinite in its own direction is none."""
+    """Reads Clip; an infinite bound in its own direction counts as no bound."""
     for bound in (low, high):
         if bound is not None and math.isnan(bound):
             raise node.error("a bound that is not a number")
@@ -47,7 +47,7 @@ def _bound(builder: DefinitionBuilder, node: OnnxNode, index: int, name: str) ->
 
 
 def power_of(**fields: float) -> Reader:
-    """(shift + scale x) ^ power, with these numbers."""
+    """Adds layers for (shift + scale x) ^ power with these numbers."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         layer = builder.layer(node, "Power")
@@ -65,7 +65,7 @@ def pow_(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def arithmetic(operation: str) -> Reader:
-    """Add, Sub, Mul, Div of two values, or of one and a constant."""
+    """Reads Add, Sub, Mul, Div of two values, or of a value and a constant."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         first, second = (builder.source.is_constant(node.input(index)) for index in (0, 1))
@@ -123,7 +123,8 @@ def _of_two(builder: DefinitionBuilder, node: OnnxNode, operation: str) -> None:
 
 
 def _swish(builder: DefinitionBuilder, node: OnnxNode, index: int) -> bool:
-    """Writes x times sigmoid(beta x), which is input ``index`` and was read right before, as one layer; whether it is that."""
+    """Writes x times sigmoid(beta x), which is input ``index`` and the node read last, as one layer; returns whether it
+    is of this form."""
     gate, x = builder.last_layer(node, "Sigmoid", index=index), builder.blob(node, 1 - index)
     if gate is None:
         return False
@@ -150,7 +151,8 @@ def _repeated(
     part: tuple[str, tuple[int, ...]],
     place: tuple[int, tuple[int, ...]],
 ) -> None:
-    """A blob times, or plus, another (its name and shape) that lies along some of its axes (the first, and their sizes)."""
+    """Adds layers for a blob times, or plus, another blob (its name and shape) that lies along some of its axes (the
+    first axis, and the sizes)."""
     (other, before), (axis, shape) = part, place
     if shape != before:
         reshaped = builder.layer(node, "Reshape", bottom=[other], last=False, suffix="axes")
@@ -162,7 +164,7 @@ def _repeated(
 
 
 def eltwise(operation: int) -> Reader:
-    """Max or Sum of any number of values; the maximum with a number is a Clip."""
+    """Reads Max or Sum of any number of values; the maximum with a number is a Clip."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         if len(node.inputs) == 1:
@@ -177,7 +179,7 @@ def eltwise(operation: int) -> Reader:
 
 
 def minimum(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """min(a, b) = - max(-a, -b); with a number, a Clip."""
+    """Reads Min as min(a, b) = - max(-a, -b); with a number, as a Clip."""
     if len(node.inputs) == 1:
         alias(builder, node)
     elif not _bounded(builder, node, "max"):
@@ -193,7 +195,7 @@ def minimum(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def _bounded(builder: DefinitionBuilder, node: OnnxNode, side: str) -> bool:
-    """Writes the extremum of a value and a number as a Clip; whether it is one."""
+    """Writes the extremum of a value and a number as a Clip; returns whether it is of this form."""
     known = [builder.source.is_constant(node.input(index)) for index in range(len(node.inputs))]
     if len(known) != 2 or sum(known) != 1 or builder.known(node, known.index(True)).size != 1:
         return False
@@ -204,6 +206,6 @@ def _bounded(builder: DefinitionBuilder, node: OnnxNode, side: str) -> bool:
 
 
 def _whole(builder: DefinitionBuilder, node: OnnxNode, index: int) -> str:
-    """The blob that an input is, in the shape of the node's output."""
+    """The blob of an input, repeated to the shape of the node's output."""
     blob, shape = builder.blob(node, index), builder.shape(node, index, 0)
     return builder.broadcast(node, blob, shape, builder.output_shape(node), f"{index}_")

@@ -1,4 +1,5 @@
-"""Attributes of ONNX operators, and the fields of layers' definitions that hold their values (``OnnxOperator.fields``)."""
+"""Reads and writes the fields of layers' definitions that hold attributes of ONNX operators
+(``OnnxOperator.fields``)."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from sslnet.exchange.node import OnnxNode
 
 
 def read_field(definition: Any, path: str) -> Any:
-    """The value of a field of a layer's definition; of an enum its word in small letters, as attributes have them.
+    """The value of a field of a layer's definition; for an enum its word in small letters, as in attributes.
 
-    path   names of fields with dots between: "elu_param.alpha"
+    path   names of fields separated by dots: "elu_param.alpha"
     """
     message, name = _owner(definition, path)
     value, kind = getattr(message, name), message.DESCRIPTOR.fields_by_name[name].enum_type
@@ -21,9 +22,9 @@ def read_field(definition: Any, path: str) -> Any:
 
 
 def write_field(node: OnnxNode, attribute: str, definition: Any, path: str) -> None:
-    """Gives a field of a layer's definition the value of a node's attribute: the operator's default where it has none.
+    """Sets a field of a layer's definition to the value of a node's attribute, or to the operator's default.
 
-    raises DefinitionError for a word that the field does not know
+    raises DefinitionError for a word that the field does not have
     """
     message, name = _owner(definition, path)
     default = helper.get_attribute_value(onnx.defs.get_schema(node.op).attributes[attribute].default_value)
@@ -38,7 +39,7 @@ def write_field(node: OnnxNode, attribute: str, definition: Any, path: str) -> N
 
 
 def _owner(definition: Any, path: str) -> tuple[Any, str]:
-    """The message that a path of names leads to, and the last name."""
+    """The message at the end of a path of names, and the last name."""
     *parents, name = path.split(".")
     for parent in parents:
         definition = getattr(definition, parent)

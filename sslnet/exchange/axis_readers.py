@@ -1,4 +1,4 @@
-"""What operators over axes become: reductions, softmax, the place of the largest value."""
+"""Reads operators over axes: reductions, softmax, the index of the largest value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Reader = Callable[[DefinitionBuilder, OnnxNode], None]
 
 
 def reduce(operation: str) -> Reader:
-    """MEAN, SUM, MAX, L1, L2 or SQUARES over some axes."""
+    """Reads a reduction over some axes: MEAN, SUM, MAX, L1, L2 or SQUARES."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         axes, shape = builder.axes(node), builder.shape(node, 0)
@@ -49,7 +49,7 @@ def _to_shape(chain: Chain, before: tuple[int, ...], after: tuple[int, ...]) -> 
 
 
 def _reduced(chain: Chain, shape: tuple[int, ...], axes: list[int], kind: str) -> tuple[int, ...]:
-    """Adds the layers of a reduction; returns the shape of what they make."""
+    """Adds the layers of a reduction; returns the shape of their result."""
     count = len(shape)
     if axes == list(range(2, count)) and count in (3, 4) and (kind == "MAX" or count == 4):
         over_pixels(chain, shape, pb.PoolingParameter.MAX if kind == "MAX" else pb.PoolingParameter.AVE)
@@ -66,7 +66,8 @@ def _reduced(chain: Chain, shape: tuple[int, ...], axes: list[int], kind: str) -
 
 
 def _over_channels(chain: Chain, shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
-    """A sum by a convolution of ones that are not trained; a maximum by pooling with the channels as pixels."""
+    """Adds a sum over channels by a convolution with ones that are not trained; a maximum by pooling with the channels
+    as pixels."""
     channels = shape[1]
     if kind != "MAX":
         chain.builder.source.room.take(chain.node, (channels,), 8)
@@ -96,7 +97,7 @@ def softmax(builder: DefinitionBuilder, node: OnnxNode, *, last: bool = True) ->
 
 
 def log_softmax(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """For training, a SoftmaxWithLoss behind what it reads takes its place."""
+    """Reads LogSoftmax as Softmax and Log; for training, a SoftmaxWithLoss on the same bottom can replace them."""
     softmax(builder, node, last=False)
     builder.layer(node, "Log", bottom=[builder.message.layer[-1].top[0]], suffix="log")
 

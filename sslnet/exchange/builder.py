@@ -1,4 +1,4 @@
-"""The definition while an ONNX model is read: which blob each value is, the layers so far, padding that waits for a reader."""
+"""DefinitionBuilder: the definition during the import of an ONNX model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sslnet.errors import DefinitionError, SslnetError
 from sslnet.exchange.limits import MOST_AXES, tidy
 from sslnet.exchange.node import OnnxNode
 from sslnet.exchange.source import OnnxModel
-from sslnet.net.weights import blob_proto
+from sslnet.net.blob_arrays import blob_proto
 
 
 class DefinitionBuilder:
-    """The definition while it is put together, and which blob each value of the model is."""
+    """The definition during an import, and the blob of each value of the model."""
 
     def __init__(self, source: OnnxModel, name: str) -> None:
         self.source = source
@@ -34,7 +34,7 @@ class DefinitionBuilder:
     # -- values --------------------------------------------------------------------------------------------------------
 
     def blob(self, node: OnnxNode, index: int) -> str:
-        """The blob that an input of the node is. raises DefinitionError for one that is padded or a constant"""
+        """The blob of an input of the node. raises DefinitionError for a value that is padded or a constant"""
         value = node.input(index)
         if value in self._padding:
             raise node.error("it reads padded values: only convolutions and pooling layers can include padding")
@@ -45,18 +45,18 @@ class DefinitionBuilder:
         return self._blobs[value]
 
     def padded_blob(self, node: OnnxNode) -> str:
-        """The blob that the node's first input is, for layers that take padding over."""
+        """The blob of the node's first input, for layers that can include its padding."""
         return self._blobs[node.input(0)] if node.input(0) in self._padding else self.blob(node, 0)
 
     def blob_of(self, value: str) -> str:
-        """The name of the blob that a value is; empty where there is none."""
+        """The name of the blob of a value; empty if there is none."""
         return self._blobs.get(value, "")
 
     def become(self, value: str, blob: str) -> None:
         self._blobs[value] = blob
 
     def same(self, value: str, other: str) -> None:
-        """One value is another, unchanged."""
+        """Records that one value is another, unchanged."""
         for table in (self._blobs, self._padding):
             if other in table:
                 table[value] = table[other]  # type: ignore[assignment]
@@ -64,7 +64,7 @@ class DefinitionBuilder:
             self.source.same(value, other)
 
     def shape(self, node: OnnxNode, index: int, least: int = 1) -> tuple[int, ...]:
-        """The shape of an input. raises DefinitionError for one with less than so many axes"""
+        """The shape of an input. raises DefinitionError if it has fewer than ``least`` axes"""
         shape = self.source.shape(node, node.input(index))
         if len(shape) < least:
             raise node.error(f"input {index} has {len(shape)} axes, less than {least}")
@@ -74,7 +74,7 @@ class DefinitionBuilder:
         return self.source.shape(node, node.result)
 
     def known(self, node: OnnxNode, index: int) -> np.ndarray:
-        """An input that must be a constant, of numbers."""
+        """The value of an input that must be a constant, of numbers."""
         value = self.source.constant(node, index)
         if value is None:
             raise node.error(f"input {index} is missing")
@@ -83,21 +83,21 @@ class DefinitionBuilder:
         return value
 
     def known_number(self, node: OnnxNode, index: int) -> float:
-        """An input that must be a constant with one value."""
+        """The value of an input that must be a constant with one number."""
         value = self.known(node, index)
         if value.size != 1:
             raise node.error(f"input {index} has {value.size} values, not one")
         return float(value.reshape(-1)[0])
 
     def known_integers(self, node: OnnxNode, index: int) -> list[int]:
-        """An input that must be a constant list of whole numbers."""
+        """The value of an input that must be a constant list of integers."""
         value = self.known(node, index)
         if value.dtype.kind not in "iu" or value.ndim > 1:
             raise node.error(f"input {index} is no list of whole numbers")
         return [int(number) for number in value.reshape(-1)]
 
     def axes(self, node: OnnxNode) -> list[int]:
-        """The axes that a reduction goes over, counted from the first."""
+        """The axes of a reduction, counted from the first."""
         count = len(self.shape(node, 0, 0))
         given = list(range(count))
         if node.has("axes"):
@@ -125,8 +125,8 @@ class DefinitionBuilder:
         """Adds a layer for the node; returns its message.
 
         bottom   its bottoms; default: the node's first input
-        suffix   what tells it from the node's other layers
-        last     its tops are the node's outputs; otherwise blobs of its own, as many as ``tops`` says
+        suffix   distinguishes it from other layers of the node
+        last     whether its tops are the node's outputs; otherwise they are new blobs, ``tops`` of them
         """
         if bottom is None:
             bottom = [self.padded_blob(node) if kind == "Convolution" else self.blob(node, 0)]
@@ -149,14 +149,15 @@ class DefinitionBuilder:
         layer.blobs.append(blob_proto(np.ascontiguousarray(array, np.float32)))
 
     def weights(self, node: OnnxNode, index: int, least: int = 0, most: int = MOST_AXES) -> np.ndarray:
-        """A constant as a layer's parameter. raises DefinitionError where it has not from ``least`` to ``most`` axes, or no values"""
+        """A constant as a layer's parameter. raises DefinitionError if it does not have ``least`` to ``most`` axes, or
+        has no values"""
         values = self.known(node, index)
         if not least <= values.ndim <= most or not values.size:
             raise node.error(f"weights of shape {values.shape}")
         return values.astype(np.float32)
 
     def optional_weights(self, node: OnnxNode, index: int, size: int) -> list[np.ndarray]:
-        """A constant that may be left out, with so many values or one for all of them."""
+        """An optional constant, with ``size`` values or one for all of them."""
         if not node.has_input(index):
             return []
         values = self.weights(node, index).reshape(-1)
@@ -169,7 +170,7 @@ class DefinitionBuilder:
             self.message.layer.add(name=self._layer_name(f"{node.name}_{suffix}"), type="Silence", bottom=blobs)
 
     def reshape(self, node: OnnxNode, bottom: list[str]) -> None:
-        """A Reshape to the shape of the node's output; the batch stays free where it stays the first axis."""
+        """Adds a Reshape to the shape of the node's output; the batch stays free if it remains the first axis."""
         before, after = self.shape(node, 0), self.output_shape(node)
         if after == (before[0], math.prod(before[1:])):
             self.layer(
@@ -180,7 +181,8 @@ class DefinitionBuilder:
         layer.reshape_param.shape.dim.extend([0 if after[:1] == before[:1] else after[0], *after[1:]] if after else [])
 
     def constant_step(self, node: OnnxNode, operation: str, values: np.ndarray, bottom: str) -> None:
-        """x + values or x * values as the layer that is simplest for their shape; a bias of fully connected layers joins them."""
+        """Adds x + values or x * values as the simplest layer for their shape; a bias of a fully connected layer
+        becomes part of it."""
         shape = self.output_shape(node)
         if values.size == 1:
             layer = self.layer(node, "Power", bottom=[bottom])
@@ -206,13 +208,14 @@ class DefinitionBuilder:
         self.add_blob(node, layer, values.reshape(kept))
 
     def last_layer(self, node: OnnxNode, *kinds: str, index: int = 0) -> pb.LayerParameter | None:
-        """The layer that was added last, if it is of such a type and makes this input of the node, for it alone; else None."""
+        """The layer that was added last, if it is of such a type and only this input of the node reads its top; else
+        None."""
         layer, value = self.message.layer[-1], node.input(index)
         mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
         return layer if mine and self.readers(layer.top[0]) == 1 else None
 
     def take_back(self, node: OnnxNode, index: int = 0) -> None:
-        """Removes the layer that was added last: this input of the node becomes what that one read."""
+        """Removes the layer that was added last: this input of the node becomes the bottom of that layer."""
         self.become(node.input(index), self.message.layer[-1].bottom[0])
         del self._names[self.message.layer[-1].name]
         for top in self.message.layer[-1].top:
@@ -220,9 +223,9 @@ class DefinitionBuilder:
         del self.message.layer[-1]
 
     def skip_flatten(self, node: OnnxNode, weights: np.ndarray) -> np.ndarray:
-        """Takes back what only lays an image out for a fully connected layer, which does that by itself.
+        """Removes a layer that only flattens an image for a fully connected layer, which flattens by itself.
 
-        Where the channels had been brought to the end before, the columns of the weights (outputs, inputs) change places.
+        If the channels had been moved to the last axis before, the columns of the weights (outputs, inputs) are reordered.
         """
         flat = self.last_layer(node, "Flatten", "Reshape")
         size = self.shape(node, 0)
@@ -244,7 +247,7 @@ class DefinitionBuilder:
         return np.ascontiguousarray(moved.transpose(0, *(1 + back))).reshape(len(weights), -1)
 
     def readers(self, blob: str) -> int:
-        """How many nodes read the blob, under whatever name, or give it as an output."""
+        """Number of nodes that read the blob under any name, or output it."""
         values = {value for value, name in self._blobs.items() if name == blob}
         nodes = [n for n in self.source.nodes if values & set(n.inputs) and not values & set(n.outputs)]
         return len(nodes) + len(values & set(self.source.outputs))
@@ -259,7 +262,7 @@ class DefinitionBuilder:
         return self.source.shapes[values[0]] if values else None
 
     def broadcast(self, node: OnnxNode, blob: str, before: tuple[int, ...], after: tuple[int, ...], suffix: str) -> str:
-        """The blob with axes of size 1 in front, and repeated along those of size 1, so that it has the shape ``after``."""
+        """Adds axes of size 1 in front of the blob, and repeats axes of size 1, so that it has the shape ``after``."""
         full = (1,) * (len(after) - len(before)) + before
         if len(full) > len(after) or any(old not in (1, new) for old, new in zip(full, after)):
             raise node.error(f"values of shapes {before} and {after}")
@@ -290,7 +293,7 @@ class DefinitionBuilder:
         self._padding[node.result] = [int(n) for n in (*amounts[2:half], *amounts[half + 2 :])]
 
     def unused_padding(self, path: str) -> list[SslnetError]:
-        """An error for each output of the model that is a padded value."""
+        """Errors for outputs of the model that are padded values."""
         padded = [value for value in self.source.outputs if value in self._padding]
         return [
             DefinitionError(f'the output "{value}" is padded: there is no layer for that', path=path)
@@ -298,7 +301,7 @@ class DefinitionBuilder:
         ]
 
     def padding(self, node: OnnxNode) -> tuple[list[int], list[int]]:
-        """Zeros that a Pad puts around what the node reads: in front and behind, for each axis of the image."""
+        """Zeros that a Pad adds around the node's input: before and after, for each axis of the image."""
         amounts = self._padding.get(node.input(0), [])
         half = len(amounts) // 2
         return amounts[:half], amounts[half:]
@@ -306,7 +309,7 @@ class DefinitionBuilder:
     def pads(
         self, node: OnnxNode, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> tuple[list[int], list[int]]:
-        """The node's own padding, in front and behind, for each axis of the image."""
+        """The node's own padding: before and after, for each axis of the image."""
         axes, auto = len(kernel), node.text("auto_pad", "NOTSET")
         if auto not in ("SAME_UPPER", "SAME_LOWER"):
             pads = node.integers("pads", [0] * (2 * axes), count=2 * axes, least=0)
@@ -319,7 +322,7 @@ class DefinitionBuilder:
     def all_padding(
         self, node: OnnxNode, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> tuple[list[int], list[int]]:
-        """The padding of each axis in front and behind, a Pad before the node included."""
+        """All padding of each axis, before and after, including that of a preceding Pad."""
         own, before = self.pads(node, kernel, strides, dilations), self.padding(node)
         front, behind = ([a + b for a, b in zip(o, p or [0] * len(o))] for o, p in zip(own, before))
         return front, behind
@@ -327,11 +330,11 @@ class DefinitionBuilder:
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def new_blob(self, wanted: str) -> str:
-        """A name for a blob: the one wanted, or the next that is free."""
+        """A free name for a blob: the requested name, or this name with a number."""
         return _free(tidy(wanted), self._tops)
 
     def name_outputs(self) -> None:
-        """Gives blobs that are outputs of the model the names that these have there, where nothing else is called so."""
+        """Renames blobs that are outputs of the model to the names of the outputs, if these names are free."""
         fixed = {tidy(value) for value in self.source.outputs} | {self.blob_of(value) for value in self.source.inputs}
         taken = {top for layer in self.message.layer for top in layer.top}
         names: dict[str, str] = {}
@@ -349,7 +352,8 @@ class DefinitionBuilder:
         return _free(tidy(wanted), self._names)
 
     def _joins_maker(self, node: OnnxNode, bottom: str, axis: int, kept: list[int], shape: tuple[int, ...]) -> bool:
-        """Whether a summand of shape ``kept`` from ``axis`` on can be the bias of the layer just added, which makes ``bottom``."""
+        """Whether a summand of shape ``kept`` from ``axis`` on can be the bias of the layer just added, whose top is
+        ``bottom``."""
         maker = self.message.layer[-1]
         if list(maker.top) != [bottom] or not self._read_once(node):
             return False
@@ -359,14 +363,14 @@ class DefinitionBuilder:
         return bool(same and maker.scale_param.axis == axis and not maker.param)
 
     def _read_once(self, node: OnnxNode) -> bool:
-        """Whether the node's computed input is read by no other node, and is no output."""
+        """Whether only this node reads its computed input, and it is not an output."""
         value = next(name for name in node.inputs if not self.source.is_constant(name))
         readers = sum(value in other.inputs for other in self.source.nodes)
         return readers == 1 and value not in self.source.outputs
 
 
 def _free(wanted: str, taken: dict[str, int]) -> str:
-    """The name, or the next with a number that is free. taken: names, each with the number that was last put behind it"""
+    """The name, or the name with the next number that is free. taken: names, each with the last number used for it"""
     name = wanted
     while name in taken:
         taken[wanted] += 1
@@ -376,10 +380,10 @@ def _free(wanted: str, taken: dict[str, int]) -> str:
 
 
 def along(whole: tuple[int, ...], part: tuple[int, ...], *, batch: bool = False) -> tuple[int, tuple[int, ...]]:
-    """From which axis on values of shape ``part`` lie along those of shape ``whole``, and their shape there; -1 where an
-    axis between two that they have would be repeated, or where the shapes do not fit.
+    """The axis from which values of shape ``part`` lie along those of shape ``whole``, and their shape there; -1 if an axis
+    between two of their axes would be repeated, or if the shapes do not fit.
 
-    batch   they are computed for each image, so that the first axis is one of theirs even if it has the size 1
+    batch   whether the values are computed for each image, so that the first axis is one of theirs even if it has the size 1
     """
     full = (1,) * (len(whole) - len(part)) + tuple(part)
     if len(full) != len(whole) or any(p not in (1, w) for p, w in zip(full, whole)):

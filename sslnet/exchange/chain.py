@@ -1,4 +1,4 @@
-"""Several layers behind one another that stand for one ONNX node."""
+"""Adds a chain of layers for one ONNX node."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from sslnet.exchange.node import OnnxNode
 
 
 class Chain:
-    """Layers behind one another that stand for one node; ``blob`` is what the next of them reads."""
+    """A chain of layers for one node; ``blob`` is the bottom of the next layer."""
 
     def __init__(self, builder: DefinitionBuilder, node: OnnxNode, blob: str = "", *, padded: bool = False) -> None:
-        """blob: what the first reads; default: the node's first input, which may be padded if the layers take that over."""
+        """blob: the bottom of the first layer; default: the node's first input, which may be padded if the layers
+        include padding."""
         self.builder, self.node = builder, node
         self.blob = blob or (builder.padded_blob(node) if padded else builder.blob(node, 0))
         self._top: tuple[Any, int] | None = None
@@ -29,30 +30,31 @@ class Chain:
         tops: int = 1,
         takes: int = 0,
     ) -> Any:
-        """Adds a layer; returns its message. It reads ``others`` as well; what follows reads its top number ``takes``."""
+        """Adds a layer; returns its message. ``others`` are further bottoms; the next layer reads top number
+        ``takes``."""
         bottom = [self.blob, *others]
         layer = self.builder.layer(self.node, kind, bottom=bottom, blobs=blobs, suffix=suffix, last=False, tops=tops)
         self.blob, self._top = layer.top[takes], (layer, takes)
         return layer
 
     def reshape(self, dims: Sequence[int], suffix: str = "shape") -> None:
-        """dims as in reshape_param: 0 keeps an axis, -1 is what remains."""
+        """Adds a Reshape; dims as in reshape_param: 0 keeps an axis, -1 is computed."""
         self.add("Reshape", suffix).reshape_param.shape.dim.extend(int(n) for n in dims)
 
     def power(self, suffix: str, **fields: float) -> None:
-        """(shift + scale x) ^ power, with these numbers."""
+        """Adds (shift + scale x) ^ power with these numbers."""
         param = self.add("Power", suffix).power_param
         for name, value in fields.items():
             setattr(param, name, value)
 
     def factor(self, values: np.ndarray, axis: int) -> None:
-        """Times constants that lie along the axes from ``axis`` on; they are not trained."""
+        """Multiplies by constants that lie along the axes from ``axis`` on; they are not trained."""
         layer = self.add("Scale", "factor", blobs=[values])
         layer.scale_param.axis, layer.scale_param.num_axes = axis, values.ndim
         layer.param.add(lr_mult=0, decay_mult=0)
 
     def end(self) -> None:
-        """Makes what was added last the node's output."""
+        """Ends the chain: the last top is the node's output."""
         if self._top is None:
             self.builder.same(self.node.result, self.node.input(0))
             return

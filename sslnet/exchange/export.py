@@ -1,7 +1,7 @@
-"""``to_onnx``: a net as an ONNX model, which onnxruntime, OpenCV, TVM and others run.
+"""``to_onnx``: writes a net as an ONNX model, which onnxruntime, OpenCV, TVM and others run.
 
-Blobs keep their names; the value that a layer writes in place of its bottom is called blob/layer until the last one, which
-has the blob's own name. Parameters are called layer.0, layer.1. Input preprocessing stands in the model's metadata.
+Blobs keep their names; the output of a layer in place is called blob/layer, and that of the last one has the blob's own
+name. Parameters are called layer.0, layer.1. Input preprocessing is stored in the model's metadata.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from sslnet.errors import RunError
 from sslnet.exchange.graph import Graph, value_info
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.net.net import Net
+from sslnet.sources.presets import RANDOM, resolved
 
 TOLERANCE = 1e-4
 
 
 def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
-    """The net, in the phase that it is in, as an onnx.ModelProto.
+    """Converts the net, in its phase, to an onnx.ModelProto.
 
-    metadata   to be kept in the model besides the net's name: values become JSON
+    metadata   entries of the model's metadata besides the net's name: values become JSON
 
     The batch axis is free (N) unless a layer only works for the net's batch size.
     raises DefinitionError for a layer that has no form in ONNX
@@ -44,21 +45,25 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelPr
         since, inputs = len(graph.nodes), [values[name] for name in net.bottom_names[i]]
         results = layer.to_onnx(graph, inputs, net.bottoms[i], net.tops[i])
         for name, value in zip(net.top_names[i], results):
-            if value in inputs:  # nothing was done to it
+            if value in inputs:  # the layer adds no node
                 values[name] = value
                 continue
-            values[name] = name if last[name] == i else f"{name}/{layer.name}"
+            values[name] = name if last[name] == i and name not in net.inputs else f"{name}/{layer.name}"
             graph.rename(since, value, values[name])
     return _model(net, graph, values, metadata or {})
 
 
 def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str, Any]) -> onnx.ModelProto:
-    for name in net.outputs:
-        if values[name] != name:  # an input, or another blob, as it is
-            graph.nodes.append(helper.make_node("Identity", [values[name]], [name], name=f"{name}:output"))
+    names = output_names(net)
+    for name, shown in zip(net.outputs, names):
+        if values[name] != shown:  # an input, or another blob, as it is
+            graph.nodes.append(helper.make_node("Identity", [values[name]], [shown], name=f"{shown}:output"))
     batches = {net.blobs[name].shape[0] for name in (*net.inputs, *net.outputs) if net.blobs[name].shape}
     free = not graph.fixed_batch and len(batches) == 1
-    infos = [[value_info(name, net.blobs[name], free) for name in names] for names in (net.inputs, net.outputs)]
+    infos = [
+        [value_info(shown, net.blobs[name], free) for name, shown in zip(blobs, words)]
+        for blobs, words in ((net.inputs, net.inputs), (net.outputs, names))
+    ]
     onnx_graph = helper.make_graph(
         graph.nodes, _identifier(net.name), infos[0], infos[1], initializer=list(graph.constants.values())
     )
@@ -66,7 +71,7 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     model = helper.make_model(
         onnx_graph,
         opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest file format: the one that most readers take
+        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest file format, which most readers support
         producer_name="sslnet",
         producer_version=sslnet.__version__,
     )
@@ -75,41 +80,49 @@ def _model(net: Net, graph: Graph, values: dict[str, str], metadata: Mapping[str
     return model
 
 
+def output_names(net: Net) -> list[str]:
+    """The names of the model's outputs, in the net's order: those of the blobs; of an input blob that a layer changes in
+    place, or that is an output as it is, blob/output."""
+    return [f"{name}/output" if name in net.inputs else name for name in net.outputs]
+
+
 def preprocessing(message: pb.NetParameter) -> dict[str, Any]:
-    """What a definition's data layers do to images before the net sees them: the transform_param of the first, or nothing.
+    """The preprocessing of images by a definition's data layers: the transform_param of the first, or nothing. Presets are
+    written out, and what is random is left out.
 
     message  pb.NetParameter with its data layers
     """
     for layer in message.layer:
         if layer.HasField("transform_param"):
-            transform = MessageToDict(layer.transform_param, preserving_proto_field_name=True)
-            return {name: transform[name] for name in transform if name not in ("mirror", "crop_type")}
+            transform = MessageToDict(resolved(layer.transform_param), preserving_proto_field_name=True)
+            return {name: transform[name] for name in transform if name not in RANDOM}
     return {}
 
 
 def compare_with_onnxruntime(model: onnx.ModelProto, net: Net, seed: int = 0) -> Difference | None:
-    """The net and the model on the same random inputs; None when onnxruntime is not installed."""
+    """Compares the net and the model on the same random inputs; None if onnxruntime is not installed."""
     random = np.random.default_rng(seed)
     inputs: dict[str, Any] = {name: _random_input(net, name, random) for name in net.inputs}
-    theirs = run_in_onnxruntime(model.SerializeToString(), inputs, net.outputs)
-    if theirs is None:
+    found_there = run_in_onnxruntime(model.SerializeToString(), inputs, output_names(net))
+    if found_there is None:
         return None
+    theirs = dict(zip(net.outputs, (found_there[name] for name in output_names(net))))
     ours = net.forward(**inputs)
     found: list[BlobDifference] = [blob_difference(name, ours[name], theirs[name]) for name in net.outputs]
     return Difference("random numbers", found)
 
 
 def _random_input(net: Net, name: str, random: np.random.Generator) -> np.ndarray:
-    """Normal numbers; zeros where whole numbers are read (indices of an Embed or a BatchReindex)."""
+    """Random input of normal numbers; zeros for inputs of integers (indices of an Embed or a BatchReindex)."""
     shape = net.blobs[name].shape
     whole = any(name == names[j] for layer, names in zip(net.layers, net.bottom_names) for j in layer.INDEX_BOTTOMS)
     return np.zeros(shape, np.float32) if whole else random.standard_normal(shape).astype(np.float32)
 
 
 def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[onnx.ModelProto, Difference | None]:
-    """The model, checked by ONNX's own checker, and against onnxruntime where that is installed.
+    """Exports the model, checks it with ONNX's own checker, and compares it with onnxruntime if that is installed.
 
-    raises RunError when the model computes something else than the net
+    raises RunError if the model's outputs differ from the net's
     """
     model = to_onnx(net, metadata)
     try:

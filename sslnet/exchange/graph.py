@@ -1,4 +1,4 @@
-"""An ONNX graph while it is put together: nodes, constants, the value that each blob is at the moment."""
+"""Graph: an ONNX graph during export: nodes, constants, the current value of each blob."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslnet.layers.base import Layer
 from sslnet.layers.onnx import OnnxOperator
 
 OPSET = 18
-"""Version of the operator set that is written, where no layer needs a later one."""
+"""Version of the operator set of the model, unless a layer needs a later one."""
 
 
 class Graph:
@@ -26,15 +26,15 @@ class Graph:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
         self.opset = OPSET
-        """Version of the operator set that all operators so far are in."""
+        """Version of the operator set that contains all operators so far."""
         self.fixed_batch: str = ""
-        """Name of the first layer that only works for the batch size of the net; empty: any batch will do."""
+        """Name of the first layer that only works for the net's batch size; empty: none, any batch size works."""
         self._params: dict[tuple[int, str], str] = {}
         self._prefix = ""
         self._count = 0
 
     def start_layer(self, layer: Layer) -> None:
-        """Names what is added from now on after the layer."""
+        """Starts the nodes of a layer, which are named after it."""
         self._prefix, self._count = layer.name, 0
 
     def node(self, operator: str, inputs: list[str], *, outputs: Any = 1, **attributes: Any) -> Any:
@@ -52,22 +52,22 @@ class Graph:
         return str(self.node(operator.name, inputs, **attributes))
 
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
-        """A constant that is no parameter: a shape, a factor. An array of shape () is a number."""
+        """Adds a constant that is not a parameter: a shape, a factor. An array of shape () is a number."""
         name = self._new_name("constant")
         self.constants[name] = numpy_helper.from_array(np.asarray(values, dtype), name)
         return name
 
     def integers(self, values: Any) -> str:
-        """A constant of int64: what operators take as shapes, axes, sizes."""
+        """Adds a constant of int64, for shapes, axes and sizes."""
         return self.constant(values, np.int64)
 
     def param(self, layer: Layer, index: int, array: np.ndarray | None = None, form: str = "") -> str:
-        """A parameter blob of the layer, once for all layers that share it.
+        """Adds a parameter blob of the layer, once for all layers that share it.
 
-        array   the values in another form, and ``form`` the name of that form; default: as they are
+        array   the values in another form, and ``form`` the name of that form; default: unchanged
         """
         blob = layer.blobs[index]
-        key = (blob.data.__array_interface__["data"][0], form)  # shared blobs show the same memory
+        key = (blob.data.__array_interface__["data"][0], form)  # shared blobs have the same memory
         if key not in self._params:
             name = f"{layer.name}.{index}" + (f".{form}" if form else "")
             values = np.ascontiguousarray(blob.data if array is None else array, dtype=np.float32)
@@ -76,11 +76,11 @@ class Graph:
         return self._params[key]
 
     def fix_batch(self, layer: Layer) -> None:
-        """Says that what is written for this layer holds for the net's batch size alone."""
+        """Records that the nodes of this layer only work for the net's batch size."""
         self.fixed_batch = self.fixed_batch or layer.name
 
     def reshape(self, layer: Layer, value: str, before: tuple[int, ...], after: tuple[int, ...]) -> str:
-        """The value under another shape; the batch axis stays free where it stays the first."""
+        """Adds a Reshape of the value; the batch axis stays free if it remains the first."""
         dims = list(after)
         if before and after and before[0] == after[0]:
             dims[0] = 0
@@ -89,7 +89,7 @@ class Graph:
         return str(self.node("Reshape", [value, self.integers(dims)]))
 
     def rename(self, since: int, old: str, new: str) -> None:
-        """Calls a value otherwise, in the nodes from number ``since`` on."""
+        """Renames a value in the nodes from number ``since`` on."""
         for node in self.nodes[since:]:
             for names in (node.input, node.output):
                 for k, name in enumerate(names):
@@ -102,7 +102,7 @@ class Graph:
 
 
 def value_info(name: str, blob: Blob, free_batch: bool) -> ValueInfoProto:
-    """Name, type and shape of an input or output; the batch axis is called N when it is free."""
+    """Name, type and shape of an input or output; the batch axis is called N if it is free."""
     shape: list[int | str] = list(blob.shape)
     if free_batch and shape:
         shape[0] = "N"

@@ -1,7 +1,7 @@
-"""``from_onnx``: an ONNX model as a prototxt and weights, ready to be trained and made sparse here.
+"""``from_onnx``: reads an ONNX model as a prototxt and weights, ready to be trained and compressed.
 
-Values become blobs of the same names, nodes layers of the same names where they have one. What the model computes from
-constants and shapes alone is computed once; Dropout, Identity and the like vanish.
+Values become blobs of the same names, nodes become layers of the same names if they have one. Values that the model
+computes only from constants and shapes are computed once; Dropout, Identity and similar nodes are omitted.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Imported:
-    """What an import made.
+    """The result of an import.
 
     message     pb.NetParameter: the definition, for phase TEST
     weights     pb.NetParameter with the blobs of its layers
-    difference  from what onnxruntime makes of the model; None when that is not installed or the net is too large
-    metadata    what the model says of itself
-    too_large   why the net was not compared with the model, if its size is the reason
+    difference  difference from the outputs of onnxruntime; None if that is not installed or the net is too large
+    metadata    metadata of the model
+    too_large   the reason why the net was not compared with the model, if it is the size
     """
 
     message: Any
@@ -53,12 +53,12 @@ class Imported:
 
 
 def from_onnx(path: str | Path, batch: int = 1) -> Imported:
-    """The model in a file as a definition and weights, compared with what onnxruntime makes of it.
+    """Reads the model in a file as a definition and weights, compared with the outputs of onnxruntime.
 
-    batch   images that the definition's inputs take, where the model leaves it open
+    batch   number of images in the definition's inputs, if the model leaves it open
 
-    raises DataError for a file that is no model, DefinitionError (one for each node) for what has no counterpart here,
-    RunError when the net computes something else
+    raises DataError for a file that is not a model, DefinitionError (one for each node) for nodes without a counterpart,
+    RunError if the outputs of the net differ
     """
     try:
         return _imported(path, batch)
@@ -93,7 +93,7 @@ def _imported(path: str | Path, batch: int) -> Imported:
 
 
 def _read_nodes(source: OnnxModel, builder: DefinitionBuilder, path: str) -> list[SslnetError]:
-    """Reads all nodes in order; returns an error for each that has no counterpart here, until there are too many."""
+    """Reads all nodes in order; returns an error for each node without a counterpart, up to a maximum number."""
     errors: list[SslnetError] = []
     broken: set[str] = set()  # values of such nodes: what is wrong with those that read them follows from it
     constants: set[str] = set()  # of these, the values that would be known ahead of time
@@ -117,7 +117,7 @@ def _read_nodes(source: OnnxModel, builder: DefinitionBuilder, path: str) -> lis
 
 
 def _read(node: OnnxNode, source: OnnxModel, builder: DefinitionBuilder, waiting: deque[OnnxNode]) -> None:
-    """Reads one node. raises DefinitionError, which names it, whatever is wrong with it"""
+    """Reads one node. raises DefinitionError, which names the node, for any error in it"""
     try:
         if node.op == "If":
             waiting.extendleft(reversed(source.inline(node)))
@@ -138,7 +138,8 @@ def _read(node: OnnxNode, source: OnnxModel, builder: DefinitionBuilder, waiting
 
 
 def _keep_preprocessing(message: Any, metadata: Mapping[str, str]) -> None:
-    """What ``sslnet export`` says of how images were prepared, into the first input, from where the next export has it."""
+    """Stores the preprocessing of images that ``sslnet export`` recorded at the first input, where the next export
+    finds it."""
     try:
         told = json.loads(metadata.get("preprocessing", "{}"))
         steps = json_format.ParseDict(told if isinstance(told, dict) else {}, pb.TransformationParameter())
@@ -149,7 +150,7 @@ def _keep_preprocessing(message: Any, metadata: Mapping[str, str]) -> None:
 
 
 def _too_large(net: Net, source: OnnxModel) -> str:
-    """Why the net is not run to compare it; empty where it is."""
+    """The reason why the net is not run for a comparison; empty if it is run."""
     size = net.memory().total
     if not source.room.holds_values(size):
         return f"its values take {size / 2**20:,.0f} MiB, more than are spent on a model of this size"
@@ -160,7 +161,7 @@ def _too_large(net: Net, source: OnnxModel) -> str:
 
 
 def _work(layer: Layer, bottoms: Sequence[Blob], tops: Sequence[Blob]) -> float:
-    """About how many multiplications a layer takes, or other steps."""
+    """Approximate number of multiplications, or other steps, of a layer."""
     return max(layer.flops(bottoms, tops) / 2, sum(top.count for top in tops))
 
 

@@ -1,4 +1,5 @@
-"""Reads the file of an ONNX model, and those beside it that hold its weights: within bounds that follow from their size."""
+"""Reads the file of an ONNX model, and the files beside it with its weights, within bounds that follow from their
+size."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ from sslnet.files import open_regular, read_bytes
 from sslnet.prototxt.values import is_repeated
 
 MOST_FILE = 2**31 - 1
-"""Bytes of the model's own file: protobuf reads no more. Weights may stand in others beside it."""
+"""Maximum number of bytes of the model's own file, which is the limit of protobuf. Weights may be in other files beside
+it."""
 
 
 def load(path: str | Path, batch: int) -> OnnxModel:
-    """raises DataError for a file that is no ONNX model, or that asks for more than its size explains"""
+    """Reads a model. raises DataError for a file that is not an ONNX model, or requests more than its size explains"""
     data = read_bytes(path, limit=MOST_FILE)
     try:
         model = onnx.load_model_from_string(data)
@@ -41,7 +43,7 @@ def load(path: str | Path, batch: int) -> OnnxModel:
 
 
 def _check_texts(message: Any) -> None:
-    """raises DataError for a name that is not UTF-8: it comes as bytes, in the message or one in it"""
+    """Checks that all names are UTF-8, in the message and the messages in it; raises DataError if not."""
     for field, value in message.ListFields():
         values = value if is_repeated(field) else [value]
         if field.message_type is not None:
@@ -52,12 +54,13 @@ def _check_texts(message: Any) -> None:
 
 
 def _check_size(model: Any) -> None:
-    """raises DataError for more nodes than MOST_NODES, functions that call themselves, and tensors that claim to be sparse"""
+    """Checks the size of a model; raises DataError for more nodes than MOST_NODES, recursive functions, and sparse
+    tensors."""
     functions = {(domain_of(f.domain), f.name, f.overload): f.node for f in model.functions}
     counted: dict[Any, int] = {}
 
     def count(nodes: Any, depth: int) -> int:
-        """Nodes when every call of a function is replaced by its nodes."""
+        """Number of nodes with every call of a function replaced by its nodes."""
         if depth > MOST_DEPTH:
             raise DataError(f"functions or branches that are more than {MOST_DEPTH} deep")
         total = 0
@@ -80,12 +83,12 @@ def _check_size(model: Any) -> None:
 
 
 def _load_outside(model: Any, path: Path) -> int:
-    """Reads tensors that stand in files beside the model; returns the bytes of these files.
+    """Reads tensors that are stored in files beside the model; returns the bytes of these files.
 
     Several tensors may share their data, as tied weights do.
 
-    raises DataError for what is no file below the model's folder, or is a link, where a tensor claims more bytes than
-    its file has, and where all of them claim more than ROOM_PER_BYTE times those of the files
+    raises DataError for a path that is not a file below the model's folder, or is a link, if a tensor claims more bytes than
+    its file has, and if all of them claim more than ROOM_PER_BYTE times the bytes of the files
     """
     folder, sizes, claimed = Path(os.path.realpath(path.parent)), dict[str, int](), 0
     for tensor in _tensors(model):
@@ -116,7 +119,7 @@ def _load_outside(model: Any, path: Path) -> int:
 
 
 def _tensors(model: Any) -> Iterator[Any]:
-    """All tensors of a model: constants of its graphs, and those that attributes hold."""
+    """All tensors of a model: constants of its graphs, and tensors in attributes."""
     for graph in _graphs(model):
         yield from graph.initializer
     for node in _all_nodes(model):
@@ -140,7 +143,7 @@ def _all_nodes(model: Any) -> Iterator[Any]:
 
 
 def _with_branches(nodes: Any) -> Iterator[Any]:
-    """Nodes, and those of the graphs that are parts of them."""
+    """The given nodes, and those of the graphs in their attributes."""
     for node in nodes:
         yield node
         for attribute in node.attribute:

@@ -1,7 +1,7 @@
-"""One node of an ONNX model, whose inputs, outputs and attributes are checked where they are read.
+"""OnnxNode: one node of an ONNX model, whose inputs, outputs and attributes are checked when they are read.
 
-A file may say anything: readers take what they need through the methods of ``OnnxNode``, which give a value of the right
-type, number and range or raise an error that names the node.
+A file may contain anything: readers access a node by the methods of ``OnnxNode``, which return a value of the right type,
+number and range or raise an error that names the node.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from onnx import AttributeProto, GraphProto, NodeProto
 from sslnet.errors import DefinitionError, printable
 
 MOST_INTEGER = 2**31 - 1
-"""What a field of a prototxt holds."""
+"""Largest integer of a field of a prototxt."""
 MOST_INT64 = 2**63 - 1
-"""What an attribute of a node holds; as the end of a Slice it means the end of the axis."""
+"""Largest integer of an attribute of a node; as the end of a Slice it means the end of the axis."""
 
 
 class OnnxNode:
-    """One node: its operator, and the names of its inputs and outputs; those left out at the end are not counted."""
+    """One node: its operator, and the names of its inputs and outputs; trailing omitted ones are not counted."""
 
     def __init__(self, proto: NodeProto, number: int) -> None:
         self.proto = proto
@@ -38,7 +38,7 @@ class OnnxNode:
     # -- inputs and outputs --------------------------------------------------------------------------------------------
 
     def input(self, index: int) -> str:
-        """The name of an input. raises DefinitionError for one that is left out"""
+        """The name of an input. raises DefinitionError for an omitted input"""
         if not self.has_input(index):
             raise self.error(f"input {index} is missing")
         return self.inputs[index]
@@ -57,7 +57,7 @@ class OnnxNode:
 
     @property
     def has_graphs(self) -> bool:
-        """Whether other graphs are part of it, as those of an If or a Loop are."""
+        """Whether the node contains other graphs, as an If or a Loop does."""
         return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in self._attributes.values())
 
     def has(self, name: str) -> bool:
@@ -66,7 +66,8 @@ class OnnxNode:
     def integer(
         self, name: str, default: int | None = None, *, least: int = -MOST_INTEGER, most: int = MOST_INTEGER
     ) -> int:
-        """A whole number from ``least`` to ``most``. Without a default it must be there; so with the other attributes."""
+        """An integer attribute from ``least`` to ``most``. Without a default it is required; the same holds for the
+        other attributes."""
         attribute = self._attribute(name, AttributeProto.INT, default)
         value = int(attribute.i) if attribute is not None else int(default or 0)
         if not least <= value <= most:
@@ -82,7 +83,7 @@ class OnnxNode:
         least: int = -MOST_INTEGER,
         most: int = MOST_INTEGER,
     ) -> list[int]:
-        """Whole numbers from ``least`` to ``most``, as many as ``count`` says."""
+        """An attribute of integers from ``least`` to ``most``, ``count`` of them."""
         attribute = self._attribute(name, AttributeProto.INTS, default)
         values = [int(value) for value in attribute.ints] if attribute is not None else list(default or ())
         return self.checked(name, values, count=count, least=least, most=most)
@@ -96,7 +97,7 @@ class OnnxNode:
         least: int = -MOST_INTEGER,
         most: int = MOST_INTEGER,
     ) -> list[int]:
-        """The values, wherever they come from, if there are ``count`` of them, each from ``least`` to ``most``."""
+        """Checks that there are ``count`` values, each from ``least`` to ``most``."""
         if count is not None and len(values) != count:
             raise self.error(f"{name} has {len(values)} values, not {count}")
         if any(not least <= value <= most for value in values):
@@ -104,7 +105,7 @@ class OnnxNode:
         return values
 
     def number(self, name: str, default: float | None = None, *, infinite: bool = False) -> float:
-        """A finite number. infinite: or an infinite one"""
+        """An attribute with a finite number. infinite: or an infinite one"""
         attribute = self._attribute(name, AttributeProto.FLOAT, default)
         value = float(attribute.f) if attribute is not None else float(default or 0.0)
         if not (math.isfinite(value) or (infinite and math.isinf(value))):
@@ -123,11 +124,11 @@ class OnnxNode:
         return found
 
     def axis(self, default: int, axes: int, *, end: bool = False) -> int:
-        """The attribute ``axis``, counted from the first of so many. end: it may be the place behind the last one"""
+        """The attribute ``axis``, counted from the first axis. end: whether it may be the place after the last axis"""
         return self.place(self.integer("axis", default), axes, end=end)
 
     def place(self, axis: int, axes: int, *, end: bool = False) -> int:
-        """An axis counted from the first, of so many. raises DefinitionError where there is none"""
+        """An axis counted from the first one. raises DefinitionError if there is no such axis"""
         if not -axes <= axis < axes + end:
             raise self.error(f"axis {axis} of values with {axes} axes")
         return axis + axes if axis < 0 else axis

@@ -1,6 +1,6 @@
-"""What each ONNX operator becomes: one function an operator, from a node to the layers that compute the same.
+"""Reads ONNX operators: one function for each operator adds the layers that compute the same as a node.
 
-Each takes (builder, node). ``DefinitionBuilder`` (``builder.py``) knows which blob each value is, and adds layers.
+Each function takes (builder, node). ``DefinitionBuilder`` (``builder.py``) knows the blob of each value, and adds layers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Reader = Callable[[DefinitionBuilder, OnnxNode], None]
 
 
 def one_layer(kind: str, operator: OnnxOperator) -> Reader:
-    """For an operator that a layer is, alone: its attributes become fields of the layer's definition."""
+    """Reads an operator that equals a single layer: its attributes become fields of the layer's definition."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         layer = builder.layer(node, kind)
@@ -55,7 +55,7 @@ def one_layer(kind: str, operator: OnnxOperator) -> Reader:
 
 
 def celu(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """alpha ELU(x / alpha)."""
+    """Reads Celu as alpha ELU(x / alpha)."""
     alpha = node.number("alpha", 1.0)
     chain = Chain(builder, node)
     if alpha != 1:
@@ -119,4 +119,4 @@ READERS: dict[str, Reader] = {
     "Upsample": resize,
     **{operator.name: one_layer(kind, operator) for kind, layer in LAYERS.items() for operator in layer.ONNX},
 }
-"""Operator -> how it is read; what a layer is, alone, stands in its ``ONNX``."""
+"""Operator -> its reader; operators that equal a single layer are listed in the layer's ``ONNX``."""

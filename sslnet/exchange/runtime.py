@@ -16,12 +16,12 @@ def run_in_onnxruntime(
     *,
     error: type[SslnetError] = RunError,
 ) -> dict[str, np.ndarray] | None:
-    """The outputs of a model, given as its bytes or the path of its file, by name; None when onnxruntime is not installed.
+    """Runs a model, given as its bytes or the path of its file: the outputs by name; None if onnxruntime is not installed.
 
-    Nodes run as they stand: optimising, it would compute constants ahead, also those of branches that never run, in
-    whatever memory they take.
+    The graph is not optimised: onnxruntime would compute constants ahead, also in branches that never run, with unbounded
+    memory.
 
-    raises `error` for a model that it rejects
+    raises `error` for a model that onnxruntime rejects
     """
     try:
         import onnxruntime
@@ -36,6 +36,6 @@ def run_in_onnxruntime(
         return dict(zip(outputs, session.run(list(outputs), dict(inputs))))
     except MemoryError:
         raise
-    except Exception as problem:  # its own classes, which have no base but this
+    except Exception as problem:  # its own exception classes have no other common base
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
         raise error(f"onnxruntime rejects the model: {printable(lines[0][:300])}") from problem

@@ -1,4 +1,4 @@
-"""Operators of ONNX that move values, and compute none: joining, cutting, other shapes, other orders of axes."""
+"""Reads operators that move values without arithmetic: joining, cutting, reshaping, reordering of axes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sslnet.exchange.node import MOST_INT64, OnnxNode
 
 
 def alias(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Nothing happens to the value (Dropout when it does not train, Identity, Cast between floats)."""
+    """Reads operators that do not change the value (Dropout outside training, Identity, Cast between floats)."""
     builder.same(node.result, node.input(0))
 
 
@@ -32,7 +32,7 @@ def split(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def slice_(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """One axis at a time: what is left out goes to a Silence."""
+    """Reads Slice, one axis at a time; the removed part goes to a Silence layer."""
     shape = builder.shape(node, 0)
     if builder.source.opset < 10:
         starts, ends = (node.integers(name, least=-MOST_INT64 - 1, most=MOST_INT64) for name in ("starts", "ends"))
@@ -58,7 +58,7 @@ def slice_(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def _cut_out(chain: Chain, builder: DefinitionBuilder, node: OnnxNode, axis: int, first: int, last: int) -> None:
-    """From ``first`` to ``last`` along an axis; the rest goes to a Silence."""
+    """Adds a slice from ``first`` to ``last`` along an axis; the rest goes to a Silence layer."""
     size = builder.shape(node, 0)[axis]
     points = [point for point in (first, last) if 0 < point < size]
     if not points:
@@ -84,7 +84,7 @@ def flatten(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Two of them behind one another are one, or none."""
+    """Reads Transpose; two consecutive ones become one, or none."""
     axes = len(builder.shape(node, 0))
     order = node.integers("perm", list(range(axes))[::-1], count=axes)
     if sorted(order) != list(range(axes)):
@@ -100,7 +100,7 @@ def transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def depth_to_space(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """A block of neighbouring channels becomes a square of pixels."""
+    """Reads DepthToSpace: a block of adjacent channels becomes a square of pixels."""
     shape_in = builder.shape(node, 0, 4)
     size = node.integer("blocksize", least=1, most=2**15)
     if len(shape_in) != 4 or shape_in[1] % size**2:
@@ -119,7 +119,7 @@ def depth_to_space(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def gather(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """One index, or neighbours, along an axis: a slice."""
+    """Reads Gather of one index, or of adjacent indices, along an axis as a slice."""
     indices, axis = builder.known(node, 1), node.axis(0, len(builder.shape(node, 0)))
     size = builder.shape(node, 0)[axis]
     if indices.size > size:

@@ -1,4 +1,4 @@
-"""An ONNX model while it is read: what is known of its values before anything runs (constants, shapes), what is not."""
+"""OnnxModel: the values of an ONNX model that are known before it runs: constants and shapes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FOLDED = {
     "Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu", "Tile",
     "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 }  # fmt: skip
-"""Operators that are computed ahead of time when what they read is known: the arithmetic of shapes, and what moves or
-turns weights. Each takes time that its values bound (``_work``)."""
+"""Operators that are computed ahead of time if their inputs are known: the arithmetic of shapes, and operators that
+move or transpose weights. Their values bound the time of each (``_work``)."""
 NATIVE = {helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"}
-"""Types that NumPy has. Casts to others, FLOAT8 among them, may take a step in Python for each value."""
+"""Types that NumPy has. Casts to other types, FLOAT8 among them, may take one step in Python per value."""
 SHAPE_INPUTS = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
@@ -49,11 +49,11 @@ SHAPE_INPUTS = {
     "Unsqueeze": (1,),
     "Upsample": (1,),
 }
-"""Inputs whose number of values says how many axes an output has."""
+"""Inputs whose number of values determines how many axes an output has."""
 
 
 class GatherElements(OpRun):
-    """In place of ONNX's own, which takes no more than 64 places along an axis."""
+    """GatherElements for more than 64 indices along an axis, the limit of ONNX's own implementation."""
 
     op_domain = ""
 
@@ -65,7 +65,7 @@ class GatherElements(OpRun):
 
 
 class OnnxModel:
-    """Nodes of a model whose inputs have been given a size, with all that can be known of their values."""
+    """The nodes of a model whose inputs have been given a size, with everything known of their values."""
 
     def __init__(self, model: onnx.ModelProto, batch: int, room: Room) -> None:
         self.room = room
@@ -76,7 +76,7 @@ class OnnxModel:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._types: dict[str, Any] = {}
         self._unknown: dict[str, str] = {}
-        """Why the shape of a value is not known, where ONNX says so."""
+        """Value -> reason why its shape is not known, if ONNX gives one."""
         for tensor in model.graph.initializer:
             self._know(tensor.name, _array(tensor))
         self.inputs = {
@@ -93,12 +93,13 @@ class OnnxModel:
     # -- ahead of time -------------------------------------------------------------------------------------------------
 
     def infer(self, node: OnnxNode) -> None:
-        """Finds the types and shapes of a node's outputs, as far as those of its inputs and the constants tell them."""
+        """Infers the types and shapes of a node's outputs from those of its inputs and from the constants, as far as
+        possible."""
         if node.has_graphs or not all(name in self._types for name in node.inputs if name):
             return
         types, data = {}, {}
         for index, name in enumerate(node.inputs):
-            if not name:  # left out; ONNX 1.16 asks for its type all the same
+            if not name:  # omitted; ONNX 1.16 requests its type nevertheless
                 types[""] = onnx.TypeProto()
                 continue
             types[name] = self._types[name]
@@ -110,7 +111,7 @@ class OnnxModel:
         try:
             schema = onnx.defs.get_schema(node.proto.op_type, self._versions.get(domain, 0), domain)
             made = onnx.shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=self.opsets)
-        except Exception as error:  # no such operator, shapes that do not fit: told where the shape is needed
+        except Exception as error:  # no such operator, or shapes that do not fit: reported when the shape is needed
             self._unknown |= dict.fromkeys(node.outputs, first_line(error))
             return
         for name, kind in made.items():
@@ -118,7 +119,8 @@ class OnnxModel:
                 self._shape(name, kind)
 
     def _sets_axes(self, node: OnnxNode, index: int) -> bool:
-        """Whether an input may say that an output has more than MOST_AXES axes; a shape of millions would be made."""
+        """Whether an input may request an output of more than MOST_AXES axes, for which a shape of millions would be
+        created."""
         shape = self.shapes.get(node.inputs[index])
         if shape is not None and not (len(shape) == 1 and shape[0] > MOST_AXES):
             return False
@@ -127,9 +129,9 @@ class OnnxModel:
         return self._types[node.inputs[index]].tensor_type.elem_type in (TensorProto.INT64, TensorProto.INT32)
 
     def fold(self, node: OnnxNode) -> bool:
-        """Computes a node ahead when all that it needs is known, and there is room for it; whether it did.
+        """Computes a node ahead of time if all its inputs are known, and there is room for it; returns whether it did.
 
-        Its outputs' shapes are known before it is computed (``infer``).
+        The shapes of its outputs are known before it is computed (``infer``).
         """
         if node.op == "Shape":
             shape = self.shape(node, node.input(0))
@@ -153,14 +155,14 @@ class OnnxModel:
             results = ReferenceEvaluator(model, new_ops=[GatherElements]).run(
                 None, {name: self.constants[name] for name in needed}
             )
-        except Exception as error:  # an operator that it does not have, values that do not fit
+        except Exception as error:  # an operator that ONNX does not implement, or values that do not fit
             raise node.error(f"cannot be computed ahead: {first_line(error)}") from error
         for name, value in zip(node.outputs, results):
             self._know(name, np.asarray(value))
         return True
 
     def folds(self, node: OnnxNode, besides: Collection[str] = ()) -> bool:
-        """Whether a node is one that is computed ahead. besides: values that count as known, though they are not"""
+        """Whether a node is computed ahead of time. besides: values that count as known, although they are not"""
         if node.op == "Shape":
             return True
         if node.op in ("Softmax", "LogSoftmax") and self.opset < 13:  # over all axes behind one; computed over one
@@ -168,13 +170,13 @@ class OnnxModel:
         return node.op in FOLDED and not node.has_graphs and not self.unknown(node, besides)
 
     def unknown(self, node: OnnxNode, besides: Collection[str] = ()) -> bool:
-        """Whether a node reads a value that is not known."""
+        """Whether a node reads an unknown value."""
         return not all(name in self.constants or name in besides for name in node.inputs if name)
 
     def _work(self, node: OnnxNode) -> int:
-        """Time that a node takes to be computed, in bytes that are read and written in it.
+        """The time to compute a node, in bytes that it reads and writes.
 
-        Axes of size 0 count as 1: there are no values, but some operators go through the other axes all the same.
+        Axes of size 0 count as 1: there are no values, but some operators iterate over the other axes nevertheless.
         """
         values = [self.constants[name] for name in node.inputs if name]
         sizes = [(value.shape, value.itemsize, _type(value)) for value in values]
@@ -198,7 +200,7 @@ class OnnxModel:
         return work
 
     def _folded_shape(self, node: OnnxNode, name: str) -> tuple[int, ...]:
-        """The shape of what is about to be computed, or the largest that it can have."""
+        """The shape of the value to be computed, or the largest that it can have."""
         if node.op == "NonZero":
             values = self.constants[node.input(0)]
             return (max(values.ndim, 1), values.size)
@@ -207,18 +209,18 @@ class OnnxModel:
         return self.shape(node, name)
 
     def _item(self, node: OnnxNode, name: str) -> int:
-        """Bytes of a value that is about to be computed."""
+        """Number of bytes of the value to be computed."""
         kind = self._element(name)
         if kind in (TensorProto.UNDEFINED, TensorProto.STRING):
             raise node.error("only numbers are computed ahead")
         return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
     def _element(self, name: str) -> int:
-        """The type of the numbers of a value, UNDEFINED where it is not known."""
+        """The element type of a value, UNDEFINED if it is not known."""
         return int(self._types[name].tensor_type.elem_type if name in self._types else TensorProto.UNDEFINED)
 
     def inline(self, node: OnnxNode) -> list[OnnxNode]:
-        """The nodes of the branch that an If takes, in its place. raises DefinitionError where that shows only in running"""
+        """The nodes of the branch that an If selects. raises DefinitionError if that is known only at run time"""
         taken = self.constant(node, 0)
         if taken is None or taken.size != 1:
             raise node.error("its condition is not one value")
@@ -234,7 +236,7 @@ class OnnxModel:
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def constant(self, node: OnnxNode, index: int) -> np.ndarray | None:
-        """The value of an input that is known; None for one that is left out."""
+        """The value of an input that is known; None for an omitted input."""
         if not node.has_input(index):
             return None
         name = node.inputs[index]
@@ -253,7 +255,7 @@ class OnnxModel:
         return shape
 
     def same(self, value: str, other: str) -> None:
-        """One value is another, which is a constant."""
+        """Records that one value is another, which is a constant."""
         self._know(value, self.constants[other])
 
     def _know(self, name: str, value: np.ndarray) -> None:
@@ -261,7 +263,7 @@ class OnnxModel:
         self._shape(name, helper.make_tensor_type_proto(_type(value), value.shape))
 
     def _shape(self, name: str, kind: Any) -> None:
-        """Takes down the type of a value, and its shape where that is known."""
+        """Records the type of a value, and its shape if that is known."""
         if not kind.HasField("tensor_type"):
             return
         self._types[name] = kind
@@ -271,7 +273,7 @@ class OnnxModel:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line of bounded length."""
+    """The first line of an error of another library, with bounded length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return printable((lines or [type(error).__name__])[0][:300])
 
@@ -291,7 +293,7 @@ def domain_of(name: str) -> str:
 
 
 def _fixed_shape(info: onnx.ValueInfoProto, batch: int) -> tuple[int, ...]:
-    """An input's shape with ``batch`` where the first size is free. raises DefinitionError where another one is"""
+    """An input's shape, with ``batch`` if the first size is free. raises DefinitionError if another size is free"""
     name, kind = printable(info.name[:MOST_NAME]), info.type.tensor_type.elem_type
     if kind != TensorProto.FLOAT:
         known = kind in TensorProto.DataType.values()
@@ -312,7 +314,7 @@ def _fixed_shape(info: onnx.ValueInfoProto, batch: int) -> tuple[int, ...]:
 
 
 def _product(shape: Iterable[int]) -> int:
-    """How many values there are of a shape, axes of size 0 counted as 1."""
+    """Number of values of a shape, axes of size 0 counted as 1."""
     return math.prod(max(size, 1) for size in shape)
 
 

@@ -1,4 +1,4 @@
-"""What operators with weights become: products, normalisation, slopes."""
+"""Reads operators with weights: products, normalisation, slopes."""
 
 from __future__ import annotations
 

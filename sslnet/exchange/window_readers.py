@@ -1,7 +1,8 @@
-"""Operators of ONNX that look at images through windows: convolutions, pooling, padding, images of another size.
+"""Reads operators with windows of images: convolutions, pooling, padding, resizing.
 
-Caffe's layers pad both sides of an image alike. Where an operator does not, a convolution gets a larger kernel: rows and
-columns of zeros on the side that has less, as many as make both sides alike.
+auto_pad SAME_UPPER becomes pad_type SAME. Otherwise Caffe's layers pad both sides of an image equally. For an operator
+that does not, a convolution gets a larger kernel: rows and columns of zeros on the side with less padding, until both
+sides are equal.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ LINEAR = ("half_pixel", "pytorch_half_pixel")
 def conv(builder: DefinitionBuilder, node: OnnxNode) -> None:
     weights, group = builder.weights(node, 1, 3), node.integer("group", 1, least=1)
     strides, dilations = _steps(node, weights)
+    if _is_same(builder, node):
+        layer = builder.layer(node, "Convolution", blobs=[weights, *builder.optional_weights(node, 2, len(weights))])
+        param = layer.convolution_param
+        param.num_output, param.bias_term = len(weights), len(layer.blobs) > 1
+        _write_window(param, weights.shape[2:], strides, dilations, [0] * len(strides), group)
+        param.pad_type = pb.ConvolutionParameter.SAME
+        return
     front, behind = builder.all_padding(node, weights.shape[2:], strides, dilations)
     pads = [max(pair) for pair in zip(front, behind)]
     around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
@@ -69,8 +77,13 @@ def conv_transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
     _write_window(layer.convolution_param, whole.shape[2:], strides, dilations, pads, group)
 
 
+def _is_same(builder: DefinitionBuilder, node: OnnxNode) -> bool:
+    """Whether the padding follows from the size of the image, as with pad_type SAME, and no Pad adds to it."""
+    return node.text("auto_pad", "NOTSET") == "SAME_UPPER" and not builder.padding(node)[0]
+
+
 def _steps(node: OnnxNode, weights: np.ndarray) -> tuple[list[int], list[int]]:
-    """Strides and dilations of windows that have the shape of the weights, which the node may say as well."""
+    """Strides and dilations of windows with the shape of the weights, which the node may repeat."""
     kernel = list(weights.shape[2:])
     if node.integers("kernel_shape", kernel) != kernel:
         raise node.error(f"kernel_shape is not that of the weights, {kernel}")
@@ -80,7 +93,8 @@ def _steps(node: OnnxNode, weights: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def _zeros_around(node: OnnxNode, front: list[int], behind: list[int], dilations: list[int]) -> list[tuple[int, int]]:
-    """What ``np.pad`` is to add around weights so that their windows begin so many pixels earlier and end later."""
+    """The padding for ``np.pad`` around weights after which their windows begin and end so many pixels earlier and
+    later."""
     if any(n % d for pair in (front, behind) for n, d in zip(pair, dilations)):
         raise node.error(f"padding that differs by {front} and {behind} pixels, with dilations {dilations}")
     return [(0, 0), (0, 0), *((f // d, b // d) for f, b, d in zip(front, behind, dilations))]
@@ -125,7 +139,8 @@ def average_pool(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def _pool(builder: DefinitionBuilder, node: OnnxNode, method: PoolMethod) -> None:
-    """Windows start where the padding in front lets them; how far they reach behind the image follows from their number."""
+    """Reads pooling. The first window starts in the padding before the image; how far windows extend beyond the image
+    follows from their number."""
     kernel = node.integers("kernel_shape", least=1)
     strides = node.integers("strides", [1] * len(kernel), count=len(kernel), least=1)
     if len(kernel) not in (1, 2) or len(builder.shape(node, 0)) != len(kernel) + 2:
@@ -136,6 +151,11 @@ def _pool(builder: DefinitionBuilder, node: OnnxNode, method: PoolMethod) -> Non
     if zeros[0] and method == pb.PoolingParameter.MAX:
         raise node.error("the maximum over padding by zeros: the layer pads by nothing at all")
     image, out = builder.shape(node, 0)[2:], builder.output_shape(node)[2:]
+    if len(kernel) == 2 and _is_same(builder, node) and not node.flag("count_include_pad"):
+        param = builder.layer(node, "Pooling").pooling_param
+        _write_pool(param, method, kernel, strides, [0, 0], floor=False)
+        param.pad_type = pb.PoolingParameter.SAME
+        return
     if len(kernel) == 1:  # as an image of one line
         kernel, strides, own, behind = [1, *kernel], [1, *strides], [0, *own], [0, *behind]
         image, out, zeros = (1, *image), (1, *out), ([0, *zeros[0]], [0, *zeros[1]]) if zeros[0] else zeros
@@ -180,9 +200,9 @@ def _write_pool(
 def _divisors(
     builder: DefinitionBuilder, node: OnnxNode, image: Any, out: Any, own: Any, zeros: Any, kernel: Any, strides: Any
 ) -> np.ndarray | None:
-    """What the layer divides by over what the operator divides by, for each window; None where that is always the same.
+    """The ratio of the divisors of layer and operator, for each window; None if it is always the same.
 
-    The layer counts padding but not what reaches beyond it; so does the operator, or it leaves out its own padding.
+    The layer counts padding but not the pixels beyond it; the operator does the same, or omits its own padding.
     """
     counts = []
     for axis in range(2):
@@ -203,7 +223,7 @@ def _divisors(
 
 
 def global_pool(method: PoolMethod) -> Callable[[DefinitionBuilder, OnnxNode], None]:
-    """The maximum or the mean of all pixels of each channel."""
+    """Reads global pooling: the maximum or the mean of all pixels of each channel."""
 
     def read(builder: DefinitionBuilder, node: OnnxNode) -> None:
         chain = Chain(builder, node)
@@ -216,7 +236,7 @@ def global_pool(method: PoolMethod) -> Callable[[DefinitionBuilder, OnnxNode], N
 
 
 def over_pixels(chain: Chain, shape: tuple[int, ...], method: PoolMethod) -> None:
-    """Adds what makes (N, C, 1, 1) of (N, C, H, W) or (N, C, W)."""
+    """Adds a pooling that reduces (N, C, H, W) or (N, C, W) to (N, C, 1, 1)."""
     if len(shape) == 3:
         chain.reshape([0, 0, 1, -1], "image")
     elif len(shape) != 4:
@@ -237,7 +257,7 @@ def lrn(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def pad(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Zeros around an image: remembered, and given to the convolution or pooling that reads them."""
+    """Reads Pad: the zeros around an image are recorded, and added to the convolution or pooling that reads it."""
     amounts = node.integers("pads") if node.has("pads") else builder.known_integers(node, 1)
     value = builder.known_number(node, 2) if node.has_input(2) else node.number("value", 0.0)
     if node.text("mode", "constant") != "constant" or value != 0:
@@ -271,9 +291,9 @@ def resize(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def _interpolate(builder: DefinitionBuilder, node: OnnxNode, shape: tuple[int, ...], factors: list[int]) -> None:
-    """Pixels are points in the middle of their squares: a Deconvolution of each channel with a pyramid.
+    """Reads a linear Resize, with pixels in the middle of their squares, as a Deconvolution of each channel with a pyramid.
 
-    At the borders, where a part of it would lie outside, what is left of it is divided by its sum.
+    At the borders the part of the pyramid inside the image is divided by its sum.
     """
     sides: list[np.ndarray] = []
     pads: list[int] = []

@@ -1,6 +1,6 @@
-"""Scores of a trained net for images and arrays, from any number of threads.
+"""Runs a trained net on images and arrays, from any number of threads.
 
-    predictor.py   Predictor: a net for deployment behind one call
+predictor.py   Predictor: a net for deployment as a function
 
-Knows: nets and compaction (it makes a definition for deployment from one for training).
+Knows: nets and compaction (which makes a definition for deployment from one for training).
 """

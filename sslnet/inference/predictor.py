@@ -1,4 +1,4 @@
-"""Predictor: a trained net as a function, for services: any batch, any thread, nothing of training kept."""
+"""Predictor: a trained net as a function, for services: any batch size, any thread, without the parts for training."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sslnet.net.weights import WeightSource
 
 
 class Predictor:
-    """A net in phase TEST whose weights do not change any more.
+    """A net in phase TEST with fixed weights.
 
-    model      deploy prototxt; one for training is taken as it is deployed, without data and losses
+    model      deploy prototxt; a definition for training is converted, without data layers and losses
     weights    its .caffemodel
     outputs    names of the blobs to return; None: the outputs of the net
-    max_batch  images that run at once; larger batches are run in parts
+    max_batch  maximum number of images that run at once; larger batches are split
 
-    Called with arrays for the net's inputs, by name or, when there is only one, alone; the first axis is the batch and may
-    have any size. Returns {name: array}, new arrays each time. Threads may call it at the same time: each then has blobs
-    of its own, all have the same weights. What kernels make of the weights is made once, and blobs share memory.
+    Called with arrays for the net's inputs, by name or, if there is only one, as the single argument; the first axis is the
+    batch and may have any size. Returns {name: array}, new arrays each time. Threads may call it at the same time: each then
+    has blobs of its own, and all share the weights. Packed weights are prepared once, and blobs share memory.
 
         predict = sslnet.Predictor("deploy.prototxt", "net.caffemodel")
         probabilities = predict(images)["prob"]
@@ -59,7 +59,7 @@ class Predictor:
         self._lock = threading.Lock()
 
     def __call__(self, *alone: ArrayLike, **inputs: ArrayLike) -> dict[str, np.ndarray]:
-        """{name: (images, ...)} of the outputs."""
+        """Runs the net: {name: (images, ...)} of the outputs."""
         arrays = self._checked(alone, inputs)
         count = len(next(iter(arrays.values())))
         parts = []
@@ -83,7 +83,7 @@ class Predictor:
 
     @contextlib.contextmanager
     def _net(self) -> Iterator[Net]:
-        """A net that no other thread uses: the one used last that is idle, or a new one with the same weights."""
+        """A net that no other thread uses: the idle one that was used last, or a new one with the same weights."""
         with self._lock:
             net = self._idle.pop() if self._idle else None
         if net is None:

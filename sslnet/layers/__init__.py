@@ -25,12 +25,14 @@ from __future__ import annotations
 from sslnet.layers.absval import AbsVal
 from sslnet.layers.accuracy import Accuracy
 from sslnet.layers.arg_max import ArgMax
+from sslnet.layers.array_data import ArrayData
 from sslnet.layers.axpy import Axpy
 from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.batch_reindex import BatchReindex
 from sslnet.layers.bias import Bias
 from sslnet.layers.bnll import BNLL
+from sslnet.layers.box_annotator_ohem import BoxAnnotatorOHEM
 from sslnet.layers.clip import Clip
 from sslnet.layers.concat import Concat
 from sslnet.layers.contrastive_loss import ContrastiveLoss
@@ -39,6 +41,7 @@ from sslnet.layers.crop import Crop
 from sslnet.layers.data import Data
 from sslnet.layers.deconvolution import Deconvolution
 from sslnet.layers.depthwise_convolution import ConvolutionDepthwise, DepthwiseConvolution
+from sslnet.layers.detection_output import DetectionOutput
 from sslnet.layers.dropout import Dropout
 from sslnet.layers.dummy_data import DummyData
 from sslnet.layers.eltwise import Eltwise
@@ -48,6 +51,7 @@ from sslnet.layers.euclidean_loss import EuclideanLoss
 from sslnet.layers.exp import Exp
 from sslnet.layers.filter import Filter
 from sslnet.layers.flatten import Flatten
+from sslnet.layers.flip import Flip
 from sslnet.layers.gelu import GELU
 from sslnet.layers.hard_sigmoid import HardSigmoid
 from sslnet.layers.hard_swish import HardSwish
@@ -56,6 +60,7 @@ from sslnet.layers.hdf5_output import HDF5Output
 from sslnet.layers.hinge_loss import HingeLoss
 from sslnet.layers.im2col import Im2col
 from sslnet.layers.image_data import ImageData
+from sslnet.layers.image_folder_data import ImageFolderData
 from sslnet.layers.infogain_loss import InfogainLoss
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.layers.input import Input
@@ -73,12 +78,16 @@ from sslnet.layers.permute import Permute
 from sslnet.layers.pooling import Pooling
 from sslnet.layers.power import Power
 from sslnet.layers.prelu import PReLU
+from sslnet.layers.prior_box import PriorBox
+from sslnet.layers.psroi_pooling import PSROIPooling
 from sslnet.layers.python import Python
 from sslnet.layers.reduction import Reduction
 from sslnet.layers.relu import ReLU
 from sslnet.layers.relu6 import ReLU6
+from sslnet.layers.reorg import Reorg
 from sslnet.layers.reshape import Reshape
 from sslnet.layers.rnn import RNN
+from sslnet.layers.roi_pooling import ROIPooling
 from sslnet.layers.scale import Scale
 from sslnet.layers.selu import SELU
 from sslnet.layers.shuffle_channel import ShuffleChannel
@@ -86,14 +95,16 @@ from sslnet.layers.sigmoid import Sigmoid
 from sslnet.layers.sigmoid_cross_entropy_loss import SigmoidCrossEntropyLoss
 from sslnet.layers.silence import Silence
 from sslnet.layers.slice import Slice
+from sslnet.layers.smooth_l1_loss import SmoothL1Loss, SmoothL1LossOHEM
 from sslnet.layers.softmax import Softmax
-from sslnet.layers.softmax_loss import SoftmaxWithLoss
+from sslnet.layers.softmax_loss import SoftmaxWithLoss, SoftmaxWithLossOHEM
 from sslnet.layers.split import Split
 from sslnet.layers.spp import SPP
 from sslnet.layers.swish import SiLU, Swish
 from sslnet.layers.tanh import TanH
 from sslnet.layers.threshold import Threshold
 from sslnet.layers.tile import Tile
+from sslnet.layers.transpose import Transpose
 from sslnet.layers.upsample import Upsample
 from sslnet.layers.window_data import WindowData
 from sslnet.prototxt.net_spec import layer_function
@@ -102,11 +113,13 @@ LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
     "ArgMax": ArgMax,
+    "ArrayData": ArrayData,
     "Axpy": Axpy,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
     "BNLL": BNLL,
+    "BoxAnnotatorOHEM": BoxAnnotatorOHEM,
     "Clip": Clip,
     "Concat": Concat,
     "ContrastiveLoss": ContrastiveLoss,
@@ -116,6 +129,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Data": Data,
     "Deconvolution": Deconvolution,
     "DepthwiseConvolution": DepthwiseConvolution,
+    "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
     "DummyData": DummyData,
     "Eltwise": Eltwise,
@@ -125,6 +139,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "Flip": Flip,
     "GELU": GELU,
     "HardSigmoid": HardSigmoid,
     "HardSwish": HardSwish,
@@ -133,6 +148,7 @@ LAYERS: dict[str, type[Layer]] = {
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
     "ImageData": ImageData,
+    "ImageFolderData": ImageFolderData,
     "InfogainLoss": InfogainLoss,
     "InnerProduct": InnerProduct,
     "Input": Input,
@@ -150,12 +166,16 @@ LAYERS: dict[str, type[Layer]] = {
     "Pooling": Pooling,
     "Power": Power,
     "PReLU": PReLU,
+    "PriorBox": PriorBox,
+    "PSROIPooling": PSROIPooling,
     "Python": Python,
     "Reduction": Reduction,
     "ReLU": ReLU,
     "ReLU6": ReLU6,
+    "Reorg": Reorg,
     "Reshape": Reshape,
     "RNN": RNN,
+    "ROIPooling": ROIPooling,
     "Scale": Scale,
     "SELU": SELU,
     "ShuffleChannel": ShuffleChannel,
@@ -164,14 +184,18 @@ LAYERS: dict[str, type[Layer]] = {
     "Silence": Silence,
     "SiLU": SiLU,
     "Slice": Slice,
+    "SmoothL1Loss": SmoothL1Loss,
+    "SmoothL1LossOHEM": SmoothL1LossOHEM,
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,
+    "SoftmaxWithLossOHEM": SoftmaxWithLossOHEM,
     "Split": Split,
     "SPP": SPP,
     "Swish": Swish,
     "TanH": TanH,
     "Threshold": Threshold,
     "Tile": Tile,
+    "Transpose": Transpose,
     "Upsample": Upsample,
     "WindowData": WindowData,
 }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
+import numpy as np
+
 from sslnet.kernels.runtime.jit import kernel
+from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox, bent_at_zero
 from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.onnx import OnnxOperator
 
@@ -31,3 +36,6 @@ class AbsVal(Elementwise):
     TYPE: ClassVar[str] = "AbsVal"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Abs"),)
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bent_at_zero(bottom[0], self.dtype, np.abs)]

@@ -19,7 +19,8 @@ def fold_shift(param: Any, sub: Any, bias: np.ndarray | None, shift: np.ndarray 
     if shift is None:
         return bias
     if bias is not None:
-        return (bias + shift).astype(bias.dtype)
+        total: np.ndarray = (bias + shift).astype(bias.dtype)
+        return total
     sub.ClearField("bias_term")
     if len(param.param):
         spec = param.param.add(decay_mult=0)

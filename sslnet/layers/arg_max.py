@@ -7,18 +7,18 @@ Without ``axis``, the search covers all values of an image: the top is (N, 1, to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet.layers.axes import axis_of
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs
+from sslnet.layers.no_gradient import NoInputGradient
 from sslnet.layers.onnx import FLOAT, OnnxGraph
 
 
 @final
-class ArgMax(Layer):
+class ArgMax(NoInputGradient):
     TYPE: ClassVar[str] = "ArgMax"
     KIND: ClassVar[str] = "result"
 
@@ -48,18 +48,6 @@ class ArgMax(Layer):
         values = np.take_along_axis(x, index, axis=1)
         result = values if self.along else np.stack([index, values], axis=1)
         top[0].data.reshape(result.shape)[...] = result
-
-    def allow_force_backward(self, index: int) -> bool:
-        return False
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return False
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[0]:
-            raise self.run_error(
-                "ArgMax has no gradient", hint="propagate_down: false in this layer ends the gradient here"
-            )
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         param = self.param.argmax_param

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
+from sslnet.kernels.conv.im2col import same_padding
 from sslnet.layers.base import Layer
+from sslnet.layers.bounds import WINOGRAD_ERROR
 
 
 def axis_of(layer: Layer, blob: Blob, axis: int, *field: str) -> int:
@@ -24,17 +30,45 @@ def axis_of(layer: Layer, blob: Blob, axis: int, *field: str) -> int:
 
 @dataclass(frozen=True)
 class Window:
-    """The window of a convolution; each field has one number per spatial axis."""
+    """The window of a convolution; each field has one number per spatial axis.
+
+    pad, pad_end   zeros in front of an image and behind it
+    same           whether these follow from the size of the image, as TensorFlow's SAME; ``fitted`` computes them
+    """
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     pad: tuple[int, ...]
     dilation: tuple[int, ...]
+    pad_end: tuple[int, ...] = ()
+    """As ``pad`` where not given."""
+    same: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.pad_end:
+            object.__setattr__(self, "pad_end", self.pad)
 
     @property
     def is_point(self) -> bool:
         """Whether the window is a single pixel with stride 1 and no padding: the lowered matrix is the image itself."""
-        return all(n == 1 for n in (*self.kernel, *self.stride)) and not any(self.pad)
+        return all(n == 1 for n in (*self.kernel, *self.stride)) and not any((*self.pad, *self.pad_end))
+
+    @property
+    def axes(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers in the order of the arguments of ``im2col``."""
+        return self.kernel, self.stride, self.pad, self.dilation, self.pad_end
+
+    def rounding(self, dtype: np.dtype) -> float:
+        """The part of a sum of magnitudes by which a kernel may be wrong beside the rounding of a plain sum."""
+        suits = len(set(self.kernel)) == 1 and self.kernel[0] in (3, 5) and set(self.stride + self.dilation) == {1}
+        return WINOGRAD_ERROR if suits and dtype == np.float32 else 0.0
+
+    def fitted(self, sizes: Sequence[int]) -> Window:
+        """The window with the padding for an image of this size: the window itself where the padding is given."""
+        if not self.same:
+            return self
+        pads = [same_padding(*numbers) for numbers in zip(sizes, self.kernel, self.stride, self.dilation, strict=True)]
+        return replace(self, pad=tuple(front for front, _ in pads), pad_end=tuple(behind for _, behind in pads))
 
 
 def read_groups(layer: Layer, param: Any, channels: int) -> tuple[int, int]:
@@ -57,7 +91,7 @@ def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Windo
     """The window of a ConvolutionParameter for ``num_spatial`` axes.
 
     Each of kernel_size, stride, pad, dilation is given once for all axes, or once per axis; for two axes kernel_h and
-    kernel_w, stride_h and stride_w, pad_h and pad_w may be given instead.
+    kernel_w, stride_h and stride_w, pad_h and pad_w may be given instead. With pad_type SAME no padding is given.
     raises DefinitionError, at the field, for both forms at once, a wrong number of values, or a value out of range
     """
 
@@ -91,12 +125,28 @@ def read_window(layer: Layer, param: Any, field: str, num_spatial: int) -> Windo
                 raise layer.error(f"{name} must be at least {least}, not {value}", field, *where)
         return tuple(values) if len(values) == num_spatial else tuple(values) * num_spatial
 
+    same = param.pad_type == pb.ConvolutionParameter.SAME
+    if same:
+        refuse_pad(layer, param, field)
+    pad = read("pad", "pad", 0, 0)
     return Window(
         kernel=read("kernel_size", "kernel", None, 1),
         stride=read("stride", "stride", 1, 1),
-        pad=read("pad", "pad", 0, 0),
+        pad=pad,
         dilation=read("dilation", "", 1, 1),
+        same=same,
     )
+
+
+def refuse_pad(layer: Layer, param: Any, field: str) -> None:
+    """Raises DefinitionError, at the field, where padding is given beside pad_type SAME."""
+    given = {descriptor.name for descriptor, _ in param.ListFields()}
+    for name in ("pad", "pad_h", "pad_w"):
+        if name in given:
+            raise layer.error(
+                "with pad_type SAME the padding follows from the size of the image", field, name,
+                hint=f"remove {name}, or pad_type",
+            )  # fmt: skip
 
 
 def window_words(param: Any) -> str:
@@ -109,6 +159,7 @@ def window_words(param: Any) -> str:
     words = [
         times(size),
         *unusual(stride=(values["stride"], 1), pad=(values["pad"], 0), dilation=(values["dilation"], 1)),
+        *(["pad SAME"] if param.pad_type == pb.ConvolutionParameter.SAME else []),
     ]
     return ", ".join([*words, f"{param.group} groups"] if param.group > 1 else words)
 

@@ -30,6 +30,7 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Span
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 from sslnet.prototxt import Definition
 
@@ -68,21 +69,12 @@ class Context:
     beside: str | None = None
     allow_python: bool = False
     backward: bool = True
+    fills: bool = True
+    """Whether parameter blobs get their first values; without it only their shapes are known."""
 
 
-KINDS = {
-    "source": "Data from outside",
-    "convolution": "Convolutions",
-    "connected": "Fully connected and recurrent layers",
-    "pooling": "Pooling and resizing",
-    "norm": "Normalisation, scales and biases",
-    "activation": "Activations: value by value",
-    "join": "Joining, cutting and rearranging",
-    "result": "Results and measures",
-    "loss": "Losses",
-    "other": "Other layers",
-}
-"""Kind of layer -> its heading in lists of layers. Each kind has a colour in drawings."""
+MOST_FILLED = 1 << 16
+"""Values of a parameter blob that are filled in any case, which checks the filler."""
 
 
 class Layer(ABC):
@@ -91,7 +83,7 @@ class Layer(ABC):
     TYPE: ClassVar[str]
     """The ``type`` in the prototxt."""
     KIND: ClassVar[str] = "other"
-    """The kind of the layer, a key of ``KINDS``."""
+    """The kind of the layer, a key of ``kinds.KINDS``."""
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 1)
     TOPS: ClassVar[tuple[int, int | None]] = (1, 1)
     """Fewest and most bottoms / tops (None: no limit)."""
@@ -103,6 +95,8 @@ class Layer(ABC):
     """Whether top[0] is a loss: it has weight 1 unless the prototxt says otherwise, and need not be named."""
     IS_SOURCE: ClassVar[bool] = False
     """Whether the layer brings data into the net; such a layer never needs backward."""
+    READS_FILES: ClassVar[bool] = False
+    """Of a source: whether it reads data from files or databases, or waits for those that a program hands over."""
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = ()
     """Bottoms that hold indices of a table: whole numbers from 0 on."""
     NEW_DATA: ClassVar[bool] = False
@@ -222,6 +216,11 @@ class Layer(ABC):
     """Whether a product of smaller layers may replace it (``sslnet.compress.low_rank``)."""
 
     @classmethod
+    def assumed_shapes(cls, param: Any) -> tuple[list[tuple[int, ...]], str]:
+        """The shapes of the tops as far as the definition tells them, and what was assumed: of a source that reads files."""
+        return [()] * len(param.top), "nothing is known"
+
+    @classmethod
     def describe(cls, param: Any) -> str:
         """The important parameters of a definition as a short text; empty where the type suffices."""
         return ""
@@ -234,6 +233,11 @@ class Layer(ABC):
     def weights_by_channel(self) -> np.ndarray | None:
         """The weights as (top channels, bottom channels, weights per pair); None where there is no such matrix."""
         return None
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        """For each top, an interval for each channel that holds all its values, given those of the bottoms, rounding
+        included (``sslnet.layers.bounds``). Default: no bound."""
+        return [ChannelBox.unknown(_channels(blob)) for blob in top]
 
     # -- helpers for subclasses ------------------------------------------------------------------------------------
 
@@ -252,7 +256,9 @@ class Layer(ABC):
         parent = self.param
         for name in filler[:-1]:
             parent = getattr(parent, name)
-        if filler and parent.HasField(filler[-1]):
+        if not self.context.fills and blob.count > MOST_FILLED:
+            pass
+        elif filler and parent.HasField(filler[-1]):
 
             def error(message: str, hint: str = "") -> DefinitionError:
                 return self.error(message, *filler, hint=hint)
@@ -320,6 +326,13 @@ class Layer(ABC):
     IGNORES_ZEROS: ClassVar[bool] = False
     """Whether bottom channels of zeros do not affect the others; ``needed_channels`` then gets them as constant."""
 
+    def equalized_channels(
+        self, bottom: list[BoolVector], top: list[BoolVector]
+    ) -> tuple[list[BoolVector], list[BoolVector]]:
+        """The needed channels of bottoms and tops, and those that must be kept beside them because parts of the layer must
+        have equal sizes. Default: no others."""
+        return bottom, top
+
     def coefficients(self) -> list[float]:
         """The coefficients of the bottoms where the top is their element-wise weighted sum; empty otherwise. A bottom
         that is constant in all kept channels is removed and its contribution folded into the top."""
@@ -371,3 +384,9 @@ class Layer(ABC):
         standard_only   use only fields that Caffe can read
         """
         return blobs
+
+
+def _channels(blob: Blob) -> int:
+    """As ``sslnet.layers.channels.channel_count``, which imports this module."""
+    shape = blob.shape
+    return shape[1] if len(shape) > 1 else shape[0] if shape else 1

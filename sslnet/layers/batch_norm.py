@@ -24,6 +24,7 @@ from sslnet.kernels.pointwise.channel_reductions import channel_moments, channel
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.bounds import ChannelBox, scaled
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -175,7 +176,8 @@ class BatchNorm(ChannelWise):
     @property
     def inverse(self) -> np.ndarray:
         """1 / sqrt(variance + eps)."""
-        return 1 / np.sqrt(self._variance + self.param.batch_norm_param.eps)
+        inverse: np.ndarray = 1 / np.sqrt(self._variance + self.param.batch_norm_param.eps)
+        return inverse
 
     def _save_moments(self) -> None:
         fraction = self.param.batch_norm_param.moving_average_fraction
@@ -226,6 +228,14 @@ class BatchNorm(ChannelWise):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return super().followed_channels(bottom) if self._by_channel() else [np.ones_like(bottom[0])]
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if not self.use_global_stats or bottom[0].size != self.channels:
+            return super().bounds(bottom, top)
+        self.read_moments()
+        centred = ChannelBox(bottom[0].low - self.mean, bottom[0].high - self.mean)
+        size = (bottom[0].magnitude + np.abs(self.mean)) * self.inverse
+        return [scaled(centred, self.inverse).widened(8 * np.finfo(self.dtype).eps * size)]
 
     def _by_channel(self) -> bool:
         return self.fold[1:] != (1, 1)

@@ -15,6 +15,7 @@ from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, spread_operand
 
@@ -39,7 +40,7 @@ def _add(i0, i1, thread, bias, y):
 class Bias(ChannelWise):
     TYPE: ClassVar[str] = "Bias"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where there is a second bottom"
+    CHANNELS: ClassVar[str] = "removed with their parameters; with a second bottom all are kept"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
@@ -89,6 +90,13 @@ class Bias(ChannelWise):
             bias.diff[...] = bias.diff + total if learned else total
         if propagate_down[0] and top[0] is not bottom[0]:
             bottom[0].diff[...] = top[0].diff
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if not self.blobs or self.axis != 1 or self.fold[1] != bottom[0].size:
+            return super().bounds(bottom, top)
+        term = self.blobs[0].data.reshape(-1).astype(np.float64)
+        slack = 2 * np.finfo(self.dtype).eps * np.where(bottom[0].magnitude > 0, bottom[0].magnitude + np.abs(term), 0)
+        return [ChannelBox(bottom[0].low + term, bottom[0].high + term).widened(slack)]
 
     def _axis(self, bottom: Blobs) -> int:
         return axis_of(self, bottom[0], self.param.bias_param.axis, "bias_param", "axis")

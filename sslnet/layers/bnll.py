@@ -30,4 +30,5 @@ def _gradient(i0, i1, thread, x, y, dy, dx):
 class BNLL(Elementwise):
     TYPE: ClassVar[str] = "BNLL"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Softplus"),)
+    MONOTONE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)

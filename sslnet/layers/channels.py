@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.layers.base import BoolVector, Layer
 
-MOVED = "removed with their values in the top; all are kept where an axis before theirs is joined, cut or summed up"
+MOVED = (
+    "removed with their values in the top; if an axis before the channel axis is joined, cut or reduced, all are kept"
+)
 """``Layer.CHANNELS`` for layers that move values along the channel axis."""
 
 
@@ -49,3 +51,25 @@ class ChannelKeeper(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [bottom[0] if self._keeps_channels else self._all_channels]
+
+
+class OnePerChannel(Layer):
+    """Base of layers whose parameter is one number per channel, or one for all channels (``channel_shared``).
+
+    shared  whether there is one for all; set by ``setup``
+    fold    (N, C, values) of the bottom; set by ``reshape``
+    """
+
+    shared: bool
+    fold: tuple[int, int, int]
+
+    def by_channel(self) -> np.ndarray:
+        """(C): the parameter of each channel."""
+        numbers = self.blobs[0].data
+        return np.full(self.fold[1], numbers, self.dtype) if self.shared else numbers
+
+    def shrink(
+        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
+    ) -> tuple[Any, list[np.ndarray]]:
+        param, blobs = super().shrink(bottom_keep, top_keep, shift)
+        return param, blobs if self.shared else [blobs[0][bottom_keep[0]]]

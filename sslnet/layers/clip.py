@@ -33,6 +33,8 @@ def _gradient(i0, i1, thread, x, y, dy, dx, low, high):
 @final
 class Clip(Elementwise):
     TYPE: ClassVar[str] = "Clip"
+    MONOTONE: ClassVar[bool] = True
+    ULPS: ClassVar[int] = 0
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

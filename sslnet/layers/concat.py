@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
 from math import prod
 from typing import Any, ClassVar, final
@@ -13,6 +14,7 @@ from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox, concatenated
 from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.onnx import OnnxGraph
 
@@ -86,6 +88,11 @@ class Concat(Layer):
         for blob, wanted, part in zip(bottom, propagate_down, cut(top[0].diff, self.axis, self.sizes)):
             if wanted:
                 spread(copy_rows, *part.shape, part, blob.diff.reshape(part.shape))
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self._by_channel:
+            return [concatenated(bottom)]
+        return [reduce(ChannelBox.hull, bottom)] if self.axis > 1 or self.axis == 0 else super().bounds(bottom, top)
 
     # -- compaction: along the channel axis each bottom has its own; along another axis a channel is removed from all --
 

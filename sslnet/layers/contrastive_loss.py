@@ -72,4 +72,5 @@ class ContrastiveLoss(Loss):
 
     def _similar(self, bottom: Blobs) -> np.ndarray:
         """(N) bool: whether the pair is similar; a fraction below 1 counts as 0."""
-        return np.trunc(bottom[2].data.reshape(-1)) != 0
+        similar: np.ndarray = np.trunc(bottom[2].data.reshape(-1)) != 0
+        return similar

@@ -4,7 +4,8 @@ This is the reference implementation, for any number of spatial axes: it lowers 
 with the weights, group by group; several bottoms share the weights. ``sslnet.net.plan`` has others for 2-D float32.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
-top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1
+top      (N, num_output, out ...), out = (size + 2 pad - (dilation (kernel - 1) + 1)) // stride + 1; with pad_type SAME
+         out = ceil(size / stride), by zeros on both sides, an odd one at the end, as in TensorFlow
 weights  (num_output, C / group, kernel ...), or (num_output, kept) with ``kept_column``; bias (num_output)
 """
 
@@ -19,39 +20,21 @@ import numpy as np
 from sslnet.kernels.conv.im2col import col2im, im2col, output_extent
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
-from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
-from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.base import Blobs
+from sslnet.layers.base_convolution import BaseConvolution
+from sslnet.layers.bounds import ChannelBox, concatenated, weighted_sums
 from sslnet.layers.kept_columns import crop_kernel, drop_columns, expand_columns, read_kept_columns, without_border
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
-class Convolution(Layer):
+class Convolution(BaseConvolution):
     TYPE: ClassVar[str] = "Convolution"
-    KIND: ClassVar[str] = "convolution"
-    HAS_WEIGHTS: ClassVar[bool] = True
-    MIXES_CHANNELS: ClassVar[bool] = True
     DEFAULT_GROUP: ClassVar[str] = "FILTER"
     LOW_RANK: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
-        "or with several bottoms, all are kept"
-    )
-    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
-    TOPS: ClassVar[tuple[int, int | None]] = (1, None)
-    EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
-
-    @classmethod
-    def describe(cls, param: Any) -> str:
-        return f"{window_words(param.convolution_param)} · {param.convolution_param.num_output} filters"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
+        super().setup(bottom, top)
         param = self.param.convolution_param
-        self.axis = axis_of(self, bottom[0], param.axis, "convolution_param", "axis")
-        self.num_spatial = bottom[0].num_axes - self.axis - 1
-        self.window = read_window(self, param, "convolution_param", self.num_spatial)
-        self.channels = bottom[0].shape[self.axis]
-        self.num_output, self.group = read_groups(self, param, self.channels)
         self.whole_shape = (self.num_output, self.channels // self.group, *self.window.kernel)
         """Shape of the weights with all columns: (num_output, C / group, kernel ...)."""
         self.kept = read_kept_columns(self, param, self.group, prod(self.whole_shape[1:]))
@@ -64,31 +47,15 @@ class Convolution(Layer):
             self.new_param((self.num_output,), "convolution_param", "bias_filler")
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        first = bottom[0]
-        for blob in bottom:
-            if blob.shape != first.shape:
-                raise self.shape_error(
-                    f'bottoms that share weights must have one shape: "{first.name}" {first.shape}, '
-                    f'"{blob.name}" {blob.shape}'
-                )
-        if first.num_axes != self.axis + 1 + self.num_spatial or first.shape[self.axis] != self.channels:
-            raise self.shape_error(
-                f'the weights take {self.channels} channels and {self.num_spatial} spatial axes, "{first.name}" has '
-                f"shape {first.shape}"
-            )
-        sizes = first.shape[self.axis + 1 :]
-        if 0 in sizes:
-            raise self.shape_error(f'there are no pixels to convolve: "{first.name}" has shape {first.shape}')
-        w = self.window
-        self.out = tuple(map(output_extent, sizes, w.kernel, w.stride, w.pad, w.dilation))
+        sizes = self.spatial_sizes(bottom, "convolve")
+        w = self.window = self.window.fitted(sizes)
+        self.out = tuple(map(output_extent, sizes, *w.axes))
         if any(n < 1 for n in self.out):
             raise self.shape_error(
                 f"the kernel does not fit: {w.kernel} with dilation {w.dilation} on {sizes} with pad {w.pad}",
                 "convolution_param",
             )
-        for blob in top:
-            blob.reshape(*first.shape[: self.axis], self.num_output, *self.out)
-        self.top_channels = top[0].shape[1] if top[0].num_axes > 1 else self.num_output
+        self.reshape_tops(bottom, top, self.out)
         self.columns = self.blobs[0].count // self.num_output
         """Number of weights of one filter."""
         self.pixels = prod(self.out)
@@ -104,9 +71,6 @@ class Convolution(Layer):
             np.matmul(self._matrices(self.blobs[0].data), self._lower(image), out=out)
             if bias is not None:
                 out += bias
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return self.param_propagate_down[0]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for index, (source, target) in enumerate(zip(bottom, top)):
@@ -145,12 +109,12 @@ class Convolution(Layer):
                 col[...] = 0
                 for lines, columns, values in zip(col, self.kept, np.matmul(weights, above), strict=True):
                     lines[columns] = values
-                col2im(col.reshape(-1, self.pixels), image, w.kernel, w.stride, w.pad, w.dilation)
+                col2im(col.reshape(-1, self.pixels), image, *w.axes)
                 continue
             col = self._col() if not w.is_point else image.reshape(self.group, self.columns, self.pixels)
             np.matmul(weights, above, out=col)
             if not w.is_point:
-                col2im(col.reshape(-1, self.pixels), image, w.kernel, w.stride, w.pad, w.dilation)
+                col2im(col.reshape(-1, self.pixels), image, *w.axes)
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.columns * sum(blob.count for blob in top)
@@ -186,13 +150,32 @@ class Convolution(Layer):
         if w.is_point and self.kept is None:
             return image.reshape(self.group, self.columns, self.pixels)
         col = self._col()
-        im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+        im2col(image, *w.axes, out=col.reshape(-1, self.pixels))
         return col if self.kept is None else np.take_along_axis(col, self.kept[:, :, None], axis=1)
 
     def whole_weights(self) -> np.ndarray:
         """The weights (num_output, C / group, kernel ...), zero at the columns that are not kept. Read-only."""
         weights = self.blobs[0].data
         return weights if self.kept is None else expand_columns(weights, self.kept, self.whole_shape)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        weights = self.whole_weights().reshape(self.num_output, self.channels // self.group, -1)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else None
+        boxes = [box.with_zero() if any((*self.window.pad, *self.window.pad_end)) else box for box in bottom]
+        return [self._sums(box, weights, bias) for box in boxes]
+
+    def _sums(self, box: ChannelBox, weights: np.ndarray, bias: np.ndarray | None) -> ChannelBox:
+        """The box of the outputs: each group of filters sums the channels of its group."""
+        parts, filters, inside = [], self._group_filters, self.channels // self.group
+        for g in range(self.group):
+            rows = slice(g * filters, (g + 1) * filters)
+            own = box.take(slice(g * inside, (g + 1) * inside))
+            part = None if bias is None else bias[rows]
+            error = self.window.rounding(self.dtype)
+            parts.append(weighted_sums(own, weights[rows], part, dtype=self.dtype, terms=self.columns, error=error))
+        return concatenated(parts)
 
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
@@ -208,54 +191,10 @@ class Convolution(Layer):
         return self.whole_weights().reshape(self.num_output, self.channels, -1) if self.group == 1 else None
 
     # -- compaction ----------------------------------------------------------------------------------------------------
-    #
-    # One group: any filter and any channel may be removed. Several groups must have equal sizes: a group is removed as
-    # a whole, with its channels and filters (in a depthwise convolution: channel by channel). Several bottoms, or
-    # channels along another axis: all are kept.
-
-    SHRINKS: ClassVar[bool] = True
-    ABSORBS: ClassVar[bool] = True
-
-    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """True for filters whose weights on all channels that vary are zero."""
-        if self._refuses:
-            return []
-        varies = ~bottom[0].reshape(self.group, 1, -1)
-        return [~(self._uses() & varies).any(axis=2).reshape(-1)]
-
-    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight in a kept filter; with groups: all of a kept group."""
-        if self._refuses:
-            return []
-        if self.group > 1:
-            return [self._whole_groups(top[0], self.channels)]
-        return [self._uses()[0][top[0]].any(axis=0) & ~bottom_constant[0]]
-
-    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        if self._refuses:
-            return [np.ones(self.top_channels, bool) for _ in self.param.top]
-        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
-
-    def shrink(
-        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
-    ) -> tuple[Any, list[np.ndarray]]:
-        param, blobs = super().shrink(bottom_keep, top_keep, shift)
-        if self._refuses:
-            return param, blobs
-        filters = top_keep[0]
-        param.convolution_param.ClearField("kept_column")
-        weights = self.whole_weights()[filters]
-        if self.group > 1:
-            param.convolution_param.group = len(filters) // self._group_filters
-        else:
-            weights = weights[:, bottom_keep[0]]
-        param.convolution_param.num_output = len(filters)
-        bias = fold_shift(param, param.convolution_param, blobs[1][filters] if len(blobs) > 1 else None, shift)
-        return param, [weights] if bias is None else [weights, bias]
 
     def shrink_columns(self, param: Any, blobs: list[np.ndarray], *, standard_only: bool) -> list[np.ndarray]:
         """Crops zero kernel borders; then drops zero columns (``kept_column``), or with standard_only none."""
-        if self._refuses:
+        if self._keeps_all:
             return blobs
         sub, weights = param.convolution_param, blobs[0]
         if len(sub.kept_column):
@@ -269,23 +208,19 @@ class Convolution(Layer):
             weights = drop_columns(sub, weights)
         return [weights, *blobs[1:]]
 
-    @property
-    def _refuses(self) -> bool:
-        return self.axis != 1 or len(self.param.bottom) > 1
+    def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        groups = outputs // (self.num_output // self.group)
+        return self._by_group(self.whole_weights(), outputs, channels, groups)
 
     def _uses(self) -> np.ndarray:
-        """(group, filters of a group, channels of a group) bool: whether a weight between them is nonzero."""
         weights = self.whole_weights().reshape(self.group, self._group_filters, self.channels // self.group, -1)
-        return (weights != 0).any(axis=3)
-
-    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
-        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+        uses: np.ndarray = (weights != 0).any(axis=3)
+        return uses
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window
         if self.kept is None:
-            return convolutions(graph, self, "Conv", inputs, list(w.kernel), [*w.pad, *w.pad])
+            return convolutions(graph, self, "Conv", inputs, list(w.kernel), [*w.pad, *w.pad_end])
         weights, pads = without_border(self.whole_weights(), w)
         name = graph.param(self, 0, weights, "whole" + "_".join(map(str, pads)))
         return convolutions(graph, self, "Conv", inputs, list(weights.shape[2:]), pads, name)

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import MOVED, ChannelKeeper
 from sslnet.layers.onnx import OnnxGraph, cut
 
@@ -49,6 +50,9 @@ class Crop(ChannelKeeper):
         self.window = (slice(None),) * axis + tuple(slice(o, o + n) for o, n in zip(offsets, size.shape[axis:]))
         top[0].reshape(*x.shape[:axis], *size.shape[axis:])
         self.keep_channels(top[0], axis > 1)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bottom[0]] if self._keeps_channels else super().bounds(bottom, top)
 
     def allow_force_backward(self, index: int) -> bool:
         return index == 0

@@ -4,7 +4,8 @@
     top[1]  (batch_size)            labels, if it is given
 
 Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships with the
-package. With `rand_skip` reading starts at a random record below that number.
+package. With `rand_skip` reading starts at a random record below that number; with `shuffle` each
+epoch has a new random order.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Data(PrefetchedLayer):
         labelled = len(top) > 1
         if labelled and not source.labelled:
             raise DataError("the records have no labels", path=source.path, hint=f'remove the top "{top[1].name}"')
-        order = Order(len(source))
+        shuffle = self.param.data_param.shuffle
+        order = Order(len(source), shuffle=shuffle, seed=self.context.seed, layer=self.name)
         return RecordReader(
             source, order, self.transformer(source.shape), batch_size, labelled, (self.context.seed, self.name)
         )

@@ -4,7 +4,8 @@ It works for any number of spatial axes: weights times image, group by group, th
 weights.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
-top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad
+top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad; with pad_type SAME
+         out = stride size, cut on both sides, an odd row or column at the end, as in TensorFlow
 weights  (C, num_output / group, kernel ...); bias (num_output)
 
 Ref: Zeiler et al. 2010; Long, Shelhamer, Darrell 2015
@@ -14,50 +15,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet.kernels.conv.im2col import col2im, im2col
 from sslnet.kernels.runtime.memory import scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
-from sslnet.layers.affine import fold_shift
-from sslnet.layers.axes import axis_of, read_groups, read_window, window_words
-from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.base import Blobs
+from sslnet.layers.base_convolution import BaseConvolution
+from sslnet.layers.bounds import ChannelBox, concatenated, weighted_sums
 from sslnet.layers.onnx import OnnxGraph, convolutions
 
 
 @final
-class Deconvolution(Layer):
+class Deconvolution(BaseConvolution):
     TYPE: ClassVar[str] = "Deconvolution"
-    KIND: ClassVar[str] = "convolution"
-    HAS_WEIGHTS: ClassVar[bool] = True
-    MIXES_CHANNELS: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = (
-        "filters and inputs are removed, constants folded into the bias; of several groups, whole ones; along another axis, "
-        "or with several bottoms, all are kept"
-    )
-    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, None)
-    TOPS: ClassVar[tuple[int, int | None]] = (1, None)
-    EQUAL_BOTTOMS_TOPS: ClassVar[bool] = True
-
-    @classmethod
-    def describe(cls, param: Any) -> str:
-        return f"{window_words(param.convolution_param)} · {param.convolution_param.num_output} filters"
+    DEFAULT_GROUP: ClassVar[str] = "FILTER"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
+        super().setup(bottom, top)
         param = self.param.convolution_param
-        self.axis = axis_of(self, bottom[0], param.axis, "convolution_param", "axis")
-        self.num_spatial = bottom[0].num_axes - self.axis - 1
-        self.window = read_window(self, param, "convolution_param", self.num_spatial)
         if len(param.kept_column):
             raise self.error("kept_column is for Convolution", "convolution_param", "kept_column")
-        self.channels = bottom[0].shape[self.axis]
         if not self.num_spatial:
             raise self.shape_error(
                 f'Deconvolution needs a spatial axis: "{bottom[0].name}" has shape {bottom[0].shape}'
             )
-        self.num_output, self.group = read_groups(self, param, self.channels)
         self.new_param(
             (self.channels, self.num_output // self.group, *self.window.kernel), "convolution_param", "weight_filler"
         )
@@ -65,28 +49,18 @@ class Deconvolution(Layer):
             self.new_param((self.num_output,), "convolution_param", "bias_filler")
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        first, w = bottom[0], self.window
-        for blob in bottom:
-            if blob.shape != first.shape:
-                raise self.shape_error(
-                    f'bottoms that share weights must have one shape: "{first.name}" {first.shape}, "{blob.name}" {blob.shape}'
-                )
-        if first.num_axes != self.axis + 1 + self.num_spatial or first.shape[self.axis] != self.channels:
-            raise self.shape_error(
-                f"the weights take {self.channels} channels and {self.num_spatial} spatial axes, "
-                f'"{first.name}" has shape {first.shape}'
+        w, sizes = self.window, self.spatial_sizes(bottom, "deconvolve")
+        if w.same:
+            out = tuple(s * n for n, s in zip(sizes, w.stride))
+            w = self.window = w.fitted(out)
+        else:
+            out = tuple(
+                s * (n - 1) + d * (k - 1) + 1 - 2 * p
+                for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
             )
-        sizes = first.shape[self.axis + 1 :]
-        out = [
-            s * (n - 1) + d * (k - 1) + 1 - 2 * p for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
-        ]
-        if 0 in sizes:
-            raise self.shape_error(f'there are no pixels to deconvolve: "{first.name}" has shape {first.shape}')
         if min(out) < 1:
-            raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {out}", "convolution_param")
-        for blob in top:
-            blob.reshape(*first.shape[: self.axis], self.num_output, *out)
-        self._top_channels = top[0].shape[1]
+            raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {list(out)}", "convolution_param")
+        self.reshape_tops(bottom, top, out)
         self.pixels = prod(sizes)
         columns = self.num_output // self.group * prod(w.kernel)
         self._matrix_shape = (self.group, self.channels // self.group, columns)
@@ -104,12 +78,9 @@ class Deconvolution(Layer):
         weights = self.blobs[0].data.reshape(self._matrix_shape).transpose(0, 2, 1)
         for image, out in zip(x[i0:i1], y[i0:i1]):
             np.matmul(weights, image, out=col)
-            col2im(col.reshape(-1, self.pixels), out, w.kernel, w.stride, w.pad, w.dilation)
+            col2im(col.reshape(-1, self.pixels), out, *w.axes)
             if len(self.blobs) > 1:
                 out += self.blobs[1].data.reshape(-1, *(1,) * self.num_spatial)
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return self.param_propagate_down[0]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         weights_wanted = self.param_propagate_down[0]
@@ -145,7 +116,7 @@ class Deconvolution(Layer):
         w, col = self.window, self._scratch_col()
         weights = self.blobs[0].data.reshape(self._matrix_shape)
         for i in range(i0, i1):
-            im2col(dy[i], w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(-1, self.pixels))
+            im2col(dy[i], *w.axes, out=col.reshape(-1, self.pixels))
             if x is not None:
                 partial[thread] += np.matmul(x[i], col.transpose(0, 2, 1))
             if dx is not None:
@@ -158,6 +129,38 @@ class Deconvolution(Layer):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 2 * self.blobs[0].count // self.channels * sum(blob.count for blob in bottom)
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else np.zeros(self.num_output, self.dtype)
+        return [self._sums(box.with_zero(), bias) for box in bottom]
+
+    def _sums(self, box: ChannelBox, bias: np.ndarray) -> ChannelBox:
+        """The box of the tops, the largest over the phases: a top value meets only taps that are a stride apart."""
+        w, each = self.window, self.num_output // self.group
+        taps = np.stack(np.meshgrid(*map(np.arange, w.kernel), indexing="ij"), axis=-1).reshape(-1, self.num_spatial)
+        phase = taps * np.array(w.dilation) % np.array(w.stride)
+        weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, each, -1)
+        result = None
+        for number in np.unique(phase, axis=0):
+            met = weights[..., (phase == number).all(axis=1)]
+            parts = [
+                weighted_sums(
+                    box.take(slice(g * len(own), (g + 1) * len(own))),
+                    own.transpose(1, 0, 2),
+                    bias[g * each : (g + 1) * each],
+                    dtype=self.dtype,
+                    terms=own.shape[0] * own.shape[2],
+                    error=w.rounding(self.dtype),
+                )
+                for g, own in enumerate(met)
+            ]
+            part = concatenated(parts)
+            result = part if result is None else result.hull(part)
+        assert result is not None
+        # A stride longer than the kernel leaves values that no tap meets.
+        return result.hull(ChannelBox(bias.astype(np.float64), bias.astype(np.float64)))
+
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
@@ -166,59 +169,24 @@ class Deconvolution(Layer):
         rows, plane = self.channels // self.group, prod(self.blobs[0].shape[2:])
         return {"FILTER": (rows, plane), "CHANNEL": (1, prod(self.blobs[0].shape[1:])), "FILTER_2D": (1, plane)}
 
-    # -- compaction: as for Convolution, with the axes of bottom and top exchanged in the weights ----------------------
+    def weights_by_channel(self) -> np.ndarray | None:
+        """The weights as (num_output, C, kernel); None with several groups, each of which reads its own channels."""
+        weights = self.blobs[0].data
+        return weights.reshape(*weights.shape[:2], -1).swapaxes(0, 1) if self.group == 1 else None
 
-    SHRINKS: ClassVar[bool] = True
-    ABSORBS: ClassVar[bool] = True
+    # -- compaction ----------------------------------------------------------------------------------------------------
 
-    def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        """True for outputs whose weights on all channels that vary are zero."""
-        if self._refuses:
-            return []
-        varies = ~bottom[0].reshape(self.group, -1, 1)
-        return [~(self._uses() & varies).any(axis=1).reshape(-1)]
-
-    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
-        """True for channels that vary and have a nonzero weight to a kept output; with groups: all of a kept group."""
-        if self._refuses:
-            return []
-        if self.group > 1:
-            return [self._whole_groups(top[0], self.channels)]
-        return [self._uses()[0][:, top[0]].any(axis=1) & ~bottom_constant[0]]
-
-    def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        if self._refuses:
-            return [np.ones(self._top_channels, bool) for _ in self.param.top]
-        return [self._whole_groups(bottom[0], self.num_output)] if self.group > 1 else []
-
-    def shrink(
-        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
-    ) -> tuple[Any, list[np.ndarray]]:
-        param, blobs = super().shrink(bottom_keep, top_keep, shift)
-        if self._refuses:
-            return param, blobs
-        outputs, weights, each = top_keep[0], blobs[0][bottom_keep[0]], self.num_output // self.group
-        if self.group > 1:
-            param.convolution_param.group = len(outputs) // each
-        else:
-            weights = weights[:, outputs]
-        param.convolution_param.num_output = len(outputs)
-        bias = fold_shift(param, param.convolution_param, blobs[1][outputs] if len(blobs) > 1 else None, shift)
-        return param, [weights] if bias is None else [weights, bias]
-
-    @property
-    def _refuses(self) -> bool:
-        return self.axis != 1 or len(self.param.bottom) > 1
+    def _kept_weights(self, channels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        groups = channels // (self.channels // self.group)
+        return self._by_group(self.blobs[0].data, channels, outputs, groups)
 
     def _uses(self) -> np.ndarray:
-        """(group, channels of a group, outputs of a group) bool: whether a weight between them is nonzero."""
         weights = self.blobs[0].data.reshape(self.group, self.channels // self.group, self.num_output // self.group, -1)
-        return (weights != 0).any(axis=3)
-
-    def _whole_groups(self, chosen: BoolVector, size: int) -> BoolVector:
-        """(size) bool: True for all channels, on the other side of the layer, of the groups with a chosen channel."""
-        return np.repeat(chosen.reshape(self.group, -1).any(axis=1), size // self.group)
+        uses: np.ndarray = (weights != 0).any(axis=3)
+        return uses.swapaxes(1, 2)
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window
-        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), [*w.pad, *w.pad])
+        missing = [max(s - d * (k - 1) - 1, 0) if w.same else 0 for k, s, d in zip(w.kernel, w.stride, w.dilation)]
+        pads = [*w.pad, *w.pad_end]
+        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), pads, output_padding=missing)

@@ -20,7 +20,7 @@ class Depthwise(Convolution, ABC):
     MIXES_CHANNELS: ClassVar[bool] = False
     DEFAULT_GROUP: ClassVar[str] = ""
     LOW_RANK: ClassVar[bool] = False
-    CHANNELS: ClassVar[str] = "removed one by one"
+    CHANNELS: ClassVar[str] = "each channel is removed with its filters"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.param = pb.LayerParameter.FromString(self.param.SerializeToString())

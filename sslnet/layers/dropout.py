@@ -1,5 +1,8 @@
 """Dropout: in TRAIN each value is kept with probability 1 - p and scaled by 1 / (1 - p), else 0; in TEST y = x.
 
+With scale_train false (NVIDIA) kept values are not scaled in TRAIN, and in TEST y = (1 - p) x. With sample_weights_test
+(Bayesian SegNet) TEST is as TRAIN.
+
 The mask is a function of the seed, the layer's name, the number of the forward pass and the value's index, so that it
 is not stored (backward computes it again) and does not depend on the number of threads.
 
@@ -17,8 +20,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.counter_rng import draw_key, random_bits
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
-from sslnet.layers.onnx import OnnxGraph
+from sslnet.layers.onnx import OnnxGraph, linear
 
 
 @kernel
@@ -58,7 +62,11 @@ class Dropout(ChannelWise):
                 value=True,
             )
         self.threshold = np.uint64(ratio * 2**32)
-        self.scale = self.dtype.type(1 / (1 - ratio))
+        scales = self.param.dropout_param.scale_train
+        self.scale = self.dtype.type(1 / (1 - ratio) if scales else 1)
+        self.samples = self.phase == pb.TRAIN or self.param.dropout_param.sample_weights_test
+        self.factor = self.dtype.type(1 if scales else 1 - ratio)
+        """What values are multiplied by where none is set to zero."""
         self.key = np.uint64(0)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -66,7 +74,7 @@ class Dropout(ChannelWise):
             top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        if self.phase == pb.TRAIN:
+        if self.samples:
             self.key = draw_key(self.random())
         self._run(bottom[0].data, top[0].data)
 
@@ -81,13 +89,20 @@ class Dropout(ChannelWise):
         """Applies the mask and the scale: forward and backward are the same linear map."""
         x, y = source.reshape(-1), target.reshape(-1)
         in_place = source is target
-        if self.phase == pb.TEST:
-            if not in_place:
+        if not self.samples:
+            if self.factor != 1:
+                np.multiply(x, self.factor, out=y)
+            elif not in_place:
                 y[:] = x
         elif in_place:
             spread(_apply_in_place, y.size, 4, y, self.key, self.threshold, self.scale)
         else:
             spread(_apply, y.size, 4, x, y, self.key, self.threshold, self.scale)
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return list(bottom) if self.phase == pb.TEST else super().bounds(bottom, top)
+
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
-        return list(inputs)
+        if self.samples:
+            raise self.not_in_onnx("Dropout that is random in TEST (sample_weights_test)")
+        return [linear(graph, inputs[0], float(self.factor))]

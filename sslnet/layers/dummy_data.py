@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
+import numpy as np
+
 from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.bounds import ChannelBox
+from sslnet.layers.channels import channel_count
 
 OLD = ("num", "channels", "height", "width")
 
@@ -48,6 +53,9 @@ class DummyData(Layer):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [_box_of(filler, self.dtype, blob) for filler, blob in zip(self._fillers, top)]
+
     def _shape(self, index: int, tops: int) -> list[int]:
         parameters = self.param.dummy_data_param
         old = [self._each(field, tops, none=True) for field in OLD]
@@ -76,3 +84,20 @@ class DummyData(Layer):
                 f"there are {len(values)} {field} for {tops} tops: give one, or one a top", "dummy_data_param", field
             )
         return values
+
+
+def _box_of(filler: pb.FillerParameter, dtype: np.dtype, blob: Blob) -> ChannelBox:
+    """The interval that a filler draws from, the same for all channels."""
+    channels = channel_count(blob.shape)
+    if filler.type == "constant":
+        return ChannelBox.of(dtype.type(filler.value), dtype.type(filler.value), channels)
+    if filler.type == "uniform":
+        most = max(abs(filler.min), abs(filler.max))
+        return ChannelBox.of(dtype.type(filler.min), filler.max + 4 * np.finfo(dtype).eps * most, channels)
+    if filler.type == "truncated_normal":
+        reach = 2 * filler.std
+        box = ChannelBox.of(filler.mean - reach, filler.mean + reach, channels)
+        return box.widened(np.full(channels, 4 * np.finfo(dtype).eps * (abs(filler.mean) + reach)))
+    if filler.type == "positive_unitball":
+        return ChannelBox.of(0, 1, channels).rounded(dtype, 4)
+    return ChannelBox.unknown(channels)

@@ -14,6 +14,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox, bent_at_zero, mapped
 from sslnet.layers.channelwise import ChannelWise
 
 Kernel = Callable[..., None]
@@ -68,6 +69,25 @@ class Elementwise(ChannelWise, ABC):
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return self.reads_input() and not in_place
+
+    MONOTONE: ClassVar[bool] = False
+    """Whether f rises everywhere, or falls everywhere: its values at the ends of an interval then bound it."""
+    BENT: ClassVar[bool] = False
+    """Whether f(0) is 0, and f rises or falls everywhere on each side of it."""
+    ULPS: ClassVar[int] = 4
+    """Units in the last place by which the kernel's values may break that order; 0 where it computes no function such as exp."""
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if not (self.MONOTONE or self.BENT):
+            return super().bounds(bottom, top)
+
+        def run(x: np.ndarray) -> np.ndarray:
+            y = np.empty_like(x)
+            self.KERNELS[0](0, x.size, 0, np.ascontiguousarray(x), y, *self._constants)
+            return y
+
+        rule = bent_at_zero if self.BENT else mapped
+        return [rule(bottom[0], self.dtype, run, steps=self.ULPS)]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not propagate_down[0]:

@@ -10,6 +10,7 @@ MAX    y = largest x_i                   dx_i = dy for the largest x_i, else 0; 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -25,6 +26,7 @@ from sslnet.kernels.pointwise.elementwise import (
 )
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox, added, multiplied, scaled
 from sslnet.layers.onnx import OnnxGraph, linear
 
 
@@ -104,6 +106,15 @@ class Eltwise(Layer):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         each = 2 if len(self.param.eltwise_param.coeff) else 1
         return each * (len(bottom) - 1) * top[0].count
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.operation == pb.EltwiseParameter.SUM:
+            terms = [scaled(box, np.full(box.size, float(c))) for box, c in zip(bottom, self.coeffs)]
+            size = np.sum([term.magnitude for term in terms], axis=0)
+            return [reduce(added, terms).widened((len(terms) + 2) * np.finfo(self.dtype).eps * size)]
+        if self.operation == pb.EltwiseParameter.PROD:
+            return [reduce(multiplied, bottom).rounded(self.dtype, 2 * len(bottom))]
+        return [ChannelBox(*(np.max([getattr(box, end) for box in bottom], axis=0) for end in ("low", "high")))]
 
     # -- compaction: a channel is removed from all bottoms and the top, or kept in all ---------------------------------
 

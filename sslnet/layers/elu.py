@@ -38,6 +38,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, alpha):
 class ELU(Elementwise):
     TYPE: ClassVar[str] = "ELU"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Elu", {"alpha": "elu_param.alpha"}),)
+    BENT: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:
@@ -45,7 +46,7 @@ class ELU(Elementwise):
 
     def reads_input(self) -> bool:
         # The gradient reads only the sign of x, which y has as well.
-        return self.param.elu_param.alpha < 0
+        return bool(self.param.elu_param.alpha < 0)
 
     def reads_top(self, in_place: bool) -> bool:
         return True

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
-from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.no_gradient import NoInputGradient
 from sslnet.layers.onnx import INT64, OnnxGraph
 
 
@@ -33,12 +34,12 @@ def _scatter(c0, c1, thread, index, dy, dweights):
 
 
 @final
-class Embed(Layer):
+class Embed(NoInputGradient):
     TYPE: ClassVar[str] = "Embed"
     KIND: ClassVar[str] = "connected"
     HAS_WEIGHTS: ClassVar[bool] = True
     MIXES_CHANNELS: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = "columns of the table are removed, for inputs along one axis"
+    CHANNELS: ClassVar[str] = "columns of the table are removed if the inputs have one axis; otherwise all are kept"
     INDEX_BOTTOMS: ClassVar[tuple[int, ...]] = (0,)
 
     @classmethod
@@ -73,12 +74,6 @@ class Embed(Layer):
         spread(_gather, *y.shape, self._index, self.blobs[0].data, y)
         if len(self.blobs) > 1:
             y += self.blobs[1].data
-
-    def allow_force_backward(self, index: int) -> bool:
-        return False
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return False
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:

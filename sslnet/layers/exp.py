@@ -32,6 +32,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, inner, outer):
 class Exp(Elementwise):
     TYPE: ClassVar[str] = "Exp"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Exp"),)
+    MONOTONE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

@@ -39,6 +39,8 @@ class HardSigmoid(Elementwise):
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (
         OnnxOperator("HardSigmoid", {"alpha": "hard_sigmoid_param.alpha", "beta": "hard_sigmoid_param.beta"}),
     )
+    MONOTONE: ClassVar[bool] = True
+    ULPS: ClassVar[int] = 0
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

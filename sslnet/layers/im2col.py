@@ -26,8 +26,8 @@ class Im2col(Layer):
         x, param = bottom[0], self.param.convolution_param
         axis = axis_of(self, x, param.axis, "convolution_param", "axis")
         sizes = x.shape[axis + 1 :]
-        w = self.window = read_window(self, param, "convolution_param", len(sizes))
-        out = tuple(map(output_extent, sizes, w.kernel, w.stride, w.pad, w.dilation))
+        w = self.window = read_window(self, param, "convolution_param", len(sizes)).fitted(sizes)
+        out = tuple(map(output_extent, sizes, *w.axes))
         if not sizes or min(out) < 1:
             raise self.shape_error(
                 f"the window does not fit: {w.kernel} on {sizes} with pad {w.pad}", "convolution_param"
@@ -52,9 +52,9 @@ class Im2col(Layer):
     def _lower(self, i0: int, i1: int, thread: int, x: np.ndarray, col: np.ndarray) -> None:
         w = self.window
         for image, columns in zip(x[i0:i1], col[i0:i1]):
-            im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=columns)
+            im2col(image, *w.axes, out=columns)
 
     def _gather(self, i0: int, i1: int, thread: int, dx: np.ndarray, col: np.ndarray) -> None:
         w = self.window
         for image, columns in zip(dx[i0:i1], col[i0:i1]):
-            col2im(columns, image, w.kernel, w.stride, w.pad, w.dilation)
+            col2im(columns, image, *w.axes)

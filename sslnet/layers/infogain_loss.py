@@ -117,7 +117,8 @@ class InfogainLoss(Loss):
         spread(_gradient, self.fold[0], cost, p, labels, *self.ignore_label, matrix, matrix.sum(axis=1), factor, dx)
 
     def _normalizer(self) -> float:
-        return normalizer(self.mode, outer=self.fold[0], inner=self.fold[2], valid=int(self._counts.sum()))
+        outer, inner, valid = self.fold[0], self.fold[2], int(self._counts.sum())
+        return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner), the labels (outer, inner) and H (classes, classes)."""

@@ -18,6 +18,7 @@ from sslnet.kernels.matmul.blas import add_product, multiply
 from sslnet.layers.affine import fold_shift
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox, weighted_sums
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -30,7 +31,7 @@ class InnerProduct(Layer):
     DEFAULT_GROUP: ClassVar[str] = "OUTPUT_NEURON"
     LOW_RANK: ClassVar[bool] = True
     CHANNELS: ClassVar[str] = (
-        "outputs and inputs are removed, constants folded into the bias; along another axis all are kept"
+        "outputs and inputs are removed, constants are folded into the bias; along another axis all are kept"
     )
 
     @classmethod
@@ -99,6 +100,14 @@ class InnerProduct(Layer):
 
     # -- groups of a penalty -------------------------------------------------------------------------------------------
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.axis != 1:
+            return super().bounds(bottom, top)
+        weights = self.blobs[0].data.T if self.transpose else self.blobs[0].data
+        weights = weights.reshape(self.num_output, bottom[0].size, -1)
+        bias = self.blobs[1].data if len(self.blobs) > 1 else None
+        return [weighted_sums(bottom[0], weights, bias, dtype=self.dtype, terms=weights[0].size)]
+
     def group_tiles(self, index: int) -> dict[str, tuple[int, int]]:
         if index:
             return {"OUTPUT_NEURON": (1, 1)}
@@ -148,7 +157,8 @@ class InnerProduct(Layer):
 
     def _uses(self) -> np.ndarray:
         """(num_output, bottom channels) bool: whether the output has a nonzero weight on the channel."""
-        return (self.weights_by_channel() != 0).any(axis=2)
+        uses: np.ndarray = (self.weights_by_channel() != 0).any(axis=2)
+        return uses
 
     def _top_channels(self, bottom: BoolVector) -> int:
         """Size of the top's channel axis when the sum does not include the bottom's channel axis."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, cut
 
@@ -92,8 +93,10 @@ class Interp(ChannelWise):
         param = self.param.interp_param
         if given:
             return given
-        size = (size - 1) // param.shrink_factor + 1
-        return size + (size - 1) * (param.zoom_factor - 1)
+        shrink: int = param.shrink_factor
+        zoom: int = param.zoom_factor
+        size = (size - 1) // shrink + 1
+        return size + (size - 1) * (zoom - 1)
 
     def _places(self, size: int, out: int, first: int, nearest: bool) -> tuple[np.ndarray, np.ndarray]:
         """For each output position, the bottom pixel before it and its distance from that pixel (0 to 1)."""
@@ -102,6 +105,9 @@ class Interp(ChannelWise):
             place = np.floor(place + 0.5)
         whole = np.minimum(np.floor(place).astype(np.int64), size - 1)
         return whole + first, (place - whole).astype(self.dtype)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bottom[0].rounded(self.dtype, 16)]
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         x, y = bottom[0].data.reshape(self.planes), top[0].data.reshape(self.out_planes)

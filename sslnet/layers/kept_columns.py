@@ -62,6 +62,7 @@ def crop_kernel(param: Any, weights: np.ndarray, window: Any) -> np.ndarray:
     """The weights without kernel borders that are zero throughout; changes kernel and pad of the ConvolutionParameter.
 
     Both sides of an axis are cropped equally, with the padding, so that the outputs are the same for every input size.
+    With pad_type SAME the padding is that of the smaller kernel; it must not be less than none for any input size.
     """
     spatial = tuple(range(2, weights.ndim))
     kernel, pad = list(window.kernel), list(window.pad)
@@ -69,14 +70,20 @@ def crop_kernel(param: Any, weights: np.ndarray, window: Any) -> np.ndarray:
         used = np.flatnonzero((weights != 0).any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
         if not used.size:
             return weights
-        most = min(int(used[0]), kernel[n] - 1 - int(used[-1]), pad[n] // window.dilation[n])
+        dilation = window.dilation[n]
+        if window.same:
+            room = max(dilation * (kernel[n] - 1) + 1 - window.stride[n], 0) // (2 * dilation)
+        else:
+            room = pad[n] // dilation
+        most = min(int(used[0]), kernel[n] - 1 - int(used[-1]), room)
         weights = np.take(weights, range(most, kernel[n] - most), axis=axis)
-        kernel[n], pad[n] = kernel[n] - 2 * most, pad[n] - most * window.dilation[n]
+        kernel[n], pad[n] = kernel[n] - 2 * most, pad[n] - most * dilation
     if kernel != list(window.kernel):
         for name in ("kernel_h", "kernel_w", "pad_h", "pad_w"):
             param.ClearField(name)
         param.kernel_size[:] = kernel if len(set(kernel)) > 1 else kernel[:1]
-        param.pad[:] = pad if len(set(pad)) > 1 else pad[:1]
+        if not window.same:
+            param.pad[:] = pad if len(set(pad)) > 1 else pad[:1]
     return np.ascontiguousarray(weights)
 
 
@@ -105,12 +112,12 @@ def without_border(weights: np.ndarray, window: Any) -> tuple[np.ndarray, list[i
 
     The padding lists the beginning of each axis, then the end: ONNX allows different padding on the two sides.
     """
-    front, behind = list(window.pad), list(window.pad)
+    front, behind = list(window.pad), list(window.pad_end)
     for n, axis in enumerate(range(2, weights.ndim)):
         used = np.flatnonzero((weights != 0).any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
         if used.size:
-            most = window.pad[n] // window.dilation[n]
-            first, last = min(int(used[0]), most), min(weights.shape[axis] - 1 - int(used[-1]), most)
+            first = min(int(used[0]), front[n] // window.dilation[n])
+            last = min(weights.shape[axis] - 1 - int(used[-1]), behind[n] // window.dilation[n])
             weights = np.take(weights, range(first, weights.shape[axis] - last), axis=axis)
             front[n] -= first * window.dilation[n]
             behind[n] -= last * window.dilation[n]

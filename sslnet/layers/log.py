@@ -35,6 +35,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx, scale, shift, factor):
 class Log(Elementwise):
     TYPE: ClassVar[str] = "Log"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Log"),)
+    MONOTONE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

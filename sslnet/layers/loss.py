@@ -48,13 +48,28 @@ class Loss(Layer, ABC):
             raise self.shape_error(f'there are no classes: "{bottom[0].name}" has shape {bottom[0].shape}')
 
     def normalization(self, default: int = pb.LossParameter.VALID) -> int:
-        """The normalisation mode: ``normalization``, else the older ``normalize``, else ``default``."""
+        """The normalisation mode: ``normalization``, else the older ``normalize``, else ``default``.
+
+        raises DefinitionError for PRE_FIXED with a divisor that is not positive
+        """
         loss = self.param.loss_param
+        if loss.normalization == pb.LossParameter.PRE_FIXED and loss.pre_fixed_normalizer <= 0:
+            raise self.error(
+                f"pre_fixed_normalizer must be above 0, not {loss.pre_fixed_normalizer:g}",
+                "loss_param",
+                "pre_fixed_normalizer",
+                value=True,
+            )
         if loss.HasField("normalization"):
-            return loss.normalization
+            return int(loss.normalization)
         if loss.HasField("normalize"):
             return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
         return default
+
+    @property
+    def fixed_normalizer(self) -> float:
+        """The divisor of PRE_FIXED."""
+        return float(self.param.loss_param.pre_fixed_normalizer)
 
     @property
     def ignore_label(self) -> tuple[bool, int]:
@@ -63,16 +78,18 @@ class Loss(Layer, ABC):
         return loss.HasField("ignore_label"), loss.ignore_label
 
 
-def normalizer(mode: int, *, outer: int, inner: int, valid: int) -> float:
+def normalizer(mode: int, *, outer: int, inner: int, valid: int, fixed: float = 1) -> float:
     """The divisor of a loss, at least 1.
 
     outer   images; inner: predictions per image; valid: predictions that are not ignored
+    fixed   the divisor of PRE_FIXED
     """
-    divisors: dict[Any, int] = {
+    divisors: dict[Any, float] = {
         pb.LossParameter.FULL: outer * inner,
         pb.LossParameter.VALID: valid,
         pb.LossParameter.BATCH_SIZE: outer,
         pb.LossParameter.NONE: 1,
+        pb.LossParameter.PRE_FIXED: fixed,
     }
     return float(max(1, divisors[mode]))
 

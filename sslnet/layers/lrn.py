@@ -22,6 +22,7 @@ from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import power
 from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -216,9 +217,14 @@ class LRN(ChannelWise):
         run = _across_backward if self.across else _within_backward
         spread(run, len(x), work, x, scale, dy, dx, self.half, self.alpha, self.beta)
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if self.across and self.param.lrn_param.k < 1:
+            return super().bounds(bottom, top)
+        return [bottom[0].with_zero().rounded(self.dtype, 64)]
+
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         """Per value: a multiply-add per neighbour, one for the scale, and one operation each for power and product."""
-        n = self.param.lrn_param.local_size
+        n: int = self.param.lrn_param.local_size
         return bottom[0].count * (2 * (n if self.across else n * n) + 4)
 
     # -- compaction: across channels each channel depends on its neighbours, so all are kept -------------------------

@@ -47,4 +47,5 @@ class MultinomialLogisticLoss(Loss):
 
     def _probabilities(self, bottom: Blobs) -> np.ndarray:
         """The probabilities of the true classes, at least LEAST_PROBABILITY."""
-        return np.maximum(bottom[0].data.reshape(self.fold)[self._true(bottom)], LEAST_PROBABILITY)
+        found: np.ndarray = np.maximum(bottom[0].data.reshape(self.fold)[self._true(bottom)], LEAST_PROBABILITY)
+        return found

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
-from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.channels import OnePerChannel
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -93,16 +94,16 @@ def _scale_gradient(c0, c1, thread, x, dy, inverse, total):
 
 
 @final
-class Normalize(Layer):
+class Normalize(OnePerChannel):
     TYPE: ClassVar[str] = "Normalize"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "channels of zeros are removed"
+    CHANNELS: ClassVar[str] = "channels that are always zero are removed"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param: Any = self.param.norm_param
         if bottom[0].num_axes < 2:
             raise self.shape_error(f'Normalize needs a channel axis: "{bottom[0].name}" has shape {bottom[0].shape}')
-        self.shared: bool = param.channel_shared
+        self.shared = param.channel_shared
         self.new_param(() if self.shared else (bottom[0].shape[1],), "norm_param", "scale_filler", default=1)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -117,7 +118,7 @@ class Normalize(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         param, cost = self.param.norm_param, self.fold[1] * self.fold[2]
         x, y, eps = bottom[0].data.reshape(self.fold), top[0].data.reshape(self.fold), self.dtype.type(param.eps)
-        spread(_forward, self.fold[0], cost, x, y, self._inverse, self._scales(), param.across_spatial, eps)
+        spread(_forward, self.fold[0], cost, x, y, self._inverse, self.by_channel(), param.across_spatial, eps)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         x, dy = bottom[0].data.reshape(self.fold), top[0].diff.reshape(self.fold)
@@ -127,12 +128,7 @@ class Normalize(Layer):
             scale += self._total.sum() if self.shared else self._total
         if propagate_down[0]:
             dx, across = bottom[0].diff.reshape(self.fold), self.param.norm_param.across_spatial
-            spread(_gradient, self.fold[0], x[0].size, x, dy, dx, self._inverse, self._scales(), across)
-
-    def _scales(self) -> np.ndarray:
-        """(C): the scale of each channel."""
-        scale = self.blobs[0].data
-        return np.full(self.fold[1], scale, self.dtype) if self.shared else scale
+            spread(_gradient, self.fold[0], x[0].size, x, dy, dx, self._inverse, self.by_channel(), across)
 
     # -- compaction: every channel that is not zero contributes to the norm and is kept --------------------------------
 
@@ -140,7 +136,7 @@ class Normalize(Layer):
     IGNORES_ZEROS: ClassVar[bool] = True
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
-        return [self._scales() == 0]
+        return [self.by_channel() == 0]
 
     def zeroed_channels(self, zero: list[BoolVector], constant: list[BoolVector]) -> list[BoolVector]:
         return [zero[0]]
@@ -150,12 +146,6 @@ class Normalize(Layer):
 
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [bottom[0]]
-
-    def shrink(
-        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
-    ) -> tuple[Any, list[np.ndarray]]:
-        param, blobs = super().shrink(bottom_keep, top_keep, shift)
-        return param, blobs if self.shared else [blobs[0][bottom_keep[0]]]
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         param, x = self.param.norm_param, bottom[0]

@@ -100,8 +100,14 @@ def convolutions(
     kernel: list[int],
     pads: list[int],
     weights: str = "",
+    *,
+    output_padding: list[int] | None = None,
 ) -> list[str]:
-    """Adds a convolution node for each input. weights: the name of the weights; default: the first blob"""
+    """Adds a convolution node for each input.
+
+    weights          the name of the weights; default: the first blob
+    output_padding   rows or columns of zeros at the end of a transposed convolution, for each axis
+    """
     if layer.axis != 1:
         raise layer.not_in_onnx(f"a convolution along axis {layer.axis}")
     params = [weights or graph.param(layer, 0), *(graph.param(layer, j) for j in range(1, len(layer.blobs)))]
@@ -112,4 +118,6 @@ def convolutions(
         "dilations": list(layer.window.dilation),
         "group": layer.group,
     }
+    if output_padding is not None and any(output_padding):
+        attributes["output_padding"] = output_padding
     return [graph.node(operator, [name, *params], **attributes) for name in inputs]

@@ -12,6 +12,7 @@ import numpy as np
 
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import ChannelKeeper
 from sslnet.layers.concat import copy_rows
 from sslnet.layers.onnx import OnnxGraph
@@ -22,7 +23,7 @@ class Permute(ChannelKeeper):
     TYPE: ClassVar[str] = "Permute"
     KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = (
-        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
+        "removed with their values in the top; if images are mixed or the order of channels changes, all are kept"
     )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -34,6 +35,9 @@ class Permute(ChannelKeeper):
         self.order = order + [axis for axis in range(x.num_axes) if axis not in order]
         top[0].reshape(*(x.shape[axis] for axis in self.order))
         self.keep_channels(top[0], self.order[1:2] == [1])
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bottom[0]] if self._keeps_channels else super().bounds(bottom, top)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         self._copy(bottom[0].data.transpose(self.order), top[0].data)

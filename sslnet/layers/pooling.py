@@ -1,7 +1,8 @@
 """Pooling: the largest value (MAX), the mean (AVE) or a random value (STOCHASTIC) of each window of each channel.
 
 Output size ceil((H + 2 pad - kernel) / stride) + 1 (floor with round_mode FLOOR); with padding one less when the last
-window would start in the padding after the image. MAX takes the first maximum in row-major order; for a window without
+window would start in the padding after the image. With pad_type SAME it is ceil(H / stride), as in TensorFlow: an odd row
+or column of padding is at the end, and AVE divides by the pixels of the image alone. MAX takes the first maximum in row-major order; for a window without
 pixels it is -FLT_MAX. AVE divides by the size of the window clipped to the padded image: padding counts as zeros,
 positions beyond it do not count. STOCHASTIC in TRAIN draws each value with a probability proportional to it, in TEST it
 is the weighted mean, sum of x^2 / sum of x; inputs must not be negative.
@@ -21,6 +22,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
+from sslnet.kernels.conv.im2col import same_padding
 from sslnet.kernels.pointwise.pooling import (
     ave_backward,
     ave_forward,
@@ -33,8 +35,9 @@ from sslnet.kernels.pointwise.pooling import (
 )
 from sslnet.kernels.runtime.counter_rng import draw_key
 from sslnet.kernels.runtime.jit import spread
-from sslnet.layers.axes import times, unusual
+from sslnet.layers.axes import refuse_pad, times, unusual
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -54,7 +57,8 @@ class Pooling(ChannelWise):
         words = [f"{method} {times([window.kernel_h, window.kernel_w] if window.kernel_h else [window.kernel_size])}"]
         stride = [window.stride_h, window.stride_w] if window.stride_h else [window.stride]
         pad = [window.pad_h, window.pad_w] if window.pad_h or window.pad_w else [window.pad]
-        return ", ".join([*words, *unusual(stride=(stride, 1), pad=(pad, 0))])
+        same = ["pad SAME"] if window.pad_type == pb.PoolingParameter.SAME else []
+        return ", ".join([*words, *unusual(stride=(stride, 1), pad=(pad, 0)), *same])
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.pooling_param
@@ -67,10 +71,19 @@ class Pooling(ChannelWise):
                     raise self.error(
                         "with global_pooling the window is the image: no kernel size", "pooling_param", name
                     )
+        self.same = param.pad_type == pb.PoolingParameter.SAME
+        if self.same:
+            refuse_pad(self, param, "pooling_param")
+            if param.HasField("round_mode"):
+                raise self.error(
+                    "with pad_type SAME the number of windows is ceil(size / stride)", "pooling_param", "round_mode"
+                )
         self.pad = self._pair("pad", 0)
         self.stride = self._pair("stride", 1)
         if param.global_pooling and (self.pad != (0, 0) or self.stride != (1, 1)):
             raise self.error("with global_pooling pad is 0 and stride is 1", "pooling_param", "global_pooling")
+        if param.global_pooling and self.same:
+            raise self.error("with global_pooling there is no padding", "pooling_param", "pad_type")
         if not param.global_pooling:
             self._check_window()
         self.place = Blob(name=f"{self.name} places", dtype=np.int32)
@@ -84,7 +97,12 @@ class Pooling(ChannelWise):
             raise self.shape_error(f'there are no pixels to pool: "{x.name}" has shape {x.shape}')
         if self.param.pooling_param.global_pooling:
             self.kernel = (x.height, x.width)
+        if self.same:
+            pads = [same_padding(*axis, 1) for axis in zip(x.shape[2:], self.kernel, self.stride)]
+            self.pad = pads[0][0], pads[1][0]
         padded = [size + 2 * pad for size, pad in zip((x.height, x.width), self.pad)]
+        if self.same:
+            padded = [max(size) for size in zip(padded, self.kernel)]
         if padded[0] * padded[1] >= 2**31:
             raise self.shape_error(f"the padded image is too large: {padded[0]} x {padded[1]}", "pooling_param")
         self.reach = (min(self.kernel[0], padded[0]), min(self.kernel[1], padded[1]))
@@ -96,6 +114,8 @@ class Pooling(ChannelWise):
                 f"with pad {self.pad[0]}, {self.pad[1]}",
                 "pooling_param",
             )
+        lasts = ((n - 1) * s - p for n, s, p in zip(extents, self.stride, self.pad))
+        self._has_empty_window = any(last >= size for last, size in zip(lasts, x.shape[2:]))
         for blob in (*top, self.place):
             blob.reshape(x.num, x.channels, *extents)
 
@@ -114,7 +134,7 @@ class Pooling(ChannelWise):
             if len(top) > 1:
                 top[1].data[...] = self.place.data
         elif self.method == pb.PoolingParameter.AVE:
-            spread(ave_forward, len(x), work, x, y, *self.reach, *self.stride, *self.pad)
+            spread(ave_forward, len(x), work, x, y, *self.reach, *self.stride, *self.pad, self.same)
         elif self.phase == pb.TRAIN:
             key = draw_key(self.random())
             spread(draw_forward, len(x), work, x, y, _planes(self.place.data), key, *self.reach, *self.stride)
@@ -133,7 +153,7 @@ class Pooling(ChannelWise):
         dy, dx = _planes(top[0].diff), _planes(bottom[0].diff)
         work = dx.shape[1] * dx.shape[2]
         if self.method == pb.PoolingParameter.AVE:
-            spread(ave_backward, len(dx), work, dy, dx, *self.reach, *self.stride, *self.pad)
+            spread(ave_backward, len(dx), work, dy, dx, *self.reach, *self.stride, *self.pad, self.same)
         elif self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TEST:
             x, y = _planes(bottom[0].data), _planes(top[0].data)
             spread(weigh, len(dx), work, x, y, dy, dx, True, *self.reach, *self.stride)
@@ -144,6 +164,19 @@ class Pooling(ChannelWise):
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         """One operation (a comparison or an addition) per pixel of each window."""
         return top[0].count * self.kernel[0] * self.kernel[1]
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        box = bottom[0]
+        if self.method == pb.PoolingParameter.MAX:
+            if self._has_empty_window:
+                box = ChannelBox(np.full(box.size, -float(np.finfo(np.float32).max)), box.high)
+            return [box, *(ChannelBox.unknown(box.size) for _ in top[1:])]
+        if self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TRAIN:
+            return [box.with_zero()]
+        counts_padding = not self.same and any(self.pad)
+        if counts_padding or self.method == pb.PoolingParameter.STOCHASTIC or self._has_empty_window:
+            box = box.with_zero()
+        return [box.rounded(self.dtype, self.reach[0] * self.reach[1] + 16)]
 
     # -- ONNX --------------------------------------------------------------------------------------------------------
 
@@ -164,7 +197,7 @@ class Pooling(ChannelWise):
         if any(pads):
             value = graph.node("Pad", [value, graph.integers([0, 0, *pads[:2], 0, 0, *pads[2:]])])
         value = graph.node("AveragePool", [value], kernel_shape=list(kernel), strides=list(stride))
-        counts = [_pixels(*numbers) for numbers in zip(out, stride, kernel, sizes, pad)]
+        counts = [_pixels(*numbers, self.same) for numbers in zip(out, stride, kernel, sizes, pad)]
         factor = kernel[0] * kernel[1] / np.outer(*counts)
         return str(value if (factor == 1).all() else graph.node("Mul", [value, graph.constant(factor)]))
 
@@ -187,6 +220,8 @@ class Pooling(ChannelWise):
 
     def extents(self, size: Sequence[int], *, floor: bool) -> list[int]:
         """Number of windows along each axis of an image of this size."""
+        if self.same:
+            return [-(-length // stride) for length, stride in zip(size, self.stride)]
         result = []
         for length, kernel_size, stride, pad in zip(size, self.kernel, self.stride, self.pad):
             room = length + 2 * pad - kernel_size
@@ -201,7 +236,7 @@ class Pooling(ChannelWise):
         if not any(param.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
             raise self.error("kernel_size is missing", "pooling_param")
         self.kernel = self._pair("kernel_size", 1, "kernel")
-        if self.method == pb.PoolingParameter.STOCHASTIC and self.pad != (0, 0):
+        if self.method == pb.PoolingParameter.STOCHASTIC and (self.same or self.pad != (0, 0)):
             raise self.error("STOCHASTIC pooling has no padding", "pooling_param", "pool")
         if self.pad[0] >= self.kernel[0] or self.pad[1] >= self.kernel[1]:
             raise self.error(
@@ -215,7 +250,9 @@ def _planes(array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def _pixels(out: int, stride: int, kernel: int, size: int, pad: int) -> np.ndarray:
-    """(out): number of positions of each window along one axis, with padding, but none beyond it."""
+def _pixels(out: int, stride: int, kernel: int, size: int, pad: int, inside: bool) -> np.ndarray:
+    """(out): number of positions of each window along one axis, with padding unless ``inside``, but none beyond it."""
     start = np.arange(out) * stride
+    if inside:
+        return np.minimum(start + kernel, size + pad) - np.maximum(start, pad)
     return np.minimum(start + kernel, size + 2 * pad) - start

@@ -6,6 +6,7 @@ power that is not whole gives NaN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.simd.math import power as power_of
 from sslnet.layers.base import Blobs, BoolVector
+from sslnet.layers.bounds import ChannelBox, mapped, scaled
 from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.kept_columns import drop_columns
 from sslnet.layers.onnx import OnnxGraph, linear
@@ -67,10 +69,28 @@ class Power(Elementwise):
         self._pixel_axes = 0 if top[0] is bottom[0] else max(0, bottom[0].num_axes - 2)
 
     def reads_input(self) -> bool:
-        return self.param.power_param.power != 1
+        return bool(self.param.power_param.power != 1)
 
     def reads_top(self, in_place: bool) -> bool:
         return False
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        power, scale, shift = (float(number) for number in self._constants)
+        base = scaled(bottom[0], np.full(bottom[0].size, scale))
+        base = ChannelBox(base.low + shift, base.high + shift)
+        if scale:
+            base = base.widened(4 * np.finfo(self.dtype).eps * (base.magnitude + abs(shift)))
+        if power == 0:
+            return [ChannelBox.of(1, 1, base.size)]
+        if power == 1:
+            return [base]
+        steps = 16 + 2 * int(min(abs(power), 1e6))
+        result = mapped(base, self.dtype, lambda x: np.power(x, self.dtype.type(power)), steps=steps)
+        if power > 0 and power == int(power):
+            inside = (base.low < 0) & (base.high > 0)
+            return [ChannelBox(np.where(inside, np.minimum(result.low, 0), result.low), result.high)]
+        positive = base.low > 0
+        return [ChannelBox(np.where(positive, result.low, -np.inf), np.where(positive, result.high, np.inf))]
 
     # -- compaction ----------------------------------------------------------------------------------------------------
     #
@@ -117,7 +137,7 @@ class Power(Elementwise):
 
     def _is_constant(self) -> bool:
         param = self.param.power_param
-        return param.power == 0 or (param.scale == 0 and param.shift >= 0 and param.power > 0)
+        return bool(param.power == 0 or (param.scale == 0 and param.shift >= 0 and param.power > 0))
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         param = self.param.power_param

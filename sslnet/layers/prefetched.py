@@ -1,4 +1,4 @@
-"""PrefetchedLayer: the base of the layers that read batches in the background (Data, HDF5Data, ImageData).
+"""PrefetchedLayer: the base of the layers that read batches in the background (Data, ImageData, ArrayData, ...).
 
 A subclass supplies the reader of its batches; this class counts the used ones. The state is the position after the last
 *used* batch, however many were read ahead: a resumed run continues there.
@@ -19,6 +19,7 @@ from sslnet import files
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.bounds import ChannelBox
 from sslnet.sources.base import located
 from sslnet.sources.order import generator
 from sslnet.sources.prefetch import Prefetcher, Reader
@@ -33,6 +34,7 @@ class PrefetchedLayer(Layer):
     KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
     NEW_DATA: ClassVar[bool] = True
+    READS_FILES: ClassVar[bool] = True
     SOURCE_FIELD: ClassVar[tuple[str, str]]
     """(message, field) that names the file or database; errors about data refer to it."""
 
@@ -40,6 +42,20 @@ class PrefetchedLayer(Layer):
     def describe(cls, param: Any) -> str:
         message, source = cls.SOURCE_FIELD
         return str(getattr(getattr(param, message), source).rstrip("/").rpartition("/")[2])
+
+    @classmethod
+    def assumed_shapes(cls, param: Any) -> tuple[list[tuple[int, ...]], str]:
+        own = getattr(param, cls.SOURCE_FIELD[0])
+        fields = {field.name for field, _ in own.ListFields()}
+        batch, crop = max(1, int(own.batch_size)), int(param.transform_param.crop_size)
+        height, width, reason = 224, 224, "no size is given"
+        if crop or "crop_size" in fields:
+            height = width = crop or int(own.crop_size)
+            reason = "from crop_size"
+        elif {"new_height", "new_width"} <= fields and own.new_height and own.new_width:
+            height, width, reason = int(own.new_height), int(own.new_width), "from new_height and new_width"
+        gray = param.transform_param.force_gray or ("is_color" in fields and not own.is_color)
+        return [(batch, 1 if gray else 3, height, width), *[(batch,)] * (len(param.top) - 1)], reason
 
     @abstractmethod
     def make_reader(self, top: Blobs) -> Reader:
@@ -52,9 +68,12 @@ class PrefetchedLayer(Layer):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self._refuse_old_fields()
         self._prefetcher: Prefetcher | None = None
+        self.notes: list[str] = []
+        """Sentences about what was recognised in the data."""
         self._begin(top)
 
     def _begin(self, top: Blobs) -> None:
+        self.notes.clear()
         try:
             self._reader = self.make_reader(top)
         except DataError as error:
@@ -83,6 +102,10 @@ class PrefetchedLayer(Layer):
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        boxes, found = super().bounds(bottom, top), self._reader.bounds()
+        return boxes if found is None else [ChannelBox(*found), *boxes[1:]]
+
     def read(self, position: int) -> list[np.ndarray]:
         """The arrays of the batch that begins at this record; the next batch of ``forward`` stays the same."""
         arrays = [np.zeros(shape, self.dtype) for shape in self._reader.shapes]
@@ -91,6 +114,11 @@ class PrefetchedLayer(Layer):
         except DataError as error:
             raise self.located(error) from error
         return arrays
+
+    @property
+    def reader(self) -> Reader:
+        """What makes the batches."""
+        return self._reader
 
     @property
     def batches(self) -> int:
@@ -158,7 +186,9 @@ class PrefetchedLayer(Layer):
     def located(self, error: DataError) -> DataError:
         return located(error, self.definition.span(*self.SOURCE_FIELD, value=True), self.name)
 
-    def transformer(self, shape: Sequence[int]) -> DataTransformer:
+    def transformer(self, shape: Sequence[int], order: int = pb.TransformationParameter.BGR) -> DataTransformer:
+        """The transformation by transform_param of records (C, H, W) with this order of the channels."""
+
         def error(message: str, *field: str) -> Any:
             return self.error(message, "transform_param", *field, value=True)
 
@@ -167,8 +197,17 @@ class PrefetchedLayer(Layer):
 
         parameters = self.param.transform_param
         return DataTransformer(
-            parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate
+            parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate, order=order
         )
+
+    def val_share(self, split: Any, block: str) -> float:
+        """The share of `split { val_share }`, checked; 0 where the data are not divided."""
+        share = float(split.val_share)
+        if split.HasField("val_share") and not 0 < share < 1:
+            raise self.error(f"val_share must be between 0 and 1, not {share:g}", block, "split", "val_share")
+        if split.HasField("seed") and not share:
+            raise self.error("seed has no effect without val_share", block, "split", "seed")
+        return share
 
     def _refuse_old_fields(self) -> None:
         """Refuses fields that Caffe ignores in favour of transform_param: a field without effect is an error."""

@@ -8,13 +8,15 @@ Ref: He et al. 2015, "Delving deep into rectifiers"
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox, bent_at_zero
+from sslnet.layers.channels import OnePerChannel
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.elementwise import copy
 from sslnet.layers.onnx import OnnxGraph
@@ -80,7 +82,7 @@ def _slope_gradient(c0, c1, thread, x, dy, total):
 
 
 @final
-class PReLU(ChannelWise):
+class PReLU(OnePerChannel, ChannelWise):
     TYPE: ClassVar[str] = "PReLU"
     KIND: ClassVar[str] = "activation"
     IN_PLACE: ClassVar[bool] = True
@@ -89,7 +91,7 @@ class PReLU(ChannelWise):
         param = self.param.prelu_param
         if bottom[0].num_axes < 2:
             raise self.shape_error(f'PReLU needs a channel axis: "{bottom[0].name}" has shape {bottom[0].shape}')
-        self.shared: bool = param.channel_shared
+        self.shared = param.channel_shared
         self.new_param(() if self.shared else (bottom[0].shape[1],), "prelu_param", "filler", default=0.25)
         self._input = np.empty(0, self.dtype)
 
@@ -108,7 +110,7 @@ class PReLU(ChannelWise):
         in_place = top[0] is bottom[0]
         if in_place:
             spread(copy, x.size, 1, x.reshape(-1), self._input)
-        spread(_forward, len(x), x[:1].size, x, None if in_place else y, self._slopes())
+        spread(_forward, len(x), x[:1].size, x, None if in_place else y, self.by_channel())
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return not in_place
@@ -122,18 +124,11 @@ class PReLU(ChannelWise):
             slopes = self.blobs[0].diff
             slopes += self._total.sum() if self.shared else self._total
         if propagate_down[0]:
-            spread(_gradient, len(x), x[:1].size, x, dy, None if in_place else dx, self._slopes())
+            spread(_gradient, len(x), x[:1].size, x, dy, None if in_place else dx, self.by_channel())
 
-    def _slopes(self) -> np.ndarray:
-        """(C): the slope of each channel."""
-        slopes = self.blobs[0].data
-        return np.full(self.fold[1], slopes, self.dtype) if self.shared else slopes
-
-    def shrink(
-        self, bottom_keep: list[np.ndarray], top_keep: list[np.ndarray], shift: np.ndarray | None
-    ) -> tuple[Any, list[np.ndarray]]:
-        param, blobs = super().shrink(bottom_keep, top_keep, shift)
-        return param, blobs if self.shared else [blobs[0][bottom_keep[0]]]
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        slopes = self.by_channel()
+        return [bent_at_zero(bottom[0], self.dtype, lambda x: np.where(x > 0, x, slopes * x))]
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         slopes = self.blobs[0].data.reshape(-1, *(1,) * (bottom[0].num_axes - 2))

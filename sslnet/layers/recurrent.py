@@ -27,7 +27,7 @@ from sslnet.layers.base import Blobs, BoolVector, Layer
 class Recurrent(Layer, ABC):
     KIND: ClassVar[str] = "connected"
     MIXES_CHANNELS: ClassVar[bool] = True
-    CHANNELS: ClassVar[str] = "of the static input, channels without a weight are removed; all others are kept"
+    CHANNELS: ClassVar[str] = "channels of the static input without a non-zero weight are removed; all others are kept"
     GATES: ClassVar[int]
     """Number of gates G: a step has G * H pre-activations."""
     STATES: ClassVar[int]

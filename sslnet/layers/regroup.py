@@ -10,6 +10,7 @@ import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import all_channels
 from sslnet.layers.onnx import OnnxGraph
 
@@ -19,7 +20,7 @@ class Regroup(Layer, ABC):
 
     KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = (
-        "removed with what each becomes, while the images stay apart and the channels in order; else all are kept"
+        "removed with their values in the top; if images are mixed or the order of channels changes, all are kept"
     )
 
     @abstractmethod
@@ -48,6 +49,9 @@ class Regroup(Layer, ABC):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bottom[0].repeated(self.block)] if self.block else super().bounds(bottom, top)
 
     # -- compaction --------------------------------------------------------------------------------------------------
     #

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
+import numpy as np
+
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox, bent_at_zero
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 
@@ -67,6 +70,10 @@ class ReLU(ChannelWise):
             return
         x, dy, dx = bottom[0].data.reshape(-1), top[0].diff.reshape(-1), bottom[0].diff.reshape(-1)
         spread(_gradient, x.size, 1, x, dy, None if top[0] is bottom[0] else dx, self.slope)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        slope = self.slope
+        return [bent_at_zero(bottom[0], self.dtype, lambda x: np.where(x > 0, x, slope * x))]
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         relu, leaky = self.ONNX

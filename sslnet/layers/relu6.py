@@ -38,6 +38,8 @@ def _gradient(i0, i1, thread, x, y, dy, dx, slope):
 @final
 class ReLU6(Elementwise):
     TYPE: ClassVar[str] = "ReLU6"
+    MONOTONE: ClassVar[bool] = True
+    ULPS: ClassVar[int] = 0
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

@@ -57,7 +57,8 @@ class RNN(Recurrent):
         if self.param_propagate_down[-1]:
             dbias = bias.diff
             dbias += da.sum(axis=0)
-        return (da @ weights.data).reshape(dy.shape)
+        dh: np.ndarray = (da @ weights.data).reshape(dy.shape)
+        return dh
 
     @property
     def _hidden(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox, scaled
 from sslnet.layers.channels import channel_axis
 from sslnet.layers.onnx import OnnxGraph, spread_operand, spread_param
 
@@ -82,7 +83,7 @@ def _gradient(r0, r1, thread, dy, dx, scale):
 class Scale(Layer):
     TYPE: ClassVar[str] = "Scale"
     KIND: ClassVar[str] = "norm"
-    CHANNELS: ClassVar[str] = "removed with their parameters; all are kept where a second bottom has other channels"
+    CHANNELS: ClassVar[str] = "removed with their parameters; if a second bottom has other channels, all are kept"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
     IN_PLACE: ClassVar[bool] = True
 
@@ -219,12 +220,23 @@ class Scale(Layer):
     def followed_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return [np.logical_or.reduce(bottom)] if self._is_tied(bottom) else [np.ones_like(bottom[0])]
 
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if len(bottom) > 1 or self.axis != 1 or self.size != bottom[0].size:
+            return super().bounds(bottom, top)
+        factor = self.blobs[0].data.reshape(-1).astype(np.float64)
+        term = self.blobs[1].data.reshape(-1).astype(np.float64) if len(self.blobs) > 1 else np.zeros(self.size)
+        result = scaled(bottom[0], factor)
+        size = np.where(factor == 0, 0, bottom[0].magnitude * np.abs(factor))
+        slack = np.where(size > 0, 4 * np.finfo(self.dtype).eps * (size + np.abs(term)), 0)
+        return [ChannelBox(result.low + term, result.high + term).widened(slack)]
+
     def _zero_scales(self, channels: BoolVector) -> BoolVector:
         """(channels) bool: whether the learned scale of the channel is 0."""
         axis = self._channels_at
         if self._second_is_by_channel or not 0 <= axis < self.blobs[0].num_axes:
             return np.zeros_like(channels)
-        return ~np.moveaxis(self.blobs[0].data != 0, axis, 0).reshape(len(channels), -1).any(axis=1)
+        nonzero: BoolVector = np.moveaxis(self.blobs[0].data != 0, axis, 0).reshape(len(channels), -1).any(axis=1)
+        return ~nonzero
 
     def _is_tied(self, bottom: list[BoolVector]) -> bool:
         return len(bottom) == 1 or self._second_is_by_channel

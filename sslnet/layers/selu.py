@@ -40,6 +40,7 @@ class SELU(Elementwise):
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (
         OnnxOperator("Selu", {"alpha": "selu_param.alpha", "gamma": "selu_param.lambda"}),
     )
+    BENT: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def constants(self) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from sslnet.layers.onnx import OnnxGraph
 class ShuffleChannel(Layer):
     TYPE: ClassVar[str] = "ShuffleChannel"
     KIND: ClassVar[str] = "join"
-    CHANNELS: ClassVar[str] = "removed at the same place of every group"
+    CHANNELS: ClassVar[str] = "removed at the same position in every group"
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, group = bottom[0], self.param.shuffle_channel_param.group

@@ -31,6 +31,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx):
 class Sigmoid(Elementwise):
     TYPE: ClassVar[str] = "Sigmoid"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Sigmoid"),)
+    MONOTONE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def reads_input(self) -> bool:

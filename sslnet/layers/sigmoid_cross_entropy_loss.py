@@ -67,7 +67,8 @@ class SigmoidCrossEntropyLoss(Loss):
         x, t = (blob.data.reshape(self.fold) for blob in bottom)
         spread(_forward, self.fold[0], 8 * self.fold[1], x, t, *self.ignore_label, self._sums, self._counts)
         outer, inner = self.fold
-        self.normalizer = normalizer(self.mode, outer=outer, inner=inner, valid=int(self._counts.sum()))
+        valid, fixed = int(self._counts.sum()), self.fixed_normalizer
+        self.normalizer = normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=fixed)
         top[0].data[...] = self._sums.sum() / self.normalizer
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from sslnet.blob import Blob
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.concat import concat_axis, copy_rows, cut
 from sslnet.layers.onnx import OnnxGraph
@@ -84,6 +85,12 @@ class Slice(Layer):
 
     SHRINKS: ClassVar[bool] = True
     LOSES_TOPS: ClassVar[bool] = True
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        if not self._by_channel:
+            return [bottom[0] for _ in top]
+        edges = np.cumsum([0, *self.sizes])
+        return [bottom[0].take(slice(int(a), int(b))) for a, b in pairwise(edges)]
 
     def constant_channels(self, bottom: list[BoolVector]) -> list[BoolVector]:
         return self._cut(bottom[0])

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 from sslnet.kernels.pointwise.softmax import softmax, softmax_gradient
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -25,6 +26,9 @@ class Softmax(Layer):
             top[0].reshape_like(bottom[0])
         axis = axis_of(self, bottom[0], self.param.softmax_param.axis, "softmax_param", "axis")
         self.fold = (bottom[0].count_of(0, axis), bottom[0].shape[axis], bottom[0].count_of(axis + 1))
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [ChannelBox.of(0, 1, bottom[0].size).rounded(self.dtype, 4)]
 
     def reads_top(self, in_place: bool) -> bool:
         return True

@@ -2,14 +2,18 @@
 
 loss = -sum over images and positions of log(max(p[label], FLT_MIN)) / normaliser, along ``softmax_param.axis``;
 dx = (p - 1 at the label) * weight / normaliser, 0 where the label is ignored. The normaliser is the number of labels
-that are not ignored (VALID), of all labels (FULL), of images (BATCH_SIZE), or 1 (NONE); it is at least 1.
+that are not ignored (VALID), of all labels (FULL), of images (BATCH_SIZE), 1 (NONE), or pre_fixed_normalizer (PRE_FIXED);
+it is at least 1. With weight_by_label_freqs (SegNet) the loss and the gradient of each label are multiplied by the weight of
+its class, class_weighting; the normaliser is not.
 
 bottom  x (outer, classes, inner), labels (outer, inner) as floats
-top     the loss; optionally the probabilities, in the shape of x
+top     the loss; optionally the probabilities, in the shape of x; optionally (R-FCN) the loss of each label, in the shape
+        of the labels, which is not divided and has no gradient
 """
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from typing import ClassVar, final
 
@@ -47,6 +51,32 @@ def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
 
 
 @kernel
+def _weighted_losses(i0, i1, thread, p, labels, has_ignore, ignore, weights, losses):
+    """losses = sum of weight[label] * -log p[label] of each image, whose labels are in range."""
+    classes, tiny = p.shape[1], FLT_MIN
+    for i in range(i0, i1):
+        loss = 0.0
+        for j in range(p.shape[2]):
+            k = class_of(labels[i, j], classes, has_ignore, ignore)
+            if k >= 0:
+                value = p[i, k, j]
+                loss -= weights[k] * np.log(value if value >= tiny or value != value else tiny)
+        losses[i] = loss
+
+
+@kernel
+def _weigh(i0, i1, thread, labels, has_ignore, ignore, weights, dx):
+    """dx *= weight[label], along the classes."""
+    classes = dx.shape[1]
+    for i in range(i0, i1):
+        for j in range(dx.shape[2]):
+            k = class_of(labels[i, j], classes, has_ignore, ignore)
+            if k >= 0:
+                for c in range(classes):
+                    dx[i, c, j] *= weights[k]
+
+
+@kernel
 def _backward(i0, i1, thread, p, labels, has_ignore, ignore, scale, dx):
     classes, inner = p.shape[1], p.shape[2]
     for i in range(i0, i1):
@@ -62,15 +92,17 @@ def _backward(i0, i1, thread, p, labels, has_ignore, ignore, scale, dx):
                     dx[i, c, j] = 0
 
 
-@final
-class SoftmaxWithLoss(Loss):
-    TYPE: ClassVar[str] = "SoftmaxWithLoss"
+class SoftmaxLoss(Loss, ABC):
+    """SoftmaxWithLoss, under the names that it has."""
+
     OUTPUT: ClassVar[tuple[str, str] | None] = ("Softmax", "prob")
-    TOPS: ClassVar[tuple[int, int | None]] = (1, 2)
+    TOPS: ClassVar[tuple[int, int | None]] = (1, 3)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
         self.mode = self.normalization()
+        loss = self.param.loss_param
+        self.weights = np.array(loss.class_weighting, np.float64) if loss.weight_by_label_freqs else None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, labels = bottom
@@ -82,6 +114,13 @@ class SoftmaxWithLoss(Loss):
                 f"there must be a label for each prediction: {self.fold[0] * self.fold[2]} predictions of shape {x.shape} "
                 f"along axis {axis}, {labels.count} labels of shape {labels.shape}"
             )
+        if self.weights is not None and len(self.weights) != self.fold[1]:
+            raise self.error(
+                f"class_weighting is given {len(self.weights)} times for {self.fold[1]} classes",
+                "loss_param",
+                "class_weighting",
+                hint="weight_by_label_freqs needs one weight a class",
+            )
         self.losses = np.zeros(self.fold[0])
         self.valid = np.zeros(self.fold[0], np.int64)
         self.probabilities.reshape_like(x)
@@ -89,6 +128,8 @@ class SoftmaxWithLoss(Loss):
         if len(top) > 1:
             top[1].reshape_like(x)
             top[1].share_data(self.probabilities)
+        if len(top) > 2:
+            top[2].reshape_like(labels)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         p, labels = self._views(bottom)
@@ -96,7 +137,11 @@ class SoftmaxWithLoss(Loss):
         spread(_forward, len(p), self.fold[2], p, labels, *self.ignore_label, self.losses, self.valid)
         if self.valid.min(initial=0) < 0:
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
+        if self.weights is not None:
+            spread(_weighted_losses, len(p), self.fold[2], p, labels, *self.ignore_label, self.weights, self.losses)
         top[0].data[...] = self.losses.sum() / self._normalizer()
+        if len(top) > 2:
+            top[2].data[...] = self._single_losses(p, labels).reshape(top[2].shape)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return index > 0
@@ -107,11 +152,36 @@ class SoftmaxWithLoss(Loss):
         p, labels = self._views(bottom)
         scale = self.dtype.type(float(top[0].diff) / self._normalizer())
         dx = bottom[0].diff.reshape(self.fold)
-        spread(_backward, len(p), self.fold[1] * self.fold[2], p, labels, *self.ignore_label, scale, dx)
+        work = self.fold[1] * self.fold[2]
+        spread(_backward, len(p), work, p, labels, *self.ignore_label, scale, dx)
+        if self.weights is not None:
+            spread(_weigh, len(p), work, labels, *self.ignore_label, self.weights.astype(self.dtype), dx)
+
+    def _single_losses(self, p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(outer, inner): the loss of each label, 0 where it is ignored; the labels are in range."""
+        has_ignore, ignore = self.ignore_label
+        counted = labels != ignore if has_ignore else np.ones_like(labels, np.bool_)
+        index = np.where(counted, labels, 0).astype(np.int64)
+        chosen = np.take_along_axis(p, index[:, None], axis=1)[:, 0]
+        losses = -np.log(np.maximum(chosen, FLT_MIN))
+        if self.weights is not None:
+            losses = losses * self.weights[index]
+        return np.asarray(np.where(counted, losses, 0))
 
     def _normalizer(self) -> float:
-        return normalizer(self.mode, outer=self.fold[0], inner=self.fold[2], valid=int(self.valid.sum()))
+        outer, inner, valid = self.fold[0], self.fold[2], int(self.valid.sum())
+        return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner) and labels (outer, inner)."""
         return self.probabilities.data.reshape(self.fold), bottom[1].data.reshape(self.fold[0], self.fold[2])
+
+
+@final
+class SoftmaxWithLoss(SoftmaxLoss):
+    TYPE: ClassVar[str] = "SoftmaxWithLoss"
+
+
+@final
+class SoftmaxWithLossOHEM(SoftmaxLoss):
+    TYPE: ClassVar[str] = "SoftmaxWithLossOHEM"

@@ -13,6 +13,7 @@ import numpy as np
 from sslnet.kernels.pointwise.elementwise import weighted_sum
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
 
@@ -39,6 +40,9 @@ class Split(ChannelWise):
             return
         dx, diffs = bottom[0].diff.reshape(-1), tuple(blob.diff.reshape(-1) for blob in top)
         spread(weighted_sum, dx.size, len(diffs), diffs, np.ones(len(diffs), dx.dtype), dx, False)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bottom[0] for _ in top]
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         return [inputs[0] for _ in top]

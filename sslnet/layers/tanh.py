@@ -31,6 +31,7 @@ def _gradient(i0, i1, thread, x, y, dy, dx):
 class TanH(Elementwise):
     TYPE: ClassVar[str] = "TanH"
     ONNX: ClassVar[tuple[OnnxOperator, ...]] = (OnnxOperator("Tanh"),)
+    MONOTONE: ClassVar[bool] = True
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward, _gradient)
 
     def reads_input(self) -> bool:

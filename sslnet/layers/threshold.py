@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.base import Blobs
 from sslnet.layers.elementwise import Elementwise, Kernel
+from sslnet.layers.no_gradient import NoInputGradient
 from sslnet.layers.onnx import FLOAT, OnnxGraph
 
 
@@ -21,8 +21,10 @@ def _forward(i0, i1, thread, x, y, threshold):
 
 
 @final
-class Threshold(Elementwise):
+class Threshold(NoInputGradient, Elementwise):
     TYPE: ClassVar[str] = "Threshold"
+    MONOTONE: ClassVar[bool] = True
+    ULPS: ClassVar[int] = 0
     KERNELS: ClassVar[tuple[Kernel, ...]] = (_forward,)
 
     def constants(self) -> tuple[float, ...]:
@@ -33,15 +35,6 @@ class Threshold(Elementwise):
 
     def reads_top(self, in_place: bool) -> bool:
         return False
-
-    def allow_force_backward(self, index: int) -> bool:
-        return False
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[0]:
-            raise self.run_error(
-                "Threshold has no gradient", hint="propagate_down: false in this layer ends the gradient here"
-            )
 
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         above = graph.node("Greater", [inputs[0], graph.constant(self.param.threshold_param.threshold)])

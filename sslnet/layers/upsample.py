@@ -17,6 +17,7 @@ import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.layers.base import Blobs, BoolVector, Layer
+from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -60,6 +61,9 @@ class Upsample(Layer):
             raise self.shape_error(f"nothing is left of the image: {height} x {width}", "upsample_param")
         y.reshape(x.num, x.channels, height, width)
         self.fold, self.out_fold = (x.count_of(0, 2), x.count_of(2)), (x.count_of(0, 2), height * width)
+
+    def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
+        return [bottom[0].with_zero() if len(bottom) > 1 else bottom[0]]
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         if len(bottom) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sslnet.blob import Blob
+from sslnet.errors import DataError, DefinitionError, SslnetError, raise_errors
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
 from sslnet.net.backward import backward_needs
@@ -23,14 +24,33 @@ class GraphBuilder:
         self.top_names: list[list[str]] = []
         self.loss_weights: list[list[float]] = []
         self.blobs: dict[str, Blob] = {}
+        self.errors: list[SslnetError] = []
+        """What is wrong with the layers; ``graph`` raises them."""
+        self._unknown: set[str] = set()
+        """Blobs of unknown shape, because something is wrong with their layer or one above it."""
         self._kept: set[Blob] = set()
         """Blobs that must not be overwritten, because the backward pass of their layer reads them."""
 
     def add(self, definition: LayerDefinition) -> None:
         """Creates one layer and its tops, sets it up and propagates shapes.
 
-        raises DefinitionError, ShapeError for errors in the layer's definition, or shapes that do not fit
+        An error in the layer's definition, and shapes or data that do not fit, are noted in ``errors``. The layers that
+        read its tops are then left out, for the shapes of their bottoms are not known.
         """
+        if self._unknown.isdisjoint(definition.param.bottom):
+            self._unknown.difference_update(definition.param.top)
+            try:
+                self._add(definition)
+                return
+            except (DefinitionError, DataError) as error:
+                self.errors += getattr(error, "errors", [error])
+        self.leave_out(definition)
+
+    def leave_out(self, definition: LayerDefinition) -> None:
+        """Takes the tops of a layer as blobs of unknown shape; layers that read them are left out as well."""
+        self._unknown.update(definition.param.top)
+
+    def _add(self, definition: LayerDefinition) -> None:
         param = definition.param
         layer = LAYERS[param.type](definition, self.context)
         bottom = [self.blobs[name] for name in param.bottom]
@@ -51,12 +71,24 @@ class GraphBuilder:
         self.loss_weights.append(
             [given[j] if j < len(given) else layer.default_loss_weight(j) for j in range(len(top))]
         )
+        self._check_names(layer)
         self.layers.append(layer)
         self.names.append(layer.name)
         self.bottoms.append(bottom)
         self.tops.append(top)
         self.bottom_names.append(list(param.bottom))
         self.top_names.append(names)
+
+    def _check_names(self, layer: Layer) -> None:
+        """Raises DefinitionError where two layers of one name have weights, which are stored by name."""
+        source = layer.definition.source
+        if source is None or layer.name not in source.renamed or not layer.blobs:
+            return
+        name = source.renamed[layer.name]
+        if any(other.blobs and source.renamed.get(other.name, other.name) == name for other in self.layers):
+            raise layer.error(
+                f'a second layer with weights is named "{name}"', "name", hint="weights are stored by the layer's name"
+            )
 
     def _must_stay(self, blob: Blob, layer: Layer) -> bool:
         """Whether a layer that requests to work in place on the blob gets a new blob instead, because the data are read
@@ -78,8 +110,9 @@ class GraphBuilder:
     def graph(self, *, force_backward: bool) -> LayerGraph:
         """The record of all added layers and their blobs; parameters of the same name are shared from now on.
 
-        raises DefinitionError, ShapeError if shared parameters disagree
+        raises what is wrong with the layers, ErrorList for several errors; ShapeError if shared parameters disagree
         """
+        raise_errors(self.errors)
         learnable = collect_params(self.layers)
         layer_needs, bottom_needs = backward_needs(
             self.layers, self.bottoms, self.tops, self.loss_weights, force=force_backward

@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DefinitionError, ErrorList, SslnetError, suggestion
+from sslnet.errors import DefinitionError, ErrorList, SslnetError, raise_errors, suggestion
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Layer, LayerDefinition
-from sslnet.prototxt import Definition, check_finite, upgrade_net
+from sslnet.prototxt import Definition, UnknownField, check_finite, upgrade_net
 
 NetSource: TypeAlias = str | os.PathLike[str] | Definition | pb.NetParameter
 """The sources of a net; a path names a prototxt."""
@@ -49,7 +49,7 @@ def definition_of(source: NetSource) -> Definition:
     if isinstance(source, pb.NetParameter):
         return prototxt.parse(prototxt.write(source), pb.NetParameter)
     if isinstance(source, str | os.PathLike):
-        return prototxt.read_net(os.fspath(source))
+        return prototxt.read_net(os.fspath(source), collect=True)
     raise DefinitionError(
         f"a net is made from a path, a Definition or a NetParameter, not from {type(source).__name__}"
     )
@@ -60,14 +60,32 @@ def build_graph(definition: Definition, state: PhaseState) -> list[LayerDefiniti
 
     raises DefinitionError, or ErrorList when several things are wrong
     """
-    definition = upgrade_net(definition)
-    check_finite(definition)
-    layers = filter_layers(definition, state)
-    if not layers:
-        phase = pb.Phase.Name(state.phase)
-        raise DefinitionError(f"the net has no layer in phase {phase}", path=definition.path)
-    check_graph(layers)
+    layers, errors = checked_layers(definition, state)
+    raise_errors(errors)
     return insert_splits(layers)
+
+
+def checked_layers(definition: Definition, state: PhaseState) -> tuple[list[LayerDefinition], list[SslnetError]]:
+    """The layers that run in this state, in order, and all errors in them that can be found without running."""
+    definition = upgrade_net(definition)
+    errors: list[SslnetError] = []
+    try:
+        check_finite(definition)
+        layers = filter_layers(definition, state)
+        if not layers:
+            phase = pb.Phase.Name(state.phase)
+            raise DefinitionError(f"the net has no layer in phase {phase}", path=definition.path)
+    except ErrorList as several:
+        return [], several.errors
+    except DefinitionError as error:
+        return [], [error]
+    errors += [problem for problem in definition.problems if not _of_unknown_type(problem)]
+    return layers, errors + check_graph(layers)
+
+
+def _of_unknown_type(problem: DefinitionError) -> bool:
+    """Whether a problem is about a field of a layer of unknown type, which has an error of its own where it runs."""
+    return isinstance(problem, UnknownField) and problem.layer_type is not None and problem.layer_type not in LAYERS
 
 
 def filter_layers(definition: Definition, state: PhaseState) -> list[LayerDefinition]:
@@ -89,8 +107,8 @@ def filter_layers(definition: Definition, state: PhaseState) -> list[LayerDefini
     return kept
 
 
-def check_graph(layers: Sequence[LayerDefinition]) -> None:
-    """Checks types, distinct names, that a layer above makes every bottom, and numbers of bottoms and tops."""
+def check_graph(layers: Sequence[LayerDefinition]) -> list[SslnetError]:
+    """The errors in types, names, bottoms that no layer above makes, and numbers of bottoms and tops."""
     errors: list[SslnetError] = []
     available: set[str] = set()
     seen: dict[str, int] = {}
@@ -128,8 +146,7 @@ def check_graph(layers: Sequence[LayerDefinition]) -> None:
             elif name in available and not in_place:
                 complain(f'blob "{name}" is made twice', "top", j, value=True)
             available.add(name)
-    if errors:
-        raise errors[0] if len(errors) == 1 else ErrorList(errors)
+    return errors
 
 
 def _check_counts(cls: type[Layer], param: pb.LayerParameter, complain: Callable[..., None]) -> None:

@@ -15,7 +15,7 @@ from sslnet.net.steps import JoinedStep, Step
 
 
 @dataclass
-class Life:
+class LiveRange:
     """Lifetime of a blob's values, first written in step ``first`` and last read in step ``last``.
 
     which   "data" or "diff";  blob: the owner of the values, not a blob that shares them under another name
@@ -30,7 +30,7 @@ class Life:
     first: int
     last: int
     offset: int = -1
-    inside: Life | None = None
+    inside: LiveRange | None = None
     at: int = 0
 
     def __post_init__(self) -> None:
@@ -40,20 +40,20 @@ class Life:
     def end(self) -> int:
         return self.offset + self.blob.nbytes
 
-    def overlaps(self, other: Life) -> bool:
+    def overlaps(self, other: LiveRange) -> bool:
         """Whether both need their memory in a common step."""
         return self.since <= other.until and other.since <= self.until
 
-    def put_inside(self, other: Life, at: int) -> None:
+    def put_inside(self, other: LiveRange, at: int) -> None:
         """Places these values inside the other's memory, at offset ``at`` in bytes."""
         self.inside, self.at = other, at
-        outer: Life | None = other
+        outer: LiveRange | None = other
         while outer is not None:
             outer.since, outer.until = min(outer.since, self.since), max(outer.until, self.until)
             outer = outer.inside
 
 
-def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[Blob, str]]) -> list[Life]:
+def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[Blob, str]]) -> list[LiveRange]:
     """The lifetimes of all values that may share memory. Excludes kept values, tops of source layers, outputs of the net,
     and diffs that are read without being written, which must remain zero.
 
@@ -77,27 +77,27 @@ def lifetimes(graph: LayerGraph, steps: Sequence[Step], kept: Collection[tuple[B
     for name in graph.outputs:
         fixed |= {(graph.blobs[name].owner(which), which) for which in ("data", "diff")}
     own = set(graph.versions)
-    lives = {
-        (blob, which): Life(blob, which, first, last)
+    live_ranges = {
+        (blob, which): LiveRange(blob, which, first, last)
         for (blob, which), (first, last) in watch.spans.items()
         if (blob, which) not in fixed and blob in own and blob.count
     }
     for i, layer in enumerate(graph.layers):
         if isinstance(layer, Concat) and layer.is_joint:
-            _put_inside(graph.bottoms[i], graph.tops[i][0], lives)
-    return list(lives.values())
+            _put_inside(graph.bottoms[i], graph.tops[i][0], live_ranges)
+    return list(live_ranges.values())
 
 
-def _put_inside(bottoms: Sequence[Blob], top: Blob, lives: Mapping[tuple[Blob, str], Life]) -> None:
+def _put_inside(bottoms: Sequence[Blob], top: Blob, live_ranges: Mapping[tuple[Blob, str], LiveRange]) -> None:
     """Places the bottoms of a Concat one after the other inside its top, so that nothing has to be copied, where no other
     layer needs them; likewise their diffs."""
-    data, diff = lives.get((top, "data")), lives.get((top, "diff"))
+    data, diff = live_ranges.get((top, "data")), live_ranges.get((top, "diff"))
     at = 0
     for bottom in bottoms:
-        part = lives.get((bottom, "data"))
+        part = live_ranges.get((bottom, "data"))
         if data is not None and part is not None and part.last == data.first:
             part.put_inside(data, at)
-        part = lives.get((bottom, "diff"))
+        part = live_ranges.get((bottom, "diff"))
         if diff is not None and part is not None and part.first == diff.last:
             part.put_inside(diff, at)
         at += bottom.nbytes

@@ -47,7 +47,7 @@ def measure(graph: LayerGraph, lease: Lease | None) -> Memory:
 
     lease   the memory shared by the blobs of a lean net, else None
     """
-    shared = {(life.blob, life.which) for life in lease.lives} if lease is not None else set()
+    shared = {(live_range.blob, live_range.which) for live_range in lease.live_ranges} if lease is not None else set()
     with_diff = {
         blob
         for i, need in enumerate(graph.layer_need_backward)

@@ -9,36 +9,39 @@ import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.kernels.runtime.memory import ALIGNMENT, aligned_empty
-from sslnet.net.liveness import Life
+from sslnet.net.liveness import LiveRange
 
 
-def place(lives: Sequence[Life]) -> int:
+def place(live_ranges: Sequence[LiveRange]) -> int:
     """Assigns offsets such that overlapping lifetimes get disjoint memory; returns the total size in bytes.
 
     Places the largest first, each into the smallest gap that it fits into.
 
     Ref: Pisarchyk, Lee 2020, "Efficient memory management for deep neural net inference", algorithm 3 (greedy by size)
     """
-    placed: list[Life] = []
-    for life in sorted((life for life in lives if life.inside is None), key=lambda life: -life.blob.nbytes):
+    placed: list[LiveRange] = []
+    for live_range in sorted(
+        (live_range for live_range in live_ranges if live_range.inside is None),
+        key=lambda live_range: -live_range.blob.nbytes,
+    ):
         end, best, slack = 0, -1, -1
         for other in placed:
-            if not other.overlaps(life):
+            if not other.overlaps(live_range):
                 continue
-            gap = other.offset - end - life.blob.nbytes
+            gap = other.offset - end - live_range.blob.nbytes
             if gap >= 0 and (best < 0 or gap < slack):
                 best, slack = end, gap
             end = max(end, _aligned(other.end))
-        life.offset = end if best < 0 else best
-        placed.append(life)
-        placed.sort(key=lambda life: life.offset)
-    for life in lives:
-        life.offset = _offset(life)
-    return max((_aligned(life.end) for life in lives), default=0)
+        live_range.offset = end if best < 0 else best
+        placed.append(live_range)
+        placed.sort(key=lambda live_range: live_range.offset)
+    for live_range in live_ranges:
+        live_range.offset = _offset(live_range)
+    return max((_aligned(live_range.end) for live_range in live_ranges), default=0)
 
 
-def _offset(life: Life) -> int:
-    return life.offset if life.inside is None else _offset(life.inside) + life.at
+def _offset(live_range: LiveRange) -> int:
+    return live_range.offset if live_range.inside is None else _offset(live_range.inside) + live_range.at
 
 
 def _aligned(size: int) -> int:
@@ -73,13 +76,13 @@ class Arena:
 class Lease:
     """The use of the arena by one plan. Its blobs are views of the arena from ``take`` to ``give_back``.
 
-    lives   lifetimes without offsets;  size: bytes in the arena
+    live_ranges   lifetimes without offsets;  size: bytes in the arena
     """
 
-    def __init__(self, arena: Arena, lives: list[Life]) -> None:
+    def __init__(self, arena: Arena, live_ranges: list[LiveRange]) -> None:
         self.arena = arena
-        self.lives = lives
-        self.size = place(lives)
+        self.live_ranges = live_ranges
+        self.size = place(live_ranges)
         self._arrays: list[np.ndarray] = []
         arena.join(self)
 
@@ -97,29 +100,30 @@ class Lease:
             memory = self.arena.memory()
             self.arena.holder = self
             self._arrays = [
-                memory[life.offset : life.end].view(life.blob.dtype).reshape(life.blob.shape) for life in self.lives
+                memory[live_range.offset : live_range.end].view(live_range.blob.dtype).reshape(live_range.blob.shape)
+                for live_range in self.live_ranges
             ]
-        for life, array in zip(self.lives, self._arrays):
-            life.blob.lend(life.which, array)
+        for live_range, array in zip(self.live_ranges, self._arrays):
+            live_range.blob.lend(live_range.which, array)
 
     def give_back(self, step: int) -> None:
         """After a run that ended with ``step`` (see ``lifetimes``): keeps only values live in that step readable."""
-        for life in self.lives:
-            if not life.first <= step <= life.last:
-                life.blob.withdraw(life.which)
+        for live_range in self.live_ranges:
+            if not live_range.first <= step <= live_range.last:
+                live_range.blob.withdraw(live_range.which)
 
     def forget(self) -> None:
         """Ends the use of the memory: the blobs become unreadable."""
-        for life in self.lives:
-            life.blob.withdraw(life.which)
+        for live_range in self.live_ranges:
+            live_range.blob.withdraw(live_range.which)
         self._arrays = []
         if self.arena.holder is self:
             self.arena.holder = None
 
     def exempt(self, blob: Blob, which: str) -> None:
         """Excludes a blob's values from the shared memory; they get memory of their own."""
-        for index, life in enumerate(self.lives):
-            if life.blob is blob and life.which == which:
-                del self.lives[index]
+        for index, live_range in enumerate(self.live_ranges):
+            if live_range.blob is blob and live_range.which == which:
+                del self.live_ranges[index]
                 del self._arrays[index : index + 1]
                 return

@@ -1,15 +1,17 @@
-"""Weights on disk: .caffemodel as a binary NetParameter and as HDF5, both ways.
+"""Weights in files: a .caffemodel is read and written as a binary NetParameter and as HDF5.
 
-    copy_weights   parameters into a net, by layer name: all that match, or none
-    save_weights   parameters of a net into a file
-    read_weights   {layer: [array, ...]} of a file, whatever its age; stored_weights: to be copied into several nets
-    save_arrays    the reverse
+    copy_weights   copies parameters into a net, by layer name: all that match, or none
+    save_weights   writes parameters of a net to a file
+    read_weights   {layer: [array, ...]} from a file of any Caffe version; stored_weights: to copy into several nets
+    save_arrays    writes such arrays
     with_blobs     a NetParameter with the parameters of its layers
 
-HDF5 has Caffe's layout, one dataset a blob: /data/<layer>/<index>, and /diff/<layer>/<index> where diffs are asked for.
+HDF5 files have Caffe's layout, one dataset per blob: /data/<layer>/<index>, and /diff/<layer>/<index> if diffs are
+requested.
 
-A broken file is one WeightsError, and takes no memory beyond a bound: 50 times its size and 64 MiB when it is binary, as
-small records take more in memory than on disk; 1100 times its size in HDF5 when it is compressed, else its size.
+A broken file raises a WeightsError, and the memory to read it is bounded: for a binary file by 50 times its size and
+64 MiB, because small records take more space in memory than on disk; for HDF5 by 1100 times its size if it is compressed,
+else by its size.
 """
 
 from __future__ import annotations
@@ -29,16 +31,16 @@ from sslnet.errors import RunError, WeightsError
 from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
+from sslnet.net.blob_arrays import blob_array, blob_proto, by
+from sslnet.prototxt.fork_forms import SCALE_BIAS
 from sslnet.prototxt.values import shorten
-from sslnet.prototxt.wire_format import field_head, has_few_fields
+from sslnet.prototxt.wire_format import has_few_fields
 
 if TYPE_CHECKING:
     import h5py
 
 MOST_LAYERS = 100_000
 """Maximum number of records in a file: a few bytes can encode an empty layer, which takes 550 bytes of memory."""
-MOST_AXES = 32
-"""Maximum number of axes of a blob, as in Caffe."""
 DEEPEST_GROUP = 32
 """Maximum nesting of groups: a slash in the name of a layer makes one."""
 
@@ -50,9 +52,9 @@ Arrays = dict[str, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Parameters read once, to be copied into any number of nets.
+    """Parameters that were read once, to copy into any number of nets.
 
-    path   of the file that they were read from, for errors; None where there is none
+    path   path of the file that they were read from, for errors; None if they are not from a file
     """
 
     arrays: Arrays
@@ -82,6 +84,26 @@ class Copied:
 # -- into a net ------------------------------------------------------------------------------------------------------
 
 
+def _fitted(arrays: Arrays, params: Mapping[str, Sequence[Blob]]) -> Arrays:
+    """The arrays, with scale and bias in a BatchNorm of NVCaffe's as those of the Scale layer that the net has for them."""
+    result: Arrays = {}
+    for name, values in arrays.items():
+        scale = name + SCALE_BIAS
+        if len(values) in (2, 4) and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
+            # BN: scale, shift (SegNet); slope, bias, mean, variance (PSPNet)
+            if len(values) == 4:
+                result[name] = [*values[2:], np.ones(1, np.float32)]
+            result[scale] = values[:2]
+        elif len(values) == 5 and len(params.get(name, ())) == 3 and scale in params and scale not in arrays:
+            # NVCaffe: mean, variance, factor, scale, bias; before its version 0.16: scale, bias, mean, variance, factor
+            old = values[2].size > 1 and values[4].size == 1
+            result[name] = values[2:] if old else values[:3]
+            result[scale] = values[:2] if old else values[3:]
+        else:
+            result[name] = values
+    return result
+
+
 def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> Copied:
     """Copies parameters by layer name, as Caffe does; nothing in the net changes unless everything fits.
 
@@ -89,11 +111,12 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
     raises   WeightsError for a file that cannot be read, or whose blobs do not fit those of the same layer
     """
     stored = stored_weights(source)
-    arrays, path = stored.arrays, stored.path
+    arrays, path = _fitted(stored.arrays, params), stored.path
     shared = {name: [not blob.owns("data") for blob in blobs] for name, blobs in params.items()}
     for name in arrays:
         if name in params:
-            _check_fit(name, params[name], arrays[name], shared[name], path)
+            wanted, given = ([array.shape for array in each] for each in (params[name], arrays[name]))
+            _check_fit(name, wanted, given, shared[name], path)
     for name, values in arrays.items():
         for blob, value in zip(params.get(name, ()), values):
             blob.data[...] = value.reshape(blob.shape)
@@ -105,7 +128,8 @@ def copy_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> 
 
 
 def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource) -> None:
-    """``copy_weights`` for nets that make no sense half filled. raises WeightsError when a layer finds none"""
+    """Copies weights as ``copy_weights`` does, for nets of which all layers need them. raises WeightsError if a layer
+    with parameters has none in the source"""
     stored = stored_weights(source)
     missing = copy_weights(params, stored).missing
     if missing:
@@ -117,33 +141,54 @@ def copy_all_weights(params: Mapping[str, Sequence[Blob]], source: WeightSource)
         )
 
 
+def shape_problems(
+    stored: Mapping[str, Sequence[tuple[int, ...]]], net: Mapping[str, Sequence[tuple[int, ...]]], path: str | None
+) -> list[WeightsError]:
+    """What keeps weights from fitting a net, for the layers that both have.
+
+    stored, net  layer -> shapes of its blobs
+    """
+    problems = []
+    for name, shapes in stored.items():
+        wanted = net.get(name)
+        if wanted is None or (len(shapes) in (2, 4, 5) and len(wanted) == 3 and name + SCALE_BIAS in net):
+            continue
+        try:
+            _check_fit(name, wanted, shapes, [True] * len(wanted), path)
+        except WeightsError as error:
+            problems.append(error)
+    return problems
+
+
 def _check_fit(
-    name: str, blobs: Sequence[Blob], values: Sequence[np.ndarray], shared: list[bool], path: str | None
+    name: str,
+    wanted: Sequence[tuple[int, ...]],
+    given: Sequence[tuple[int, ...]],
+    shared: list[bool],
+    path: str | None,
 ) -> None:
-    rename = f'rename the layer "{name}" in the net to ignore its weights'
-    if len(values) > len(blobs) or not all(shared[len(values) :]):
-        raise WeightsError(
-            f"the file has {len(values)} parameter blobs for the layer, the net has {len(blobs)}",
-            path=path,
-            layer=name,
-            hint=rename,
-        )
-    for index, (blob, value) in enumerate(zip(blobs, values)):
-        if not _same_shape(value.shape, blob.shape):
-            raise WeightsError(
-                f"blob {index} has shape {_by(value.shape)} in the file and {_by(blob.shape)} in the net",
-                path=path,
-                layer=name,
-                hint=rename,
-            )
+    """Raises WeightsError unless the shapes of a layer's blobs in a file are those of the net."""
+    hint = f'rename the layer "{name}" in the net to ignore its weights'
+    if (len(wanted), len(given)) == (3, 5):
+        hint = "scale and bias in a BatchNorm: batch_norm_param { scale_bias: true } in the net reads them"
+    if len(given) > len(wanted) or not all(shared[len(given) :]):
+        message = f"the file has {len(given)} parameter blobs for the layer, the net has {len(wanted)}"
+        raise WeightsError(message, path=path, layer=name, hint=hint)
+    for index, (own, value) in enumerate(zip(wanted, given)):
+        if not _same_shape(value, own):
+            message = f"blob {index} has shape {by(value)} in the file and {by(own)} in the net"
+            raise WeightsError(message, path=path, layer=name, hint=hint)
 
 
 def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Equal, or equal as the four sizes of old files: ones in front do not count, 1 x 1 x 500 x 800 is 500 x 800."""
+    """Whether two shapes are equal, also in the form of old files with four sizes, in which leading ones do not count:
+    1 x 1 x 500 x 800 is 500 x 800; a vector may lie along any axis, as 1 x 64 x 1 x 1."""
     if tuple(given) == tuple(wanted):
         return True
     if len(given) > 4 or len(wanted) > 4:
         return False
+    if math.prod(given) == max(given, default=1) == math.prod(wanted) == max(wanted, default=1):
+        return True  # a vector along any axis
     return (1,) * (4 - len(given)) + tuple(given) == (1,) * (4 - len(wanted)) + tuple(wanted)
 
 
@@ -151,15 +196,15 @@ def _same_shape(given: Sequence[int], wanted: Sequence[int]) -> bool:
 
 
 def read_weights(source: WeightSource) -> Arrays:
-    """The parameters in a .caffemodel (binary or HDF5) or a pb.NetParameter, layers of 2013 and 2014 included.
+    """Reads the parameters of a .caffemodel (binary or HDF5) or a pb.NetParameter, including the layers of 2013 and 2014.
 
-    raises WeightsError, also when there is no parameter in it
+    raises WeightsError, also if there are no parameters
     """
     return stored_weights(source).arrays
 
 
 def stored_weights(source: WeightSource) -> StoredWeights:
-    """``read_weights`` with the path that errors name; what was read before is not read again."""
+    """Reads weights as ``read_weights`` does, with the path for errors; weights already read are returned unchanged."""
     if isinstance(source, StoredWeights):
         stored = source
     elif isinstance(source, str | os.PathLike):
@@ -173,10 +218,11 @@ def stored_weights(source: WeightSource) -> StoredWeights:
 
 
 def read_message(path: str | os.PathLike[str], message: Message) -> Message:
-    """Parses a binary file into the message given. raises WeightsError for a file that is missing, cut off or another kind."""
+    """Parses a binary file into the given message. raises WeightsError for a file that is missing, cut off or of
+    another kind"""
     path = os.fspath(path)
     data = read_bytes(path, limit=MOST_MESSAGE, error=WeightsError)
-    kind = message.DESCRIPTOR.name
+    kind = message.DESCRIPTOR.name.replace("StoredNet", "NetParameter")
     if not data:
         raise WeightsError("the file is empty", path=path)
     hint = "the file is cut off, or of another kind"
@@ -190,18 +236,18 @@ def read_message(path: str | os.PathLike[str], message: Message) -> Message:
 
 
 def _from_binary(path: str) -> Arrays:
-    return _from_message(read_message(path, pb.NetParameter()), path)
+    return _from_message(read_message(path, pb.StoredNet()), path)
 
 
-def _from_message(message: pb.NetParameter, path: str | None) -> Arrays:
+def _from_message(message: pb.NetParameter | pb.StoredNet, path: str | None) -> Arrays:
     arrays: Arrays = {}
     for name, blobs in _layers_with_blobs(message):
         arrays[name] = [blob_array(blob, path=path, layer=name, index=index) for index, blob in enumerate(blobs)]
     return arrays
 
 
-def _layers_with_blobs(message: pb.NetParameter) -> Iterator[tuple[str, Sequence[pb.BlobProto]]]:
-    """(name, blobs) of every layer that has blobs: today's, those of 2014 and those of 2013."""
+def _layers_with_blobs(message: pb.NetParameter | pb.StoredNet) -> Iterator[tuple[str, Sequence[pb.BlobProto]]]:
+    """(name, blobs) of every layer with blobs, in the current form and in those of 2014 and 2013."""
     for layer in message.layer:
         if len(layer.blobs):
             yield _text(layer.name), layer.blobs
@@ -213,35 +259,8 @@ def _layers_with_blobs(message: pb.NetParameter) -> Iterator[tuple[str, Sequence
 
 
 def _text(name: str | bytes) -> str:
-    """A name; what is no UTF-8 comes as bytes."""
+    """A name as text; HDF5 returns names that are not UTF-8 as bytes."""
     return name if isinstance(name, str) else name.decode("utf-8", "replace")
-
-
-def blob_array(
-    blob: pb.BlobProto, *, diff: bool = False, path: str | None = None, layer: str | None = None, index: int = 0
-) -> np.ndarray:
-    """The array of a pb.BlobProto, float32 or float64 as stored. path, layer, index: for the error's sake.
-
-    raises WeightsError when the shape and the number of values disagree
-    """
-    single, double = (blob.diff, blob.double_diff) if diff else (blob.data, blob.double_data)
-    values, dtype = (double, np.float64) if len(double) else (single, np.float32)
-    shape = blob_shape(blob)
-    layer = shorten(layer, 100) if layer else layer
-    if len(shape) > MOST_AXES:
-        raise WeightsError(f"blob {index} has {len(shape)} axes, more than {MOST_AXES}", path=path, layer=layer)
-    if math.prod(shape) != len(values) or any(size < 0 for size in shape):
-        raise WeightsError(f"blob {index} has shape {_by(shape)} and {len(values)} values", path=path, layer=layer)
-    return np.array(values, dtype=dtype).reshape(shape)
-
-
-def blob_shape(blob: pb.BlobProto) -> tuple[int, ...]:
-    """The shape of a pb.BlobProto: its ``shape``, or the four sizes of older files."""
-    if blob.HasField("shape"):
-        return tuple(blob.shape.dim)
-    if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
-        return (blob.num, blob.channels, blob.height, blob.width)
-    return ()
 
 
 def _from_hdf5(path: str) -> Arrays:
@@ -253,7 +272,8 @@ def _from_hdf5(path: str) -> Arrays:
 
 
 def _read_group(guard: Guard, group: h5py.Group, arrays: Arrays, name: str = "", depth: int = 0) -> Arrays:
-    """The layers below a group, in the order in which they were made or by name; a slash in a name makes a subgroup."""
+    """Reads the layers below a group, in the order in which they were created or by name; a slash in a name creates a
+    subgroup."""
     import h5py
 
     if depth > DEEPEST_GROUP:
@@ -271,7 +291,7 @@ def _read_group(guard: Guard, group: h5py.Group, arrays: Arrays, name: str = "",
 
 
 def _hdf5_name(guard: Guard, key: str | bytes) -> str:
-    """The name of a group or dataset. raises WeightsError when it is no UTF-8"""
+    """The name of a group or dataset. raises WeightsError if it is not UTF-8"""
     try:
         return (key.encode("utf-8") if isinstance(key, str) else key).decode("utf-8")
     except UnicodeError:
@@ -290,11 +310,11 @@ def save_weights(
     hdf5: bool | None = None,
     follow: bool = True,
 ) -> None:
-    """Writes a .caffemodel, whole or not at all.
+    """Writes a .caffemodel; the file is complete or not written at all.
 
     message the net as a pb.NetParameter without parameters, one layer for each of ``layers``
-    hdf5    None: by the name, HDF5 when it ends in .h5
-    follow  where the path is a symbolic link, replace the file that it points to, not the link
+    hdf5    whether to write HDF5; None: if the name ends in .h5
+    follow  whether to replace the file that a symbolic link at the path points to, instead of the link
     """
     if hdf5 if hdf5 is not None else os.fspath(path).endswith(".h5"):
         with atomic_hdf5(path, follow=follow) as file:
@@ -304,7 +324,7 @@ def save_weights(
 
 
 def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> None:
-    """Writes parameters without a net: of each layer its name and its blobs. The file is whole or not there at all."""
+    """Writes parameters without a net: name and blobs of each layer. The file is complete or not written at all."""
     if hdf5:
         with atomic_hdf5(path) as file:
             for name, values in arrays.items():
@@ -314,7 +334,7 @@ def save_arrays(arrays: Arrays, path: str | os.PathLike[str], *, hdf5: bool) -> 
 
 
 def arrays_to_proto(arrays: Arrays) -> pb.NetParameter:
-    """Parameters as a message: of each layer its name and its blobs."""
+    """Converts parameters to a message: name and blobs of each layer."""
     message = pb.NetParameter()
     for name, values in arrays.items():
         message.layer.add(name=name).blobs.extend(blob_proto(value) for value in values)
@@ -322,7 +342,7 @@ def arrays_to_proto(arrays: Arrays) -> pb.NetParameter:
 
 
 def to_bytes(message: google.protobuf.message.Message, path: str | os.PathLike[str]) -> bytes:
-    """A message as it stands in a file. raises RunError when it is larger than protobuf reads. path: for the error's sake"""
+    """Serialises a message for a file. raises RunError if it is larger than protobuf can read. path: for errors"""
     size = message.ByteSize()
     if size > MOST_MESSAGE:
         raise RunError(
@@ -334,24 +354,10 @@ def to_bytes(message: google.protobuf.message.Message, path: str | os.PathLike[s
 
 
 def with_blobs(message: pb.NetParameter, layers: Sequence[Layer], write_diff: bool = False) -> pb.NetParameter:
-    """The message, each of its layers with the parameter blobs of its like in ``layers``."""
+    """A copy of the message, in which each layer has the parameter blobs of the corresponding layer in ``layers``."""
     for param, layer in zip(message.layer, layers):
         del param.blobs[:]
         param.blobs.extend(blob_proto(blob.data, blob.diff if write_diff else None) for blob in layer.blobs)
-    return message
-
-
-def blob_proto(data: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto:
-    """A pb.BlobProto of an array (float64 as double_data) and, if given, its diff."""
-    message = pb.BlobProto()
-    message.shape.dim.extend(data.shape)
-    for array, single, double in ((data, "data", "double_data"), (diff, "diff", "double_diff")):
-        if array is not None:
-            is_double = array.dtype == np.float64
-            number = pb.BlobProto.DESCRIPTOR.fields_by_name[double if is_double else single].number
-            values = array.astype("<f8" if is_double else "<f4", copy=False).tobytes()
-            # Hundreds of times faster than handing over the values one by one.
-            message.MergeFromString(field_head(number, len(values)) + values)
     return message
 
 
@@ -363,22 +369,19 @@ def _write_hdf5(layers: Sequence[Layer], file: h5py.File, write_diff: bool) -> N
 
 
 def _layer_group(parent: h5py.Group, name: str) -> h5py.Group:
-    """The group that a layer's blobs go to; a "/" in its name makes groups within groups, as in Caffe.
+    """The HDF5 group of a layer's blobs; a "/" in the layer's name creates nested groups, as in Caffe.
 
-    raises WeightsError when HDF5 has no such name (a part of it empty, "." or with a NUL) or it is another layer's blob
+    raises WeightsError if HDF5 has no such name (a part of it empty, "." or with a NUL) or it is the name of another layer's
+    blob
     """
     if "\0" in name or any(part in ("", ".") for part in name.split("/")):
         raise WeightsError("HDF5 cannot hold a layer of this name", layer=name, hint="the binary format takes any name")
     try:
         return parent.require_group(name)
-    except (TypeError, ValueError) as error:  # "conv/0" beside a layer "conv", whose first blob has that name
+    except (TypeError, ValueError) as error:  # a layer "conv/0" and a layer "conv", whose first blob has that name
         raise WeightsError("HDF5 already holds a blob of this name", layer=name) from error
 
 
 def _write_blobs(group: h5py.Group, arrays: Iterable[np.ndarray]) -> None:
     for index, array in enumerate(arrays):
         group.create_dataset(str(index), data=array)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"

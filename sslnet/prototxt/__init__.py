@@ -4,7 +4,8 @@
     parse.py, values.py  text to message: ``read_net``, ``read_solver``, ``parse``; the value of one field
     definition.py        Definition: a message with the position of each field
     diagnostic.py        Diagnostic: an error, a warning or a note about a definition
-    upgrade.py, old_forms.py, block.py   definitions of older Caffe versions in today's form
+    upgrade.py, old_forms.py, old_blobs.py, block.py   definitions of older Caffe versions in today's form
+    fork_fields.py, fork_forms.py                      those of Caffe's forks
     finite.py, lint.py   checks: numbers are finite; settings without an effect
     overrides.py         fields set on the command line (``--set``)
     write.py             message to formatted text
@@ -20,13 +21,15 @@ from sslnet.prototxt.diagnostic import Diagnostic
 from sslnet.prototxt.finite import check_finite
 from sslnet.prototxt.lint import lint_solver
 from sslnet.prototxt.overrides import apply_overrides
-from sslnet.prototxt.parse import parse, read, read_net, read_solver
+from sslnet.prototxt.parse import parse, read, read_net, read_solver, skip_unknown_fields
+from sslnet.prototxt.scan import UnknownField
 from sslnet.prototxt.upgrade import upgrade, upgrade_net, upgrade_solver
 from sslnet.prototxt.write import save, write
 
 __all__ = [
     "Definition",
     "Diagnostic",
+    "UnknownField",
     "apply_overrides",
     "check_finite",
     "lint_solver",
@@ -35,6 +38,7 @@ __all__ = [
     "read_net",
     "read_solver",
     "save",
+    "skip_unknown_fields",
     "upgrade",
     "upgrade_net",
     "upgrade_solver",

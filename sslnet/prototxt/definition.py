@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslnet.errors import Span
+from sslnet.errors import DefinitionError, Span
 from sslnet.prototxt.diagnostic import Diagnostic
 from sslnet.prototxt.scan import TextNode
 from sslnet.prototxt.source import SourceText
@@ -27,8 +27,12 @@ class Definition:
         """Fields that the command line set, and the words with which it did."""
         self.notes: list[Diagnostic] = []
         """What there is to say about how it was read: see sslnet.prototxt.upgrade."""
+        self.problems: list[DefinitionError] = []
+        """What is wrong with its text and was not raised: fields that no message has."""
         self.changes: list[str] = []
         """What was old about it, in words: "9 layers of 2014"."""
+        self.renamed: dict[str, str] = {}
+        """The names that were changed because another layer has them: new name -> name in the file."""
 
     @property
     def path(self) -> str | None:
@@ -70,6 +74,7 @@ class Definition:
         result = Definition(message, self.source, self.root)
         result.overrides = dict(self.overrides)
         result.notes, result.changes = list(self.notes), list(self.changes)
+        result.problems, result.renamed = list(self.problems), dict(self.renamed)
         return result
 
     def _find(self, path: Path) -> tuple[TextNode, bool]:

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 from google.protobuf import text_format
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DefinitionError
+from sslnet.errors import DefinitionError, raise_errors
 from sslnet.prototxt.definition import Definition
-from sslnet.prototxt.scan import scan
+from sslnet.prototxt.diagnostic import Diagnostic
+from sslnet.prototxt.scan import Scan, UnknownField, scan
 from sslnet.prototxt.source import SourceText, read_source
 from sslnet.prototxt.upgrade import upgrade
+from sslnet.prototxt.values import shorten
+
+_skip_unknown = False
 
 
-def read(path: str | os.PathLike[str], message_type: type[Any]) -> Definition:
+def skip_unknown_fields(skip: bool = True) -> None:
+    """Whether fields that no message has are read past, in this process: each definition then has a warning that lists
+    them (``Definition.notes``). Without it they are errors."""
+    global _skip_unknown
+    _skip_unknown = skip
+
+
+def read(path: str | os.PathLike[str], message_type: type[Any], *, collect: bool = False) -> Definition:
     """Read a prototxt file that holds a message of this type; a net or solver of an older Caffe comes in today's form.
 
-    raises DefinitionError: the file cannot be read, or says something that cannot be
+    collect  leave what is wrong in ``Definition.problems``, if the rest can be read
+
+    raises DefinitionError: the file cannot be read, or says something that cannot be; ErrorList for several such things
     """
-    return upgrade(_parse(read_source(path), message_type))
+    return _upgraded(_parse(read_source(path), message_type), collect)
 
 
-def read_net(path: str | os.PathLike[str]) -> Definition:
-    """Read the prototxt of a net."""
-    return read(path, pb.NetParameter)
+def read_net(path: str | os.PathLike[str], *, collect: bool = False) -> Definition:
+    """Read the prototxt of a net; see ``read``."""
+    return read(path, pb.NetParameter, collect=collect)
 
 
-def read_solver(path: str | os.PathLike[str]) -> Definition:
-    """Read the prototxt of a solver."""
-    return read(path, pb.SolverParameter)
+def read_solver(path: str | os.PathLike[str], *, collect: bool = False) -> Definition:
+    """Read the prototxt of a solver; see ``read``."""
+    return read(path, pb.SolverParameter, collect=collect)
 
 
 def parse(text: str, message_type: type[Any], path: str | None = None, *, as_written: bool = False) -> Definition:
@@ -38,20 +52,60 @@ def parse(text: str, message_type: type[Any], path: str | None = None, *, as_wri
 
     as_written   leave a net or solver of an older Caffe in its form
 
-    raises DefinitionError
+    raises DefinitionError, ErrorList for several
     """
     definition = _parse(SourceText(text, path), message_type)
-    return definition if as_written else upgrade(definition)
+    if as_written:
+        raise_errors(definition.problems)
+        return definition
+    return _upgraded(definition, collect=False)
+
+
+def _upgraded(definition: Definition, collect: bool) -> Definition:
+    """The definition in today's form. raises its problems, unless they are collected."""
+    try:
+        result = upgrade(definition)
+    except DefinitionError as error:
+        raise_errors([*definition.problems, *getattr(error, "errors", [error])])
+        raise
+    if not collect:
+        raise_errors(result.problems)
+    return result
 
 
 def _parse(source: SourceText, message_type: type[Any]) -> Definition:
-    root = scan(source, message_type.DESCRIPTOR)
+    found = scan(source, message_type.DESCRIPTOR, skip_unknown=_skip_unknown)
     message = message_type()
+    definition = Definition(message, source, found.root)
+    definition.problems = list(found.problems)
+    if any(not isinstance(problem, UnknownField) for problem in found.problems):
+        raise_errors(definition.problems)
     try:
-        text_format.Parse(source.text, message)
+        text_format.Parse(found.cleared(source.text), message)
     except text_format.ParseError as error:  # what the scanner let pass, text_format has the last word on
         raise _in_our_words(error, source) from error
-    return Definition(message, source, root)
+    _tell(definition, found)
+    return definition
+
+
+def _tell(definition: Definition, found: Scan) -> None:
+    """Adds the notes about fields that were read past."""
+    if found.ignored:
+        names = _listed(found.ignored)
+        message = f"ignored fields of other Caffes, which say nothing of the numbers: {names}"
+        definition.notes.append(Diagnostic("note", message, path=definition.path))
+    if found.unknown:
+        message = f"ignored fields that are not known: {_listed(found.unknown)}"
+        definition.notes.append(Diagnostic("warning", message, path=definition.path))
+    if found.renamed:
+        message = "`layers { }` with types in quotes, read as `layer { }`"
+        span = definition.source.span(*found.renamed[0]) if definition.source else None
+        definition.notes.append(Diagnostic("note", message, span=span, path=definition.path))
+
+
+def _listed(names: list[str]) -> str:
+    """The names, each once, with the number of times it stands there: "engine (12 times), debug"."""
+    return ", ".join(shorten(name) + (f" ({n} times)" if n > 1 else "") for name, n in Counter(names).items())
 
 
 def _in_our_words(error: text_format.ParseError, source: SourceText) -> DefinitionError:

@@ -1,18 +1,23 @@
-"""Finds the positions of all fields in a prototxt, and its first syntax error.
+"""Finds the positions of all fields in a prototxt, and what is wrong with it.
 
 text_format parses the values; it keeps no positions, and its errors name neither the layer nor what was meant. This
 scanner walks the same grammar along the same schema and leaves a tree of Nodes. The schema nests finitely, so the
 recursion is bounded whatever the text holds.
+
+An unknown field, a wrong value and a field given twice are collected, and the scan goes on behind them; at a syntax error,
+which may make nonsense of all that follows, it ends.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from sslnet.errors import DefinitionError, suggestion
+from sslnet.prototxt import fork_fields
 from sslnet.prototxt.source import BAD_BYTE, SourceText
 from sslnet.prototxt.values import ValueProblem, is_repeated, must_be, parse_value, quoted, shorten
 
@@ -27,6 +32,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _CLOSING = {"{": "}", "<": ">"}
+_OPENING = ("{", "<", "[")
 _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
 
 
@@ -43,21 +49,62 @@ class TextNode:
         self.children: dict[str, list[TextNode]] | None = None
 
 
-def scan(source: SourceText, descriptor: Descriptor) -> TextNode:
-    """The tree of positions of a text that holds a message of this kind.
+class UnknownField(DefinitionError):
+    """A field that its message does not have.
 
-    raises DefinitionError at the first thing that cannot be
+    layer_type  where it is a field of a `layer { }` of a net itself, as the parameter blocks of types that are not known:
+                the type of that layer; else None
     """
-    return _Scanner(source).scan(descriptor)
+
+    layer_type: str | None = None
+
+
+@dataclass
+class Scan:
+    """What a scan found.
+
+    root      the tree of positions
+    problems  what is wrong, in the order of the text
+    skipped   (start, end) of each field that is to be read past
+    ignored   names of the fields of forks that say nothing of the numbers, in the order of the text
+    unknown   names of fields that were skipped because the caller asked for it, likewise
+    renamed   places of `layers` that are to be read as `layer`, for their types are in quotes
+    """
+
+    root: TextNode
+    problems: list[DefinitionError] = field(default_factory=list)
+    skipped: list[tuple[int, int]] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    renamed: list[tuple[int, int]] = field(default_factory=list)
+
+    def cleared(self, text: str) -> str:
+        """The text with spaces in place of what is skipped; all other characters keep their places."""
+        pieces, at = [], 0
+        for start, end in sorted([*self.skipped, *((end - 1, end) for _, end in self.renamed)]):
+            pieces += [text[at:start], "".join(c if c == "\n" else " " for c in text[start:end])]
+            at = end
+        return "".join([*pieces, text[at:]])
+
+
+def scan(source: SourceText, descriptor: Descriptor, *, skip_unknown: bool = False) -> Scan:
+    """The positions and problems of a text that holds a message of this kind.
+
+    skip_unknown  read past fields that the message does not have
+    """
+    return _Scanner(source, skip_unknown).scan(descriptor)
 
 
 class _Scanner:
-    def __init__(self, source: SourceText) -> None:
+    def __init__(self, source: SourceText, skip_unknown: bool = False) -> None:
+        self.skip_unknown = skip_unknown
+        self.result = Scan(TextNode(0, 0))
         self.source = source
         self.text = source.text
         self.end = 0
+        self.start = 0
+        self.token = ""
         self.stack: list[tuple[Descriptor, TextNode]] = []  # the blocks that are open, outermost first
-        self.advance()
 
     def advance(self) -> None:
         """Move to the next token: `token` ("" at the end), from `start` to `end`."""
@@ -71,10 +118,13 @@ class _Scanner:
         if self.token in ('"', "'"):
             self.fail("this text has no closing quote", self.start, self.end)
 
-    def scan(self, descriptor: Descriptor) -> TextNode:
-        root = TextNode(0, 0)
-        self.block(descriptor, root, "")
-        return root
+    def scan(self, descriptor: Descriptor) -> Scan:
+        try:
+            self.advance()
+            self.block(descriptor, self.result.root, "")
+        except DefinitionError as error:
+            self.result.problems.append(error)
+        return self.result
 
     def block(self, descriptor: Descriptor, node: TextNode, closing: str) -> None:
         """The fields of a message, up to its closing brace (at the top: to the end of the text)."""
@@ -91,13 +141,22 @@ class _Scanner:
         if not (name[0].isalpha() or name[0] == "_"):
             self.fail_token()
         field = descriptor.fields_by_name.get(name)
+        if name == "layers" and descriptor.name == "NetParameter" and self.quoted_type():
+            self.result.renamed.append((self.start, self.end))
+            name, field = "layer", descriptor.fields_by_name["layer"]
         if field is None:
-            self.unknown(descriptor, name)
+            self.unknown(descriptor, name, node)
+            return
         assert parent.children is not None
         before = parent.children.setdefault(name, [])
+        if name in fork_fields.REPEATED.get(descriptor.name, ()) and (before or self.is_list(name)):
+            self.skip_field(node)
+            self.result.ignored += [] if name in self.result.ignored else [name]
+            return
         if before and not is_repeated(field):
             line = self.source.span(before[0].start, before[0].end).line
-            self.fail(f"{name} is given twice", node.start, node.end, f"the first is on line {line}")
+            self.note(f"{name} is given twice", node.start, node.end, f"the first is on line {line}")
+            before = []
         self.advance()
         self.colon(field, node)
         if is_repeated(field) and self.token == "[":
@@ -156,7 +215,7 @@ class _Scanner:
             try:
                 parse_value(field, self.token)
             except ValueProblem as problem:
-                self.fail(problem.message, self.start, self.end, problem.hint)
+                self.wrong_value(field, node, problem)
             node.value_end = self.end
             self.advance()
             pieces += 1  # text in quotes goes on in the quotes that follow, as in C
@@ -167,15 +226,82 @@ class _Scanner:
         message = f"{field.name} must be {must_be(field)}, not {shorten(self.token)}"
         self.fail(message, self.start, self.end)
 
-    def unknown(self, descriptor: Descriptor, name: str) -> NoReturn:
-        """An error for a field that the message does not have, with the likeliest cause as a hint."""
-        if any(name in message.fields_by_name for message, _ in self.stack[:-1]):
+    def wrong_value(self, field: FieldDescriptor, node: TextNode, problem: ValueProblem) -> None:
+        """Notes a value that its field cannot take; the engine of a fork is read past."""
+        if field.name == fork_fields.ENGINE and self.token.isidentifier():
+            self.result.skipped.append((node.start, self.end))
+            self.result.ignored.append(f"{field.name}: {self.token}")
+            return
+        self.note(problem.message, self.start, self.end, problem.hint)
+
+    def unknown(self, descriptor: Descriptor, name: str, node: TextNode) -> None:
+        """Reads past a field that the message does not have, and notes it with the likeliest cause as a hint."""
+        if any(name in message.fields_by_name for message, _ in self.stack[:-1]) and name != fork_fields.ENGINE:
             line = self.source.span(self.stack[-1][1].value_start, self.end).line
-            hint = f"is the block of line {line} closed?"
+            message = f'{descriptor.name} has no field "{shorten(name)}"'
+            self.fail(message, self.start, self.end, f"is the block of line {line} closed?")
+        if fork_fields.is_ignored(descriptor.name, name, self.first_word()):
+            self.result.ignored.append(name)
+        elif self.skip_unknown:
+            self.result.unknown.append(name)
         else:
             hint = _right_place(descriptor, name) or suggestion(name, descriptor.fields_by_name)
-            hint = hint or (_other_kind(descriptor, name) if len(self.stack) == 1 else "")
-        self.fail(f'{descriptor.name} has no field "{shorten(name)}"', self.start, self.end, hint)
+            other = _other_kind(descriptor, name) if len(self.stack) == 1 else ""
+            if other or not self.first_word():  # all that follows would be wrong as well
+                message = f'{descriptor.name} has no field "{shorten(name)}"'
+                self.fail(message, self.start, self.end, hint or other)
+            self.note_unknown(descriptor, name, node, hint)
+        self.skip_field(node)
+
+    def note_unknown(self, descriptor: Descriptor, name: str, node: TextNode, hint: str) -> None:
+        span = self.source.span(node.start, node.end)
+        message = f'{descriptor.name} has no field "{shorten(name)}"'
+        error = UnknownField(message, span=span, layer=self.layer(), hint=hint)
+        if [message.name for message, _ in self.stack] == ["NetParameter", "LayerParameter"]:
+            error.layer_type = _value_further_on(self.text, self.stack[1][1].value_start + 1, "type").strip("\"'")
+        self.result.problems.append(error)
+
+    def skip_field(self, node: TextNode) -> None:
+        """Reads past a field, whatever its value is, and leaves it out of the text."""
+        self.advance()
+        if self.token == ":":
+            self.advance()
+        start, end, depth = self.start, self.end, 0
+        if self.token in ("", "}", ">", "]", ",", ";"):
+            self.fail(f'"{shorten(self.text[node.start : node.end])}" has no value', node.start, node.end)
+        while True:
+            if self.token == "":
+                self.fail(f'"{self.text[start]}" is not closed', start, end)
+            depth += (self.token in _OPENING) - (self.token in ("}", ">", "]"))
+            text, last = quoted(self.token), self.end
+            self.advance()
+            if depth == 0 and not (text and quoted(self.token)):
+                break
+        if self.token in (",", ";"):
+            last = self.end
+            self.advance()
+        self.result.skipped.append((node.start, last))
+
+    def first_word(self) -> str:
+        """The token behind the field's name and its colon."""
+        at = self.end
+        for _ in range(2):
+            skipped = _SKIP.match(self.text, at)
+            found = _TOKEN.match(self.text, skipped.end() if skipped else at)
+            if found is None:
+                return ""
+            if found.group() != ":":
+                return found.group()
+            at = found.end()
+        return ""
+
+    def is_list(self, name: str) -> bool:
+        return self.first_word() == "["
+
+    def quoted_type(self) -> bool:
+        """Whether the block that begins behind this name has a `type` in quotes."""
+        opening = re.compile(r"[\s:]*[{<]").match(self.text, self.end)
+        return opening is not None and quoted(_value_further_on(self.text, opening.end(), "type"))
 
     def unclosed(self, node: TextNode) -> NoReturn:
         name = self.text[node.start : node.end]
@@ -191,6 +317,11 @@ class _Scanner:
             self.fail(f'"{self.token}" does not close the block of line {line}', self.start, self.end)
         hint = "a comment begins with #" if self.token == "/" else ""
         self.fail(f"a field name is expected here, not {shorten(self.token)}", self.start, self.end, hint)
+
+    def note(self, message: str, start: int, end: int, hint: str = "") -> None:
+        """Collects a problem behind which the scan can go on."""
+        error = DefinitionError(message, span=self.source.span(start, end), layer=self.layer(), hint=hint)
+        self.result.problems.append(error)
 
     def fail(self, message: str, start: int, end: int, hint: str = "") -> NoReturn:
         raise DefinitionError(message, span=self.source.span(start, end), layer=self.layer(), hint=hint)
@@ -209,21 +340,27 @@ class _Scanner:
 
 def _name_further_on(text: str, start: int) -> str | None:
     """The value of `name` at the top level of the block whose inside begins at `start`."""
+    token = _value_further_on(text, start, "name")
+    return shorten(token[1:-1], 100) or None if quoted(token) else None
+
+
+def _value_further_on(text: str, start: int, name: str) -> str:
+    """The value of a field at the top level of the block whose inside begins at `start`; empty where it has none."""
     depth, previous, at = 0, ["", ""], start
     while at < len(text):
         skipped = _SKIP.match(text, at)
         at = skipped.end() if skipped else at
         found = _TOKEN.match(text, at)
         if found is None:
-            return None
+            return ""
         token, at = found.group(), found.end()
         depth += (token in _CLOSING) - (token in ("}", ">"))
         if depth < 0:
-            return None
-        if depth == 0 and previous == ["name", ":"] and quoted(token):
-            return shorten(token[1:-1], 100) or None
+            return ""
+        if depth == 0 and previous == [name, ":"] and token != "{":
+            return token
         previous = [previous[1], token]
-    return None
+    return ""
 
 
 def _right_place(descriptor: Descriptor, name: str) -> str:

@@ -21,8 +21,9 @@ from sslnet.errors import DefinitionError, ErrorList, SslnetError, suggestion
 from sslnet.prototxt.block import Block, as_text, block_at, copy_node
 from sslnet.prototxt.definition import Definition
 from sslnet.prototxt.diagnostic import Diagnostic
+from sslnet.prototxt.fork_forms import has_fork_forms, is_of_a_fork, read_fork_forms
+from sslnet.prototxt.old_blobs import has_four_sizes, shape_old_blobs
 from sslnet.prototxt.old_forms import (
-    BLOB_AXES,
     FIELDS_OF_2013,
     LAYERS_OF_2013,
     LAYERS_OF_2014,
@@ -33,8 +34,6 @@ from sslnet.prototxt.old_forms import (
 )
 from sslnet.prototxt.scan import TextNode
 from sslnet.prototxt.values import is_repeated, shorten
-
-_LEGACY_SIZES = ("num", "channels", "height", "width")
 
 
 def upgrade(definition: Definition) -> Definition:
@@ -58,6 +57,7 @@ def upgrade_net(definition: Definition) -> Definition:
     net = _NetUpgrade(definition)
     net.inputs()
     net.layers()
+    net.forks()
     net.statistics()
     net.blob_shapes()
     return net.result()
@@ -98,6 +98,7 @@ class _NetUpgrade:
         self.notes: list[Diagnostic] = []
         self.changes: list[str] = []
         self.errors: list[SslnetError] = []
+        self.renamed: dict[str, str] = {}
         for name in self.old.names():
             self.new.take(name)
             if name not in ("layer", "layers", "input", "input_shape", "input_dim"):
@@ -109,6 +110,7 @@ class _NetUpgrade:
         result = _like(self.definition, self.new)
         result.changes += self.changes
         result.notes += self.notes
+        result.renamed |= self.renamed
         return _told(self.definition, result)
 
     # -- inputs ------------------------------------------------------------------------------------------------------
@@ -122,6 +124,8 @@ class _NetUpgrade:
         shapes = self.old.items("input_shape") or self._dims()
         if not shapes and self.definition.source is None:
             return  # the weights of an old net: Caffe wrote the names of its inputs alone
+        if not shapes and set(net.input) <= {name for layer in (*net.layer, *net.layers) for name in layer.top}:
+            return  # layers make them
         if len(shapes) != len(net.input) or len(shapes[-1].message.dim) == 0:
             dims = _count(len(net.input_dim), "size") if net.input_dim else _count(len(shapes), "shape")
             self._complain(
@@ -280,6 +284,11 @@ class _NetUpgrade:
 
     # -- what was trained or stored in another way --------------------------------------------------------------------
 
+    def forks(self) -> None:
+        """Forms of forks of Caffe; see ``sslnet.prototxt.fork_forms``."""
+        changes, self.renamed = read_fork_forms(self.new)
+        self.changes += changes
+
     def statistics(self) -> None:
         """BatchNorm layers with a param for each of their three blobs: rates of 0, for they are measured, not trained."""
         layers = [layer for layer in self.new.message.layer if _trains_statistics(layer)]
@@ -291,17 +300,7 @@ class _NetUpgrade:
 
     def blob_shapes(self) -> None:
         """Blobs with four sizes: the shape that they have today."""
-        count = 0
-        for layer in self.new.message.layer:
-            for index, blob in enumerate(layer.blobs):
-                if _has_four_sizes(blob):
-                    sizes = [blob.num, blob.channels, blob.height, blob.width]
-                    axes = (*BLOB_AXES.get(layer.type, ()), 4, 4, 4)[index] if index < 4 else 4
-                    drop = 4 - axes if sizes[: 4 - axes] == [1] * (4 - axes) else 0
-                    blob.shape.dim.extend(sizes[drop:])
-                    for name in _LEGACY_SIZES:
-                        blob.ClearField(name)
-                    count += 1
+        count = shape_old_blobs(self.new.message)
         if count:
             self.changes.append(_count(count, "blob") + " with four sizes")
 
@@ -327,17 +326,14 @@ def _is_old(net: pb.NetParameter) -> bool:
         net.layers
         or net.input
         or any(_trains_statistics(layer) for layer in net.layer)
-        or any(_has_four_sizes(blob) for layer in net.layer for blob in layer.blobs)
+        or any(has_four_sizes(blob) for layer in net.layer for blob in layer.blobs)
+        or has_fork_forms(net)
     )
 
 
 def _trains_statistics(layer: pb.LayerParameter) -> bool:
     specs = layer.param
     return layer.type == "BatchNorm" and len(specs) == 3 and any(spec.lr_mult for spec in specs)
-
-
-def _has_four_sizes(blob: pb.BlobProto) -> bool:
-    return not blob.HasField("shape") and any(blob.HasField(name) for name in _LEGACY_SIZES)
 
 
 def _params(old: Block, new: Block) -> None:
@@ -390,7 +386,8 @@ def _told(old: Definition, new: Definition) -> Definition:
     changes = new.changes[len(old.changes) :]
     if not changes:
         return old
-    message = f"written for an older Caffe ({', '.join(changes)}), read in today's form"
+    caffe = "another Caffe" if any(map(is_of_a_fork, changes)) else "an older Caffe"
+    message = f"written for {caffe} ({', '.join(changes)}), read in today's form"
     new.notes.insert(0, Diagnostic("note", message, path=new.path, hint="`sslnet upgrade` writes it out"))
     return new
 

@@ -1,4 +1,4 @@
-"""Classifier: a net that is asked for the classes of images, in the shape of pycaffe's ``caffe.Classifier``."""
+"""Classifier: classifies images with a net, with the interface of pycaffe's ``caffe.Classifier``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sslnet.pycaffe import io
 
 
 class Classifier(Net):
-    """A net with one input blob of images, and the way from image to blob.
+    """A net with one input blob of images, and the preprocessing of images for it.
 
     model_file       deploy prototxt; pretrained_file: its weights
-    image_dims       (height, width) to which images are resized before cropping; None: the input blob's
-    mean, input_scale, raw_scale, channel_swap   see io.Transformer
-    lean             take less memory, and keep the inputs and outputs alone (Net)
+    image_dims       (height, width) to which images are resized before cropping; None: those of the input blob
+    mean, input_scale, raw_scale, channel_swap   as for ``io.Transformer``
+    lean             whether to save memory, and keep only the inputs and outputs (Net)
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Classifier(Net):
             h, w = self.crop_dims
             crops = np.stack([image[top : top + h, left : left + w] for image in resized])
         name = self.inputs[0]
-        self.plan(fused=True).hold_weights(True)  # for as long as this call lasts
+        self.plan(fused=True).hold_weights(True)  # for the duration of this call
         batch: dict[str, Any] = {name: np.stack([self.transformer.preprocess(name, crop) for crop in crops])}
         try:
             scores = self.forward_all(**batch)[self.outputs[0]].reshape(len(crops), -1)

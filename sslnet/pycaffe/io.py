@@ -1,7 +1,7 @@
-"""Images and arrays on their way into a net and back, in the shape of pycaffe's ``caffe.io``.
+"""Converts images to input arrays of a net and back, with the interface of pycaffe's ``caffe.io``.
 
-Images here are float32 arrays (H, W, K) in RGB order with values in [0, 1], as ``load_image`` gives them; blobs are
-(K, H, W) in whatever order and range the net was trained with. ``Transformer`` holds the way from one to the other.
+Images are float32 arrays (H, W, K) in RGB order with values in [0, 1], as ``load_image`` returns them; blobs are
+(K, H, W) in the order and range with which the net was trained. ``Transformer`` converts between them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sslnet.files import MOST_IMAGE, read_bytes
 
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
-    """An image file as (H, W, 3) float32 RGB in [0, 1]; (H, W, 1) with color=False.
+    """Reads an image file as (H, W, 3) float32 RGB in [0, 1]; (H, W, 1) with color=False.
 
-    raises DataError when the file is missing, no image, or has more pixels than sslnet.sources.images.MAX_PIXELS
+    raises DataError if the file is missing, is no image, or has more pixels than sslnet.sources.images.MAX_PIXELS
     """
     from sslnet.sources.images import MORE_FORMATS, open_image
 
@@ -40,7 +40,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
 def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
     """Resizes (H, W, K) to (new_dims[0], new_dims[1], K); interp_order 0 nearest, 1 bilinear, 3 cubic.
 
-    Pixel centres map to pixel centres, without smoothing before a reduction, as pycaffe's.
+    Pixel centres map to pixel centres, without smoothing before a reduction, as in pycaffe.
     """
     from scipy.ndimage import zoom
 
@@ -76,12 +76,12 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
 
 
 class Transformer:
-    """How an image becomes the values of an input blob, and back.
+    """Converts an image to the values of an input blob, and back.
 
     inputs   {name of the input blob: its shape (N, K, H, W)}
 
-    In this order: resize to the blob's H x W, transpose, swap channels, raw scale, subtract the mean, input scale; each
-    only where it was set.
+    The operations, each only if it was set, in this order: resize to the blob's H x W, transpose, swap channels, raw scale,
+    subtract the mean, input scale.
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
@@ -93,7 +93,7 @@ class Transformer:
         self.input_scale: dict[str, float] = {}
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """An image (H, W, K) as float32 values of the blob ``in_``, without the batch axis."""
+        """Converts an image (H, W, K) to float32 values of the blob ``in_``, without the batch axis."""
         self._check(in_)
         values = np.asarray(data, dtype=np.float32)
         size = self.inputs[in_][2:]
@@ -112,7 +112,7 @@ class Transformer:
         return np.ascontiguousarray(values, dtype=np.float32)
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """The way back: the image that ``preprocess`` would have made these values of (size apart)."""
+        """The inverse of ``preprocess``: the image for these values, in the size of the blob."""
         self._check(in_)
         values = np.array(data, dtype=np.float32).squeeze()
         if in_ in self.input_scale:
@@ -128,26 +128,26 @@ class Transformer:
         return values
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """Axes of the image in the order of the blob's: (2, 0, 1) for (H, W, K) to (K, H, W)."""
+        """Sets the axes of the image in the order of the blob: (2, 0, 1) for (H, W, K) to (K, H, W)."""
         self._check(in_)
         if len(order) != len(self.inputs[in_]) - 1:
             raise UsageError(f"transpose needs {len(self.inputs[in_]) - 1} axes, got {tuple(order)}")
         self.transpose[in_] = tuple(order)
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Channels of the image in the order of the blob's: (2, 1, 0) for a net trained on BGR."""
+        """Sets the channels of the image in the order of the blob: (2, 1, 0) for a net trained on BGR."""
         self._check(in_)
         if len(order) != self.inputs[in_][1]:
             raise UsageError(f"channel_swap needs {self.inputs[in_][1]} channels, got {tuple(order)}")
         self.channel_swap[in_] = tuple(order)
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
-        """Factor before the mean is subtracted: 255 for a net trained on values in [0, 255]."""
+        """Sets the factor before the mean is subtracted: 255 for a net trained on values in [0, 255]."""
         self._check(in_)
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
-        """Mean to subtract: one value a channel (K,), or an image of the blob's size (K, H, W)."""
+        """Sets the mean to subtract: one value per channel (K,), or an image of the blob's size (K, H, W)."""
         self._check(in_)
         shape = self.inputs[in_]
         mean = np.asarray(mean, dtype=np.float32)
@@ -160,7 +160,7 @@ class Transformer:
         self.mean[in_] = mean
 
     def set_input_scale(self, in_: str, scale: float) -> None:
-        """Factor after the mean is subtracted."""
+        """Sets the factor after the mean is subtracted."""
         self._check(in_)
         self.input_scale[in_] = scale
 
@@ -171,9 +171,9 @@ class Transformer:
 
 
 def blobproto_to_array(blob: pb.BlobProto, return_diff: bool = False) -> np.ndarray:
-    """The values of a pb.BlobProto in its own shape (four axes where it has the legacy dimensions).
+    """Converts a pb.BlobProto to an array of its shape (four axes if it has the legacy dimensions).
 
-    raises DataError when there are more or fewer values than the shape says
+    raises DataError if the number of values does not agree with the shape
     """
     values = (blob.double_diff or blob.diff) if return_diff else (blob.double_data or blob.data)
     array = np.asarray(values, dtype=np.float64 if blob.double_data or blob.double_diff else np.float32)
@@ -185,7 +185,7 @@ def blobproto_to_array(blob: pb.BlobProto, return_diff: bool = False) -> np.ndar
 
 
 def array_to_blobproto(array: np.ndarray, diff: np.ndarray | None = None) -> pb.BlobProto:
-    """A pb.BlobProto with the shape and the values of the array."""
+    """Converts an array to a pb.BlobProto with its shape and values."""
     blob = pb.BlobProto()
     blob.shape.dim.extend(array.shape)
     blob.data.extend(np.asarray(array, dtype=np.float32).ravel())
@@ -195,7 +195,7 @@ def array_to_blobproto(array: np.ndarray, diff: np.ndarray | None = None) -> pb.
 
 
 def array_to_datum(array: np.ndarray, label: int | None = None) -> pb.Datum:
-    """A pb.Datum of an array (K, H, W): bytes for uint8, float_data otherwise."""
+    """Converts an array (K, H, W) to a pb.Datum: bytes for uint8, float_data otherwise."""
     if array.ndim != 3:
         raise UsageError(f"a Datum holds (channels, height, width), not an array of shape {array.shape}")
     datum = pb.Datum(channels=array.shape[0], height=array.shape[1], width=array.shape[2])
@@ -209,7 +209,7 @@ def array_to_datum(array: np.ndarray, label: int | None = None) -> pb.Datum:
 
 
 def datum_to_array(datum: pb.Datum) -> np.ndarray:
-    """The values of a pb.Datum that is not encoded, (K, H, W): uint8 or float32."""
+    """Converts a pb.Datum that is not encoded to an array (K, H, W): uint8 or float32."""
     shape = (datum.channels, datum.height, datum.width)
     if datum.data:
         array = np.frombuffer(datum.data, dtype=np.uint8)

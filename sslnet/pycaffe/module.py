@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 
+from sslnet.compress.pruning.cycles import pruning_cycles
 from sslnet.errors import UsageError
 from sslnet.layers import LAYERS
 from sslnet.net import net as net_module
@@ -19,7 +20,8 @@ from sslnet.solver.solver import Solver
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
     """The solver that the file defines, of the type it names."""
-    return Solver(os.fspath(solver_file))
+    definition = read_solver(os.fspath(solver_file))
+    return Solver(definition, steering=pruning_cycles(definition))
 
 
 def _of_type(name: str) -> Callable[[str | os.PathLike[str]], Solver]:
@@ -28,7 +30,8 @@ def _of_type(name: str) -> Callable[[str | os.PathLike[str]], Solver]:
         message = type(definition.message)()
         message.CopyFrom(definition.message)
         message.type = name
-        return Solver(definition.with_message(message))
+        definition = definition.with_message(message)
+        return Solver(definition, steering=pruning_cycles(definition))
 
     make.__name__ = make.__qualname__ = f"{name}Solver"
     make.__doc__ = f"The solver that the file defines, with updates of type {name} whatever type it names."

@@ -1,5 +1,5 @@
-"""What a drawing of a net shows: a box for each layer, layers that work in place within the box of what they work on, the blobs
-between them with their shapes, parameters counted.
+"""The contents of a drawing of a net: a box for each layer, which includes the layers that work in place on its output, and
+the blobs between boxes with their shapes; parameters are counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.errors import DefinitionError, SslnetError
+from sslnet.errors import DefinitionError, SslnetError, raise_errors
 from sslnet.layers import LAYERS
 from sslnet.layers.base import Context, Layer, LayerDefinition
 from sslnet.net.graph import PhaseState, check_graph, filter_layers
@@ -20,15 +20,15 @@ from sslnet.report.layered import Link, rank_nodes
 
 Shape = tuple[int, ...]
 FAR = 2
-"""The number of ranks beyond which a source's blob is drawn as a tag beside its reader instead of a line."""
+"""Number of ranks beyond which a source's blob is drawn as a tag beside its reader instead of a line."""
 
 
 @dataclass
 class DrawnLayer:
-    """One layer.
+    """A layer of a drawing.
 
-    detail  what matters of its parameters
-    params  how many numbers it learns or keeps; None where that is not known
+    detail  its main parameters as text
+    params  number of values that it learns or saves; None if it is not known
     """
 
     name: str
@@ -38,13 +38,13 @@ class DrawnLayer:
 
     @property
     def kind(self) -> str:
-        """Which of ``sslnet.layers.base.KINDS`` it is."""
+        """The kind of the layer, a key of ``sslnet.layers.base.KINDS``."""
         return LAYERS[self.type].KIND
 
 
 @dataclass
 class Output:
-    """A blob that a box makes: its name, its shape where that is known, the boxes that read it."""
+    """An output blob of a box: its name, its shape if it is known, the boxes that read it."""
 
     name: str
     shape: Shape | None
@@ -52,8 +52,8 @@ class Output:
 
 
 @dataclass
-class Box:
-    """A layer, with the layers that work in place on what it makes; or a tag, which has no parts: the name of a blob."""
+class DiagramBox:
+    """A layer, with the layers that work in place on its output; or a tag, which has no parts: the name of a blob."""
 
     parts: list[DrawnLayer]
     outputs: list[Output] = field(default_factory=list)
@@ -66,29 +66,31 @@ class Box:
 
 @dataclass
 class Diagram:
-    """boxes    in the order of the net: who reads stands behind who makes
-    unknown  why some shapes are not known: the error of the first layer that would not tell
+    """The contents of a drawing.
+
+    boxes    in the order of the net: readers follow the boxes that they read
+    unknown  reason why some shapes are not known: the error of the first layer without a shape
     """
 
     name: str
     phase: str
-    boxes: list[Box]
+    boxes: list[DiagramBox]
     layers: int
     params: int | None
     unknown: SslnetError | None
 
 
 def diagram(definition: Definition, state: PhaseState, shapes: Mapping[str, Sequence[int]] | None = None) -> Diagram:
-    """The net that runs in a state.
+    """Makes the diagram of the net in a state.
 
-    shapes   of blobs that the net's source layers make; these then read nothing
-    raises   DefinitionError for what the prototxt says wrong, ShapeError where shapes do not fit
+    shapes   shapes of blobs of the net's source layers; the sources are then not read
+    raises   DefinitionError for errors in the prototxt, ShapeError for shapes that do not fit
     """
     definition = upgrade_net(definition)
     if shapes:
         definition = with_inputs(definition, shapes)
     layers = filter_layers(definition, state)
-    check_graph(layers)
+    raise_errors(check_graph(layers))
     inferred = infer(layers, state.phase, definition.path)
     boxes = _boxes(layers, inferred)
     params = [part.params for box in boxes for part in box.parts]
@@ -107,8 +109,10 @@ def diagram(definition: Definition, state: PhaseState, shapes: Mapping[str, Sequ
 
 @dataclass
 class Inferred:
-    """tops, params   by layer; None where they are not known
-    error          of the first layer that could not tell
+    """The inferred shapes.
+
+    tops, params   by layer; None if they are not known
+    error          error of the first layer without a shape
     """
 
     tops: list[list[Shape | None]] = field(default_factory=list)
@@ -117,9 +121,9 @@ class Inferred:
 
 
 def infer(layers: Sequence[LayerDefinition], phase: int, path: str | None) -> Inferred:
-    """Shapes and numbers of parameters, as far as the layers can tell: nothing is run, no parameter is filled.
+    """Infers shapes and numbers of parameters, as far as possible: nothing is run, no parameter is filled.
 
-    raises DefinitionError and ShapeError; that files are missing, or code may not run, leaves shapes unknown
+    raises DefinitionError and ShapeError; missing files, or code that must not run, leave shapes unknown
     """
     beside = os.path.dirname(os.path.abspath(path)) if path else None
     context = Context(phase=phase, beside=beside)
@@ -167,8 +171,8 @@ def _set_up(definition: LayerDefinition, context: Context, bottom: list[Blob]) -
 # -- boxes -------------------------------------------------------------------------------------------------------------
 
 
-def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
-    boxes: list[Box] = []
+def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[DiagramBox]:
+    boxes: list[DiagramBox] = []
     maker: dict[str, tuple[int, int]] = {}
     for definition, shapes, params in zip(layers, inferred.tops, inferred.params):
         param = definition.param
@@ -176,7 +180,7 @@ def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
         if len(param.bottom) == len(param.top) == 1 and param.bottom[0] == param.top[0]:
             boxes[maker[param.top[0]][0]].parts.append(part)
             continue
-        box = Box([part])
+        box = DiagramBox([part])
         for name in param.bottom:
             made_by, output = maker[name]
             readers = boxes[made_by].outputs[output].readers
@@ -189,8 +193,8 @@ def _boxes(layers: Sequence[LayerDefinition], inferred: Inferred) -> list[Box]:
     return boxes
 
 
-def _tagged(boxes: list[Box]) -> list[Box]:
-    """The boxes, and tags beside the readers of what would be long lines from a source."""
+def _tagged(boxes: list[DiagramBox]) -> list[DiagramBox]:
+    """The boxes, and tags beside readers that replace long lines from a source."""
     links = [Link(i, tuple(output.readers)) for i, box in enumerate(boxes) for output in box.outputs]
     ranks = rank_nodes(len(boxes), links)
     tags: dict[int, list[str]] = {}
@@ -199,12 +203,12 @@ def _tagged(boxes: list[Box]) -> list[Box]:
             for reader in [reader for reader in output.readers if ranks[reader] - ranks[i] > FAR]:
                 output.readers.remove(reader)
                 tags.setdefault(reader, []).append(output.name)
-    result: list[Box] = []
+    result: list[DiagramBox] = []
     new: list[int] = []
     for i, box in enumerate(boxes):
         here = tags.get(i, [])
         new.append(len(result) + len(here))
-        result += [Box([], [Output(name, None, [new[i]])], name) for name in here]
+        result += [DiagramBox([], [Output(name, None, [new[i]])], name) for name in here]
         result.append(box)
     for box in boxes:
         for output in box.outputs:
@@ -216,7 +220,7 @@ def _tagged(boxes: list[Box]) -> list[Box]:
 
 
 def detail(param: pb.LayerParameter) -> str:
-    """The main parameters of a layer, in a few words."""
+    """The main parameters of a layer as text."""
     found = LAYERS[param.type].describe(param)
     if param.loss_weight and list(param.loss_weight) != [1]:
         weights = ", ".join(f"{weight:g}" for weight in param.loss_weight)

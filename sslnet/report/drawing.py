@@ -1,7 +1,7 @@
-"""A net as an SVG picture: boxes for layers, the blobs between them with their shapes. No scripts, no outside files.
+"""Draws a net as an SVG picture: boxes for layers, the blobs between them with their shapes. No scripts, no external files.
 
-Text is measured by widths that are rather too large, those of DejaVu Sans, so that it stays in its box in any of the fonts asked
-for.
+The widths of texts are estimated generously, by those of DejaVu Sans, so that they fit into the boxes in any of the fonts
+listed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from sslnet.net.graph import PhaseState
 from sslnet.prototxt import Definition
-from sslnet.report.diagram import Box, Diagram, DrawnLayer, Output, diagram
+from sslnet.report.diagram import Diagram, DiagramBox, DrawnLayer, Output, diagram
 from sslnet.report.layered import DrawnNode, Link, Placement, Segment, place
 from sslnet.report.units import count
 
@@ -30,7 +30,7 @@ BETWEEN = 10.0
 MARGIN, HEAD = 28.0, 54.0
 ARROW = 7.0
 LONGEST = 44
-"""Characters of a name that are shown."""
+"""Maximum number of characters of a name."""
 DIRECTIONS = ("TB", "LR")
 
 COLOURS = {
@@ -45,7 +45,7 @@ COLOURS = {
     "result": ("#f7e3f4", "#873a7d"),
     "other": ("#efefec", "#5c5c55"),
 }
-"""By kind of layer (``sslnet.layers.base.KINDS``) the fill, and the colour of the border and of the type."""
+"""Kind of layer (``sslnet.layers.base.KINDS``) -> colour of the fill, colour of the border and of the type."""
 
 
 def draw_net(
@@ -55,11 +55,11 @@ def draw_net(
     rankdir: str = "TB",
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[str, Diagram]:
-    """The SVG text of the net that runs in a state, and what it shows.
+    """Draws the net in a state; returns the SVG text and the diagram.
 
-    rankdir   TB: from the top down; LR: from left to right
-    shapes    of blobs that source layers make, where their data are not there
-    raises    DefinitionError for what the prototxt says wrong, ShapeError where shapes do not fit
+    rankdir   TB: from top to bottom; LR: from left to right
+    shapes    shapes of blobs of source layers, if their data are missing
+    raises    DefinitionError for errors in the prototxt, ShapeError for shapes that do not fit
     """
     assert rankdir in DIRECTIONS
     shown = diagram(definition, state, shapes)
@@ -67,7 +67,8 @@ def draw_net(
 
 
 class _Drawing:
-    """Sizes of the boxes, their places, then the elements from back to front: lines, boxes, the text on lines."""
+    """Determines the sizes of the boxes and their places, then the elements from back to front: lines, boxes, the text
+    on lines."""
 
     def __init__(self, shown: Diagram, downwards: bool) -> None:
         self.shown = shown
@@ -112,7 +113,7 @@ class _Drawing:
         return "\n".join([*lines, "</svg>", ""])
 
     def _head(self) -> list[tuple[str, float, bool]]:
-        """Title and what stands under it: text, size, bold."""
+        """Title and the lines below it: text, size, bold."""
         words = [f"phase {self.shown.phase}", f"{self.shown.layers} layers"]
         if self.shown.params is not None:
             words.append(f"{count(self.shown.params)} parameters")
@@ -188,7 +189,7 @@ class _Drawing:
         return [*found, "</g>"]
 
     def _output(self, i: int, output: Output, offset: float, width: float) -> list[str]:
-        """The text on the line that leaves a box."""
+        """The text on the line that starts at a box."""
         label = _label(self.shown.boxes[i], output)
         if not label:
             return []
@@ -204,11 +205,11 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class _Card:
-    """Sizes of a box.
+    """The sizes of a box.
 
-    two_rows   whether details of the first layer stand under its name
-    stem       length of the lines, with text on them, that leave it
-    offsets    of these lines from the middle, across; pills: widths of their texts
+    two_rows   whether details of the first layer are below its name
+    stem       length of the lines, with text on them, that start at it
+    offsets    offsets of these lines from the middle, across; pills: widths of their texts
     """
 
     width: float
@@ -221,14 +222,14 @@ class _Card:
 
     @property
     def breadth(self) -> float:
-        """Across the flow, texts on lines included."""
+        """Size across the flow, including texts on lines."""
         size = self.width if self.downwards else self.height
         pills = [width if self.downwards else PILL for width in self.pills]
         ends = [abs(offset) + pill / 2 for offset, pill in zip(self.offsets, pills)]
         return max(size, *(2 * end for end in ends)) if ends else size
 
 
-def _card(box: Box, downwards: bool) -> _Card:
+def _card(box: DiagramBox, downwards: bool) -> _Card:
     if box.tag:
         width = text_width(shorten(box.tag)) + 18
         return _Card(width, PILL, False, 0.0, [0.0] * len(box.outputs), [0.0] * len(box.outputs), downwards)
@@ -254,15 +255,15 @@ def _card(box: Box, downwards: bool) -> _Card:
     return _Card(width, height, bool(second), stem, offsets, pills, downwards)
 
 
-def _label(box: Box, output: Output) -> str:
-    """The blob's name, where it is not the layer's, and its shape."""
+def _label(box: DiagramBox, output: Output) -> str:
+    """The blob's name, if it differs from the layer's, and its shape."""
     name = shorten(output.name) if not box.parts or output.name != box.parts[0].name else ""
     shape = " × ".join(map(str, output.shape)) if output.shape else ""
     return f"{name}: {shape}" if name and shape else name or shape
 
 
 def _strip(x: float, y: float, width: float, part: DrawnLayer, last: bool) -> list[str]:
-    """A layer that works in place: a band of its own colour."""
+    """The band of a layer that works in place, in its own colour."""
     fill, edge = COLOURS[part.kind]
     if last:
         bottom = y + STRIP
@@ -295,7 +296,7 @@ def _params(part: DrawnLayer) -> str:
     return f"{count(part.params)} params" if part.params else ""
 
 
-def _tooltip(box: Box) -> str:
+def _tooltip(box: DiagramBox) -> str:
     lines = []
     for part in box.parts:
         words = [f"{part.name} ({part.type})", part.detail, f"{part.params:,} parameters" if part.params else ""]
@@ -310,7 +311,7 @@ WIDE = "w#+<=>^~M%mW@×…→"
 
 
 def text_width(text: str, size: float = SMALL, bold: bool = False) -> float:
-    """Pixels that a text takes at most."""
+    """Maximum width of a text in pixels."""
     widths = {NARROW: 0.34, SLIM: 0.55, BROAD: 0.79, WIDE: 1.0}
     total = 0.0
     for letter in text:
@@ -320,7 +321,7 @@ def text_width(text: str, size: float = SMALL, bold: bool = False) -> float:
 
 
 def shorten(text: str) -> str:
-    """With its middle left out when it is too long; without what cannot be shown."""
+    """The text without its middle part if it is too long; unprintable characters are removed."""
     text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
     if len(text) <= LONGEST:
         return text
@@ -329,7 +330,7 @@ def shorten(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """As the text of an element; what XML cannot hold is left out."""
+    """The text for an XML element; characters that XML does not allow are removed."""
     return escape("".join(letter for letter in text if letter.isprintable() or letter == "\n"))
 
 

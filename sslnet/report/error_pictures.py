@@ -1,9 +1,10 @@
-"""Pictures of error against cost (FLOPs, parameters, time, layers), from files of sslnet and from other tables.
+"""Draws test error against cost (FLOPs, parameters, time, layers), from files of sslnet and from other tables.
 
     PATH.json, PATH.csv   of sslnet path
     report.json           of sslnet compress: the baseline and the small net
-    metrics.jsonl         of sslnet train: the net at the last test, its layers and parameters that are not zero
-    FILE.csv, FILE.json   one line, or one object of a list, a net: error (a fraction) or loss; flops, parameters, forward_ms, layers
+    metrics.jsonl         of sslnet train: the net at the last test, its nonzero layers and parameters
+    FILE.csv, FILE.json   one line, or one object of a list, per net: error (a fraction) or loss; flops, parameters,
+                          forward_ms, layers
 
 Ref: Wen et al. 2016, figure 6 (error against layers of a ResNet)
 """
@@ -33,22 +34,22 @@ COSTS = {
     "forward_ms": "forward ms",
     "layers": "layers with weights",
 }
-"""The costs of a net: the field of a result, and its words."""
+"""Cost of a net: field of a result -> its label."""
 PANEL = (3.6, 2.8)
-"""Inches."""
+"""Size of a panel in inches."""
 SMALL: dict[str, Any] = {"fontsize": 7, "color": "#555555"}
 START = "start"
-"""The label of the net that a path begins with."""
+"""The label of the first net of a path."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One net.
+    """The result of one net.
 
-    label  written beside its point; "" for none
+    label  text beside its point; "" for none
     score  test error as a fraction, or loss
-    costs  by the names of COSTS; those that are known
-    best   the costs by which no other net beats it; None where nobody has looked
+    costs  known costs, by the names of COSTS
+    best   the costs for which no other net is better; None if this was not determined
     """
 
     label: str
@@ -59,10 +60,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """The nets of one file, in its order, and what they are compared by: "error" or "loss".
+    """The nets of one file, in its order, and their score: "error" or "loss".
 
-    joined    whether they follow one another on a path, and not stand each for itself
-    baseline  the score of the net to measure by, where the file names one
+    joined    whether the nets are points of one path, and not independent of each other
+    baseline  score of the reference net, if the file has one
     """
 
     title: str
@@ -73,7 +74,7 @@ class Results:
 
     @property
     def shown(self) -> list[Result]:
-        """All but a net at the start of a path that was not trained yet: it would leave the others no room."""
+        """All nets except an untrained first net of a path, whose score would compress the scale for the others."""
         first, *others = self.nets
         untrained = first.label == START and others and first.score > max(net.score for net in others)
         return others if untrained else self.nets
@@ -83,10 +84,10 @@ class Results:
 
 
 def read_results(path: str, title: str, accuracy: str | None = None) -> Results:
-    """The nets that a file tells of.
+    """Reads the nets of a file.
 
-    accuracy  of metrics.jsonl: the output that is an accuracy; None: those with "acc" in their name
-    raises UsageError for a file that tells of none
+    accuracy  output of metrics.jsonl that is an accuracy; None: those with "acc" in their name
+    raises UsageError for a file without nets
     """
     if path.endswith(".jsonl"):
         return _of_metrics(path, title, accuracy)
@@ -129,7 +130,7 @@ def _csv_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
 
 
 def _json_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
-    """The nets of a JSON file, and the error of the net that they are to be measured by where it names one."""
+    """The nets of a JSON file, and the error of the reference net if the file has one."""
     content = read_json(path)
     rows, baseline = content, None
     if fields(fields(content).get("small")):
@@ -143,7 +144,7 @@ def _json_rows(path: str) -> tuple[list[dict[str, Any]], float | None]:
 
 
 def _number(value: Any) -> float | None:
-    """A number, in CSV its text."""
+    """The value of a number, which is text in CSV."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -162,7 +163,7 @@ def _label(row: dict[str, Any]) -> str:
 
 
 def _best(row: dict[str, Any]) -> frozenset[str] | None:
-    """The marks of sslnet path: an object in its JSON, columns in its CSV."""
+    """The marks of sslnet path for the best nets: an object in its JSON, columns in its CSV."""
     names = {"flops": "flops", "parameters": "parameters", "time": "forward_ms"}
     marks = fields(row.get("best")) or None
     if marks is None and "best_by_flops" in row:
@@ -174,16 +175,16 @@ def _best(row: dict[str, Any]) -> frozenset[str] | None:
 
 
 def known_costs(files: Sequence[Results]) -> list[str]:
-    """The costs that every net of every file has."""
+    """The costs that are known for every net of every file."""
     return [cost for cost in COSTS if all(cost in net.costs for results in files for net in results.nets)]
 
 
 def plot_errors(
     files: Sequence[Results], costs: Sequence[str], file: str | Path, baseline: float | None = None
 ) -> None:
-    """A panel for each cost, in it a line for each file; filled points are those that no other net of their file beats.
+    """Draws a panel for each cost, with a line for each file; filled points are the best nets of their file.
 
-    baseline  score of the net to measure by, a dashed line; None: what the first file has
+    baseline  score of the reference net, a dashed line; None: that of the first file
     """
     if baseline is None:
         baseline = files[0].baseline
@@ -210,13 +211,13 @@ def plot_errors(
 
 
 def _together(files: Sequence[Results]) -> Results:
-    """Files of one net each as one, its nets named by them."""
+    """Combines files of one net each; the nets are named by their files."""
     nets = [replace(results.nets[0], label=results.title) for results in files]
     return Results("", files[0].measure, nets, joined=False)
 
 
 def _draw(ax: Axes, results: Results, cost: str, scale: float, i: int, name: str | None) -> None:
-    """Points that others beat are open; the legend says so where it has nothing else to say."""
+    """Draws the points of a file; points that others beat are open, which the legend states if it has no other text."""
     colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
     points = [(net.costs[cost], scale * net.score) for net in results.shown]
     look: dict[str, Any] = {"color": colour, "markersize": 5, "markerfacecolor": "white", "linewidth": 0.9}
@@ -228,7 +229,7 @@ def _draw(ax: Axes, results: Results, cost: str, scale: float, i: int, name: str
 
 
 def _scale(ax: Axes, cost: str, values: Sequence[float]) -> None:
-    """Numbers that span orders of magnitude on a log scale; whole numbers of layers."""
+    """Sets the scale of an axis: logarithmic for values over several orders of magnitude, integers for layers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     if cost in ("flops", "parameters"):
@@ -245,11 +246,12 @@ def _scale(ax: Axes, cost: str, values: Sequence[float]) -> None:
 
 
 class _Labels:
-    """Words beside points, where they cover neither other words nor points. Lengths are in printer's points, roughly."""
+    """Places texts beside points, where they cover neither other texts nor points. Lengths are in printer's points,
+    approximately."""
 
     def __init__(self, ax: Axes, points: Sequence[tuple[float, float]]) -> None:
         self.ax = ax
-        ax.autoscale_view()  # limits are found when they are first needed, which would be too late
+        ax.autoscale_view()  # limits are computed on first use, which would be too late
         self.taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in map(self._place, points)]
 
     def add(self, text: str, x: float, y: float, colour: str) -> None:
@@ -269,12 +271,12 @@ class _Labels:
         )  # fmt: skip
 
     def _place(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Where a point of the data lies."""
+        """The place of a data point."""
         x, y = self.ax.transAxes.inverted().transform(self.ax.transData.transform(point))
         return float(x) * 72 * 0.8 * PANEL[0], float(y) * 72 * 0.8 * PANEL[1]
 
     def _cost(self, box: tuple[float, float, float, float]) -> int:
-        """How many things a box covers; leaving the panel is worst."""
+        """Number of objects that a box covers; a box outside the panel has the highest cost."""
         covered = sum(
             box[0] < right and left < box[2] and box[1] < top and bottom < box[3]
             for left, bottom, right, top in self.taken

@@ -1,12 +1,14 @@
-"""Where the boxes of a layered graph go: everything flows one way, from rank to rank.
+"""Places the boxes of a layered graph; all lines lead in one direction, from rank to rank.
 
-1. rank       the longest path to a node; nodes that nothing leads to stand right before what they lead to
-2. order      within a rank, such that few lines cross: each node at the mean of its neighbours, to and fro (Sugiyama 1981)
-3. position   across: the trunk, which is the longest path through the graph, is straight; every rank is the least squares
-              solution of being near its neighbours at a distance from each other, an isotonic regression (pool adjacent violators)
-4. segments   the lines: straight along the ranks, bent only in the gaps between them, so that none runs through a box
+1. rank       the longest path to a node; a node without predecessors is placed directly before its first successor
+2. order      within a rank, such that few lines cross: each node at the mean of its neighbours, in alternating sweeps
+              (Sugiyama 1981)
+3. position   across: the trunk, which is the longest path through the graph, is straight; the places in every rank are the
+              least squares solution of being near their neighbours, at a minimum distance from each other: an isotonic
+              regression (pool adjacent violators)
+4. segments   the lines: straight along the ranks, bent only in the gaps between them, so that none crosses a box
 
-Lengths are measured along the flow, breadths across it. Which of the two is down and which is right is the caller's choice.
+Lengths are measured along the flow, breadths across it. The caller decides which of the two is vertical.
 
 Ref: Sugiyama, Tagawa, Toda 1981, "Methods for visual understanding of hierarchical system structures"
 """
@@ -18,18 +20,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 GAP = 26.0
-"""Least length between two ranks."""
+"""Minimum length between two ranks."""
 SLOPE, MOST_SLOPE = 0.1, 50.0
-"""What a gap grows by with the breadth that a line has to cross in it, and by how much at most."""
+"""Growth of a gap per breadth that a line crosses in it, and its maximum."""
 SPACE, LINE_SPACE = 22.0, 12.0
-"""Breadth between two boxes; between a line and what is beside it."""
+"""Breadth between two boxes; breadth between a line and its neighbour."""
 CORNER = 16.0
-"""Breadth at the ends of a box that lines keep away from."""
+"""Breadth at the ends of a box without lines."""
 LINE = 2.0
-"""The breadth kept for a line that passes a rank."""
+"""Breadth reserved for a line that passes a rank."""
 ORDER_SWEEPS, POSITION_SWEEPS, STRAIGHT_SWEEPS = 12, 12, 24
 PINNED = 1e6
-"""The weight of what must not move."""
+"""Weight of items that must not move."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class DrawnNode:
 
 @dataclass(frozen=True)
 class Link:
-    """Lines from one node to others, which run together as far as they can.
+    """Lines from one node to others, which share a path as long as possible.
 
-    offset   of its start from the middle of the node, across
+    offset   offset of its start from the middle of the node, across
     """
 
     source: int
@@ -52,7 +54,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a line, (along, across) to (along, across); target where it ends at a node."""
+    """A piece of a line, (along, across) to (along, across); target: the node at its end, if any."""
 
     start: tuple[float, float]
     end: tuple[float, float]
@@ -61,10 +63,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Placement:
-    """begin, middle   of each node: where it begins along, its middle across
+    """The result of ``place``.
+
+    begin, middle   of each node: its start along, its middle across
     segments        of each link
-    length          of the whole; it begins at 0
-    low, high       ends of the whole, across
+    length          total length; the graph begins at 0
+    low, high       ends of the graph, across
     """
 
     begin: list[float]
@@ -76,7 +80,7 @@ class Placement:
 
 
 def place(nodes: Sequence[DrawnNode], links: Sequence[Link]) -> Placement:
-    """Places nodes; links lead from nodes to later ones, in the order of the sequence."""
+    """Places nodes; links lead from nodes to later nodes of the sequence."""
     ranks = rank_nodes(len(nodes), links)
     graph = _Graph(nodes, links, ranks)
     graph.order()
@@ -85,7 +89,7 @@ def place(nodes: Sequence[DrawnNode], links: Sequence[Link]) -> Placement:
 
 
 def rank_nodes(count: int, links: Sequence[Link]) -> list[int]:
-    """The rank of each node; every link leads to higher ones."""
+    """The rank of each node; every link leads to higher ranks."""
     ranks = [0] * count
     reached = [False] * count
     for link in sorted(links, key=lambda link: link.source):
@@ -103,7 +107,8 @@ def rank_nodes(count: int, links: Sequence[Link]) -> list[int]:
 def separate(wanted: Sequence[float], weights: Sequence[float], distances: Sequence[float]) -> list[float]:
     """The x that minimise sum of weights (x - wanted)^2 with x[i + 1] - x[i] >= distances[i].
 
-    Less the distances before them the x must not fall: an isotonic regression, by pooling adjacent violators.
+    After subtraction of the cumulative distances the x must not decrease: an isotonic regression, by pooling adjacent
+    violators.
     """
     before = [0.0]
     for distance in distances:
@@ -121,17 +126,18 @@ def separate(wanted: Sequence[float], weights: Sequence[float], distances: Seque
 
 
 class _Graph:
-    """Nodes, and a point for every rank that a link passes, as items: ranks of items, lines between neighbouring ranks."""
+    """Nodes, and a point for every rank that a link passes, as items: ranks of items, lines between adjacent ranks."""
 
     def __init__(self, nodes: Sequence[DrawnNode], links: Sequence[Link], ranks: Sequence[int]) -> None:
         self.nodes = nodes
         self.links = links
         self.rank = list(ranks)
         self.points: list[dict[int, int]] = []
-        """For each link the item that it passes a rank by: the node it comes from at first."""
+        """For each link, rank -> the item at which it passes the rank; at first the node where it starts."""
         self.above: list[list[tuple[int, float]]] = [[] for _ in nodes]
         self.below: list[list[tuple[int, float]]] = [[] for _ in nodes]
-        """For each item its neighbours of the rank before and behind, and how far from their (its) middle the line starts."""
+        """For each item its neighbours of the rank before and of the rank after, and the offset of the line's start
+        from the middle of the node."""
         for link in links:
             self._add(link)
         self.layers: list[list[int]] = [[] for _ in range(max(self.rank, default=-1) + 1)]
@@ -159,7 +165,7 @@ class _Graph:
         self.above[lower].append((upper, offset))
 
     def _age(self, item: int) -> tuple[int, int]:
-        """The first order: that of the nodes; lines behind the node they come from."""
+        """The initial order: that of the nodes; points of lines after the node where the line starts."""
         while not self.is_node(item):
             item = self.above[item][0][0]
             if self.is_node(item):
@@ -194,7 +200,7 @@ class _Graph:
         self.layers = best
 
     def _places(self) -> dict[int, float]:
-        """Where an item stands in its rank, 0 to 1."""
+        """The place of an item in its rank, 0 to 1."""
         return {item: (i + 0.5) / len(layer) for layer in self.layers for i, item in enumerate(layer)}
 
     def _crossings(self) -> int:
@@ -248,7 +254,8 @@ class _Graph:
         return float(max(1, len(self.above[item]) + len(self.below[item])))
 
     def _trunk(self) -> dict[int, float]:
-        """The items of the longest path, from its last node up, and their x: each below the start of the line to it."""
+        """The items of the longest path, from its last node to its first, and their x: each below the start of the line
+        to it."""
         if not self.layers:
             return {}
 
@@ -267,7 +274,7 @@ class _Graph:
         return trunk
 
     def _straight_runs(self) -> list[list[int]]:
-        """Items that follow one another and nothing else: they shall stand in one line."""
+        """Items that form a chain without other neighbours, which are placed in one straight line."""
         runs: dict[int, list[int]] = {}
         for layer in self.layers:
             for item in layer:
@@ -295,7 +302,7 @@ class _Graph:
         )
 
     def _rank_ends(self) -> tuple[list[float], list[float]]:
-        """Where each rank begins and ends, along."""
+        """Start and end of each rank, along."""
         starts, ends = [], []
         at = 0.0
         for layer in self.layers:
@@ -310,8 +317,8 @@ class _Graph:
         return starts, ends
 
     def _arrivals(self) -> dict[tuple[int, float, int], float]:
-        """Where each line, by item, offset and next item, meets the next: straight on if it can, else towards its end, beside
-        the others."""
+        """The place at which each line, by item, offset and next item, meets the next item: straight on if possible,
+        else near its end, beside the other lines."""
         found: dict[tuple[int, float, int], float] = {}
         for item, above in enumerate(self.above):
             lines = sorted({(self.x[other] + offset, other, offset) for other, offset in above})

@@ -38,6 +38,8 @@ def low_rank_table(result: LowRank) -> Table:
         f"largest difference from the net: {result.difference.relative:.3g} of the largest output "
         f"(on {result.difference.inputs}): fine-tune it"
     )
+    if result.speedup is not None:
+        table.note(f"measured: {result.speedup}")
     for note in result.notes:
         table.note(note)
     return table

@@ -1,7 +1,7 @@
 """Reads ``metrics.jsonl`` of ``sslnet train``: the measurements at each display and each test.
 
-Where a line belongs, its type and its iteration, must be right. A value that is missing or of another type was not
-measured, as one that is null: NaN and infinity are.
+The type and the iteration of a line are required. A value that is missing, null or of another type counts as not measured;
+NaN and infinity are written as null.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_ITERATIONS = 2**31 - 1
 
 @dataclass(frozen=True)
 class NonZeroLine:
-    """Filters, columns, ... of a blob, how many of them are not zero."""
+    """Filters, columns, ... of a blob, and the number of non-zero ones."""
 
     kept: int
     total: int
@@ -30,12 +30,12 @@ class NonZeroLine:
 
 
 Sparsity = dict[str, dict[str, NonZeroLine]]
-"""{blob: {"filters", "elements", ...: its part}}."""
+"""{blob: {"filters", "elements", ...: its counts}}."""
 
 
 @dataclass(frozen=True)
 class DisplayLine:
-    """One display of the training. loss: None where it was not finite"""
+    """One display of the training. loss: None if it was not finite"""
 
     iteration: int
     loss: float | None
@@ -44,7 +44,7 @@ class DisplayLine:
 
 @dataclass(frozen=True)
 class NetTest:
-    """One test of one test net: the outputs that are one number each, the weighted loss where it was measured."""
+    """One test of one test net: the outputs with a single number, and the weighted loss if it was measured."""
 
     iteration: int
     outputs: dict[str, float]
@@ -60,9 +60,9 @@ class Run:
 
 
 def read_metrics(path: str) -> Run:
-    """Reads the file; the half line that a killed run leaves at its end is passed over.
+    """Reads the file; an incomplete last line of a killed run is ignored.
 
-    raises UsageError for what is no such file
+    raises UsageError for a file of another kind
     """
     lines = read_text(path, limit=MOST_BYTES, errors="replace", error=UsageError).removesuffix("\n").split("\n")
     run = Run([], [])
@@ -104,10 +104,10 @@ def _sparsity(value: Any) -> Sparsity:
 
 
 def accuracy_errors(test: NetTest, accuracy: str | None, path: str) -> dict[str, float]:
-    """{output: test error} of a test, by its outputs that are accuracies.
+    """{output: test error} of a test, for its outputs that are accuracies.
 
-    accuracy  the one that counts; None: those with "acc" in their name
-    raises UsageError when the one that is named is not there
+    accuracy  the output to use; None: those with "acc" in their name
+    raises UsageError if the named output is missing
     """
     if accuracy is None:
         return {name: 1 - value for name, value in test.outputs.items() if "acc" in name.lower()}
@@ -118,19 +118,19 @@ def accuracy_errors(test: NetTest, accuracy: str | None, path: str) -> dict[str,
 
 
 def weight_blobs(sparsity: Sparsity) -> Sparsity:
-    """The blobs that are weight matrices, by the name of their layer (of the blob where a layer has several)."""
+    """The blobs that are weight matrices, by the name of their layer (of the blob if a layer has several)."""
     found = {name: parts for name, parts in sparsity.items() if "filters" in parts}
     layers = [name.partition("[")[0] for name in found]
     return {layer if layers.count(layer) == 1 else name: parts for (name, parts), layer in zip(found.items(), layers)}
 
 
 def layers_left(sparsity: Sparsity) -> int:
-    """Layers whose weights are not all zero."""
+    """Number of layers whose weights are not all zero."""
     return sum(_elements(parts) > 0 for parts in weight_blobs(sparsity).values())
 
 
 def parameters_left(sparsity: Sparsity) -> int:
-    """Numbers in all blobs that are not zero."""
+    """Number of non-zero values in all blobs."""
     return sum(_elements(parts) for parts in sparsity.values())
 
 

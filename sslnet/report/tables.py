@@ -1,17 +1,16 @@
 """Tables: made once, shown with lines and colours on a terminal and as plain aligned text anywhere else.
 
-    table = Table("Sparsity", "layer", "filters", "parameters")   a title, the heads of the columns
-    table.add("conv1", "5 of 20", "125 of 500")                   a row; cells are text, or anything str() takes
-    table.foot("total", "", "125 of 500")                         rows under a line at the end
+    table = Table("Sparsity", "layer", "filters", "parameters")   a title, the headings of the columns
+    table.add("conv1", "5 of 20", "125 of 500")                   a row; cells are text, or anything for str()
+    table.foot("total", "", "125 of 500")                         rows below a line at the end
     table.note("one channel of conv2 is never read")              a sentence below the table
     print_table(table)                                            to stdout; ``file=`` for another stream
 
-The first column is aligned to the left, all others to the right; ``left={0, 3}`` names other columns for the left.
-A head may have several lines ("forward\\nms"); they stand on the line below.
-``drop=[2, 1]`` names the columns that a terminal may go without when it is narrow, the first of them first; nothing is
-ever wrapped or cut. A cell that is None shows as a dash; what is not printable shows as an escape. ``table.text()`` is the
-plain form, ``table.styled()`` the renderable for rich (to put it into a Live or a Group). Words for numbers are in
-``sslnet.report.units``.
+The first column is aligned to the left, all others to the right; ``left={0, 3}`` selects other columns for the left.
+A heading may have several lines ("forward\nms"), the last of which is directly above the cells.
+``drop=[2, 1]`` selects columns that a narrow terminal may omit, the first of them first; text is never wrapped or cut. A
+None cell is shown as a dash, an unprintable character as an escape. ``table.text()`` is the plain form,
+``table.styled()`` the renderable for rich (for a Live or a Group). ``sslnet.report.units`` formats numbers.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from sslnet.terminal import raw
 
 
 class Table:
-    """A title, heads, rows, foot rows and notes, all of them text.
+    """A title, headings, rows, foot rows and notes, all of them text.
 
     title   shown above; may be empty
     heads   one for each column
     left    indices of the columns aligned to the left
-    drop    indices of the columns that a narrow terminal goes without, in this order
+    drop    indices of the columns that a narrow terminal omits, in this order
     """
 
     def __init__(self, title: str, *heads: str, left: Iterable[int] = (0,), drop: Sequence[int] = ()) -> None:
@@ -58,15 +57,15 @@ class Table:
         return [DASH if cell is None else printable(str(cell)) for cell in cells]
 
     def _head_lines(self) -> list[list[str]]:
-        """The heads line by line; those with fewer lines are empty above."""
+        """The headings line by line, aligned at the bottom."""
         heads = [head.split("\n") for head in self.heads]
         height = max(map(len, heads))
         return [[[*[""] * (height - len(head)), *head][i] for head in heads] for i in range(height)]
 
     def text(self, width: int | None = None) -> str:
-        """Plain aligned text, every line ended; the same wherever it goes, or without columns to fit a width.
+        """Plain aligned text, every line ended; independent of the stream, or without columns to fit a width.
 
-        width   characters; when no form is as narrow, the whole table
+        width   maximum characters; if no form is as narrow, the whole table
         """
         for count in range(len(self.drop) + 1) if width is not None else ():
             lines = self._lines(without=self.drop[:count])
@@ -109,7 +108,7 @@ class Table:
 
 
 def print_table(table: Table, file: IO[str] | None = None) -> None:
-    """Shows the table on a stream: styled when it is a terminal, plain text when it is a file or a pipe."""
+    """Prints the table to a stream: styled for a terminal, as plain text for a file or a pipe."""
     stream = sys.stdout if file is None else file
     if stream.isatty():
         _print_styled(table, stream)
@@ -119,7 +118,7 @@ def print_table(table: Table, file: IO[str] | None = None) -> None:
 
 
 def _print_styled(table: Table, stream: IO[str]) -> None:
-    """The widest form that fits; the plain one, for the terminal to wrap, when none does."""
+    """Prints the widest form that fits; the plain one, which the terminal wraps, if none does."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Pictures of a training run from ``metrics.jsonl``: loss, test error and remaining parts of each layer."""
+"""Draws a training run from ``metrics.jsonl``: loss, test error and remaining parts of each layer."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class PicturedTraining:
 def plot_training(
     runs: Sequence[PicturedTraining], file: str | Path, *, of: str = "filters", accuracy: str | None = None
 ) -> None:
-    """Three panels: loss, test error, share of each layer that is left. Runs differ by colour, in the last panel by the line.
+    """Draws three panels: loss, test error, remaining fraction of each layer. Runs differ by colour or line.
 
     of        one of PARTS
-    accuracy  the output that is an accuracy; None: those with "acc" in their name
+    accuracy  output that is an accuracy; None: those with "acc" in their name
     """
     with figure(file, 1, 3, (3.8, 3.2)) as (losses, errors, left):
         for i, training in enumerate(runs):
@@ -64,12 +64,13 @@ def _draw_losses(ax: Axes, training: PicturedTraining, name: str, colour: str) -
 
 
 def _test_loss(test: NetTest) -> float | None:
-    """The weighted loss where it was measured, else the output of that name."""
+    """The weighted loss if it was measured, else the output of that name."""
     return test.loss if test.loss is not None else test.outputs.get("loss")
 
 
 def _draw_errors(ax: Axes, training: PicturedTraining, name: str, colour: str, accuracy: str | None) -> None:
-    """A line for each output that is an accuracy; the test before the first iteration would leave the others no room."""
+    """Draws a line for each output that is an accuracy, without the test before the first iteration, which would
+    compress the scale."""
     tests = [test for test in training.run.tests if test.iteration] or training.run.tests
     errors = [accuracy_errors(test, accuracy, training.path) for test in tests]
     outputs = list(dict.fromkeys(output for found in errors for output in found))
@@ -83,7 +84,7 @@ def _draw_errors(ax: Axes, training: PicturedTraining, name: str, colour: str, a
 
 
 def _draw_left(ax: Axes, training: PicturedTraining, of: str, style: str, with_labels: bool) -> None:
-    """A line a layer; layers are told by their colour, many of them by one that goes from the first to the last."""
+    """Draws a line per layer; layers differ by colour, many layers by a gradient from the first to the last."""
     found = [(display.iteration, weight_blobs(display.sparsity)) for display in training.run.displays]
     layers = list(dict.fromkeys(name for _, blobs in found for name in blobs))
     few = len(layers) <= len(COLOURS)
@@ -110,7 +111,7 @@ def _layer_colour(i: int, count: int) -> Any:
 
 
 def _points(found: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
-    """Iterations and values, where these were measured."""
+    """Iterations and values at which they were measured."""
     known = [(x, y) for x, y in found if y is not None]
     return [x for x, _ in known], [y for _, y in known]
 

@@ -1,4 +1,4 @@
-"""Numbers for people: three significant digits and a unit. None and NaN are a dash."""
+"""Formats numbers for people: three significant digits and a unit. None and NaN are a dash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DASH = "-"
 
 
 def count(value: float | None) -> str:
-    """Whole numbers up to 99,999, then 1.23 M."""
+    """A count: integers up to 99,999, then 1.23 M."""
     if _missing(value):
         return DASH
     assert value is not None
@@ -16,7 +16,7 @@ def count(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes: 812 B, 1.21 MiB."""
+    """A size in bytes: 812 B, 1.21 MiB."""
     if _missing(value):
         return DASH
     assert value is not None
@@ -24,7 +24,7 @@ def size(value: float | None) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction of one as 12.3 %; what is not all or nothing never reads as 0 % or 100 %."""
+    """A fraction of one as 12.3 %; only exact 0 and 1 are 0 % and 100 %."""
     if _missing(fraction):
         return DASH
     assert fraction is not None
@@ -37,7 +37,7 @@ def percent(fraction: float | None) -> str:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Seconds as milliseconds without the unit (it stands in the head of the column): 0.012, 3.46, 128."""
+    """Seconds as milliseconds without the unit, which is in the heading of the column: 0.012, 3.46, 128."""
     return DASH if _missing(seconds) else digits(1000 * (seconds or 0.0))
 
 
@@ -60,7 +60,7 @@ def digits(value: float | None, significant: int = 3) -> str:
 
 
 def left(kept: int, total: int) -> str:
-    """5 of 20."""
+    """Remaining parts: 5 of 20."""
     return f"{kept:,} of {total:,}"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of weights: the filters of a convolution, and how many connections leave each pixel of an image.
+"""Draws weights: the filters of a convolution, and the number of connections of each pixel of an image.
 
 Filters are small images; zero is mid-grey. A zero filter is an empty frame, and a position of the kernel that is zero in
 all channels is a crossed cell, so that the learned shapes are visible.
@@ -31,14 +31,14 @@ WIDTH = 7.2
 FRAME, GONE, CROSS = "#8c8c8c", "#ffffff", "#a6c8e4"
 MOST_IN_A_ROW = 24
 MOST_FRAMES = 6000
-"""The number of parts above which filters get neither frames nor crosses, which would be too small."""
+"""Number of cells above which filters have neither frames nor crosses, which would be too small."""
 PANEL = 3.0
 """Size of a picture of connections, in inches."""
 
 
 @dataclass(frozen=True)
 class PicturedFilters:
-    """weights  (N, C, kh, kw): of one model's layer, zeros where columns were taken out"""
+    """The filters of a layer of one model. weights  (N, C, kh, kw), with zeros for removed columns"""
 
     title: str
     weights: np.ndarray
@@ -46,7 +46,8 @@ class PicturedFilters:
 
 @dataclass(frozen=True)
 class Connections:
-    """counts  (H, W): non-zero weights that leave each pixel, of all channels together"""
+    """The connections of an image. counts  (H, W): number of non-zero weights that read each pixel, of all channels
+    together"""
 
     title: str
     counts: np.ndarray
@@ -56,10 +57,10 @@ class Connections:
 
 
 def find_filters(path: str, layer: str | None, title: str) -> PicturedFilters:
-    """The filters of a convolution in a file of weights, compacted ones included.
+    """Finds the filters of a convolution in a file of weights, including compacted ones.
 
     layer   None: the first convolution
-    raises UsageError for a layer that is not there, or has no filters over two axes
+    raises UsageError for a missing layer, or one without filters over two axes
     """
     arrays, params = _read(path)
     kept = {name: param.convolution_param for name, param in params.items() if param.convolution_param.kept_column}
@@ -80,11 +81,11 @@ def find_filters(path: str, layer: str | None, title: str) -> PicturedFilters:
 
 
 def find_connections(path: str, layer: str | None, shape: Sequence[int] | None, title: str) -> Connections:
-    """How many weights of an InnerProduct layer are not zero, by the pixel of the image that they look at.
+    """Counts the non-zero weights of an InnerProduct layer for each pixel of the image that they read.
 
     layer   None: the first one
-    shape   C, H, W or H, W of what it reads; None: a square of one channel, or of three
-    raises UsageError for a layer that is not there, or does not look at an image of that shape
+    shape   C, H, W or H, W of its bottom; None: a square of one channel, or of three
+    raises UsageError for a missing layer, or one whose bottom is not an image of that shape
     """
     arrays, params = _read(path)
     found = {name: _matrix(blobs[0]) for name, blobs in arrays.items() if _matrix(blobs[0]) is not None}
@@ -107,7 +108,7 @@ def find_connections(path: str, layer: str | None, shape: Sequence[int] | None, 
 
 
 def _read(path: str) -> tuple[Arrays, dict[str, Any]]:
-    """The blobs by layer, and the definitions of the layers where the file has them."""
+    """The blobs by layer, and the definitions of the layers if the file has them."""
     arrays = read_weights(path)
     if is_hdf5(os.fspath(path)):
         return arrays, {}
@@ -125,14 +126,14 @@ def _is_conv(weights: np.ndarray) -> bool:
 
 
 def _matrix(weights: np.ndarray) -> np.ndarray | None:
-    """The weights of an InnerProduct layer; files of an older Caffe give them four axes."""
+    """The weights of an InnerProduct layer, which have four axes in files of an older Caffe."""
     if weights.ndim == 4 and weights.shape[:2] == (1, 1):
         weights = weights[0, 0]
     return weights if weights.ndim == 2 and weights.size else None
 
 
 def _with_all_columns(weights: np.ndarray, param: Any) -> np.ndarray:
-    """(N, kept columns) as (N, C, kh, kw), zeros in between; channels behind the last kept one are not known."""
+    """Expands (N, kept columns) to (N, C, kh, kw) with zeros; channels after the last kept one are not known."""
     sizes = list(param.kernel_size) or [param.kernel_h, param.kernel_w]
     height, width = sizes if len(sizes) == 2 else sizes * 2
     kept = np.array(param.kept_column, dtype=np.int64).reshape(param.group, -1)
@@ -163,10 +164,10 @@ def _image_shape(what: str, columns: int, shape: Sequence[int] | None) -> tuple[
 
 
 def plot_filters(models: Sequence[PicturedFilters], file: str | Path, *, each: bool = False, bgr: bool = False) -> None:
-    """A panel for each model, its filters side by side: of one channel in grey, of three in colour, of others a row a channel.
+    """Draws a panel for each model with its filters: of one channel in grey, of three in colour, of others one row per channel.
 
-    each   every filter has a scale of its own; else all of a model have one
-    bgr    the first of three channels is blue
+    each   whether every filter has its own scale; otherwise all of a model have one
+    bgr    whether the first of three channels is blue
     """
     counts, channels = (max(model.weights.shape[axis] for model in models) for axis in (0, 1))
     height, width = (max(model.weights.shape[axis] for model in models) for axis in (2, 3))
@@ -210,9 +211,9 @@ def _draw_filters(
 
 def _filters_title(model: PicturedFilters, counts: int, each: bool) -> str:
     weights = model.weights
-    alive = int(np.count_nonzero(weights.any(axis=(1, 2, 3))))
+    nonzero = int(np.count_nonzero(weights.any(axis=(1, 2, 3))))
     columns = weights.any(axis=0)
-    words = [f"{alive} of {counts} filters"]
+    words = [f"{nonzero} of {counts} filters"]
     if not columns.all():
         words.append(f"{np.count_nonzero(columns)} of {columns.size} weights in each")
     if not each and weights.any():
@@ -221,7 +222,7 @@ def _filters_title(model: PicturedFilters, counts: int, each: bool) -> str:
 
 
 class _Grid:
-    """Small images on a grid, one cell of the axes a weight, with a gap of one cell between them."""
+    """Small images on a grid, one cell of the axes per weight, with a gap of one cell between them."""
 
     def __init__(self, ax: Axes, across: int, size: tuple[int, int]) -> None:
         self.ax = ax
@@ -230,7 +231,8 @@ class _Grid:
         self.tiles: list[tuple[int, int, np.ndarray | None, np.ndarray | None]] = []
 
     def add(self, place: int | tuple[int, int], image: np.ndarray | None, gone: np.ndarray | None = None) -> None:
-        """An image (h, w) or (h, w, 3), 0 to 1, None for an empty frame; gone (h, w): weights that are crossed out."""
+        """Adds an image (h, w) or (h, w, 3), 0 to 1; None for an empty frame; gone (h, w): weights that are crossed
+        out."""
         row, column = divmod(place, self.across) if isinstance(place, int) else place
         self.tiles.append((row, column, image, gone))
 
@@ -267,9 +269,9 @@ class _Grid:
 
 
 def plot_connections(models: Sequence[Connections], file: str | Path, *, each: bool = False) -> None:
-    """A map for each model; pixels without a connection are white.
+    """Draws a map for each model; pixels without a connection are white.
 
-    each   every map has colours of its own; else they mean the same in all
+    each   whether every map has its own colour scale; otherwise all share one
     """
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator

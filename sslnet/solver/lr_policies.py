@@ -1,13 +1,17 @@
-"""Learning rate policies: Caffe's seven, one function each.
+"""Learning rate policies: Caffe's seven and cosine, one function each, and those of its forks.
 
     rate, current_step = learning_rate(param, iteration, current_step)
 
-``current_step`` is the number of drops of `step` and `multistep` so far; snapshots save it, as in Caffe.
+``current_step`` is the number of drops of `step`, `multistep` and `plateau` so far; snapshots save it, as in Caffe.
+
+Before the policy acts the rate rises to base_lr: in a line over warmup_iter iterations (Intel), or in a parabola over
+rampup_interval iterations (NVIDIA). It is never below min_lr (NVIDIA).
 
 A checked policy has a rate for every iteration, even after max_iter: results beyond the range of a float are infinite
 (``_power``), and ``check`` rejects settings whose formula becomes undefined within max_iter.
 
-Ref: Caffe's SGDSolver::GetLearningRate
+Ref: Caffe's SGDSolver::GetLearningRate, and those of intel/caffe, NVIDIA/caffe 0.17 and weiliu89/caffe (SSD);
+Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts (cosine)
 """
 
 from __future__ import annotations
@@ -66,13 +70,64 @@ def poly(param: Any, iteration: int, current_step: int) -> Rate:
 def sigmoid(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr / (1 + exp(-gamma * (iteration - stepsize)))"""
     exponent = -param.gamma * (iteration - param.stepsize)
-    return param.base_lr / (1 + math.exp(min(exponent, 700))), current_step
+    rate: float = param.base_lr / (1 + math.exp(min(exponent, 700)))
+    return rate, current_step
+
+
+def multifixed(param: Any, iteration: int, current_step: int) -> Rate:
+    """stagelr of the first stage whose stageiter is not yet passed, and of the last one after that"""
+    stage = sum(iteration > last for last in param.stageiter)
+    return param.stagelr[min(stage, len(param.stagelr) - 1)], current_step
+
+
+def plateau(param: Any, iteration: int, current_step: int) -> Rate:
+    """base_lr * gamma ^ (number of drops), a drop where the smoothed loss had no new minimum for plateau_winsize iterations
+
+    The drops are counted by ``PlateauWatch``.
+    """
+    return _scaled(param.base_lr, _power(param.gamma, current_step)), current_step
+
+
+class PlateauWatch:
+    """Counts the drops of the policy `plateau`: each of plateau_winsize is the number of iterations without a new lowest
+    smoothed loss after which the rate drops."""
+
+    def __init__(self, param: Any) -> None:
+        self.winsize = list(param.plateau_winsize) if param.lr_policy == "plateau" else []
+        self.minimum = math.inf
+        self.last = 0
+
+    def drops(self, iteration: int, smoothed_loss: float, current_step: int) -> int:
+        """The number of drops with the loss of this iteration, one more than before or as many."""
+        if not self.winsize:
+            return current_step
+        if smoothed_loss < self.minimum:
+            self.minimum, self.last = smoothed_loss, iteration
+        if current_step < len(self.winsize) and iteration - self.last >= self.winsize[current_step]:
+            self.last = iteration
+            return current_step + 1
+        return current_step
+
+    def state(self) -> list[float]:
+        """What a snapshot saves: lowest loss, iteration of the last event."""
+        return [self.minimum, float(self.last)] if self.winsize else []
+
+    def set_state(self, state: list[float]) -> None:
+        """Restores what ``state`` returned; an empty state is that of the first iteration."""
+        if len(state) == 2:
+            self.minimum, self.last = float(state[0]), int(state[1])
+
+
+def cosine(param: Any, iteration: int, current_step: int) -> Rate:
+    """base_lr * (1 + cos(pi * iteration / max_iter)) / 2, zero from max_iter on"""
+    passed = min(1.0, iteration / param.max_iter)
+    return _scaled(param.base_lr, (1 + math.cos(math.pi * passed)) / 2), current_step
 
 
 def _power(base: float, exponent: float) -> float:
     """base ^ exponent for a base >= 0 or an integer exponent; infinite on overflow and for 0 ^ negative."""
     try:
-        return base**exponent
+        return float(base**exponent)
     except (OverflowError, ZeroDivisionError):
         return -math.inf if base < 0 and exponent % 2 else math.inf
 
@@ -95,13 +150,24 @@ POLICIES: dict[str, tuple[Callable[[Any, int, int], Rate], tuple[str, ...]]] = {
     "multistep": (multistep, ("gamma", "stepvalue")),
     "poly": (poly, ("power", "max_iter")),
     "sigmoid": (sigmoid, ("gamma", "stepsize")),
+    "cosine": (cosine, ("max_iter",)),
+    "multifixed": (multifixed, ("stagelr", "stageiter")),
+    "plateau": (plateau, ("gamma", "plateau_winsize")),
 }
 """The function of each policy and its required fields besides base_lr."""
 
 
 def learning_rate(param: Any, iteration: int, current_step: int) -> Rate:
     """The rate of an iteration (counted from 0) and the new current_step. param: a checked pb.SolverParameter."""
-    return POLICIES[param.lr_policy][0](param, iteration, current_step)
+    if iteration < param.warmup_iter:
+        start, share = param.warmup_start_lr, iteration / param.warmup_iter
+        rate = start + (param.base_lr - start) * share
+    elif iteration < param.rampup_interval:
+        start, share = param.rampup_lr, (iteration / param.rampup_interval) ** 2
+        rate = start + (param.base_lr - start) * share
+    else:
+        rate, current_step = POLICIES[param.lr_policy][0](param, iteration, current_step)
+    return max(rate, param.min_lr) if param.HasField("min_lr") else rate, current_step
 
 
 def check(definition: Definition) -> None:
@@ -112,25 +178,48 @@ def check(definition: Definition) -> None:
         message = f'unknown lr_policy "{policy}"' if policy else "the solver has no lr_policy"
         hint = suggestion(policy, POLICIES) or f"one of {', '.join(POLICIES)}"
         raise _error(definition, message, "lr_policy", hint, value=True)
-    for name in ("base_lr", *POLICIES[policy][1]):
-        repeated = name == "stepvalue"
-        if not (len(param.stepvalue) if repeated else param.HasField(name)):
+    base = () if policy == "multifixed" else ("base_lr",)
+    for name in (*base, *POLICIES[policy][1]):
+        repeated = name in ("stepvalue", "stagelr", "stageiter", "plateau_winsize")
+        if not (len(getattr(param, name)) if repeated else param.HasField(name)):
             raise _error(definition, f'lr_policy "{policy}" needs {name}', "lr_policy", "")
     if policy == "step" and param.stepsize <= 0:
         raise _error(definition, f"stepsize must be positive, not {param.stepsize}", "stepsize", "", value=True)
-    if policy == "poly" and param.max_iter <= 0:
+    if policy in ("poly", "cosine") and param.max_iter <= 0:
         raise _error(definition, f"max_iter must be positive, not {param.max_iter}", "max_iter", "", value=True)
     if policy == "inv" and not _is_polynomial(param):
         end = 1 + param.gamma * param.max_iter
         if end <= 0 if param.power > 0 else end < -1e-6:  # a gamma of -1 / max_iter is rounded to float32
             message = f"1 + gamma * iteration must stay above 0 up to max_iter {param.max_iter}, and ends at {end:g}"
             raise _error(definition, message, "gamma", f"with power {param.power:g} there is no rate there", value=True)
+    _check_forks(definition)
     drops = list(param.stepvalue)
     for index in range(1, len(drops)):
         if policy == "multistep" and drops[index] < drops[index - 1]:
             message = f"stepvalue {drops[index]} comes after {drops[index - 1]}"
             span = definition.span("stepvalue", index, value=True)
             raise DefinitionError(message, span=span, path=definition.path, hint="give them in ascending order")
+
+
+def _check_forks(definition: Definition) -> None:
+    """Raises DefinitionError for values of the forks' fields that have no meaning."""
+    param = definition.message
+    for name in ("warmup_iter", "rampup_interval", "warmup_start_lr", "rampup_lr", "min_lr"):
+        if getattr(param, name) < 0:
+            message = f"{name} must be 0 or above, not {getattr(param, name):g}"
+            raise _error(definition, message, name, "", value=True)
+    if len(param.stagelr) != len(param.stageiter):
+        message = f"there are {len(param.stagelr)} stagelr and {len(param.stageiter)} stageiter"
+        span = definition.span("stagelr", 0)
+        raise DefinitionError(message, span=span, path=definition.path, hint="each stage has one of both")
+    for index, rate in enumerate(param.stagelr):
+        if rate < 0:
+            span = definition.span("stagelr", index, value=True)
+            raise DefinitionError(f"stagelr must be 0 or above, not {rate:g}", span=span, path=definition.path)
+    for index, count in enumerate(param.plateau_winsize):
+        if count < 1:
+            span = definition.span("plateau_winsize", index, value=True)
+            raise DefinitionError(f"plateau_winsize must be 1 or above, not {count}", span=span, path=definition.path)
 
 
 def _error(definition: Definition, message: str, name: str, hint: str, value: bool = False) -> DefinitionError:

@@ -24,9 +24,7 @@ def measure_training(solver: Training) -> Sparsity:
         if ended and not each.coupled:
             continue
         params = [update.param for update in each.members]
-        for term, norms, value in zip(
-            each.penalty.terms, each.penalty.norms(each.arrays), each.penalty.values(each.arrays)
-        ):
+        for term, (norms, value) in zip(each.penalty.terms, each.penalty.norms_and_values(each.arrays)):
             if term.coupled:
                 groups = NonZero(int(np.count_nonzero(norms)), norms.size)
                 coupled.append(CoupledSparsity(term.name, groups, *_tied(term, params), 0.0 if ended else value))

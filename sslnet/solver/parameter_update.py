@@ -105,7 +105,7 @@ class Update(ABC):
         weight decay."""
         assert self.mean is not None
         weight = scale / (1 - self.solver.group_lasso_memory ** (iteration + 1))
-        gradient = self.mean * self.mean.dtype.type(weight)
+        gradient: np.ndarray = self.mean * self.mean.dtype.type(weight)
         if self.decay and not self.DECOUPLED:
             w = self.param.blob.data
             multipliers = 1.0 if self.multipliers is None else self.multipliers.reshape(w.shape)
@@ -114,7 +114,8 @@ class Update(ABC):
 
     def long_step(self, learning_rate: float) -> float | np.ndarray:
         """Size of the last step, multiplied by the memory length of the mean gradient, 1 / (1 - memory)."""
-        return self.step_size(learning_rate) / (1 - self.solver.group_lasso_memory)
+        memory: float = self.solver.group_lasso_memory
+        return self.step_size(learning_rate) / (1 - memory)
 
     def rest(self, where: np.ndarray) -> None:
         """Sets the weights in ``where`` and their momenta to zero.  [overwrites the blob's data, the momenta]"""

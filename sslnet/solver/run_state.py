@@ -13,6 +13,7 @@ from sslnet.errors import WeightsError
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver.data_errors import DataErrors
+from sslnet.solver.lr_policies import PlateauWatch
 from sslnet.solver.parameter_update import Update
 from sslnet.solver.penalized_update import PenalizedUpdate
 from sslnet.solver.snapshot import SolverState
@@ -47,6 +48,7 @@ class SolverParts(Protocol):
     steering: StrengthControl | None
     data_errors: DataErrors
     losses: deque[float]
+    plateau: PlateauWatch
 
 
 def nets_of(solver: SolverParts) -> dict[str, Net]:
@@ -69,6 +71,8 @@ def take_run(solver: SolverParts, weights: str) -> SolverState:
     if solver.steering is not None:
         state.arrays |= {f"steering/{name}": array for name, array in solver.steering.state().items()}
     state.arrays["losses"] = np.array(solver.losses, np.float64)
+    if solver.plateau.winsize:
+        state.arrays["plateau"] = np.array(solver.plateau.state(), np.float64)
     if solver.data_errors.count:
         state.arrays["data_errors"] = np.array([solver.data_errors.count], np.float64)
     return state
@@ -110,6 +114,7 @@ def put_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str
         solver.steering.set_state(_starting_with("steering/", state.arrays))
     solver.losses.clear()
     solver.losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
+    solver.plateau.set_state(state.arrays.get("plateau", np.empty(0)).tolist())
     solver.data_errors.count = _count(state.arrays.get("data_errors"), path)
 
 

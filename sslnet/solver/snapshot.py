@@ -28,7 +28,8 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import WeightsError
 from sslnet.files import atomic_hdf5, atomic_write
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
-from sslnet.net.weights import blob_array, blob_proto, read_message, to_bytes
+from sslnet.net.blob_arrays import blob_array, blob_proto
+from sslnet.net.weights import read_message, to_bytes
 from sslnet.prototxt import Definition
 from sslnet.prototxt.values import shorten
 

@@ -108,15 +108,15 @@ class Snapshots:
         except NotFiniteError:
             raise
         except RunError as error:
-            rescue = None
+            fallback = None
             try:
-                rescue = tempfile.mkdtemp(prefix="sslnet-")
-                weights, _ = self._write(os.path.join(rescue, os.path.basename(self.solver.prefix)))
+                fallback = tempfile.mkdtemp(prefix="sslnet-")
+                weights, _ = self._write(os.path.join(fallback, os.path.basename(self.solver.prefix)))
                 saved = f"the weights were saved as {weights}"
             except (SslnetError, OSError) as second:
                 saved = f"nor can they be saved in the folder for temporary files: {second}"
-                if rescue is not None:
-                    shutil.rmtree(rescue, ignore_errors=True)
+                if fallback is not None:
+                    shutil.rmtree(fallback, ignore_errors=True)
             error.hint = "; ".join(filter(None, (error.hint, saved)))
             raise error
 

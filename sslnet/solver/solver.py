@@ -15,7 +15,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from sslnet.solver.run_state import StrengthControl, check_run, nets_of, put_run
 from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix
 from sslnet.solver.snapshots import Beginning, Snapshots
 from sslnet.solver.solver_definition import check, check_aims, make_nets, named_weights, read_definition
-from sslnet.solver.update_settings import frozen
+from sslnet.solver.update_settings import freeze, frozen, square_sum
 from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
 
@@ -91,7 +91,6 @@ class Solver:
         self.smoothed_loss = 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
-        """Runs the forward passes; counts the skipped batches."""
         self._beginning: Beginning | None = None
         """Saved state at the beginning of the current iteration; None once its update is done."""
         self._updating = False
@@ -102,8 +101,8 @@ class Solver:
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
-
-        check(self.definition)
+        check(self.definition, prunes=steering is not None)
+        self.plateau = lr_policies.PlateauWatch(self.param)
         state = read_state(snapshot) if snapshot is not None else None
         seed = state.seed if state is not None and state.seed is not None else self.param.random_seed
         self.seed = secrets.randbits(63) if seed < 0 else int(seed)
@@ -172,6 +171,7 @@ class Solver:
             self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
             loss = self._forward_backward()
             self._smooth(loss)
+            self.current_step = self.plateau.drops(self.iter, self.smoothed_loss, self.current_step)
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             if display:
                 self.monitor.on_display(self._display(rate))
@@ -216,7 +216,7 @@ class Solver:
                 raise not_finite(self, self.last_snapshot)
             self.net.backward()
             total += self.net.loss
-        return total / self.param.iter_size
+        return float(total / self.param.iter_size)
 
     def _apply_update(self, rate: float) -> None:
         """Updates the parameters: clip, then for each: normalise, regularise, update, prox; then zero-group test."""
@@ -233,12 +233,12 @@ class Solver:
         """Factor for all gradients such that their joint L2 norm is at most clip_gradients."""
         if self.param.clip_gradients < 0:
             return 1.0
-        norm = math.sqrt(sum(_square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
-        return self.param.clip_gradients / norm if norm > self.param.clip_gradients else 1.0
+        norm = math.sqrt(sum(square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
+        return float(self.param.clip_gradients / norm) if norm > self.param.clip_gradients else 1.0
 
     @property
     def _subgradient(self) -> bool:
-        return self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT
+        return bool(self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT)
 
     def _cut(self) -> None:
         for param in self.net.learnable:
@@ -254,8 +254,6 @@ class Solver:
         for update in self.updates:
             update.keep = frozen(update.param)
             update.forget_frozen()
-        for penalized in self.penalties:
-            penalized.forget_frozen()
         self._tell_frozen()
 
     def scale_penalties(self, factor: float) -> None:
@@ -274,16 +272,24 @@ class Solver:
         ended = self.penalties if penalties is None else penalties
         self._find_frozen()
         for update in (update for each in ended for update in each.members):
-            alive = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
-            update.keep = alive if update.keep is None else alive & update.keep
+            nonzero = (update.param.blob.data != 0).reshape(-1).view(np.uint8)
+            update.keep = nonzero if update.keep is None else nonzero & update.keep
             update.mean = None
             update.forget_frozen()
         self.ended += ended
         self.penalties = [each for each in self.penalties if each not in ended]
         self._tell_frozen()
 
+    def freeze(self, kept: Mapping[tuple[str, int], np.ndarray]) -> None:
+        """Sets weights to zero and trains them no more.  kept: see ``update_settings.freeze``"""
+        self._find_frozen()
+        freeze(self.updates, kept)
+        self._tell_frozen()
+
     def _tell_frozen(self) -> None:
-        """Lets convolutions skip the gradients of frozen weights, unless clip_gradients needs their norm."""
+        """Makes penalties forget frozen weights, and convolutions skip their gradients unless clip_gradients needs the norm."""
+        for penalized in self.penalties:
+            penalized.forget_frozen()
         for update in self.updates:
             if isinstance(update.param.layer, Convolution) and update.param.index == 0:
                 update.param.layer.frozen = update.keep if self.param.clip_gradients < 0 else None
@@ -392,9 +398,3 @@ class Solver:
         if state.seed is None:
             message = "the snapshot does not say where in the data it was taken: data starts at its first record"
             self.monitor.on_warning(Diagnostic("warning", message, path=os.fspath(path)))
-
-
-def _square_sum(array: np.ndarray) -> float:
-    blocks = np.empty(-(-array.size // kernels.SUM_BLOCK))
-    spread(kernels.square_sums, blocks.size, kernels.SUM_BLOCK, array.reshape(-1), blocks)
-    return float(blocks.sum())

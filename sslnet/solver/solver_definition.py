@@ -28,9 +28,19 @@ LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "displ
 """The smallest allowed value of each integer field."""
 
 
-def check(definition: Definition) -> None:
-    """Checks the fields of a solver that need no net. raises DefinitionError"""
+def check(definition: Definition, *, prunes: bool = False) -> None:
+    """Checks the fields of a solver that need no net. raises DefinitionError
+
+    prunes  whether something does what prune_param asks for
+    """
     param = definition.message
+    if param.HasField("prune_param") and not prunes:
+        raise DefinitionError(
+            "prune_param has no effect here",
+            span=definition.span("prune_param"),
+            path=definition.path,
+            hint="sslnet train prunes; in Python, Solver(source, steering=sslnet.pruning_cycles(source))",
+        )
     prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     lr_policies.check(definition)
     for name, least in LEAST.items():
@@ -94,7 +104,7 @@ def _part(solver: Definition, field: str, *index: int) -> Definition:
     name = getattr(solver.message, field)
     name = name[index[0]] if index else name
     span = solver.span(field, *index, value=True)
-    return prototxt.read_net(str(resolve(name, solver.path, error=DefinitionError, span=span)))
+    return prototxt.read_net(str(resolve(name, solver.path, error=DefinitionError, span=span)), collect=True)
 
 
 def make_nets(
@@ -107,7 +117,8 @@ def make_nets(
     raises    DefinitionError, or ErrorList, for errors in the definitions
     """
     train, tests = find_nets(solver)
-    _lint(solver, train, warn)
+    if not train.problems:  # otherwise the net raises them, with what else is wrong with it
+        _lint(solver, train, warn)
     net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings)
     states = list(solver.message.test_state) or [pb.NetState()] * len(tests)
     return net, [Net(test, **net_state(test, pb.TEST, s), share=net, **settings) for test, s in zip(tests, states)]

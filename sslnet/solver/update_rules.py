@@ -79,7 +79,8 @@ class _Momentum(Update):
         return self.rate(learning_rate)
 
     def long_step(self, learning_rate: float) -> float | np.ndarray:
-        return super().long_step(learning_rate) / (1 - self.solver.momentum)
+        momentum: float = self.solver.momentum
+        return super().long_step(learning_rate) / (1 - momentum)
 
     @property
     def displacement(self) -> np.ndarray:
@@ -104,7 +105,8 @@ class _Adaptive(Update):
     gradient, no longer needed, with the step sizes."""
 
     def step_size(self, learning_rate: float) -> np.ndarray:
-        return self.param.blob.diff
+        steps: np.ndarray = self.param.blob.diff
+        return steps
 
 
 class AdaGrad(_Adaptive):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, suggestion
 from sslnet.files import resolve
-from sslnet.net.weights import blob_array, read_message
+from sslnet.kernels.optim import update as kernels
+from sslnet.kernels.runtime.jit import spread
+from sslnet.net.blob_arrays import blob_array
+from sslnet.net.weights import read_message
 from sslnet.prototxt import Definition
 from sslnet.sparsity.groups import conv_groups, matrix_shape
 
@@ -23,13 +27,13 @@ def frozen(param: Any) -> np.ndarray | None:
     mode = param.layer.param.connectivity_mode
     if mode == pb.CONNECTED or param.index != 0:
         return None
-    alive = param.blob.data != 0
+    nonzero = param.blob.data != 0
     if mode == pb.DISCONNECTED_GRPWISE:
-        rows, columns = matrix_shape(alive.shape)
+        rows, columns = matrix_shape(nonzero.shape)
         groups = conv_groups(param)
-        banks = alive.reshape(groups, rows // groups, columns)
-        alive = banks.any(axis=2, keepdims=True) & banks.any(axis=1, keepdims=True)
-    return np.ascontiguousarray(alive.reshape(-1)).view(np.uint8)
+        banks = nonzero.reshape(groups, rows // groups, columns)
+        nonzero = banks.any(axis=2, keepdims=True) & banks.any(axis=1, keepdims=True)
+    return np.ascontiguousarray(nonzero.reshape(-1)).view(np.uint8)
 
 
 def is_l1(param: Any, solver: Definition) -> bool:
@@ -37,7 +41,7 @@ def is_l1(param: Any, solver: Definition) -> bool:
     own = param.spec.regularization_type
     kind = own or solver.message.regularization_type
     if kind in ("L1", "L2"):
-        return kind == "L1"
+        return bool(kind == "L1")
     message, hint = f'unknown regularization_type "{kind}"', suggestion(kind, ("L1", "L2")) or "L1 or L2"
     if own:
         span = param.span("regularization_type", value=True)
@@ -62,3 +66,25 @@ def decay_multipliers(param: Any) -> np.ndarray | None:
 
 def solver_error(solver: Definition, message: str, field: str, hint: str = "") -> DefinitionError:
     return DefinitionError(message, span=solver.span(field, value=True), path=solver.path, hint=hint)
+
+
+def freeze(updates: Sequence[Any], kept: Mapping[tuple[str, int], np.ndarray]) -> None:
+    """Sets weights to zero and lets their updates keep them there.
+
+    kept   by (layer, index of the parameter), a bool array of the parameter's shape: False for the weights to freeze
+    """
+    for update in updates:
+        mask = kept.get((update.param.layer.name, update.param.index))
+        if mask is None:
+            continue
+        alive = np.ascontiguousarray(mask.reshape(-1)).view(np.uint8)
+        update.keep = alive.copy() if update.keep is None else alive & update.keep
+        update.param.blob.data.reshape(-1)[update.keep == 0] = 0
+        update.forget_frozen()
+
+
+def square_sum(array: np.ndarray) -> float:
+    """The sum of squares of an array, in blocks whose order does not depend on the number of threads."""
+    blocks = np.empty(-(-array.size // kernels.SUM_BLOCK))
+    spread(kernels.square_sums, blocks.size, kernels.SUM_BLOCK, array.reshape(-1), blocks)
+    return float(blocks.sum())

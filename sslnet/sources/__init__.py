@@ -1,24 +1,27 @@
 """Data sources: databases, image lists, HDF5 files and the data sets included in the package.
 
-Sources, images with labels read by index:
+Sources, which return images and labels by index:
 
-    base.py          DataSource: what all of them are
-    database.py      LMDB or LevelDB, whichever is there: lmdb.py, lmdb_tree.py, leveldb.py; records are datum.py
-    builtin.py       data sets inside the package
-    images.py, imageset.py   image files and lists of them;  idx.py, cifar.py: files of MNIST and CIFAR-10
+    base.py          DataSource, the interface of all of them
+    database.py      opens an LMDB or a LevelDB: lmdb.py, lmdb_tree.py, leveldb.py; datum.py decodes the records
+    builtin.py       data sets in the package
+    arrays.py        images and labels in arrays of NumPy; npy.py reads rows of .npy and .npz files
+    split.py         parts of a data set for training and for validation
+    images.py, imageset.py, image_folder.py   image files, lists and folders of them;  idx.py, cifar.py: files of MNIST and CIFAR-10
 
-Batches of them, made ahead of their use:
+Batches of records, prepared in advance:
 
-    prefetch.py      Prefetcher, and Reader: what makes any batch on demand
+    prefetch.py      Prefetcher, and Reader, the interface of what makes batches
     record_reader.py, hdf5.py, window_batches.py   readers of records of a source, rows of HDF5 files, windows of images
-    order.py         which record stands at which place of an endless run, and its random numbers
-    transformer.py   transform_param: crops, mirrors, means, scales;  windows.py: one window;  mean.py: mean files
+    order.py         the record at each place of an endless run, and its random numbers
+    transformer.py   transform_param: crops, mirrors, means, scales (loops: transform_kernels.py; presets.py, geometry.py,
+                     colors.py);  windows.py: one window;  mean.py: mean files
 
 Files:
 
-    stable_file.py   files that must stay the same over a run
+    stable_file.py   files that must not change during a run
     unpack.py        compressed files, read within bounds
-    datasets.py, download.py   ``sslnet data``: data sets fetched and made into databases
+    datasets.py, download.py   ``sslnet data``: downloads data sets and converts them to databases
 
 Knows: prototxt messages, HDF5 files, and the memory of kernels. Does not know: layers, nets. The names to start with:
 ``base.DataSource``, ``prefetch.Reader``. A new kind of database is one file with a DataSource and one line in

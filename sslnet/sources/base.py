@@ -1,7 +1,7 @@
-"""Source: a fixed number of images with their labels, read by index.
+"""DataSource, the interface of data sources: a fixed number of images with their labels, read by index.
 
-A source knows nothing of batches, epochs, layers or threads. Its order is that of the file; what order the records are
-read in is `sslnet.sources.order`, what is made of them is `sslnet.sources.transformer`.
+A source does not know batches, epochs, layers or threads. Its order is the order in the file; ``sslnet.sources.order``
+determines the order in which records are read, and ``sslnet.sources.transformer`` transforms them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 from sslnet.errors import DataError, Span
 
 Images = np.ndarray | list[np.ndarray]
-"""(n, C, H, W) of uint8 or float32; or, where their sizes or types differ, a list of n arrays (C, H, W)."""
+"""Images: (n, C, H, W) uint8 or float32; a list of n arrays (C, H, W) if their sizes or types differ."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """Some records of a source, in the order asked for."""
+    """Some records of a source, in the requested order."""
 
     images: Images
     labels: np.ndarray | None
-    """(n) int32, or None when the source has no labels."""
+    """Labels: (n) int32; None if the source has no labels."""
 
 
 class DataSource(ABC):
-    """Records by index.
+    """A source of records, read by index.
 
-    path      what the user called it, for messages
+    path      path or name given by the user, for messages
     shape     (C, H, W) of the first record
-    labelled  whether the records have labels (as far as the first one tells)
+    labelled  whether the records have labels (judged by the first one)
     encoded   whether the first record is an image file, which the source decodes
     """
 
@@ -46,18 +46,18 @@ class DataSource(ABC):
 
     @abstractmethod
     def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
-        """The records of the given indices (0 .. len - 1); fast where one index follows the other.
+        """Reads the records of the given indices (0 .. len - 1); consecutive indices are fastest.
 
-        labels  whether each must have a label; without, none are given
+        labels  whether each record must have a label; if not, no labels are returned
         raises  DataError for a record that cannot be read
         """
 
 
 class ArraySource(DataSource):
-    """Records that are in memory already.
+    """A source of records in memory.
 
     images  (n, C, H, W) uint8 or float32
-    labels  (n) whole numbers, or None
+    labels  (n) integers, or None
     """
 
     def __init__(self, path: str, images: np.ndarray, labels: np.ndarray | None) -> None:
@@ -81,8 +81,8 @@ class ArraySource(DataSource):
 
 
 def located(error: DataError, span: Span | None, layer: str) -> DataError:
-    """The same error, told at the place of the prototxt that named the file; the file moves into the message. An error
-    that has a place of its own, in a list of files, keeps it."""
+    """A copy of the error with the place in the prototxt that named the file; the file moves into the message. An error
+    with a place of its own, in a list of files, keeps it."""
     if error.layer is not None:
         return error
     if error.span is not None:
@@ -92,5 +92,5 @@ def located(error: DataError, span: Span | None, layer: str) -> DataError:
 
 
 def size_text(shape: Sequence[int]) -> str:
-    """A shape in words: 3 x 32 x 32."""
+    """A shape as text: 3 x 32 x 32."""
     return " x ".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""The data sets that ship inside the package, named in a prototxt as `source: "digits/train" backend: BUILTIN`."""
+"""Data sets included in the package, named in a prototxt as `source: "digits/train" backend: BUILTIN`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ SETS = {
     "digits/train": ("digits", "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "digits/test": ("digits", "test-images-idx3-ubyte.gz", "test-labels-idx1-ubyte.gz"),
 }
-"""Name: folder of sslnet/sources/data, images, labels. The digits are 1 x 8 x 8 with values 0 .. 16."""
+"""Name -> folder in sslnet/sources/data, file of images, file of labels. The digits are 1 x 8 x 8 with values 0 ..
+16."""
 
 
 def builtin_source(name: str) -> ArraySource:
-    """The data set of that name. raises DataError when there is none"""
+    """The built-in data set of this name. raises DataError if there is none"""
     if name not in SETS:
         hint = suggestion(name, SETS) or "there are " + ", ".join(f'"{known}"' for known in SETS)
         raise DataError(f'no data set "{name}" ships with sslnet', hint=hint)

@@ -1,4 +1,4 @@
-"""A database whichever kind it is: what is on disk tells."""
+"""Opens a database of any kind; the files on disk show the kind."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sslnet.sources.builtin import SETS, builtin_source
 
 
 def open_database(path: str | os.PathLike[str], *, color: bool | None = None) -> DataSource:
-    """An LMDB, a LevelDB, or a data set that ships inside the package by its name.
+    """Opens an LMDB, a LevelDB, or by its name a data set included in the package.
 
-    color   of encoded records, see decode_image
-    raises  DataError when it is missing, damaged or empty
+    color   color mode of encoded records, as in ``decode_image``
+    raises  DataError if the database is missing, damaged or empty
     """
     name = os.fspath(path)
     if name in SETS and not os.path.exists(name):

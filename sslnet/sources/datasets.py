@@ -1,7 +1,7 @@
-"""The data sets that `sslnet data` makes: where their files come from, and the databases that are made of them.
+"""The data sets that `sslnet data` makes: the addresses of their files, and the databases made from them.
 
-A database holds what Caffe's own converter writes: the same keys, the same bytes, in the order of the files (CIFAR-10's
-training images come in random order, MNIST's in that of the original).
+A database contains what Caffe's own converter writes: the same keys and bytes, in the order of the files (CIFAR-10's
+training images are stored in random order, MNIST's in the original order).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from sslnet.sources.mean import write_mean
 from sslnet.sources.unpack import open_unpacked
 
 Make = Callable[[Path], str]
-"""Makes one thing at the path; returns a few words on it."""
+"""Makes one output at the path; returns a short description of it."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to download: its md5, its size in bytes, and the places that have it."""
+    """A file to download: its md5, its size in bytes, and the addresses that offer it."""
 
     name: str
     md5: str
@@ -43,8 +43,8 @@ class Dataset:
     """One data set.
 
     remotes  the original files
-    outputs  names of what is made of them
-    plan     (folder with the original files, verify) -> {output: what makes it}; raises DataError when files are missing
+    outputs  names of the databases made from them
+    plan     (folder with the original files, verify) -> {output: its maker}; raises DataError if files are missing
     """
 
     title: str
@@ -55,7 +55,7 @@ class Dataset:
 
 
 def dataset(name: str) -> Dataset:
-    """The data set of that name. raises UsageError when there is none"""
+    """The data set of this name. raises UsageError if there is none"""
     if name not in DATASETS:
         hint = suggestion(name, DATASETS) or "there are " + ", ".join(DATASETS)
         raise UsageError(f'there is no data set "{name}"', hint=hint)
@@ -70,12 +70,15 @@ MNIST_CONTENTS = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-"""md5 of each file, decompressed."""
+"""md5 of each decompressed file."""
 
 
-def _mnist(folder: Path, verify: bool) -> dict[str, Make]:
+def _mnist(folder: Path, verify: bool, own_name: str = "mnist") -> dict[str, Make]:
     def place(name: str) -> Path:
         names = [name + ".gz", name, name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"]
+        if own_name != "mnist":  # as emnist-letters-train-images-idx3-ubyte.gz
+            part = name.replace("t10k", "test")
+            names += [f"{own_name}-{each}{end}" for each in (name, part) for end in (".gz", "")] + [part + ".gz", part]
         return _find(folder, names)
 
     def load(name: str) -> np.ndarray:
@@ -100,7 +103,16 @@ def _mnist(folder: Path, verify: bool) -> dict[str, Make]:
 
         return write
 
-    return {"mnist_train_lmdb": make("train"), "mnist_test_lmdb": make("t10k")}
+    return {f"{own_name}_train_lmdb": make("train"), f"{own_name}_test_lmdb": make("t10k")}
+
+
+def named_like_mnist(name: str) -> Dataset:
+    """A data set of that name in MNIST's format: four IDX files, in a folder that the user has."""
+
+    def plan(folder: Path, verify: bool) -> dict[str, Make]:
+        return _mnist(folder, False, name)
+
+    return Dataset(name, "", (), (f"{name}_train_lmdb", f"{name}_test_lmdb"), plan)
 
 
 def _mnist_remote(name: str, md5: str, size: int) -> Remote:
@@ -118,12 +130,12 @@ CIFAR10_CONTENTS = {
     "data_batch_5": "53f37980c15c3d472c316c40844f3f0d",
     "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
 }
-"""md5 of each batch, decompressed."""
+"""md5 of each decompressed batch."""
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
 MOST_OF_ARCHIVE = 1 << 30
-"""Bytes that it may unpack to: the original has 184 million."""
+"""Maximum number of bytes that the archive may unpack to: the original has 184 million."""
 CIFAR10_FOLDER = "cifar-10-batches-bin"
-"""The folder within the archive."""
+"""Name of the folder in the archive."""
 
 
 def _cifar10(folder: Path, verify: bool) -> dict[str, Make]:
@@ -154,7 +166,8 @@ def _cifar10(folder: Path, verify: bool) -> dict[str, Make]:
 
 
 def _cifar10_reader(folder: Path) -> Callable[[str], tuple[bytes, Path]]:
-    """What gives the bytes of a batch and the file that they come from: single files, or the archive."""
+    """A function that returns the bytes of a batch and the file that contains them: from single files, or from the
+    archive."""
     inner = folder / CIFAR10_FOLDER
     suffixes = (".bin", ".bin.xz", ".bin.gz")
     for place in (folder, inner):
@@ -173,7 +186,7 @@ def _cifar10_reader(folder: Path) -> Callable[[str], tuple[bytes, Path]]:
 
 
 def _unpack(archive: Path) -> dict[str, bytes]:
-    """The batches in the official archive; nothing else of it is read."""
+    """Unpacks the batches in the official archive; other members are not read."""
     found: dict[str, bytes] = {}
     try:
         with (
@@ -200,7 +213,7 @@ def _unpack(archive: Path) -> dict[str, bytes]:
 
 
 def _records(images: np.ndarray, labels: np.ndarray, digits: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and Datums as Caffe's converters write them; keys of that many digits."""
+    """Keys and Datums as Caffe's converters write them; ``digits``: number of digits of a key."""
     channels, height, width = images.shape[1:]
     datum = pb.Datum(channels=channels, height=height, width=width)
     for i, (image, label) in enumerate(zip(images, labels.tolist())):

@@ -1,8 +1,8 @@
-"""Datum: one record of a Caffe database, to arrays.
+"""Decodes the records of a Caffe database, Datum messages, into arrays.
 
-The records of one database nearly always begin with the same bytes (sizes, length of the pixels) and end with the label,
-so that a record is recognised by comparing these, and its pixels are copied without parsing. Whatever looks different is
-parsed as a message; the result is the same.
+The records of one database nearly always begin with the same bytes (sizes, length of the pixels) and end with the label.
+The decoder compares these bytes and copies the pixels without parsing. Any other record is parsed as a message; the
+result is the same.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sslnet.sources.images import decode_image
 
 DATA_FIELD = pb.Datum.DESCRIPTOR.fields_by_name["data"].number
 LONGEST_TAIL = 16
-"""Bytes behind the pixels: label and `encoded: false` need at most 13."""
+"""Maximum number of bytes after the pixels: label and `encoded: false` need at most 13."""
 MOST_TAILS = 100_000
 UNLABELLED = "a layer with a single top reads databases without labels"
 
 
 @dataclass(frozen=True)
 class Values:
-    """The bytes of some records: of each where it begins in `data`, and how many they are."""
+    """The bytes of some records, one after the other in ``data``; ``begins`` and ``sizes`` give the place of each."""
 
     data: np.ndarray
     begins: np.ndarray
@@ -53,8 +53,8 @@ class Values:
 class DatumDecoder:
     """Decodes the records of one database.
 
-    path    of the database, for messages
-    color   of encoded records, see decode_image; raw ones are as they are
+    path    path of the database, for messages
+    color   color mode of encoded records, as in ``decode_image``; raw records are not changed
     """
 
     def __init__(self, path: str, color: bool | None = None) -> None:
@@ -63,12 +63,12 @@ class DatumDecoder:
         self._head: bytes | None = None
         self._shape: tuple[int, int, int] = (0, 0, 0)
         self._tails: dict[bytes, int | None] = {}
-        """Label of each ending seen so far."""
+        """Label of each byte sequence after the pixels, as far as seen."""
         self.encoded = False
         """Whether the first record decoded was an image file."""
 
     def first(self, value: bytes) -> tuple[np.ndarray, int | None]:
-        """The first record, (C, H, W) and its label; notes how it is laid out."""
+        """Decodes the first record, (C, H, W) and its label, and remembers its layout for the others."""
         datum = self._parse(value, 0)
         self.encoded = datum.encoded
         if datum.data and not datum.encoded:
@@ -80,18 +80,22 @@ class DatumDecoder:
         return self._array(datum, 0), datum.label if datum.HasField("label") else None
 
     def decode(self, values: Values, indices: np.ndarray, labelled: bool) -> Records:
-        """Records from their bytes.
+        """Decodes records.
 
-        indices   their numbers, for messages
-        labelled  whether they must have labels
-        raises    DataError for one that is cut off, is no Datum, or lacks its label
+        values    the bytes of the records
+        indices   (n) numbers of the records, for messages
+        labelled  whether the records must have labels
+        raises    DataError for a record that is cut off, is no Datum, or lacks its label
         """
         labels = np.zeros(len(values), np.int32) if labelled else None
         uniform = self._uniform(values, labels)
         return Records(self._parsed(values, indices, labels) if uniform is None else uniform, labels)
 
     def _uniform(self, values: Values, labels: np.ndarray | None) -> np.ndarray | None:
-        """The fast way: (n, C, H, W), or None when a record is not laid out as the first one."""
+        """The pixels, copied without parsing: (n, C, H, W); None if the layout of a record is not that of the first one.
+
+        [overwrites labels]
+        """
         head = self._head
         if head is None:
             return None
@@ -114,7 +118,7 @@ class DatumDecoder:
         return images.reshape(-1, *self._shape)
 
     def _label(self, tail: bytes) -> int | None:
-        """The label in the bytes behind the pixels, None without one; raises DecodeError when there is anything else."""
+        """The label in the bytes after the pixels, None without one; raises DecodeError if they contain anything else."""
         if tail in self._tails:
             return self._tails[tail]
         datum = pb.Datum.FromString(tail)
@@ -128,7 +132,7 @@ class DatumDecoder:
         return plain.label if plain.HasField("label") else None
 
     def _parsed(self, values: Values, indices: np.ndarray, labels: np.ndarray | None) -> Images:
-        """Any record: one array when all agree in shape and type, else a list."""
+        """Parses records of any layout: one array if all have the same shape and type, else a list.  [overwrites labels]"""
         images = []
         for i, value in enumerate(values):
             index = int(indices[i])
@@ -154,7 +158,7 @@ class DatumDecoder:
         return datum
 
     def _array(self, datum: pb.Datum, index: int) -> np.ndarray:
-        """(C, H, W) uint8 or float32."""
+        """The pixels of a message: (C, H, W) uint8 or float32."""
         if datum.encoded:
             try:
                 return decode_image(datum.data, self._color)
@@ -180,8 +184,8 @@ def _unpack(
     images: np.ndarray,
     tails: np.ndarray,
 ) -> bool:
-    """Overwrites images with the pixels of records and tails with what is behind them; False when a record does not begin
-    with the head, or has another length than head, pixels and a tail can have."""
+    """Overwrites images with the pixels of records, and tails with the bytes after them. Returns False if a record does
+    not begin with the head, or is shorter or longer than a head, the pixels and a tail can be."""
     end = len(head) + images.shape[1]
     for i in range(len(begins)):
         if not end <= sizes[i] <= end + tails.shape[1]:

@@ -1,4 +1,4 @@
-"""Files from the net: resumable, verified, put in place only when they are whole."""
+"""Downloads files: resumable, verified, renamed to the target only when complete."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sslnet.errors import RunError
 
 CHUNK = 1 << 16
 TIMEOUT = 30
-"""Seconds without data after which a download fails."""
+"""Number of seconds without data after which a download fails."""
 
 Progress = Callable[[int, int | None], object]
-"""progress(bytes there so far, bytes expected or None)."""
+"""A function progress(number of bytes present, expected number or None)."""
 
 
 def download(
     urls: Sequence[str], target: str | os.PathLike[str], md5: str | None, progress: Progress | None = None
 ) -> Path:
-    """Fetches a file from the first of the URLs that gives it.
+    """Downloads a file from the first URL that offers it.
 
-    What was loaded before an interruption stays in ``target``.part, and the next call goes on from there.
+    After an interruption the bytes received so far are in ``target``.part, and the next call continues from there.
 
-    md5     of the file; None: not verified
-    raises  RunError that tells what was tried when no URL gives it
+    md5     md5 of the file; None: not verified
+    raises  RunError, which lists the attempts, if no URL offers it
     """
     target = Path(target)
     part = target.with_name(target.name + ".part")
@@ -36,7 +36,7 @@ def download(
     for url in urls:
         try:
             resumed = _fetch(url, part, progress)
-            if resumed and md5 and file_md5(part) != md5:  # what was there before may have been of another file
+            if resumed and md5 and file_md5(part) != md5:  # the bytes from before may be of another file
                 part.unlink()
                 _fetch(url, part, progress)
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -59,14 +59,14 @@ def file_md5(path: str | os.PathLike[str]) -> str:
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
-    """Appends to ``part`` what is missing of it; returns whether anything of it was there before."""
+    """Appends the missing bytes to ``part``; returns whether ``part`` had any bytes before."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:  # nothing is missing, or the file is another one: the checksum tells
+        if error.code == 416 and have:  # the file is complete, or is another one: the checksum shows which
             return True
         raise
     with response:

@@ -1,7 +1,7 @@
-"""HDF5 files listed in a text file: rows of equally named data sets, over all files, in batches.
+"""Reads HDF5 files listed in a text file: rows of data sets with equal names, over all files, in batches.
 
-One file is in memory at a time (that of the rows being read). What a file may hold and how much memory it may take is
-checked by sslnet.hdf5, as it is for weights.
+One file is in memory at a time (the one whose rows are read). ``sslnet.hdf5`` checks the contents and the size in memory,
+as it does for weights.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from sslnet.sources.prefetch import Reader
 from sslnet.sources.stable_file import Identity
 
 MOST_NAMES = 16 << 20
-"""Bytes of a list."""
+"""Maximum number of bytes of a list."""
 
 
 class Hdf5Reader(Reader):
-    """Batches of rows.
+    """Makes batches of rows.
 
-    source      text file of file names, separated by white space; looked for from the working directory, then beside it
-    names       of the data sets, one an array of the batch
-    shuffle     the files in a new random order each epoch, and the rows of each file too
-    seed, layer name the random streams
-    raises      DataError when a file is missing, damaged, lacks a data set, changes while it is read, or its rows differ in
-                shape from the first file's
+    source      text file of file names, separated by white space; names are relative to the working directory or, if there is
+                no such file, to the folder of the list
+    names       names of the data sets, each of which is one array of the batch
+    shuffle     whether the files are in a new random order in each epoch, and the rows of each file as well
+    seed, layer name of the random streams
+    raises      DataError if a file is missing, is damaged, lacks a data set, changes while it is read, or its rows differ in
+                shape from those of the first file
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Hdf5Reader(Reader):
             done += count
 
     def _file_of(self, epoch: int, row: int) -> tuple[int, int]:
-        """The file that holds a row of an epoch, and the row within it."""
+        """The file with a row of an epoch, and the row in it."""
         for file in self._order.permutation(epoch):
             if row < self._rows[file]:
                 return int(file), row
@@ -139,7 +140,7 @@ def _header(path: str, names: list[str]) -> tuple[int, list[tuple[int, ...]]]:
 
 
 def _load(path: str, names: list[str]) -> list[np.ndarray]:
-    """The arrays as they are stored, but float32 where that is smaller: numbers become float32 in the batch."""
+    """Reads the arrays as stored, or as float32 if that is smaller: a batch is float32."""
     with open_guarded(path, "HDF5", DataError) as guard:
         return [_compact(np.asarray(data_set[...])) for data_set in _data_sets(guard, names)]
 

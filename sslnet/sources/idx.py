@@ -1,4 +1,4 @@
-"""IDX, the container of MNIST: a magic number, the sizes of the axes (big-endian), then the bytes; gzipped or not.
+"""Reads IDX, the file format of MNIST: a magic number, the sizes of the axes (big-endian), then the bytes; gzipped or not.
 
 Ref: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "File formats".
 """
@@ -16,17 +16,17 @@ from sslnet.sources.unpack import open_unpacked
 
 UNSIGNED_BYTE = 8
 MOST_AXES = 32
-"""NumPy 1 has no more."""
+"""Maximum number of axes, as in NumPy 1."""
 MOST_UNPACKED = 1 << 30
-"""Bytes of a compressed file; the largest set of this kind, EMNIST, has half of that."""
+"""Maximum number of decompressed bytes of a file; the largest set of this kind, EMNIST, has half as many."""
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array of one IDX file of unsigned bytes.
+    """Reads the array of one IDX file of unsigned bytes.
 
-    returns uint8, shape as the file says
-    raises DataError when it cannot be read, is cut off, too long, or holds something else. No more is ever read than the
-    sizes in its first bytes announce, and no more is taken than is there.
+    returns uint8, in the shape given in the file
+    raises DataError if the file cannot be read, is cut off, too long, or has other contents. The function reads no more than
+    the sizes in the first bytes announce, and needs no more memory than the file has data.
     """
     name = os.fspath(path)
     with open_unpacked(path, MOST_UNPACKED) as file:
@@ -55,7 +55,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def idx_source(name: str, images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> ArraySource:
-    """The source of a pair of IDX files: images (n, H, W) and labels (n)."""
+    """A source from a pair of IDX files: images (n, H, W) and labels (n)."""
     pixels, classes = read_idx(images), read_idx(labels)
     if pixels.ndim != 3:
         raise DataError(f"has {pixels.ndim} axes, images have 3 (number, height, width)", path=os.fspath(images))

@@ -1,6 +1,6 @@
-"""Images: PNG, JPEG and other files to arrays as Caffe (through OpenCV) sees them, and lists of image files.
+"""Decodes images, PNG, JPEG and other files, to arrays as Caffe (through OpenCV) does, and reads lists of image files.
 
-Colour images are (3, H, W) with the planes blue, green, red; grey ones (1, H, W); values are bytes.
+Colour images are (3, H, W) with the planes blue, green, red; grey images (1, H, W); values are bytes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,28 +21,28 @@ from sslnet.files import MOST_IMAGE, MOST_LIST, read_bytes, read_text
 from sslnet.sources.base import DataSource, Records
 
 MAX_PIXELS = 1 << 26
-"""Larger images are refused: 64 Mpixel, 192 MiB in colour. A few bytes of PNG can claim any size."""
+"""Maximum number of pixels of an image: 64 Mpixel, 192 MiB in colour. A PNG of a few bytes can claim any size."""
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF")
 MORE_FORMATS = (*FORMATS, "JPEG2000", "DIB", "PCX", "SGI", "ICO", "TGA")
-"""For images that a user names one by one. TGA comes last: its files begin with nothing that is theirs alone."""
+"""Formats of images that a user names one by one. TGA is last, because its files do not begin with a signature."""
 MOST_ICONS = 256
 ICON_HEAD = 1 << 16
-"""Bytes of an image in an ICO file in which its own size must be found."""
+"""Number of bytes of an image in an ICO file in which its own size must be found."""
 GREY_WEIGHTS = np.array([3735, 19235, 9798], np.uint32)
-"""Blue, green, red parts of grey (0.114, 0.587, 0.299) in units of 1/32768."""
+"""Weights of blue, green and red in grey (0.114, 0.587, 0.299) in units of 1/32768."""
 COEFFICIENT_BITS = 11
 ORIENTATION = 0x0112
-"""The EXIF tag."""
+"""The EXIF tag of the orientation."""
 
 
 def decode_image(raw: bytes, color: bool | None = None, *, upright: bool = False) -> np.ndarray:
-    """An image file in memory as (C, H, W) uint8.
+    """Decodes an image file in memory to (C, H, W) uint8.
 
-    color    True: 3 channels B, G, R; False: 1, grey; None: as many as the file has (4 with transparency: B, G, R, alpha)
-    upright  turn the image as its EXIF orientation says
-    raises   DataError for what is no image, cut off, or has more than MAX_PIXELS pixels
+    color    True: 3 channels B, G, R; False: 1, grey; None: the channels of the file (4 with transparency: B, G, R, alpha)
+    upright  whether to turn the image by its EXIF orientation
+    raises   DataError for a file that is no image, is cut off, or has more than MAX_PIXELS pixels
 
-    Grey from colour is rounded as libpng does it (JPEG: the file's own luma), so it may differ by one from other versions.
+    Grey from colour is rounded as libpng does (JPEG: the luma of the file), so it may differ by one from other versions.
     """
     try:
         image = open_image(raw)
@@ -57,12 +58,12 @@ def decode_image(raw: bytes, color: bool | None = None, *, upright: bool = False
 
 
 def open_image(raw: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
-    """An image file in memory, not decoded yet: every image that sslnet reads is opened here.
+    """Opens an image file in memory without decoding it; every image that sslnet reads is opened here.
 
-    formats  those it may be of, by Pillow's names
-    raises DataError for what is no image, or has more than MAX_PIXELS pixels; what decodes it raises almost anything
+    formats  allowed formats, by Pillow's names
+    raises DataError for a file that is no image, or has more than MAX_PIXELS pixels; decoding it may raise almost any error
 
-    Image.open is of no use: it warns of large images, and warnings can only be held back for all threads at once.
+    Image.open is not used: it warns of large images, and warnings can only be suppressed for all threads at once.
     """
     Image.init()
     for name in formats:
@@ -82,7 +83,8 @@ def open_image(raw: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
 
 
 def _check_icons(raw: bytes) -> None:
-    """raises DataError where an image in an ICO file is larger than may be: it has a size of its own, beside the file's"""
+    """Checks the images in an ICO file, which have sizes of their own beside those in its directory; raises DataError
+    if one is too large."""
     count = int.from_bytes(raw[4:6], "little")
     if count > MOST_ICONS:
         raise DataError(f"the image is a file of {count} icons; at most {MOST_ICONS} are read")
@@ -92,8 +94,9 @@ def _check_icons(raw: bytes) -> None:
 
 
 def file_form(raw: bytes) -> tuple[str, int, bool]:
-    """What an image file says of itself: its format (PNG, JPEG, ...), its channels (0: neither grey nor plain colour), whether
-    it is upright as it is, without turning by its EXIF orientation. raises DataError for what is no image"""
+    """Reads from the header of an image file its format (PNG, JPEG, ...), its number of channels (0: neither grey nor
+    plain colour), and whether it is upright without turning by its EXIF orientation. raises DataError for a file that
+    is no image"""
     try:
         with open_image(raw) as image:
             plain = "transparency" not in image.info
@@ -106,7 +109,7 @@ def file_form(raw: bytes) -> tuple[str, int, bool]:
 
 
 def encode_image(image: np.ndarray, form: str) -> bytes:
-    """(C, H, W) uint8, grey or B, G, R, as an image file of the format: PNG, JPEG (quality 95), ..."""
+    """Encodes (C, H, W) uint8, grey or B, G, R, as an image file of the format: PNG, JPEG (quality 95), ..."""
     pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image[::-1].transpose(1, 2, 0))
     target = io.BytesIO()
     Image.fromarray(pixels).save(target, form, **({"quality": 95} if form == "JPEG" else {}))
@@ -114,9 +117,9 @@ def encode_image(image: np.ndarray, form: str) -> bytes:
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(C, H, W) uint8 to (C, height, width) by bilinear interpolation, as OpenCV's resize does it.
+    """Resizes (C, H, W) uint8 to (C, height, width) by bilinear interpolation, as OpenCV's resize does.
 
-    Pixel centres are at half coordinates, the border is repeated, nothing is smoothed when the image shrinks; weights are
+    Pixel centres are at half coordinates, the border is repeated, and nothing is smoothed when the image shrinks; weights are
     rounded to 1/2048. Ref: OpenCV, imgproc, resize with INTER_LINEAR.
     """
     if image.shape[1:] == (height, width):
@@ -132,40 +135,41 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-class ImageListSource(DataSource):
-    """The images of a text file, one a line: file name, blank, label.
+class ImageFiles(DataSource):
+    """Image files with labels. A subclass sets ``path`` and knows the files' names.
 
-    path           the list
-    root           put before each file name, as it is
+    file_labels    (n) int32
     height, width  size to resize to; 0: none
-    color          3 channels or 1
+    color          whether images get 3 channels, or 1
     """
 
     labelled = True
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
-    ) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, file_labels: np.ndarray, *, height: int = 0, width: int = 0, color: bool = True) -> None:
         self._size = (height, width)
         self._color = color
-        listed = read_list(self.path)
-        self._files = [root + image.name for image in listed]
-        self._labels = np.array([image.label for image in listed], np.int32)
+        self._labels = file_labels
         channels, rows, columns = self._image(0).shape
         self.shape = (channels, rows, columns)
 
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """The name of a file, for messages."""
+
+    def place(self, index: int) -> str | Path:
+        """The path of a file."""
+        return self.name(index)
+
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._labels)
 
     def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
         return Records([self._image(int(i)) for i in indices], self._labels[indices] if labels else None)
 
     def _image(self, index: int) -> np.ndarray:
-        name = self._files[index]
-        place = _find(name, self.path)
+        name = self.name(index)
         try:
-            raw = read_bytes(place, limit=MOST_IMAGE)
+            raw = read_bytes(self.place(index), limit=MOST_IMAGE)
         except DataError as error:
             raise DataError(f"image {index + 1} {error.message}", path=name) from error
         try:
@@ -175,22 +179,46 @@ class ImageListSource(DataSource):
         return resize_image(image, *self._size) if all(self._size) else image
 
 
+class ImageListSource(ImageFiles):
+    """The images of a text file with one image per line: file name, blank, label.
+
+    path           path of the list
+    root           prefix of each file name, added without a separator
+    height, width, color  as in ImageFiles
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
+    ) -> None:
+        self.path = os.fspath(path)
+        listed = read_list(self.path)
+        self._files = [root + image.name for image in listed]
+        labels = np.array([image.label for image in listed], np.int32)
+        super().__init__(labels, height=height, width=width, color=color)
+
+    def name(self, index: int) -> str:
+        return self._files[index]
+
+    def place(self, index: int) -> Path:
+        return _find(self._files[index], self.path)
+
+
 class ListedImage(NamedTuple):
-    """One line of a list: file name, label, number of the line."""
+    """One line of a list: file name, label, line number."""
 
     name: str
     label: int
     line: int
 
     def span(self, path: str) -> Span:
-        """The file name in the list of that path."""
+        """The place of the file name in the list at this path."""
         return Span(path, self.line, 1, len(self.name), f"{self.name} {self.label}")
 
 
 def read_list(path: str | os.PathLike[str]) -> list[ListedImage]:
-    """The lines of a list of images, `name label`; names may have blanks, empty lines count for nothing.
+    """Reads the lines of a list of images, `name label`; names may contain blanks, empty lines are skipped.
 
-    raises  DataError when it cannot be read, names no images, or, with the line, has one that is not such
+    raises  DataError if the list cannot be read, names no images, or, with the line, if a line is not of this form
     """
     place = os.fspath(path)
     lines = read_text(place, limit=MOST_LIST).splitlines()
@@ -219,7 +247,7 @@ def _label(text: str) -> int:
 
 
 def _find(name: str, list_path: str) -> Path:
-    """From the working directory, as Caffe does, else beside the list."""
+    """The path of a listed file: relative to the working directory, as in Caffe, or else to the folder of the list."""
     place = Path(name)
     if place.exists():
         return place
@@ -227,7 +255,7 @@ def _find(name: str, list_path: str) -> Path:
 
 
 def _pixels(image: Image.Image, color: bool | None) -> np.ndarray:
-    """(H, W) or (H, W, C) uint8 in PIL's channel order; not yet grey when grey is wanted."""
+    """The pixels of an opened image: (H, W) or (H, W, C) uint8 in PIL's channel order; not yet converted to grey."""
     if image.mode.startswith(("I", "F")):  # 16 or 32 bits
         if color is None or image.mode.startswith("F"):
             raise DataError(f"the image has more than 8 bits a pixel (mode {image.mode})")
@@ -242,7 +270,8 @@ def _pixels(image: Image.Image, color: bool | None) -> np.ndarray:
 
 
 def _planes(pixels: np.ndarray, color: bool | None) -> np.ndarray:
-    """(C, H, W): R, G, B, alpha to B, G, R, alpha; grey to three channels, or colour to grey, where asked for."""
+    """Converts pixels to (C, H, W): R, G, B, alpha to B, G, R, alpha; grey to three channels, or colour to grey, as
+    requested."""
     if pixels.ndim == 2:
         return np.repeat(pixels[None], 3, axis=0) if color else pixels[None].copy()
     order = [2, 1, 0, 3][: pixels.shape[2]]
@@ -253,7 +282,7 @@ def _planes(pixels: np.ndarray, color: bool | None) -> np.ndarray:
 
 
 def _taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each new pixel: the two old ones it lies between, and the weight of the second in 1/2048."""
+    """For each new pixel, the two old pixels around it, and the weight of the second in 1/2048."""
     place = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
     first = np.floor(place).astype(np.int64)
     part = place - first

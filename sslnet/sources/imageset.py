@@ -1,7 +1,8 @@
-"""A list of image files to the records of a database, as Caffe's convert_imageset writes them: same keys, same bytes of Datums.
+"""Converts a list of image files to the records of a database, with the keys and the bytes that Caffe's convert_imageset
+writes.
 
-A record is raw (sizes and pixels, planes blue, green, red) or encoded (an image file). The file itself becomes the record
-where it has the format, the channels and the orientation asked for already and is not to be resized.
+A record is raw (sizes and pixels, planes blue, green, red) or encoded (an image file). A file becomes the record unchanged
+if it has the requested format, channels and orientation already and is not to be resized.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from sslnet.sources.base import size_text
 from sslnet.sources.images import ListedImage, decode_image, encode_image, file_form, resize_image
 
 ENCODINGS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
-"""File name endings and the formats they stand for."""
+"""File name ending -> format."""
 LONGEST_KEY = 511
-"""Bytes that a key of an LMDB may have."""
+"""Maximum number of bytes of a key of an LMDB."""
 AHEAD = 64
-"""Images a thread, made at once."""
+"""Number of images per thread that are prepared at once."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What becomes of each image.
+    """The conversion of an image file to a record.
 
     root           folder of the files
-    height, width  to resize to; both 0: as they are
-    color          3 channels or 1
-    encoding       format of encoded records; "": that of each file's name; None: raw records
+    height, width  size to resize to; both 0: unchanged
+    color          whether images get 3 channels, or 1
+    encoding       format of encoded records; "": the format of each file's name; None: raw records
     """
 
     root: str = ""
@@ -44,7 +45,8 @@ class Conversion:
     encoding: str | None = None
 
     def __call__(self, image: ListedImage) -> tuple[bytes, tuple[int, ...]]:
-        """The bytes of the Datum, and the size (C, H, W). raises DataError when the image cannot be read"""
+        """Converts one image: the bytes of the Datum, and the size (C, H, W). raises DataError if the image cannot be
+        read"""
         name = os.path.join(self.root, image.name.lstrip("/")) if self.root else image.name
         try:
             raw = read_bytes(name, limit=MOST_IMAGE)
@@ -79,11 +81,11 @@ def convert(
     same_size: bool = False,
     on_bad: Callable[[DataError], object] | None = None,
 ) -> Iterator[tuple[bytes, bytes] | None]:
-    """Keys and Datums, in the order of the images; None for one that was left out.
+    """Converts images to keys and Datums, in the order of the images; None for an image that was skipped.
 
-    list_path  for messages
+    list_path  path of the list, for messages
     same_size  whether an image of another size than the first one is an error
-    on_bad     told of an image that cannot be read, which is then left out; None: it is an error
+    on_bad     called for an image that cannot be read, which is then skipped; None: it is an error
 
     raises DataError, with the line of the list
     """
@@ -114,7 +116,7 @@ def convert(
 
 
 def shuffled(images: Sequence[ListedImage], seed: int) -> list[ListedImage]:
-    """In a random order, the same for the same seed."""
+    """The images in a random order, which is the same for the same seed."""
     return [images[i] for i in np.random.default_rng(seed).permutation(len(images))]
 
 

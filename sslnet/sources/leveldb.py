@@ -1,4 +1,4 @@
-"""LevelDB databases of Datum records, where the package `plyvel` is installed; otherwise a message that says what to do.
+"""Reads LevelDB databases of Datum records with the package `plyvel`; without it, an error tells how to convert them.
 
 sslnet does not depend on plyvel: it has no wheels for some systems, and LMDB holds the same records.
 """
@@ -23,7 +23,7 @@ CONVERT = (
 
 
 class LeveldbSource(DataSource):
-    """The records of one LevelDB, in the order of the keys. Not for two threads at once."""
+    """The records of one LevelDB, in the order of the keys. Not safe for use by two threads at once."""
 
     def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
         self.path = os.fspath(path)

@@ -1,7 +1,7 @@
-"""LMDB databases of Datum records, as Caffe's tools make them: read in the order of the keys, and written.
+"""Reads LMDB databases of Datum records, as made by Caffe's tools, in the order of the keys, and writes them.
 
-A read-only folder is enough to read a database, and any number of nets may; it must not be written meanwhile, which is an
-error (see StableFile).
+A read-only folder is enough to read a database, and any number of nets may read it. A change of the database while it is
+read is an error (see ``StableFile``).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sslnet.sources.stable_file import StableFile
 FIRST_MAP_SIZE = 16 << 20
 RECORDS_A_COMMIT = 2000
 LEAST_ROOM = 1 << 20
-"""Bytes: with less than that the disk counts as full when a database cannot be written."""
+"""Number of free bytes below which the disk counts as full if a database cannot be written."""
 LARGEST_RECORD = 2**31 - 1
-"""Bytes: protobuf reads no more."""
+"""Maximum number of bytes of a record, which is the limit of protobuf."""
 
 
 class LmdbSource(DataSource):
     """The records of one LMDB.
 
-    path   its folder (or, made with another layout, the file)
-    color  of encoded records, see decode_image
-    raises DataError when it is missing, cut off, damaged or empty, or changes while it is read
+    path   its folder (or, for a database of a single file, the file)
+    color  color mode of encoded records, as in ``decode_image``
+    raises DataError if it is missing, cut off, damaged or empty, or changes while it is read
     """
 
     def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
@@ -89,14 +89,14 @@ def _open(path: str) -> StableFile:
 
 @contextlib.contextmanager
 def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
-    """A new database at ``path``: made beside it under another name and put in place when it is complete.
+    """Writes a new database at ``path``, under a temporary name beside it until it is complete.
 
         with lmdb_writer("mnist_train_lmdb") as write:
             write(b"00000000", value)
 
-    An exception inside leaves nothing behind. Remains of a killed run are removed by the next one.
-    raises RunError when it cannot be written, and when something is at ``path`` already; UsageError while another run
-    is writing it
+    After an exception in the block nothing remains. Files of a killed run are removed by the next one.
+    raises RunError if the database cannot be written, and if ``path`` exists already; UsageError while another run is writing
+    it
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.part")
@@ -106,8 +106,8 @@ def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
         target.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(sole_user(target.with_name(f".{target.name}.lock"), str(target)))
         for remains in target.parent.glob(f".{glob.escape(target.name)}-*.part"):
-            shutil.rmtree(remains, ignore_errors=True)
-        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            _remove(remains)
+        stack.callback(_remove, temporary)
         temporary.mkdir()
         writer = _Writer(temporary)
         try:
@@ -119,21 +119,29 @@ def lmdb_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
         os.rename(temporary, target)
 
 
+def _remove(folder: Path) -> None:
+    """Removes the folder of an unfinished database, as far as possible. Needs no file descriptor, unlike shutil.rmtree."""
+    with contextlib.suppress(OSError):
+        for name in ("data.mdb", "lock.mdb"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 @contextlib.contextmanager
 def _run_errors(target: Path) -> Iterator[None]:
-    """What goes wrong while a database is written, as one RunError with its name and the cause."""
+    """Converts errors while a database is written to one RunError with its name and the cause."""
     try:
         yield
     except (lmdb.Error, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        with contextlib.suppress(OSError):  # the library says "Input/output error" when it could write but a part
+        with contextlib.suppress(OSError):  # the library reports "Input/output error" if only a part could be written
             if isinstance(error, lmdb.Error) and shutil.disk_usage(target.parent).free < LEAST_ROOM:
                 reason = os.strerror(errno.ENOSPC)
         raise RunError(f"cannot write {target}: {reason}") from error
 
 
 def write_lmdb(path: str | os.PathLike[str], records: Iterable[tuple[bytes, bytes]]) -> int:
-    """Makes a database of (key, value) pairs, see lmdb_writer. returns their number"""
+    """Writes a database of (key, value) pairs, as ``lmdb_writer`` does. returns their number"""
     count = 0
     with lmdb_writer(path) as write:
         for key, value in records:
@@ -143,7 +151,7 @@ def write_lmdb(path: str | os.PathLike[str], records: Iterable[tuple[bytes, byte
 
 
 class _Writer:
-    """Collects records and commits them in lots; the map grows by doubling whenever a lot does not fit."""
+    """Collects records and commits them in groups; the map grows by doubling whenever a group does not fit."""
 
     def __init__(self, folder: Path) -> None:
         self._environment = lmdb.open(str(folder), map_size=FIRST_MAP_SIZE, sync=False, metasync=False)

@@ -1,13 +1,14 @@
-"""The B+ tree of an LMDB file: where the records lie.
+"""Reads the B+ tree of an LMDB file, to locate its records.
 
-Read here, not by the LMDB library, because that trusts the file: a damaged page makes it read outside of the map, which
-kills the process without a word. Here each number is checked before it is followed. One walk over the tree, level by level,
-also gives every record by its index.
+The LMDB library trusts the file: on a damaged page it reads outside its memory map, and the process ends with a
+segmentation fault. This module checks each number before it uses it. One walk over the tree, level by level, also gives
+access to every record by its index.
 
-Pages are psize bytes and begin with 16 bytes: number (8), padding (2), flags (2), end of the pointers (2), begin of the
-nodes (2). A page of the tree then has its pointers, 2 bytes each, to nodes: size or child (4), flags (2), key size (2), key,
-value; a value that does not fit lies in pages of its own, and the node holds the number of the first (8). Pages 0 and 1 are
-copies of the meta data, of which the one with the larger transaction number counts. All numbers are little-endian.
+A page has ``psize`` bytes and begins with a header of 16 bytes: number (8), padding (2), flags (2), end of the pointers
+(2), start of the nodes (2). In a page of the tree, the header is followed by pointers of 2 bytes each to nodes. A node is:
+size or child (4), flags (2), key size (2), key, value. A value that does not fit is stored in pages of its own, and the
+node contains the number of the first of them (8). Pages 0 and 1 are copies of the meta data; the copy with the larger
+transaction number is valid. All numbers are little-endian.
 
 Ref: H. Chu, LMDB 0.9, mdb.c, structures MDB_page, MDB_node, MDB_meta, MDB_db (64-bit).
 """
@@ -27,22 +28,22 @@ HEADER = 16
 BRANCH, LEAF = 1, 2
 BIG_VALUE = 1
 SMALLEST_RECORD = 10
-"""Bytes of a node with empty key and value, and its pointer."""
+"""Number of bytes of a node with empty key and value, and of its pointer."""
 DEEPEST = 32
 LARGEST_PAGE = 1 << 16
 META = 136
-"""Bytes of the meta data."""
+"""Number of bytes of the meta data."""
 EMPTY = 2**64 - 1
 """Page number of the root of an empty tree."""
 BLOCK = 1 << 20
-"""Bytes of pages that are in memory at once."""
+"""Number of bytes of pages in memory at a time."""
 
 
 def locate_records(file: StableFile) -> tuple[np.ndarray, np.ndarray]:
-    """Where the values of all records are, in the order of their keys.
+    """Locates the values of all records, in the order of their keys.
 
-    returns offsets (records) int64, sizes (records) int64
-    raises  ValueError with a sentence, when the file is no LMDB, is cut off or damaged
+    returns offsets in the file (records) int64, sizes in bytes (records) int64
+    raises  ValueError, whose text is a sentence, if the file is not an LMDB, is cut off or damaged
     """
     size = min(file.size, LARGEST_PAGE + HEADER + META)
     head, _ = file.read(np.zeros(1, np.int64), np.array([size]))
@@ -84,7 +85,7 @@ def locate_records(file: StableFile) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blocks(file: StableFile, level: np.ndarray, page_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The pages of a level, some at once: their numbers, bytes that hold them, and where each begins among these."""
+    """Reads the pages of a level in blocks: for each block the page numbers, the bytes, and the place of each page in them."""
     count = BLOCK // page_size
     room = np.empty(2 * BLOCK, np.uint8)
     for first in range(0, len(level), count):
@@ -93,7 +94,7 @@ def _blocks(file: StableFile, level: np.ndarray, page_size: int) -> Iterator[tup
 
 
 def _newest_meta(head: np.ndarray) -> tuple[int, int]:
-    """Page size, and where the newest meta data begins."""
+    """Page size, and offset of the newest meta data."""
     if len(head) < HEADER + META or not _is_meta(head, HEADER):
         raise ValueError("is not an LMDB (of a 64-bit little-endian machine)")
     page_size = _number(head, HEADER + 24, 4)
@@ -113,7 +114,7 @@ def _number(data: np.ndarray, place: int, size: int) -> int:
 
 @exact_kernel
 def _read(data: np.ndarray, place: int, size: int) -> int:
-    """A little-endian number of so many bytes."""
+    """The little-endian number of ``size`` bytes at ``place``."""
     number = 0
     for i in range(size):
         number |= int(data[place + i]) << (8 * i)
@@ -122,7 +123,7 @@ def _read(data: np.ndarray, place: int, size: int) -> int:
 
 @exact_kernel
 def _pointers_end(data: np.ndarray, page: int, page_size: int, kind: int) -> int:
-    """Where the pointers of a page to its nodes end, counted from its begin; -1 when it is damaged or no page of that kind."""
+    """End of the node pointers of a page, relative to the page; -1 if the page is damaged or not of this kind."""
     end: int = _read(data, page + 12, 2)
     if _read(data, page + 10, 2) & 15 != kind or end < HEADER or end > page_size:
         return -1
@@ -133,7 +134,7 @@ def _pointers_end(data: np.ndarray, page: int, page_size: int, kind: int) -> int
 def _children(
     data: np.ndarray, places: np.ndarray, numbers: np.ndarray, page_size: int, pages: int, children: np.ndarray
 ) -> tuple[int, int]:
-    """Overwrites children with the pages below those of a block; returns (their number, 0), or (-1, the damaged page)."""
+    """Overwrites children with the child pages of a block of pages; returns (their number, 0), or (-1, the damaged page)."""
     found = 0
     for i in range(len(numbers)):
         page = places[i]
@@ -162,8 +163,8 @@ def _values(
     offsets: np.ndarray,
     sizes: np.ndarray,
 ) -> tuple[int, int]:
-    """Overwrites offsets and sizes with those of the records of a block of leaves; returns (their number, 0), or (-1, the
-    damaged page)."""
+    """Overwrites offsets and sizes with the places of the records in a block of leaf pages; returns (number of records,
+    0), or (-1, the damaged page)."""
     found = 0
     for i in range(len(numbers)):
         page = places[i]
@@ -182,7 +183,9 @@ def _values(
                 if value + 8 > page_size:
                     return -1, numbers[i]
                 first = _read(data, page + value, 8)
-                if first < 2 or first >= pages:  # looking at that page as well would read the whole file
+                if (
+                    first < 2 or first >= pages
+                ):  # the page itself is not read: checking all of them would read the whole file
                     return -1, numbers[i]
                 offset = first * page_size + HEADER
                 if size > pages * page_size - offset:

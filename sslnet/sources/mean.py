@@ -16,13 +16,13 @@ from sslnet.files import MOST_IMAGE, atomic_path, atomic_write, read_bytes
 from sslnet.sources.base import DataSource, size_text
 
 CHUNK_BYTES = 1 << 25
-"""Approximate number of bytes of uint8 images that are in memory at once."""
+"""Approximate number of bytes of uint8 images in memory at once."""
 
 
 def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
-    """The mean of a file: (C, H, W) float32, or (C, 1, 1) where a .npy holds one number a channel.
+    """Reads the mean from a file: (C, H, W) float32, or (C, 1, 1) if a .npy contains one number per channel.
 
-    raises WeightsError when the file cannot be read or holds no such array
+    raises WeightsError if the file cannot be read or contains no such array
     """
     name = os.fspath(path)
     mean = _read_npy(name) if name.endswith(".npy") else _read_binaryproto(name)
@@ -36,10 +36,10 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def mean_image(source: DataSource, report: Callable[[int], object] = lambda done: None) -> np.ndarray:
-    """The mean over all records of a source, (C, H, W) float32, summed exactly for bytes, in float64 for other numbers.
+    """Computes the mean over all records of a source: (C, H, W) float32, summed exactly for bytes, else in float64.
 
-    report  called with the number of records read so far, now and then
-    raises  DataError for a record of another size than the first one's, or with numbers that are not finite
+    report  called with the number of records read so far, from time to time
+    raises  DataError for a record of another size than the first one, or with numbers that are not finite
     """
     total = np.zeros(source.shape, np.float64)
     chunk = max(1, min(1000, CHUNK_BYTES // total.size))
@@ -66,7 +66,8 @@ def mean_image(source: DataSource, report: Callable[[int], object] = lambda done
 
 
 def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
-    """(C, H, W) float32 as .npy, by the name, or as binaryproto, with num, channels, height, width as Caffe writes them."""
+    """Writes a mean (C, H, W) float32 as .npy if the name ends so, else as binaryproto with num, channels, height,
+    width like Caffe."""
     if os.fspath(path).endswith(".npy"):
         with atomic_path(path) as temporary:
             np.save(temporary, mean.astype(np.float32))

@@ -1,7 +1,7 @@
-"""Which record stands at which place of a run that goes on for ever, and the random numbers that belong to a place.
+"""The record at each place of an endless run, and the random numbers of each place.
 
-Everything here is a function of (seed, layer, place) alone, so that a run can be taken up again anywhere: a saved place
-brings back the same records, the same shuffling and the same random crops.
+Everything here is a function of (seed, layer, place) only, so that a run can be resumed at any place: a saved place
+determines the same records, the same shuffling and the same random crops.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 
 
 def generator(seed: int, layer: str, use: str, index: int) -> np.random.Generator:
-    """A fresh stream of random numbers, named by what it is used for and the batch or epoch it is used in."""
+    """A new stream of random numbers, named by its use and the batch or epoch that it is for."""
     key = hashlib.blake2b(f"{seed}/{layer}/{use}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, index]))
 
 
 class Order:
-    """The records 0 .. count - 1 over and over, from the first to the last; shuffled: each time in a new random order."""
+    """The records 0 .. count - 1, repeated without end; if shuffled, in a new random order in each epoch."""
 
     def __init__(
         self, count: int, *, shuffle: bool = False, seed: int = 0, layer: str = "", use: str = "shuffle"
@@ -30,7 +30,7 @@ class Order:
         self._permutation = np.empty(0, np.int64)
 
     def indices(self, position: int, size: int) -> np.ndarray:
-        """(size) int64: the records at the places position .. position + size - 1, counted over all epochs."""
+        """Record numbers at the places position .. position + size - 1, counted over all epochs: (size) int64."""
         places = np.arange(position, position + size)
         if not self._shuffle:
             return places % self.count
@@ -41,7 +41,7 @@ class Order:
         return result
 
     def permutation(self, epoch: int) -> np.ndarray:
-        """(count) int64: the order of one epoch."""
+        """The order of one epoch: (count) int64."""
         if not self._shuffle:
             return np.arange(self.count)
         if epoch != self._epoch:

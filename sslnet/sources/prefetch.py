@@ -1,4 +1,4 @@
-"""Prefetcher: makes batches in a background thread, a few ahead of the one in use, and hands them over without copying.
+"""Prefetcher: makes batches in a background thread before they are needed, and passes them on without a copy.
 
 The thread refers to the reader and the buffers, never to the Prefetcher, so that it ends when the last reference to the
 Prefetcher is deleted; it is a daemon thread, so that the program can exit. A forked child has no thread; its next ``get``
@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 from sslnet.kernels.runtime.memory import aligned_empty
 
 POLL = 0.5
-"""Seconds between checks whether the thread is running; waiting in slices also allows interrupts on all systems."""
+"""Seconds between checks whether the thread is running; short waits also allow interrupts on all systems."""
 
 
 Free: TypeAlias = "SimpleQueue[list[np.ndarray] | None]"
@@ -29,31 +29,37 @@ Ready: TypeAlias = "SimpleQueue[list[np.ndarray] | BaseException]"
 
 
 class Reader(ABC):
-    """Makes any batch on demand. It must not refer to the layer, which could then not be freed.
+    """Makes any batch on request. It must not refer to the layer, which could then not be freed.
 
-    batch_size  records of one batch
-    shapes      of the arrays of one batch, the first axis being batch_size
-    records     there are in all; None where batches are drawn from them for ever, without an order
+    batch_size  number of records of a batch
+    shapes      shapes of the arrays of a batch, whose first axis is batch_size
+    records     total number of records; None if batches are drawn at random without end
     """
 
     batch_size: int
     shapes: list[tuple[int, ...]]
     records: int | None = None
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The smallest and the largest number that each channel of the first array may hold, both (channels) float64; None
+        where the records set no bound."""
+        return None
+
     @abstractmethod
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
-        """Overwrites the arrays with the records from place ``position`` on; ``batch`` numbers what is random in them."""
+        """Writes the records from place ``position`` on to the arrays; ``batch`` selects the random numbers.
+        [overwrites arrays]"""
 
 
 class Prefetcher:
     """The batches of a reader, in order.
 
-    reader           what makes them
-    dtype            of the arrays
-    position, batch  of the first one
-    depth            how many are made ahead; 0: none, they are made when asked for, in the caller's thread
+    reader           makes the batches
+    dtype            type of the arrays
+    position, batch  place and number of the first batch
+    depth            number of batches made in advance; 0: none, they are made on request in the caller's thread
 
-    Takes (depth + 1) times the memory of one batch.
+    Needs (depth + 1) times the memory of one batch.
     """
 
     def __init__(self, reader: Reader, dtype: DTypeLike, position: int, batch: int, depth: int) -> None:
@@ -66,9 +72,9 @@ class Prefetcher:
         self._pid = 0
 
     def get(self) -> list[np.ndarray]:
-        """The arrays of the next batch. They are overwritten some batches later: copy what is to be kept.
+        """The arrays of the next batch. They are overwritten some batches later; copy values to keep them.
 
-        raises what the reader raised; after that, or an interrupt, the next call makes the same batch anew
+        raises the error of the reader; after that, or after an interrupt, the next call makes the same batch again
         """
         try:
             arrays = self._take() if self._depth else self._make()
@@ -80,7 +86,7 @@ class Prefetcher:
         return arrays
 
     def close(self) -> None:
-        """Ends the thread and waits for it."""
+        """Stops the thread and waits for its end."""
         if self._thread is not None and self._pid == os.getpid():
             self._finalizer()
             self._thread.join()
@@ -123,7 +129,7 @@ class Prefetcher:
             self._pid = os.getpid()
             self._finalizer = weakref.finalize(self, _stop, thread, self._free, stop, self._pid)
             self._thread = thread
-        except BaseException:  # as a signal raises it: nobody will ask this thread for anything
+        except BaseException:  # raised by a signal: no further request will come
             stop.set()
             self._free.put(None)
             raise
@@ -159,7 +165,7 @@ def _stop(thread: threading.Thread, free: Free, stop: threading.Event, pid: int)
         return
     stop.set()
     free.put(None)
-    # The garbage collector may come here in any thread, with any lock held: so not for ever, and not on oneself.
+    # The garbage collector may call this in any thread, with any lock held: so wait for a limited time, and not in the thread itself.
     if thread is not threading.current_thread():
         thread.join(timeout=5)
 

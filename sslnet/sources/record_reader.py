@@ -1,4 +1,4 @@
-"""RecordReader: batches of the records of a source, in an order, transformed."""
+"""RecordReader: makes batches of transformed records of a source, in an order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sslnet.sources.transformer import DataTransformer
 
 
 class RecordReader(Reader):
-    """Batches of a source: its records in order, transformed, with their labels.
+    """Makes batches of a source: its records in order, transformed, with their labels.
 
     labelled  whether there is a second array, for the labels
-    random    (seed, layer) of the transformer's draws
+    random    (seed, layer) of the transformer's random numbers
     """
 
     def __init__(
@@ -36,6 +36,11 @@ class RecordReader(Reader):
         self._order = order
         self._transformer = transformer
         self._random = random
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of records of bytes, as the first one is: what the transformation makes of 0 to 255."""
+        images = self._source.read(np.zeros(1, np.int64), labels=False).images
+        return self._transformer.bounds(0, 255) if images[0].dtype == np.uint8 else None
 
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
         indices = self._order.indices(position, self.batch_size)

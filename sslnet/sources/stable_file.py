@@ -1,7 +1,7 @@
-"""Files that are read over a whole run, and must be the same files at its end: what has changed is told, never used.
+"""Files that are read during a whole run and must not change: a change is reported, and changed data are never used.
 
-A file is known by its device, its inode, its size and the time it was last written; looking costs some microseconds, so it
-is done for every batch, after its bytes were read: what was read before the look is of the file as it was at first.
+A file is identified by its device, inode, size and time of the last write. A check takes some microseconds, so it is made
+for every batch after its bytes were read: bytes that were read before a check are of the original file.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from sslnet.errors import DataError
 from sslnet.files import open_regular
 
 GAP = 1 << 14
-"""Bytes between two pieces up to which they are read at once, with what is between them; as fast as a second read."""
+"""Maximum number of bytes between two pieces that are read together with the bytes between them; as fast as a second
+read."""
 LARGEST_FILE = 1 << 62
 
 
 class Identity:
-    """Which file it is that a path names when this is made.
+    """The identity of the file that a path names at the time of the call.
 
-    path   of the file
-    shown  what the user calls it, for messages
-    raises DataError when there is none
+    path   path of the file
+    shown  name given by the user, for messages
+    raises DataError if there is no file
     """
 
     def __init__(self, path: str | os.PathLike[str], shown: str | None = None) -> None:
-        self._path = os.path.abspath(path)  # it may be looked for from another working directory later on
+        self._path = os.path.abspath(path)  # a later check may run in another working directory
         self.shown = os.fspath(path) if shown is None else shown
         try:
             self._mark = _mark(os.stat(self._path))
@@ -36,7 +37,8 @@ class Identity:
             raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path=self.shown) from error
 
     def check(self) -> None:
-        """raises DataError unless the path still names the same file, with the same contents as far as can be seen"""
+        """Checks that the path still names the same file with the same contents, as far as the identity shows; raises
+        DataError if not."""
         try:
             same = _mark(os.stat(self._path)) == self._mark
         except OSError:
@@ -48,17 +50,17 @@ class Identity:
         return DataError("has changed while it was read", path=self.shown)
 
     def is_of(self, handle: int) -> bool:
-        """Whether an open file is that one."""
+        """Whether an open file is this file."""
         return _mark(os.fstat(handle)) == self._mark
 
 
 class StableFile:
     """A regular file, read at any place by any thread, also after a fork; closed with its last reference.
 
-    size   in bytes
-    raises DataError when it cannot be read, has become shorter, or is not what it was when it was opened
+    size   size in bytes
+    raises DataError if the file cannot be read, has become shorter, or has changed since it was opened
 
-    It is read into memory, never mapped: of a mapped file that is cut off, a look at what is missing kills the process.
+    The file is read into memory, never mapped: access to the missing part of a mapped file that is cut off ends the process.
     """
 
     def __init__(self, path: str | os.PathLike[str], shown: str | None = None) -> None:
@@ -75,17 +77,17 @@ class StableFile:
             raise self._identity.changed()
 
     def check(self) -> None:
-        """raises DataError when the file was removed, replaced or written to, see Identity"""
+        """Checks the file as ``Identity.check`` does; raises DataError if it was removed, replaced or written to."""
         self._identity.check()
 
     def read(
         self, starts: np.ndarray, sizes: np.ndarray, room: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pieces of the file. Those that lie close together are one read: a batch of records side by side is a single one.
+        """Reads pieces of the file. Pieces close to each other are read together, so that adjacent records are one read.
 
         starts, sizes   (n) int64; n at least 1
-        room            uint8, where the bytes go if they fit: memory that is used again and again costs no page faults
-        returns         the bytes read, uint8; and where each piece begins among them, (n) int64
+        room            uint8 buffer for the bytes, used if they fit: reused memory causes no page faults
+        returns         the bytes read, uint8; and the place of each piece in them, (n) int64
         """
         order = np.argsort(starts, kind="stable")
         begins = starts[order]
@@ -104,20 +106,22 @@ class StableFile:
         return data, starts + (places - begins)[np.searchsorted(begins, starts, side="right") - 1]
 
     def _runs(self, begins: list[int], lengths: list[int]) -> bytes:
-        """The bytes of each run, one after the other."""
+        """Reads runs of bytes, one after the other."""
         try:
             data = b"".join([os.pread(self._handle, length, begin) for begin, length in zip(begins, lengths)])
         except OSError as error:
             raise self._unreadable(error) from error
         if len(data) == sum(lengths):
             return data
-        parts = [bytearray(length) for length in lengths]  # the file ends before, or the system gives no more at once
+        parts = [
+            bytearray(length) for length in lengths
+        ]  # the file ends before, or the system returns fewer bytes at once
         for begin, part in zip(begins, parts):
             self._fill(memoryview(part), begin)
         return b"".join(parts)
 
     def _fill(self, view: memoryview, begin: int) -> None:
-        """Overwrites view with the bytes from begin on."""
+        """Reads the bytes from ``begin`` on into view.  [overwrites view]"""
         while view:
             try:
                 count = os.preadv(self._handle, [view], begin)

@@ -1,25 +1,32 @@
-"""transform_param: from records to what a net is fed, as Caffe computes it.
+"""transform_param: computes the input of a net from records, as Caffe does.
 
-    out = (pixel - mean) * scale
+    out = (pixel - mean) * scale / std
 
-over the crop of the image, mirrored or not. In TRAIN each image is cropped at random, in TEST at its centre, the offset
-being (size - crop) // 2; `mirror` flips half of the images at random, in both phases. The mean is a whole image, of which
-the same crop is taken, or one number a channel.
+for the pixels of a crop of the image, mirrored or not. In phase TRAIN each image is cropped at a random place, in phase
+TEST at its centre, with the offset (size - crop) // 2; `mirror` flips half of the images at random, in both phases. The
+mean is an image, which is cropped at the same place, or one number per channel.
 
-Augmentation, beyond Caffe. The order of all there is:
+With what Caffe does not have, the operations are, in this order (T: only in phase TRAIN):
 
-    pad         pixels around the image, which hold the mean (of a mean image: that of its channel) or, without one, 0
-    crop        of the padded image
+    channel_order        blue, green, red to red, green, blue, or back. A mean image is of the images as they are stored and
+                         is turned with them; mean_value and std_value are in the order that the net gets
+    random_resized_crop  T: a part of random size and shape, resized to the crop; in TEST, and without it:
+    resize_shorter       resized so that the shorter side has this size
+    rotation             T: by a uniform angle; pixels from outside get the value of pad
+    pad                  pixels around the image, with the value of the mean (of a mean image: of its channel), or 0 without a
+                         mean; or, by pad_mode, from the image
+    crop                 of the padded image
     mirror
-    brightness  x + b, one b for the image, uniform in [-brightness, brightness); TRAIN alone
-    contrast    (x - m) f + m, m the mean of a channel of the crop, one f for the image, uniform in [1 - contrast, 1 + contrast);
-                TRAIN alone
-    mean        x - mean; or standardize: (x - m) / max(s, 1 / sqrt(n)), m and s the mean and the standard deviation of the n
-                numbers of the crop
-    scale       x * scale
+    brightness           T: x + b, one b for the image, uniform in [-brightness, brightness)
+    contrast             T: (x - m) f + m, m the mean of a channel of the crop, one f, uniform in [1 - contrast, 1 + contrast)
+    saturation, hue      T: sslnet.sources.colors
+    mean                 x - mean; or standardize: (x - m) / max(s, 1 / sqrt(n)), m and s the mean and the standard deviation of
+                         the n numbers of the crop
+    scale, std           x * scale / std
+    erasing              T: a rectangle becomes 0
 
-What is random about an image are five numbers drawn for it, which depend on the seed, the layer and the place of the image
-in the run alone.
+The random choices for an image are made from random numbers that depend only on the seed, the layer and the place of the
+image in the run.
 """
 
 from __future__ import annotations
@@ -32,21 +39,35 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, SslnetError, WeightsError
-from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.jit import kernel
 from sslnet.sources.base import size_text
+from sslnet.sources.colors import change_colors
+from sslnet.sources.geometry import ATTEMPTS, crop_box, draw_box, pad_images, resize, resize_shorter, rotate
 from sslnet.sources.mean import read_mean
+from sslnet.sources.presets import check_transform, resolved
+from sslnet.sources.transform_kernels import augment, center, mirror, standardize, transform
+
+BASE_DRAWS = 5
+"""Number of random numbers of an image: mirror, row and column of the crop, brightness, contrast."""
+ROTATION, SATURATION, HUE, ERASE = range(BASE_DRAWS, BASE_DRAWS + 4)
+ERASE_PLACE = slice(ERASE + 1, ERASE + 3)
+BOX_PLACE = slice(ERASE + 3, ERASE + 5)
+BOX_SIZES = slice(BOX_PLACE.stop, BOX_PLACE.stop + 2 * ATTEMPTS)
+ERASE_SIZES = slice(BOX_SIZES.stop, BOX_SIZES.stop + 2 * ATTEMPTS)
+ALL_DRAWS = ERASE_SIZES.stop
+"""Number of random numbers of an image where one of the operations beyond contrast is random."""
+PAD_MODES = {pb.TransformationParameter.REFLECT: "reflect", pb.TransformationParameter.EDGE: "edge"}
 
 
 class DataTransformer:
-    """The transformation of one layer.
+    """The transformation of the records of one layer.
 
     param   a TransformationParameter
     shape   (C, H, W) of the records
     train   whether crops are random
-    dtype   of the output
-    error   makes the error about a field of transform_param: error(message, *field)
-    locate  the path of the mean file that the prototxt calls by a name
+    dtype   type of the output
+    error   creates the error about a field of transform_param: error(message, *field)
+    locate  returns the path of the mean file, given its name in the prototxt
+    order   the order of the channels of records of three channels: pb.TransformationParameter.BGR or RGB
     """
 
     def __init__(
@@ -58,74 +79,204 @@ class DataTransformer:
         dtype: np.dtype | type[np.floating],
         error: Callable[..., SslnetError],
         locate: Callable[[str], str | Path] = Path,
+        order: int = pb.TransformationParameter.BGR,
     ) -> None:
-        _check_augmentation(param, error)
+        preset, param = bool(param.preset), resolved(param, error)
+        check_transform(param, error)
         channels, height, width = shape
         self._train = train
         self._mirror = bool(param.mirror)
         self._crop = int(param.crop_size)
         self._pad = int(param.pad)
+        self._pad_mode = PAD_MODES.get(param.pad_mode)
         self._brightness = float(param.brightness) if train else 0.0
         self._contrast = float(param.contrast) if train else 0.0
         self._standardize = bool(param.standardize)
         self._channels = channels
-        self._scale = np.dtype(dtype).type(param.scale)
-        if self._pad > min(height, width):
-            raise error(f"pad {self._pad} is larger than the images, which are {height} x {width}", "pad")
-        if self._crop > min(height, width) + 2 * self._pad:
-            padded = f", with pad {self._pad} at each side" if self._pad else ""
-            raise error(
-                f"crop_size {self._crop} is larger than the images, which are {height} x {width}{padded}", "crop_size"
-            )
+        self._box = param.random_resized_crop if train and param.HasField("random_resized_crop") else None
+        self._shorter = int(param.resize_shorter) if self._box is None else 0
+        self._rotation = float(param.rotation) if train else 0.0
+        self._saturation = float(param.saturation) if train else 0.0
+        self._hue = float(param.hue) if train else 0.0
+        self._erasing = param.erasing if train and param.HasField("erasing") and param.erasing.probability else None
+        self.order = int(param.channel_order) if param.HasField("channel_order") else order
+        """The order of the channels of the output, where there are three."""
+        self._swap = self.order != order
+        self._check_colors(param, error, preset)
+        self._check_sizes(param, (height, width), error)
         self._image_size = (height, width)
         mean = _mean(param, shape, error, locate).astype(dtype)
+        if self._swap and mean.shape[1:] != (1, 1):
+            mean = np.ascontiguousarray(mean[::-1])
         self._edge = mean.mean(axis=(1, 2), dtype=np.float64).astype(dtype)
-        self._mean = _padded(mean, self._pad, self._edge)
+        self._mean = self._padded_mean(mean)
+        self._scale = np.dtype(dtype).type(param.scale)
+        self._factors = _factors(param, channels, self._scale, error)
         self.shape = (channels, self._crop or height, self._crop or width)
-        """(C, H, W) of the output."""
+        """Shape of an output image: (C, H, W)."""
 
     @property
     def random(self) -> bool:
-        """Whether the output depends on the draws."""
-        return self._mirror or (self._train and self._crop > 0) or self._brightness > 0 or self._contrast > 0
+        """Whether the output depends on the random numbers of ``draw``."""
+        crop = self._train and self._crop > 0
+        return self._mirror or crop or self._brightness > 0 or self._contrast > 0 or self._draws_more
+
+    @property
+    def _draws_more(self) -> bool:
+        return any((self._box, self._rotation, self._saturation, self._hue, self._erasing))
+
+    @property
+    def _resizes(self) -> bool:
+        return self._box is not None or self._shorter > 0
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """(count, 5) in [0, 1), what is random about each image: mirror, row and column of the crop, brightness, contrast."""
-        draws = np.zeros((count, 5))
+        """Random numbers for each image, in [0, 1): (count, BASE_DRAWS), or (count, ALL_DRAWS) if more is random.
+
+        Fields that are set later do not change the numbers of those before: crops are the same with and without brightness.
+        """
+        draws = np.zeros((count, ALL_DRAWS if self._draws_more else BASE_DRAWS))
         if self.random:
             draws[:, :3] = random.random((count, 3))
-        if self._brightness or self._contrast:
-            draws[:, 3:] = random.random((count, 2))
+        if self._brightness or self._contrast or self._draws_more:
+            draws[:, 3:BASE_DRAWS] = random.random((count, 2))
+        if self._draws_more:
+            draws[:, BASE_DRAWS:] = random.random((count, ALL_DRAWS - BASE_DRAWS))
         return draws
 
+    def bounds(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """The smallest and the largest number of each channel, (channels) float64, for pixels from low to high; None if
+        images are resized or rotated, or their colours change, which has no such bounds here."""
+        if self._resizes or self._rotation or self._saturation or self._hue:
+            return None
+        least, most = self._bounds(low, high)
+        if self._erasing is not None:
+            least, most = np.minimum(least, 0), np.maximum(most, 0)
+        return least, most
+
+    def _bounds(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        """``bounds`` before a rectangle is erased."""
+        edge, mean = self._edge.astype(np.float64), self._mean.reshape(self._channels, -1)
+        least, most = np.full(self._channels, float(low)), np.full(self._channels, float(high))
+        if self._pad:
+            least, most = np.minimum(least, edge), np.maximum(most, edge)
+        if not (self._brightness or self._contrast or self._standardize):
+            # What is computed for a pixel rises or falls with it: computed at both ends, it needs no room for rounding.
+            first, last = (
+                end.astype(mean.dtype) - m for end, m in ((least, mean.max(axis=1)), (most, mean.min(axis=1)))
+            )
+            both = np.stack([first * self._factors, last * self._factors]).astype(np.float64)
+            return both.min(axis=0), both.max(axis=0)
+        least, most = least - self._brightness, most + self._brightness
+        spread = self._contrast * (most - least)
+        least, most = least - spread, most + spread
+        size = np.maximum(np.abs(least), np.abs(most))
+        factors = self._factors.astype(np.float64)
+        if self._standardize:
+            # No number is further from the mean of n than sqrt(n - 1) standard deviations.
+            reach = math.sqrt(max(math.prod(self.shape) - 1, 0))
+            least, most = np.full(self._channels, -reach), np.full(self._channels, reach)
+            size = most * self.shape[1] * self.shape[2]
+            factors = np.full(self._channels, float(self._scale))
+        else:
+            size = size + np.abs(mean).max(axis=1)
+            least, most = least - mean.max(axis=1), most - mean.min(axis=1)
+        ends = np.stack([least * factors, most * factors])
+        slack = 8 * np.finfo(self._factors.dtype).eps * size * np.abs(factors)
+        return ends.min(axis=0) - slack, ends.max(axis=0) + slack
+
     def __call__(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
-        """Overwrites out.
+        """Transforms images.  [overwrites out]
 
         images  (n, C, H, W) uint8 or float32
         out     (n,) + self.shape
-        draws   (n, 5), see draw
-        raises  DataError for images of another size than the first one's; with a crop, it need only fit in
+        draws   (n, ...) random numbers, as from ``draw``
+        raises  DataError for images whose size differs from the first record's; with a crop, if the crop does not fit
         """
         self._check(images.shape[1:])
+        if self._swap:
+            images = images[:, ::-1]
+        if self._resizes or self._rotation:
+            for i, image in enumerate(images):
+                moved = self._moved(image, draws[i])[None]
+                self._finish(moved, out[i : i + 1], draws[i : i + 1])
+        else:
+            self._finish(images, out, draws)
+
+    def displayed(self, out: np.ndarray) -> np.ndarray:
+        """Pixels to look at, (n, H, W, C) uint8 with R, G, B, or with one channel (the first, unless there are three).
+
+        out  (n,) + self.shape, as this object made it: the mean is added again, a mean image as its channels' means;
+             standardized images are spread from their smallest to their largest value
+        """
+        values = np.asarray(out, np.float64)
+        if self._standardize:
+            low = values.min(axis=(1, 2, 3), keepdims=True)
+            values = (values - low) * (255 / np.maximum(values.max(axis=(1, 2, 3), keepdims=True) - low, 1e-12))
+        else:
+            factors = np.where(self._factors == 0, 1, self._factors)
+            values = values / factors[:, None, None] + self._edge[:, None, None]
+        if self._channels != 3:
+            values = values[:, :1]
+        elif self.order == pb.TransformationParameter.BGR:
+            values = values[:, ::-1]
+        pixels: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        return pixels
+
+    def _moved(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """An image (C, H, W) resized and rotated."""
+        if self._box is not None:
+            height, width = image.shape[1:]
+            box = crop_box(self._box, height, width, draws[BOX_SIZES].reshape(-1, 2), draws[BOX_PLACE])
+            part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
+            image = resize(part, self._crop, self._crop)
+        elif self._shorter:
+            image = resize_shorter(image, self._shorter)
+        if self._rotation:
+            image = rotate(image, (2 * draws[ROTATION] - 1) * self._rotation, self._edge)
+        return image
+
+    def _finish(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
+        """Everything after rotation.  [overwrites out]"""
         room = np.array(images.shape[2:]) + 2 * self._pad - out.shape[2:]
         if self._train and self._crop:
             offsets = (draws[:, 1:3] * (room + 1)).astype(np.int64)
         else:
             offsets = np.repeat((room // 2)[None], len(out), axis=0)
         flip = (draws[:, 0] < 0.5) & self._mirror
+        pad = self._pad
+        if pad and self._pad_mode:
+            images, pad = pad_images(images, pad, self._pad_mode), 0
         images = np.ascontiguousarray(images)
-        if self._pad or self._brightness or self._contrast or self._standardize:
+        colors = self._saturation > 0 or self._hue > 0
+        if pad or self._brightness or self._contrast or self._standardize or colors:
             shift = ((2 * draws[:, 3] - 1) * self._brightness).astype(out.dtype)
             factor = (1 + (2 * draws[:, 4] - 1) * self._contrast).astype(out.dtype)
-            place = offsets - self._pad
-            _augment(images, out, place, self._edge, shift, factor)
+            augment(images, out, offsets - pad, self._edge, shift, factor)
+            if colors:
+                red = 0 if self.order == pb.TransformationParameter.RGB else 2
+                by = 1 + (2 * draws[:, SATURATION] - 1) * self._saturation
+                change_colors(out, red, by, (2 * draws[:, HUE] - 1) * self._hue)
             if self._standardize:
-                _standardize(out, self._scale)
+                standardize(out, self._scale)
             else:
-                _center(out, offsets, self._mean, self._scale)
-            _mirror(out, flip)
+                center(out, offsets, self._mean, self._factors)
+            mirror(out, flip)
         else:
-            _transform(images, out, offsets, flip, self._mean, self._scale)
+            transform(images, out, offsets, flip, self._mean, self._factors)
+        if self._erasing is not None:
+            self._erase(out, draws)
+
+    def _erase(self, out: np.ndarray, draws: np.ndarray) -> None:
+        """Sets a random rectangle of some of the images to 0.  [overwrites out]"""
+        param, size = self._erasing, (out.shape[2], out.shape[3])
+        assert param is not None
+        for image, numbers in zip(out, draws):
+            if numbers[ERASE] >= param.probability:
+                continue
+            areas, ratios = (param.area_min, param.area_max), (param.ratio_min, param.ratio_max)
+            box = draw_box(*size, areas, ratios, numbers[ERASE_SIZES].reshape(-1, 2), numbers[ERASE_PLACE])
+            if box is not None:
+                image[:, box.top : box.top + box.height, box.left : box.left + box.width] = 0
 
     def _check(self, shape: tuple[int, ...]) -> None:
         channels, height, width = shape
@@ -134,32 +285,66 @@ class DataTransformer:
             return
         if channels != self._channels or not self._crop:
             raise DataError(f"is {size_text(shape)}, but the first one is {size_text(first)}")
+        if self._resizes:
+            return
         if min(height, width) + 2 * self._pad < self._crop:
             raise DataError(f"is {size_text(shape)}, which is smaller than crop_size {self._crop}")
+        if self._pad_mode == "reflect" and self._pad >= min(height, width):
+            raise DataError(f"is {size_text(shape)}, which pad {self._pad} cannot reflect")
         if self._mean.shape[1:] != (1, 1):
             raise DataError(
                 f"is {size_text(shape)}, but the mean image {size_text((self._channels, *self._image_size))}"
             )
 
+    def _check_colors(self, param: pb.TransformationParameter, error: Callable[..., SslnetError], preset: bool) -> None:
+        for field in ("channel_order", "saturation", "hue"):
+            if self._channels != 3 and param.HasField(field) and (getattr(param, field) or field == "channel_order"):
+                named = "preset" if preset and field == "channel_order" else field
+                raise error(f"{named} is for images of 3 channels; these have {self._channels}", named)
 
-def _check_augmentation(param: pb.TransformationParameter, error: Callable[..., SslnetError]) -> None:
-    if param.pad and not param.crop_size:
-        raise error("pad is for crops that are taken at random: give crop_size too", "pad")
-    if param.pad and param.pad >= param.crop_size:
+    def _check_sizes(
+        self, param: pb.TransformationParameter, size: tuple[int, int], error: Callable[..., SslnetError]
+    ) -> None:
+        """Checks the sizes of padding and crop against those of the first image."""
+        height, width = size
+        if param.resize_shorter or param.HasField("random_resized_crop"):
+            if param.pad_mode == pb.TransformationParameter.REFLECT and self._pad >= param.resize_shorter:
+                raise error(f"pad {self._pad} cannot reflect images of resize_shorter {param.resize_shorter}", "pad")
+            if self._resizes:
+                return
+        if self._pad > min(height, width):
+            raise error(f"pad {self._pad} is larger than the images, which are {height} x {width}", "pad")
+        if self._pad_mode == "reflect" and self._pad >= min(height, width):
+            raise error(f"pad {self._pad} cannot reflect images of {height} x {width}", "pad")
+        if self._crop > min(height, width) + 2 * self._pad:
+            padded = f", with pad {self._pad} at each side" if self._pad else ""
+            raise error(
+                f"crop_size {self._crop} is larger than the images, which are {height} x {width}{padded}", "crop_size"
+            )
+
+    def _padded_mean(self, mean: np.ndarray) -> np.ndarray:
+        if self._pad_mode and mean.shape[1:] != (1, 1):
+            return pad_images(mean, self._pad, self._pad_mode)
+        return _padded(mean, self._pad, self._edge)
+
+
+def _factors(
+    param: pb.TransformationParameter, channels: int, scale: np.floating, error: Callable[..., SslnetError]
+) -> np.ndarray:
+    """scale / std for each channel: (C), of the type of scale."""
+    values = np.array(param.std_value, np.float64)
+    if len(values) not in (0, 1, channels):
         raise error(
-            f"pad must be smaller than crop_size, {param.crop_size}, not {param.pad}: a crop would show no image", "pad"
+            f"there are {len(values)} std_value, but the images have {channels} channels: give one, or one a channel",
+            "std_value",
         )
-    if not 0 <= param.brightness < math.inf:
-        raise error(f"brightness must be 0 or more, not {param.brightness:g}", "brightness")
-    if not 0 <= param.contrast <= 1:
-        raise error(f"contrast must be from 0 to 1, not {param.contrast:g}", "contrast")
-    for field in ("mean_file", "mean_value"):
-        if param.standardize and getattr(param, field):
-            raise error(f"standardize takes off each image's own mean: {field} has no effect beside it", field)
+    if not len(values):
+        return np.full(channels, scale)
+    return np.broadcast_to(float(scale) / values, channels).astype(scale.dtype)
 
 
 def _padded(mean: np.ndarray, pad: int, edge: np.ndarray) -> np.ndarray:
-    """The mean of a padded image: (C, H + 2 pad, W + 2 pad), or (C, 1, 1) as it is."""
+    """The mean of padded images: (C, H + 2 pad, W + 2 pad) from (C, H, W); (C, 1, 1) is returned unchanged."""
     if not pad or mean.shape[1:] == (1, 1):
         return mean
     channels, height, width = mean.shape
@@ -175,7 +360,7 @@ def _mean(
     error: Callable[..., SslnetError],
     locate: Callable[[str], str | Path],
 ) -> np.ndarray:
-    """(C, H, W) or (C, 1, 1)."""
+    """The mean from a file or from numbers: (C, H, W) or (C, 1, 1)."""
     channels, height, width = shape
     values = np.array(param.mean_value, np.float32)
     if param.HasField("mean_file"):
@@ -185,6 +370,8 @@ def _mean(
             mean = read_mean(locate(param.mean_file))
         except WeightsError as problem:
             raise error(f"{problem.path}: {problem.message}", "mean_file") from problem
+        if mean.shape[1:] != (1, 1) and (param.resize_shorter or param.HasField("random_resized_crop")):
+            raise error("a mean image does not fit images that are resized: give mean_value", "mean_file")
         if mean.shape not in ((channels, height, width), (channels, 1, 1)):
             raise error(
                 f"the mean image is {size_text(mean.shape)}, but the images are {size_text(shape)}", "mean_file"
@@ -196,126 +383,3 @@ def _mean(
             "mean_value",
         )
     return np.broadcast_to(values if len(values) else np.float32(0), channels).reshape(channels, 1, 1).copy()
-
-
-@exact_kernel
-def _transform(
-    images: np.ndarray,
-    out: np.ndarray,
-    offsets: np.ndarray,
-    flip: np.ndarray,
-    mean: np.ndarray,
-    scale: np.floating,
-) -> None:
-    """out[i, c, y, x] = (images[i, c, y + top_i, x + left_i] - mean) * scale, x counted from the right where flip[i]."""
-    count, channels, height, width = out.shape
-    whole = mean.shape[1] > 1 or mean.shape[2] > 1
-    for i in range(count):
-        top, left = offsets[i, 0], offsets[i, 1]
-        for c in range(channels):
-            constant = mean[c, 0, 0]
-            for y in range(height):
-                source = images[i, c, top + y, left : left + width]
-                target = out[i, c, y]
-                if whole:
-                    row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (out.dtype.type(source[x]) - row[x]) * scale
-                else:
-                    for x in range(width):
-                        target[x] = (out.dtype.type(source[x]) - constant) * scale
-                if flip[i]:
-                    for x in range(width // 2):
-                        target[x], target[width - 1 - x] = target[width - 1 - x], target[x]
-
-
-@kernel
-def _augment(
-    images: np.ndarray,
-    out: np.ndarray,
-    place: np.ndarray,
-    edge: np.ndarray,
-    shift: np.ndarray,
-    factor: np.ndarray,
-) -> None:
-    """Crops of padded images, made brighter and stronger: out = (x + shift_i - m) factor_i + m, m the crop's channel mean.
-
-    place   (n, 2)  row and column of the image where the crop begins; negative in the padding
-    edge    (C)     what the padding of a channel holds
-    """
-    count, channels, height, width = out.shape
-    rows, columns = images.shape[2], images.shape[3]
-    for i in range(count):
-        top, left = place[i, 0], place[i, 1]
-        first, last = max(0, -left), min(width, columns - left)
-        for c in range(channels):
-            total = 0.0
-            for y in range(height):
-                target = out[i, c, y]
-                target[:] = edge[c] + shift[i]
-                if 0 <= top + y < rows:
-                    source = images[i, c, top + y, left + first : left + last]
-                    inner = target[first:last]
-                    for x in range(len(source)):
-                        inner[x] = out.dtype.type(source[x]) + shift[i]
-                if factor[i] != 1:
-                    for x in range(width):
-                        total += target[x]
-            if factor[i] != 1:
-                mean = out.dtype.type(total / (height * width))
-                for y in range(height):
-                    target = out[i, c, y]
-                    for x in range(width):
-                        target[x] = (target[x] - mean) * factor[i] + mean
-
-
-@kernel
-def _center(out: np.ndarray, offsets: np.ndarray, mean: np.ndarray, scale: np.floating) -> None:
-    """out = (out - mean) * scale, the mean image cropped at the offsets."""
-    count, channels, height, width = out.shape
-    whole = mean.shape[1] > 1 or mean.shape[2] > 1
-    for i in range(count):
-        top, left = offsets[i, 0], offsets[i, 1]
-        for c in range(channels):
-            constant = mean[c, 0, 0]
-            for y in range(height):
-                target = out[i, c, y]
-                if whole:
-                    row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (target[x] - row[x]) * scale
-                else:
-                    for x in range(width):
-                        target[x] = (target[x] - constant) * scale
-
-
-@kernel
-def _standardize(out: np.ndarray, scale: np.floating) -> None:
-    """out = (out - m) / max(s, 1 / sqrt(n)) * scale, m and s over the n numbers of each image."""
-    size = out[0].size
-    flat = out.reshape(len(out), size)
-    for i in range(len(out)):
-        numbers = flat[i]
-        total = 0.0
-        for x in range(size):
-            total += numbers[x]
-        mean = total / size
-        squares = 0.0
-        for x in range(size):
-            squares += (numbers[x] - mean) ** 2
-        factor = scale / max(math.sqrt(squares / size), 1 / math.sqrt(size))
-        for x in range(size):
-            numbers[x] = (numbers[x] - mean) * factor
-
-
-@kernel
-def _mirror(out: np.ndarray, flip: np.ndarray) -> None:
-    """The images of flip, left to right."""
-    count, channels, height, width = out.shape
-    for i in range(count):
-        if flip[i]:
-            for c in range(channels):
-                for y in range(height):
-                    row = out[i, c, y]
-                    for x in range(width // 2):
-                        row[x], row[width - 1 - x] = row[width - 1 - x], row[x]

@@ -1,4 +1,4 @@
-"""Compressed files (gzip, xz), read within bounds: a few bytes of one can unpack to gigabytes."""
+"""Reads compressed files (gzip, xz) within bounds: a file of a few bytes can unpack to gigabytes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sslnet.errors import DataError
 from sslnet.files import open_regular
 
 OPENERS: dict[bytes, tuple[Callable[..., Any], int]] = {b"\x1f\x8b": (gzip.open, 1100), b"\xfd7": (lzma.open, 8000)}
-"""By the first two bytes of a file: what unpacks it, and how many times its size that can be."""
+"""First two bytes of a file -> function that unpacks it, and the maximum ratio of unpacked to packed size."""
 FAULTS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
-"""All that the readers of damaged archives raise, apart from OSError and ValueError."""
+"""Errors that the readers of damaged archives raise, apart from OSError and ValueError."""
 
 
 class Unpacked:
-    """What a file unpacks to, from its begin to its end, no more than `limit` bytes of it. raises DataError beyond"""
+    """The unpacked bytes of a file, read in order, at most `limit` bytes. raises DataError beyond"""
 
     def __init__(self, file: IO[bytes], limit: int, path: str) -> None:
         self._file = file
@@ -29,7 +29,7 @@ class Unpacked:
         self._path = path
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes: fewer than size only at the end; all that is left when it is negative."""
+        """The next bytes: fewer than ``size`` only at the end; all remaining bytes if ``size`` is negative."""
         data = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
@@ -39,10 +39,10 @@ class Unpacked:
 
 @contextlib.contextmanager
 def open_unpacked(path: str | os.PathLike[str], limit: int) -> Iterator[Unpacked]:
-    """A file, unpacked where its first bytes say that it is compressed, open while the block runs.
+    """Opens a file for the duration of the block; unpacks it if its first bytes show that it is compressed.
 
-    limit   bytes of it that are given; of one that is not compressed all
-    raises  DataError when it cannot be read, is damaged, or unpacks to more
+    limit   maximum number of unpacked bytes; a file that is not compressed is read completely
+    raises  DataError if the file cannot be read, is damaged, or unpacks to more
     """
     name = os.fspath(path)
     with open_regular(name) as file:

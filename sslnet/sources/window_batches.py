@@ -1,4 +1,4 @@
-"""Batches of windows, drawn at random from a list: see sslnet.sources.windows."""
+"""Makes batches of windows, drawn at random from a list (``sslnet.sources.windows``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslnet.sources.windows import IMAGE, LABEL, X1, Y2, Box, crop_window, decod
 
 
 class Crops:
-    """What is done to each window: crop_window with these arguments, then (pixel - mean) * scale."""
+    """The transformation of each window: crop_window with these arguments, then (pixel - mean) * scale."""
 
     def __init__(
         self, size: int, context: int, square: bool, mirror: bool, mean: np.ndarray, scale: np.float32
@@ -26,7 +26,7 @@ class Crops:
         self._scale = scale
 
     def __call__(self, image: np.ndarray, box: Box, mirror: bool, out: np.ndarray) -> None:
-        """Overwrites out (3, size, size)."""
+        """Transforms one window.  [overwrites out (3, size, size)]"""
         pixels, top, left = crop_window(
             image, box, self.size, context=self._context, square=self._square, mirror=mirror
         )
@@ -37,11 +37,11 @@ class Crops:
 
 
 class WindowReader(Reader):
-    """Batches of windows.
+    """Makes batches of windows.
 
-    windows  of background, of objects; counts: how many of each a batch has
-    random   (seed, layer) of the draws
-    keep     whether image files stay in memory once they are read
+    windows  windows of background and of objects; counts: number of each in a batch
+    random   (seed, layer) of the random numbers
+    keep     whether image files stay in memory after they are read
     """
 
     def __init__(
@@ -91,6 +91,6 @@ class WindowReader(Reader):
             if self._kept is not None:
                 self._kept[index] = raw
         image = decode(raw, name)
-        if self._shapes.setdefault(index, image.shape) != image.shape:  # its windows are places in the image as it was
+        if self._shapes.setdefault(index, image.shape) != image.shape:  # the windows refer to the original image
             raise DataError("has changed while it was read", path=name)
         return image

@@ -36,7 +36,8 @@ LABEL, OVERLAP, X1, Y1, X2, Y2, IMAGE = range(7)
 
 @dataclass(frozen=True)
 class WindowList:
-    """path: the list; images: their file names; windows: (n, 7) float32, as in Caffe, see LABEL .. IMAGE."""
+    """A list of windows. path: path of the list; images: file names; windows: (n, 7) float32 as in Caffe, with the
+    columns LABEL .. IMAGE."""
 
     path: str
     images: list[str]
@@ -46,7 +47,8 @@ class WindowList:
 def read_windows(path: str | os.PathLike[str]) -> WindowList:
     """Reads a list of windows.
 
-    raises DataError, with the line: not a list, cut off, images not numbered from 0, not in colour
+    raises DataError, with the line, if the file is not a list, is cut off, or its images are not numbered from 0 or not in
+    colour
     """
     name = os.fspath(path)
     with (
@@ -82,7 +84,7 @@ def _read(words: _Words) -> WindowList:
 
 
 class _Words:
-    """The words of a text file, and the line of the last one. Takes no more memory than what is asked for."""
+    """The words of a text file, and the line of the last one. Needs no more memory than the words requested."""
 
     def __init__(self, path: str, file: IO[str]) -> None:
         self.path = path
@@ -92,7 +94,7 @@ class _Words:
         self._words: list[str] = []
 
     def next(self) -> str | None:
-        """None at the end."""
+        """The next word; None at the end."""
         while not self._words:
             text = self._file.readline(LONGEST_LINE)
             if not text:
@@ -118,7 +120,7 @@ class _Words:
             raise self.error(f'{what} must be a whole number, not "{word[:40]}"') from None
 
     def numbers(self, columns: int, rows: int, what: str) -> np.ndarray:
-        """(rows, columns) float32."""
+        """The next numbers: (rows, columns) float32."""
         values: list[float] = []
         while len(values) < rows * columns:
             word = self.word(what)
@@ -126,7 +128,7 @@ class _Words:
                 values.append(float(word))
             except ValueError:
                 raise self.error(f'{what} must be six numbers, not "{word[:40]}"') from None
-            if not abs(values[-1]) < 2**24:  # whole numbers up to here are what they are in float32
+            if not abs(values[-1]) < 2**24:  # integers up to here are exact in float32
                 raise self.error(f'{what} must be six numbers below 2^24, not "{word[:40]}"')
         return np.array(values, np.float32).reshape(rows, columns)
 
@@ -138,7 +140,7 @@ class _Words:
 
 
 def read_image(name: str, list_path: str) -> bytes:
-    """The bytes of an image file, looked for from the working directory, else beside the list."""
+    """Reads the bytes of an image file: relative to the working directory, or else to the folder of the list."""
     place = Path(name)
     if not place.exists():
         place = Path(list_path).parent / name
@@ -149,7 +151,7 @@ def read_image(name: str, list_path: str) -> bytes:
 
 
 def decode(raw: bytes, name: str) -> np.ndarray:
-    """(3, H, W) uint8, blue, green, red."""
+    """Decodes an image file to (3, H, W) uint8, blue, green, red."""
     try:
         return decode_image(raw, True, upright=True)
     except DataError as error:
@@ -159,16 +161,16 @@ def decode(raw: bytes, name: str) -> np.ndarray:
 def crop_window(
     image: np.ndarray, box: Box, size: int, *, context: int = 0, square: bool = False, mirror: bool = False
 ) -> tuple[np.ndarray, int, int]:
-    """One window of an image, warped so that with its context it fills size x size.
+    """Cuts a window out of an image, and warps it so that with its context it fills size x size.
 
     image    (C, H, W) uint8
     box      x1, y1, x2, y2, both ends included
-    context  pixels of the result at each side that show what is around the window, below size / 2
-    square   enlarge the window to a square first, so that proportions are kept
-    mirror   turn it left to right
-    returns  the pixels (C, h, w), at most size x size, and how far from the top and from the left they belong: where the
-             context goes beyond the image there are none
-    raises   DataError when the window is not in the image
+    context  number of pixels at each side of the result that show the surroundings of the window, below size / 2
+    square   whether to enlarge the window to a square first, so that proportions are kept
+    mirror   whether to mirror it left to right
+    returns  the pixels (C, h, w), at most size x size, and their offsets from the top and from the left: the part of the
+             context beyond the image has no pixels
+    raises   DataError if the window is not in the image
     """
     _, height, width = image.shape
     outside = DataError(f"the window {' '.join(map(str, box))} is not in the image, which is {height} x {width}")
@@ -194,7 +196,7 @@ def crop_window(
 
 
 def _with_context(box: Box, size: int, context: int, square: bool) -> Box:
-    """The box that much larger that, warped to size, it has the context around the window."""
+    """The box enlarged so that after the warp to size x size it shows the context around the window."""
     x1, y1, x2, y2 = box
     half_height, half_width = (y2 - y1 + 1) / 2, (x2 - x1 + 1) / 2
     center_x, center_y = x1 + half_width, y1 + half_height
@@ -210,5 +212,5 @@ def _with_context(box: Box, size: int, context: int, square: bool) -> Box:
 
 
 def _round(value: float) -> int:
-    """Halves away from zero, as C's round."""
+    """Rounds to the nearest integer, halves away from zero, as C's round."""
     return math.floor(value + 0.5) if value >= 0 else -math.floor(-value + 0.5)

@@ -3,7 +3,8 @@
 Each channel of every blob gets the number of its class; dependent channels are in one class. An Eltwise joins the
 channels that it adds; ReLU, BatchNorm, Scale, Pooling and depthwise convolutions join output channels to their input
 channels, and so do Concat and Slice, at other positions. Layers that mix their channels (convolutions, InnerProduct)
-start new classes; layers that share their weights have the same classes.
+start new classes; layers that share their weights have the same classes. A convolution with several groups, which must
+stay equal in size, joins equal places of all groups, of its input and of its output.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from sslnet.sparsity.groups import WEIGHTS
 
 
 @dataclass(frozen=True)
-class Ties:
+class ChannelClasses:
     """Classes of the channels of layer i's blobs, in ``bottoms[i][j]`` and ``tops[i][j]``, one number per channel."""
 
     bottoms: list[list[np.ndarray]]
     tops: list[list[np.ndarray]]
 
 
-def find_ties(net: Net) -> Ties:
+def find_channel_classes(net: Net) -> ChannelClasses:
     """Finds the classes of all channels of a net, numbered from 0 in order of first appearance."""
     joined = _Classes()
     current: dict[str, np.ndarray] = {}
@@ -38,6 +39,8 @@ def find_ties(net: Net) -> Ties:
         bottoms.append([current[name] for name in net.bottom_names[i]])
         tops.append([joined.new(channel_count(blob.shape)) for blob in net.tops[i]])
         current.update(zip(net.top_names[i], tops[i]))
+        if mixes(layer) and getattr(layer, "group", 1) > 1:
+            _join_places(joined, [*bottoms[i], *tops[i]], layer.group)  # type: ignore[attr-defined]
         for j, below in enumerate(bottoms[i]):
             for above, sources in zip(
                 tops[i], _sources(layer, [len(b) for b in bottoms[i]], j, [len(t) for t in tops[i]])
@@ -50,7 +53,15 @@ def find_ties(net: Net) -> Ties:
                 if len(a) == len(b):
                     joined.join(a, b)
     numbers = joined.numbers()
-    return Ties(*([[numbers[ids] for ids in blobs] for blobs in around] for around in (bottoms, tops)))
+    return ChannelClasses(*([[numbers[ids] for ids in blobs] for blobs in around] for around in (bottoms, tops)))
+
+
+def _join_places(joined: _Classes, blobs: list[np.ndarray], group: int) -> None:
+    """Joins equal places of all groups of a layer's channels."""
+    for ids in blobs:
+        if len(ids) % group == 0:  # of a convolution along another axis, channels are something else
+            places = ids.reshape(group, -1)
+            joined.join(places[1:].reshape(-1), np.tile(places[0], group - 1))
 
 
 def _sharing(net: Net) -> Iterator[tuple[int, int]]:

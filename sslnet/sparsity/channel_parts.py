@@ -27,7 +27,7 @@ from sslnet.layers.prelu import PReLU
 from sslnet.layers.scale import Scale
 from sslnet.net.net import Net
 from sslnet.net.parameters import Param
-from sslnet.sparsity.channel_dependencies import Ties, find_ties, mixes
+from sslnet.sparsity.channel_dependencies import ChannelClasses, find_channel_classes, mixes
 from sslnet.sparsity.groups import ROWS, VALUES, Tile, as_tiles, matrix_shape, tiles_of
 
 FOLLOWERS = (Scale, Bias, BatchNorm, PReLU)
@@ -48,7 +48,7 @@ class ChannelPart:
 
     layer    number of the layer in the net
     height, width  rows and columns of a tile in the parameter's matrix, which has shape[0] rows
-    classes  (tiles) class of coupled channels that each tile belongs to, as numbered by ``find_ties``; tiles are counted
+    classes  (tiles) class of coupled channels that each tile belongs to, as numbered by ``find_channel_classes``; tiles are counted
              along the rows of tiles
     listed   whether the layer lists its stored columns (``kept_column``), so that a channel has no fixed number of them
     """
@@ -89,7 +89,7 @@ class ChannelParts:
 
     def __init__(self, net: Net) -> None:
         self.net = net
-        self.ties: Ties = find_ties(net)
+        self.ties: ChannelClasses = find_channel_classes(net)
         places = {id(layer): i for i, layer in enumerate(net.layers)}
         self.parts = [part for param in net.learnable for part in self._of(param, places[id(param.layer)])]
 

@@ -22,8 +22,8 @@ from sslnet.sparsity.group_penalty import GroupPart, GroupPenalty, Matrices, Nor
 class GroupLasso(GroupPenalty):
     SUBGRADIENT = True
 
-    def value(self, matrices: Matrices) -> float:
-        return float(self.strengths @ self.norms(matrices))
+    def value_at(self, norms: np.ndarray, matrices: Matrices) -> float:
+        return float(self.strengths @ norms)
 
     def prox(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
         return shrink_groups(self.parts, self.strengths, matrices, steps)
@@ -39,12 +39,12 @@ def shrink_groups(
     step = one_step(parts, steps)
     if step is None:
         equation = NormEquation(parts, strengths, matrices, steps)
-        alive = equation.alive()
-        return equation.shrink(equation.solve(alive & (strengths > 0)), ~alive)
+        nonzero = equation.nonzero()
+        return equation.shrink(equation.solve(nonzero & (strengths > 0)), ~nonzero)
     norms = np.sqrt(sum(part.squares(matrices[part.index], len(strengths)) for part in parts))
     thresholds = step * strengths
-    alive = norms > thresholds
-    factors = np.where(alive, 1 - thresholds / np.where(alive, norms, 1), 0.0)
+    nonzero = norms > thresholds
+    factors = np.where(nonzero, 1 - thresholds / np.where(nonzero, norms, 1), 0.0)
     for part in parts:
         part.scale(matrices[part.index], factors)
-    return zero_tiles(parts, matrices, ~alive)
+    return zero_tiles(parts, matrices, ~nonzero)

@@ -53,13 +53,14 @@ class GroupMCP(GroupPenalty):
             f"with gamma: {norms.max() / self.strengths.max():.2g} it pulls on all of them"
         )
 
-    def value(self, matrices: Matrices) -> float:
-        return float(self._values(self.norms(matrices)).sum())
+    def value_at(self, norms: np.ndarray, matrices: Matrices) -> float:
+        return float(self._values(norms).sum())
 
     def _values(self, norms: np.ndarray) -> np.ndarray:
         """(groups) penalty of each group, given its norm."""
         r = np.minimum(norms, self.ends)
-        return self.strengths * r - r * r / (2 * self.settings["gamma"])
+        values: np.ndarray = self.strengths * r - r * r / (2 * self.settings["gamma"])
+        return values
 
     def pulls(self, matrices: Matrices) -> np.ndarray:
         return self.strengths  # the derivative at norm 0, its maximum
@@ -83,8 +84,8 @@ class GroupMCP(GroupPenalty):
     def _prox_by_steps(self, matrices: Matrices, steps: Steps) -> list[np.ndarray]:
         equation = NormEquation(self.parts, self.strengths, matrices, steps, concavity=1 / self.settings["gamma"])
         norms = self.norms(matrices)
-        alive = equation.alive()
-        roots = equation.solve(alive & (self.strengths > 0))
+        nonzero = equation.nonzero()
+        roots = equation.solve(nonzero & (self.strengths > 0))
         roots[(norms == 0) | (self.strengths == 0)] = np.inf
         both = (norms >= self.ends) & np.isfinite(
             roots
@@ -104,4 +105,5 @@ class GroupMCP(GroupPenalty):
                 bottom, _ = equation.bottom(part, finite, tiles)
                 weighed = np.where(tiles == 0, 0.0, (tiles / bottom) ** 2 * equation.step(part, tiles))
             found += part.sums(weighed.sum(axis=(1, 3)).reshape(-1), self.count)
-        return found * (self.strengths - finite / self.settings["gamma"]) ** 2 / 2 + self._values(finite)
+        costs: np.ndarray = found * (self.strengths - finite / self.settings["gamma"]) ** 2 / 2 + self._values(finite)
+        return costs

@@ -151,9 +151,13 @@ class GroupPenalty(ABC):
         """Euclidean norm of each group: (groups) float64."""
         return np.sqrt(sum(part.squares(matrices[part.index], self.count) for part in self.parts))
 
-    @abstractmethod
     def value(self, matrices: Matrices) -> float:
         """Value of the penalty: a sum over the groups."""
+        return self.value_at(self.norms(matrices), matrices)
+
+    @abstractmethod
+    def value_at(self, norms: np.ndarray, matrices: Matrices) -> float:
+        """Value of the penalty, given also the groups' norms, so that they are computed once.  norms: (groups)"""
 
     @property
     def longest_step(self) -> float:
@@ -229,9 +233,10 @@ class NormEquation:
         self.parts, self.strengths, self.concavity = parts, strengths, concavity
         self.matrices, self.steps = matrices, steps
 
-    def alive(self) -> np.ndarray:
+    def nonzero(self) -> np.ndarray:
         """(groups) bool: whether z = 0 is not a local minimum of the group's problem."""
-        return (self.sums(np.zeros(len(self.strengths)))[0] > 1) | (self.strengths == 0)
+        found: np.ndarray = (self.sums(np.zeros(len(self.strengths)))[0] > 1) | (self.strengths == 0)
+        return found
 
     def solve(self, search: np.ndarray) -> np.ndarray:
         """(groups) smallest root for each group in ``search``, infinite if there is none up to strength / concavity;

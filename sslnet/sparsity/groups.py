@@ -77,7 +77,7 @@ def conv_groups(param: Any) -> int:
     """Number of conv groups, equal bands of rows of the parameter's matrix; 1 for all but convolution weights."""
     layer = param.layer.param
     if param.index == 0 and layer.HasField("convolution_param"):
-        return layer.convolution_param.group
+        return int(layer.convolution_param.group)
     return 1
 
 

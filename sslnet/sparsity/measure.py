@@ -191,7 +191,18 @@ def nonzero_parts(weights: np.ndarray, groups: int = 1) -> Matrix:
 
 
 @kernel
-def _scan(i0, i1, thread, matrix, rows_per_group, row_kept, column_kept, nonzero):
+def _scan(
+    i0: int,
+    i1: int,
+    thread: int,
+    matrix: np.ndarray,
+    rows_per_group: int,
+    row_kept: np.ndarray,
+    column_kept: np.ndarray,
+    nonzero: np.ndarray,
+) -> None:
+    """Counts the nonzero values of the rows [i0, i1), and marks the rows and columns with one.  [overwrites row_kept,
+    nonzero[thread]; changes column_kept[thread]]"""
     total = 0
     for i in range(i0, i1):
         row = matrix[i]

@@ -61,8 +61,8 @@ class Penalty(ABC):
         """Euclidean norm of each group of a term, flat."""
 
     @abstractmethod
-    def values(self, arrays: Arrays) -> list[float]:
-        """Value of each term."""
+    def norms_and_values(self, arrays: Arrays) -> list[tuple[np.ndarray, float]]:
+        """For each term, the norms of its groups as in ``norms_of``, and its value."""
 
     @abstractmethod
     def prox(self, arrays: Arrays, steps: Steps, moved: Sequence[np.ndarray | None] | None = None) -> None:
@@ -92,7 +92,7 @@ class Penalty(ABC):
         return [self.norms_of(arrays, k) for k in range(len(self.terms))]
 
     def value(self, arrays: Arrays) -> float:
-        return sum(self.values(arrays))
+        return sum(value for _, value in self.norms_and_values(arrays))
 
     def scale(self, factor: float) -> None:
         """Sets the strengths to the initial ones times ``factor``, > 0."""

@@ -30,9 +30,10 @@ class PenaltySum(Penalty):
     def norms_of(self, arrays: Arrays, index: int) -> np.ndarray:
         return self.terms[index].norms(self.matrices(arrays))
 
-    def values(self, arrays: Arrays) -> list[float]:
+    def norms_and_values(self, arrays: Arrays) -> list[tuple[np.ndarray, float]]:
         matrices = self.matrices(arrays)
-        return [term.value(matrices) for term in self.terms]
+        norms = [term.norms(matrices) for term in self.terms]
+        return [(found, term.value_at(found, matrices)) for term, found in zip(self.terms, norms)]
 
     def prox(self, arrays: Arrays, steps: Steps, moved: Sequence[np.ndarray | None] | None = None) -> None:
         before = [None if gains is None else array.copy() for array, gains in zip(arrays, moved or ())]

@@ -38,8 +38,8 @@ class SparseGroupLasso(GroupPenalty):
         """(groups) coefficients of the absolute values."""
         return self.strengths / self.unit * self.settings["l1_ratio"]
 
-    def value(self, matrices: Matrices) -> float:
-        return float(self.group_strengths @ self.norms(matrices) + self.l1_strengths @ self._sizes(matrices))
+    def value_at(self, norms: np.ndarray, matrices: Matrices) -> float:
+        return float(self.group_strengths @ norms + self.l1_strengths @ self._sizes(matrices))
 
     def _sizes(self, matrices: Matrices) -> np.ndarray:
         """Sum of the absolute values of each group: (groups)."""
@@ -65,13 +65,14 @@ class SparseGroupLasso(GroupPenalty):
         """Soft thresholding of each value by step * l1 strength."""
         thresholds = part.by_tile(self.l1_strengths, 0.0, tiles)
         thresholds = thresholds * (step if isinstance(step, float) else part.tiles(step))
-        return tiles - np.clip(tiles, -thresholds, thresholds)
+        soft: np.ndarray = tiles - np.clip(tiles, -thresholds, thresholds)
+        return soft
 
     def pulls(self, matrices: Matrices) -> np.ndarray:
         norms, sizes = self.norms(matrices), self._sizes(matrices)
-        return self.group_strengths + self.l1_strengths * np.divide(
-            sizes, norms, out=np.ones_like(norms), where=norms > 0
-        )
+        ratios = np.divide(sizes, norms, out=np.ones_like(norms), where=norms > 0)
+        pulls: np.ndarray = self.group_strengths + self.l1_strengths * ratios
+        return pulls
 
     def freeze(self, matrices: Matrices) -> None:
         self._frozen = [part.tiles(matrices[part.index]) == 0 for part in self.parts]

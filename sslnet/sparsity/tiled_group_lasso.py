@@ -94,9 +94,10 @@ class TiledGroupLasso(Penalty):
         self._run(kernels.norms, panels.count, w, tiling.height, tiling.width, panels.span, out)
         return np.hypot(out, arrays[1].reshape(panels.tiles)) if tiling.bias and len(arrays) > 1 else out
 
-    def values(self, arrays: Arrays) -> list[float]:
-        norms = (self._norms(arrays, k).sum(dtype=np.float64) for k in range(len(self.terms)))
-        return [tiling.strength * float(norm) for tiling, norm in zip(self.tilings, norms)]
+    def norms_and_values(self, arrays: Arrays) -> list[tuple[np.ndarray, float]]:
+        norms = [self._norms(arrays, k) for k in range(len(self.terms))]
+        sums = [float(found.sum(dtype=np.float64)) for found in norms]
+        return [(found.reshape(-1), t.strength * total) for t, found, total in zip(self.tilings, norms, sums)]
 
     def add_subgradient(self, arrays: Arrays, gradients: Arrays) -> None:
         w, grad = self._matrix(arrays[0]), self._matrix(gradients[0])
@@ -186,22 +187,22 @@ class TiledGroupLasso(Penalty):
     ) -> None:
         """Sweeps over the tilings until the dual variables change by no more than the tolerance. Updates x, and sets
         groups that are zero at the optimum exactly to zero."""
-        dead = [np.zeros(panels.tiles, np.uint8) for panels in self.panels]
+        zero = [np.zeros(panels.tiles, np.uint8) for panels in self.panels]
         sizes = [self.biases if tiling.bias else panels.count for tiling, panels in zip(self.tilings, self.panels)]
         changes = [np.zeros(size, np.float64) for size in sizes]
         for self.sweeps in range(1, MAX_SWEEPS + 1):
             for k, (tiling, panels) in enumerate(zip(self.tilings, self.panels)):
                 size, dual, strength = (tiling.height, tiling.width), self._duals[k], tiling.strength
                 if tiling.bias:
-                    arrays, found = (x, dual, bias, self._bias_dual), (dead[k].reshape(-1), changes[k])
+                    arrays, found = (x, dual, bias, self._bias_dual), (zero[k].reshape(-1), changes[k])
                     self._run(bias_kernel, self.biases, *arrays, *size, step, bias_step, strength, *found)
                 else:
-                    self._run(kernel, panels.count, x, dual, *size, panels.span, step, strength, dead[k], changes[k])
+                    self._run(kernel, panels.count, x, dual, *size, panels.span, step, strength, zero[k], changes[k])
             if max(change.max() for change in changes) <= self.tolerance:
                 break
         # w = v - step * (sum of duals) leaves rounding errors where the optimum is exactly zero.
-        for tiling, tiles in zip(self.tilings, dead):
-            self._run(kernels.zero_dead, tiles.shape[0], x, tiling.height, tiling.width, tiles)
+        for tiling, tiles in zip(self.tilings, zero):
+            self._run(kernels.set_to_zero, tiles.shape[0], x, tiling.height, tiling.width, tiles)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def lowered(layer: Convolution, bottom: Sequence[Blob]) -> LoweringTime:
     def fill(out: np.ndarray) -> None:
         source = first.data.reshape(-1, *first.shape[layer.axis :])
         for image, col in zip(source[:images], out):
-            im2col(image, w.kernel, w.stride, w.pad, w.dilation, out=col.reshape(rows, -1))
+            im2col(image, *w.axes, out=col.reshape(rows, -1))
 
     return LoweringTime(images, batch * len(bottom), layer.pixels, fill)
 

@@ -24,6 +24,8 @@ from sslnet.net.input_layers import copy_sources, fetch, fill_inputs, source_sha
 from sslnet.net.memory_estimate import Memory
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
+from sslnet.net.weights import WeightSource
+from sslnet.prototxt import Definition
 from sslnet.sparsity.measure import NonZero, measure
 from sslnet.timing.roofline import peak_flops
 
@@ -119,8 +121,8 @@ class Timing:
 
 
 def open_net(
-    model: str | Path,
-    weights: str | Path | None = None,
+    model: str | Path | Definition,
+    weights: WeightSource | None = None,
     *,
     phase: int = pb.TRAIN,
     batch: int | None = None,
@@ -137,7 +139,7 @@ def open_net(
     """
     if batch is not None and batch < 1:
         raise UsageError(f"a batch has at least 1 image, not {batch}")
-    definition = prototxt.read_net(os.fspath(model))
+    definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
     net = Net(definition, weights, phase, level=level, stages=stages, seed=seed, lean=lean)
     fill_inputs(net, seed)
     fetch(net)

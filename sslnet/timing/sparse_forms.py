@@ -1,14 +1,14 @@
-"""The ways to run layers whose weights hold zeros, timed side by side on the data that flow through the net.
+"""Times the algorithms for layers with zero weights side by side, on the data in the net.
 
-    dense    all weights, as if none was zero
-    kept     rows and columns of the weight matrix that are not zero throughout: what compaction stores
-    csr      single weights, from a lowered matrix
-    direct   single weights, from the padded image
+    dense    all weights, zero or not
+    kept     the rows and columns of the weight matrix that are not all zero, as stored by compaction
+    csr      single non-zero weights, from a lowered matrix
+    direct   single non-zero weights, from the padded image
 
-A convolution has all four (``conv_mode`` asks for one) and is timed whole: lowering, padding and writing the result
-included; forward its weights are packed once, as for inference. InnerProduct has one way, dense. The matrix products alone,
-of what is lowered already and as libraries compute them, are timed beside them: speedups of sparse layers are mostly told
-of these. The forms of a layer take turns, A B C, then C B A, each time its data come by.
+A convolution has all four (``conv_mode`` selects one) and is timed as a whole, including lowering, padding and writing the
+result; its weights are packed once, as for inference. InnerProduct has one, dense. The matrix products alone, of lowered
+data and computed by libraries, are timed as well, because published speedups of sparse layers mostly refer to them. The
+forms of a layer alternate, A B C, then C B A, each time the data of the layer are ready.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from sslnet.timing.layerwise import Passes, Spread, batch_of, clock, repeat, sec
 from sslnet.timing.roofline import peak_flops
 
 WAYS = {"dense": "dense", "kept": "kept", "csr": "lowered", "direct": "direct"}
-"""Form -> the way of ``kernels.conv.adaptive``."""
+"""Form -> the algorithm of ``kernels.conv.adaptive``."""
 FORMS = tuple(WAYS)
 BACKWARD = ("dense", "kept")
-"""Forms that have gradients of their own."""
+"""Forms with a gradient of their own."""
 FASTEST = "fastest"
 PARTS = ("forward", "backward", "product")
 
 
 @dataclass(frozen=True)
 class FormTime:
-    """One form of a layer, or of the whole net.
+    """The time of one form of a layer, or of the whole net.
 
-    kernel      the way that its forward pass runs; "" of a net
-    flops       of one forward pass over the batch, those that this form takes
-    gradients   how many products of as many FLOPs its backward pass has: 1 or 2
-    forward, backward   of the whole layer; None where it has no such way
-    product     the matrix product of the forward pass alone, by ``gemm_library``
+    kernel      algorithm of the forward pass; "" for a net
+    flops       FLOPs that this form needs for one forward pass over the batch
+    gradients   number of products of as many FLOPs in the backward pass: 1 or 2
+    forward, backward   seconds of the whole layer; None if the form has no such pass
+    product     seconds of the matrix product of the forward pass alone, by ``gemm_library``
     """
 
     kernel: str
@@ -65,7 +65,7 @@ class FormTime:
     gemm_library: str
 
     def rate(self, part: str) -> float | None:
-        """FLOP a second of one of ``PARTS``."""
+        """FLOP per second of one of ``PARTS``."""
         spread: Spread | None = getattr(self, part)
         times = self.gradients if part == "backward" else 1
         return times * self.flops / spread.median if spread is not None and spread.median else None
@@ -73,19 +73,21 @@ class FormTime:
 
 @dataclass(frozen=True)
 class FormTimes:
-    """A layer, or the whole net, by form; "dense" is always there, the others where there are zeros."""
+    """The times of a layer, or of the whole net, by form; "dense" is always present, the others if there are zero
+    weights."""
 
     name: str
     type: str
     forms: dict[str, FormTime]
 
     def limit(self, form: str) -> float | None:
-        """How many times fewer multiply-adds the form takes than dense; None for none at all, or no such form."""
+        """Factor by which the form reduces the multiply-adds of dense; None if it needs none at all, or there is no
+        such form."""
         own = self.forms[form].flops if form in self.forms else 0
         return self.forms["dense"].flops / own if own else None
 
     def speedup(self, form: str, part: str) -> float | None:
-        """Time of dense by that of the form; None where there is none."""
+        """Time of dense divided by the time of the form; None if there is no such time."""
         if form not in self.forms:
             return None
         spread, dense = (getattr(self.forms[f], part) for f in (form, "dense"))
@@ -94,7 +96,7 @@ class FormTimes:
 
 @dataclass(frozen=True)
 class LayerForms(FormTimes):
-    """The non-zero parts of the weight matrix: filters (rows), columns, single weights."""
+    """The non-zero parts of a layer's weight matrix: filters (rows), columns, single weights."""
 
     filters: NonZero
     columns: NonZero
@@ -103,7 +105,7 @@ class LayerForms(FormTimes):
 
 @dataclass(frozen=True)
 class FormTiming:
-    """The result for a net; other fields as of ``timing.NetTime`` and ``timing.Timing``."""
+    """The result for a net; the other fields are as in ``timing.NetTime`` and ``timing.Timing``."""
 
     name: str
     model: str
@@ -116,8 +118,8 @@ class FormTiming:
     whole: FormTimes
 
     def total(self, form: str, part: str) -> float | None:
-        """Seconds of all layers, those without the form run dense; "fastest": each in its fastest form. None where no
-        layer but dense ones would be in it."""
+        """Seconds of all layers, with dense for layers without the form; "fastest": with the fastest form of each
+        layer. None if only dense layers would be included."""
         rows = [row for row in self.layers if getattr(row.forms["dense"], part) is not None]
         if form == FASTEST:
             return sum(min(_medians(row, part)) for row in rows) if rows else None
@@ -126,13 +128,13 @@ class FormTiming:
         return sum(_median_or_dense(row, form, part) for row in rows)
 
     def speedup(self, form: str, part: str) -> float | None:
-        """The sum over all layers, as in ``total``."""
+        """Speedup of the sum over all layers, as in ``total``."""
         own, dense = self.total(form, part), self.total("dense", part)
         return dense / own if own and dense else None
 
     def limit(self, form: str) -> float | None:
-        """How many times fewer multiply-adds all layers take, those without the form dense; None for none at all, and for
-        "fastest"."""
+        """Factor by which the form reduces the multiply-adds of all layers, with dense for layers without the form;
+        None if none are needed at all, and for "fastest"."""
         if form == FASTEST:
             return None
         runs = [(row.forms, form in row.forms and row.forms[form].forward is not None) for row in self.layers]
@@ -158,15 +160,15 @@ def time_forms(
     partial: bool = False,
     on_run: Callable[[int], object] = lambda done: None,
 ) -> FormTiming:
-    """Times the forms of every convolution and InnerProduct, and of the whole net, on the data that its inputs hold.
+    """Times the forms of every convolution and InnerProduct, and of the whole net, on the data in its input blobs.
 
-    forms            those wanted; dense is always one of them
-    partial, on_run  as of ``timing.repeat``
+    forms            forms to time; dense is always included
+    partial, on_run  as for ``timing.repeat``
 
-    raises UsageError when no weight of such a layer is zero, or all are
+    raises UsageError if such layers have no zero weight, or only zero weights
     """
     wanted = [form for form in FORMS if form in forms or form == "dense"]
-    watch = _FormContests(net, wanted, forward_only)
+    watch = _TimedLayers(net, wanted, forward_only)
     done = repeat(watch.run, watch.forget, iterations, partial=partial, on_run=on_run)
     return FormTiming(
         name=net.name,
@@ -176,13 +178,13 @@ def time_forms(
         threads=num_threads(),
         iterations=done,
         peak=peak_flops(),
-        layers=[contest.result() for contest in watch.contests.values()],
+        layers=[timed.result() for timed in watch.timed_layers.values()],
         whole=watch.whole(),
     )
 
 
 class _Samples:
-    """Seconds by part and form."""
+    """Measured seconds by part and form."""
 
     def __init__(self) -> None:
         self.seconds: dict[tuple[str, str], list[float]] = {}
@@ -198,11 +200,11 @@ class _Samples:
         return FormTime(kernel, flops, gradients, forward, backward, product, PRODUCTS.get(form, ""))
 
 
-class _Contest:
-    """One layer in its forms.
+class _TimedLayer:
+    """The forms of one layer, to be timed.
 
-    pattern, nonzero   which rows and columns are not zero throughout, and how many weights are not zero
-    steps              by form, what runs the whole layer
+    pattern, nonzero   rows and columns that are not all zero, and number of non-zero weights
+    steps              by form, the step that runs the whole layer
     products           the matrix products alone
     """
 
@@ -223,7 +225,7 @@ class _Contest:
         return list(dict.fromkeys([*self.steps, *self.products.forms]))
 
     def forward(self, turn: int) -> None:
-        """The whole layer in all its forms, then the products, with what is in its bottoms."""
+        """Times the whole layer in all its forms, then the products, on the current data of its bottoms."""
         for form in _order(self.steps, turn):
             self.samples.add("forward", form, seconds_of([self.steps[form]]))
         self.products.load()
@@ -259,35 +261,35 @@ class _Contest:
         return [(self.pattern.filters, groups * filters), (self.pattern.columns, groups * columns)]
 
 
-class _FormContests:
-    """The contests of a net's layers, by index, and one plan of the whole net for each form."""
+class _TimedLayers:
+    """The forms of a net's layers, by layer index, and one plan of the whole net for each form."""
 
     def __init__(self, net: Net, forms: Sequence[str], forward_only: bool) -> None:
         self.net = net
         self.passes = Passes(net, forward_only)
         self.single = net.plan(fused=False)
-        contests = {i: _contest(step, forms) for i, step in enumerate(self.single.steps)}
-        self.contests = {i: contest for i, contest in contests.items() if contest is not None}
-        _check_zeros(net, [*self.contests.values()])
+        timed_layers = {i: _timed_layer(step, forms) for i, step in enumerate(self.single.steps)}
+        self.timed_layers = {i: timed for i, timed in timed_layers.items() if timed is not None}
+        _check_zeros(net, [*self.timed_layers.values()])
         self.plans = {form: self._plan(form) for form in forms}
         self.samples = _Samples()
 
     def forget(self) -> None:
         self.samples = _Samples()
-        for contest in self.contests.values():
-            contest.samples = _Samples()
+        for timed in self.timed_layers.values():
+            timed.samples = _Samples()
 
     def run(self, turn: int) -> None:
         with self.single.running(self.passes.last):
             for i in self.passes.forward:
-                if i in self.contests:
-                    self.contests[i].forward(turn)
+                if i in self.timed_layers:
+                    self.timed_layers[i].forward(turn)
                 else:
                     self.single.steps[i].forward()
             self.passes.set_loss_diffs()
             for i in self.passes.backward:
-                if i in self.contests:
-                    self.contests[i].backward(turn)
+                if i in self.timed_layers:
+                    self.timed_layers[i].backward(turn)
                 else:
                     self.single.steps[i].backward()
         for form in _order(self.plans, turn):
@@ -304,10 +306,10 @@ class _FormContests:
                 self.samples.add("backward", form, seconds)
 
     def _plan(self, form: str) -> Plan:
-        """The whole net with its convolutions in this form, where they have it."""
+        """The plan of the whole net with its convolutions in this form, if they have it."""
         plan = self.net.new_plan(fused=True)
-        for i, contest in self.contests.items():
-            step, own = plan.steps[i], contest.steps.get(form, contest.steps["dense"])
+        for i, timed in self.timed_layers.items():
+            step, own = plan.steps[i], timed.steps.get(form, timed.steps["dense"])
             if isinstance(step, ConvolutionStep) and isinstance(own, ConvolutionStep):
                 step.layer, step.way = own.layer, own.way
             elif isinstance(step, InnerProductStep):
@@ -318,12 +320,12 @@ class _FormContests:
     def whole(self) -> FormTimes:
         net, rest = self.net, 0
         for i in self.passes.forward:
-            if i not in self.contests:
+            if i not in self.timed_layers:
                 rest += net.layers[i].flops(net.bottoms[i], net.tops[i])
         forms = {}
         for form in self.plans:
-            present = [(contest, form if form in contest.steps else "dense") for contest in self.contests.values()]
-            flops = rest + sum(contest.flops(own) for contest, own in present)
+            present = [(timed, form if form in timed.steps else "dense") for timed in self.timed_layers.values()]
+            flops = rest + sum(timed.flops(own) for timed, own in present)
             forms[form] = self.samples.time(form, "", flops, 0)
         return FormTimes(net.name, "", forms)
 
@@ -332,28 +334,28 @@ def _order(forms: Iterable[str], turn: int) -> list[str]:
     return list(forms) if turn % 2 == 0 else list(forms)[::-1]
 
 
-def _check_zeros(net: Net, contests: Sequence[_Contest]) -> None:
-    """raises UsageError for a net that has nothing to compare"""
+def _check_zeros(net: Net, timed_layers: Sequence[_TimedLayer]) -> None:
+    """Checks that the net has forms to compare; raises UsageError otherwise."""
     model = net.definition.path or net.name
-    if not contests:
+    if not timed_layers:
         raise UsageError(f"{model} has no convolution and no InnerProduct that could run in several forms")
-    if all(contest.nonzero == prod(contest.pattern.shape) for contest in contests):
+    if all(timed.nonzero == prod(timed.pattern.shape) for timed in timed_layers):
         raise UsageError(
             f"{model}: no weight is zero, so that there are no forms to compare",
             hint="give the weights of a net that was trained or pruned to be sparse with --weights",
         )
-    if not any(contest.nonzero for contest in contests):
+    if not any(timed.nonzero for timed in timed_layers):
         raise UsageError(f"{model}: all weights are zero", hint="give its weights with --weights")
 
 
-def _contest(step: Step, forms: Sequence[str]) -> _Contest | None:
-    """For a layer that has several forms; those other than dense only where weights are zero."""
+def _timed_layer(step: Step, forms: Sequence[str]) -> _TimedLayer | None:
+    """The forms of a layer that has several; forms other than dense only if weights are zero."""
     if isinstance(step, ConvolutionStep):
         return _convolution(step, forms)
     return _inner_product(step, forms) if isinstance(step, InnerProductStep) else None
 
 
-def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _Contest:
+def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _TimedLayer:
     layer, g = step.layer, step.geometry
     whole = layer.whole_weights()
     pattern, nonzero = find_kept(whole, g.groups), int(np.count_nonzero(whole))
@@ -365,12 +367,14 @@ def _convolution(step: ConvolutionStep, forms: Sequence[str]) -> _Contest:
         own.hold_weights(True)
         steps[form] = own
     matrices = steps["dense"].layer.blobs[0].data.reshape(pattern.shape)
-    return _Contest(layer, pattern, nonzero, steps, Products(matrices, pattern, present, lowered(layer, step.bottom)))
+    return _TimedLayer(
+        layer, pattern, nonzero, steps, Products(matrices, pattern, present, lowered(layer, step.bottom))
+    )
 
 
 def _in_form(layer: Convolution, pattern: SparsityPattern, form: str) -> Convolution:
-    """The layer with all columns of its weights, its gradient, unless dense, of kept weights alone. It shares parameters
-    that are whole already."""
+    """A copy of the layer with all columns of its weights; its gradient is, except for dense, of the kept weights only.
+    It shares parameters that have all columns already."""
     own = copy.copy(layer)
     own.frozen = None
     if layer.kept is not None:
@@ -385,7 +389,7 @@ def _in_form(layer: Convolution, pattern: SparsityPattern, form: str) -> Convolu
     return own
 
 
-def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _Contest:
+def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _TimedLayer:
     layer: InnerProduct = step.layer
     data = layer.blobs[0].data
     weights = np.ascontiguousarray(data.T if layer.transpose else data)
@@ -393,4 +397,4 @@ def _inner_product(step: InnerProductStep, forms: Sequence[str]) -> _Contest:
     present = [form for form in forms if form in PRODUCTS] if nonzero < weights.size else ["dense"]
     own = InnerProductStep(layer, step.bottom, step.top, step.propagate_down)
     products = Products(weights[None], pattern, present, transposed(step.bottom[0], step.inputs))
-    return _Contest(layer, pattern, nonzero, {"dense": own}, products)
+    return _TimedLayer(layer, pattern, nonzero, {"dense": own}, products)

@@ -108,6 +108,10 @@ def by_hand(message: pb.NetParameter) -> list[pb.LayerParameter]:
 COMMANDS: dict[str, tuple[list[str], Callable[[Path, Path], NetResult[Any]]]] = {
     "compact": ([], lambda model, weights: sslnet.compact(model, weights)),
     "prune": (["--sparsity", "0.5"], lambda model, weights: sslnet.prune(model, weights, sparsity=0.5)),
+    "restructure": (
+        ["--form", "spatial", "--fit", "--layers", "conv2", "--iterations", "0"],
+        lambda model, weights: sslnet.restructure(model, weights, form="spatial", fit=True, layers=["conv2"]),
+    ),
     "lowrank": (["--error", "0.9"], lambda model, weights: sslnet.low_rank(model, weights, error=0.9)),
 }
 
@@ -261,6 +265,12 @@ def test_compress_net_makes_a_small_net_and_goes_on_with_its_folder(tmp_path: Pa
         (lambda m: sslnet.low_rank(m, error=0.1, target_flops=0.5), "either error or target_flops, not both"),
         (lambda m: sslnet.low_rank(m, target_flops=2), "target_flops must lie between 0 and 1, not 2"),
         (lambda m: sslnet.low_rank(m, methods=["sdv"]), "methods must be of svd, filters, spatial, tucker, not 'sdv'"),
+        (
+            lambda m: sslnet.restructure(m, form="1d"),
+            "form must be one of separable, spatial, bottleneck, inception, not '1d'",
+        ),
+        (lambda m: sslnet.restructure(m, form="spatial", fit=True), "fit needs weights: this model brings none"),
+        (lambda m: sslnet.restructure(m, form="spatial", ratio=5), "ratio must lie between 0 and 4, not 5"),
         (lambda m: sslnet.teach(m, teacher=m, loss_weight=0), "loss_weight must be above 0, not 0"),
         (lambda m: sslnet.import_onnx("x.onnx", batch=0), "batch must be at least 1, not 0"),
         (

@@ -233,3 +233,27 @@ def test_real_cifar10_is_verified_and_has_the_known_mean(tmp_path: Path) -> None
     mean = np.load(REFERENCE / "cifar10" / "mean_image.npy").reshape(3, 32, 32)
     np.testing.assert_allclose(read_mean(tmp_path / "mean.binaryproto"), mean, rtol=1e-6)
     assert len(records(tmp_path / "cifar10_train_lmdb")) == 50000
+
+
+def test_data_set_in_the_format_of_mnist_has_its_own_name(mnist: Path, tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    command = ["data", "mnist", "--from", str(mnist), "--to", str(target)]
+    assert main(command) == 2  # these are not MNIST's files
+    (mnist / "t10k-images-idx3-ubyte.gz").rename(mnist / "odd-test-images-idx3-ubyte.gz")
+    assert main([*command, "--name", "odd"]) == 0
+    found = [pb.Datum.FromString(value) for _, value in records(target / "odd_test_lmdb")]
+    assert [datum.label for datum in found] == [4, 5, 6]
+    assert found[1].data == bytes(range(6, 12))
+    assert len(records(target / "odd_train_lmdb")) == 5
+
+
+@pytest.mark.parametrize("options", [["--name", "../odd"], ["--name", ""]])
+def test_name_of_a_data_set_is_a_name(mnist: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "mnist", "--from", str(mnist), *options]) == 2
+    assert "--name must be" in capsys.readouterr().err
+
+
+def test_name_of_a_data_set_needs_its_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "mnist", "--name", "odd"]) == 2
+    assert main(["data", "cifar10", "--name", "odd", "--from", "."]) == 2
+    assert capsys.readouterr().err.count("--name is for MNIST's format") == 2

@@ -362,8 +362,30 @@ def test_grouped_convolution_goes_group_by_group(make_net: Callable[..., Net], o
     zero_filters(net, "conv1", 4, bias=1)
     weights = net.to_proto()
     result = compact(define(*layers), weights)
-    assert shapes(result.weights)["conv1"][0] == (3, 3, 3, 3)
+    assert shapes(result.weights)["conv1"][0] == (2, 3, 3, 3)
     outputs_agree(define(*layers).message, weights, result.message, result.weights)
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+def test_equal_places_of_all_groups_go(kind: str, make_net: Callable[..., Net], outputs_agree: Callable) -> None:
+    """Place 1 of three inputs and place 0 of four outputs have no use in any group; place 3 of the outputs is of use in one
+    group alone, place 2 of the inputs too: they stay in all. The third group goes."""
+    grouped = conv("grouped", "conv1", 12, "kernel_size: 2 group: 3").replace("Convolution", kind)
+    layers = (INPUT, conv("conv1", "data", 9), grouped, product("ip", "grouped", 2))
+    net = make_net("\n".join(layers))
+    weights = net.params["grouped"][0].data
+    matrix = weights.reshape(3, 4, 3, 4) if kind == "Convolution" else weights.reshape(3, 3, 4, 4).swapaxes(1, 2)
+    matrix[:, :, 1] = 0
+    matrix[:, 0] = 0
+    matrix[1:, 3] = 0
+    matrix[:2, :, 2] = 0
+    matrix[0, 1, 2] = 1
+    matrix[2] = 0
+    result = compact(define(*layers), net.to_proto())
+    small = Net(result.message, result.weights)
+    assert [small.blobs[name].shape[1] for name in ("conv1", "grouped")] == [4, 6]
+    assert next(layer for layer in result.message.layer if layer.name == "grouped").convolution_param.group == 2
+    outputs_agree(define(*layers).message, net.to_proto(), result.message, result.weights)
 
 
 # -- definitions for training and testing --------------------------------------------------------------------------

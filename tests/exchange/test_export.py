@@ -28,8 +28,9 @@ LARGE = {"alexnet", "caffenet", "vgg16"}
 """Marked as slow: hundreds of MiB take seconds."""
 
 NOT_WRITTEN = {
-    "Accuracy", "ContrastiveLoss", "Data", "DummyData", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
-    "Im2col", "ImageData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
+    "Accuracy", "ArrayData", "BoxAnnotatorOHEM", "ContrastiveLoss", "Data", "DetectionOutput", "DummyData", "PSROIPooling", "Reorg",
+    "SmoothL1Loss", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
+    "Im2col", "ImageData", "ImageFolderData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
     "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "WindowData",
 }  # fmt: skip
 """Sources, losses, measures, and what no standard operator does."""
@@ -61,15 +62,19 @@ CASES = {
         "convolution_param { num_output: 4 kernel_h: 3 kernel_w: 1 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 2 group: 2 }",
         "convolution_param { num_output: 4 kernel_size: 3 dilation: 2 bias_term: false }",
         ("convolution_param { num_output: 4 kernel_size: 3 pad: 1 }", [(2, 3, 9)]),
+        "convolution_param { num_output: 4 kernel_size: 3 kernel_size: 4 stride: 2 pad_type: SAME }",
         ("convolution_param { num_output: 4 kernel_size: 3 stride: 2 }", [(2, 3, 5, 6, 7)]),
     ],
-    "ConvolutionDepthwise": ["convolution_param { kernel_size: 3 pad: 1 num_output: 6 }"],
+    "ConvolutionDepthwise": [
+        "convolution_param { kernel_size: 3 stride: 2 num_output: 6 pad_type: SAME }","convolution_param { kernel_size: 3 pad: 1 num_output: 6 }"],
     "DepthwiseConvolution": ["convolution_param { kernel_size: 3 stride: 2 num_output: 6 }"],
     "Crop": [("crop_param { axis: 2 offset: 1 offset: 2 }", [(2, 6, 7, 8), (2, 6, 4, 5)])],
     "Deconvolution": [
         "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 }",
         "convolution_param { num_output: 6 kernel_size: 4 stride: 2 group: 6 bias_term: false }",
         "convolution_param { num_output: 4 kernel_size: 3 dilation: 2 group: 2 }",
+        "convolution_param { num_output: 4 kernel_size: 3 kernel_size: 4 stride: 2 pad_type: SAME }",
+        "convolution_param { num_output: 4 kernel_size: 1 kernel_size: 2 stride: 2 stride: 4 pad_type: SAME }",
     ],
     "Dropout": [""],
     "Eltwise": [
@@ -81,6 +86,13 @@ CASES = {
     "ELU": ["", "elu_param { alpha: 0.3 }"],
     "Embed": [("embed_param { num_output: 5 input_dim: 9 }", [(2, 4)])],
     "Exp": ["", "exp_param { base: 2 scale: 0.5 shift: 1 }"],
+    "Flip": [("", [(2, 3, 4, 5)]), ("flip_param { flip_height: true }", [(2, 3, 4, 5)])],
+    "PriorBox": [("prior_box_param { min_size: 4 max_size: 9 aspect_ratio: 2 }", [(2, 3, 4, 5), (2, 3, 16, 20)])],
+    "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [(1, 6, 7, 8), (4, 5)])],
+    "Transpose": [
+        ("transpose_param { dim: 0 dim: 2 dim: 1 dim: 3 }", [(2, 3, 4, 5)]),
+        ("transpose_param { dim: 3 dim: 0 dim: 1 dim: 2 }", [(2, 3, 4, 5)]),
+    ],
     "Flatten": ["", "flatten_param { axis: 2 }", "flatten_param { axis: 0 end_axis: 1 }"],
     "GELU": ["", "gelu_param { approximate: TANH }"],
     "HardSigmoid": ["", "hard_sigmoid_param { alpha: 0.5 beta: 0.2 }"],
@@ -113,6 +125,9 @@ CASES = {
         "pooling_param { pool: AVE kernel_h: 2 kernel_w: 5 stride: 3 pad_w: 2 }",
         "pooling_param { pool: AVE kernel_size: 3 stride: 2 round_mode: FLOOR }",
         "pooling_param { pool: AVE global_pooling: true }",
+        "pooling_param { kernel_size: 3 stride: 2 pad_type: SAME }",
+        "pooling_param { pool: AVE kernel_h: 3 kernel_w: 4 stride: 2 pad_type: SAME }",
+        "pooling_param { pool: AVE kernel_size: 2 pad_type: SAME }",
         "pooling_param { global_pooling: true }",
     ],
     "Power": ["power_param { power: 2 scale: 0.5 shift: 1 }", "power_param { scale: -1 }", ""],

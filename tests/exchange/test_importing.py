@@ -72,6 +72,11 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         [("Pad", "x p", "a"), ("Conv", "a w b", "y", {"strides": [2, 2]})],
         {"p": ints(0, 0, 0, 0, 0, 0, 1, 1), "w": weights(4, 6, 3, 3), "b": weights(4)},
     ),
+    "conv same of strides": (
+        [("Conv", "x w", "a", {"auto_pad": "SAME_UPPER", "strides": [2, 3]}), ("Conv", "a v", "y", {"auto_pad": "SAME_UPPER"})],
+        {"w": weights(4, 6, 3, 4), "v": weights(8, 4, 2, 2)},
+    ),
+    "conv same at the beginning": ([("Conv", "x w", "y", {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], {"w": weights(4, 6, 3, 3)}),
     "conv same": ([("Conv", "x w", "y", {"auto_pad": "SAME_UPPER"})], {"w": weights(4, 6, 3, 3)}),
     "padded conv": (
         [("Pad", "x p", "a"), ("Conv", "a w", "y", {"pads": [1, 1, 1, 1]})],
@@ -101,6 +106,10 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "max pool": ([("MaxPool", "x", "y", POOL)], {}),
     "max pool ceil": ([("MaxPool", "x", "y", {**POOL, "ceil_mode": 1})], {}),
     "max pool padded behind": ([("MaxPool", "x", "y", {**POOL, "pads": [0, 0, 1, 1]})], {}),
+    "max pool same": ([("MaxPool", "x", "y", {**POOL, "auto_pad": "SAME_UPPER"})], {}),
+    "max pool same of stride one": ([("MaxPool", "x", "y", {"kernel_shape": [2, 4], "auto_pad": "SAME_UPPER"})], {}),
+    "mean pool same": ([("AveragePool", "x", "y", {**POOL, "auto_pad": "SAME_UPPER"})], {}),
+    "mean pool same of stride one": ([("AveragePool", "x", "y", {"kernel_shape": [3, 4], "auto_pad": "SAME_UPPER"})], {}),
     "mean pool": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1]})], {}),
     "mean pool with padding": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1], "count_include_pad": 1})], {}),
     "mean pool ceil with padding": ([("AveragePool", "x", "y", {**POOL, "pads": [1, 1, 1, 1], "count_include_pad": 1, "ceil_mode": 1})], {}),
@@ -222,6 +231,17 @@ def test_convolution_padded_at_one_side_has_no_more_weights(tmp_path: Path) -> N
     assert difference is not None and difference.relative < 1e-5
     attributes = {a.name: list(a.ints) for a in back.graph.node[0].attribute}
     assert attributes["kernel_shape"] == [3, 3] and attributes["pads"] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["conv same", "conv same of strides", "max pool same", "mean pool same"])
+def test_padding_that_follows_from_the_size_becomes_pad_type_same(name: str, tmp_path: Path) -> None:
+    nodes, constants = CASES[name]
+    layers = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants)).message.layer[1:]
+    assert len(layers) == len(nodes)
+    for layer in layers:
+        param = layer.convolution_param if layer.type == "Convolution" else layer.pooling_param
+        assert param.pad_type == 1
+        assert not any(descriptor.name.startswith("kept") for descriptor, _ in param.ListFields())
 
 
 def test_branch_of_an_if_that_is_known_is_taken(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ ALL_UNITS = [*UNITS.values(), GENERIC]
 
 def pieces(g, x):
     """(group, kernel row, kernel column, the pixels it meets) of the padded input, in float64."""
-    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (g.pad_h, g.pad_h), (g.pad_w, g.pad_w)])
+    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (g.pad_h, g.pad_end_h), (g.pad_w, g.pad_end_w)])
     padded = padded.reshape(g.batch, g.groups, g.group_channels, *padded.shape[2:])
     for i in range(g.kernel_h):
         rows = slice(i * g.dilation_h, i * g.dilation_h + (g.out_h - 1) * g.stride_h + 1, g.stride_h)

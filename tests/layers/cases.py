@@ -49,6 +49,22 @@ def recurrent(type_: str, *hidden: str) -> list[Case | str]:
     ]
 
 
+REGIONS = {"rois": [[0, 0, 0, 4, 3], [1, 1, 2, 4, 5], [0, -3, 1, 9, 9], [1, 3, 3, 3, 3]]}
+
+
+def smooth_l1(type_: str) -> list[Case | str]:
+    """The loss without weights, with inside weights and both, and with a sum for each image."""
+    names = ["a", "b", "positive_inside", "positive_outside"]
+    bottoms = [" ".join(f'bottom: "{name}"' for name in names[:count]) for count in (2, 3, 4)]
+    layers = [
+        f'layer {{ name: "l" type: "{type_}" {each} top: "y" smooth_l1_loss_param {{ sigma: 0.8 }} }}'
+        for each in bottoms
+    ]
+    texts = [inputs(**dict.fromkeys(names[:count], (3, 4, 2))) + layer for count, layer in zip((2, 3, 4), layers)]
+    several = Case(texts[0].replace('top: "y"', 'top: "y" top: "each"'), ignore=("each",))
+    return [*texts, several]
+
+
 CASES: dict[str, list[Case | str]] = {
     "AbsVal": [single("AbsVal"), in_place("AbsVal")],
     "Axpy": [
@@ -123,6 +139,8 @@ CASES: dict[str, list[Case | str]] = {
         inputs(a=(2, 3, 4, 4), b=(2, 3, 4, 4))
         + 'layer { name: "l" type: "Convolution" bottom: "a" bottom: "b" top: "y" top: "z" convolution_param {'
         " num_output: 2 kernel_size: 3 } }",
+        IMAGES + 'layer { name: "l" type: "Convolution" bottom: "x" top: "y" convolution_param {'
+        " num_output: 3 kernel_size: 3 kernel_size: 2 stride: 2 pad_type: SAME } }",
         IMAGES + 'layer { name: "l" type: "Convolution" bottom: "x" top: "y" loss_weight: 0.5 convolution_param {'
         " num_output: 2 kernel_size: 3 } }",
     ],
@@ -141,6 +159,7 @@ CASES: dict[str, list[Case | str]] = {
             "num_output: 3 kernel_size: 3 stride: 2 pad: 1",
             "num_output: 6 kernel_h: 2 kernel_w: 3 stride_h: 3 stride_w: 1 pad_h: 0 pad_w: 1 group: 2",
             "num_output: 4 kernel_size: 2 dilation: 2 group: 4 bias_term: false",
+            "num_output: 3 kernel_size: 3 kernel_size: 2 stride: 2 stride: 3 pad_type: SAME",
         )
     ]
     + [
@@ -151,6 +170,7 @@ CASES: dict[str, list[Case | str]] = {
     ],
     "DepthwiseConvolution": [
         single("DepthwiseConvolution", "convolution_param { num_output: 6 kernel_size: 3 pad: 1 }"),
+        single("DepthwiseConvolution", "convolution_param { num_output: 6 kernel_size: 3 stride: 2 pad_type: SAME }"),
     ],
     "Dropout": [
         X + 'layer { name: "l" type: "Dropout" bottom: "x" top: "y" }',
@@ -299,6 +319,8 @@ CASES: dict[str, list[Case | str]] = {
             "pool: AVE kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 3 pad_h: 2 pad_w: 1 round_mode: FLOOR",
             "pool: AVE kernel_size: 2 stride: 5",
             "pool: AVE global_pooling: true",
+            "kernel_size: 3 stride: 2 pad_type: SAME",
+            "pool: AVE kernel_h: 3 kernel_w: 4 stride_h: 2 stride_w: 1 pad_type: SAME",
         )
     ]
     + [
@@ -336,6 +358,47 @@ CASES: dict[str, list[Case | str]] = {
         single("Reduction", f"reduction_param {{ operation: {operation} axis: {axis} coeff: -0.7 }}")
         for operation in ("SUM", "ASUM", "SUMSQ", "MEAN")
         for axis in (0, -2)
+    ],
+    "Flip": [
+        single("Flip", x=IMAGES),
+        single("Flip", "flip_param { flip_height: true }", x=IMAGES),
+        single("Flip", "flip_param { flip_width: false }", x=IMAGES),
+    ],
+    "PSROIPooling": [
+        Case(
+            inputs(x=(2, 8, 6, 5), rois=(4, 5))
+            + 'layer { name: "l" type: "PSROIPooling" bottom: "x" bottom: "rois" top: "y"'
+            " psroi_pooling_param { spatial_scale: 0.8 output_dim: 2 group_size: 2 } }",
+            values=REGIONS,
+        )
+    ],
+    "Reorg": [
+        single("Reorg", x=inputs(x=(2, 4, 4, 6))),
+        single("Reorg", "reorg_param { reverse: true }", x=inputs(x=(2, 8, 3, 2))),
+    ],
+    "ROIPooling": [
+        Case(
+            inputs(x=(2, 3, 6, 5), rois=(4, 5))
+            + 'layer { name: "l" type: "ROIPooling" bottom: "x" bottom: "rois" top: "y"'
+            " roi_pooling_param { pooled_h: 2 pooled_w: 3 } }",
+            values=REGIONS,
+        )
+    ],
+    "SmoothL1Loss": smooth_l1("SmoothL1Loss"),
+    "SmoothL1LossOHEM": smooth_l1("SmoothL1LossOHEM"),
+    "SoftmaxWithLossOHEM": [
+        SCORES + 'layer { name: "l" type: "SoftmaxWithLossOHEM" bottom: "x" bottom: "label" top: "y" }',
+        Case(
+            MAPS
+            + 'layer { name: "l" type: "SoftmaxWithLossOHEM" bottom: "x" bottom: "label" top: "y" top: "p" top: "each"'
+            " loss_param { weight_by_label_freqs: true class_weighting: 1 class_weighting: 0.5 class_weighting: 2"
+            " class_weighting: 3 } }",
+            ignore=("p", "each"),
+        ),
+    ],
+    "Transpose": [
+        single("Transpose", "transpose_param { dim: 0 dim: 1 dim: 3 dim: 2 }"),
+        single("Transpose", "transpose_param { dim: 3 dim: 0 dim: 2 dim: 1 }"),
     ],
     "ReLU": [
         X + 'layer { name: "l" type: "ReLU" bottom: "x" top: "y" }',
@@ -457,6 +520,9 @@ CASES: dict[str, list[Case | str]] = {
 WITHOUT_GRADIENT: dict[str, str] = {
     "Accuracy": "piecewise constant",
     "ArgMax": "piecewise constant",
+    "BoxAnnotatorOHEM": "chooses",
+    "DetectionOutput": "chooses",
+    "PriorBox": "constant",
     "HDF5Output": "nothing comes after it",
     "Input": "nothing comes before it",
     "Python": "the user's code has the gradient: test_python",
@@ -464,12 +530,27 @@ WITHOUT_GRADIENT: dict[str, str] = {
 }
 """Types that no gradient check can be made of, and why. Layers that bring data from outside need no line."""
 
+IN_OPENCV = "compared with OpenCV's: test_detection"
+BY_LOOP = "compared with loops in float64: test_detection"
 BEYOND_CAFFE = "Caffe 1.0 does not have it: test_beyond_caffe compares it with its definition"
 
 WITHOUT_GOLDEN: dict[str, str] = {
+    "ArrayData": "Caffe does not have it: test_array_data compares it with NumPy",
     "Axpy": BEYOND_CAFFE,
+    "BoxAnnotatorOHEM": BY_LOOP,
+    "DetectionOutput": IN_OPENCV,
+    "Flip": "mirrored by NumPy: test_beyond_caffe",
+    "PriorBox": IN_OPENCV,
+    "PSROIPooling": IN_OPENCV,
+    "Reorg": IN_OPENCV,
+    "ROIPooling": IN_OPENCV,
+    "SmoothL1Loss": BY_LOOP,
+    "SmoothL1LossOHEM": BY_LOOP,
+    "SoftmaxWithLossOHEM": BY_LOOP,
+    "Transpose": "transposed by NumPy: test_beyond_caffe",
     "ConvolutionDepthwise": BEYOND_CAFFE,
     "DepthwiseConvolution": BEYOND_CAFFE,
+    "ImageFolderData": "Caffe does not have it: test_image_folder_data compares it with the files",
     "Interp": BEYOND_CAFFE,
     "MemoryData": "its values come from the program: test_data_layers",
     "Normalize": BEYOND_CAFFE,

@@ -167,3 +167,25 @@ def test_upsample_refuses_a_place_outside_the_image():
     text = layer("Upsample", bottoms='bottom: "x" bottom: "place"', x=(1, 1, 2, 2), place=(1, 1, 2, 2))
     with pytest.raises(RunError, match="place 16 is not in an image of 16 pixels"):
         run(text, place=np.array([[[[0, 5], [10, 16]]]]))
+
+
+@pytest.mark.parametrize(
+    ("param", "axes"),
+    [
+        ("", (3,)),
+        ("flip_width: false flip_height: true", (2,)),
+        ("flip_height: true", (2, 3)),
+        ("flip_width: false", ()),
+    ],
+)
+def test_flip_mirrors_images(param, axes):
+    x = np.arange(120.0).reshape(2, 3, 4, 5)
+    np.testing.assert_array_equal(
+        run(layer("Flip", f"flip_param {{ {param} }}", x=x.shape), x=x)["y"], np.flip(x, axes)
+    )
+
+
+def test_transpose_orders_all_axes():
+    x = np.arange(120.0).reshape(2, 3, 4, 5)
+    found = run(layer("Transpose", "transpose_param { dim: 3 dim: 1 dim: 0 dim: 2 }", x=x.shape), x=x)["y"]
+    np.testing.assert_array_equal(found, x.transpose(3, 1, 0, 2))

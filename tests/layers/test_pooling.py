@@ -203,11 +203,11 @@ def test_pooling_reads_and_writes_nothing_outside_its_planes(size, kernel, strid
             assert (whole_alone[:67] == -7).all()
             assert (whole_alone[-67:] == -7).all()
         else:
-            kernels.ave_forward(0, 2, 0, source, y, *geometry)
+            kernels.ave_forward(0, 2, 0, source, y, *geometry, False)
             dy, _ = guarded(y.shape, dtype, math.nan)
             dy[...] = 1
             dx, whole_dx = guarded(x.shape, dtype, -7)
-            kernels.ave_backward(0, 2, 0, dy, dx, *geometry)
+            kernels.ave_backward(0, 2, 0, dy, dx, *geometry, False)
             np.testing.assert_allclose((dx * x).sum(), y.sum(), rtol=1e-4, atol=1e-4)
             assert (whole_dx[:67] == -7).all()
             assert (whole_dx[-67:] == -7).all()

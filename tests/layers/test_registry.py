@@ -12,7 +12,8 @@ import sslnet
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.layers import LAYERS
-from sslnet.layers.base import KINDS, Layer
+from sslnet.layers.base import Layer
+from sslnet.layers.kinds import KINDS
 
 from .cases import CASES, WITHOUT_GOLDEN, WITHOUT_GRADIENT
 from .harness import Case, Objective, check_gradients, make_net

@@ -98,7 +98,6 @@ def test_all_mistakes_are_told_at_once():
         ('layer { name: "a" type: "Softmax" top: "a" }', "Softmax takes 1 bottom, not 0"),
         ('layer { name: "a" type: "SoftmaxWithLoss" bottom: "x" top: "a" }', "SoftmaxWithLoss takes 2"),
         ('layer { name: "a" type: "Convolution" bottom: "x" top: "a" top: "b" }', "1 bottoms, 2 tops"),
-        ('layer { name: "x" type: "ReLU" bottom: "x" top: "y" }', 'a second layer is named "x"'),
         (
             'layer { name: "a" type: "ReLU" bottom: "x" top: "a" }\nlayer { name: "b" type: "ReLU" bottom: "x" top: "a" }',
             "made twice",

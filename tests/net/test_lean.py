@@ -123,8 +123,10 @@ def test_bottoms_of_a_concat_are_made_in_its_place():
     np.testing.assert_array_equal(lean.forward()["s"], kept.forward()["s"])
     lease = lean.plan(fused=True).lease
     assert lease is not None
-    inside = {life.blob.name: life.offset for life in lease.lives if life.inside is not None}
-    whole = next(life.offset for life in lease.lives if life.blob.name == "r")
+    inside = {
+        live_range.blob.name: live_range.offset for live_range in lease.live_ranges if live_range.inside is not None
+    }
+    whole = next(live_range.offset for live_range in lease.live_ranges if live_range.blob.name == "r")
     assert inside == {"p": whole, "q": whole + 4 * 4 * 36}
     for name in ("p", "r"):
         np.testing.assert_array_equal(lean.forward(blobs=[name])[name], kept.blobs[name].data)

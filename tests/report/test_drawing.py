@@ -12,10 +12,10 @@ import pytest
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, DefinitionError, ShapeError
-from sslnet.layers.base import KINDS
+from sslnet.layers.kinds import KINDS
 from sslnet.net.graph import PhaseState
 from sslnet.net.net import Net
-from sslnet.report.diagram import Box, diagram
+from sslnet.report.diagram import DiagramBox, diagram
 from sslnet.report.drawing import COLOURS, draw_net, shorten, text_width
 
 MODELS = Path(__file__).parent.parent.parent / "models"
@@ -58,7 +58,7 @@ def shown(text: str, phase: int = pb.TEST, **options: object):
     return diagram(parse(text), PhaseState(phase), **options)
 
 
-def names(boxes: list[Box]) -> list[list[str]]:
+def names(boxes: list[DiagramBox]) -> list[list[str]]:
     return [[part.name for part in box.parts] or [f"tag {box.tag}"] for box in boxes]
 
 

@@ -17,7 +17,7 @@ from sslnet.solver.coupled_groups import coupled_groups
 from sslnet.solver.penalized_update import PenalizedUpdate
 from sslnet.solver.solver import Solver
 from sslnet.solver.updates import make_updates
-from sslnet.sparsity.channel_dependencies import find_ties
+from sslnet.sparsity.channel_dependencies import find_channel_classes
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -253,12 +253,12 @@ def test_groups_that_cannot_be_coupled_are_an_error(spec: str, settings: str, me
     assert caught.value.layer == "first"
 
 
-# -- ties ----------------------------------------------------------------------------------------------------------------
+# -- classes of channels -----------------------------------------------------------------------------------------------
 
 
 def tied(net: Net, names: list[str]) -> list[Any]:
-    ties = find_ties(net)
-    return [ties.tops[net.layer_names.index(name)][0] for name in names]
+    classes = find_channel_classes(net)
+    return [classes.tops[net.layer_names.index(name)][0] for name in names]
 
 
 def test_shortcuts_tie_the_blocks_of_a_residual_net() -> None:

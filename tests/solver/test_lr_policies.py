@@ -44,6 +44,11 @@ def solver(text: str) -> prototxt.Definition:
         ('lr_policy: "exp" gamma: -2', 100001, -math.inf),
         ('lr_policy: "exp" gamma: 0', 0, 0.5),
         ('lr_policy: "step" gamma: 3e38 stepsize: 1', 9, math.inf),
+        ('lr_policy: "cosine" max_iter: 12', 0, 0.5),
+        ('lr_policy: "cosine" max_iter: 12', 4, 0.375),
+        ('lr_policy: "cosine" max_iter: 12', 6, 0.25),
+        ('lr_policy: "cosine" max_iter: 12', 12, 0.0),
+        ('lr_policy: "cosine" max_iter: 12', 100, 0.0),
         ('lr_policy: "sigmoid" gamma: -3e38 stepsize: 50', 2147483647, 0.0),
         ('lr_policy: "sigmoid" gamma: 3e38 stepsize: 50', 2147483647, 0.5),
         ('lr_policy: "sigmoid" gamma: -0.1 stepsize: 50', 50, 0.25),
@@ -126,7 +131,7 @@ def test_every_iteration_of_a_checked_policy_has_a_rate(policy: str) -> None:
                     try:
                         lr_policies.check(definition)
                     except DefinitionError:
-                        assert policy in ("inv", "poly"), fields
+                        assert policy in ("inv", "poly", "cosine"), fields
                         continue
                     for iteration in ITERATIONS:
                         for before in (-3, 0, 2**31 - 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -293,3 +294,26 @@ def test_full_disk_is_named_as_the_cause(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"cannot write .*db: mdb_txn_commit: Input/output error"):
         write_lmdb(tmp_path / "db", [(b"0", b"x")])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 3])
+def test_without_free_descriptors_nothing_remains(tmp_path, free):
+    """Whichever file cannot be opened: of the lock, the database and its readers' table."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    write_lmdb(tmp_path / "first", records(3))  # loads whatever is loaded at the first use
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(free):
+            os.close(taken.pop())
+        with pytest.raises(RunError, match="Too many open files"):
+            write_lmdb(tmp_path / "db", records(3))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]

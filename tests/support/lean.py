@@ -1,4 +1,4 @@
-"""What the tests of lean nets share: a run that overwrites everything the moment its life ends, beside one that keeps all."""
+"""What the tests of lean nets share: a run that overwrites everything the moment its live range ends, beside one that keeps all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.net.liveness import Life
+from sslnet.net.liveness import LiveRange
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
 
@@ -19,7 +19,7 @@ from ..layers.harness import draw
 class PoisonedStep(Step):
     """Runs a step, then fills what nobody may read any more with NaN."""
 
-    def __init__(self, step: Step, after_forward: list[Life], after_backward: list[Life]) -> None:
+    def __init__(self, step: Step, after_forward: list[LiveRange], after_backward: list[LiveRange]) -> None:
         super().__init__(step.layer, step.bottom, step.top, step.propagate_down)
         self.step = step
         self.after = after_forward, after_backward
@@ -33,9 +33,9 @@ class PoisonedStep(Step):
         poison(self.after[1])
 
 
-def poison(lives: list[Life]) -> None:
-    for life in lives:
-        (life.blob.data if life.which == "data" else life.blob.diff)[...] = np.nan
+def poison(live_ranges: list[LiveRange]) -> None:
+    for live_range in live_ranges:
+        (live_range.blob.data if live_range.which == "data" else live_range.blob.diff)[...] = np.nan
 
 
 def poisoned(net: Net) -> Net:
@@ -45,23 +45,23 @@ def poisoned(net: Net) -> Net:
     for plan in (net.plan(fused=True), net.plan(fused=False)):
         lease = plan.lease
         assert lease is not None
-        ends: dict[int, list[Life]] = {}
-        for life in lease.lives:
-            if life.inside is not None:
+        ends: dict[int, list[LiveRange]] = {}
+        for live_range in lease.live_ranges:
+            if live_range.inside is not None:
                 continue  # its memory is that of another's values from then on
-            assert life.since <= life.first <= life.last <= life.until
-            ends.setdefault(life.until, []).append(life)
+            assert live_range.since <= live_range.first <= live_range.last <= live_range.until
+            ends.setdefault(live_range.until, []).append(live_range)
         plan.steps = [PoisonedStep(step, ends.get(i, []), ends.get(last - i, [])) for i, step in enumerate(plan.steps)]
     return net
 
 
 def assert_apart(net: Net) -> None:
-    """No two blobs whose lives overlap share a byte."""
+    """No two blobs whose live ranges overlap share a byte."""
     lease = net.plan(fused=True).lease
     assert lease is not None
-    for i, one in enumerate(lease.lives):
+    for i, one in enumerate(lease.live_ranges):
         assert 0 <= one.offset <= one.end <= lease.size
-        for other in lease.lives[:i]:
+        for other in lease.live_ranges[:i]:
             together = one.first <= other.last and other.first <= one.last
             assert (
                 not together

@@ -22,13 +22,17 @@ from sslnet.timing.roofline import peak_flops
 HELP = "Convolutions: forward, gradients of input and weights."
 SECONDS = 0.4
 
-SHAPES = {
-    # batch, channels, height = width, filters, kernel, stride, pad, groups
+SHAPES: dict[str, tuple[Any, ...]] = {
+    # batch, channels, height = width, filters, kernel, stride, pad, groups; kernel and pad: one number or (height, width)
     "lenet1": (64, 1, 28, 20, 5, 1, 0, 1),
     "lenet2": (64, 20, 12, 50, 5, 1, 0, 1),
     "cifar1": (100, 3, 32, 32, 5, 1, 2, 1),
     "cifar2": (100, 32, 16, 32, 5, 1, 2, 1),
     "cifar3": (100, 32, 8, 64, 5, 1, 2, 1),
+    "cifar2_5x1": (100, 32, 16, 32, (5, 1), 1, (2, 0), 1),
+    "cifar2_1x5": (100, 32, 16, 32, (1, 5), 1, (0, 2), 1),
+    "cifar3_5x1": (100, 32, 8, 48, (5, 1), 1, (2, 0), 1),
+    "cifar3_1x5": (100, 48, 8, 64, (1, 5), 1, (0, 2), 1),
     "resnet16": (128, 16, 32, 16, 3, 1, 1, 1),
     "resnet32": (128, 32, 16, 32, 3, 1, 1, 1),
     "resnet64": (128, 64, 8, 64, 3, 1, 1, 1),
@@ -83,7 +87,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 def geometry_of(name: str, batch: int | None = None) -> ConvGeometry:
     """A shape of SHAPES, with another batch size if given."""
     images, channels, size, filters, kernel, stride, pad, groups = SHAPES[name]
-    twice = (number for number in (kernel, stride, pad, 1) for _ in "hw")
+    numbers = ((number, number) if isinstance(number, int) else number for number in (kernel, stride, pad, 1))
+    twice = (number for both in numbers for number in both)
     return ConvGeometry(batch or images, channels, size, size, filters, *twice, groups)
 
 

@@ -24,12 +24,13 @@ ARENAS = -8
 ESCAPED = 99
 """Exit code of a child whose function raised: the traceback is in its output."""
 READ_AT_MOST = 1 << 20
-"""The number of characters of a child's output that are kept."""
+"""Maximum number of characters of a child's output that are kept."""
 
 
 @dataclass
 class Ended:
-    """How a child ended. code: its exit code, minus a signal's number, or None when it was killed for taking too long."""
+    """The end of a child process. code: its exit code, minus a signal's number, or None if it was killed for taking too
+    long."""
 
     code: int | None
     output: str
@@ -39,9 +40,9 @@ class Ended:
 class Child:
     """A forked process that runs `function`, whose result is its exit code.
 
-    output       the file that stdout and stderr go to
+    output       file for stdout and stderr
     before       called in the child first, with stdout and stderr in place: limits, other streams
-    function     KeyboardInterrupt that it lets through is exit code 130
+    function     a KeyboardInterrupt that it does not catch is exit code 130
     """
 
     def __init__(self, function: Callable[[], int], output: Path, before: Callable[[], object] | None = None) -> None:
@@ -81,18 +82,18 @@ class Child:
             os._exit(code & 255)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, at the latest after so many seconds."""
+        """Waits at most so many seconds; returns whether the child has ended."""
         assert self._handle is not None
         return bool(select.select([self._handle], [], [], max(0.0, seconds))[0])
 
     def send(self, number: int) -> None:
-        """A signal; nothing when it has ended."""
+        """Sends a signal; does nothing if the child has ended."""
         if self._handle is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def end(self, seconds: float) -> Ended:
-        """Waits so long, then kills it and says that it took too long."""
+        """Waits so many seconds, then kills the child and records that it took too long."""
         ended = self.wait(seconds)
         if not ended:
             self.kill()
@@ -118,12 +119,12 @@ class Child:
 def run(
     function: Callable[[], int], output: Path, *, seconds: float = 300, before: Callable[[], object] | None = None
 ) -> Ended:
-    """A child from beginning to end."""
+    """Runs a child to its end."""
     return Child(function, output, before).end(seconds)
 
 
 def command(arguments: list[str]) -> Callable[[], int]:
-    """What runs `sslnet ARGUMENTS` in a child."""
+    """A function that runs `sslnet ARGUMENTS` in a child."""
 
     def call() -> int:
         from sslnet.cli import main
@@ -134,7 +135,7 @@ def command(arguments: list[str]) -> Callable[[], int]:
 
 
 def renew_streams() -> None:
-    """stdout and stderr as a new interpreter makes them for what is behind their descriptors now."""
+    """Recreates stdout and stderr for their current descriptors, as a new interpreter does."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         try:
             raw = io.FileIO(number, "w", closefd=False)
@@ -146,7 +147,7 @@ def renew_streams() -> None:
 
 
 def die_with_parent() -> None:
-    """This process is killed when the one that forked it ends."""
+    """Makes the kernel kill this process when its parent ends."""
     _libc().prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
@@ -162,7 +163,7 @@ def limit_address_space(more: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU seconds of all threads of a process, 0 when it has ended."""
+    """CPU seconds of all threads of a process; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

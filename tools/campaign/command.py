@@ -1,4 +1,5 @@
-"""The command line of ``tools/torture``: shares the time out, runs the parts' targets side by side, shows the table."""
+"""The command line of ``tools/torture``: divides the time, runs the targets of the parts in parallel, prints the
+table."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ What was found is described in WORK/findings, with the input; the same --seed ma
 --repeat TARGET/NUMBER runs one of fuzz's once more, to be looked at."""
 
 LONGEST_END = 600.0
-"""Seconds that a target may take beyond its time: kills end with a whole run."""
+"""Maximum seconds of a target beyond its time: kills end with a complete run."""
 SHOW_EVERY = 20.0
 """Seconds between two progress lines."""
 SAVE_EVERY = 5.0
@@ -45,7 +46,7 @@ SAVE_EVERY = 5.0
 
 @dataclass
 class Task:
-    """One target of one part, and its share of the time. seconds: what that is, once it is started."""
+    """One target of one part, and its fraction of the time. seconds: its time, after it has started."""
 
     part: str
     target: str
@@ -58,7 +59,7 @@ class Task:
 
 
 class Running:
-    """A task in its process, and what it reports."""
+    """A task in its process, and its reports."""
 
     def __init__(self, task: Task, seeds: Seeds, options: argparse.Namespace) -> None:
         folder = options.work / task.name.replace("/", "-")
@@ -85,14 +86,14 @@ class Running:
             self.count = Count.from_dict(json.loads(lines[-1]))
 
     def left(self) -> float:
-        """Seconds of its time."""
+        """The remaining seconds of its time."""
         return max(0.0, self.started + self.task.seconds - time.monotonic())
 
     def late(self) -> bool:
         return time.monotonic() - self.started > self.task.seconds + LONGEST_END
 
     def end(self) -> None:
-        """After its process has ended, or to end it: an end that it did not choose is a finding too."""
+        """Ends the process, or handles its end; an unexpected end is a finding as well."""
         ended = self.child.end(0)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGKILL)
@@ -114,7 +115,7 @@ class Running:
 
 def work(job: Job) -> int:
     """Runs the task, in its own process."""
-    os.setsid()  # Ctrl-C is for the command alone, and all that this process starts can be ended at once
+    os.setsid()  # Ctrl-C goes only to the command, and all children of this process can be ended together
     die_with_parent()
     try:
         PARTS[job.count.part][0].run(job)
@@ -126,7 +127,7 @@ def work(job: Job) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends it sees the table as well
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the table is also printed after an interrupt
     record = Record(options.record)
     own = options.work is None
     options.work = Path(tempfile.mkdtemp(prefix="sslnet-torture-")) if own else options.work.absolute()
@@ -160,7 +161,7 @@ def make_seeds(options: argparse.Namespace) -> Seeds:
 
 
 def run(waiting: list[Task], seeds: Seeds, record: Record, options: argparse.Namespace) -> bool:
-    """All tasks, as many at a time as there are jobs. Returns whether it was interrupted."""
+    """Runs all tasks, ``jobs`` at a time. Returns whether the run was interrupted."""
     started = shown = saved = time.monotonic()
     number = len(waiting)
     running: list[Running] = []
@@ -198,23 +199,23 @@ def run(waiting: list[Task], seeds: Seeds, record: Record, options: argparse.Nam
 
 
 def share(task: Task, waiting: list[Task], left: float, jobs: int, running: list[float]) -> float:
-    """Seconds for a task, of those that are left: what others took too much or too little of is shared out as well.
+    """Seconds for the next task from the remaining time; time that other tasks used or saved is divided as well.
 
-    running   what the tasks that are being done have left
+    running   remaining time of the running tasks
     """
     free = left * jobs - sum(running)
     return max(0.0, min(left, free * task.weight / sum(one.weight for one in [task, *waiting])))
 
 
 def progress(seconds: float, done: int, number: int, running: list[Running], record: Record) -> str:
-    """One line: the time, what is being done, what was found."""
+    """One line of progress: the time, the running tasks, the findings."""
     at = ", ".join(f"{one.task.name} {one.count.runs:,}" for one in running)
     found = sum(sum(count.found.values()) for count in record.new.values())
     return f"{seconds / 60:5.1f} min, {done} of {number} targets done; {at}; {found} findings"
 
 
 def show(record: Record, options: argparse.Namespace, interrupted: bool) -> bool:
-    """The table and the findings; returns whether there are any."""
+    """Prints the table and the findings; returns whether there are any findings."""
     rows = list(record.new.values())
     print(f"\n{counts.text(rows)}\n")
     for count in rows:
@@ -235,7 +236,7 @@ def show(record: Record, options: argparse.Namespace, interrupted: bool) -> bool
 
 
 def repeat(options: argparse.Namespace, seeds: Seeds) -> int:
-    """One input of fuzz's, in this process."""
+    """Runs one input of fuzz in this process."""
     name, _, number = options.repeat.partition("/")
     folder = options.work / f"fuzz-{name}"
     job = Job(Count("fuzz", name), seeds, folder, options.seed, 0)
@@ -252,7 +253,8 @@ def repeat(options: argparse.Namespace, seeds: Seeds) -> int:
 
 
 def tasks(options: argparse.Namespace) -> list[Task]:
-    """All targets asked for, those that get most time first; of a part with too little time for all, some by chance."""
+    """All requested targets, those with most time first; a random choice for a part whose time is not enough for
+    all."""
     shares = {part: PARTS[part][1] for part in options.only}
     made = []
     for part, share in shares.items():

@@ -28,8 +28,8 @@ layer {{ name: "sum" type: "Reduction" bottom: "conv1" top: "sum" }}
 
 @dataclass
 class Command:
-    """arguments(folder): what writes to that folder, which is the working folder as well. long: takes a while, so that a
-    signal comes in between. trains: writes snapshots of its own in the folder."""
+    """One command. arguments(folder): its arguments, to write to that folder, which is also the working folder. long:
+    takes long enough for a signal during its run. trains: writes snapshots of its own in the folder."""
 
     arguments: Callable[[Path], list[object]]
     long: bool = False
@@ -37,7 +37,7 @@ class Command:
 
 
 def commands(seeds: Seeds, folder: Path) -> dict[str, Command]:
-    """All of them; what they read beside the seeds is made in the folder."""
+    """All commands; files that they read besides the seeds are created in the folder."""
     weights = seeds / "digits.caffemodel"
     net = ["--model", DIGITS_NET, "--weights", weights]
     small = seeds.small_solver("lmdb", seeds.data, folder)
@@ -87,14 +87,15 @@ def commands(seeds: Seeds, folder: Path) -> dict[str, Command]:
         "test": Command(lambda place: ["test", *net, "--iterations", 40], long=True),
         "time": Command(lambda place: ["time", *net, "--iterations", 10], long=True),
     }
-    if not seeds.notes:  # onnx is there
+    if not seeds.notes:  # onnx is installed
         made["export"] = Command(to("d.onnx", "export", "--model", DIGITS_DEPLOY, "--weights", weights, "--output"))
         made["import"] = Command(to("i", "import", seeds / "digits.onnx", "--output"))
     return made
 
 
 def load(command: Command, folder: Path) -> tuple[int, str]:
-    """Runs it in this process: the kernels that it needs are there for all children then. Exit code and output."""
+    """Runs the command in this process, so that its kernels are loaded for all children. Returns exit code and
+    output."""
     empty(folder)
     back = os.getcwd()
     os.chdir(folder)
@@ -110,7 +111,7 @@ def words(command: Command, folder: Path) -> list[str]:
 
 
 def judge(job: Job, name: str, ended: Ended, codes: tuple[int, ...], folder: Path | None = None) -> bool:
-    """Counts what is wrong with how a command ended, and with what it left in the folder; whether nothing was."""
+    """Counts failures in how a command ended and in the files in its folder; returns whether there were none."""
     before = sum(job.count.found.values())
     if ended.code is None:
         job.find("hangs", f"{name}: went on after {ended.seconds:.0f} s: {died(ended.output)}", ended.output)
@@ -129,7 +130,7 @@ def judge(job: Job, name: str, ended: Ended, codes: tuple[int, ...], folder: Pat
 
 
 def check_snapshots(job: Job, name: str, folder: Path) -> list[Path]:
-    """Counts states below the folder that are not whole; returns all of them, the last one last."""
+    """Counts incomplete states below the folder; returns all of them, the last one last."""
     from campaign.kills import iteration, whole
 
     states = sorted((path for path in folder.rglob("*.solverstate*") if not path.name.startswith(".")), key=iteration)

@@ -1,4 +1,4 @@
-"""The outcome of one target: what was done and what went wrong, a row of the table."""
+"""The outcome of one target, a row of the table: the number of runs and the failures."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ KINDS = {
 """Kind of failure -> its column. "other": a wrong exit code, control characters, wrong values, leaks."""
 
 MOST_FINDINGS = 100
-"""Findings of one target that are described; further ones are only counted."""
+"""Maximum number of findings of a target that are described; further ones are only counted."""
 
 
 @dataclass
 class Count:
-    """runs: kills, inputs or runs, as the part's UNIT says. found: how often each kind of KINDS happened.
+    """The counts of a target. runs: kills, inputs or runs, as the part's UNIT states. found: number of each kind of KINDS.
 
-    findings   a line for each of them, the first MOST_FINDINGS
-    skipped    why nothing was done, if so
+    findings   one line for each finding, at most MOST_FINDINGS
+    skipped    reason why nothing was run, if so
     """
 
     part: str
@@ -49,13 +49,13 @@ class Count:
         return any(self.found.values())
 
     def find(self, kind: str, what: str) -> None:
-        """One more of this kind; `what` tells it in one line."""
+        """Adds a finding of this kind; `what` describes it in one line."""
         self.found[kind] += 1
         if len(self.findings) < MOST_FINDINGS:
             self.findings.append(f"{kind}: {' '.join(what.split())}")
 
     def kinds(self) -> list[str]:
-        """The findings, those that differ in numbers alone as one, with how many they are."""
+        """The findings with their numbers; findings that differ only in numbers count as one."""
         same: dict[str, list[str]] = {}
         for finding in self.findings:
             same.setdefault(re.sub(r"0x\w+|\d+|'[^']*'|\([^)]*\)", "", finding), []).append(finding)
@@ -66,7 +66,7 @@ class Count:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Count:
-        """raises KeyError, TypeError for what as_dict did not make"""
+        """Creates counts from ``as_dict``. raises KeyError, TypeError for other values"""
         count = cls(**content)
         count.found = {kind: int(content["found"].get(kind, 0)) for kind in KINDS}
         return count
@@ -87,7 +87,7 @@ class Count:
 
 
 def table(counts: list[Count]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table: a row a target, a sum a part where it has several targets, numbers as texts."""
+    """Headings and cells of the table: one row per target, a sum for a part with several targets, numbers as text."""
     heads = ["part, target", "done", "minutes", *KINDS.values()]
     rows = []
     for part in dict.fromkeys(count.part for count in counts):
@@ -109,7 +109,7 @@ def _cells(name: str, count: Count) -> list[str]:
 
 
 def text(counts: list[Count]) -> str:
-    """The table for a terminal; heads of several words stand on several lines."""
+    """The table for a terminal; headings of several words have several lines."""
     heads, rows = table(counts)
     words = [head.split(" ") if column else [head] for column, head in enumerate(heads)]
     height = max(map(len, words))

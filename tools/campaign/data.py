@@ -1,4 +1,4 @@
-"""Data that change while a run reads them: the run must end with one error and saved weights, not with a signal."""
+"""Changes data while a run reads them: the run must end with one error and saved weights, not by a signal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HELP = "data damaged, cut off, replaced or deleted while a run reads them: one e
 UNIT = "runs"
 LEAST = 10
 NOTICED = 20.0
-"""Seconds in which a run must meet what was damaged: it reads all of its data several times a second."""
+"""Maximum seconds until a run must detect the damage: it reads all of its data several times a second."""
 Change = Callable[[Path, random.Random], object]
 
 
@@ -39,7 +39,7 @@ def _replace(path: Path, raw: bytes) -> None:
 
 
 def _damaged_records(folder: Path, rng: random.Random) -> None:
-    """The first bytes of all records: they are no Datums any more."""
+    """Damages the first bytes of all records, so that they are no Datums."""
     path = folder / "db" / "data.mdb"
     raw = path.read_bytes()
     head = b"\x08\x01\x10\x08\x18\x08\x22\x40"  # of a Datum of 1 x 8 x 8
@@ -85,7 +85,7 @@ def _image(name: str) -> Change:
 
 
 def _hdf5(shape: tuple[int, ...] | None, *, label: float = 0, value: float = 0) -> Change:
-    """Another file in the place of one that is read; shape None: one that is none."""
+    """Replaces a file that is read by another file; shape None: by a file that is not HDF5."""
 
     def change(folder: Path, rng: random.Random) -> None:
         import h5py
@@ -120,7 +120,7 @@ CHANGES: dict[str, dict[str, tuple[Change, bool]]] = {
         "label 17 of 10": (_hdf5((100, 1, 8, 8), label=17), True),
     },
 }
-"""Kind of data -> what is done to it, and whether the run must notice."""
+"""Kind of data -> its changes, and whether the run must detect each."""
 
 
 def weights() -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""Disks that are full or read-only, files that may not grow, streams that take nothing: every command that writes."""
+"""Tests every command that writes with full or read-only disks, limits of file sizes, and streams that accept no
+output."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ HELP = "every command that writes, on full and read-only disks, and with streams
 UNIT = "runs"
 LEAST = 10
 SECONDS = 200.0
-"""The most seconds of one run."""
+"""Maximum seconds of one run."""
 CODES = (0, 1, 2)
 CAUSES = re.compile(r"space|too large|too many|read-only|quota|cannot be written|cannot write", re.IGNORECASE)
 """Words for the reason of a failed write; the message must contain one of them."""
@@ -49,7 +50,7 @@ def run(job: Job) -> None:
 
 
 def turns(job: Job, made: dict[str, Command]) -> Iterator[tuple[str, Command]]:
-    """The commands again and again until the time is up, all of them once at least if there is time."""
+    """Runs the commands repeatedly until the time is over, all of them at least once if there is time."""
     while True:
         names = list(made)
         job.rng(job.count.runs).shuffle(names)
@@ -69,7 +70,8 @@ def go(job: Job, what: Command, place: Path, before: Callable[[], object] = lamb
 
 
 def full(job: Job, made: dict[str, Command], place: Path) -> None:
-    """Sizes from nothing to what the command needs, so that each of its files meets the end of the disk."""
+    """Tries disk sizes from zero to the size that the command needs, so that each of its files meets the end of the
+    disk."""
     sizes: dict[str, int] = {}
     rng = job.rng("sizes")
     for name, what in turns(job, made):
@@ -107,12 +109,12 @@ def read_only(job: Job, made: dict[str, Command], place: Path) -> None:
 
 
 def file_size(job: Job, made: dict[str, Command], place: Path) -> None:
-    """`ulimit -f`."""
+    """Runs commands with a limit of file sizes (`ulimit -f`)."""
     rng = job.rng("sizes")
     for name, what in turns(job, made):
         empty(place)
         limit = int(2 ** rng.uniform(6, 19))
-        read, write = os.pipe()  # its output may not go to a file, which could not grow either
+        read, write = os.pipe()  # its output must not go to a file, whose size would be limited as well
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
         ended = go(job, what, place, partial(_limit_files, limit, write))
         os.close(write)
@@ -128,7 +130,7 @@ def _limit_files(size: int, output: int) -> None:
 
 
 def few_descriptors(job: Job, made: dict[str, Command], place: Path) -> None:
-    """`ulimit -n`."""
+    """Runs commands with a limit of open files (`ulimit -n`)."""
     rng = job.rng("limits")
     for name, what in turns(job, made):
         empty(place)
@@ -138,7 +140,7 @@ def few_descriptors(job: Job, made: dict[str, Command], place: Path) -> None:
 
 
 def streams(job: Job, made: dict[str, Command], place: Path) -> None:
-    """stdout, stderr or both are full or closed. A training run has its weights all the same."""
+    """Runs commands with stdout, stderr or both full or closed. A training run must save its weights nevertheless."""
     rng = job.rng("streams")
     for name, what in turns(job, made):
         empty(place)
@@ -162,7 +164,7 @@ def streams(job: Job, made: dict[str, Command], place: Path) -> None:
 
 
 def own_mounts() -> None:
-    """From now on this process's mounts are its own, and end with it. raises Skipped where that is not allowed"""
+    """Gives this process its own mounts, which end with it. raises Skipped if that is not allowed"""
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(NEW_NAMESPACE | (0 if user == 0 else NEW_USER)):
@@ -175,7 +177,7 @@ def own_mounts() -> None:
 
 
 def mount(kind: str, place: Path, flags: int, options: str) -> None:
-    """raises Skipped when it may not"""
+    """Mounts a file system. raises Skipped if that is not allowed"""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(kind.encode(), os.fsencode(place), kind.encode(), ctypes.c_ulong(flags), options.encode()):
         raise Skipped(f"{place} cannot be mounted: {os.strerror(ctypes.get_errno())}")
@@ -183,7 +185,7 @@ def mount(kind: str, place: Path, flags: int, options: str) -> None:
 
 @contextmanager
 def disk(place: Path, options: str) -> Iterator[None]:
-    """A file system in memory while the block runs."""
+    """A file system in memory for the duration of the block."""
     mount("tmpfs", place, 0, options)
     try:
         yield
@@ -192,6 +194,6 @@ def disk(place: Path, options: str) -> Iterator[None]:
 
 
 def used(place: Path) -> int:
-    """Bytes in use of a file system."""
+    """Number of bytes in use of a file system."""
     found = os.statvfs(place)
     return (found.f_blocks - found.f_bfree) * found.f_frsize

@@ -1,4 +1,5 @@
-"""Damaged inputs, thousands a minute: a worker runs one after the other; if it crashes, its last input is recorded."""
+"""Runs damaged inputs, thousands per minute, one after the other in a worker; after a crash the last input is
+recorded."""
 
 from __future__ import annotations
 
@@ -41,15 +42,15 @@ HELP = "damaged inputs of every kind end in an error, soon, in little memory"
 UNIT = "inputs"
 LEAST = 5
 CPU_SECONDS, WALL_SECONDS = 30.0, 150.0
-"""The most seconds of one input."""
+"""Maximum seconds of one input: CPU time and wall time."""
 MEMORY = 2 << 30
-"""The most bytes of memory for one input."""
+"""Maximum bytes of memory of one input."""
 ADDRESSES = MEMORY + (1 << 30)
-"""Bytes of address space that a worker may map beside what it has: the machine is to survive."""
+"""Maximum bytes of address space that a worker may map in addition, so that the machine keeps running."""
 FILE_SIZE = 1 << 30
 INPUTS_A_WORKER = 2000
 LEAK = 20
-"""Descriptors or threads that a worker may have more at its end than after its first inputs."""
+"""Maximum number of additional descriptors or threads of a worker at its end, compared to after its first inputs."""
 POLL = 0.05
 
 TARGETS: dict[str, tuple[type[Target], float]] = {
@@ -58,7 +59,7 @@ TARGETS: dict[str, tuple[type[Target], float]] = {
     "hdf5-data": (Hdf5Data, 2), "lmdb": (Lmdb, 2), "datum": (Datum, 3), "image": (Image, 3), "image-list": (ImageList, 1),
     "mean": (Mean, 1), "onnx": (Onnx, 2), "metrics": (Metrics, 1), "idx": (Idx, 0.5), "cifar": (Cifar, 0.5),
 }  # fmt: skip
-"""Target -> what runs it, and its share of the time."""
+"""Target -> the class that runs it, and its fraction of the time."""
 
 
 def weights() -> dict[str, float]:
@@ -74,7 +75,8 @@ def run(job: Job) -> None:
 
 
 class Board:
-    """Memory that a worker and its supervisor share: which input it is at, since when, and how many it has done."""
+    """Memory shared by a worker and its supervisor: the current input, its start time, and the number of completed
+    inputs."""
 
     FORMAT = "qqdd"
 
@@ -99,7 +101,7 @@ class Supervisor:
     wall_seconds: float = WALL_SECONDS
     inputs_a_worker: int = INPUTS_A_WORKER
     suspect: int = -1
-    """An input that took too long: kernels are compiled when they are first needed, so it is run once more."""
+    """An input that took too long; it is run once more, because the first run of a kernel includes its compilation."""
     _rest: bytes = b""
 
     def run(self) -> None:
@@ -110,7 +112,7 @@ class Supervisor:
             number = self._watch(number)
 
     def _warm(self) -> None:
-        """Some inputs in this process: what they load and compile, all workers have."""
+        """Runs some inputs in this process, so that all workers have the loaded modules and compiled kernels."""
         for number in range(4):
             self._enter()
             with contextlib.suppress(outcome.Bad):
@@ -122,21 +124,21 @@ class Supervisor:
 
     @property
     def path(self) -> Path:
-        """Of the input."""
+        """Path of the input."""
         return self.scratch / f"input{self.target.SUFFIX}"
 
     @property
     def kept(self) -> Path:
-        """The input again: what runs it may move or overwrite the other file."""
+        """A copy of the input, because its run may move or overwrite the other file."""
         return self.job.folder / f"input{self.target.SUFFIX}"
 
     def _enter(self) -> None:
-        """Definitions may name files to be written: they are to come here."""
+        """Changes to the work folder, because definitions may name files to be written."""
         empty(self.scratch)
         os.chdir(self.scratch)
 
     def _watch(self, first: int) -> int:
-        """One worker from its first input to its end; returns the number of the next input."""
+        """Supervises one worker from its first input to its end; returns the number of the next input."""
         board, pipe = Board(), os.pipe()
         os.set_blocking(pipe[0], False)
         board.write(first, 0, time.monotonic(), 0.0)
@@ -150,7 +152,7 @@ class Supervisor:
                 self.job.count.runs = before + done
                 reason = self._too_long(child, wall, cpu)
                 if reason:
-                    child.send(signal.SIGUSR1)  # it writes where it is
+                    child.send(signal.SIGUSR1)  # it writes to its working folder
                     child.wait(0.5)
                     break
                 if stopped := self.job.over():
@@ -169,14 +171,14 @@ class Supervisor:
         return number + 1
 
     def _too_long(self, child: Child, wall: float, cpu: float) -> str:
-        """What the input takes too much of; empty if nothing."""
+        """The resource of which the input uses too much; empty if none."""
         if time.monotonic() - wall > self.wall_seconds:
             return f"more than {self.wall_seconds:g} s"
         used = cpu_seconds(child.pid) - cpu
         return f"more than {self.cpu_seconds:g} s of the processor" if used > self.cpu_seconds else ""
 
     def _judge(self, number: int, reason: str, code: int | None, output: str) -> None:
-        """A worker that did not end by itself."""
+        """Records how a worker ended that did not end by itself."""
         where = outcome.died(output)
         if reason:
             kind, what = "hangs", f"{reason}: {where}"
@@ -191,7 +193,7 @@ class Supervisor:
         self._find(number, kind, what, output)
 
     def _take(self, raw: bytes | None) -> None:
-        """Findings that the worker tells of: number, kind, line and details, apart by NULs."""
+        """Reads the findings of a worker: number, kind, line and details, separated by NULs."""
         self._rest += raw or b""
         *whole, self._rest = self._rest.split(b"\0\0")
         for finding in whole:
@@ -213,7 +215,7 @@ class Supervisor:
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
         limit_address_space(ADDRESSES)
         gc.collect()
-        gc.freeze()  # what is there stays: collections only look at what is new
+        gc.freeze()  # freezes existing objects: collections only examine new ones
         early = (0, 0)
         for done in range(self.inputs_a_worker):
             number = first + done
@@ -239,12 +241,12 @@ class Supervisor:
 
 
 def leaks() -> tuple[int, int]:
-    """Descriptors and threads of this process."""
+    """Numbers of descriptors and threads of this process."""
     return descriptors(), len(os.listdir("/proc/self/task"))
 
 
 def one(job: Job, target: Target, path: Path, number: object, kept: Path | None = None) -> None:
-    """Makes the input of that number and runs it. raises outcome.Bad"""
+    """Creates the input with this number and runs it. raises outcome.Bad"""
     rng = job.rng(number)
     data = target.make(rng)
     path.write_bytes(data)
@@ -261,7 +263,7 @@ def one(job: Job, target: Target, path: Path, number: object, kept: Path | None 
 
 
 def _peak_counter() -> Callable[[], int]:
-    """Starts counting; calling the result gives the bytes by which the process had grown at most since then."""
+    """Starts a measurement of peak memory; a call of the result returns the maximum growth of the process in bytes."""
     before = resident()
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")

@@ -1,4 +1,4 @@
-"""What a part is given to work on one target."""
+"""The work of a part on one target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPORT_EVERY = 1.0
 
 
 class Skipped(Exception):
-    """The part cannot be run here; says why."""
+    """The part cannot run on this machine; the message gives the reason."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Job:
     """One target of one part.
 
     folder    an empty folder of its own
-    report    the descriptor that counts are written to, a line of JSON each; None: nobody asks
+    report    descriptor to which counts are written, one line of JSON each; None: they are not written
     """
 
     count: Count
@@ -45,23 +45,23 @@ class Job:
 
     @property
     def findings(self) -> Path:
-        """Where what was found is kept."""
+        """Folder of the findings."""
         return self.folder.parent / "findings"
 
     def rng(self, *key: object) -> random.Random:
-        """A generator that depends on the seed, the target and the key alone."""
+        """A generator that depends only on the seed, the target and the key."""
         return random.Random("/".join(map(str, (self.seed, self.count.name, *key))))
 
     def left(self) -> float:
         return self.started + self.seconds - time.monotonic()
 
     def over(self) -> bool:
-        """Whether the time is up. Called between two runs, so that counts are reported as well."""
+        """Whether the time is over. Called between two runs, so that counts are reported as well."""
         self.tell()
         return self.left() <= 0
 
     def find(self, kind: str, what: str, details: str = "", source: Path | None = None, key: object = "") -> None:
-        """Counts a finding and keeps it: a text file of its details, and a copy of the input or folder that made it."""
+        """Counts a finding and saves it: a text file with details, and a copy of the input or folder that caused it."""
         self.count.find(kind, what)
         number = sum(self.count.found.values())
         if number > MOST_FINDINGS:
@@ -79,7 +79,7 @@ class Job:
                 shutil.copy(source, copy)
 
     def tell(self, *, now: bool = False) -> None:
-        """Reports the counts, once a second."""
+        """Reports the counts, at most once a second."""
         self.count.seconds = time.monotonic() - self.started
         if self.report is not None and (now or time.monotonic() - self._reported >= REPORT_EVERY):
             self._reported = time.monotonic()
@@ -87,12 +87,12 @@ class Job:
 
 
 def temporary_files(folder: Path) -> list[str]:
-    """Files and folders below the folder whose names begin with a dot: sslnet writes under such names before it renames."""
+    """Files and folders below the folder whose names begin with a dot, which sslnet uses for temporary files."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
 
 
 def empty(folder: Path) -> None:
-    """Removes all that is in the folder; makes it where it is not there."""
+    """Removes everything in the folder; creates it if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):

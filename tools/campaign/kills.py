@@ -1,4 +1,5 @@
-"""`kill -9` at random moments of runs: what is on disk is whole, and the run that goes on ends as one that was never killed."""
+"""Kills runs with `kill -9` at random moments: files on disk must be complete, and a continued run must end like an
+undisturbed one."""
 
 from __future__ import annotations
 
@@ -23,16 +24,16 @@ HELP = "kill -9 at random moments of training and compressing; snapshots whole, 
 UNIT = "kills"
 LEAST = 20
 MOST_SECONDS = 300.0
-"""That an uninterrupted run may take."""
+"""Maximum seconds of an uninterrupted run."""
 KILLS_A_CHAIN = 15
-"""After so many kills a run is left alone until its end."""
+"""Number of kills after which a run is left to its end."""
 SAME_FIELDS = ("type", "iteration", "loss", "lr", "outputs", "penalty", "net")
-"""Of a line of metrics.jsonl: what does not depend on when it was measured."""
+"""Fields of a line of metrics.jsonl that do not depend on time."""
 
 
 @dataclass
 class Run:
-    """One kind of run: words for `sslnet train` beside its solver, and which data it reads.
+    """One kind of run: arguments of `sslnet train` besides its solver, and its data.
 
     data     "digits", or a kind of seeds.DATA_LAYERS
     """
@@ -83,7 +84,8 @@ def run(job: Job) -> None:
 
 
 class Chains:
-    """Runs that are killed and go on, again and again; a subclass says which, and what is to be there after each kill."""
+    """Base of runs that are killed and continued repeatedly; a subclass defines the run, and the files required after
+    each kill."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -91,20 +93,20 @@ class Chains:
         self.rng = job.rng("kills")
 
     def arguments(self, folder: Path, rng: random.Random | None) -> list[str]:
-        """What starts the run in the folder, or goes on with what is there. rng: None for an undisturbed one."""
+        """Arguments that start the run in the folder, or continue it. rng: None for an undisturbed run."""
         raise NotImplementedError
 
     def check_killed(self, folder: Path) -> None:
-        """What must hold of the files at any moment."""
+        """Checks the conditions for the files that hold at any moment."""
         raise NotImplementedError
 
     def check_ended(self, folder: Path, reference: Path) -> None:
-        """What must hold of the files of a run that has ended, beside those of one that was not disturbed."""
+        """Checks the conditions for the files of a completed run, compared with those of an undisturbed run."""
         raise NotImplementedError
 
     def run(self) -> None:
         reference = self.folder / "reference"
-        captured(self.arguments(self.folder / "warm", None))  # in this process: children have the kernels then
+        captured(self.arguments(self.folder / "warm", None))  # in this process, so that children have the kernels
         gc.collect()
         ended = run_child(command(self.arguments(reference, None)), self.folder / "out.txt", seconds=MOST_SECONDS)
         if ended.code != 0:
@@ -121,7 +123,7 @@ class Chains:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _chain(self, folder: Path, seconds: float) -> bool:
-        """A run with its kills; whether it came to its end."""
+        """One run with its kills; returns whether it reached its end."""
         for number in range(KILLS_A_CHAIN + 1):
             last = number == KILLS_A_CHAIN or self.job.over()
             child = Child(command(self.arguments(folder, self.rng)), self.folder / "out.txt")
@@ -156,7 +158,7 @@ class Chains:
         self.job.find(kind, what, source=source)
 
     def check(self, kind: str, what: str, source: Path, test: Callable[[], object]) -> Any:
-        """The result of `test`; what it raises is a finding of that kind, and the result None."""
+        """The result of `test`; an exception is a finding of that kind, and the result is None."""
         try:
             return test()
         except Exception as error:
@@ -180,7 +182,7 @@ class Training(Chains):
 
         states = self._states(folder)
         if rng is not None and states:
-            if len(states) > 1 and rng.random() < 0.2:  # the run goes on from there, so what came later is void
+            if len(states) > 1 and rng.random() < 0.2:  # the run continues from there, so later lines are void
                 later = states.pop()
                 find_weights(read_state(later), later).unlink()
                 later.unlink()
@@ -194,9 +196,9 @@ class Training(Chains):
         for state in self._states(folder)[-4:]:
             self.check("broken", state.name, folder, partial(whole, state))
         for path in folder.glob("metrics*.jsonl"):
-            lines = path.read_text().split("\n")[:-1]  # what follows the last line end was being written
+            lines = path.read_text().split("\n")[:-1]  # text after the last line end was incomplete
             self.check("broken", path.name, folder, partial(_parse, lines))
-        for state in self._states(folder)[:-3]:  # thousands would fill the disk
+        for state in self._states(folder)[:-3]:  # thousands of folders would fill the disk
             state.unlink()
             weights_of(state).unlink(missing_ok=True)
 
@@ -240,7 +242,7 @@ def weights_of(state: Path) -> Path:
 
 
 def whole(state: Path) -> None:
-    """Reads a state and its weights. raises an exception for what is not whole"""
+    """Reads a state and its weights. raises an exception for an incomplete file"""
     from sslnet.net.weights import read_weights
     from sslnet.solver.snapshot import find_weights, read_state
 
@@ -268,7 +270,7 @@ def weight_bytes(state: Path) -> list[Any]:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """The lines of training and testing, without what depends on the time."""
+    """The lines of training and testing, without fields that depend on time."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
         {name: line[name] for name in SAME_FIELDS if name in line}

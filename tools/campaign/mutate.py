@@ -1,4 +1,4 @@
-"""How inputs are damaged: bytes, text and messages. The same generator gives the same damage."""
+"""Damages inputs: bytes, text and messages. The same generator gives the same damage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 STEPS = (1, 1, 1, 2, 3, 5, 10, 40)
-"""How many changes one input gets."""
+"""Possible numbers of changes of one input."""
 NUMBERS = [
     "0",
     "-1",
@@ -82,13 +82,13 @@ FLOATS = (0, 1, -1, 0.5, -0.5, 2, 1e-8, 1e38, -1e38, float("nan"), float("inf"),
 
 
 def mutate_bytes(data: bytes, rng: random.Random, others: Sequence[bytes] = ()) -> bytes:
-    """Bits flipped, pieces cut out, doubled, overwritten by zeros, by numbers at their limits or by parts of `others`."""
+    """Flips bits, removes or duplicates pieces, overwrites them with zeros, extreme numbers or parts of `others`."""
     damaged = bytearray(data)
     for _ in range(rng.choice(STEPS)):
         if not damaged:
             damaged = bytearray(rng.randbytes(10))
         size = len(damaged)
-        # headers are at the start: two changes of five fall near to it
+        # headers are at the start: two of five changes are made near it
         at = rng.randrange(size) if rng.random() < 0.6 else min(size - 1, int(rng.expovariate(1 / 64)))
         match rng.randrange(11):
             case 0:
@@ -124,7 +124,8 @@ def mutate_bytes(data: bytes, rng: random.Random, others: Sequence[bytes] = ()) 
 
 
 def mutate_text(text: str, rng: random.Random, others: Sequence[str], types: Sequence[str]) -> str:
-    """A prototxt with other numbers, names, strings and layer types, lines doubled, moved, left out, of `others`."""
+    """Changes numbers, names, strings and layer types of a prototxt; duplicates, moves or removes lines, or inserts
+    lines of `others`."""
     lines = text.split("\n")
     for _ in range(rng.choice([1, 1, 2, 2, 3, 5, 8])):
         at = rng.randrange(len(lines))
@@ -165,7 +166,7 @@ def _replace_number(lines: list[str], rng: random.Random) -> None:
 
 
 def _replaced(line: str, pattern: str, rng: random.Random, choices: Sequence[str]) -> str:
-    """One match of the pattern, if there is any, becomes one of the choices."""
+    """Replaces one match of the pattern, if there is any, by one of the choices."""
     matches = list(re.finditer(pattern, line))
     if not matches:
         return line
@@ -174,10 +175,10 @@ def _replaced(line: str, pattern: str, rng: random.Random, choices: Sequence[str
 
 
 def mutate_message(message: Any, rng: random.Random, types: Sequence[str], words: Sequence[str] = ()) -> None:
-    """Sets, clears, adds and removes fields anywhere in a protobuf message, through its descriptor.
+    """Sets, clears, adds and removes fields anywhere in a protobuf message, by its descriptor.
 
     types   values for fields called "type" or "op_type"
-    words   further values for strings, beside those that the message holds
+    words   further values for strings, besides those in the message
     """
     for _ in range(rng.choice([1, 1, 2, 3, 5])):
         inner = _messages(message)
@@ -196,7 +197,7 @@ def mutate_message(message: Any, rng: random.Random, types: Sequence[str], words
 
 
 def _messages(message: Any) -> list[Any]:
-    """The message and all inside it."""
+    """The message and all messages in it."""
     found = [message]
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -238,7 +239,7 @@ def _mutate_value(place: Any, field: Any, rng: random.Random, value: Any) -> Non
 
 
 def _value(field: Any, inner: Sequence[Any], rng: random.Random, types: Sequence[str], words: Sequence[str]) -> Any:
-    """A value for a field that is no message."""
+    """A random value for a field that is not a message."""
     match field.cpp_type:
         case field.CPPTYPE_STRING if field.type == field.TYPE_BYTES:
             return rng.randbytes(rng.choice([0, 1, 4, 8, 64]))
@@ -264,7 +265,7 @@ def _value(field: Any, inner: Sequence[Any], rng: random.Random, types: Sequence
 
 
 def _strings(messages: Sequence[Any]) -> list[str]:
-    """All short strings that the messages hold: names of layers, blobs, operators."""
+    """All short strings in the messages: names of layers, blobs, operators."""
     found: dict[str, None] = {}
     for message in messages:
         for field, value in message.ListFields():

@@ -1,4 +1,5 @@
-"""What fuzz runs of definitions: nets that tests and models have, nets of odd shapes, solvers. All are run, not only read."""
+"""Targets of fuzz with definitions: nets of tests and models, nets of odd shapes, solvers. All are run, not only
+read."""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from campaign.seeds import DIGITS_NET
 from campaign.targets import Target, beside, layer_types
 
 MOST_VALUES = 10_000_000
-"""Of all blobs of a net that is run; larger ones are only made."""
+"""Maximum number of values of all blobs of a net that is run; larger nets are only created."""
 VALUES = ("normal", "normal", "whole", "nan", "inf", "large", "denormal", "negative", "zero", "labels")
 
 
 class Definitions(Target):
-    """Prototxts that are changed as messages, as texts, as bytes."""
+    """Prototxts that are changed as messages, as text, or as bytes."""
 
     SUFFIX = ".prototxt"
     SIZED = True
@@ -34,7 +35,7 @@ class Definitions(Target):
         return [text.encode("utf-8", "surrogateescape") for text in self.texts]
 
     def message(self) -> Any:
-        """An empty message of the kind."""
+        """An empty message of this kind."""
         raise NotImplementedError
 
     def make(self, rng: random.Random) -> bytes:
@@ -105,14 +106,14 @@ class Solvers(Definitions):
         net = DIGITS_NET if rng.random() < 0.1 else self.seeds / "goldens/formats/net.prototxt"
         sets = [f"net={net}", f"snapshot_prefix={beside(path, '_s')}", "max_iter=3"]
         own, text = rng.random() < 0.3, path.read_bytes()
-        for name, most in (("test_iter", 1), ("iter_size", 9)):  # large ones may rightly take for ever
+        for name, most in (("test_iter", 1), ("iter_size", 9)):  # large ones may take very long
             if re.search(rb"%s:\s*[\d.e+x]{3}" % name.encode(), text) or (name == "test_iter" and not own):
                 sets.append(f"{name}={most}")
         self.command("train", "--solver", path, *(word for one in sets for word in ("--set", one)))
 
 
 def run_net(path: Path, rng: random.Random) -> Callable[[], object]:
-    """Makes the net, gives its inputs values of one of VALUES, runs forward and backward."""
+    """Creates the net, sets its inputs to values of one of VALUES, runs forward and backward."""
     import sslnet
 
     phase, lean = rng.choice([sslnet.TRAIN, sslnet.TRAIN, sslnet.TEST]), rng.random() < 0.5
@@ -139,7 +140,7 @@ def run_net(path: Path, rng: random.Random) -> Callable[[], object]:
 
 
 def _values(kind: str, shape: Sequence[int], generator: Any, label: bool) -> Any:
-    """An array of the kind; of small whole numbers for labels, unless the kind is about them."""
+    """An array of this kind; small integers for labels, unless the kind tests labels."""
     import numpy as np
 
     values = generator.standard_normal(shape).astype(np.float32)
@@ -187,7 +188,7 @@ SECOND_LAYERS = (
 
 
 def simple(*params: str) -> Callable[[Odd], str]:
-    """What makes a layer of one bottom with one of these parameters, in which AXIS is any axis."""
+    """A function that creates a layer of one bottom with one of these parameters, in which AXIS is any axis."""
 
     def make(odd: Odd) -> str:
         return odd._one(odd.any(*params).replace("AXIS", str(odd.any(0, 1, 2, 3, -1, -4))))
@@ -203,7 +204,7 @@ class Odd:
         sides = (0, 1, 1, 2, 3, 4, 5, 7, 8, 15, 31, 63)
         self.n, self.c = self.any(0, 1, 1, 2, 3, 5, 17), self.any(0, 1, 2, 3, 4, 6, 8, 16, 33, 64)
         self.h, self.w = self.any(*sides), self.any(*sides, 16, 33, 70)
-        if rng.random() < 0.8:  # else an axis may be empty
+        if rng.random() < 0.8:  # otherwise an axis may be empty
             self.n, self.c, self.h, self.w = (max(1, size) for size in (self.n, self.c, self.h, self.w))
         self.inputs = ""
 
@@ -369,4 +370,4 @@ TYPES: dict[str, Callable[[Odd], str]] = {
     "MVN": simple("", "mvn_param { across_channels: true }", "mvn_param { normalize_variance: false }"),
     "BatchNorm": simple(""), "Normalize": simple(""), "Dropout": simple(""),
 }  # fmt: skip
-"""Layer type -> what makes one of it."""
+"""Layer type -> function that creates one."""

@@ -1,4 +1,5 @@
-"""What sslnet may say and do with bad input: exit code 0, 1 or 2, or an SslnetError, in words that a terminal can show."""
+"""The allowed reactions of sslnet to bad input: exit code 0, 1 or 2, or an SslnetError, with a message that a terminal
+can print."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ CODES = (0, 1, 2)
 FAULTS = ("this is a bug in sslnet", "Traceback (most recent call last)")
 OUT_OF_MEMORY = re.compile(r"out of memory|unable to allocate|cannot allocate|MemoryError|bad_alloc", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that a terminal would take as commands; line ends and tabs are none."""
+"""Characters that a terminal would interpret as commands; line ends and tabs are allowed."""
 MOST_TEXT = 200_000
-"""Characters that a command may print about one file."""
+"""Maximum number of characters that a command may print about one file."""
 
 
 class Bad(Exception):
-    """What must not happen. kind: one of counts.KINDS; details: a traceback, say."""
+    """A failure. kind: one of counts.KINDS; details: for example a traceback."""
 
     def __init__(self, kind: str, what: str, details: str = "") -> None:
         super().__init__(what)
@@ -31,7 +32,7 @@ class Bad(Exception):
 def command(arguments: list[str], *, sized: bool = False) -> None:
     """Runs `sslnet ARGUMENTS` in this process. raises Bad
 
-    sized   the input itself says how much memory is needed: to run out of it is an answer
+    sized   whether the input itself determines the memory: then an out-of-memory error is allowed
     """
     code, text = captured(arguments)
     if "this is a bug in sslnet" in text:
@@ -46,7 +47,7 @@ def command(arguments: list[str], *, sized: bool = False) -> None:
 
 
 def call(function: Callable[[], object], *, sized: bool = False) -> None:
-    """Calls a function of sslnet's. raises Bad for any exception but an SslnetError"""
+    """Calls a function of sslnet. raises Bad for any exception but an SslnetError"""
     from sslnet.errors import SslnetError
 
     try:
@@ -62,7 +63,7 @@ def call(function: Callable[[], object], *, sized: bool = False) -> None:
 
 
 def check_text(text: str, who: str, sized: bool) -> None:
-    """raises Bad when a text for people is none."""
+    """Checks a message; raises Bad if it is not readable text."""
     if not sized and OUT_OF_MEMORY.search(text):
         raise Bad("memory", f"{who}: {text.strip()[:200]}", text)
     control = CONTROL.search(text)
@@ -91,7 +92,7 @@ def captured(arguments: list[str]) -> tuple[int, str]:
 
 
 def place(details: str) -> str:
-    """Where in sslnet a traceback ends: "sources/hdf5.py:12 read KeyError"; empty without one."""
+    """The last place of a traceback in sslnet: "sources/hdf5.py:12 read KeyError"; empty without one."""
     frames = re.findall(r'File ".*?/sslnet/((?!cli/__init__)[\w/]+\.py)", line (\d+), in (\S+)', details)
     errors = re.findall(r"^((?:\w+\.)*[A-Z]\w+)(?:: |$)", details, re.MULTILINE)
     if not frames:
@@ -101,7 +102,7 @@ def place(details: str) -> str:
 
 
 def died(text: str) -> str:
-    """Where a process was when a signal ended it, by what it wrote to stderr; else the last lines of that."""
+    """The place of a process at the time of its fatal signal, from its stderr; else the last lines of that."""
     frames = re.findall(r'File ".*?/sslnet/([\w/]+\.py)", line (\d+) in (\S+)', text)
     if frames:
         return " ".join((f"{frames[0][0]}:{frames[0][1]}", frames[0][2]))
@@ -111,12 +112,12 @@ def died(text: str) -> str:
 
 
 def message(text: str) -> str:
-    """The line of a command's output that tells the error; its last line where there is none."""
+    """The line of a command's output with the error; the last line if there is none."""
     lines = text.strip().splitlines() or [""]
     errors = [line for line in lines if "error: " in line or "Error: " in line]
     return (errors[0] if errors else lines[-1]).strip()[:250]
 
 
 def show(error: Bad) -> None:
-    """For the command that repeats one input."""
+    """Prints the outcome, for the command that repeats one input."""
     print(f"{error.kind}: {error.what}\n\n{error.details}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, between two markers; the rest of the page is left alone."""
+"""Writes the table of docs/reliability.md between two markers; the rest of the page is unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ END = "<!-- to here -->"
 
 
 def write(path: Path, record: Record) -> None:
-    """Puts the record's table between the markers. raises SystemExit for a page without them"""
+    """Writes the record's table between the markers. raises SystemExit for a page without them"""
     before, begin, rest = path.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -27,7 +27,7 @@ def write(path: Path, record: Record) -> None:
 
 
 def counted(head: dict[str, Any], rows: list[Count]) -> str:
-    """The table, and what was run where."""
+    """The table, and a description of the runs and the machine."""
     machine = head["machine"]
     minutes = sum(count.seconds for count in rows) / 60
     seeds = ", ".join(map(str, sorted({seed for count in rows for seed in count.seeds})))

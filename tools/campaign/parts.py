@@ -15,4 +15,4 @@ PARTS: dict[str, tuple[ModuleType, float]] = {
     "threads": (threads, 3),
     "soak": (soak, 3),
 }
-"""Part -> its module, and its share of the time."""
+"""Part -> its module, and its fraction of the time."""

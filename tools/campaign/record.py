@@ -1,9 +1,9 @@
-"""The JSON file of what was done: sources, machine, and a row a target.
+"""The JSON file of the counts: sources, machine, and one row per target.
 
     {"version": "0.1.0", "sources": "1f...", "machine": {...}, "rows": [{"part": "kills", "target": ...}, ...]}
 
-Written every few seconds, through a temporary file. A later run adds to the rows, as long as sslnet is the same: with another
-seed its counts are added, with a seed that a row has already had they take the row's place.
+It is written every few seconds, through a temporary file. A later run of the same version of sslnet adds to the rows: counts
+with another seed are added, counts with the seed of an earlier row replace it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from campaign.seeds import ROOT
 
 
 def sources() -> str:
-    """A digest of sslnet's own code: results of other code are not added up."""
+    """A digest of the code of sslnet: results of different code are not added."""
     digest = hashlib.sha256()
     for path in sorted((ROOT / "sslnet").rglob("*.py")):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
@@ -48,9 +48,9 @@ def machine() -> dict[str, Any]:
 
 
 class Record:
-    """Rows of earlier runs with those of this one; without a path nothing is written and nothing is older.
+    """The rows of earlier runs and of this one; without a path nothing is read or written.
 
-    raises SystemExit for a file that is no record
+    raises SystemExit for a file that is not a record
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -64,11 +64,11 @@ class Record:
         self.new: dict[str, Count] = {}
 
     def put(self, count: Count) -> None:
-        """What this run has counted so far of a target."""
+        """Stores the current counts of a target in this run."""
         self.new[count.name] = count
 
     def rows(self) -> list[Count]:
-        """Those of earlier runs and of this one, added up."""
+        """The sums of the rows of earlier runs and of this one."""
         rows = {count.name: count for count in self.old}
         for name, count in self.new.items():
             old = rows.get(name)
@@ -87,7 +87,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Raises SystemExit, with a message, for a file that is no record."""
+    """Reads a record; raises SystemExit, with a message, for a file that is not one."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         _ = content["sources"], content["machine"], [Count.from_dict(row) for row in content["rows"]]

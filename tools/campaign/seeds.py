@@ -1,4 +1,4 @@
-"""Whole files to begin with: those of the repository, and what sslnet itself makes of its built-in digits."""
+"""Undamaged files: those of the repository, and files that sslnet makes from its built-in digits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DIGITS_NET = ROOT / "models" / "digits" / "train_test.prototxt"
 DIGITS_DEPLOY = ROOT / "models" / "digits" / "deploy.prototxt"
 DIGITS_SOLVER = ROOT / "solvers" / "digits_ssl.prototxt"
 ITERATIONS = 10
-"""That the digits net is trained."""
+"""Number of iterations for which the digits net is trained."""
 LMDBS = ("raw_lmdb", "encoded_png_lmdb", "encoded_jpeg_lmdb", "float_lmdb")
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-"""CIFAR-10's files."""
+"""Names of the files of CIFAR-10."""
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""MNIST's files."""
+"""Names of the files of MNIST."""
 
 SMALL_NET = """
 name: "small"
@@ -41,7 +41,7 @@ layer {{ name: "ip" type: "InnerProduct" bottom: "bn" top: "ip"
 layer {{ name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include {{ phase: TEST }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
 """
-"""A net for images of 8 x 8 with ten classes whose layers keep states of their own; {data} is its data layer."""
+"""A net for images of 8 x 8 with ten classes whose layers have states of their own; {data} is its data layer."""
 DATA_LAYERS = {
     "lmdb": 'type: "Data" data_param {{ source: "{folder}/db" backend: LMDB batch_size: 20 }} '
     "transform_param {{ scale: 0.004 mirror: true }}",
@@ -49,18 +49,18 @@ DATA_LAYERS = {
     "shuffle: true }} transform_param {{ scale: 0.004 }}",
     "hdf5": 'type: "HDF5Data" hdf5_data_param {{ source: "{folder}/h5.txt" batch_size: 20 }}',
 }
-"""The kinds of data, and the layer that reads them from a folder of write_data."""
+"""Kind of data -> the layer that reads them from a folder of write_data."""
 SMALL_SOLVER = """
 net: "{net}"
 base_lr: 0.01  lr_policy: "fixed"  momentum: 0.9  breadth_decay: 0.001
 test_iter: 1  test_interval: 20  display: 10  max_iter: 60  snapshot: 4  random_seed: 1
 """
 RECORDS = 200
-"""Of each kind of made data."""
+"""Number of records of each kind of generated data."""
 
 
 class Seeds:
-    """The folder of seeds; made at once, by runs in this process, which so loads the kernels as well."""
+    """The folder of undamaged files; made by runs in this process, which loads the kernels as well."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class Seeds:
         self._copy()
         write_data(self.data, np.random.default_rng(0))
         self.notes = [note for note in (self._export(),) if note]
-        """What is not there, and why."""
+        """Missing files, and the reasons."""
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
@@ -78,7 +78,7 @@ class Seeds:
         return [self.folder.joinpath(name).read_bytes() for name in names]
 
     def small_solver(self, kind: str, data: Path, folder: Path) -> Path:
-        """A solver and its net, written to the folder, for the data of that kind in another one."""
+        """Writes a solver and its net to the folder, for the data of this kind in another folder."""
         folder.mkdir(parents=True, exist_ok=True)
         layer = f'layer {{ name: "d" top: "data" top: "label" {DATA_LAYERS[kind].format(folder=data)} }}'
         net, solver = folder / f"{kind}.prototxt", folder / f"{kind}_solver.prototxt"
@@ -87,7 +87,7 @@ class Seeds:
         return solver
 
     def texts(self, *patterns: str) -> list[str]:
-        """Prototxts of the repository's tests and models, in a fixed order; files that they name are named in full."""
+        """Prototxts of the repository's tests and models, in a fixed order; paths in them are made absolute."""
         paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
         return [self._absolute(path) for path in paths]
 
@@ -100,7 +100,7 @@ class Seeds:
         return re.sub(r'"([^"\n]+)"', full, path.read_text("utf-8", "surrogateescape"))
 
     def _train(self) -> None:
-        """digits and its states in both formats, and the measurements of both runs."""
+        """Trains digits: its states in both formats, and the measurements of both runs."""
         from sslnet.cli import main
 
         for form, suffix in (("BINARYPROTO", ""), ("HDF5", ".h5")):
@@ -120,11 +120,11 @@ class Seeds:
         shutil.rmtree(self.folder / "run")
 
     def _copy(self) -> None:
-        """Copies: a damaged definition may overwrite what it names."""
+        """Copies files, because a damaged definition may overwrite those that it names."""
         shutil.copytree(GOLDENS, self.folder / "goldens", ignore=shutil.ignore_patterns("*.npz"))
 
     def _export(self) -> str:
-        """ONNX models, where the packages for them are there; else says that they are not."""
+        """Writes ONNX models if the packages for them are installed; otherwise returns a note."""
         from sslnet.cli import main
 
         try:
@@ -146,7 +146,7 @@ class Seeds:
 
 
 def quietly(main: object, arguments: list[str]) -> None:
-    """A command whose output nobody needs. raises SystemExit with that output when it fails"""
+    """Runs a command without output. raises SystemExit with its output if it fails"""
     import contextlib
 
     out = io.StringIO()
@@ -160,7 +160,8 @@ def quietly(main: object, arguments: list[str]) -> None:
 
 
 def write_data(folder: Path, rng: np.random.Generator) -> None:
-    """RECORDS images of 8 x 8 with labels 0 to 9: as an LMDB, as PNG files with a list, and in two HDF5 files."""
+    """Writes RECORDS images of 8 x 8 with labels 0 to 9: as an LMDB, as PNG files with a list, and in two HDF5
+    files."""
     import h5py
     from PIL import Image
 
@@ -182,7 +183,7 @@ def write_data(folder: Path, rng: np.random.Generator) -> None:
 
 
 def records(images: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and Datums of images, labelled in turn."""
+    """Keys and Datums of images, with the labels in turn."""
     from sslnet.pycaffe.io import array_to_datum
 
     for number, image in enumerate(images):
@@ -190,7 +191,7 @@ def records(images: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
 
 
 def image_files() -> list[bytes]:
-    """A picture in every format and mode that is read, and some that are not."""
+    """Image files of every format and mode that is supported, and some that are not."""
     from PIL import Image
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 20, 3), dtype=np.uint8))
@@ -207,7 +208,7 @@ def image_files() -> list[bytes]:
 
 
 def packed_hdf5(path: Path) -> bytes:
-    """HDF5 data in chunks that are compressed."""
+    """Writes HDF5 data in compressed chunks."""
     import h5py
 
     rng = np.random.default_rng(0)
@@ -219,7 +220,7 @@ def packed_hdf5(path: Path) -> bytes:
 
 
 def packed_weights(source: Path, path: Path) -> bytes:
-    """HDF5 weights in chunks that are compressed."""
+    """Writes HDF5 weights in compressed chunks."""
     import h5py
 
     with h5py.File(path, "w") as file, h5py.File(source) as old:
@@ -230,7 +231,7 @@ def packed_weights(source: Path, path: Path) -> bytes:
 
 
 def npy_files() -> list[bytes]:
-    """Arrays of NumPy that could be means, and some that could not."""
+    """Arrays of NumPy, of which some are valid means."""
     arrays = [
         np.zeros((3, 32, 32), np.float32), np.ones(3), np.arange(64).reshape(1, 8, 8), np.zeros((1, 1, 8, 8), np.float16),
         np.array([{"a": 1}], object), np.zeros((2, 2), dtype=[("a", np.int32)]),
@@ -244,7 +245,7 @@ def npy_files() -> list[bytes]:
 
 
 def idx_files() -> list[bytes]:
-    """MNIST's images and labels, 20 of them, raw and packed."""
+    """Images and labels in the format of MNIST, 20 of them, raw and compressed."""
     rng = np.random.default_rng(0)
     images = struct.pack(">IIII", 0x803, 20, 28, 28) + rng.bytes(20 * 784)
     labels = struct.pack(">II", 0x801, 20) + bytes(number % 10 for number in range(20))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, hang-ups and readers that go away, at random moments of everything that takes a while."""
+"""Sends Ctrl-C, SIGTERM and hang-ups, and closes pipes, at random moments of all commands that take long."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ HELP = "SIGINT, SIGTERM, SIGHUP and closed pipes at random moments of long comma
 UNIT = "signals"
 LEAST = 15
 SECONDS = 120.0
-"""That a command may take after its signal."""
+"""Maximum seconds of a command after its signal."""
 AGAIN = 0.2
-"""Share of the runs that get the signal twice."""
+"""Fraction of the runs that get the signal twice."""
 NUMBERS = {"sigint": signal.SIGINT, "sigterm": signal.SIGTERM, "sighup": signal.SIGHUP}
 CODES = {
     "sigint": (0, 130, -signal.SIGINT),
@@ -26,9 +26,9 @@ CODES = {
     "sighup": (0, 129, 130, -signal.SIGHUP),
     "pipe": (0, 1, 141, -signal.SIGPIPE),
 }
-"""Exit codes that a signal may lead to; 0: the run was over, or goes on after a hang-up."""
+"""Allowed exit codes after a signal; 0: the run was complete, or continues after a hang-up."""
 STOPPING = "stopping with a snapshot"
-"""What a run says when it promises one."""
+"""Message of a run that will save a snapshot."""
 
 
 def weights() -> dict[str, float]:
@@ -80,7 +80,7 @@ def _signal(job: Job, what: Command, place: Path, when: float, again: float | No
 
 
 def _pipe(job: Job, what: Command, place: Path, when: float, again: float | None) -> Ended:
-    """Its stdout, and in half of the cases its stderr too, goes to a reader that ends: `2>&1 | head`."""
+    """Sends stdout, and in half of the cases also stderr, to a reader that ends early, as `2>&1 | head` does."""
     read, write = os.pipe()
     os.set_blocking(read, False)
     child = _start(job, what, place, write, both=job.rng(when).random() < 0.5)
@@ -96,7 +96,7 @@ def _pipe(job: Job, what: Command, place: Path, when: float, again: float | None
 
 
 def _check_training(job: Job, which: str, ended: Ended, place: Path, promised: bool) -> None:
-    """A run that stopped has left a snapshot when it had begun; none of them keeps its lock."""
+    """Checks a stopped run: if training had begun it has saved a snapshot, and no snapshot remains locked."""
     states = check_snapshots(job, which, place)
     began = (place / "metrics.jsonl").exists()
     stopped = STOPPING in ended.output or (job.target == "pipe" and began)

@@ -1,4 +1,4 @@
-"""Long runs: memory, descriptors and threads stay what they were."""
+"""Runs for a long time and checks that memory, descriptors and threads do not grow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ HELP = "long runs with snapshots and tests, and a long served Predictor: memory,
 UNIT = "rounds"
 LEAST = 10
 LARGER, BYTES = 1.05, 4 << 20
-"""By how much memory may grow from the second quarter of the time to the last: by both."""
+"""Maximum growth of memory from the second quarter of the time to the last: a finding exceeds both."""
 FEWEST = 12
-"""Samples that are needed to say anything."""
+"""Minimum number of samples for a result."""
 
 
 def weights() -> dict[str, float]:
@@ -49,7 +49,8 @@ def run(job: Job) -> None:
 
 
 def grown(rows: list[tuple[int, int, int]]) -> str:
-    """What has grown from the second quarter of the samples (bytes, descriptors, threads) to the last one; or nothing."""
+    """The quantity that has grown from the second quarter of the samples (bytes, descriptors, threads) to the last one;
+    or nothing."""
     if len(rows) < FEWEST:
         return ""
     quarter = len(rows) // 4
@@ -71,7 +72,7 @@ def _sample(file: Any) -> None:
 
 
 def _train(job: Job, samples: Path) -> int:
-    """In a child: trains, tests and writes snapshots until it is killed; keeps the last ones only."""
+    """Trains, tests and writes snapshots, in a child, until it is killed; keeps only the last snapshots."""
     from sslnet import prototxt
     from sslnet.solver.solver import Solver
 
@@ -90,7 +91,7 @@ def _train(job: Job, samples: Path) -> int:
 
 
 def _serve(job: Job, samples: Path) -> int:
-    """In a child: asks a Predictor for batches of all sizes until it is killed."""
+    """Runs a Predictor on batches of all sizes, in a child, until it is killed."""
     import sslnet
 
     predict = sslnet.Predictor(str(DIGITS_DEPLOY), str(job.seeds / "digits.caffemodel"))

@@ -1,4 +1,4 @@
-"""What fuzz runs: a target makes a damaged input and gives it to sslnet."""
+"""The targets of fuzz: each creates damaged inputs and runs sslnet on them."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ from campaign.seeds import (
 )  # fmt: skip
 
 COMMANDS = 0.1
-"""Share of the inputs that are given to whole commands where reading them alone is much faster."""
+"""Fraction of the inputs that are given to whole commands, if reading them alone is much faster."""
 
 
 class Target:
-    """Inputs of one kind. `make` and `run` take all that is random from the generator, so a number repeats an input."""
+    """Inputs of one kind. `make` and `run` draw all random numbers from the generator, so that a number repeats an
+    input."""
 
     SUFFIX: ClassVar[str] = ""
     SIZED: ClassVar[bool] = False
-    """Whether an input may ask for any amount of memory, as a net definition does."""
+    """Whether an input may request any amount of memory, as a net definition can."""
 
     def __init__(self, seeds: Seeds) -> None:
         self.seeds = seeds
 
     @cached_property
     def originals(self) -> Sequence[bytes]:
-        """Whole inputs."""
+        """Undamaged inputs."""
         raise NotImplementedError
 
     def make(self, rng: random.Random) -> bytes:
         return mutate_bytes(rng.choice(self.originals), rng, self.originals)
 
     def run(self, path: Path, rng: random.Random) -> None:
-        """Gives the input in the file to sslnet, with whatever is needed beside it. raises outcome.Bad"""
+        """Runs sslnet on the input in the file, with the other files that it needs. raises outcome.Bad"""
         raise NotImplementedError
 
     def command(self, *arguments: object) -> None:
@@ -158,7 +159,7 @@ class Hdf5State(State):
 
 
 def forward(definition: str, path: Path, *, times: int = 2, train: bool = False) -> Callable[[], object]:
-    """What makes a net of a data layer, written to the file, and runs it."""
+    """A function that creates a net with the data layer in the file, and runs it."""
     import sslnet
 
     silence = 'layer { name: "s" type: "Silence" bottom: "data" bottom: "label" }'
@@ -191,7 +192,7 @@ class Hdf5Data(Target):
 
 
 class Lmdb(Target):
-    """The file of a database damaged."""
+    """Damaged files of a database."""
 
     @cached_property
     def originals(self) -> Sequence[bytes]:
@@ -222,7 +223,7 @@ def _read_all(source: Any) -> None:
 
 
 class Datum(Lmdb):
-    """Whole databases whose records are damaged."""
+    """Intact databases with damaged records."""
 
     @cached_property
     def databases(self) -> list[list[tuple[bytes, bytes]]]:
@@ -309,7 +310,7 @@ class ImageList(Target):
 
 
 class Mean(Target):
-    """Means as BlobProto and as NumPy's arrays."""
+    """Damaged means, as BlobProto and as NumPy arrays."""
 
     SUFFIX = ".binaryproto"
 
@@ -339,7 +340,7 @@ class Mean(Target):
 
 
 class Idx(Target):
-    """MNIST's files."""
+    """Damaged files of MNIST."""
 
     @cached_property
     def originals(self) -> Sequence[bytes]:
@@ -360,7 +361,7 @@ class Idx(Target):
 
 
 class Cifar(Target):
-    """CIFAR-10's batches and their archive."""
+    """Damaged batches of CIFAR-10 and their archive."""
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -418,7 +419,7 @@ class Onnx(Target):
 
 
 class Metrics(Target):
-    """What runs measured, and tables of errors, for `sslnet plot`."""
+    """Damaged measurements of runs, and tables of errors, for `sslnet plot`."""
 
     SUFFIX = ".jsonl"
     VALUES: ClassVar[tuple[Any, ...]] = (
@@ -442,7 +443,7 @@ class Metrics(Target):
         return "\n".join(lines).encode()
 
     def _changed(self, value: Any, rng: random.Random) -> Any:
-        """One value somewhere inside is another one, or is not there."""
+        """Changes or removes one value at any depth."""
         if not isinstance(value, dict) or not value:
             return rng.choice(self.VALUES)
         name = rng.choice(list(value))
@@ -462,7 +463,7 @@ class Metrics(Target):
             self.call(lambda: known_costs([read_results(str(path), "x", None)]))
         elif kind < 0.92:
             self.call(lambda: read_metrics(str(path)))
-        elif kind < 0.98:  # pictures take long
+        elif kind < 0.98:  # pictures take a long time
             picture = beside(path, ".svg")
             self.call(
                 lambda: plot_training(
@@ -479,7 +480,7 @@ class Metrics(Target):
 
 
 class Prototxt(Target):
-    """Bytes and texts for the parser, the checks and the upgrade, without a net."""
+    """Damaged bytes and text for the parser, the checks and the upgrade, without a net."""
 
     SUFFIX = ".prototxt"
     SIZED = True

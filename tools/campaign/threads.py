@@ -1,4 +1,4 @@
-"""Predictors and solvers under many threads, forks in between, and whether anything is left behind."""
+"""Runs predictors and solvers in many threads and in forked processes, and checks for leaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEAST = 10
 THREADS = 16
 SECONDS = 200.0
 LEAK_BYTES = 16 << 20
-"""By which memory may grow from the first quarter of a thousand objects to the last."""
+"""Maximum growth of memory from the first quarter of a thousand objects to the last."""
 
 
 def weights() -> dict[str, float]:
@@ -43,7 +43,7 @@ def run(job: Job) -> None:
 
 
 def _round(job: Job, rng: random.Random) -> int:
-    """In a child: 1 and a line when something is wrong."""
+    """Runs one round in a child: returns 1 and prints a line after a failure."""
     from sslnet.kernels.runtime.threads import set_num_threads
 
     set_num_threads(rng.choice([1, 2, 4]))
@@ -53,7 +53,7 @@ def _round(job: Job, rng: random.Random) -> int:
 
 
 def _together(works: list[Callable[[], object]]) -> list[str]:
-    """Runs them in a thread each; what they raised."""
+    """Runs functions in one thread each; returns their exceptions."""
     errors: list[str] = []
 
     def guarded(work: Callable[[], object]) -> None:
@@ -71,7 +71,7 @@ def _together(works: list[Callable[[], object]]) -> list[str]:
 
 
 def predictor(seeds: Seeds, rng: random.Random) -> str:
-    """All threads get the values that one alone gets, whatever the others ask for; so does a forked process."""
+    """Checks that concurrent threads get the values that a single one gets; and so does a forked process."""
     import sslnet
 
     predict = sslnet.Predictor(str(DIGITS_DEPLOY), str(seeds / "digits.caffemodel"))
@@ -89,7 +89,7 @@ def predictor(seeds: Seeds, rng: random.Random) -> str:
 
 
 def solvers(seeds: Seeds, rng: random.Random) -> str:
-    """Two solvers in threads of their own train as one alone does."""
+    """Checks that two solvers in threads of their own train as one alone does."""
     steps = rng.randint(4, 10)
     alone = _solver(seeds, rng.choice(["lmdb", "image", "hdf5"]))
     alone.step(steps)
@@ -102,7 +102,7 @@ def solvers(seeds: Seeds, rng: random.Random) -> str:
 
 
 def forks(seeds: Seeds, rng: random.Random) -> str:
-    """Processes forked while another thread trains or predicts can do the same on their own."""
+    """Checks that processes forked while another thread trains or predicts can do the same."""
     import sslnet
 
     predict = sslnet.Predictor(str(DIGITS_DEPLOY), str(seeds / "digits.caffemodel"))
@@ -139,7 +139,8 @@ def forks(seeds: Seeds, rng: random.Random) -> str:
 
 
 def leaks(seeds: Seeds, rng: random.Random) -> str:
-    """A thousand nets, predictors, solvers, and ones that fail: memory, descriptors and threads stay as many."""
+    """Creates a thousand nets, predictors, solvers, and failing ones, and checks that memory, descriptors and threads
+    do not grow."""
     import sslnet
     from sslnet.errors import SslnetError
 
@@ -182,7 +183,7 @@ def leaks(seeds: Seeds, rng: random.Random) -> str:
 ROUNDS: dict[str, Callable[[Seeds, random.Random], str]] = {
     "predictor": predictor, "solvers": solvers, "forks": forks, "leaks": leaks,
 }  # fmt: skip
-"""Target -> what it runs, in a child; the result says what is wrong."""
+"""Target -> its function, run in a child; the result describes a failure."""
 
 
 def _solver(seeds: Seeds, kind: str) -> Any:
@@ -190,7 +191,7 @@ def _solver(seeds: Seeds, kind: str) -> Any:
 
 
 def _again(path: Any) -> Any:
-    """A new solver of that file."""
+    """A new solver from this file."""
     from sslnet import prototxt
     from sslnet.solver.solver import Solver
 

@@ -1,10 +1,10 @@
-"""The tables of the SSL paper with our figures beside the published ones: what ``tools/table1`` and its siblings run.
+"""The tables of the SSL paper with our figures beside the published ones, for ``tools/table1`` and its siblings.
 
-    published.py   what the paper says
-    recipes.py     how a net of ours is trained for each row: solver, weights to begin with, fine-tuning
-    steps.py       a recipe as the commands that a user would type
-    runner.py      runs them; what is done already is skipped, what was interrupted goes on
-    figures.py     what came out: error, what is left of each layer, how much faster it is
+    published.py   the figures of the paper
+    recipes.py     the recipe of our net for each row: solver, initial weights, fine-tuning
+    steps.py       a recipe as commands that a user would type
+    runner.py      runs them; complete steps are skipped, interrupted ones continue
+    figures.py     the results: error, remaining parts of each layer, speedups
     record.py      figures in a JSON file
     tables.py      the tables
     page.py        a table in docs/paper.md

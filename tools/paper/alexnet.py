@@ -1,8 +1,8 @@
-"""Table 4 and figure 1: AlexNet's convolutions with as many zeros as the paper reports, against dense ones. No data are needed.
+"""Table 4 and figure 1: AlexNet's convolutions with as many zeros as the paper reports, and dense. No data are needed.
 
-Zeros stand at random places; whole layers are timed, by the same code as ``tools/bench sparse``. A layer is compared with the
-dense product, which does all the multiply-adds as the paper's baseline does, and with the dense layer as it runs here, through
-Winograd's transforms where they are faster.
+Zeros are at random places; whole layers are timed, by the same code as ``tools/bench sparse``. A layer is compared with the
+dense product, which computes all multiply-adds like the paper's baseline, and with the dense layer as it runs in sslnet,
+by Winograd's transforms where they are faster.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sslnet.report.plots import check_plot
 from sslnet.report.tables import Table
 
 L1 = ("lowered", "direct")
-"""How single zeros are left out: see benchmarks.sparse."""
+"""Algorithms that skip single zeros, as in benchmarks.sparse."""
 SSL = ("structure",)
 LEVELS = {"strong": "loss of accuracy within 2 %", "weak": "no loss of accuracy"}
 
@@ -43,7 +43,7 @@ Figures = dict[str, Any]
 
 
 def measure(options: argparse.Namespace, ways: tuple[str, ...]) -> Iterator[tuple[str, Figures]]:
-    """The key and the figures of each layer, as soon as they are measured."""
+    """Yields the key and the figures of each layer when they are measured."""
     here = machine()
     where = {"machine": f"{here['cpu']}, {here['vector']}", "date": date.today().isoformat()}
     use_threads(options.threads)
@@ -62,7 +62,7 @@ def key(level: str, layer: str, way: str, batch: int, threads: int) -> str:
 def measure_layer(
     layer: str, published: AlexNetLayer, way: str, batch: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Times as fast as the dense product and the dense layer, medians of turns."""
+    """Speedups of a layer over the dense product and the dense layer, medians of alternating runs."""
     g = geometry_of(layer.replace("conv", "alexnet"), batch)
     shares = (published.columns / 100, published.rows / 100, published.weights / 100)
     level = sparse.Level(*shares, published.speedup, published.weights_speedup)
@@ -86,7 +86,7 @@ def measure_layer(
 
 
 def table4(found: dict[str, Figures], options: argparse.Namespace) -> Table:
-    """A row for each layer, level and batch."""
+    """Table 4: one row for each layer, level and batch."""
     heads = ("l1: weights\nzero %", "paper", "lowered", "direct", "SSL: columns\nzero %", "rows\nzero %")
     table = Table(
         "Table 4: AlexNet's convolutions, times as fast as dense ones", "layer", "batch", *heads, "paper", "sslnet"
@@ -107,7 +107,7 @@ def table4(found: dict[str, Figures], options: argparse.Namespace) -> Table:
 
 
 def figure1(found: dict[str, Figures], options: argparse.Namespace) -> Table:
-    """A row for each layer and batch: the l1 nets of the first pair."""
+    """Figure 1: one row for each layer and batch, for the l1 nets of the first pair."""
     table = Table(
         "Figure 1: AlexNet's convolutions with single weights that are zero (l1), times as fast as dense ones",
         "layer", "batch", "weights\nzero %", "paper", "lowered", "direct",
@@ -137,7 +137,7 @@ def notes(table: Table, found: dict[str, Figures], options: argparse.Namespace) 
 
 
 def plot_figure1(found: dict[str, Figures], options: argparse.Namespace) -> None:
-    """Bars for each layer: the paper's and ours by batch; the line of the dense layer at 1."""
+    """Draws bars for each layer: the paper's and ours by batch; the line of the dense layer at 1."""
     from sslnet.report.plots import COLOURS, figure
 
     layers = ALEXNET["strong"]
@@ -162,7 +162,7 @@ def plot_figure1(found: dict[str, Figures], options: argparse.Namespace) -> None
 
 
 def main(name: str, arguments: list[str] | None = None) -> int:
-    """``tools/table4`` and ``tools/figure1``."""
+    """The commands ``tools/table4`` and ``tools/figure1``."""
     options = parse(name, arguments)
     try:
         if getattr(options, "plot", None):

@@ -1,6 +1,6 @@
 """The command line of the tables of trained nets: ``tools/table1``, ``table2``, ``table3``, ``figure4``.
 
-Prints the table from what is recorded; with ``--work`` it first runs what is not done yet.
+Prints the table of the recorded figures; with ``--work`` it first runs the missing steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RECORD = ROOT / "docs" / "paper.json"
 
 
 def main(name: str, arguments: list[str] | None = None) -> int:
-    """Runs one table's command; errors of sslnet in their own words."""
+    """Runs the command of one table; prints errors of sslnet as messages."""
     options = parse(name, arguments)
     try:
         return run(name, options)
@@ -57,7 +57,8 @@ def run(name: str, options: argparse.Namespace) -> int:
 
 
 def plot(name: str, options: argparse.Namespace, steps: Steps) -> None:
-    """The paper's pictures: filters of conv1 (figures 3 and 5), connections of each pixel (figure 4 b), before compaction."""
+    """Draws the paper's pictures: filters of conv1 (figures 3 and 5), connections of each pixel (figure 4 b), before
+    compaction."""
     files = {row.name: options.work / steps.trained(recipe) for row, recipe in zip(TABLES[name].rows, ROWS[name])}
     there = {title: str(file) for title, file in files.items() if file.exists()}
     if not there:
@@ -90,7 +91,7 @@ def chosen(steps: list[Step], options: argparse.Namespace) -> list[Step]:
 
 
 def command_lines(steps: Steps, rows: list[str]) -> list[str]:
-    """What a user would type for these rows, in the working folder."""
+    """The commands for these rows that a user would type in the working folder."""
     lines, told = [], set()
     for row in rows:
         for recipe in steps.needed(row):
@@ -102,7 +103,7 @@ def command_lines(steps: Steps, rows: list[str]) -> list[str]:
 
 
 def data_folder(options: argparse.Namespace) -> Path:
-    """The folder with the data sets. raises UsageError when one is missing"""
+    """The folder with the data sets. raises UsageError if one is missing"""
     folder: Path = options.data or ROOT / "data"
     for name in sorted({DATA[RECIPES[row].model] for row in options.rows}):
         if not (folder / name / f"{name}_train_lmdb").exists():
@@ -114,7 +115,7 @@ def data_folder(options: argparse.Namespace) -> Path:
 
 
 def dense_weights(name: str, options: argparse.Namespace) -> dict[str, str]:
-    """``--dense FILE``: weights of the dense net that all rows begin with or are compared with, trained from its fillers."""
+    """Reads ``--dense FILE``: weights of the dense net from which all rows start or with which they are compared."""
     if options.dense is None:
         return {}
     if not options.dense.exists():

@@ -1,4 +1,4 @@
-"""What came out of a recipe: its test error, what is left of each layer, how many times as fast it is."""
+"""The figures of a recipe: its test error, the remaining parts of each layer, its speedup."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Figures = dict[str, Any]
 
 
 def figures_of(name: str, steps: Steps, work: Path) -> Figures:
-    """The figures of a recipe whose steps are done; without those of time where it was not measured.
+    """The figures of a recipe whose steps are complete; without times if they were not measured.
 
-    error       share of the test images that went wrong
-    layers      {layer: {what: kept}} of filters, columns, channels that are not zero, and the FLOPs left by those of the dense net
-    parameters  numbers that the final net stores; nonzero: how many of them are not zero; bytes: of a file of them alone
-    speedup     {layer: times as fast as in the dense net}, "net" the whole forward pass; one thread, median of all runs
+    error       fraction of the test images with a wrong class
+    layers      {layer: {part: kept}} of nonzero filters, columns, channels, and the remaining FLOPs relative to the dense net
+    parameters  number of stored values of the final net; nonzero: number of nonzero ones; bytes: size of a file with these only
+    speedup     {layer: speedup over the dense net}, "net" for the whole forward pass; one thread, median of all runs
     """
     recipe = RECIPES[name]
     dense = steps.final(recipe.baseline or name)
@@ -63,7 +63,7 @@ def open_net(nets: Nets, work: Path) -> Net:
 
 
 def left(before: LayerSparsity, after: LayerSparsity) -> dict[str, Any]:
-    """What of the dense layer is left: [kept, of so many]; rows times columns as the FLOPs."""
+    """The remaining parts of the dense layer: [kept, total]; rows times columns for the FLOPs."""
     found: dict[str, Any] = {}
     for what in ("filters", "columns", "channels"):
         found[what] = [getattr(after, what).kept, getattr(before, what).total]
@@ -73,7 +73,7 @@ def left(before: LayerSparsity, after: LayerSparsity) -> dict[str, Any]:
 
 
 def speedups(timing: dict[str, Any], layers: list[str]) -> Figures:
-    """The part that `sslnet time --json` of the dense net and the final one tells."""
+    """The speedups in the output of `sslnet time --json` for the dense net and the final one."""
     found = {layer: timing["speedup"]["layers"][layer]["time"] for layer in layers}
     found["net"] = timing["speedup"]["whole"]["time"]
     small = timing["nets"][1]

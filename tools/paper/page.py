@@ -1,4 +1,4 @@
-"""Writes a table into a page, between its marks: ``<!-- table1 -->`` and ``<!-- /table1 -->``."""
+"""Writes a table to a page, between its markers: ``<!-- table1 -->`` and ``<!-- /table1 -->``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sslnet.report.tables import Table
 
 
 def show(table: Table, name: str, page: Path | None) -> None:
-    """Prints a table, or writes it into a page. raises UsageError when its marks do not stand there"""
+    """Prints a table, or writes it to a page. raises UsageError if its markers are missing"""
     if page is None:
         print_table(table)
         return
@@ -25,7 +25,7 @@ def show(table: Table, name: str, page: Path | None) -> None:
 
 
 def with_table(text: str, page: Path, name: str, table: str) -> str:
-    """The text with the table between its marks."""
+    """The text with the table between its markers."""
     before, begin, rest = text.partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- /{name} -->\n")
     if not begin or not end:

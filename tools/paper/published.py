@@ -1,11 +1,11 @@
-"""What the paper reports, by table and row; layers in the order of the net.
+"""The figures of the paper, by table and row; layers in the order of the net.
 
-    error             percent of the test images
-    filters, columns, channels   what is left of each layer; a column is one weight position of all filters ("filter size")
-    flops             percent of the multiply-adds that are left
-    rows_zero, columns_zero      percent of the rows and columns of the weight matrix that are zero
-    neurons           of each layer, the image's pixels first
-    speedup           times as fast as the dense layer (CPU)
+error             percent of the test images
+filters, columns, channels   remaining parts of each layer; a column is one weight position of all filters ("filter size")
+flops             percent of the multiply-adds that remain
+rows_zero, columns_zero      percent of the rows and columns of the weight matrix that are zero
+neurons           of each layer, the image's pixels first
+speedup           relative to the dense layer (CPU)
 
 Ref: Wen et al. 2016, tables 1 to 4, figure 4 (a)
 """
@@ -28,7 +28,7 @@ class Published:
 class PublishedTable:
     title: str
     layers: tuple[str, ...]
-    """Those that the figures are of."""
+    """Layers of the figures."""
     rows: tuple[Published, ...]
 
 
@@ -110,7 +110,7 @@ TABLES = {
 
 @dataclass(frozen=True)
 class AlexNetLayer:
-    """Percent of single weights that are zero by l1, and of columns and rows by SSL; times as fast as the dense layer."""
+    """Percent of single weights that are zero by l1, and of columns and rows by SSL; speedup over the dense layer."""
 
     weights: float
     weights_speedup: float

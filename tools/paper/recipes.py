@@ -1,7 +1,7 @@
-"""How our nets for each row of the paper's tables are trained: data, nothing else.
+"""The recipes of our nets for each row of the paper's tables, as data only.
 
-To change one, change its solver in ``solvers/paper/`` or its net in ``models/paper/``; to add one, add a line to ``RECIPES`` and,
-where the paper has a row for it, its name to ``ROWS``.
+To change one, change its solver in ``solvers/paper/`` or its net in ``models/paper/``; to add one, add a line to ``RECIPES``
+and, if the paper has a row for it, its name to ``ROWS``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the small net is trained on after what is zero has been taken out.
+    """The fine-tuning of the small net after compaction.
 
-    solver     its net is a placeholder: the small net takes its place
-    overrides  fields of it that differ: "max_iter=20000"
-    teacher    name of the recipe whose net teaches the small one meanwhile; "": none
+    solver     its net is a placeholder, which the small net replaces
+    overrides  changed fields of the solver: "max_iter=20000"
+    teacher    name of the recipe whose net is the teacher; "": none
     """
 
     solver: str
@@ -25,10 +25,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Cut:
-    """The groups of a layer that are smallest go, too: those that the noise of batches alone keeps from zero, or more.
+    """Magnitude pruning of the smallest groups of a layer, in addition to the zeros of training.
 
-    group     what goes as one: SHAPE, or FILTER with its bias
-    sparsity  part of all its groups that is zero afterwards
+    group     groups to prune: SHAPE, or FILTER with its bias
+    sparsity  fraction of all its groups that is zero afterwards
     """
 
     layer: str
@@ -41,14 +41,14 @@ class Recipe:
     """A net, from its solver to its figures.
 
     model      folder with the dense net: train_test.prototxt, deploy.prototxt
-    solver     what trains it: densely, or with group lasso
-    overrides  fields of the solver that differ
-    weights    name of the recipe whose net training begins with; "": the fillers
+    solver     solver of the training: dense, or with group lasso
+    overrides  changed fields of the solver
+    weights    name of the recipe whose net training starts from; "": the fillers
     baseline   name of the recipe whose net it is compared with; "": this is the dense net itself
-    cuts       what goes by size before the small net is made
-    net        definition that the small net is made of; "": the solver's
-    tuning     None: the small net is taken as it is
-    batch      images of a forward pass that is timed
+    cuts       groups that are pruned by magnitude before compaction
+    net        definition that is compacted; "": the solver's
+    tuning     None: the small net is not fine-tuned
+    batch      number of images of a timed forward pass
     """
 
     model: str
@@ -73,7 +73,7 @@ CONVNET = Recipe(
     tuning=Tuning("solvers/paper/convnet_tuning.prototxt"),
     batch=100,
 )
-"""The small ConvNets but for their cuts."""
+"""The small ConvNets without their cuts."""
 
 RECIPES = {
     "lenet1": Recipe("models/lenet", "solvers/lenet.prototxt"),
@@ -123,7 +123,7 @@ ROWS = {
     "table3": ("convnet1t", "convnet2", "convnet3"),
     "figure4": ("mlp1", "mlp2", "mlp3"),
 }
-"""The recipe of each row that the paper has, in its order (``published.TABLES``)."""
+"""The recipe of each row of the paper, in its order (``published.TABLES``)."""
 
 DATA = {
     "models/lenet": "mnist",
@@ -131,4 +131,4 @@ DATA = {
     "models/cifar10_full": "cifar10",
     "models/cifar10_full_dropout": "cifar10",
 }
-"""The data set of each model: the folder that `sslnet data NAME` makes."""
+"""Model -> its data set: the folder that `sslnet data NAME` makes."""

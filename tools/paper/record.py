@@ -1,4 +1,4 @@
-"""Figures in a JSON file, a line for each net and each layer of AlexNet:
+"""The figures in a JSON file, one line for each net and each layer of AlexNet:
 
 {"nets": {"lenet2": {...}, ...}, "alexnet": {"strong conv1 structure batch 1 threads 1": {...}, ...}}
 """
@@ -16,10 +16,10 @@ PARTS = ("nets", "alexnet")
 
 
 class Record:
-    """The figures known so far; each new one is written at once."""
+    """The figures so far; each new one is written at once."""
 
     def __init__(self, path: Path) -> None:
-        """raises UsageError for a file that is no record; one that is not there is an empty one"""
+        """Reads a record; a missing file is an empty record. raises UsageError for a file that is not one"""
         self.path = path
         self.content: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
         if path.exists():
@@ -40,7 +40,7 @@ class Record:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """raises UsageError for what is no record"""
+    """Reads a record. raises UsageError for a file that is not one"""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Runs steps in a working folder: what is done is skipped, a training that was interrupted goes on from its last snapshot.
+"""Runs steps in a working folder: complete steps are skipped, an interrupted training continues from its last snapshot.
 
-``step.json`` beside a step's files holds its command and the content of what it reads, as a hash. Where these are others
-than today's, the files are of another recipe, and that is an error: nothing is thrown away, nothing old is taken for new.
+``step.json`` beside a step's files contains its command and a hash of the contents of its inputs. If these differ from the
+current ones, the files are of another recipe, which is an error: no file is deleted, and old files are not used.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sslnet.errors import RunError, UsageError
 from sslnet.files import atomic_path, atomic_write
 
 Execute = Callable[[list[str], Path, Path | None], int]
-"""(words behind `sslnet`, working folder, file that takes what is printed) -> exit code"""
+"""A function (arguments of `sslnet`, working folder, file for its output) -> exit code."""
 
 
 class Stopped(Exception):
-    """Somebody asked for an end."""
+    """The run was stopped on request."""
 
 
 class Runner:
@@ -43,7 +43,7 @@ class Runner:
                 link(work / name, target.absolute())
 
     def run(self, steps: Iterable[Step]) -> None:
-        """raises UsageError for files of another recipe, RunError when a command fails, Stopped"""
+        """Runs a step. raises UsageError for files of another recipe, RunError if a command fails, Stopped"""
         for step in steps:
             mark = self.work / step.folder / "step.json"
             today = self._fingerprint(step)
@@ -98,7 +98,8 @@ class Runner:
         return {"command": str(step), "reads": {name: self._digest(name) for name in step.reads}}
 
     def _digest(self, name: str) -> str:
-        """Of a definition what it says, comments aside; of another file its bytes. raises UsageError when it is not there"""
+        """A hash of a definition without comments, or of another file's bytes. raises UsageError if the file is
+        missing"""
         path = self.work / name
         if not path.exists():
             raise UsageError(f"there is no {path}")
@@ -109,13 +110,13 @@ class Runner:
 
 
 def run_sslnet(words: list[str], work: Path, output: Path | None) -> int:
-    """Runs a command in a process of its own; Ctrl-C is for that process, which may still write a snapshot."""
+    """Runs a command in a process of its own; Ctrl-C goes to that process, which may still write a snapshot."""
     root = Path(__file__).resolve().parents[2]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        # what the child ignores would stay ignored, so it gets its handler back
+        # the child would inherit the ignored signal, so the handler is restored
         command = [sys.executable, "-c", START, *words]
         if output is None:
             return subprocess.run(command, cwd=work, env=environment, stdout=sys.stderr).returncode
@@ -129,7 +130,7 @@ START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_han
 
 
 def link(place: Path, target: Path) -> None:
-    """Makes ``place`` a link to ``target``, or leaves the one that is. raises UsageError for anything else there"""
+    """Makes ``place`` a link to ``target``, or keeps an existing one. raises UsageError if anything else is there"""
     if place.is_symlink() and place.resolve() == target.resolve():
         return
     if place.is_symlink() or place.exists():
@@ -138,7 +139,7 @@ def link(place: Path, target: Path) -> None:
 
 
 def without_weights(words: list[str]) -> list[str]:
-    """A training that goes on has its weights in the snapshot."""
+    """The arguments of a continued training, whose weights are in the snapshot."""
     if "--weights" not in words:
         return words
     at = words.index("--weights")

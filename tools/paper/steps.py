@@ -1,14 +1,14 @@
-"""A recipe as steps: each one command of sslnet, which a user could type in the working folder, and the file it makes.
+"""The steps of a recipe: each is one command of sslnet, as typed in the working folder, and the file it makes.
 
-    NAME/1_train            the net by its solver: densely, or with group lasso
-    NAME/1_cut_LAYER_GROUP  its smallest filters or shape fibres set to zero, where the recipe says so
-    NAME/2_small            what is zero taken out
-    NAME/3_teach            beside the net that teaches it, where the recipe says so
-    NAME/3_tune             the small net trained on
-    NAME/4_test             its error
-    NAME/5_time             how fast it is beside the dense net
+    NAME/1_train            trains the net with its solver: dense, or with group lasso
+    NAME/1_cut_LAYER_GROUP  sets its smallest filters or shape fibres to zero, if the recipe has cuts
+    NAME/2_small            removes zeros
+    NAME/3_teach            adds the teacher net, if the recipe has one
+    NAME/3_tune             fine-tunes the small net
+    NAME/4_test             measures its error
+    NAME/5_time             times it and the dense net
 
-The working folder holds links to ``models``, ``solvers`` and the data, so that the commands read as in the clone.
+The working folder has links to ``models``, ``solvers`` and the data, so that the commands are the same as in the clone.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ TIMED_RUNS = 200
 class Step:
     """One command.
 
-    words    what stands behind `sslnet`
-    makes    the file that is there when it is done
-    printed  whether that file is what it prints
-    reads    files that the result depends on
-    trains   whether it can go on from snapshots
+    words    arguments of `sslnet`
+    makes    file that exists when the step is complete
+    printed  whether that file is the command's output
+    reads    files on which the result depends
+    trains   whether it can continue from snapshots
     """
 
     recipe: str
@@ -63,7 +63,7 @@ class Nets:
 class Steps:
     """The steps of recipes, for the clone in ``root``.
 
-    dense  weights by recipe that are there already: their training is left out
+    dense  weights by recipe that exist already: their training is omitted
     """
 
     def __init__(self, root: Path, dense: dict[str, str] | None = None) -> None:
@@ -71,7 +71,7 @@ class Steps:
         self.dense = dense or {}
 
     def needed(self, name: str) -> list[str]:
-        """The recipes that one is made of, itself last."""
+        """The recipes that a recipe depends on, itself last."""
         recipe = RECIPES[name]
         found: list[str] = []
         for other in (recipe.baseline, recipe.weights, recipe.tuning.teacher if recipe.tuning else ""):
@@ -79,7 +79,7 @@ class Steps:
         return [*found, name]
 
     def of(self, name: str) -> list[Step]:
-        """The steps of one recipe alone; those of the others that it needs come first."""
+        """The steps of one recipe only; those of the recipes that it needs come before."""
         recipe = RECIPES[name]
         steps = [] if name in self.dense else [self._train(name, recipe)]
         if recipe.baseline:
@@ -98,14 +98,14 @@ class Steps:
         return steps
 
     def trained(self, name: str) -> str:
-        """The weights at the end of the training, before anything is taken out."""
+        """The weights at the end of the training, before compaction."""
         if name in self.dense:
             return self.dense[name]
         recipe = RECIPES[name]
         return f"{name}/1_train/net_iter_{self._iterations(recipe.solver, recipe.overrides)}.caffemodel"
 
     def final(self, name: str) -> Nets:
-        """The net that the paper's row is about."""
+        """The net of the paper's row."""
         recipe = RECIPES[name]
         if not recipe.baseline:
             return Nets(f"{recipe.model}/train_test.prototxt", f"{recipe.model}/deploy.prototxt", self.trained(name))
@@ -117,7 +117,7 @@ class Steps:
         return Nets(f"{small}.prototxt", f"{small}_deploy.prototxt", weights)
 
     def net_of(self, solver: str) -> str:
-        """The net that a solver trains."""
+        """The net of a solver."""
         return str(prototxt.read_solver(self.root / solver).message.net)
 
     def _iterations(self, solver: str, overrides: tuple[str, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The tables: two lines a row, the paper's and ours; of ours what the paper has, and what it costs altogether."""
+"""The tables: two lines per row, the paper's and ours, with the paper's figures, and our total cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """Figures layer by layer: the head, the key of the published ones, ours, how one number is written."""
+    """Figures layer by layer: the heading, the key of the published ones, ours, the format of a number."""
 
     head: str
     key: str
@@ -41,7 +41,7 @@ def _flops(figures: Figures, layers: Iterable[str]) -> list[float] | None:
 
 
 def _neurons(figures: Figures, layers: Iterable[str]) -> list[float] | None:
-    """The pixels that the first layer looks at, then the neurons of each layer."""
+    """The pixels that the first layer reads, then the neurons of each layer."""
     names = list(layers)
     return [figures["layers"][names[0]]["columns"][0], *(figures["layers"][name]["filters"][0] for name in names)]
 
@@ -52,7 +52,7 @@ def _speedup(figures: Figures, layers: Iterable[str]) -> list[float] | None:
 
 
 def short(value: float) -> str:
-    """At most three figures that count: 100, 25, 7.6, 0.41."""
+    """A number with at most three significant digits: 100, 25, 7.6, 0.41."""
     text = f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -131,7 +131,7 @@ def _notes(table: Table, name: str, nets: dict[str, Figures]) -> None:
 
 
 def markdown(table: Table) -> str:
-    """The same for a page, its notes as one paragraph."""
+    """The table as Markdown for a page, with its notes as one paragraph."""
     heads = [head.replace("\n", " ") for head in table.heads]
     marks = [":--" if i in table.left else "--:" for i in range(len(heads))]
     lines = [heads, marks, *table.rows, *table.feet]

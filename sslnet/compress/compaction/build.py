@@ -16,7 +16,8 @@ from sslnet.compress.compaction.channels import NetChannels
 from sslnet.compress.compaction.compare import compared_blobs
 from sslnet.compress.compaction.constant_folding import Contribution
 from sslnet.layers.base import Layer
-from sslnet.net.weights import Arrays, blob_proto
+from sslnet.net.blob_arrays import blob_proto
+from sslnet.net.weights import Arrays
 from sslnet.prototxt import Definition
 from sslnet.sparsity.groups import matrix_shape
 

@@ -27,6 +27,7 @@ from sslnet.compress.compaction.state import cut_state, train_view, weight_place
 from sslnet.errors import RunError, SslnetError
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
+from sslnet.net.missing_data import net_of
 from sslnet.net.net import Net
 from sslnet.net.weights import Arrays, StoredWeights, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition, upgrade_net
@@ -166,7 +167,8 @@ def _pruned_nets(
     definition: Definition, weights: WeightSource, state: PhaseState, seed: int, notes: list[str]
 ) -> PrunedNets:
     """Builds the nets of both phases with their weights; adds a note for a phase that cannot be built."""
-    compared = Net(definition, phase=state.phase, level=state.level, stages=state.stages, seed=seed)
+    compared = net_of(definition, state, seed=seed)
+    notes += [note.message for note in compared.definition.notes if note not in definition.notes]
     stored = stored_weights(weights)
     copy_all_weights(compared.params, stored)
     other = _other_phase(definition, compared, stored, state, notes)

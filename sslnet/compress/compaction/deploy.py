@@ -13,6 +13,7 @@ from sslnet.errors import DefinitionError
 from sslnet.layers import LAYERS
 from sslnet.net.graph import PhaseState, filter_layers
 from sslnet.net.input_layers import Shapes, input_layer, is_source, source_shapes, with_inputs
+from sslnet.net.missing_data import net_of
 from sslnet.net.net import Net
 from sslnet.net.weights import WeightSource, copy_all_weights
 from sslnet.prototxt import Definition, read_net
@@ -34,14 +35,20 @@ def deploy_definition(definition: Definition, state: PhaseState, shapes: Shapes)
     losses = [layer for layer in layers if LAYERS[layer.type].OUTPUT]
     main = max(losses, key=lambda loss: sum(loss.loss_weight) or 1, default=None)
     kept: list[pb.LayerParameter] = []
+    inner: set[str] = set()
     for layer in layers:
-        if _goes(layer):
+        if LAYERS[layer.type].LOSES_BOTTOMS and not inner.isdisjoint(layer.bottom):
+            silence = _plain(layer)  # what it takes is no output
+            silence.bottom[:] = [name for name in layer.bottom if name in inner]
+            kept.append(silence)
+        elif _goes(layer):
             output = _output_layer(layer, names, plain=layer is main)
             if output is not None and not _same_output(output, kept):
                 kept.append(output)
                 names.add(output.name)
         else:
             kept.append(_plain(layer))
+            inner.update(() if is_source(layer) else layer.top)
     read = {name for layer in kept for name in layer.bottom}
     for layer in kept:
         if is_source(layer):
@@ -69,7 +76,7 @@ def deploy_net(
     """
     definition = model if isinstance(model, Definition) else read_net(os.fspath(model))
     state = PhaseState(pb.TEST, level, stages)
-    net = Net(definition, phase=pb.TEST, level=level, stages=stages, lean=lean)
+    net = net_of(definition, state, lean=lean)
     deployed = deploy_definition(definition, state, source_shapes(net))
     if deployed is not None:
         shapes = {name: (1, *shape[1:]) for name, shape in source_shapes(net).items()}

@@ -57,7 +57,7 @@ def propagate(views: Sequence[NetChannels]) -> None:
     ties = [tie for other in views[1:] for tie in phase_ties(views[0], other)]
     ties += [tie for view in views for tie in sharing_ties(view)]
     _fixed_point(views, ties)
-    while _agree(views) | _need_any(views):
+    while _agree(views) | _need_any(views) | _equalize(views):
         _fixed_point(views, ties)
     for view in views:
         _check_whole(view)
@@ -198,6 +198,18 @@ def _need_any(views: Sequence[NetChannels]) -> bool:
         for i, layer in enumerate(view.net.layers):
             if layer.reads_any_channel() and view.is_needed(i) and not view.bottoms[i][0].is_needed:
                 view.bottoms[i][0].needed[0] = changed = True
+    return changed
+
+
+def _equalize(views: Sequence[NetChannels]) -> bool:
+    """Keeps further channels of layers whose parts must have equal sizes; returns whether anything changed."""
+    changed = False
+    for view in views:
+        for i, layer in enumerate(view.net.layers):
+            if not view.refuses[i] and view.is_needed(i):
+                bottoms, tops = view.bottoms[i], view.tops[i]
+                wanted = layer.equalized_channels([c.needed for c in bottoms], [c.needed for c in tops])
+                changed |= _need(zip([*bottoms, *tops], [*wanted[0], *wanted[1]]))
     return changed
 
 

@@ -3,6 +3,7 @@
     Bias after a layer          becomes a Scale by ones with a bias, as OpenCV has no Bias
     Pooling, round_mode FLOOR   becomes a depthwise convolution if the window is one value; otherwise round_mode is removed
                                 if it makes no difference for the actual size
+    pad_type SAME               becomes padding of both sides alike, if that is what it is for the actual size
     DepthwiseConvolution        becomes a Convolution with as many groups as channels
     fields specific to sslnet   are removed for deployment
 
@@ -19,6 +20,9 @@ import numpy as np
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.build import Smaller
 from sslnet.compress.compaction.channels import NetChannels
+from sslnet.kernels.conv.im2col import same_padding
+from sslnet.layers.convolution import Convolution
+from sslnet.layers.deconvolution import Deconvolution
 from sslnet.layers.depthwise_convolution import Depthwise
 from sslnet.layers.pooling import Pooling
 from sslnet.net.weights import Arrays
@@ -35,7 +39,8 @@ def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
         if place < 0 and param.type == "Bias":
             _make_scale(smaller, param)
     places = {place: k for k, place in enumerate(smaller.origin) if place >= 0}
-    stuck = []
+    stuck: list[str] = []
+    same = _pad_explicitly(smaller, views, places)
     for view in views:
         for i, layer in enumerate(view.net.layers):
             k = places.get(layer.definition.index, -1)
@@ -47,7 +52,12 @@ def make_standard(smaller: Smaller, views: Sequence[NetChannels]) -> list[str]:
                 param.convolution_param.group = len(view.bottoms[i][0].keep)
             elif param.pooling_param.round_mode == FLOOR and not _round_up(view, i, param, smaller):
                 stuck.append(layer.name)
-    return [f"round_mode FLOOR, which Caffe 1.0 does not know, is kept in {', '.join(stuck)}"] if stuck else []
+    found = {"round_mode FLOOR": stuck, "pad_type SAME, with more padding at one end": same}
+    return [
+        f"{what}, which Caffe 1.0 does not know, is kept in {', '.join(names)}"
+        for what, names in found.items()
+        if names
+    ]
 
 
 def make_readable(message: pb.NetParameter, arrays: Arrays) -> None:
@@ -87,6 +97,68 @@ def _make_scale(smaller: Smaller, layer: pb.LayerParameter) -> None:
     layer.param.add().CopyFrom(layer.param[0])
     (added,) = smaller.arrays[layer.name]
     smaller.arrays[layer.name] = [np.ones_like(added), added]
+
+
+def _pad_explicitly(smaller: Smaller, views: Sequence[NetChannels], places: dict[int, int]) -> list[str]:
+    """Replaces pad_type SAME by the padding that it makes of the actual sizes, if that is the same at both ends and in all
+    phases; returns the names of the layers that keep it.  [changes smaller]"""
+    found: dict[int, list[pb.LayerParameter | None]] = {}
+    for view in views:
+        for layer, bottoms in zip(view.net.layers, view.net.bottoms):
+            k = places.get(layer.definition.index, -1)
+            if k < 0:
+                continue
+            if isinstance(layer, Pooling) and layer.same:
+                found.setdefault(k, []).append(_padded_pooling(layer, smaller.message.layer[k], bottoms[0].shape[2:]))
+            elif isinstance(layer, Convolution | Deconvolution) and layer.window.same:
+                kernel = smaller.arrays[layer.name][0].shape[2:]
+                sizes = bottoms[0].shape[layer.axis + 1 :]
+                found.setdefault(k, []).append(_padded_window(layer, smaller.message.layer[k], sizes, kernel))
+    kept = []
+    for k, written in found.items():
+        first = written[0]
+        if first is None or any(param != first for param in written):
+            kept.append(smaller.message.layer[k].name)
+        else:
+            smaller.message.layer[k].CopyFrom(first)
+    return kept
+
+
+def _padded_pooling(layer: Pooling, param: pb.LayerParameter, size: Sequence[int]) -> pb.LayerParameter | None:
+    """The layer with Caffe's padding; None where its windows or, for AVE, its divisors would differ."""
+    result = pb.LayerParameter()
+    result.CopyFrom(param)
+    pooling = result.pooling_param
+    pooling.ClearField("pad_type")
+    if any(layer.pad):
+        pooling.pad_h, pooling.pad_w = layer.pad
+    axes = list(zip(size, layer.kernel, layer.stride, layer.pad))
+    if any(k > n + 2 * p for n, k, _, p in axes) or (pooling.pool == pb.PoolingParameter.AVE and any(layer.pad)):
+        return None
+    windows = [-(-(n + 2 * p - k) // s) + 1 for n, k, s, p in axes]
+    if any(layer.pad):
+        windows = [count - ((count - 1) * s >= n + p) for count, (n, _, s, p) in zip(windows, axes)]
+    return result if windows == layer.extents(size, floor=False) else None
+
+
+def _padded_window(
+    layer: Convolution | Deconvolution, param: pb.LayerParameter, sizes: Sequence[int], kernel: Sequence[int]
+) -> pb.LayerParameter | None:
+    """The layer with equal padding on both sides; None where SAME pads more at one end."""
+    window = layer.window
+    if isinstance(layer, Deconvolution):
+        sizes = [n * s for n, s in zip(sizes, window.stride)]
+        if any(d * (k - 1) + 1 < s for k, s, d in zip(kernel, window.stride, window.dilation)):
+            return None
+    pads = [same_padding(*numbers) for numbers in zip(sizes, kernel, window.stride, window.dilation, strict=True)]
+    if any(front != behind for front, behind in pads):
+        return None
+    result = pb.LayerParameter()
+    result.CopyFrom(param)
+    result.convolution_param.ClearField("pad_type")
+    front = [front for front, _ in pads]
+    result.convolution_param.pad[:] = front if len(set(front)) > 1 else front[:1]
+    return result
 
 
 def _round_up(view: NetChannels, i: int, param: pb.LayerParameter, smaller: Smaller) -> bool:

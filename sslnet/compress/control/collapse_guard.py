@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sslnet.compress.control.estimate import remaining_parts
-from sslnet.compress.control.penalty_handles import Lever
+from sslnet.compress.control.penalty_handles import PenaltyHandle
 from sslnet.errors import RunError
 from sslnet.net.net import Net
 from sslnet.solver.parameter_update import Update
@@ -55,7 +55,7 @@ class LargestRow:
 class CollapseGuard:
     """Keeps the largest row of each weight matrix that a penalty can zero, and restores it if the net needs it."""
 
-    def __init__(self, handles: Sequence[Lever]) -> None:
+    def __init__(self, handles: Sequence[PenaltyHandle]) -> None:
         self.handles = handles
         updates = {id(u): u for handle in handles for u in handle.updates if u.param.index == 0}
         self.rows = [LargestRow(update, -1, np.empty(0)) for update in updates.values()]
@@ -76,12 +76,12 @@ class CollapseGuard:
                 found.append(row)
         return sorted(found, key=lambda row: -float(np.abs(row.values).max()))
 
-    def restore(self, solver: Solver, zeroed: Sequence[LargestRow]) -> list[Lever]:
+    def restore(self, solver: Solver, zeroed: Sequence[LargestRow]) -> list[PenaltyHandle]:
         """Restores rows until the net is connected again, and ends the penalties on them. Returns their handles.
 
         raises RunError if the net is still disconnected
         """
-        held: list[Lever] = []
+        held: list[PenaltyHandle] = []
         for row in zeroed:
             if is_whole(solver.net):
                 break
@@ -96,7 +96,7 @@ class CollapseGuard:
             row.choose()
         return held
 
-    def collapsing(self, net: Net) -> list[Lever]:
+    def collapsing(self, net: Net) -> list[PenaltyHandle]:
         """Active handles about to zero the last rows of an essential layer."""
         found = []
         for handle in self.handles:

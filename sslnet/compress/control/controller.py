@@ -24,7 +24,7 @@ from sslnet.compress.control.estimate import RemainingPart, costs, remaining_par
 from sslnet.compress.control.goals import GIVEN_UP, MET, Goal, make_goals, share_out
 from sslnet.compress.control.latency_model import LatencyBenchmark, LatencyModel
 from sslnet.compress.control.loss_watch import LossWatch
-from sslnet.compress.control.penalty_handles import Lever, find_levers, thinned
+from sslnet.compress.control.penalty_handles import PenaltyHandle, find_handles, thinned
 from sslnet.compress.control.shrinkage import (
     Shrinkage,
     all_norms,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
 
 CHECKS_BETWEEN_BENCHMARKS = 5
+LEAST_FLOOR = 0.01
+"""Smallest floor, as a fraction of the groups, beside none."""
 
 
 class StrengthController:
@@ -51,13 +53,15 @@ class StrengthController:
 
     Each layer with a target is controlled separately. If the net has no target, layers without one keep their strengths.
 
-    tell  called with a line of text for each event
+    tell   called with a line of text for each event
+    floor  fraction of the groups of each kind, at least one, that keeps its largest members; halved until the targets can
+           be met with it
     """
 
-    def __init__(self, targets: Targets, tell: Callable[[str], None] = lambda line: None) -> None:
-        self.targets, self.tell = targets, tell
+    def __init__(self, targets: Targets, tell: Callable[[str], None] = lambda line: None, floor: float = 0.0) -> None:
+        self.targets, self.tell, self.floor = targets, tell, floor
         self.goals = make_goals(targets)
-        self.handles: list[Lever] = []
+        self.handles: list[PenaltyHandle] = []
         self._loss = LossWatch()
         self._guard = CollapseGuard([])
         self._shrinkage = Shrinkage(np.zeros(0))
@@ -86,7 +90,7 @@ class StrengthController:
 
         raises UsageError for a layer that does not exist or has no groups, and for a target that the groups cannot reach
         """
-        self.handles = find_levers(solver)
+        self.handles = find_handles(solver)
         if not self.handles and self._saved is None:
             raise UsageError(
                 "a target needs a group lasso with proximal updates: no parameter of the net has one",
@@ -109,6 +113,9 @@ class StrengthController:
             benchmark = LatencyBenchmark(find_trial(solver.definition, solver.seed), self.targets.batch)
             self._latency = LatencyModel.measure(solver, self.handles, benchmark)
         rate, _ = lr_policies.learning_rate(solver.param, solver.iter, solver.current_step)
+        while self.floor and not all(self._least(goal, solver) <= goal.target for goal in self.goals):
+            self.floor = self.floor / 2 if self.floor > LEAST_FLOOR else 0.0
+        self._spare()
         for goal in self.goals:
             self._check_reachable(goal, solver)
             times = [time for handle in goal.handles if (time := lifetimes(handle, rate)) is not None]
@@ -118,11 +125,7 @@ class StrengthController:
 
     def _check_reachable(self, goal: Goal, solver: Solver) -> None:
         """Raises UsageError if the target is missed even with a single group left of each kind."""
-        with thinned(goal.handles, [handle.first(0) for handle in goal.handles]):
-            try:
-                least = self._remaining(goal, solver.net, remaining_parts(solver.net))
-            except RunError:
-                return
+        least = self._least(goal, solver)
         if least <= goal.target:
             return
         rest = f"{100 * least:.3g} % remain even if each layer with groups keeps only one of them"
@@ -132,6 +135,19 @@ class StrengthController:
             f"{goal.wanted()} cannot be reached: {rest}",
             hint="choose a milder target, or declare groups on more layers",
         )
+
+    def _least(self, goal: Goal, solver: Solver) -> float:
+        """Remaining fraction of a goal's cost with as few groups as the floor allows; 0 if the net would be disconnected."""
+        with thinned(goal.handles, [handle.first(self.floor) for handle in goal.handles]):
+            try:
+                return self._remaining(goal, solver.net, remaining_parts(solver.net))
+            except RunError:
+                return 0.0
+
+    def _spare(self) -> None:
+        """Exempts the groups that the floor keeps from the penalties."""
+        for handle in self.handles if self.floor else ():
+            handle.spare(self.floor)
 
     # -- during training ---------------------------------------------------------------------------------------------
 
@@ -172,6 +188,7 @@ class StrengthController:
                 self._finish(solver, goal, GIVEN_UP)
             else:
                 self._move(solver, goal, predicted)
+        self._spare()
         self._turn()
 
     def _move(self, solver: Solver, goal: Goal, predicted: list[RemainingPart] | None) -> None:
@@ -210,7 +227,7 @@ class StrengthController:
     def _cut(self, solver: Solver, goal: Goal) -> None:
         """Zeroes the groups that the penalty would zero next, as many as the target needs; keeps the largest of each kind."""
         handles = [handle for handle in goal.handles if not handle.ended]
-        order = [relative_norms(handle) for handle in handles]
+        order = [relative_norms(handle, self.floor) for handle in handles]
         last = self._time_to_target(solver, goal, handles, order)
         found, count = goal.found(), 0
         for handle, times in zip(handles, order):
@@ -246,7 +263,7 @@ class StrengthController:
         if all(goal.status for goal in self.goals) and not self.goals[-1].layer:
             solver.keep_zeros()
 
-    def _end_held(self, solver: Solver, handles: Sequence[Lever]) -> None:
+    def _end_held(self, solver: Solver, handles: Sequence[PenaltyHandle]) -> None:
         """Ends the penalties whose last groups are kept, and reports it."""
         for handle in handles:
             if not handle.ended:
@@ -268,7 +285,9 @@ class StrengthController:
         i = net.layer_names.index(goal.layer)
         return remaining_share(self._costs[i : i + 1], parts[i : i + 1])
 
-    def _time_to_target(self, solver: Solver, goal: Goal, handles: Sequence[Lever], times: list[np.ndarray]) -> float:
+    def _time_to_target(
+        self, solver: Solver, goal: Goal, handles: Sequence[PenaltyHandle], times: list[np.ndarray]
+    ) -> float:
         def is_met() -> bool:
             try:
                 return self._remaining(goal, solver.net, remaining_parts(solver.net)) <= goal.target
@@ -290,7 +309,12 @@ class StrengthController:
             "norms": groups.norms,
             "speeds": groups.rates,
             **(self._latency.state() if self._latency is not None else {}),
+            **(self._floor_state() if self.floor else {}),
         }
+
+    def _floor_state(self) -> dict[str, np.ndarray]:
+        spared = [np.zeros(h.count, np.bool_) if h.spared is None else h.spared for h in self.handles]
+        return {"floor": np.array([self.floor]), "spared": np.concatenate(spared).astype(np.float64)}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets the state from a snapshot, which ``start`` then restores; empty if the run had no targets before."""
@@ -298,6 +322,8 @@ class StrengthController:
 
     def _resume(self, solver: Solver, state: Mapping[str, np.ndarray]) -> None:
         """Restores the state from a snapshot. raises WeightsError if it was written for other targets"""
+        if self.floor:
+            self.floor = float(state["floor"][0]) if "floor" in state else 0.0
         if self.targets.of == "speedup" and {"left", "seconds", "correction"} <= state.keys():
             self._latency = LatencyModel.of_state(state, len(solver.net.layers))
         sizes = {name: array.size for name, array in self.state().items()}
@@ -314,6 +340,9 @@ class StrengthController:
         norms, rates = (np.array(state[name], np.float64).reshape(-1) for name in ("norms", "speeds"))
         self._shrinkage = Shrinkage(norms, rates, int(checks))
         self._guard.set_state(state["spares"])
+        if self.floor:
+            for handle, spared in zip(self.handles, split_by_handle(state["spared"] > 0, self.handles)):
+                handle.spared = spared if handle.penalized.coupled else None
         for handle, ended in zip(self.handles, state["ended"]):
             if ended:
                 handle.end(solver)

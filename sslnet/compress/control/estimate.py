@@ -73,6 +73,9 @@ def _part(view: NetChannels, i: int, layer: Layer) -> RemainingPart:
     kept = view.tops[i][0].needed
     rows = float(kept.mean())
     weights = layer.weights_by_channel() if layer.blobs and view.bottoms[i] else None
+    if layer.HAS_WEIGHTS and getattr(layer, "group", 1) > 1 and view.bottoms[i]:
+        places = view.bottoms[i][0].needed.reshape(layer.group, -1).any(axis=0)  # type: ignore[attr-defined]
+        return RemainingPart(rows, rows * float(places.mean()))
     if weights is None or weights.shape[1] != len(view.bottoms[i][0].needed):
         return RemainingPart(rows, rows)
     needed = view.bottoms[i][0].needed[:, None] & (weights[kept] != 0).any(axis=0)

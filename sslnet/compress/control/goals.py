@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sslnet.compress.control.penalty_handles import Lever
+from sslnet.compress.control.penalty_handles import PenaltyHandle
 from sslnet.compress.control.schedule import START
 from sslnet.compress.control.targets import NAMES, Targets
 from sslnet.errors import UsageError, suggestion
@@ -29,7 +29,7 @@ class Goal:
     of: str
     layer: str
     target: float
-    handles: list[Lever] = field(default_factory=list)
+    handles: list[PenaltyHandle] = field(default_factory=list)
     log_factor: float = math.log(START)
     status: int = ON_THE_WAY
     remaining: float = 1.0
@@ -58,12 +58,12 @@ def make_goals(targets: Targets) -> list[Goal]:
     return goals + ([Goal(targets.of, "", targets.part)] if targets.part is not None else [])
 
 
-def share_out(goals: Sequence[Goal], handles: Sequence[Lever], layer_names: Sequence[str]) -> None:
+def share_out(goals: Sequence[Goal], handles: Sequence[PenaltyHandle], layer_names: Sequence[str]) -> None:
     """Assigns each handle to one goal: to that of the first layer with its weights, else to the net's.  [changes goals]
 
     raises UsageError for a layer that the net does not have, or that gets no handle
     """
-    taken: list[Lever] = []
+    taken: list[PenaltyHandle] = []
     for goal in goals:
         if goal.layer and goal.layer not in layer_names:
             hint = suggestion(goal.layer, layer_names)

@@ -8,7 +8,6 @@ the compacted net and the whole net alternately.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import compact
 from sslnet.compress.compaction.deploy import deploy_definition
 from sslnet.compress.control.estimate import RemainingPart, remaining_parts
-from sslnet.compress.control.penalty_handles import Lever, thinned
+from sslnet.compress.control.penalty_handles import PenaltyHandle, thinned
 from sslnet.compress.evaluation import Trial, find_trial
 from sslnet.errors import RunError
 from sslnet.kernels.runtime.threads import num_threads
@@ -27,7 +26,7 @@ from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.net.weights import StoredWeights, WeightSource, copy_all_weights
-from sslnet.timing.layerwise import WARM_UP, NetTime, time_nets
+from sslnet.timing.layerwise import WARM_UP, NetTime, clock, time_nets
 
 if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
@@ -61,14 +60,15 @@ class LatencyComparison:
 
 
 def fastest(nets: Sequence[Net], runs: int) -> list[float]:
-    """Seconds of each net's forward pass, run alternately: a low percentile (LOW), as other load only adds time."""
+    """Seconds of each net's forward pass, run alternately: a low percentile (LOW), as other load only adds time; of
+    one thread, by its own clock."""
     inputs: list[dict[str, Any]] = [{name: np.array(net.blobs[name].data) for name in net.inputs} for net in nets]
-    samples = np.empty((runs, len(nets)))
+    samples, now = np.empty((runs, len(nets))), clock()
     for run in range(-WARM_UP, runs):
         for k in range(len(nets)) if run % 2 else reversed(range(len(nets))):
-            start = time.perf_counter()
+            start = now()
             nets[k].forward(**inputs[k])
-            samples[max(0, run), k] = time.perf_counter() - start
+            samples[max(0, run), k] = now() - start
     return [float(low) for low in np.percentile(samples, LOW, axis=0)]
 
 
@@ -134,7 +134,7 @@ class LatencyModel:
         self.left, self.seconds, self.correction = left, seconds, correction
 
     @classmethod
-    def measure(cls, solver: Solver, handles: Sequence[Lever], benchmark: LatencyBenchmark) -> LatencyModel:
+    def measure(cls, solver: Solver, handles: Sequence[PenaltyHandle], benchmark: LatencyBenchmark) -> LatencyModel:
         """Builds the table by timing the net with some of its groups removed; leaves its weights unchanged."""
         smaller = [pair for part in THIN if (pair := _thinned(solver, handles, benchmark, part)) is not None]
         nets = [benchmark.whole, *(net for net, _ in smaller)]
@@ -171,10 +171,10 @@ class LatencyModel:
 
 
 def _thinned(
-    solver: Solver, handles: Sequence[Lever], benchmark: LatencyBenchmark, part: float
+    solver: Solver, handles: Sequence[PenaltyHandle], benchmark: LatencyBenchmark, part: float
 ) -> tuple[Net, list[RemainingPart]] | None:
     """The compacted net with a fraction of its groups, and its remaining parts; None if that disconnects the net."""
-    with thinned(handles, [lever.first(part) for lever in handles]):
+    with thinned(handles, [handle.first(part) for handle in handles]):
         try:
             return benchmark.compacted(StoredWeights.of(solver.net.params)), remaining_parts(solver.net)
         except RunError:

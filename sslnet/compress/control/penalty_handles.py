@@ -1,7 +1,7 @@
 """Penalty handles, by which the controller adjusts strengths: one for each penalty on one parameter, and for each kind of
 coupled groups.
 
-A handle (``Lever``) scales the strengths of its groups, returns their norms, and ends their penalty: zero weights are then
+A ``PenaltyHandle`` scales the strengths of its groups, returns their norms, and ends their penalty: zero weights are then
 frozen, the others are trained without a penalty.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sslnet.solver.solver import Solver
 
 
-class Lever:
+class PenaltyHandle:
     """Handle to all or one of the kinds of groups under one penalty.
 
     penalized  the parameters under the penalty
@@ -32,11 +32,13 @@ class Lever:
     updates    updates of the parameters in which the groups lie
     makers     updates of weights that produce the grouped channels, not of those that only read them
     ended      whether ``end`` was called
+    spared     (groups) bool: groups that the penalty leaves alone for now; None: none
     """
 
     def __init__(self, penalized: PenalizedUpdate, terms: Sequence[int]) -> None:
         self.penalized, self._numbers = penalized, list(terms)
         self.ended = False
+        self.spared: np.ndarray | None = None
         parts = {part.index: part for term in self.terms for part in term.parts}
         members = {index: penalized.members[index] for index in parts}
         self.updates = list(members.values())
@@ -63,8 +65,29 @@ class Lever:
 
     def scale(self, factor: float) -> None:
         """Sets the strengths to those of the definitions times ``factor``, > 0; does nothing after ``end``."""
-        for term in () if self.ended else self.terms:
+        for k, term in enumerate(() if self.ended else self.terms):
             term.scale(factor)
+            if self.spared is not None:
+                term.strengths = np.where(self._by_kind(self.spared)[k], 0.0, term.strengths)
+
+    def spare(self, part: float) -> None:
+        """Exempts the largest groups of each kind, at least one, from the penalty, from the next ``scale`` on; only coupled
+        groups.  part: fraction of the groups, 0 to 1"""
+        if self.penalized.coupled:
+            self.spared = self.largest(part)
+
+    def largest(self, part: float) -> np.ndarray:
+        """Mask of the groups of each kind with the largest norms, at least one.  part: fraction of the groups, 0 to 1"""
+        found = []
+        for norms in self._by_kind(self.norms()):
+            mask = np.zeros(norms.size, np.bool_)
+            mask[np.argsort(-norms, kind="stable")[: max(1, math.ceil(part * norms.size))]] = True
+            found.append(mask)
+        return np.concatenate(found)
+
+    def _by_kind(self, values: np.ndarray) -> list[np.ndarray]:
+        """Splits values of all groups by kind."""
+        return np.split(values, np.cumsum(self.sizes)[:-1])
 
     def norms(self) -> np.ndarray:
         """Euclidean norm of each group: (groups) float64."""
@@ -91,7 +114,7 @@ class Lever:
     def clear(self, gone: np.ndarray) -> None:
         """Sets groups to zero.  gone: (groups) bool"""
         matrices = self.penalized.matrices
-        for term, flags in zip(self.terms, np.split(gone, np.cumsum(self.sizes)[:-1])):
+        for term, flags in zip(self.terms, self._by_kind(gone)):
             term.clear(matrices, flags)
 
     def end(self, solver: Solver) -> None:
@@ -110,7 +133,8 @@ class Lever:
         if not isinstance(first, SGD | Nesterov):
             return None
         pulls = np.concatenate([term.pulls(self.penalized.matrices) for term in self.terms])
-        return rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
+        speeds: np.ndarray = rate * first.param.lr_mult / (1 - first.solver.momentum) * pulls
+        return speeds
 
     @contextlib.contextmanager
     def without(self, gone: np.ndarray) -> Iterator[None]:
@@ -131,20 +155,20 @@ def _makes(part: GroupPart, update: Update) -> bool:
     return (part.height, part.width) in [tiles[name] for name in ROWS if name in tiles]
 
 
-def find_levers(solver: Solver) -> list[Lever]:
+def find_handles(solver: Solver) -> list[PenaltyHandle]:
     """Makes the handles of all penalties that act by proximal steps on trained parameters."""
-    levers = []
+    handles = []
     for each in solver.penalties:
         if each.by_prox and each.trained:
             terms = range(len(each.penalty.terms))
-            levers += [Lever(each, [k]) for k in terms] if each.coupled else [Lever(each, terms)]
-    return levers
+            handles += [PenaltyHandle(each, [k]) for k in terms] if each.coupled else [PenaltyHandle(each, terms)]
+    return handles
 
 
 @contextlib.contextmanager
-def thinned(levers: Sequence[Lever], kept: Sequence[np.ndarray]) -> Iterator[None]:
+def thinned(handles: Sequence[PenaltyHandle], kept: Sequence[np.ndarray]) -> Iterator[None]:
     """Context manager that zeroes all groups but the kept ones.  kept: (groups) bool for each handle"""
     with contextlib.ExitStack() as stack:
-        for lever, keep in zip(levers, kept):
-            stack.enter_context(lever.without(~keep))
+        for handle, keep in zip(handles, kept):
+            stack.enter_context(handle.without(~keep))
         yield

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sslnet.compress.control.penalty_handles import Lever, thinned
+from sslnet.compress.control.penalty_handles import PenaltyHandle, thinned
 
 MEMORY = 0.7
 """Decay factor of the moving average of rates, from check to check."""
 
 
-def all_norms(handles: Sequence[Lever]) -> np.ndarray:
+def all_norms(handles: Sequence[PenaltyHandle]) -> np.ndarray:
     """Norms of the groups of all handles, float64."""
     return np.concatenate([handle.norms() for handle in handles] or [np.zeros(0)])
 
@@ -42,12 +42,12 @@ class Shrinkage:
         return zero
 
 
-def split_by_handle(flags: np.ndarray, handles: Sequence[Lever]) -> list[np.ndarray]:
+def split_by_handle(flags: np.ndarray, handles: Sequence[PenaltyHandle]) -> list[np.ndarray]:
     """Splits flags of all groups into one array per handle."""
     return np.split(flags, np.cumsum([handle.count for handle in handles])[:-1])
 
 
-def lifetimes(handle: Lever, rate: float) -> np.ndarray | None:
+def lifetimes(handle: PenaltyHandle, rate: float) -> np.ndarray | None:
     """Iterations until each group becomes zero by its penalty alone, at the learning rate ``rate``: (groups); None if the
     update rule gives no such prediction."""
     speeds = handle.speeds(rate)
@@ -58,17 +58,19 @@ def lifetimes(handle: Lever, rate: float) -> np.ndarray | None:
     return result
 
 
-def relative_norms(handle: Lever) -> np.ndarray:
+def relative_norms(handle: PenaltyHandle, floor: float = 0.0) -> np.ndarray:
     """Norm over strength of each group, the order in which the penalty zeroes them: (groups); infinite for the largest
-    group of each kind, which must remain."""
+    groups of each kind, which must remain.  floor: their fraction; at least one"""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(handle.strengths() > 0, handle.norms() / handle.strengths(), np.inf)
+    if floor:
+        found[handle.largest(floor)] = np.inf
     for kind in np.split(found, np.cumsum(handle.sizes)[:-1]):
         kind[kind.argmax()] = np.inf
     return found
 
 
-def time_to_target(handles: Sequence[Lever], times: Sequence[np.ndarray], is_met: Callable[[], bool]) -> float:
+def time_to_target(handles: Sequence[PenaltyHandle], times: Sequence[np.ndarray], is_met: Callable[[], bool]) -> float:
     """The earliest time at which the target is met, if each group becomes zero at the given time.
 
     times   (groups) for each handle; infinite: never

@@ -38,6 +38,12 @@ class Targets:
         words = [f"{self.whole:g}"] if self.whole is not None else []
         return ",".join(words + [f"{layer}={part:g}" for layer, part in self.layers.items()])
 
+    @property
+    def advice(self) -> str:
+        """What to try when a run has not met the targets."""
+        cut = "" if self.cut else ", --cut, which removes the smallest groups,"
+        return f"try more iterations{cut} or a milder target"
+
     def options(self) -> list[str]:
         """The command-line options for these targets."""
         batch = ["--speedup-batch", str(self.batch)] if self.batch is not None else []

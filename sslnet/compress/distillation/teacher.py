@@ -83,26 +83,28 @@ def teach(
     if any(layer.name.startswith(PREFIX) for layer in ours):
         raise UsageError(f"the student has a teacher already: layers whose names begin with {PREFIX}")
     blobs = [_scores(ours, scores, student), _scores(theirs, teacher_scores, teacher)]
-    learner = Net(student, phase=pb.TRAIN, level=level, stages=stages, seed=seed)
-    copy_all_weights(learner.params, weights)
-    shapes = source_shapes(learner) | {name: learner.blobs[name].shape for name in student.message.input}
+    student_net = Net(student, phase=pb.TRAIN, level=level, stages=stages, seed=seed)
+    copy_all_weights(student_net.params, weights)
+    shapes = source_shapes(student_net) | {name: student_net.blobs[name].shape for name in student.message.input}
     needed = _needed(theirs, blobs[1])
     _check_inputs(needed, teacher, set(shapes))
-    knower = Net(with_inputs(teacher, shapes), phase=pb.TEST, level=level, stages=stages)
-    copy_all_weights(knower.params, teacher_weights)
-    sizes = [net.blobs[name].shape for net, name in zip((learner, knower), blobs)]
+    teacher_net = Net(with_inputs(teacher, shapes), phase=pb.TEST, level=level, stages=stages)
+    copy_all_weights(teacher_net.params, teacher_weights)
+    sizes = [net.blobs[name].shape for net, name in zip((student_net, teacher_net), blobs)]
     if sizes[0] != sizes[1]:
         raise UsageError(
             f'the scores differ in shape: "{blobs[0]}" of the student is {sizes[0]}, "{blobs[1]}" of the teacher {sizes[1]}',
             hint="--scores and --teacher-scores name the blobs that are compared",
         )
-    both = {name: [blob.data.copy() for blob in params] for name, params in learner.params.items()}
-    weight = _weight(learner, knower, blobs[1]) if weight is None else weight  # changes the statistics of BatchNorm
+    both = {name: [blob.data.copy() for blob in params] for name, params in student_net.params.items()}
+    weight = (
+        _weight(student_net, teacher_net, blobs[1]) if weight is None else weight
+    )  # changes the statistics of BatchNorm
     definition = copy.deepcopy(student.message)
-    definition.layer.extend(_frozen(needed, knower, set(shapes)))
+    definition.layer.extend(_frozen(needed, teacher_net, set(shapes)))
     definition.layer.append(_loss(blobs[0], PREFIX + blobs[1], weight))
-    kept = [layer.name for layer in needed if layer.name in knower.params]
-    both |= {PREFIX + name: [blob.data for blob in knower.params[name]] for name in kept}
+    kept = [layer.name for layer in needed if layer.name in teacher_net.params]
+    both |= {PREFIX + name: [blob.data for blob in teacher_net.params[name]] for name in kept}
     return Taught(definition, both, (blobs[0], PREFIX + blobs[1]), weight)
 
 

@@ -33,6 +33,7 @@ class Weights:
 
     array     (num_output, channels / group, kh, kw), or (num_output, inputs)
     sizes     (height, width) of the bottom; (1, 1) for InnerProduct
+    pad_end   zeros below and to the right; -1, the default: as many as above and to the left
     """
 
     array: np.ndarray
@@ -41,6 +42,11 @@ class Weights:
     pad: Pair = NONE
     dilation: Pair = ONE
     sizes: Pair = ONE
+    pad_end: Pair = (-1, -1)
+
+    def __post_init__(self) -> None:
+        ends = (pad if end == -1 else end for pad, end in zip(self.pad, self.pad_end))
+        object.__setattr__(self, "pad_end", tuple(ends))
 
     @property
     def kernel(self) -> Pair:
@@ -49,7 +55,7 @@ class Weights:
     def out(self, axis: int) -> int:
         """Output size along an axis of the image."""
         reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return (self.sizes[axis] + 2 * self.pad[axis] - reach) // self.stride[axis] + 1
+        return (self.sizes[axis] + self.pad[axis] + self.pad_end[axis] - reach) // self.stride[axis] + 1
 
     @property
     def flops(self) -> int:
@@ -59,13 +65,17 @@ class Weights:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the layers that replace a layer: its weights, in the layout of the layer type, and its window."""
+    """One of the layers that replace a layer: its weights, in the layout of the layer type, and its window.
+
+    group   groups of this stage; None: those of the layer
+    """
 
     array: np.ndarray
     kernel: Pair = ONE
     stride: Pair = ONE
     pad: Pair = NONE
     dilation: Pair = ONE
+    group: int | None = None
 
 
 @dataclass(frozen=True)

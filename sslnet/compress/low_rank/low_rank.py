@@ -7,12 +7,9 @@ NAME_basis and NAME_core).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
@@ -20,18 +17,16 @@ from sslnet.compress.compaction.build import free_name
 from sslnet.compress.compaction.compare import Difference, compare
 from sslnet.compress.compaction.deploy import deploy_definition
 from sslnet.compress.compaction.sizes import LayerSize, layer_sizes
-from sslnet.compress.low_rank.factors import METHODS, Candidate, Factors, Stage, Weights, choose, factorise
+from sslnet.compress.control.latency_model import LatencyComparison
+from sslnet.compress.low_rank.chains import SUFFIXES, chain, refusal, shared_layers, weights_message, weights_of
+from sslnet.compress.low_rank.factors import METHODS, Candidate, Factors, Stage, choose, factorise
+from sslnet.compress.low_rank.speedup import Chosen, LayerTimes, deployed_net, find_ranks, time_layer
 from sslnet.errors import UsageError, suggestion
-from sslnet.layers.base import Layer
-from sslnet.layers.convolution import Convolution
-from sslnet.layers.inner_product import InnerProduct
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import fill_inputs, source_shapes, with_inputs
 from sslnet.net.net import Net
-from sslnet.net.weights import Arrays, WeightSource, blob_proto, copy_all_weights, stored_weights
+from sslnet.net.weights import Arrays, StoredWeights, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition
-
-SUFFIXES = {2: ("_basis",), 3: ("_basis", "_core")}
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,8 @@ class LowRank:
     difference: Difference
     error: float
     """The maximum relative error allowed for a layer's weights."""
+    speedup: LatencyComparison | None = None
+    """The measurement, where a speedup was the target."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -71,19 +68,27 @@ def low_rank(
     *,
     error: float | None = None,
     target_flops: float | None = None,
+    target_speedup: float | None = None,
+    speedup_batch: int | None = None,
     methods: Sequence[str] = tuple(METHODS),
     layers: Sequence[str] = (),
     level: int = 0,
     stages: Sequence[str] = (),
     seed: int = 0,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> LowRank:
     """Factorises the layers of a net. Writes no files.
 
-    error         maximum relative error of a layer's weights, 0 to 1; or
-    target_flops  fraction of the net's FLOPs that may remain, 0 to 1, from which the error is determined
-    methods       methods of which each layer gets the cheapest; layers: names (default: all that become cheaper)
+    error           maximum relative error of a layer's weights, 0 to 1; or
+    target_flops    fraction of the net's FLOPs that may remain, 0 to 1, from which the error is determined; or
+    target_speedup  how many times as fast the deployed net must be, measured; each layer gets the fastest method within
+                    the error
+    speedup_batch   images to measure with; None: the batch of the net's data
+    methods         methods of which each layer gets the cheapest; layers: names (default: all that become cheaper)
+    tell            takes a line for each step of the measurement
 
-    raises UsageError when the target cannot be reached, or a layer is named that cannot be factored
+    raises UsageError when the target of FLOPs cannot be reached, or a layer is named that cannot be factored, RunError
+    when the speedup is not reached
     """
     definition = model if isinstance(model, Definition) else prototxt.read_net(os.fspath(model))
     state = PhaseState(pb.TEST, level, tuple(stages))
@@ -92,11 +97,16 @@ def low_rank(
     copy_all_weights(net.params, stored)
     notes: list[str] = []
     factors = _all_factors(net, tuple(methods), layers, notes)
-    if error is None:
-        error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
-    chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
+    speedup = None
+    if target_speedup is not None:
+        builder = _Builder(definition, state, net, stored, speedup_batch, seed)
+        chosen, error, speedup = _ranks_for(builder, factors, target_speedup, tell)
+    else:
+        if error is None:
+            error = _error_for(net, factors, 1.0 if target_flops is None else target_flops)
+        chosen = {name: found for name, each in factors.items() if (found := choose(each, error)) is not None}
     message, arrays = _with_factors(definition.message, net, chosen)
-    new_weights = _weights(message, stored.arrays | arrays)
+    new_weights = weights_message(message, stored.arrays | arrays)
     smaller = definition.with_message(message)
     after = Net(with_inputs(smaller, source_shapes(net)), new_weights, pb.TEST, level=level, stages=stages, seed=seed)
     inputs = "random numbers" if fill_inputs(net, seed) else "data of the net"
@@ -108,6 +118,7 @@ def low_rank(
         sizes=layer_sizes(net, after),
         difference=compare(net, after, inputs),
         error=error,
+        speedup=speedup,
         notes=notes,
     )
 
@@ -122,51 +133,20 @@ def _all_factors(
     for name in wanted:
         if name not in net.params:
             raise UsageError(f'the net has no layer "{name}" with weights', hint=suggestion(name, net.params))
-    shared = _shared(net)
+    shared = shared_layers(net)
     result: dict[str, list[Factors]] = {}
     for i, layer in enumerate(net.layers):
         if wanted and layer.name not in wanted:
             continue
-        why = _refusal(layer, shared)
+        why = refusal(layer, shared)
         if why:
             if layer.name in wanted:
                 raise UsageError(f'layer "{layer.name}" cannot be factored: {why}')
             if layer.LOW_RANK:
                 notes.append(f"{layer.name} is unchanged: {why}")
             continue
-        result[layer.name] = factorise(_weights_of(layer, net.bottoms[i][0].shape), methods)
+        result[layer.name] = factorise(weights_of(layer, net.bottoms[i][0].shape), methods)
     return result
-
-
-def _refusal(layer: Layer, shared: set[str]) -> str:
-    """Reason why a layer cannot be factored; empty if it can."""
-    if not layer.LOW_RANK:
-        return f"it is of type {layer.TYPE}"
-    if layer.name in shared:
-        return "it shares its parameters with another layer"
-    if isinstance(layer, Convolution) and (layer.blobs[0].num_axes != 4 or layer.axis != 1):
-        return "only convolutions over images, two axes, are factored"
-    if isinstance(layer, InnerProduct) and layer.transpose:
-        return "its weights are transposed"
-    return ""
-
-
-def _shared(net: Net) -> set[str]:
-    seen: dict[str, str] = {}
-    result: set[str] = set()
-    for layer in net.layers:
-        for spec in layer.param.param:
-            if spec.name and seen.setdefault(spec.name, layer.name) != layer.name:
-                result |= {layer.name, seen[spec.name]}
-    return result
-
-
-def _weights_of(layer: Any, shape: tuple[int, ...]) -> Weights:
-    array = layer.blobs[0].data
-    if isinstance(layer, InnerProduct):
-        return Weights(array)
-    w = layer.window
-    return Weights(array, layer.group, w.stride, w.pad, w.dilation, (shape[2], shape[3]))
 
 
 def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> float:
@@ -190,6 +170,42 @@ def _error_for(net: Net, factors: dict[str, list[Factors]], target: float) -> fl
         else:
             low = middle + 1
     return levels[low]
+
+
+class _Builder:
+    """Makes deployed nets with some layers factored, to be timed. batch: images; None: as many as the net's data has."""
+
+    def __init__(
+        self, definition: Definition, state: PhaseState, net: Net, stored: StoredWeights, batch: int | None, seed: int
+    ) -> None:
+        self.definition, self.state, self.net, self.stored, self.seed = definition, state, net, stored, seed
+        found = source_shapes(net)
+        self.own_batch = next((shape[0] for shape in found.values() if shape), 1)
+        self.batch = batch or self.own_batch
+        self.shapes = {name: (self.batch, *shape[1:]) for name, shape in found.items()}
+
+    def bottom(self, i: int) -> tuple[int, ...]:
+        """The shape of a layer's bottom with the batch to measure with."""
+        first, *others = self.net.bottoms[i][0].shape
+        return (first * self.batch // self.own_batch, *others)
+
+    def deployed(self, chosen: Chosen) -> Net:
+        message, arrays = _with_factors(self.definition.message, self.net, chosen)
+        deploy = deploy_definition(self.definition.with_message(message), self.state, self.shapes)
+        weights = weights_message(message, self.stored.arrays | arrays)
+        return deployed_net(deploy or message, self.shapes, weights, self.seed)
+
+
+def _ranks_for(
+    builder: _Builder, factors: dict[str, list[Factors]], target: float, tell: Callable[[str], object]
+) -> tuple[Chosen, float, LatencyComparison]:
+    """The choice for a measured speedup. raises RunError when it is not reached"""
+    times: dict[str, LayerTimes] = {}
+    for i, layer in enumerate(builder.net.layers):
+        if factors.get(layer.name):
+            tell(f"timing {layer.name} ({len(times) + 1} of {len(factors)})")
+            times[layer.name] = time_layer(layer, builder.bottom(i), factors[layer.name], builder.seed)
+    return find_ranks(factors, times, builder.deployed({}), builder.deployed, target, tell)
 
 
 def _rows(factors: dict[str, list[Factors]], chosen: dict[str, tuple[Factors, Candidate]]) -> list[FactoredLayer]:
@@ -229,53 +245,7 @@ def _with_factors(
     types = {layer.name: layer.TYPE for layer in net.layers}
     for layer in message.layer:
         if layer.name in chains and layer.type == types[layer.name]:
-            result.layer.extend(_chain(layer, *chains[layer.name]))
+            result.layer.extend(chain(layer, *chains[layer.name]))
         else:
             result.layer.add().CopyFrom(layer)
     return result, arrays
-
-
-def _chain(layer: pb.LayerParameter, stages: list[Stage], names: list[str]) -> Iterator[pb.LayerParameter]:
-    bottom = layer.bottom[0]
-    for stage, name in zip(stages, names):
-        new, last = pb.LayerParameter(), name == names[-1]
-        new.CopyFrom(layer)
-        del new.blobs[:]
-        new.name, new.bottom[:] = name, [bottom]
-        is_conv = layer.HasField("convolution_param")
-        param = new.convolution_param if is_conv else new.inner_product_param
-        param.num_output = len(stage.array)
-        if not last:
-            new.ClearField("loss_weight")
-            new.top[:] = [name]
-            del new.param[1:]
-            param.bias_term = False
-            param.ClearField("bias_filler")
-        if is_conv:
-            _set_window(new.convolution_param, stage)
-        bottom = new.top[0]
-        yield new
-
-
-def _set_window(param: pb.ConvolutionParameter, stage: Stage) -> None:
-    sides = [f"{name}_{side}" for name in ("kernel", "stride", "pad") for side in "hw"]
-    for name in ("kernel_size", "stride", "pad", "dilation", *sides):
-        param.ClearField(name)
-    for name, (h, w), default in (
-        ("kernel_size", stage.kernel, None),
-        ("stride", stage.stride, 1),
-        ("pad", stage.pad, 0),
-        ("dilation", stage.dilation, 1),
-    ):
-        if (h, w) != (default, default):
-            getattr(param, name).extend([h] if h == w else [h, w])
-
-
-def _weights(message: pb.NetParameter, arrays: Arrays) -> pb.NetParameter:
-    result = pb.NetParameter(name=message.name)
-    left = dict(arrays)
-    for layer in message.layer:
-        if layer.name in left:
-            blobs = (blob_proto(np.ascontiguousarray(array, np.float32)) for array in left.pop(layer.name))
-            result.layer.add(name=layer.name, type=layer.type).blobs.extend(blobs)
-    return result

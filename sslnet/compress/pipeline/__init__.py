@@ -1,6 +1,10 @@
 """From a net and a solver to a small net, in stages that resume.
 
-pipeline.py             the stages: baseline, sparsify, compact, finetune, test, time
+pipeline.py             the stages: baseline, sparsify or prune, compact, finetune, test, controls, time
+pipeline_base.py        names of files, numbers of iterations, definitions, training within a stage
+method.py               the three methods, and the choice between them
+pruning_rounds.py       a round of the prune stage
+controls.py             two nets to compare with, trained for as long
 task.py                 the settings of a pipeline
 training.py             training within a stage, resumed at the last snapshot
 schedule.py             adapts a solver's definition to one of several trainings

@@ -1,10 +1,12 @@
-"""The pipeline: train, sparsify, compact, fine-tune, test and time, as stages with their files in one folder.
+"""The pipeline: train, make small, compact, fine-tune, test and time, as stages with their files in one folder.
 
     baseline   trains the net without penalties, or takes trained weights; tests it
-    sparsify   trains with group lasso; the controller adjusts its strengths (``sslnet.compress.control.controller``)
+    sparsify   trains with group lasso; the controller adjusts its strengths (``sslnet.compress.control.controller``); or
+    prune      removes channels in rounds, repairs the net and trains it (``pruning_rounds``)
     compact    removes the channels that became zero
     finetune   trains the small net, on request with the baseline as teacher (``sslnet.compress.distillation.teacher``)
     test       tests the small net
+    controls   on request: trains the baseline on, and the small structure from scratch, for as long (``controls``)
     time       times both nets alternately
 
 ``state.json`` records the completed stages, their options and results (``state_file``). In a stage that trains, an
@@ -15,47 +17,38 @@ Ref: Wen et al. 2016, section 3 and 4: learn the structure from a trained net, t
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress.compaction.compact import compact
-from sslnet.compress.compaction.rebase import relocate
-from sslnet.compress.compaction.sizes import total_size
-from sslnet.compress.control.controller import StrengthController
+from sslnet.compress.compaction.sizes import layer_sizes, total_size
 from sslnet.compress.control.latency_model import LatencyBenchmark, LatencyComparison
-from sslnet.compress.distillation.teacher import PREFIX, teach
-from sslnet.compress.evaluation import find_trial
-from sslnet.compress.pipeline.default_groups import add_groups, declared, set_strengths
-from sslnet.compress.pipeline.schedule import STRENGTHS, check_turnable, fit_schedule, quiet
-from sslnet.compress.pipeline.state_file import LOCK, STATE, read_results, write_results
-from sslnet.compress.pipeline.task import Task
-from sslnet.compress.pipeline.training import Watch, remove, remove_snapshots, train_stage
+from sslnet.compress.pipeline.controls import CONTROLS, with_fillers
+from sslnet.compress.pipeline.default_groups import add_groups, weigh
+from sslnet.compress.pipeline.method import STAGES
+from sslnet.compress.pipeline.pipeline_base import FILES, PipelineBase, trainable
+from sslnet.compress.pipeline.pruning_rounds import PruneSettings, is_trained, prune_net, prune_once, total_flops
+from sslnet.compress.pipeline.schedule import check_turnable
+from sslnet.compress.pipeline.state_file import LOCK, STATE, write_results
+from sslnet.compress.pipeline.training import remove_snapshots
+from sslnet.compress.pruning.prune_channels import check_choices
 from sslnet.errors import UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder, remove_remains, resolve, sole_user
 from sslnet.net.net import Net
-from sslnet.net.weights import read_weights, save_arrays
+from sslnet.net.weights import save_arrays
 from sslnet.prototxt import Definition
-from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver import Solver
-from sslnet.solver.solver_definition import check_aims, find_nets, named_weights, net_state
+from sslnet.solver.solver_definition import check_aims, named_weights
 from sslnet.timing.layerwise import open_net, time_nets
 
-STAGES = ("baseline", "sparsify", "compact", "finetune", "test", "time")
-FILES = {"baseline": "1_baseline", "sparsify": "2_sparsify", "compact": "3_compact", "finetune": "4_finetune"}
-"""Prefix of the file names of each stage."""
-SNAPSHOTS = 10
-"""Number of snapshots in a stage if the solver gives no interval."""
 RUNS = 30
 """Number of timed runs."""
 
 
-class Pipeline:
+class Pipeline(PipelineBase):
     """Runs the stages of a task that are not done yet.
 
     monitor  receives the events of each solver
@@ -64,49 +57,18 @@ class Pipeline:
     raises   UsageError for a folder that belongs to another task, or a net that cannot be tested or made sparse
     """
 
-    def __init__(
-        self,
-        task: Task,
-        monitor: Monitor | None = None,
-        watch: Watch = lambda solver: contextlib.nullcontext(),
-        tell: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        self.task, self.monitor, self.watch, self.tell = task, monitor or Monitor(), watch, tell
-        self.solver = task.solver_definition()
-        said = self.solver.message.random_seed
-        self.seed = task.seed if task.seed is not None else said if said >= 0 else 1
-        self.definition = prototxt.upgrade_net(find_nets(self.solver)[0])
-        param = self.solver.message
-        self.state = net_state(self.definition, pb.TRAIN, param.train_state)
-        self.trial = find_trial(self.solver, self.seed)
-        self.trial.check()
-        self.results = read_results(task.folder, task.options())
-        """Results of the completed stages, by name."""
-
-    # -- files and iterations --------------------------------------------------------------------------------------------------
-
-    def iterations(self, stage: str) -> int:
-        """Number of iterations that a stage trains."""
-        return self.task.iterations_of(stage, self.solver.message.max_iter)
-
-    def name(self, stage: str, suffix: str) -> str:
-        """A file of a stage."""
-        return os.path.join(self.task.folder, FILES[stage] + suffix)
-
-    def weights(self, stage: str) -> str:
-        """Path of the final weights of a stage."""
-        if stage == "baseline" and self.task.weights is not None:
-            return self.task.weights
-        if stage == "finetune" and not self.iterations("finetune"):
-            stage = "compact"
-        return self.name(stage, ".caffemodel")
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages of this task, in order."""
+        return [stage for stage in STAGES[self.method] if self.task.controls or stage not in CONTROLS]
 
     # -- the stages --------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """The results of all stages, by name. raises Stopped when a solver was asked to stop"""
-        if "sparsify" not in self.results:
-            self._check_sparsity()
+        if self.shrinks not in self.results:
+            self._check_sparsity() if self.method == "lasso" else self._check_prunable()
+        self.tell(f"method: {self.method}: {self.reason}")
         folder, lock = self.task.folder, os.path.join(self.task.folder, LOCK)
         make_folder(lock)
         with sole_user(lock, folder):
@@ -118,9 +80,9 @@ class Pipeline:
         write_results(self.task.folder, self.task.options(), self.results)
 
     def _run_stages(self) -> dict[str, Any]:
-        for place, stage in enumerate(STAGES, 1):
+        for place, stage in enumerate(self.stages, 1):
             if stage not in self.results:
-                self.tell(f"stage {place} of {len(STAGES)}: {stage}")
+                self.tell(f"stage {place} of {len(self.stages)}: {stage}")
                 self.results[stage] = getattr(self, f"_{stage}")()
                 self._save()
             if stage in FILES:
@@ -128,77 +90,107 @@ class Pipeline:
         return self.results
 
     def _baseline(self) -> dict[str, Any]:
-        self._write_net("baseline", self.definition.message)
+        self.write_net("baseline", self.definition.message)
         if self.task.weights is None:
             named = [str(resolve(w, self.solver.path, error=WeightsError)) for w in named_weights(self.solver)]
-            self._train("baseline", named)
+            self.train("baseline", named)
         return asdict(self.trial.score(self.weights("baseline")))
 
     def _sparsify(self) -> dict[str, Any]:
-        added = self._write_net("sparsify", self._sparse_definition().message)
-        steering = StrengthController(self.task.targets, self.tell)
-        self._train("sparsify", [self.weights("baseline")], steering)
+        added = self.write_net("sparsify", self._sparse_definition(self.weights("baseline")).message)
+        steering = self.controller(self.tell)
+        self.train("sparsify", [self.weights("baseline")], steering)
         score = self.trial.score(self.weights("sparsify"), added)
         return {"met": steering.met, "left": steering.remaining, "missed": steering.missed(), **asdict(score)}
 
+    def _prune(self) -> dict[str, Any]:
+        """Removes channels in rounds, in each the same fraction of what is left, and trains between the rounds."""
+        target = self.task.targets.part or 0.0
+        definition, weights = self.definition, self.weights("baseline")
+        whole = total_flops(self.trial.net(weights))
+        for k in range(1, self.rounds):
+            prefix, goal = self.name("prune", f"_round{k}"), target ** (k / self.rounds)
+            if not is_trained(prefix):
+                self.tell(f"round {k} of {self.rounds}: {100 * goal:.3g} % of the FLOPs")
+                now = total_flops(self.trial.net(weights, definition)) / whole
+                pruned, _ = prune_once(self.trial, definition, weights, goal / now, self.pruning, self.tell)
+                path = f"{prefix}_start.caffemodel"
+                save_arrays(pruned, path, hdf5=False)
+                small = self.compacted(definition, path)
+                atomic_write(path, small.weights.SerializeToString())
+                net = self.write(small.message, definition, f"{prefix}.prototxt")
+                self.train_small("prune", prefix, trainable(net), path)
+                remove_snapshots(prefix)
+            definition, weights = prototxt.read_net(f"{prefix}.prototxt"), f"{prefix}.caffemodel"
+        if self.rounds > 1:
+            self.tell(f"round {self.rounds} of {self.rounds}: {100 * target:.3g} % of the FLOPs")
+        now = total_flops(self.trial.net(weights, definition)) / whole
+        pruned, result = prune_once(self.trial, definition, weights, target / now, self.pruning, self.tell)
+        net = self.write(definition.message, definition, self.name("prune", ".prototxt"))
+        save_arrays(pruned, self.weights("prune"), hdf5=False)
+        left = now * result.flops
+        missed = "" if left <= target + 1e-9 else f"{100 * left:.1f} % of the FLOPs remain, not {100 * target:.3g} %"
+        words = {"rounds": self.rounds, "by": result.by, "repair": result.repair, "share_out": result.share_out}
+        words["images"] = result.images
+        return {
+            "met": not missed,
+            "left": left,
+            "missed": missed,
+            **words,
+            **asdict(self.trial.score(self.weights("prune"), net)),
+        }
+
     def _compact(self) -> dict[str, Any]:
-        compaction = compact(
-            self.definition,
-            self.weights("sparsify"),
-            level=self.trial.level,
-            stages=self.trial.stages,
-            seed=self.seed,
-        )
+        definition = self.definition
+        if self.shrinks == "prune":
+            definition = prototxt.read_net(self.name("prune", ".prototxt"))
+        compaction = self.compacted(definition, self.weights(self.shrinks))
         atomic_write(self.weights("compact"), compaction.weights.SerializeToString())
         if compaction.deploy is not None:
-            self._write_net("compact", compaction.deploy, "_deploy.prototxt")
-        self._write_net("compact", compaction.message)
-        sizes = {
-            side: total_size([getattr(layer, side) for layer in compaction.layers]) for side in ("before", "after")
-        }
+            self.write(compaction.deploy, definition, self.name("compact", "_deploy.prototxt"))
+        self.write(compaction.message, definition, self.name("compact", ".prototxt"))
+        sizes = [total_size([layer.after for layer in compaction.layers])]
+        whole = self.trial.net(self.weights("baseline"))
+        sizes.insert(0, total_size([layer.before for layer in layer_sizes(whole, whole)]))
         return {
             "deploy": compaction.deploy is not None,
             "notes": compaction.notes,
-            "parameters": [sizes["before"].parameters, sizes["after"].parameters],
-            "flops": [sizes["before"].flops / compaction.batch, sizes["after"].flops / compaction.batch],
+            "parameters": [size.parameters for size in sizes],
+            "flops": [size.flops / compaction.batch for size in sizes],
         }
 
     def _finetune(self) -> dict[str, Any]:
-        message = prototxt.read_net(self.name("compact", ".prototxt")).message
-        for layer in message.layer:  # a form chosen by timing may round differently in another run
-            if layer.convolution_param.conv_mode == pb.ConvolutionParameter.AUTO:
-                layer.convolution_param.ClearField("conv_mode")
-        weights = self.weights("compact")
-        if self.task.teach and self.iterations("finetune"):
-            message, weights = self._taught(message, weights)
-        prototxt.save(message, self.name("finetune", ".prototxt"))
-        if self.iterations("finetune"):
-            self._train("finetune", [weights])
-        if weights != self.weights("compact"):
-            alone = {k: v for k, v in read_weights(self.weights("finetune")).items() if not k.startswith(PREFIX)}
-            save_arrays(alone, self.weights("finetune"), hdf5=False)
-            remove(weights)
+        self.train_small("finetune", self.name("finetune", ""), self.small_definition(), self.weights("compact"))
         return {"iterations": self.iterations("finetune")}
 
-    def _taught(self, message: pb.NetParameter, weights: str) -> tuple[pb.NetParameter, str]:
-        """The small net with the baseline as its teacher: (definition, file of the weights of both)."""
-        small = prototxt.read_net(self.name("compact", ".prototxt")).with_message(message)
-        taught = teach(
-            small,
-            weights,
-            prototxt.read_net(self.name("baseline", ".prototxt")),
-            self.weights("baseline"),
-            level=self.state["level"],
-            stages=self.state["stages"],
-            seed=self.seed,
-        )
-        path = self.name("finetune", "_taught.caffemodel")
-        save_arrays(taught.weights, path, hdf5=False)
-        return taught.definition, path
-
     def _test(self) -> dict[str, Any]:
-        small = prototxt.read_net(self.name("finetune", ".prototxt"))
-        return asdict(self.trial.score(self.weights("finetune"), small))
+        small = self.small_definition()
+        score = self.trial.score(self.weights("finetune"), small)
+        if score.error is not None or score.loss is not None:
+            return asdict(score)
+        return asdict(score) | {
+            "difference": self.trial.difference(self.weights("baseline"), self.weights("finetune"), small)
+        }
+
+    def _dense_control(self) -> dict[str, Any]:
+        """Trains the baseline on, without penalties, for as long as the stages behind it."""
+        return self._control("dense_control", self.definition.message, [self.weights("baseline")])
+
+    def _scratch_control(self) -> dict[str, Any]:
+        """Trains the structure of the small net from scratch."""
+        return self._control("scratch_control", with_fillers(self.small_definition().message), [])
+
+    def _control(self, stage: str, message: pb.NetParameter, weights: list[str]) -> dict[str, Any]:
+        if stage == "dense_control":
+            definition = self.write_net(stage, message)
+        else:
+            prototxt.save(message, self.name(stage, ".prototxt"))
+            definition = prototxt.read_net(self.name(stage, ".prototxt"))
+        if self.iterations(stage):
+            self.train(stage, weights)
+            weights = [self.weights(stage)]
+        score = self.trial.score(weights[0], definition)
+        return {"iterations": self.iterations(stage), **asdict(score)}
 
     def _time(self) -> dict[str, Any]:
         pairs = [("baseline", self.weights("baseline")), ("compact", self.weights("finetune"))]
@@ -211,10 +203,10 @@ class Pipeline:
             "forward": [net.forward.median for net in timing.nets],
             "backward": [net.backward.median if net.backward else None for net in timing.nets],
             "bytes": [os.path.getsize(weights) for _, weights in pairs],
-            "race": asdict(self._race()) if self.task.targets.of == "speedup" else None,
+            "race": asdict(self._compare_latency()) if self.task.targets.of == "speedup" else None,
         }
 
-    def _race(self) -> LatencyComparison:
+    def _compare_latency(self) -> LatencyComparison:
         """Benchmarks the small net against the baseline, both as deployed."""
         benchmark = LatencyBenchmark(self.trial, self.task.targets.batch)
         suffix = "_deploy.prototxt" if self.results["compact"]["deploy"] else ".prototxt"
@@ -222,68 +214,47 @@ class Pipeline:
             prototxt.read_net(self.name("compact", suffix)).message, self.weights("finetune")
         )
 
-    # -- definitions -------------------------------------------------------------------------------------------------
+    def _sparse_definition(self, weights: str | None = None) -> Definition:
+        """A copy of the net with groups to penalise: its own, or default groups if it declares none.
 
-    def _sparse_definition(self) -> Definition:
-        """A copy of the net with groups to penalise: its own, or default groups if it declares none."""
-        message = copy.deepcopy(self.definition.message)
-        if not declared(message) and not add_groups(self.definition.with_message(message), self.state):
+        weights  path of the weights to start from, by which the default groups are weighed; None: they are not
+        """
+        definition = self.definition.with_message(copy.deepcopy(self.definition.message))
+        if not self.own_groups:
+            return definition
+        if not add_groups(definition, self.state):
             raise UsageError(
                 f"{self.definition.path}: only the last layer has weights, so there is nothing to remove",
                 hint="sslnet compress removes filters and neurons of Convolution and InnerProduct layers before it",
             )
-        return self.definition.with_message(message)
+        if weights is not None:
+            solver = self._sparse_solver(definition)
+            solver.net.copy_from(weights)
+            removed = weigh(definition.message, solver, self.task.targets.of, self.task.targets.part)
+            if removed:
+                kind = "parameters" if self.task.targets.of == "params" else "FLOPs"
+                self.tell(f"no groups for {', '.join(removed)}: there are next to no {kind} to save")
+        return definition
 
-    def _write_net(self, stage: str, message: pb.NetParameter, suffix: str = ".prototxt") -> Definition:
-        """Writes a definition, with file names adapted to its folder."""
-        message, path = copy.deepcopy(message), self.name(stage, suffix)
-        relocate(message, self.definition.path or os.curdir, path)
-        prototxt.save(message, path)
-        return prototxt.read_net(path)
-
-    def _stage_solver(self, stage: str, net: pb.NetParameter) -> pb.SolverParameter:
-        """The solver's message for a stage, without the net."""
-        param = pb.SolverParameter()
-        param.CopyFrom(self.solver.message)
-        quiet(param)
-        for name in ("net", "net_param"):
-            param.ClearField(name)
-        fit_schedule(param, self.iterations(stage))
-        if stage == "sparsify":
-            set_strengths(param, net)
-        else:
-            for name in STRENGTHS:  # strengths explicitly set to 0 are kept
-                setattr(param, name, 0.0)
-            param.ClearField("group_lasso_scale_by_size")
-            param.ClearField("group_lasso_settle")
-        param.random_seed, param.snapshot_format = self.seed, pb.SolverParameter.BINARYPROTO
-        param.snapshot = param.snapshot or max(1, param.max_iter // SNAPSHOTS)
-        param.display = param.display or max(1, param.max_iter // 20)
-        return param
-
-    def _check_sparsity(self) -> None:
-        """Raises UsageError if there are no groups to penalise; call it before training."""
-        definition = self._sparse_definition()
-        param = self._stage_solver("sparsify", definition.message)
+    def _sparse_solver(self, definition: Definition) -> Solver:
+        """A solver of the sparsify stage, to look at its groups."""
+        param = self.stage_solver("sparsify", definition.message)
         net = Net(definition, phase=pb.TRAIN, level=self.state["level"], stages=self.state["stages"], lean=True)
         check_aims(self.solver, net)
         param.net_param.CopyFrom(definition.message)
-        solver = Solver(self.solver.with_message(param), net=net)
+        return Solver(self.solver.with_message(param), net=net)
+
+    def _check_prunable(self) -> None:
+        """Raises UsageError for a target that the channels of the net cannot reach; call it before training."""
+        trial = self.trial
+        net = Net(trial.definition, phase=pb.TEST, level=trial.level, stages=trial.stages, seed=self.seed, lean=True)
+        settings = PruneSettings(by="magnitude", repair="none", share_out="uniform")
+        check_choices(self.pruning.by, self.pruning.repair, self.pruning.share_out, 0.5)
+        prune_net(net, self.task.targets.part or 0.0, settings, self.seed)
+
+    def _check_sparsity(self) -> None:
+        """Raises UsageError if there are no groups to penalise; call it before training."""
+        solver = self._sparse_solver(self._sparse_definition())
         check_turnable(solver)
         if "baseline" not in self.results:
-            StrengthController(self.task.targets).start(solver)
-
-    def _train(self, stage: str, weights: list[str], steering: StrengthController | None = None) -> None:
-        """Trains the net that the stage wrote, or resumes at the last snapshot, and writes its weights."""
-        path = self.name(stage, ".prototxt")
-        param = self._stage_solver(stage, prototxt.read_net(path).message)
-        param.net = path
-        train_stage(
-            param,
-            self.name(stage, ""),
-            weights,
-            monitor=self.monitor,
-            watch=self.watch,
-            tell=self.tell,
-            steering=steering,
-        )
+            self.controller(lambda line: None).start(solver)

@@ -49,11 +49,11 @@ def write_results(folder: str, options: Mapping[str, str], results: Mapping[str,
 
 
 def _is_score(value: object) -> bool:
-    """Whether the value is a valid ``Score``: an error, a loss or both; the loss need not be finite."""
+    """Whether the value is a valid ``Score``: an error, a loss, both or none; the loss need not be finite."""
     known = fields(value)
     error, loss = number(known.get("error")), known.get("loss")
     if loss is None:
-        return error is not None
+        return error is not None or ({"error", "loss"} <= known.keys() and known["error"] is None)
     return isinstance(loss, int | float) and (error is not None or known.get("error") is None)
 
 
@@ -66,6 +66,13 @@ def _is_sparsified(value: object) -> bool:
     known = fields(value)
     words = isinstance(known.get("missed"), str) and isinstance(known.get("met"), bool)
     return words and "left" in known and _is_score(known)
+
+
+def _is_pruned(value: object) -> bool:
+    known = fields(value)
+    names = all(isinstance(known.get(name), str) for name in ("by", "repair", "share_out"))
+    numbers = all(whole(known.get(name)) is not None for name in ("rounds", "images"))
+    return _is_sparsified(value) and names and numbers
 
 
 def _is_compacted(value: object) -> bool:
@@ -85,12 +92,19 @@ def _is_timed(value: object) -> bool:
     return times and whole_numbers and raced and _is_pair(known.get("bytes"), whole)
 
 
+def _is_control(value: object) -> bool:
+    return whole(fields(value).get("iterations")) is not None and _is_score(value)
+
+
 KNOWN: dict[str, Callable[[object], bool]] = {
     "baseline": _is_score,
     "sparsify": _is_sparsified,
+    "prune": _is_pruned,
     "compact": _is_compacted,
     "finetune": lambda value: whole(fields(value).get("iterations")) is not None,
     "test": _is_score,
+    "dense_control": _is_control,
+    "scratch_control": _is_control,
     "time": _is_timed,
 }
 """For each stage, a function that checks whether a value is a valid result of it."""

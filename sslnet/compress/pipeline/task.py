@@ -15,8 +15,12 @@ from sslnet.compress.pipeline.merge_phases import merge_nets, names_apart
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 
-EPOCHS = {"baseline": 20, "sparsify": 10, "finetune": 5}
+EPOCHS = {"baseline": 20, "sparsify": 10, "prune": 5, "finetune": 5}
 """Number of epochs of each training stage if no solver is given."""
+ROUNDS = 3
+"""Number of rounds of the method prune, in runs that are long enough."""
+SHORTEST_ROUND = 400
+"""Number of iterations between two rounds from which on there are several."""
 EPOCH = 200
 """Minimum number of iterations that count as an epoch, and the number for data of unknown size. Finding a strength takes
 iterations, however small the data set; within too few, the strength would have to be so high that accuracy suffers."""
@@ -42,7 +46,12 @@ class Task:
     weights              path of trained weights; None: the net is trained first
     iterations, finetune, baseline_iterations   None: from the solver (half of it to fine-tune), or EPOCHS without one
     base_lr              learning rate of the default solver, used if none is given
-    teach                whether the baseline teaches the small net
+    teach                whether the baseline teaches the small net; None: with the method prune, where it can
+    controls             whether to train the nets to compare with, too (``controls``); with them baseline_iterations says
+                         how long the given weights were trained
+    method               a name in ``method.STAGES``; None: chosen by what is given (``method.choose_method``)
+    rounds, by, repair, share_out, images   of the methods prune and one-shot: number of rounds, None: ROUNDS, or one for
+                         one-shot and in short runs; the others as for ``prune_channels``, None: its defaults
     """
 
     targets: Targets
@@ -56,10 +65,31 @@ class Task:
     baseline_iterations: int | None = None
     base_lr: float | None = None
     seed: int | None = None
-    teach: bool = False
+    teach: bool | None = None
+    controls: bool = False
+    method: str | None = None
+    rounds: int | None = None
+    by: str | None = None
+    repair: str | None = None
+    share_out: str | None = None
+    images: int | None = None
+
+    @property
+    def overrides_policy(self) -> bool:
+        """Whether the learning rate policy was set by hand."""
+        return any(text.split("=")[0].strip() == "lr_policy" for text in self.overrides)
+
+    def pruning_options(self) -> dict[str, object]:
+        """The given options of the methods prune and one-shot alone."""
+        options = {"--rounds": self.rounds, "--by": self.by, "--repair": self.repair, "--share-out": self.share_out}
+        options["--images"] = self.images
+        return {name: value for name, value in options.items() if value is not None}
 
     def options(self) -> dict[str, str]:
-        """The options that must be equal to continue in a folder; files by fingerprints of their content."""
+        """The options that must be equal to continue in a folder; files by fingerprints of their content.
+
+        ``controls`` is not among them: it adds stages to a folder, and changes none.
+        """
         files = {"--model": self.model, "--solver": self.solver, "--weights": self.weights}
         marked = {name: path and f"{os.path.basename(path)} ({file_mark(path)})" for name, path in files.items()}
         others = {
@@ -73,6 +103,9 @@ class Task:
             "--seed": self.seed,
             "--cut": "given" if self.targets.cut else None,
             "--teach": "given" if self.teach else None,
+            "--no-teach": "given" if self.teach is False else None,
+            "--method": self.method,
+            **self.pruning_options(),
         }
         return {name: str(value) for name, value in (marked | others).items() if value is not None}
 
@@ -103,10 +136,11 @@ class Task:
         given = {
             "baseline": self.baseline_iterations,
             "sparsify": self.iterations,
+            "prune": self.iterations,
             "finetune": self.finetune,
         }[stage]
         if given is not None:
             return given
         if self.solver is not None:
-            return -(-max_iter // 2) if stage == "finetune" else max_iter
+            return -(-max_iter // 2) if stage in ("finetune", "prune") else max_iter
         return max_iter * EPOCHS[stage] // EPOCHS["sparsify"]

@@ -1,8 +1,8 @@
 """The coupled channels of a net that pruning may remove, and what each of them consists of and costs.
 
 A channel here is a unit: a class of channels that the graph couples (``sslnet.sparsity.channel_dependencies``), so that all
-layers lose it together; where a convolution has several groups, all channels that enter or leave one group are one unit,
-because only whole groups can be removed. CoupledChannels that must be kept are no units: inputs and outputs of the net, and those
+layers lose it together; where a convolution has several groups, equal places of all its groups are one class. Channels
+that must be kept are no units: inputs and outputs of the net, and those
 that pass a layer from which compaction removes nothing (LRN across channels, layers that mix positions and channels).
 
 Units that the same layers produce form a family: the filters of one convolution, the channels of one residual stream.
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from sslnet.compress.compaction.channels import view_net
 from sslnet.errors import UsageError
@@ -24,7 +22,7 @@ from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.prelu import PReLU
 from sslnet.net.net import Net
-from sslnet.sparsity.channel_dependencies import is_depthwise, mixes
+from sslnet.sparsity.channel_dependencies import is_depthwise
 from sslnet.sparsity.channel_parts import ChannelPart, ChannelParts, Role
 
 
@@ -201,9 +199,9 @@ class CoupledChannels:
         return result
 
     def _columns(self, i: int) -> np.ndarray | None:
-        """Units of the columns of layer i; None without such, or where they go with the outputs (several groups)."""
+        """Units of the columns of layer i; None without such, or where they go with the outputs (depthwise)."""
         if getattr(self.net.layers[i], "group", 1) != 1:
-            return None
+            return None if is_depthwise(self.net.layers[i]) else self.bottoms[i]
         return next((part.units for part in self.of(Role.READER) if part.layer == i), None)
 
     def flops(self, gone: np.ndarray | None = None) -> int:
@@ -306,36 +304,20 @@ def find_channels_to_prune(net: Net) -> CoupledChannels:
     return channels
 
 
-def _components(size: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """(size) label of the connected component of each number, given pairs of numbers that belong together."""
-    some, others = np.array(pairs, np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(some), np.bool_), (some, others)), shape=(size, size))
-    labels: np.ndarray = connected_components(graph, directed=False)[1]
-    return labels
-
-
 def _find_units(net: Net, account: ChannelParts) -> np.ndarray:
     """For each class of channels the number of its unit, -1 if it must be kept; numbered by the layers that make them."""
     ties = account.ties
     count = 1 + max((int(ids.max()) for blobs in (*ties.tops, *ties.bottoms) for ids in blobs if len(ids)), default=-1)
-    pairs = []
-    for i, layer in enumerate(net.layers):
-        groups = getattr(layer, "group", 1)
-        if groups > 1 and mixes(layer) and not is_depthwise(layer):
-            ends = np.concatenate([b.reshape(groups, -1) for b in (ties.bottoms[i][0], ties.tops[i][0])], axis=1)
-            pairs += [(int(row[0]), int(other)) for row in ends for other in row[1:]]
-    labels = _components(count, pairs)
     keep = np.zeros(count, np.bool_)
     keep[_fixed(net, account)] = True
-    stays = np.isin(labels, labels[keep])
     unit_of = np.full(count, -1, np.int64)
     numbers: dict[int, int] = {}
     for part in account.of(Role.MAKER):
         for number in part.classes.tolist():
-            if not stays[number]:
-                numbers.setdefault(int(labels[number]), len(numbers))
-    for number in range(count):
-        unit_of[number] = numbers.get(int(labels[number]), -1)
+            if not keep[number]:
+                numbers.setdefault(number, len(numbers))
+    for number, unit in numbers.items():
+        unit_of[number] = unit
     return unit_of
 
 

@@ -18,8 +18,6 @@ from sslnet.kernels.conv.problem import Direction, LoopCandidate
 from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.simd.vector import VectorUnit
 
-WEIGHT_BLOCK_BYTES = 256 * 1024
-"""KC blocking: a larger block of weights is split along the taps, so that it stays in the second-level cache."""
 MOST_VECTORS = 8
 """The most vectors side by side in a tile; with more, the registers hold too few rows."""
 
@@ -57,15 +55,18 @@ class FilterCandidate(LoopCandidate[FilterTile]):
             columns = [min(c, p.out_w - tile.pixels) for c in range(0, p.out_w, tile.pixels)]
             for vectors, count in Counter(blocks).items():
                 leaving = costs.sum_out * vectors * pixels + costs.transposed_row * vectors * squares * unit.lanes
-                per_tap = costs.step(vectors * pixels, vectors + pixels + 1)
-                if p.taps * vectors * unit.bytes > costs.first_cache:
-                    per_tap = max(per_tap, vectors * unit.bytes / costs.second_bytes)
-                row = len(columns) * (taps * per_tap + costs.call + leaving)
+                block = self._tap_block(tile, p.taps) or p.taps
+                far_block = block * vectors * unit.bytes > costs.first_cache
+                read = vectors * unit.bytes / costs.second_bytes if far_block else 0
+                between = (-(-p.taps // block) - 1 if block else 0) * (costs.call + costs.sum_stored * vectors * pixels)
                 if exact and p.line is not None:
                     lines = [self._line_cycles(p, vectors, tile.pixels, column) for column in columns]
-                    row = sum(taps / p.line[1] * line + costs.call + leaving for line in lines)
+                    per_taps = [max(line / p.line[1], read) for line in lines]
+                else:
+                    per_taps = [max(costs.step(vectors * pixels, vectors + pixels + 1), read)] * len(columns)
+                row = sum(taps * per_tap + costs.call + leaving + between for per_tap in per_taps)
                 cycles += count * (vectors > 0) * -(-p.out_h // tile.rows) * row
-        window = window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
+        window = self._window(tile)
         weights = low.groups * vectors_in_all * unit.bytes * sum(p.taps for p in low.passes)
         far = costs.weights(weights, -(-low.rows // window.chunk) * low.batch, low.batch)
         moved = fill_cycles(costs, unit, window) + combine_cycles(costs, low)
@@ -94,11 +95,22 @@ class FilterCandidate(LoopCandidate[FilterTile]):
 
     def loop(self, tile: FilterTile) -> PackedLoop:
         low = self.problem.lowering
-        taps = max(p.taps for p in low.passes)
-        tap_block = WEIGHT_BLOCK_BYTES // (tile.vectors * self.unit.bytes)
-        if taps <= 2 * tap_block:
-            tap_block = 0
+        tap_block = self._tap_block(tile, max(p.taps for p in low.passes))
         return FilterLoop(low, self.unit, tile, relu=self.problem.relu, tap_block=tap_block)
+
+    def _tap_block(self, tile: FilterTile, taps: int) -> int:
+        """KC blocking: taps of a block of weights, all blocks about equally large; 0 if the taps are not divided: they
+        are few, or the sums that wait for the next block are many."""
+        width = tile.vectors * self.unit.bytes
+        most = self.costs.weight_block // width
+        waiting = self._window(tile).chunk * max(p.out_w for p in self.problem.lowering.passes) * width
+        few = taps <= 2 * most or waiting > 2 * self.costs.first_cache
+        return 0 if few else -(-taps // -(-taps // most))
+
+    def _window(self, tile: FilterTile) -> SourceWindow:
+        low = self.problem.lowering
+        exact = runs_exactly(low, self.unit, tile)
+        return window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
 
 
 class PixelCandidate(LoopCandidate[PixelTile]):
@@ -125,14 +137,16 @@ class PixelCandidate(LoopCandidate[PixelTile]):
             vectors = p.out_h * -(-p.out_w // unit.lanes)
             tiles = -(-vectors // tile.vectors) * -(-low.filters // tile.filters)
             cycles += tiles * (p.taps * per_tap + costs.call + costs.sum_out * sums) + costs.place * vectors
-        return low.groups * (cycles + self._moved)
+        weights = 4 * low.groups * low.filters * sum(p.taps for p in low.passes)
+        far = costs.weights(weights, -(-low.rows // self._window.chunk) * low.batch, low.batch)
+        moved = fill_cycles(costs, unit, self._window) + combine_cycles(costs, low)
+        return low.groups * (cycles + moved) + far
 
     @cached_property
-    def _moved(self) -> float:
+    def _window(self) -> SourceWindow:
         low, unit = self.problem.lowering, self.unit
         partial = any(p.out_w % unit.lanes for p in low.passes)
-        window = window_for(low, split=True, whole_vectors=partial)
-        return fill_cycles(self.costs, unit, window) + combine_cycles(self.costs, low)
+        return window_for(low, split=True, whole_vectors=partial)
 
     def loop(self, tile: PixelTile) -> PackedLoop:
         return PixelLoop(self.problem.lowering, self.unit, tile, relu=self.problem.relu)

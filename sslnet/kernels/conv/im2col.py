@@ -21,9 +21,19 @@ from sslnet.kernels.runtime.compiler import exact_kernel
 Axes = int | Sequence[int]
 
 
-def output_extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    """Output positions along one axis: floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1; <= 0: none."""
-    return (size + 2 * pad - (dilation * (kernel - 1) + 1)) // stride + 1
+def output_extent(size: int, kernel: int, stride: int, pad: int, dilation: int, pad_end: int | None = None) -> int:
+    """Output positions along one axis: floor((size + pad + pad_end - (dilation (kernel - 1) + 1)) / stride) + 1; <= 0:
+    none. pad_end: zeros behind the last value; None: as many as before the first one, ``pad``."""
+    return (size + pad + (pad if pad_end is None else pad_end) - (dilation * (kernel - 1) + 1)) // stride + 1
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Zeros in front and behind along one axis with which there are ceil(size / stride) output positions.
+
+    An odd zero is behind. Source: "SAME" of TensorFlow (tf.nn.convolution).
+    """
+    missing = max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+    return missing // 2, missing - missing // 2
 
 
 def im2col(
@@ -32,6 +42,7 @@ def im2col(
     stride: Axes = 1,
     pad: Axes = 0,
     dilation: Axes = 1,
+    pad_end: Axes | None = None,
     *,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -39,10 +50,11 @@ def im2col(
 
     image   (channels, spatial...)   float32 or float64, C-contiguous
     kernel, stride, pad, dilation    one number, or one per spatial axis
+    pad_end   zeros behind the image along each axis; None: pad
     out     (channels * prod(kernel), prod(output extents)), allocated when not given
     raises  ShapeError when no output position fits, or out has another shape or type
     """
-    axes = _Axes(image.shape, kernel, stride, pad, dilation)
+    axes = _Axes(image.shape, kernel, stride, pad, dilation, pad_end)
     out = axes.col("out", out, image.dtype)
     if axes.count == 2:
         _im2col_2d(0, image.shape[0], image, out, *axes.numbers)
@@ -52,13 +64,19 @@ def im2col(
 
 
 def col2im(
-    col: np.ndarray, image: np.ndarray, kernel: Axes, stride: Axes = 1, pad: Axes = 0, dilation: Axes = 1
+    col: np.ndarray,
+    image: np.ndarray,
+    kernel: Axes,
+    stride: Axes = 1,
+    pad: Axes = 0,
+    dilation: Axes = 1,
+    pad_end: Axes | None = None,
 ) -> np.ndarray:
     """The adjoint of im2col: every column entry is added to the pixel it was read from.  [overwrites image]
 
     raises ShapeError when col is not the lowered matrix of an image of this shape
     """
-    axes = _Axes(image.shape, kernel, stride, pad, dilation)
+    axes = _Axes(image.shape, kernel, stride, pad, dilation, pad_end)
     axes.col("col", col, image.dtype)
     if axes.count == 2:
         _col2im_2d(0, image.shape[0], image, col, *axes.numbers)
@@ -70,13 +88,16 @@ def col2im(
 class _Axes:
     """Kernel, stride, pad, dilation and extents of one lowering: flat numbers for two axes, a table for any number."""
 
-    def __init__(self, shape: tuple[int, ...], kernel: Axes, stride: Axes, pad: Axes, dilation: Axes) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], kernel: Axes, stride: Axes, pad: Axes, dilation: Axes, pad_end: Axes | None
+    ) -> None:
         self.count = len(shape) - 1
         if self.count < 1:
             raise ShapeError(f"an image needs a channel axis and at least one spatial axis, not shape {shape}")
         per_axis = [self._spread(value) for value in (kernel, stride, pad, dilation)]
-        rows = [(size, *values) for size, *values in zip(shape[1:], *per_axis, strict=True)]
-        outs = [output_extent(*row) for row in rows]
+        rows = [(*numbers,) for numbers in zip(shape[1:], *per_axis, strict=True)]
+        ends = self._spread(pad if pad_end is None else pad_end)
+        outs = [output_extent(n, k, s, p, d, end) for (n, k, s, p, d), end in zip(rows, ends, strict=True)]
         if min(outs) < 1:
             raise ShapeError(f"kernel {kernel} with dilation {dilation} does not fit into {shape[1:]} with pad {pad}")
         self.shape = (shape[0] * math.prod(per_axis[0]), math.prod(outs))

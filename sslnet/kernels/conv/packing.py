@@ -20,6 +20,8 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 WINDOW_BYTES = 384 * 1024
 """The most bytes of the source rows of a chunk: they stay in the second-level cache while all filters use them."""
+LEAST_ROWS = 4
+"""The least rows of a chunk whose kernel reads several rows, so that most of what is copied is used more than once."""
 SMALL = 1 << 22
 """Multiply-adds below which one thread is faster than several."""
 SMALL_PACK = 1 << 16
@@ -125,7 +127,8 @@ def window_for(
         inside = inside and low >= 0 and high + reach < size
     in_place = not split and not whole_vectors and (inside or exact)
     row_bytes = 4 * lowering.channels * lowering.stride_h * max(lowering.width, lowering.out_w)
-    rows = max(4, WINDOW_BYTES // row_bytes)
+    low, high = lowering.first_and_last("rows")
+    rows = max(LEAST_ROWS if high > low else 1, WINDOW_BYTES // row_bytes)
     parts = threads_for(lowering.multiply_adds)
     if lowering.batch < parts:
         rows = min(rows, -(-lowering.rows * lowering.batch // parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,9 +13,16 @@ from typing import ClassVar, Generic, TypeVar
 from sslnet.kernels.conv.cost import costs_of
 from sslnet.kernels.conv.geometry import ConvGeometry
 from sslnet.kernels.conv.loop_nest import PackedLoop, WeightGradLoop
+from sslnet.kernels.conv.packing import WINDOW_BYTES, threads_for
 from sslnet.kernels.conv.pattern import SparsityPattern
 from sslnet.kernels.conv.taps import TapGeometry, lower_forward, lower_input_grad
 from sslnet.kernels.simd.vector import VectorUnit, vector_unit
+
+ROW_ENDS = 2
+"""Pixels whose time the ends of a row cost in a pointwise convolution, roughly."""
+
+LONG = 4
+"""Vectors of a row that need not become longer."""
 
 Tile = TypeVar("Tile")
 """The free parameters of a loop nest: the shape of its micro-kernel, and its blocking."""
@@ -60,8 +68,35 @@ class ConvProblem:
 
     @cached_property
     def lowering(self) -> TapGeometry:
-        """The pass as sums over taps; for the weight gradient, the taps of the forward pass."""
-        return (lower_input_grad if self.backward else lower_forward)(self.geometry)
+        """The pass as sums over taps; for the weight gradient, the taps of the forward pass.
+
+        Where it is faster, the planes of a pointwise convolution become few long rows.
+        """
+        g = self.geometry
+        if g.pointwise and self.direction is not Direction.WEIGHT_GRAD and costs_of(self.unit).long_rows:
+            g = g.in_rows(long_rows(g, g.group_filters if self.backward else g.group_channels, self.unit.lanes))
+        return (lower_input_grad if self.backward else lower_forward)(g)
+
+
+def long_rows(geometry: ConvGeometry, channels: int, lanes: int) -> int:
+    """The number of rows in which a pointwise convolution runs over each plane.
+
+    Few rows are long and fill tiles and vectors well; enough rows give all threads equal parts, and a row of all source
+    channels stays in the cache. Rows that are long and whole already stay as they are.
+    """
+    g = geometry
+    if g.width % lanes == 0 and g.width >= LONG * lanes:
+        return g.height
+    pixels, threads = g.height * g.width, threads_for(g.flops // 2)
+
+    def cost(rows: int) -> tuple[float, int]:
+        width, units = pixels // rows, rows * g.batch
+        idle = -(-units // threads) * threads / units
+        return idle * (-(-width // lanes) * lanes / width) * (1 + ROW_ENDS / width), rows
+
+    small = [n for n in range(1, math.isqrt(pixels) + 1) if pixels % n == 0]
+    fitting = [n for n in {*small, *(pixels // n for n in small)} if 4 * channels * pixels <= n * WINDOW_BYTES]
+    return min(fitting, key=cost, default=g.height)
 
 
 class LoopCandidate(ABC, Generic[Tile]):

@@ -87,7 +87,6 @@ def add_rows(unit: VectorUnit) -> int:
     """sums[filter] += sum over pixels of source[pixel, filter].
 
     (source, pixels, padded, sums)
-    pixels   a multiple of 4
     padded   filters, a multiple of lanes
     """
     lanes = unit.lanes
@@ -95,7 +94,7 @@ def add_rows(unit: VectorUnit) -> int:
     @c_function
     def add(source, pixels, padded, sums):
         for f in range(0, padded, lanes):
-            _add_rows(lanes, source + f * 4, padded * 4, pixels // 4, sums + f * 4)
+            _add_rows(lanes, source + f * 4, padded * 4, pixels // 4, pixels % 4, sums + f * 4)
 
     return add
 
@@ -186,8 +185,8 @@ def _add_transposed(builder, lanes, source, source_step, target, target_step, co
 
 
 @instructions
-def _add_rows(builder, lanes, source, step, fours, target):
-    """target += the sum of 4 * fours vectors, ``step`` apart; four independent sums hide the latency of additions."""
+def _add_rows(builder, lanes, source, step, fours, rest, target):
+    """target += the sum of 4 * fours + rest vectors, ``step`` apart; four independent sums hide the latency of additions."""
 
     def four(state):
         line, totals = state[0], []
@@ -196,7 +195,12 @@ def _add_rows(builder, lanes, source, step, fours, target):
             line = builder.add(line, step)
         return [line, *totals]
 
-    totals = vec.counted_loop(builder, fours, [source, *[vec.zeros(lanes)] * 4], four)[1:]
+    def one(state):
+        line, total = state
+        return [builder.add(line, step), builder.fadd(total, vec.load(builder, lanes, line))]
+
+    line, *totals = vec.counted_loop(builder, fours, [source, *[vec.zeros(lanes)] * 4], four)
+    totals[0] = vec.counted_loop(builder, rest, [line, totals[0]], one)[1]
     pairs = [builder.fadd(totals[i], totals[i + 1]) for i in (0, 2)]
     total = builder.fadd(vec.load(builder, lanes, target), builder.fadd(*pairs))
     vec.store(builder, total, target)

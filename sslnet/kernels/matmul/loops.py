@@ -82,65 +82,72 @@ class DotLoop:
         _run_dot(u0, u1, self.numbers, a, w, y, first, packed, relu)
 
 
-class SumLoop:
+class _ColumnLoop:
+    """The tile and the blocks of a loop nest whose units are the columns of a tile, and the packing of its factors a.
+
+    sizes        (most rows, vectors) of the tile
+    block_size   number of elements of a thread's block: the columns of a chunk of units, for all images
+    """
+
+    numbers: np.ndarray
+
+    def __init__(self, shape: ProductShape, unit: VectorUnit, sizes: tuple[int, int]) -> None:
+        self.shape = shape
+        most_rows, self.vectors = sizes
+        self.tile_rows = _even(shape.rows, most_rows)
+        width = self.vectors * unit.lanes
+        blocks = -(-shape.rows // self.tile_rows)
+        self.units = -(-shape.columns // width)
+        chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
+        self.block_size = chunk * shape.images * width
+        self.packed_size = blocks * shape.images * self.tile_rows
+        self.sizes = {
+            "images": shape.images, "rows": shape.rows, "columns": shape.columns, "tile_rows": self.tile_rows,
+            "width": width, "blocks": blocks, "chunk": chunk, "pack_factors": copy_blocks(unit),
+        }  # fmt: skip
+
+    def _packed(self, a: np.ndarray) -> int:
+        """The address of the packed factors a (images, rows), in the scratch memory of the calling thread."""
+        packed = scratch_address("fc factors", self.packed_size)
+        _pack_factors(self.numbers, address(a), packed)
+        return packed
+
+
+class SumLoop(_ColumnLoop):
     """The loop nest of y = a w + bias, with optional ReLU: a (images, rows), y (images, columns)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
-        self.shape = shape
-        most_rows, vectors = _sum_sizes(unit)
-        rows = _even(shape.rows, most_rows)
-        width = vectors * unit.lanes
-        blocks = -(-shape.rows // rows)
-        self.kernel = f"sum {rows}x{vectors}"
-        self.units = -(-shape.columns // width)
-        chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
-        self.sums_size = chunk * shape.images * width
-        self.packed_size = blocks * shape.images * rows
-        self.numbers = record(
-            images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows, width=width,
-            blocks=blocks, chunk=chunk, pack_factors=copy_blocks(unit), multiply=sum_tile(unit, rows, vectors),
-            store=put_vectors(unit),
-        )  # fmt: skip
+        super().__init__(shape, unit, _sum_sizes(unit))
+        self.kernel = f"sum {self.tile_rows}x{self.vectors}"
+        multiply = sum_tile(unit, self.tile_rows, self.vectors)
+        self.numbers = record(**self.sizes, multiply=multiply, store=put_vectors(unit))
 
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
-        packed = scratch_address("fc factors", self.packed_size)
-        _pack_factors(self.numbers, address(a), packed)
+        packed = self._packed(a)
         first = 0 if bias is None else address(bias)
         most = threads_for(self.shape.work)
         parallel(self._part, self.units, packed, address(w), address(y), first, relu, most=most)
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, w: int, y: int, first: int, relu: bool) -> None:
-        sums = scratch("fc sums", self.sums_size)
+        sums = scratch("fc sums", self.block_size)
         _run_sum(u0, u1, self.numbers, packed, w, y, first, sums, relu)
 
 
-class OuterLoop:
+class OuterLoop(_ColumnLoop):
     """The loop nest of w += a^T b: a (images, rows), b (images, columns)."""
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
-        self.shape = shape
-        most_rows, vectors = _outer_sizes(unit)
-        rows = _even(shape.rows, most_rows)
-        width = vectors * unit.lanes
-        blocks = -(-shape.rows // rows)
-        self.kernel = f"outer {rows}x{vectors}"
-        self.units = -(-shape.columns // width)
-        chunk = min(max(BLOCK_BYTES // (shape.images * width * 4), 1), self.units)
-        self.own_size = chunk * shape.images * width
-        self.packed_size = blocks * shape.images * rows
-        self.numbers = record(
-            images=shape.images, rows=shape.rows, columns=shape.columns, tile_rows=rows,
-            width=width, blocks=blocks, chunk=chunk, lanes=unit.lanes, pack_factors=copy_blocks(unit),
-            multiply=outer_tile(unit, rows, vectors), pack=copy_vectors(unit),
-        )  # fmt: skip
+        super().__init__(shape, unit, _outer_sizes(unit))
+        self.kernel = f"outer {self.tile_rows}x{self.vectors}"
+        multiply = outer_tile(unit, self.tile_rows, self.vectors)
+        self.numbers = record(**self.sizes, lanes=unit.lanes, multiply=multiply, pack=copy_vectors(unit))
 
     def run(self, a: np.ndarray, b: np.ndarray, w: np.ndarray) -> None:
-        packed = scratch_address("fc factors", self.packed_size)
-        _pack_factors(self.numbers, address(a), packed)
+        packed = self._packed(a)
         parallel(self._part, self.units, packed, address(b), address(w), most=threads_for(self.shape.work))
 
     def _part(self, u0: int, u1: int, thread: int, packed: int, b: int, w: int) -> None:
-        _run_outer(u0, u1, self.numbers, packed, b, w, scratch_address("fc images", self.own_size))
+        _run_outer(u0, u1, self.numbers, packed, b, w, scratch_address("fc images", self.block_size))
 
 
 def _even(count: int, most: int) -> int:

@@ -227,15 +227,14 @@ def subtract_dual(i0, i1, thread, x, dual, step):
 
 
 @sums_kernel
-def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, change):
+def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, is_zero, change):
     """One step of block-coordinate ascent on the dual: exact for the dual of this tiling, with the other duals fixed.
 
     With r = x + step * dual, tile by tile: dual = r * min(1 / step, strength / ||r||), x = r - step * dual; a tile whose
-    new dual is inside its ball, ||dual|| < strength, is marked dead: zero at the optimum.  [overwrites x, dual, dead,
-    change]
+    new dual is inside its ball, ||dual|| < strength, is zero at the optimum.  [overwrites x, dual, is_zero, change]
 
     dual    (rows, columns)
-    dead    (tiles down, tiles along)  uint8
+    is_zero (tiles down, tiles along)  uint8, 1: the tile is zero at the optimum
     change  (panels)                   the largest ||change of dual|| of a tile, divided by strength
     """
     kind = x.dtype.type
@@ -249,7 +248,7 @@ def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, c
             largest = kind(0)
             for a in range(first, end, width):
                 share = share_of(square_sum(x, row, height, a, a + width), threshold)
-                dead[row // height, a // width] = share == 1
+                is_zero[row // height, a // width] = share == 1
                 total = kind(0)
                 for i in range(row, row + height):
                     total += move_share(x[i, a : a + width], dual[i, a : a + width], share, inverse)
@@ -258,7 +257,7 @@ def ascend(i0, i1, thread, x, dual, height, width, span, step, strength, dead, c
             tiles = (end - first) // width
             _shares(x, row, height, first, end, width, threshold, line, sums)
             for t in range(tiles):
-                dead[row // height, first // width + t] = sums[t] == 1
+                is_zero[row // height, first // width + t] = sums[t] == 1
             moves[:] = 0
             for i in range(row, row + height):
                 _move_shares(x[i, first:end], dual[i, first:end], line, inverse, moves)
@@ -315,9 +314,9 @@ def largest_sum(squares, width, tiles, sums):
 
 
 @sums_kernel
-def zero_dead(i0, i1, thread, x, height, width, dead):
-    """Sets tiles marked dead to exactly zero, for a range of tile rows.  [overwrites x]"""
+def set_to_zero(i0, i1, thread, x, height, width, is_zero):
+    """Sets the marked tiles to exactly zero, for a range of tile rows.  [overwrites x]"""
     for down in range(i0, i1):
-        for along in range(dead.shape[1]):
-            if dead[down, along]:
+        for along in range(is_zero.shape[1]):
+            if is_zero[down, along]:
                 x[down * height : (down + 1) * height, along * width : (along + 1) * width] = 0

@@ -13,7 +13,7 @@ Every kernel takes a range of tiles, [i0, i1), counted along the rows. In the or
 
 bias     (tiles)          the bias of each tile
 dual     (rows, columns)  the dual of x;  bias_dual (tiles): the dual of the biases
-dead     (tiles)  uint8   1 for tiles that are zero at the optimum, with their biases
+is_zero  (tiles)  uint8   1 for tiles that are zero at the optimum, with their biases
 change   (tiles)          ||change of (dual, bias_dual)|| of a tile, divided by strength
 
 Ref: as prox_diagonal
@@ -27,12 +27,12 @@ from sslnet.kernels.optim.prox import add_scaled, move_share, square_sum, take_o
 from sslnet.kernels.optim.prox_diagonal import (
     NEWTON_STEPS,
     ROOT_TOLERANCE,
+    add_first_sums,
+    add_newton_sums,
     add_product,
     at_least,
     climb_of,
-    first_sums,
     move_tile,
-    newton_sums,
     shrink_tile,
     start,
 )
@@ -69,9 +69,9 @@ def prox(i0, i1, thread, x, moved, bias, height, width, threshold, bias_threshol
 
 @sums_kernel
 def ascend(
-    i0, i1, thread, x, dual, bias, bias_dual, height, width, step, bias_step, strength, dead, change
+    i0, i1, thread, x, dual, bias, bias_dual, height, width, step, bias_step, strength, is_zero, change
 ):  # fmt: skip
-    """As prox.ascend, for groups with a bias.  [overwrites x, bias, duals, dead, change]"""
+    """As prox.ascend, for groups with a bias.  [overwrites x, bias, duals, is_zero, change]"""
     kind = x.dtype.type
     threshold, bias_threshold = step * strength, bias_step * strength
     for tile in range(i0, i1):
@@ -86,7 +86,7 @@ def ascend(
             total += move_share(x[i, a : a + width], dual[i, a : a + width], share, kind(1 / step))
         multiplier = value * strength / (root + bias_threshold)
         total += (multiplier - bias_dual[tile]) ** 2
-        bias_dual[tile], change[tile], dead[tile] = multiplier, np.sqrt(total) / strength, share == 1
+        bias_dual[tile], change[tile], is_zero[tile] = multiplier, np.sqrt(total) / strength, share == 1
         bias[tile] = 0 if share == 1 else value * (root / (root + bias_threshold))
 
 
@@ -122,9 +122,9 @@ def prox_diagonal(i0, i1, thread, x, steps, bias, bias_steps, height, width, str
 
 @sums_kernel
 def ascend_diagonal(
-    i0, i1, thread, x, dual, bias, bias_dual, height, width, steps, bias_steps, strength, dead, change
+    i0, i1, thread, x, dual, bias, bias_dual, height, width, steps, bias_steps, strength, is_zero, change
 ):  # fmt: skip
-    """As ascend, with the steps of prox_diagonal.  [overwrites x, bias, duals, dead, change]"""
+    """As ascend, with the steps of prox_diagonal.  [overwrites x, bias, duals, is_zero, change]"""
     for tile in range(i0, i1):
         row, a = _corner(tile, x.shape[1], height, width)
         for i in range(row, row + height):
@@ -140,30 +140,22 @@ def ascend_diagonal(
         multiplier = value * strength / bottom
         total += (multiplier - bias_dual[tile]) ** 2
         bias[tile], bias_dual[tile] = value * (root / bottom), multiplier
-        dead[tile], change[tile] = root == 0, np.sqrt(total) / strength
+        is_zero[tile], change[tile] = root == 0, np.sqrt(total) / strength
 
 
 @sums_kernel
 def _root(x, steps, value, step, row, height, a, b, strength):
     """The root for the tile in columns [a, b) of the rows from row on and a bias with its step; 0 where they become zero."""
     other, threshold = np.float64(value) ** 2, strength * np.float64(step)
-    square, dual, weighed = other, other / at_least(np.float64(step)) ** 2, step * other
-    for i in range(row, row + height):
-        sums = first_sums(x[i, a:b], steps[i, a:b])
-        square += sums[0]
-        dual += sums[1]
-        weighed += sums[2]
+    dual, weighed = other / at_least(np.float64(step)) ** 2, step * other
+    square, dual, weighed = add_first_sums(x, steps, row, height, a, b, other, dual, weighed)
     if dual <= strength * strength:
         return 0.0
     root = start(square, weighed, strength)
     for _ in range(NEWTON_STEPS):
         bottom = at_least(root + threshold)
-        total = other / bottom**2
-        slope = total / bottom
-        for i in range(row, row + height):
-            sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
-            total += sums[0]
-            slope += sums[1]
+        share = other / bottom**2
+        total, slope = add_newton_sums(x, steps, row, height, a, b, root, strength, share, share / bottom)
         climb = climb_of(total, slope)
         root = max(0.0, root + climb)
         if climb <= ROOT_TOLERANCE * root:

@@ -56,10 +56,10 @@ def subtract_dual_diagonal(i0, i1, thread, x, dual, steps):
 
 
 @sums_kernel
-def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strength, dead, change):
+def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strength, is_zero, change):
     """As prox.ascend, in the metric 1 / steps (rows, columns): the block's own problem is the one of prox_diagonal.
 
-    [overwrites x, dual, dead, change]
+    [overwrites x, dual, is_zero, change]
     """
     line, sums, moves = np.empty(span), np.empty((3, span)), np.empty(span)
     for panel in range(i0, i1):
@@ -70,7 +70,7 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
             largest = 0.0
             for a in range(first, end, width):
                 root = _root(x, steps, row, height, a, a + width, strength)
-                dead[row // height, a // width] = root == 0
+                is_zero[row // height, a // width] = root == 0
                 total = 0.0
                 for i in range(row, row + height):
                     part = slice(a, a + width)
@@ -80,7 +80,7 @@ def ascend_diagonal(i0, i1, thread, x, dual, height, width, span, steps, strengt
             tiles = (end - first) // width
             _roots(x, steps, row, height, first, end, width, strength, line, sums)
             for t in range(tiles):
-                dead[row // height, first // width + t] = line[t * width] == 0
+                is_zero[row // height, first // width + t] = line[t * width] == 0
             moves[:] = 0
             for i in range(row, row + height):
                 _move_each(x[i, first:end], dual[i, first:end], steps[i, first:end], line, strength, moves)
@@ -100,21 +100,12 @@ def at_least(divisor):
 @sums_kernel
 def _root(x, steps, row, height, a, b, strength):
     """The root of the tile in columns [a, b) of the rows from ``row`` on; 0 if the tile becomes zero."""
-    square = dual = weighed = 0.0
-    for i in range(row, row + height):
-        sums = first_sums(x[i, a:b], steps[i, a:b])
-        square += sums[0]
-        dual += sums[1]
-        weighed += sums[2]
+    square, dual, weighed = add_first_sums(x, steps, row, height, a, b, 0.0, 0.0, 0.0)
     if dual <= strength * strength:
         return 0.0
     root = start(square, weighed, strength)
     for _ in range(NEWTON_STEPS):
-        total = slope = 0.0
-        for i in range(row, row + height):
-            sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
-            total += sums[0]
-            slope += sums[1]
+        total, slope = add_newton_sums(x, steps, row, height, a, b, root, strength, 0.0, 0.0)
         climb = climb_of(total, slope)
         root += climb
         if climb <= ROOT_TOLERANCE * root:
@@ -147,6 +138,17 @@ def first_sums(x, steps):
     return square, dual, weighed
 
 
+@inlined_sums_kernel
+def add_first_sums(x, steps, row, height, a, b, square, dual, weighed):
+    """The three numbers plus first_sums of the tile in columns [a, b) of the rows from ``row`` on."""
+    for i in range(row, row + height):
+        sums = first_sums(x[i, a:b], steps[i, a:b])
+        square += sums[0]
+        dual += sums[1]
+        weighed += sums[2]
+    return square, dual, weighed
+
+
 @sums_kernel
 def newton_sums(x, steps, root, strength):
     """Sums of q and q / (root + strength * steps), q = (x / (root + strength * steps))^2."""
@@ -156,6 +158,16 @@ def newton_sums(x, steps, root, strength):
         ratio = x[j] * inverse
         total += ratio * ratio
         slope += ratio * ratio * inverse
+    return total, slope
+
+
+@inlined_sums_kernel
+def add_newton_sums(x, steps, row, height, a, b, root, strength, total, slope):
+    """The two numbers plus newton_sums of the tile in columns [a, b) of the rows from ``row`` on."""
+    for i in range(row, row + height):
+        sums = newton_sums(x[i, a:b], steps[i, a:b], root, strength)
+        total += sums[0]
+        slope += sums[1]
     return total, slope
 
 

@@ -17,12 +17,19 @@ def weighted_sum(i0, i1, thread, xs, coeffs, y, relu):
 
     coeffs   (len(xs)), of the arrays' type
     """
+    zero = y.dtype.type(0)
     for first in range(i0, i1, _BLOCK):
         end = min(first + _BLOCK, i1)
         a, out, factor = xs[0][first:end], y[first:end], coeffs[0]
         if len(xs) == 1:
             for i in range(out.size):
                 out[i] = factor * a[i]
+        elif len(xs) == 2 and relu:
+            b, other = xs[1][first:end], coeffs[1]
+            for i in range(out.size):
+                value = factor * a[i] + other * b[i]
+                out[i] = zero if value < zero else value
+            continue
         else:
             b, other = xs[1][first:end], coeffs[1]
             for i in range(out.size):
@@ -32,7 +39,6 @@ def weighted_sum(i0, i1, thread, xs, coeffs, y, relu):
             for i in range(out.size):
                 out[i] += factor * c[i]
         if relu:
-            zero = y.dtype.type(0)
             for i in range(out.size):
                 out[i] = zero if out[i] < zero else out[i]
 

@@ -194,12 +194,15 @@ def scatter(i0, i1, thread, dy, place, dx):
 
 
 @kernel
-def _share(out, kernel_size, stride, pad, size):
-    """1 / the number of pixels, with padding, of each window along one axis; 0 for an empty window."""
+def _share(out, kernel_size, stride, pad, size, inside):
+    """1 / the number of pixels of each window along one axis, with padding unless ``inside``; 0 for an empty window."""
     result = np.zeros(out, np.float64)
     for r in range(out):
         start = r * stride - pad
-        pixels = min(start + kernel_size, size + pad) - start
+        if inside:
+            pixels = min(start + kernel_size, size) - max(start, 0)
+        else:
+            pixels = min(start + kernel_size, size + pad) - start
         if pixels > 0:
             result[r] = 1.0 / pixels
     return result
@@ -234,12 +237,17 @@ def _sum(line, start, taps, apart, total):
 
 
 @kernel
-def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
-    """Average pooling of the planes [i0, i1).  [overwrites y]"""
+def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw, inside):
+    """Average pooling of the planes [i0, i1).  [overwrites y]
+
+    inside   divide by the pixels of the image in a window, without padding
+    """
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
     shares = _shares(
-        _share(out_h, kh, sh, ph, height), _share(out_w, kw, sw, pw, width), np.empty(out_h * out_w, x.dtype)
+        _share(out_h, kh, sh, ph, height, inside),
+        _share(out_w, kw, sw, pw, width, inside),
+        np.empty(out_h * out_w, x.dtype),
     )
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
     rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
@@ -266,12 +274,14 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
 
 
 @kernel
-def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw):
+def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw, inside):
     """The adjoint of ave_forward, its steps in reverse order.  [overwrites dx]"""
     height, width = dx.shape[1], dx.shape[2]
     out_h, out_w = dy.shape[1], dy.shape[2]
     shares = _shares(
-        _share(out_h, kh, sh, ph, height), _share(out_w, kw, sw, pw, width), np.empty(out_h * out_w, dx.dtype)
+        _share(out_h, kh, sh, ph, height, inside),
+        _share(out_w, kw, sw, pw, width, inside),
+        np.empty(out_h * out_w, dx.dtype),
     )
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
     rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)

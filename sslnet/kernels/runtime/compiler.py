@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numba import cfunc, config, njit, types
 from numba.core.caching import CacheImpl, _CacheLocator
@@ -26,11 +26,13 @@ from sslnet import kernel_cache
 COMMON: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 SUMS = {"reassoc", "contract"}
 
-kernel = njit(**COMMON, fastmath={*SUMS, "nsz", "arcp", "afn"})
-sums_kernel = njit(**COMMON, fastmath=SUMS)
-inlined_sums_kernel = njit(**COMMON, fastmath=SUMS, inline="always")
-exact_kernel = njit(**COMMON)
+Compiled = TypeVar("Compiled", bound=Callable[..., Any])
+"""A compiled function has the parameters and the result of its source, for a type checker."""
 
+kernel: Callable[[Compiled], Compiled] = njit(**COMMON, fastmath={*SUMS, "nsz", "arcp", "afn"})
+sums_kernel: Callable[[Compiled], Compiled] = njit(**COMMON, fastmath=SUMS)
+inlined_sums_kernel: Callable[[Compiled], Compiled] = njit(**COMMON, fastmath=SUMS, inline="always")
+exact_kernel: Callable[[Compiled], Compiled] = njit(**COMMON)
 
 _made: list[Any] = []
 

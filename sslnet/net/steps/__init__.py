@@ -1,8 +1,8 @@
 """The steps of a plan; a step runs one layer on its blobs.
 
-The default step calls the layer's own, plain code; ``FAST`` names the layers for which there is a faster way that
-gives the same values. A file holds the steps of one layer type, with what they can take over from the layers behind them.
-Layers know nothing of steps. Each step's class has ``takes(layer)``: whether it can run this layer.
+The default step calls the layer's own code; ``FAST`` lists the layers for which there is a faster implementation with the
+same values. A file contains the steps of one layer type, and the following layers that a step can include. Layers do not
+know of steps. The class of each step has ``takes(layer)``: whether it can run this layer.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ FAST: dict[type[Layer], type[Any]] = {
     Eltwise: EltwiseStep,
     InnerProduct: InnerProductStep,
 }
-"""Layer class -> the faster step, also for the classes that derive from it."""
+"""Layer class -> the faster step, which also serves classes derived from the layer class."""
 
 
 def step_of(layer: Layer) -> type[Any]:
-    """The class of the step that runs the layer: the fast one where there is one that takes it."""
+    """The class of the step that runs the layer: the fast one if there is one that can run it."""
     fast = next((step for cls, step in FAST.items() if isinstance(layer, cls)), None)
     return fast if fast is not None and fast.takes(layer) else Step

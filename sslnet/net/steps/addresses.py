@@ -1,4 +1,4 @@
-"""Where the data of blobs lie, for kernels that take addresses."""
+"""Addresses of the data of blobs, for kernels that take addresses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sslnet.kernels.conv.packing import address
 
 
 class Addresses:
-    """The addresses of the data of two blobs; looked up again only when one of them shows another array.
+    """The addresses of the data of two blobs; determined again only when one of the blobs has another array.
 
     Holds no reference to the arrays, so that shared memory can be freed.
     """

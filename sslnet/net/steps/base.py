@@ -1,4 +1,4 @@
-"""Steps that run any layer: the layer's own code, or nothing at all."""
+"""Steps that run any layer by its own code, and steps that run nothing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sslnet.layers.base import Layer
 class Step:
     """Runs one layer on its blobs by the layer's own code.
 
-    Blobs may show other arrays in the next run: a step takes ``blob.data`` anew each time.
+    A blob may have another array in the next run, so a step reads ``blob.data`` in every run.
     """
 
     JOINS_RELU: ClassVar[bool] = False
-    """Whether it can apply a ReLU behind it in place itself: it then has ``join_relu()``."""
+    """Whether the step can apply a following in-place ReLU itself; it then has ``join_relu()``."""
 
     IDLE: ClassVar[bool] = False
-    """Whether its forward pass never does anything."""
+    """Whether the forward pass of the step never does anything."""
 
     def __init__(self, layer: Layer, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         self.layer = layer
@@ -27,11 +27,12 @@ class Step:
         self.propagate_down = propagate_down
 
     def join_relu(self) -> None:
-        """Applies max(0, .) to the output from now on."""
+        """Makes the step apply max(0, .) to its output in all following runs."""
         raise NotImplementedError
 
     def hold_weights(self, held: bool) -> None:
-        """While held, packed weights may be reused; the caller holds them again after a change. Does nothing by default."""
+        """Allows the step to reuse packed weights while held; the caller must hold them again after a change. Does
+        nothing by default."""
 
     def forward(self) -> None:
         self.layer.forward(self.bottom, self.top)
@@ -40,12 +41,12 @@ class Step:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
 
     def stand_alone(self) -> None:
-        """Before layers run one by one: provides the arrays that the layer's own code would have saved. Does nothing by
+        """Provides the arrays that the layer's own code would have saved, before layers run one by one. Does nothing by
         default."""
 
     def backward_reads(self) -> list[Blob]:
-        """The blobs whose data ``backward`` reads, so that memory of other blobs can be reused before. By default all blobs
-        of a step that does not run the layer's own code."""
+        """The blobs whose data ``backward`` reads; memory of other blobs can be reused before. By default all blobs of
+        a step that does not run the layer's own code."""
         if type(self).backward is not Step.backward:
             return [*self.bottom, *self.top]
         in_place = bool(self.bottom and self.top) and self.top[0] is self.bottom[0]
@@ -54,12 +55,12 @@ class Step:
 
     @property
     def kernel(self) -> str:
-        """Name of the method that the step uses, for reports."""
+        """Name of the algorithm that the step uses, for reports."""
         return "plain"
 
 
 class EmptyStep(Step):
-    """A layer whose blobs hold no value (a Filter let no image through): nothing to compute, and no gradient."""
+    """Step of a layer whose blobs have no values (a Filter selected no image): nothing to compute, and no gradient."""
 
     IDLE = True
 

@@ -1,13 +1,16 @@
-"""BatchNorm, Scale and ReLU behind one another as one step: BatchNorm (+ Scale) (+ ReLU), Scale + ReLU.
+"""Runs a chain of BatchNorm, Scale and ReLU as one step: BatchNorm (+ Scale) (+ ReLU), or Scale + ReLU.
 
-Forward: the moments in one pass, then y = max(0, gamma (x - mean) / sqrt(variance + eps) + beta) in another, channel by
-channel. Backward: the sums, then the gradient. Nothing but x is kept for it: the mask of the ReLU is computed again from x.
-In place x would be written over; the step below then writes it where the BatchNorm keeps what it has normalised.
+Forward: one pass computes the moments, a second pass y = max(0, gamma (x - mean) / sqrt(variance + eps) + beta), channel
+by channel. Backward: one pass computes the sums, a second pass the gradient. Only x is saved for it: the mask of the ReLU
+is computed again from x. An in-place chain would overwrite x; the preceding step then writes x to the array in which the
+BatchNorm saves its normalised values.
 
-With saved statistics (TEST) the chain is one number times x plus another; a convolution right below takes both into its
-weights and bias as it packs them, so that they follow every change of weights and statistics; the blobs stay as they are.
+With saved statistics (TEST) the chain is an affine map, one factor and one shift per channel. A preceding convolution
+folds both into its weights and bias when it packs them, so that changes of weights and statistics take effect; the blobs
+do not change.
 
-Layers that run apart again (a part of the net) find what their own code would have kept: ``stand_alone``.
+Before the layers of a chain run one by one (a part of the net), ``stand_alone`` provides what their own code would have
+saved.
 """
 
 from __future__ import annotations
@@ -27,11 +30,11 @@ from sslnet.net.steps.convolution import ConvolutionStep
 from sslnet.net.steps.eltwise import EltwiseStep
 
 FEWEST = 8
-"""Values of a channel and image below which vectors along them do not pay."""
+"""Minimum number of values of a channel and image for which vectors along them are faster."""
 
 
 def join(steps: list[Step], need_backward: Sequence[bool]) -> None:
-    """Puts one step in the place of every chain.  [changes steps]
+    """Replaces every chain by one step.  [changes steps]
 
     need_backward   for each step, whether it runs backward
     """
@@ -52,7 +55,7 @@ def join(steps: list[Step], need_backward: Sequence[bool]) -> None:
 
 
 def _length(steps: list[Step], i: int) -> int:
-    """Steps of the chain that begins with step i; 0 for none."""
+    """Number of steps of the chain that begins with step i; 0 if none begins there."""
     count, first = 0, steps[i]
     for kinds in ((BatchNorm,), (Scale,), (ReLU,)):
         step = steps[i + count] if i + count < len(steps) else None
@@ -68,7 +71,7 @@ def _length(steps: list[Step], i: int) -> int:
 
 
 def _plain(layer: Layer) -> bool:
-    """Whether the layer does what a chain does: one number a channel, no slope."""
+    """Whether a chain can include the layer: one number per channel, no slope."""
     if isinstance(layer, Scale) and (len(layer.param.bottom) > 1 or layer.axis != 1 or layer.blobs[0].num_axes != 1):
         return False
     return not isinstance(layer, ReLU) or layer.slope == 0
@@ -78,7 +81,7 @@ class _Chain:
     """State that the steps of one chain share.
 
     members   the layers' own steps
-    lowest    index of the lowest member that runs backward: it does so for all
+    lowest    index of the lowest member that runs backward; it does so for all members
     """
 
     def __init__(self, members: list[Step], lowest: int) -> None:
@@ -99,12 +102,13 @@ class _Chain:
         self.table[:, 2] = 1
         self.sums = np.zeros((channels, 2))
         self.below: Step | None = None
-        """The convolution that has taken the chain in."""
+        """The convolution into which the chain is folded."""
         self.ran = False
-        """Whether the members' own code finds nothing of the last forward pass."""
+        """Whether the last forward pass ran as a chain, so that the members' own code has no saved values of it."""
 
     def divert(self, before: list[Step]) -> bool:
-        """Has the step that writes x, changed in place, write it where it is kept or run the chain; False if it can do neither."""
+        """Makes the step that writes x, which the chain changes in place, write x to the array where it is saved, or
+        run the chain itself; False if it can do neither."""
         maker = next((step for step in reversed(before) if any(top is self.target for top in step.top)), None)
         if maker is None or not _can_be_diverted(maker, self.target):
             return self.pays and not self.keeps
@@ -122,7 +126,7 @@ class _Chain:
         return True
 
     def _kept(self) -> Blob:
-        """A blob for x beside the one that it is written over in; both have one diff."""
+        """A blob for x separate from the blob that the chain overwrites; both have one diff."""
         kept = Blob(self.target.shape, name=self.target.name)
         if self.norm is not None:
             kept.adopt_data(self.norm.normalized().reshape(kept.shape))
@@ -142,7 +146,7 @@ class _Chain:
             self.norm.take_moments(self.table[:, 0], self.table[:, 1])
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """The factor and the summand of x with saved statistics, (channels) each."""
+        """Factor and shift of x with saved statistics: (channels) each."""
         self._read_statistics()
         gamma, beta = self._factors()
         factor = self.table[:, 2] * gamma
@@ -154,7 +158,7 @@ class _Chain:
         gamma, beta = self._factors()
         dx = self.source.diff if self.wanted else None
         fixed = self.norm is None or self.norm.use_global_stats
-        # What the first layer's top gets: the members behind it work on that in place.
+        # The output of the first layer, on which the following members work in place.
         through = gamma if self.norm is not None else np.ones_like(gamma)
         arrays = (self.source.data, self.target.diff, dx, self.table, gamma, beta, through)
         self.kernels.gradient(*arrays, self.relu, fixed, self.sums)
@@ -165,7 +169,7 @@ class _Chain:
                     diff += gradient
 
     def stand_alone(self) -> None:
-        """Leaves what the members' own code would have kept in the forward pass that the chain ran."""
+        """Provides what the members' own code would have saved in the last forward pass of the chain."""
         if not self.ran:
             return
         self.ran = False
@@ -179,7 +183,7 @@ class _Chain:
             self.scale.put_input(normalized)
 
     def _normalized(self, out: np.ndarray) -> np.ndarray:
-        """x normalised, which may be written over x."""
+        """The normalised x, written to ``out``, which may be the array of x.  [overwrites out]"""
         channels = len(self.table)
         self.kernels.apply(
             self.source.data, out, self.table, np.ones(channels, np.float32), np.zeros(channels, np.float32), False
@@ -187,7 +191,7 @@ class _Chain:
         return out
 
     def _recover(self) -> None:
-        """x once more, which the convolution below has not written."""
+        """Recomputes x, which the preceding convolution has not written because the chain is folded into it."""
         assert self.below is not None
         self.below.layer.forward(self.below.bottom, [self.source])
 
@@ -197,7 +201,7 @@ class _Chain:
             self.table[:, 0], self.table[:, 2] = self.norm.mean, self.norm.inverse
 
     def _factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """gamma and beta; 1 and 0 where they are not learned."""
+        """gamma and beta; 1 and 0 if they are not learned."""
         blobs = self.scale.blobs if self.scale is not None else []
         channels = len(self.table)
         gamma = blobs[0].data if blobs else np.ones(channels, np.float32)
@@ -205,7 +209,8 @@ class _Chain:
 
 
 def _can_be_diverted(maker: Step, blob: Blob) -> bool:
-    """Whether the step may write its one top into another blob: nobody else has it, and it does not read it itself."""
+    """Whether the step can write its single top to another blob: no other layer uses the blob, and the step does not
+    read it."""
     layer = maker.layer
     return (
         type(maker) in (Step, ConvolutionStep, EltwiseStep)
@@ -217,7 +222,7 @@ def _can_be_diverted(maker: Step, blob: Blob) -> bool:
 
 
 class NormalizationStep(Step):
-    """The first layer of a chain; it runs all of them."""
+    """Step of the first layer of a chain; it runs all layers of the chain."""
 
     def __init__(self, chain: _Chain, step: Step) -> None:
         super().__init__(step.layer, step.bottom, step.top, step.propagate_down)
@@ -244,7 +249,7 @@ class NormalizationStep(Step):
 
 
 class _Member(JoinedStep):
-    """A further layer of a chain."""
+    """Step of the second or third layer of a chain."""
 
     def __init__(self, chain: _Chain, index: int, step: Step) -> None:
         super().__init__(step.layer, step.bottom, step.top, step.propagate_down)

@@ -1,4 +1,4 @@
-"""Concat, which has nothing to copy where its bottoms lie in its top already: in lean nets, for one image a batch."""
+"""Concat without copies if its bottoms are stored inside its top: in lean nets, with one image per batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from sslnet.net.steps.base import Step
 
 
 class ConcatStep(Step):
-    """Looks where its blobs lie: ``sslnet.net.liveness`` puts bottoms into the top where it can."""
+    """A Concat step that copies only bottoms stored outside the top; ``sslnet.net.liveness`` places bottoms inside it
+    if possible."""
 
     layer: Concat
 

@@ -1,4 +1,4 @@
-"""Convolution through the planned kernels, an affine map of its maps and a ReLU behind it included."""
+"""Convolution by the planned kernels, together with a following affine map per channel and a following ReLU."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sslnet.net.steps.sparse_convolution import SparseWeightGrad, way_of, whole_
 
 
 class ConvolutionStep(Step):
-    """A convolution over one or two axes through the planned kernels; an affine map of its maps and a ReLU behind it, in
-    place, may run with it.
+    """A convolution over one or two axes by the planned kernels; a following affine map of its channels and a following
+    in-place ReLU can run with it.
 
-    Weights are packed in every pass while they are trained. In phase TEST they are packed when their bits have changed,
-    which comparing them finds out, however they were written; with ``hold_weights`` even that is left out.
+    Weights are packed in every pass while they are trained. In phase TEST they are packed again only if their bits have
+    changed, which a comparison detects for any kind of change; with ``hold_weights`` even the comparison is omitted.
     """
 
     layer: Convolution
@@ -38,7 +38,7 @@ class ConvolutionStep(Step):
         self.relu = False
         self.affine: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
         self.way = way_of(layer)
-        # Caffe's own engine: plain sums of products.
+        # engine: CAFFE requests plain sums of products
         self.winograd = layer.param.convolution_param.engine != pb.ConvolutionParameter.CAFFE
         self._forward: Any = None
         self._pairs: list[Addresses] = []
@@ -50,15 +50,16 @@ class ConvolutionStep(Step):
 
     @staticmethod
     def takes(layer: Convolution) -> bool:
-        """One or two spatial axes, and strides that are not absurdly long."""
+        """Whether the layer has one or two spatial axes, and strides of a usual length."""
         return layer.num_spatial in (1, 2) and prod(layer.window.stride) <= MOST_PASSES
 
     def join_relu(self) -> None:
-        """Applies max(0, .) to the output from now on."""
+        """Makes the step apply max(0, .) to its output in all following runs."""
         self.relu = True
 
     def join_affine(self, affine: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
-        """Multiplies every map with a factor and adds a shift from now on, (maps) each, both asked for at every pass."""
+        """Makes the step multiply every output channel by a factor and add a shift, (channels) each, in all following
+        runs; both are requested in every pass."""
         self.affine = affine
 
     def hold_weights(self, held: bool) -> None:
@@ -76,7 +77,7 @@ class ConvolutionStep(Step):
             run_at(*pair.find())
 
     def _pack(self) -> None:
-        """The weights for the forward pass, unless they are packed as they are now."""
+        """The packed weights for the forward pass; packs them if they have changed."""
         if self._held and self._fresh:
             return
         blobs = self.layer.blobs
@@ -105,7 +106,7 @@ class ConvolutionStep(Step):
                 self._weight_grad.run(source.data.reshape(g.input_shape), target.diff.reshape(g.output_shape), dw, db)
         if any(self.propagate_down):
             if self._input_grad is None:
-                # Packed right before each run.
+                # the weights are packed before each run
                 problem = ConvProblem(Direction.INPUT_GRAD, g, winograd=self.winograd, lasting=False)
                 self._input_grad = AdaptivePlan(problem, self.way)
             self._input_grad.pack(whole_weights(self.layer, blobs[0].data, g))
@@ -124,12 +125,13 @@ class ConvolutionStep(Step):
 
 
 def geometry_of(layer: Convolution, shape: tuple[int, ...]) -> ConvGeometry:
-    """The numbers of a convolution on a bottom of this shape; one spatial axis counts as the columns of a single row."""
+    """The geometry of a convolution with a bottom of this shape; a single spatial axis counts as the columns of one
+    row."""
     w, sizes = layer.window, shape[layer.axis + 1 :]
     height, width = (1, *sizes)[-2:]
-    kernel, stride, pad, dilation = (
-        (first, *axes)[-2:] for first, axes in ((1, w.kernel), (1, w.stride), (0, w.pad), (1, w.dilation))
+    kernel, stride, pad, dilation, pad_end = (
+        (first, *axes)[-2:] for first, axes in zip((1, 1, 0, 1, 0), w.axes, strict=True)
     )
     batch = prod(shape[: layer.axis])
-    numbers = (*kernel, *stride, *pad, *dilation, layer.group)
+    numbers = (*kernel, *stride, *pad, *dilation, layer.group, *pad_end)
     return ConvGeometry(batch, layer.channels, height, width, layer.num_output, *numbers)

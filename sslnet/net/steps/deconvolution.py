@@ -1,7 +1,7 @@
-"""Deconvolution through the planned convolution kernels, a ReLU behind it included.
+"""Deconvolution by the planned convolution kernels, together with a following ReLU.
 
-It is a convolution from its top to its bottom, run backwards, with the same weights: forward is the gradient of that
-convolution's input, the gradient of the bottom its forward pass, and in the weights' gradient x and dy change places.
+It is a convolution from its top to its bottom, run backward, with the same weights: forward is the input gradient of that
+convolution, the gradient of the bottom is its forward pass, and in the gradient of the weights x and dy are exchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sslnet.net.steps.base import Step
 
 
 class DeconvolutionStep(Step):
-    """A 2-D deconvolution through the planned kernels."""
+    """A 2-D deconvolution by the planned kernels."""
 
     layer: Deconvolution
     JOINS_RELU = True
@@ -25,7 +25,7 @@ class DeconvolutionStep(Step):
     def __init__(self, layer: Deconvolution, bottom: list[Blob], top: list[Blob], propagate_down: list[bool]) -> None:
         super().__init__(layer, bottom, top, propagate_down)
         w = layer.window
-        numbers = (*top[0].shape, layer.channels, *w.kernel, *w.stride, *w.pad, *w.dilation, layer.group)
+        numbers = (*top[0].shape, layer.channels, *w.kernel, *w.stride, *w.pad, *w.dilation, layer.group, *w.pad_end)
         self.geometry = ConvGeometry(*numbers)
         self.relu = False
         self._forward: Any = None
@@ -34,11 +34,11 @@ class DeconvolutionStep(Step):
 
     @staticmethod
     def takes(layer: Deconvolution) -> bool:
-        """Two spatial axes behind one batch axis, and strides that are not absurdly long."""
+        """Whether the layer has one batch axis and two spatial axes, and strides of a usual length."""
         return layer.num_spatial == 2 and layer.axis == 1 and prod(layer.window.stride) <= MOST_PASSES
 
     def join_relu(self) -> None:
-        """Applies max(0, .) to the output from now on."""
+        """Makes the step apply max(0, .) to its output in all following runs."""
         self.relu = True
 
     def forward(self) -> None:

@@ -1,4 +1,4 @@
-"""Eltwise sums with a ReLU behind them in the same pass."""
+"""Eltwise sums, together with a following ReLU in the same pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslnet.net.steps.base import Step
 
 
 class EltwiseStep(Step):
-    """A sum as the layer makes it; a ReLU in place may run with it."""
+    """A sum by the layer's own code; a following in-place ReLU can run with it."""
 
     layer: Eltwise
     JOINS_RELU = True
@@ -25,7 +25,7 @@ class EltwiseStep(Step):
         return bool(layer.operation == pb.EltwiseParameter.SUM)
 
     def join_relu(self) -> None:
-        """Applies max(0, .) to the output from now on."""
+        """Makes the step apply max(0, .) to its output in all following runs."""
         self.relu = True
 
     def forward(self) -> None:

@@ -1,4 +1,4 @@
-"""InnerProduct through the planned products, a ReLU behind it included."""
+"""InnerProduct by the planned products, together with a following ReLU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sslnet.net.steps.base import Step
 
 
 class InnerProductStep(Step):
-    """A fully connected layer: two products and an outer one with the weights where they lie.
+    """A fully connected layer: two products and an outer product with the weights in place, without a copy.
 
-    With ``transpose`` the weights are (inputs, outputs), and forward and input gradient change their roles. While weights
-    are held, rows and columns of them that are zero are left out, where that is worth a copy of the others.
+    With ``transpose`` the weights are (inputs, outputs), and forward and input gradient exchange their roles. While weights
+    are held, their all-zero rows and columns are skipped if that is worth a copy of the others.
     """
 
     layer: InnerProduct
@@ -30,7 +30,7 @@ class InnerProductStep(Step):
         self.sizes = bottom[0].count // self.inputs, rows, columns
         self.relu = False
         self.leaves_zeros = True
-        """Whether zeros may be left out."""
+        """Whether all-zero rows and columns may be skipped."""
         self._forward: Any = None
         self._held = self._fresh = False
         self._kept: KeptProduct | None = None
@@ -42,7 +42,7 @@ class InnerProductStep(Step):
         return True
 
     def join_relu(self) -> None:
-        """Applies max(0, .) to the output from now on."""
+        """Makes the step apply max(0, .) to its output in all following runs."""
         self.relu = True
 
     def hold_weights(self, held: bool) -> None:

@@ -1,4 +1,4 @@
-"""What zeros in the weights change about the way a convolution runs: conv_mode, kept columns, frozen zeros."""
+"""Selects how a convolution with zero weights runs: conv_mode, kept columns, frozen zeros."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ WAYS = {
     CONV.DIRECT_DCONV: "dense",
     CONV.AUTO: "measure",
 }
-"""conv_mode -> the way of ``kernels.conv.adaptive``."""
+"""conv_mode -> the algorithm of ``kernels.conv.adaptive``."""
 FEW = 0.4
-"""Weights that are trained, as a part of all, up to which the gradient of these alone competes with that of all."""
+"""Largest fraction of trained weights at which the gradient of these alone is compared with the gradient of all."""
 FEW_IMAGES = 8
-"""Images below which that gradient is always computed alone: estimates are for an image, and leave out that the sums of all
-weights are cleared and added up once."""
+"""Number of images below which the gradient of the trained weights alone is always computed: the estimates are per
+image, and do not include that the sums of all weights are cleared and added once."""
 
 
 def way_of(layer: Convolution) -> str:
-    """The plan that the layer's conv_mode asks for; where it is not given, dense or kept columns as estimated.
+    """The plan that the layer's conv_mode requests; without conv_mode, dense or kept columns by estimate.
 
-    Depthwise convolutions are dense then: to look for zeros in so many small groups takes longer than it saves.
+    Depthwise convolutions are dense then: to search for zeros in so many small groups takes longer than it saves.
     """
     param = layer.param.convolution_param
     if param.HasField("conv_mode"):
@@ -46,14 +46,15 @@ def way_of(layer: Convolution) -> str:
 
 
 def whole_weights(layer: Convolution, weights: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
-    """Weights as the layer's blob has them, as the kernels take them: all columns."""
+    """The weights of the layer's blob in the form that the kernels need: all columns."""
     if layer.kept is not None:
         weights = expand_columns(weights, layer.kept, layer.whole_shape)
     return weights.reshape(geometry.weight_shape)
 
 
 class SparseWeightGrad:
-    """dw and db of a layer, as its blobs have them: of kept columns, and of zeros that stay zero only what is wanted."""
+    """Computes dw and db of a layer in the shapes of its blobs: of kept columns, or of the weights that are trained
+    only."""
 
     def __init__(self, layer: Convolution, geometry: ConvGeometry, *, winograd: bool) -> None:
         g = self.geometry = geometry
@@ -68,17 +69,17 @@ class SparseWeightGrad:
         self.plan = WeightGradPlan(g, choose(*problems).loop())
 
     def _pattern(self, layer: Convolution) -> SparsityPattern:
-        """The rows and columns of the weight matrix in which weights are trained."""
+        """Rows and columns of the weight matrix with trained weights."""
         g = self.geometry
         trained = np.ones(layer.blobs[0].shape, np.float32) if self.frozen is None else self.frozen.astype(np.float32)
         return find_kept(whole_weights(layer, trained.reshape(layer.blobs[0].shape), g), g.groups)
 
     def fits(self, layer: Convolution) -> bool:
-        """Whether this is still for the layer as it is."""
+        """Whether this object still fits the layer's current weights."""
         return self.frozen is layer.frozen
 
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray | None) -> None:
-        """[accumulates into dw, of the blob's shape, and db]"""
+        """Adds the gradients.  [accumulates into dw, of the blob's shape, and db]"""
         g = self.geometry
         if self.kept is None:
             self.plan.run(x, dy, dw.reshape(g.weight_shape), db)

@@ -155,7 +155,7 @@ def test_resumed_run_is_the_same_run(
     """Stopped before the target is met, and after; a speedup steered by the table of the run that was stopped."""
     measured = iter([1.0, 7.0])
 
-    def measure(solver: Solver, levers: Any, track: Any) -> LatencyModel:
+    def measure(solver: Solver, handles: Any, track: Any) -> LatencyModel:
         layers, slow = len(solver.net.layers), next(measured)
         left = np.array([[1.0] * layers + [1.0], [0.1] * layers + [1.0]])
         return LatencyModel(left, np.array([[slow] * layers + [1.0], [0.1] * layers + [1.0]]))
@@ -293,14 +293,14 @@ def test_net_that_is_cut_in_two_ends_the_run() -> None:
 
 def test_command_steers_and_says_when_it_could_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--set", "max_iter=6", "--set", f"snapshot_prefix={tmp_path}/run", "--set", "test_interval=100"]
-    assert main(["train", "--solver", str(DIGITS), *short, "--target-params", "0.1,conv1=0.5"]) == 0
+    assert main(["train", "--solver", str(DIGITS), *short, "--target-params", "0.1,conv1=0.5"]) == 1
     printed = capsys.readouterr().out
     assert 'not met: 100.0 % of the parameters of "conv1" remain, not 50 %; 100.0 % of the parameters remain' in printed
 
 
 def test_command_measures_what_it_made_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--set", "max_iter=6", "--set", f"snapshot_prefix={tmp_path}/run", "--set", "test_interval=100"]
-    assert main(["train", "--solver", str(DIGITS), *short, "--target-speedup", "1.5", "--speedup-batch", "64"]) == 0
+    assert main(["train", "--solver", str(DIGITS), *short, "--target-speedup", "1.5", "--speedup-batch", "64"]) == 1
     printed = capsys.readouterr().out
     assert "the target was not met: the compacted net runs about" in printed
     assert "compacted, the net runs" in printed

@@ -7,7 +7,7 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.compress.control.penalty_handles import Lever, find_levers, thinned
+from sslnet.compress.control.penalty_handles import PenaltyHandle, find_handles, thinned
 from sslnet.solver.solver import Solver
 
 NET = """
@@ -35,8 +35,8 @@ def solver_of(asked: str) -> Solver:
     return solver
 
 
-def only(solver: Solver) -> Lever:
-    (handle,) = find_levers(solver)
+def only(solver: Solver) -> PenaltyHandle:
+    (handle,) = find_handles(solver)
     return handle
 
 

@@ -19,7 +19,7 @@ from sslnet.kernels.conv.plan import (
     plan_input_grad,
     plan_weight_grad,
 )
-from sslnet.kernels.conv.problem import ConvProblem, Direction
+from sslnet.kernels.conv.problem import ConvProblem, Direction, long_rows
 from sslnet.kernels.runtime.threads import set_num_threads
 
 from ..conv_oracle import (
@@ -93,11 +93,13 @@ def geometries(draw):
     stride_h, stride_w = (draw(st.sampled_from([1, 1, 2, 3])) for _ in "hw")
     pad_h, pad_w = (draw(st.integers(0, 5)) for _ in "hw")
     dilation_h, dilation_w = (draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in "hw")
-    assume(output_extent(height, kernel_h, stride_h, pad_h, dilation_h) >= 1)
-    assume(output_extent(width, kernel_w, stride_w, pad_w, dilation_w) >= 1)
+    ends = tuple(draw(st.sampled_from([-1, -1, 0, 1, 2, 5])) for _ in "hw")
+    behind = [pad if end < 0 else end for pad, end in zip((pad_h, pad_w), ends)]
+    assume(output_extent(height, kernel_h, stride_h, pad_h, dilation_h, behind[0]) >= 1)
+    assume(output_extent(width, kernel_w, stride_w, pad_w, dilation_w, behind[1]) >= 1)
     channels, filters = draw(st.integers(1, 4)) * groups, draw(st.integers(1, 36)) * groups
     batch = draw(st.integers(1, 4))
-    numbers = (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups)
+    numbers = (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, *ends)
     return ConvGeometry(batch, channels, height, width, filters, *numbers)
 
 
@@ -131,6 +133,41 @@ def test_every_tile_equals_naive_loops(geometry, seed, data):
     plan.run(x, y)
     assert_close(y, naive_forward(geometry, x, weights, bias))
     assert_guards_untouched(whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9), st.integers(1, 36), st.data())
+def test_a_pointwise_convolution_in_rows_of_any_length_gives_the_same_bits(batch, channels, h, w, filters, data):
+    g = ConvGeometry(batch, channels, h, w, filters, 1, 1)
+    rows = data.draw(st.sampled_from([n for n in range(1, h * w + 1) if h * w % n == 0]))
+    unit = data.draw(st.sampled_from(ALL_UNITS))
+    x, weights, bias, dy = operands(g, 0)
+    for direction, source, target in (
+        (Direction.FORWARD, x, g.output_shape),
+        (Direction.INPUT_GRAD, dy, g.input_shape),
+    ):
+        found = []
+        for geometry in (g, g.in_rows(rows)):
+            choice = data.draw(st.sampled_from([*estimates(ConvProblem(direction, geometry, unit))]))
+            loop = choice.loop()
+            y, whole = guarded(target)
+            loop.pack(weights, bias if direction is Direction.FORWARD else None)
+            loop.run_at(source.ctypes.data, y.ctypes.data)
+            assert_guards_untouched(whole)
+            found.append(y.copy())
+        assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_rows_of_a_pointwise_convolution_give_all_threads_work(batch, threads):
+    set_num_threads(threads)
+    for pixels in (7, 14, 28, 56, 112):
+        g = ConvGeometry(batch, 64, pixels, pixels, 64, 1, 1)
+        rows = long_rows(g, 64, lanes=8)
+        assert pixels * pixels % rows == 0
+        assert rows * batch >= min(threads, 7)
+        assert pixels * pixels // rows >= 7  # columns enough for a tile
 
 
 @settings(max_examples=30, deadline=None)

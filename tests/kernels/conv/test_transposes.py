@@ -57,11 +57,12 @@ def test_scatter_transposed_of_one_column_without_gaps(unit):
     close(target, expected)
 
 
-def test_add_rows(unit):
+@pytest.mark.parametrize("pixels", [0, 1, 3, 4, 6, 12, 15])
+def test_add_rows(unit, pixels):
     padded = 2 * unit.lanes
-    source, sums = normal(12, padded), normal(padded, seed=1)
-    expected = sums + source.astype(np.float64).sum(0)
-    call(add_rows(unit), source, 12, padded, sums)
+    source, sums = normal(16, padded), normal(padded, seed=1)
+    expected = sums + source[:pixels].astype(np.float64).sum(0)
+    call(add_rows(unit), source, pixels, padded, sums)
     close(sums, expected)
 
 

@@ -161,7 +161,7 @@ def test_cut_zeroes_what_is_below_the_threshold() -> None:
     np.testing.assert_array_equal(w, np.array([0, 0, 1e-3, -1e-3, np.nan], np.float32))
 
 
-def test_momentum_of_a_dead_weight_ends_at_zero_not_in_denormals() -> None:
+def test_momentum_of_a_zero_weight_ends_at_zero_not_in_denormals() -> None:
     """0.9 ** 829 is the last normal number; behind it every operation would take ten times as long."""
     w, grad, h = np.zeros(100, np.float32), np.zeros(100, np.float32), np.full(100, 1e-36, np.float32)
     for _ in range(200):

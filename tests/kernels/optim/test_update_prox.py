@@ -87,7 +87,7 @@ def test_step_and_prox_are_those_of_the_formula(way: str, case) -> None:
     height, width, down, along, nesterov, calm, dtype, seed = case
     random, shape = np.random.default_rng(seed), (height * down, width * along)
     w, grad, h, mean = (random.standard_normal(shape).astype(dtype) for _ in range(4))
-    w[:height] = w[:, :width] = h[:height] = h[:, :width] = 0  # the first groups are dead
+    w[:height] = w[:, :width] = h[:height] = h[:, :width] = 0  # the first groups are zero
     mean = mean if calm else mean[:0]
     threshold = 0.1 * (height * width) ** 0.5
     wanted = expected(w, grad, h, mean, (height, width), nesterov, threshold)

@@ -81,7 +81,7 @@ class KeptFilterCandidate(KeptCandidate[FilterBlocks]):
             own = g.out_h * (costs.call + costs.span * len(taps) + leaving)
             for span, count in enumerate(taps):
                 met = pixels
-                if g.pad_w:
+                if g.is_padded_w:
                     met = sum(low <= p * g.stride_w + span * g.dilation_w < high for p in range(pixels))
                 per_tap = costs.step(vectors * met, vectors + met + 3)
                 if block > costs.first_cache:

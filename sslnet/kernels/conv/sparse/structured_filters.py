@@ -47,7 +47,7 @@ and in all. The same for its own outputs, relative to the image's first output."
 
 def spans_of(g: ConvGeometry) -> int:
     """The number of spans of taps of a row: one per kernel column, or one in all without column padding."""
-    return g.kernel_w if g.pad_w else 1
+    return g.kernel_w if g.is_padded_w else 1
 
 
 def cut_row(g: ConvGeometry, unit: VectorUnit, vectors: int) -> list[Cut]:
@@ -76,7 +76,7 @@ def group_spans(g: ConvGeometry, columns: np.ndarray) -> tuple[np.ndarray, np.nd
     """A group's columns in the order of the taps, and (out_h, spans, 2): first tap and number of taps of each span."""
     channel, i, j = np.unravel_index(columns, (g.group_channels, g.kernel_h, g.kernel_w))
     # Order by column: neighbours in a kernel row, one after the other, are slower, as they read the same cache lines.
-    span, level = j if g.pad_w else 0 * j, i if g.pad_h else 0 * i
+    span, level = j if g.is_padded_w else 0 * j, i if g.is_padded_h else 0 * i
     order = np.lexsort((channel, i, j, level, span))
     places = (span * g.kernel_h + level)[order]
     top = np.arange(g.out_h) * g.stride_h - g.pad_h
@@ -172,11 +172,11 @@ def _tile_table(g: ConvGeometry, unit: VectorUnit, kinds: set[int]) -> tuple[np.
     size = max(kinds, default=0) + 1
     table = np.zeros((size, max(map(len, cuts.values()), default=0), 2), np.int64)
     counts = np.zeros(size, np.int64)
-    spacing = g.dilation_w if g.pad_w else 1
+    spacing = g.dilation_w if g.is_padded_w else 1
     for vectors, own in cuts.items():
         counts[vectors] = len(own)
         for t, cut in enumerate(own):
-            low, high = limits(g, cut) if g.pad_w else (0, (cut[1] - 1) * g.stride_w + 1)
+            low, high = limits(g, cut) if g.is_padded_w else (0, (cut[1] - 1) * g.stride_w + 1)
             tile = kept_tile(unit, vectors, cut[1], g.stride_w, spans_of(g), spacing, low, high)
             table[vectors, t] = tile, cut[0]
     return table, counts

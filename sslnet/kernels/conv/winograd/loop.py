@@ -1,11 +1,13 @@
-"""The loop nest for dense square kernels of stride 1 through Winograd's F(m x m, r x r): fewer products, more additions.
+"""The loop nest for dense kernels of stride 1 through Winograd's F(m x m, r x r), and F(m, r) along one axis for kernels of
+one row or one column: fewer products, more additions.
 
 Vectors hold channels of the input and filters of the output, so images of any width fill them. A block of rows of
 tiles, of one image or of several, is computed in three stages: pixels to V (positions, channels, tiles), a matrix
 product with the transformed weights at each position, products to pixels.
 
 Largest errors, relative to the largest output, of normal weights and inputs with up to 512 channels: F(2x2, 3x3) 1e-6,
-F(4x4, 3x3) 2e-5, F(2x2, 5x5) and F(4x4, 5x5) 2e-5, gradients of 5x5 weights 4e-5; of the sums as they stand: 1e-6.
+F(4x4, 3x3) 2e-5, F(2x2, 5x5) and F(4x4, 5x5) 2e-5, gradients of 5x5 weights 4e-5; along one axis, with 64 channels,
+F(4, 3), F(6, 3) and F(4, 5) 3e-6, F(6, 5), F(8, 3) and F(8, 5) 2e-5; of the sums as they stand: 1e-6.
 
 Ref: Lavin and Gray 2016, algorithm 1.
 """
@@ -22,7 +24,7 @@ from sslnet.kernels.conv.loop_nest import PackedLoop
 from sslnet.kernels.conv.microkernels import filter_tile
 from sslnet.kernels.conv.packing import FilterBlocking, address, record
 from sslnet.kernels.conv.transposes import load_transposed, store_tile
-from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS
+from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS, TileShape
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros, scratch, scratch_address
@@ -31,6 +33,8 @@ from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 OUTPUTS = {3: (2, 4), 5: (2, 4)}
 """m of F(m x m, r x r), by r."""
+LINE_OUTPUTS = {3: (4, 6, 8), 5: (4, 6, 8)}
+"""m of F(m, r), for kernels of r x 1 and 1 x r, by r."""
 BLOCK_BYTES = 512 * 1024
 """The most bytes of V and the products of a block of tiles, so that they stay in the second-level cache."""
 SMALL_TRANSFORM = 1 << 17
@@ -44,22 +48,32 @@ because every block reads all weights once."""
 
 @dataclass(frozen=True)
 class WinogradTile:
-    """A tile of m x m outputs; in the product, registers hold ``vectors`` of filters by ``tiles`` tiles."""
+    """A tile of outputs; in the product, registers hold ``vectors`` of filters by ``tiles`` tiles."""
 
-    m: int
+    shape: TileShape
     vectors: int
     tiles: int
 
     @property
     def name(self) -> str:
-        return f"winograd {self.m}x{self.m} {self.vectors}x{self.tiles}"
+        return f"{self.shape.name} {self.vectors}x{self.tiles}"
 
 
 def fits(g: ConvGeometry) -> bool:
     """Whether the kernel size is supported, and the padding leaves no output without a tap."""
-    square = g.kernel_h == g.kernel_w and g.kernel_h in OUTPUTS
     plain = g.stride_h == g.stride_w == g.dilation_h == g.dilation_w == 1
-    return square and plain and g.pad_h < g.kernel_h and g.pad_w < g.kernel_w
+    padded = max(g.pad_h, g.pad_end_h) >= g.kernel_h or max(g.pad_w, g.pad_end_w) >= g.kernel_w
+    return bool(shapes_of(g)) and plain and not padded
+
+
+def shapes_of(g: ConvGeometry) -> list[TileShape]:
+    """The tiles of outputs for the kernel size; none if it is not supported."""
+    r_h, r_w = g.kernel_h, g.kernel_w
+    if r_h == r_w:
+        return [TileShape(m, m, r_h, r_w) for m in OUTPUTS.get(r_h, ())]
+    if r_w == 1:
+        return [TileShape(m, 1, r_h, 1) for m in LINE_OUTPUTS.get(r_h, ())]
+    return [TileShape(1, m, 1, r_w) for m in LINE_OUTPUTS.get(r_w, ())] if r_h == 1 else []
 
 
 def split_units(units: int, columns: int, in_product: int, tile_bytes: int, weight_bytes: int) -> tuple[int, int, int]:
@@ -107,19 +121,18 @@ class WinogradLoop(PackedLoop):
         self.tile = tile
         self.kernel = tile.name
         self.backward = backward
-        r, lanes = g.kernel_h, unit.lanes
-        n = tile.m + r - 1
-        positions = n * n
+        shape, lanes = tile.shape, unit.lanes
+        positions = shape.positions
         self.height, self.width, out_h, out_w = g.height, g.width, g.out_h, g.out_w
         pad_h, pad_w = g.pad_h, g.pad_w
         channels, filters = g.group_channels, g.group_filters
         if backward:
             self.height, self.width, out_h, out_w = out_h, out_w, self.height, self.width
-            pad_h, pad_w = r - 1 - pad_h, r - 1 - pad_w
+            pad_h, pad_w = shape.r_h - 1 - pad_h, shape.r_w - 1 - pad_w
             channels, filters = filters, channels
         padded = -(-filters // lanes) * lanes
         self.blocks = FilterBlocking(min(tile.vectors * lanes, padded), padded)
-        rows, columns = -(-out_h // tile.m), -(-out_w // tile.m)
+        rows, columns = -(-out_h // shape.m_h), -(-out_w // shape.m_w)
         self.units = g.batch * rows
         weight_bytes = g.groups * positions * channels * padded * 4
         tile_bytes = positions * (channels + padded) * 4
@@ -127,12 +140,13 @@ class WinogradLoop(PackedLoop):
         channel_blocks = -(-channels // lanes)
         v_position = spread_bytes(channel_blocks * most_tiles * lanes)
         product_position = spread_bytes(most_tiles * padded)
-        stage_columns = columns * tile.m + r - 1
+        stage_columns = columns * shape.m_w + shape.r_w - 1
         self.sizes = {
-            "winograd stage": ((min(block_units, rows) * tile.m + r - 1) * stage_columns + 2 * lanes) * lanes,
+            "winograd stage": ((min(block_units, rows) * shape.m_h + shape.r_h - 1) * stage_columns + 2 * lanes)
+            * lanes,
             "winograd v": positions * v_position // 4,
             "winograd products": positions * product_position // 4,
-            "winograd band": (tile.m * (out_w + lanes) + tile.m * tile.m + lanes) * lanes,
+            "winograd band": (shape.m_h * (out_w + lanes) + shape.m_h * shape.m_w + lanes) * lanes,
         }
         self.offsets = (np.arange(channels) // lanes * most_tiles * lanes + np.arange(channels) % lanes) * 4
         self.weight_position = channels * padded
@@ -142,7 +156,7 @@ class WinogradLoop(PackedLoop):
         self.packed_size = prod(self.weights_shape)
         self.multiply_adds = self.units * columns * self.packed_size
         self.pack_units = g.groups * padded // lanes
-        self.transposed_size = channels * r * r * lanes + lanes**2
+        self.transposed_size = channels * shape.r_h * shape.r_w * lanes + lanes**2
         self.filters = filters
         self.bias = aligned_zeros((g.groups, padded))
         self.zeros = aligned_zeros(self.blocks.width)
@@ -151,13 +165,13 @@ class WinogradLoop(PackedLoop):
         products = [filter_tile(unit, count, 1, tile.tiles, lanes) if count else 0 for count in counts]
         self.numbers = record(
             groups=g.groups, channels=channels, height=self.height, width=self.width, filters=filters, padded=padded,
-            block_width=self.blocks.width, lanes=lanes, out_h=out_h, out_w=out_w, pad_h=pad_h, pad_w=pad_w, m=tile.m, r=r, n=n,
-            positions=positions, rows=rows, columns=columns, tile_tiles=tile.tiles, block_units=block_units,
+            block_width=self.blocks.width, lanes=lanes, out_h=out_h, out_w=out_w, pad_h=pad_h, pad_w=pad_w, m_h=shape.m_h,
+            m_w=shape.m_w, r_h=shape.r_h, r_w=shape.r_w, n_w=shape.n_w, positions=positions, rows=rows, columns=columns, tile_tiles=tile.tiles, block_units=block_units,
             most_tiles=most_tiles, v_position=v_position, product_position=product_position,
             weight_position=self.weight_position, stage_columns=stage_columns, relu=relu, backward=backward,
-            stage=stage_rows(unit), enter=transform(unit, INPUT, tile.m, r), multiply=products[0],
-            multiply_rest=products[1], leave=transform(unit, OUTPUT, tile.m, r), store=store_tile(unit),
-            load_weights=load_transposed(unit), enter_weights=transform(unit, WEIGHTS, tile.m, r),
+            stage=stage_rows(unit), enter=transform(unit, INPUT, shape), multiply=products[0],
+            multiply_rest=products[1], leave=transform(unit, OUTPUT, shape), store=store_tile(unit),
+            load_weights=load_transposed(unit), enter_weights=transform(unit, WEIGHTS, shape),
         )  # fmt: skip
 
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
@@ -184,7 +198,7 @@ def _pack_units(u0, u1, numbers, transposed, weights, packed):
     packed[group][position][block][channel][filter]."""
     n = numbers[0]
     vectors = n.padded // n.lanes
-    taps = n.r * n.r
+    taps = n.r_h * n.r_w
     size = n.lanes * 4
     for u in range(u0, u1):
         group, f = u // vectors, u % vectors * n.lanes
@@ -205,7 +219,7 @@ def _pack_units(u0, u1, numbers, transposed, weights, packed):
         call_tile(
             n.enter_weights,
             (
-                start, n.r * step, step, target, n.n * position, position, n.channels, taps * size, own * 4, np.int64(0)
+                start, n.r_w * step, step, target, n.n_w * position, position, n.channels, taps * size, own * 4, np.int64(0)
             ),
         )  # fmt: skip
 
@@ -227,21 +241,21 @@ def _run_units(
                     image, first = one // n.rows, one % n.rows
                     count = min(n.rows - first, last - one)
                     channel = (image * n.groups + group) * n.channels + c
-                    rows = count * n.m + n.r - 1
+                    rows = count * n.m_h + n.r_h - 1
                     call_tile(
                         n.stage,
                         (
                             source + channel * n.height * n.width * 4, n.height * n.width * 4, n.channels - c,
-                            n.height, n.width, first * n.m - n.pad_h, -n.pad_w, rows, n.stage_columns, stage,
+                            n.height, n.width, first * n.m_h - n.pad_h, -n.pad_w, rows, n.stage_columns, stage,
                         ),
                     )  # fmt: skip
                     for row in range(count):
-                        line = stage + row * n.m * n.stage_columns * size
+                        line = stage + row * n.m_h * n.stage_columns * size
                         call_tile(
                             n.enter,
                             (
-                                line, n.stage_columns * size, size, at, n.n * n.v_position, n.v_position,
-                                n.columns, n.m * size, size, np.int64(0),
+                                line, n.stage_columns * size, size, at, n.n_w * n.v_position, n.v_position,
+                                n.columns, n.m_w * size, size, np.int64(0),
                             ),
                         )  # fmt: skip
                         at += n.columns * size
@@ -283,18 +297,18 @@ def _leave(n, u, last, group, f, bias, products, band, target):
         call_tile(
             n.leave,
             (
-                at + (n.columns - 1) * width * 4, n.n * n.product_position, n.product_position,
-                band + (n.columns - 1) * n.m * size, n.out_w * size, size, n.columns, -width * 4, -n.m * size,
+                at + (n.columns - 1) * width * 4, n.n_w * n.product_position, n.product_position,
+                band + (n.columns - 1) * n.m_w * size, n.out_w * size, size, n.columns, -width * 4, -n.m_w * size,
                 bias + (group * n.padded + f) * 4,
             ),
         )  # fmt: skip
         at += n.columns * width * 4
         maps = (image * n.groups + group) * n.filters + f
-        top = row * n.m
+        top = row * n.m_h
         call_tile(
             n.store,
             (
-                band, np.int64(1), min(n.m, n.out_h - top) * n.out_w,
+                band, np.int64(1), min(n.m_h, n.out_h - top) * n.out_w,
                 target + (maps * n.out_h + top) * n.out_w * 4, n.out_h * n.out_w * 4, n.filters - f, n.relu,
             ),
         )  # fmt: skip

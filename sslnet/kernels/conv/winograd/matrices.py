@@ -4,13 +4,15 @@ F(m, r) makes m outputs of a filter of r taps from n = m + r - 1 inputs with n p
 
     y = A^T [(G w G^T) * (B^T x B)] A            y (m, m), w (r, r), x (n, n), * element by element
 
-The same matrices give the gradient of w: G^T [(B^T x B) * (A dy A^T)] G.
+Each axis has an m and r of its own; F(1, 1) is the identity, so a kernel of one row or one column is transformed along
+one axis alone. The same matrices give the gradient of w: G^T [(B^T x B) * (A dy A^T)] G.
 
-Ref: Lavin and Gray 2016, eq. 8; the matrices by Cook and Toom's interpolation at 0, 1, -1, 2, -2, 1/2, -1/2, infinity.
+Ref: Lavin and Gray 2016, eq. 8; the matrices by Cook and Toom's interpolation at the points of POINTS and infinity.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
@@ -21,7 +23,7 @@ from sslnet.kernels.simd.vector import Builder, Value
 
 Matrix = list[list[Fraction]]
 
-POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
+POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2", "2/3", "-2/3", "3/2", "-3/2")]
 """The interpolation points besides infinity: pairs p and -p, whose rows share terms; small, to keep rounding errors
 small."""
 
@@ -29,8 +31,35 @@ INPUT, OUTPUT, WEIGHTS, GRADIENT, WEIGHT_GRADIENT = range(5)
 """Kinds of transforms: x by B^T, products to y by A^T, w by G, dy by A, products to dw by G^T."""
 
 
+@dataclass(frozen=True)
+class TileShape:
+    """F(m_h x m_w, r_h x r_w): tiles of m_h rows by m_w columns of outputs of a kernel of r_h by r_w."""
+
+    m_h: int
+    m_w: int
+    r_h: int
+    r_w: int
+
+    @property
+    def n_h(self) -> int:
+        return self.m_h + self.r_h - 1
+
+    @property
+    def n_w(self) -> int:
+        return self.m_w + self.r_w - 1
+
+    @property
+    def positions(self) -> int:
+        """Products of a tile, for one channel and filter."""
+        return self.n_h * self.n_w
+
+    @property
+    def name(self) -> str:
+        return f"winograd {self.m_h}x{self.m_w}"
+
+
 def matrix_of(kind: int, m: int, r: int) -> Matrix:
-    """The matrix M of the transform ``kind`` of F(m, r); a tile X becomes M X M^T."""
+    """The matrix M of the transform ``kind`` of F(m, r); a tile X becomes M X N^T, with the matrix N of its rows."""
     points = POINTS[: m + r - 2]
     if kind == INPUT:
         rows = [[*_polynomial([q for q in points if q != p]), Fraction(0)] for p in points]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from sslnet.kernels.conv.transposes import load_square
-from sslnet.kernels.conv.winograd.matrices import OUTPUT, apply, matrix_of
+from sslnet.kernels.conv.winograd.matrices import OUTPUT, TileShape, apply, matrix_of
 from sslnet.kernels.runtime.compiler import c_function
 from sslnet.kernels.simd import vector as vec
 from sslnet.kernels.simd.tile import instructions, tile
@@ -50,31 +50,32 @@ def stage_rows(unit: VectorUnit) -> int:
 @tile
 def transform(
     builder, lanes, source, source_row, source_column, target, target_row, target_column, count, source_next,
-    target_next, bias, *, kind, m, r,
+    target_next, bias, *, kind, shape: TileShape,
 ):  # fmt: skip
-    """target = M source M^T for squares of vectors, with the matrix M of ``kind``; plus the bias when kind is OUTPUT.
+    """target = M source N^T for tiles of vectors, with the matrices M and N of ``kind`` for columns and rows of the
+    shape; plus the bias when kind is OUTPUT.
 
-    source_row, source_column   from one row or column of a square to the next
-    count                       number of squares, source_next and target_next apart
+    source_row, source_column   from one row or column of a tile to the next
+    count                       number of tiles, source_next and target_next apart
     bias                        address of one vector; not read unless kind is OUTPUT
     """
-    matrix = matrix_of(kind, m, r)
+    down, along = matrix_of(kind, shape.m_h, shape.r_h), matrix_of(kind, shape.m_w, shape.r_w)
     size = 4 * lanes
     steps = source_next, target_next
 
-    def squares(state):
-        lines = _walk(builder, state[0], source_row, len(matrix[0]))
-        grid = [_walk(builder, line, source_column, len(matrix[0])) for line in lines]
+    def one(state):
+        lines = _walk(builder, state[0], source_row, len(down[0]))
+        grid = [_walk(builder, line, source_column, len(along[0])) for line in lines]
         loaded = [[vec.load(builder, lanes, place, size) for place in line] for line in grid]
-        columns = [apply(builder, matrix, list(column)) for column in zip(*loaded)]
-        made = [apply(builder, matrix, list(row)) for row in zip(*columns)]
+        columns = [apply(builder, down, list(column)) for column in zip(*loaded)]
+        made = [apply(builder, along, list(row)) for row in zip(*columns)]
         added = vec.load(builder, lanes, bias) if kind == OUTPUT else None
         for values, line in zip(made, _walk(builder, state[1], target_row, len(made))):
-            for value, place in zip(values, _walk(builder, line, target_column, len(made))):
+            for value, place in zip(values, _walk(builder, line, target_column, len(values))):
                 vec.store(builder, builder.fadd(value, added) if added is not None else value, place, size)
         return [builder.add(place, step) for place, step in zip(state, steps)]
 
-    vec.counted_loop(builder, count, [source, target], squares)
+    vec.counted_loop(builder, count, [source, target], one)
 
 
 @instructions

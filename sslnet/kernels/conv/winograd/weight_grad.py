@@ -1,4 +1,4 @@
-"""The loop nest of the weight gradient through Winograd's F(m x m, r x r), for the geometries that ``loop.fits``
+"""The loop nest of the weight gradient through Winograd's F(m x m, r x r) or F(m, r), for the geometries that ``loop.fits``
 accepts.
 
 Tiles of x and of dy are transformed; at each position of the transform a matrix product sums over all tiles of all
@@ -20,7 +20,7 @@ from sslnet.kernels.conv.microkernels import filter_tile
 from sslnet.kernels.conv.packing import address, record
 from sslnet.kernels.conv.transposes import add_rows, add_transposed
 from sslnet.kernels.conv.winograd.loop import spread_bytes
-from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, WEIGHT_GRADIENT
+from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, WEIGHT_GRADIENT, TileShape
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import scratch_address
@@ -38,15 +38,15 @@ OWN_SUMS = 1024 * 1024
 
 @dataclass(frozen=True)
 class WinogradGradTile:
-    """Tiles of m x m pixels of dy; in the product, registers hold ``vectors`` of filters by ``channels`` channels."""
+    """Tiles of pixels of dy; in the product, registers hold ``vectors`` of filters by ``channels`` channels."""
 
-    m: int
+    shape: TileShape
     vectors: int
     channels: int
 
     @property
     def name(self) -> str:
-        return f"winograd {self.m}x{self.m} {self.vectors}x{self.channels}"
+        return f"{self.shape.name} {self.vectors}x{self.channels}"
 
 
 class WinogradGradLoop(SummedGradLoop):
@@ -57,22 +57,22 @@ class WinogradGradLoop(SummedGradLoop):
         self.tile = tile
         self.kernel = tile.name
         self.multiply_adds = g.flops // 2
-        lanes, m, r = unit.lanes, tile.m, g.kernel_h
-        n = m + r - 1
-        rows, columns = -(-g.out_h // m), -(-g.out_w // m)
+        lanes, shape = unit.lanes, tile.shape
+        positions = shape.positions
+        rows, columns = -(-g.out_h // shape.m_h), -(-g.out_w // shape.m_w)
         channels, filters = (-(-count // lanes) * lanes for count in (g.group_channels, g.group_filters))
         self.block_width = min(tile.vectors * lanes, filters)
-        self.sums_size = g.groups * n * n * channels * filters
+        self.sums_size = g.groups * positions * channels * filters
         self.shared = self.sums_size * 4 > OWN_SUMS
-        image_bytes = n * n * rows * columns * g.groups * (channels + filters) * 4
+        image_bytes = positions * rows * columns * g.groups * (channels + filters) * 4
         self.images = max(1, min((SHARED_BYTES if self.shared else BLOCK_BYTES) // image_bytes, g.batch))
         tiles = self.images * rows * columns
         x_position, dy_position = (spread_bytes(g.groups * count * tiles) for count in (channels, filters))
-        stage_columns = columns * m + r - 1
+        stage_columns = columns * shape.m_w + shape.r_w - 1
         self.sizes = {
-            "winograd stage": ((rows * m + r - 1) * stage_columns + 2 * lanes) * lanes,
-            "winograd v": n * n * x_position // 4,
-            "winograd products": n * n * dy_position // 4,
+            "winograd stage": ((rows * shape.m_h + shape.r_h - 1) * stage_columns + 2 * lanes) * lanes,
+            "winograd v": positions * x_position // 4,
+            "winograd products": positions * dy_position // 4,
         }
         self.bias_shape = g.groups, filters
         self.group_filters = g.group_filters
@@ -83,11 +83,12 @@ class WinogradGradLoop(SummedGradLoop):
         self.numbers = record(
             groups=g.groups, channels=g.group_channels, height=g.height, width=g.width, filters=g.group_filters,
             padded_channels=channels, padded=filters, block_width=self.block_width, lanes=lanes, out_h=g.out_h,
-            out_w=g.out_w, pad_h=g.pad_h, pad_w=g.pad_w, m=m, r=r, n=n, rows=rows, columns=columns, images=self.images,
+            out_w=g.out_w, pad_h=g.pad_h, pad_w=g.pad_w, m_h=shape.m_h, m_w=shape.m_w, r_h=shape.r_h,
+            r_w=shape.r_w, n_w=shape.n_w, positions=positions, rows=rows, columns=columns, images=self.images,
             tiles=tiles, tile_channels=tile.channels, x_position=x_position, dy_position=dy_position,
             stage_columns=stage_columns, position_sums=g.groups * channels * filters, stage=stage_rows(unit),
-            enter_x=transform(unit, INPUT, m, r), enter_dy=transform(unit, GRADIENT, m, r), add_rows=add_rows(unit),
-            multiply=products[0], multiply_rest=products[1], leave=transform(unit, WEIGHT_GRADIENT, m, r),
+            enter_x=transform(unit, INPUT, shape), enter_dy=transform(unit, GRADIENT, shape), add_rows=add_rows(unit),
+            multiply=products[0], multiply_rest=products[1], leave=transform(unit, WEIGHT_GRADIENT, shape),
             add_sums=add_transposed(unit),
         )  # fmt: skip
 
@@ -121,7 +122,7 @@ class WinogradGradLoop(SummedGradLoop):
             images = min(self.images, self.geometry.batch - image)
             parallel(self._enter, int(planes), image, images, x, dy, v, d, bias_sums, most=threads)
             parallel(
-                _multiply, int(n["n"] ** 2), self.numbers, images * n["rows"] * n["columns"], self.offsets,
+                _multiply, int(n["positions"]), self.numbers, images * n["rows"] * n["columns"], self.offsets,
                 v, d, address(sums), most=threads,
             )  # fmt: skip
 
@@ -154,7 +155,7 @@ def _run_images(i0, i1, numbers, offsets, x, dy, stage, v, d, sums, bias_sums):
     for image in range(i0, i1, n.images):
         images = min(n.images, i1 - image)
         _enter_planes(0, planes, numbers, image, images, x, dy, stage, v, d, bias_sums)
-        _multiply(0, n.n * n.n, 0, numbers, images * n.rows * n.columns, offsets, v, d, sums)
+        _multiply(0, n.positions, 0, numbers, images * n.rows * n.columns, offsets, v, d, sums)
 
 
 @exact_kernel
@@ -175,7 +176,7 @@ def _enter_planes(p0, p1, numbers, image, images, x, dy, stage, v, d, bias_sums)
                     n.stage,
                     (
                         x + channel * n.height * n.width * 4, n.height * n.width * 4, n.channels - c, n.height, n.width,
-                        -n.pad_h, -n.pad_w, n.rows * n.m + n.r - 1, n.stage_columns, stage,
+                        -n.pad_h, -n.pad_w, n.rows * n.m_h + n.r_h - 1, n.stage_columns, stage,
                     ),
                 )  # fmt: skip
                 _transform_rows(n, n.enter_x, stage, at, n.x_position, size)
@@ -191,10 +192,10 @@ def _enter_planes(p0, p1, numbers, image, images, x, dy, stage, v, d, bias_sums)
                     n.stage,
                     (
                         dy + maps * n.out_h * n.out_w * 4, n.out_h * n.out_w * 4, n.filters - f, n.out_h, n.out_w,
-                        np.int64(0), np.int64(0), n.rows * n.m, n.stage_columns, stage,
+                        np.int64(0), np.int64(0), n.rows * n.m_h, n.stage_columns, stage,
                     ),
                 )  # fmt: skip
-                pixels = n.rows * n.m * n.stage_columns
+                pixels = n.rows * n.m_h * n.stage_columns
                 call_tile(n.add_rows, (stage, pixels, n.lanes, bias_sums + (group * n.padded + f) * 4))
                 _transform_rows(n, n.enter_dy, stage, at, n.dy_position, width * 4)
                 at += n.rows * n.columns * width * 4
@@ -208,8 +209,8 @@ def _transform_rows(n, tile, stage, target, position, step):
         call_tile(
             tile,
             (
-                stage + row * n.m * n.stage_columns * size, n.stage_columns * size, size,
-                target + row * n.columns * step, n.n * position, position, n.columns, n.m * size, step, np.int64(0),
+                stage + row * n.m_h * n.stage_columns * size, n.stage_columns * size, size,
+                target + row * n.columns * step, n.n_w * position, position, n.columns, n.m_w * size, step, np.int64(0),
             ),
         )  # fmt: skip
 
@@ -243,14 +244,14 @@ def _leave_units(u0, u1, numbers, sums, columns, dw, overwrite):
     n = numbers[0]
     vectors = n.padded // n.lanes
     size = n.lanes * 4
-    taps = n.r * n.r
+    taps = n.r_h * n.r_w
     for u in range(u0, u1):
         group, f = u // vectors, u % vectors * n.lanes
         block = f // n.block_width * n.block_width
         width = min(n.block_width, n.padded - block)
         first = group * n.padded_channels * n.padded + block * n.padded_channels + f - block
         for part in range(1, len(sums)):
-            for position in range(n.n * n.n):
+            for position in range(n.positions):
                 for c in range(n.channels):
                     start = first + position * n.position_sums + c * width
                     total, more = sums[0, start : start + n.lanes], sums[part, start : start + n.lanes]
@@ -259,7 +260,7 @@ def _leave_units(u0, u1, numbers, sums, columns, dw, overwrite):
         call_tile(
             n.leave,
             (
-                np.int64(sums.ctypes.data) + first * 4, n.n * n.position_sums * 4, n.position_sums * 4, columns, n.r * size, size, n.channels, width * 4,
+                np.int64(sums.ctypes.data) + first * 4, n.n_w * n.position_sums * 4, n.position_sums * 4, columns, n.r_w * size, size, n.channels, width * 4,
                 taps * size, np.int64(0),
             ),
         )  # fmt: skip

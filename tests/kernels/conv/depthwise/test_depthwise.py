@@ -100,9 +100,11 @@ def geometries(draw):
     strides = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 2), (3, 1)]))
     dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2)]))
     pads = draw(st.integers(0, 3)), draw(st.integers(0, 3))
-    assume(output_extent(height, kernel_h, strides[0], pads[0], dilations[0]) >= 1)
-    assume(output_extent(width, kernel_w, strides[1], pads[1], dilations[1]) >= 1)
-    numbers = (kernel_h, kernel_w, *strides, *pads, *dilations, channels)
+    ends = tuple(draw(st.sampled_from([-1, -1, 0, 1, 3])) for _ in "hw")
+    behind = [pad if end < 0 else end for pad, end in zip(pads, ends)]
+    assume(output_extent(height, kernel_h, strides[0], pads[0], dilations[0], behind[0]) >= 1)
+    assume(output_extent(width, kernel_w, strides[1], pads[1], dilations[1], behind[1]) >= 1)
+    numbers = (kernel_h, kernel_w, *strides, *pads, *dilations, channels, *ends)
     return ConvGeometry(draw(st.integers(1, 3)), channels, height, width, channels * filters, *numbers)
 
 

@@ -62,10 +62,12 @@ def geometries(draw):
         pad_h, pad_w = (kernel_h - 1) * dilation_h // 2, (kernel_w - 1) * dilation_w // 2
     else:
         pad_h, pad_w = (draw(st.integers(0, 5)) for _ in "hw")
-    assume(output_extent(height, kernel_h, stride_h, pad_h, dilation_h) >= 1)
-    assume(output_extent(width, kernel_w, stride_w, pad_w, dilation_w) >= 1)
+    ends = tuple(draw(st.sampled_from([-1, -1, 0, 1, 2, 5])) for _ in "hw")
+    behind = [pad if end < 0 else end for pad, end in zip((pad_h, pad_w), ends)]
+    assume(output_extent(height, kernel_h, stride_h, pad_h, dilation_h, behind[0]) >= 1)
+    assume(output_extent(width, kernel_w, stride_w, pad_w, dilation_w, behind[1]) >= 1)
     channels, filters = draw(st.integers(1, 4)) * groups, draw(st.integers(1, 20)) * groups
-    numbers = (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups)
+    numbers = (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, *ends)
     return ConvGeometry(draw(st.integers(1, 4)), channels, height, width, filters, *numbers)
 
 

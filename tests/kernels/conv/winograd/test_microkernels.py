@@ -9,24 +9,27 @@ from sslnet.kernels.conv.winograd.matrices import (
     OUTPUT,
     WEIGHT_GRADIENT,
     WEIGHTS,
+    TileShape,
     matrix_of,
 )
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
 
 from ...calling import call, canaries, close, normal
 
+SHAPES = [TileShape(2, 2, 3, 3), TileShape(4, 4, 3, 3), TileShape(8, 1, 5, 1), TileShape(1, 6, 1, 3)]
+
 
 @pytest.mark.parametrize("kind", [INPUT, OUTPUT, WEIGHTS, GRADIENT, WEIGHT_GRADIENT])
-@pytest.mark.parametrize("m", [2, 4])
-def test_transform(unit, kind, m):
-    matrix = np.array(matrix_of(kind, m, 3), float)
-    made, taken = matrix.shape
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_transform(unit, kind, shape):
+    down, along = (np.array(matrix_of(kind, *axis), float) for axis in ((shape.m_h, shape.r_h), (shape.m_w, shape.r_w)))
+    rows, columns = down.shape[0], along.shape[0]
     count = 2
-    source, bias = normal(count, taken, taken, unit.lanes), normal(unit.lanes)
-    target = canaries(count, made, made, unit.lanes)
-    expected = np.einsum("ia,jb,nabv->nijv", matrix, matrix, source.astype(np.float64)) + (kind == OUTPUT) * bias
+    source, bias = normal(count, down.shape[1], along.shape[1], unit.lanes), normal(unit.lanes)
+    target = canaries(count, rows, columns, unit.lanes)
+    expected = np.einsum("ia,jb,nabv->nijv", down, along, source.astype(np.float64)) + (kind == OUTPUT) * bias
     call(
-        transform(unit, kind=kind, m=m, r=3),
+        transform(unit, kind=kind, shape=shape),
         *(source, source.strides[1], source.strides[2], target, target.strides[1], target.strides[2], count),
         *(source.strides[0], target.strides[0], bias if kind == OUTPUT else 0),
     )
@@ -35,10 +38,10 @@ def test_transform(unit, kind, m):
 
 def test_transforms_of_the_three_operands_make_a_convolution():
     rng = np.random.default_rng(0)
-    for m, r in ((2, 3), (4, 3), (2, 5), (4, 5)):
+    for m, r in ((2, 3), (4, 3), (6, 3), (8, 3), (2, 5), (4, 5), (6, 5), (8, 5), (1, 1)):
         x, w = rng.standard_normal(m + r - 1), rng.standard_normal(r)
         into, of_weights, out = (np.array(matrix_of(kind, m, r), float) for kind in (INPUT, WEIGHTS, OUTPUT))
-        np.testing.assert_allclose(out @ ((into @ x) * (of_weights @ w)), np.correlate(x, w), atol=1e-12)
+        np.testing.assert_allclose(out @ ((into @ x) * (of_weights @ w)), np.correlate(x, w), atol=1e-11)
 
 
 @pytest.mark.parametrize("channels", [3, 8])

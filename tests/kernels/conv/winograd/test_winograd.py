@@ -19,7 +19,7 @@ from sslnet.kernels.conv.problem import ConvProblem, Direction
 from sslnet.kernels.conv.winograd import loop as winograd
 from sslnet.kernels.conv.winograd import weight_grad as winograd_weight_grad
 from sslnet.kernels.conv.winograd.candidates import VARIABLE, WinogradCandidate, WinogradGradCandidate
-from sslnet.kernels.conv.winograd.loop import OUTPUTS
+from sslnet.kernels.conv.winograd.loop import LINE_OUTPUTS, OUTPUTS
 from sslnet.kernels.conv.winograd.matrices import GRADIENT, INPUT, OUTPUT, WEIGHT_GRADIENT, WEIGHTS, matrix_of
 from sslnet.kernels.runtime.threads import set_num_threads
 
@@ -34,6 +34,9 @@ from ...conv_oracle import (
 )
 
 WITHIN = 1e-4
+SQUARES = [(r, r) for r in OUTPUTS]
+LINES = [shape for r in LINE_OUTPUTS for shape in ((r, 1), (1, r))]
+KERNELS = [*SQUARES, *LINES]
 
 
 def candidate_of(direction, g, unit, **options):
@@ -54,14 +57,18 @@ def small_pieces():
 
 @st.composite
 def geometries(draw):
-    """Square kernels of 3 and 5, groups, rectangles, any padding below the kernel, channels around a vector's."""
+    """Kernels of 3 and 5 along both axes or one, groups, rectangles, any padding below the kernel, channels around a
+    vector's."""
     groups = draw(st.sampled_from([1, 1, 2]))
-    kernel = draw(st.sampled_from(list(OUTPUTS)))
-    pad_h, pad_w = (draw(st.integers(0, kernel - 1)) for _ in "hw")
-    height, width = (draw(st.integers(max(1, kernel - 2 * pad), 20)) for pad in (pad_h, pad_w))
+    kernel = draw(st.sampled_from(KERNELS))
+    pad_h, pad_w = (draw(st.integers(0, size - 1)) for size in kernel)
+    height, width = (draw(st.integers(max(1, size - 2 * pad), 20)) for size, pad in zip(kernel, (pad_h, pad_w)))
     channels, filters = (draw(st.integers(1, 36)) * groups for _ in "cf")
     pads = {"pad_h": pad_h, "pad_w": pad_w, "groups": groups}
-    return ConvGeometry(draw(st.integers(1, 4)), channels, height, width, filters, kernel, kernel, **pads)
+    if draw(st.booleans()):
+        ends = zip("hw", kernel, (pad_h, pad_w))
+        pads |= {f"pad_end_{side}": draw(st.integers(pad, size - 1)) for side, size, pad in ends}
+    return ConvGeometry(draw(st.integers(1, 4)), channels, height, width, filters, *kernel, **pads)
 
 
 @pytest.mark.parametrize("r", OUTPUTS)
@@ -120,14 +127,33 @@ def test_every_weight_gradient_tile_equals_naive_loops(g, seed, shared, data):
     assert_guards_untouched(whole, bias_whole)
 
 
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (6, 7)])
+@pytest.mark.parametrize("kernel", LINES)
+def test_bias_gradient_counts_every_pixel(kernel, height, width):
+    """Along one axis the pixels of the tiles need not be a multiple of four."""
+    g = ConvGeometry(2, 5, height, width, 17, *kernel, pad_h=kernel[0] // 2, pad_w=kernel[1] // 2)
+    x, weights, _, dy = operands(g)
+    expected = naive_gradients(g, x, weights, dy)
+    for unit in ALL_UNITS:
+        candidate = candidate_of(Direction.WEIGHT_GRAD, g, unit)
+        for tile in {tile.shape: tile for tile in candidate.tiles()}.values():
+            dw, db = np.empty(g.weight_shape, np.float32), np.empty(g.filters, np.float32)
+            WeightGradPlan(g, candidate.loop(tile)).run(x, dy, dw, db, accumulate=False)
+            assert_close(db, expected[2])
+            assert_close(dw, expected[1], WITHIN)
+
+
 @pytest.mark.parametrize(
     "g",
     [
         ConvGeometry(2, 256, 13, 13, 384, 3, 3, pad_h=1, pad_w=1),
         ConvGeometry(4, 96, 27, 27, 64, 5, 5, pad_h=2, pad_w=2, groups=2),
         ConvGeometry(1, 512, 7, 7, 512, 3, 3, pad_h=1, pad_w=1),
+        ConvGeometry(2, 256, 16, 16, 256, 5, 1, pad_h=2),
+        ConvGeometry(2, 256, 16, 16, 256, 1, 5, pad_w=2),
+        ConvGeometry(1, 512, 16, 16, 512, 1, 3, pad_w=1),
     ],
-    ids=["alexnet conv3", "alexnet conv2", "resnet"],
+    ids=["alexnet conv3", "alexnet conv2", "resnet", "5x1", "1x5", "1x3"],
 )
 def test_errors_stay_below_their_bound_with_many_channels(g):
     x, weights, bias, dy = operands(g)
@@ -141,6 +167,28 @@ def test_errors_stay_below_their_bound_with_many_channels(g):
     weight_grad.run(x, dy, dw, accumulate=False)
     for actual, right in zip((y, dx, dw), expected):
         assert np.abs(actual - right).max() < WITHIN / 2 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("kernel", LINES)
+def test_errors_of_every_tile_along_one_axis_stay_below_their_bound(kernel):
+    """The tiles of 8 outputs round most: 12 interpolation points."""
+    g = ConvGeometry(2, 128, 24, 24, 64, *kernel, pad_h=kernel[0] // 2, pad_w=kernel[1] // 2)
+    x, weights, bias, dy = operands(g)
+    expected = naive_forward(g, x, weights, bias), *naive_gradients(g, x, weights, dy)[:2]
+    y, dx, dw = (np.empty(e.shape, np.float32) for e in expected)
+    for direction, actual, right in zip(Direction, (y, dx, dw), expected):
+        candidate = candidate_of(direction, g, ALL_UNITS[0])
+        widest = {max(tile.shape.m_h, tile.shape.m_w): tile for tile in candidate.tiles()}
+        assert set(widest) == set(LINE_OUTPUTS[max(kernel)])
+        for tile in widest.values():
+            engine = candidate.loop(tile)
+            if direction is Direction.WEIGHT_GRAD:
+                WeightGradPlan(g, engine).run(x, dy, actual, accumulate=False)
+            else:
+                plan = ConvPlan(g, engine, backward=direction is Direction.INPUT_GRAD)
+                plan.pack(weights, None if plan.target == "dx" else bias)
+                plan.run(dy if plan.target == "dx" else x, actual)
+            assert np.abs(actual - right).max() < WITHIN / 2 * np.abs(right).max(), tile.name
 
 
 def test_plans_that_do_not_last_share_the_memory_of_their_weights():
@@ -191,7 +239,9 @@ def test_repeated_runs_give_the_same_bits():
 def test_other_kernels_do_not_fit():
     one = {"batch": 1, "channels": 16, "height": 12, "width": 12, "filters": 16, "kernel_h": 3, "kernel_w": 3}
     assert all(candidate_of(direction, ConvGeometry(**one), ALL_UNITS[0]).suits() for direction in Direction)
-    for change in ({"stride_w": 2}, {"dilation_h": 2}, {"kernel_w": 5}, {"kernel_h": 1, "kernel_w": 1}, {"pad_h": 3}):
+    lines = [{"kernel_w": 1, "stride_h": 2}, {"kernel_h": 1, "pad_h": 1}, {"kernel_h": 7, "kernel_w": 1}]
+    squares = [{"stride_w": 2}, {"dilation_h": 2}, {"kernel_w": 5}, {"kernel_h": 1, "kernel_w": 1}, {"pad_h": 3}]
+    for change in (*squares, *lines):
         g = ConvGeometry(**(one | change))
         assert not any(candidate_of(direction, g, ALL_UNITS[0]).suits() for direction in Direction)
 
