@@ -93,6 +93,25 @@ def test_channel_that_is_a_multiple_of_another_is_replaced_by_it(
     assert fits.output_error() < 1e-3
 
 
+def test_channels_of_a_convolution_with_groups_are_replaced_inside_their_group(
+    make: Callable[[str], Net], images: CalibrationSet
+) -> None:
+    net = make(CONV + conv("r", "a", 6, more="group: 2") + layer("sig", "Sigmoid", "r", "r") + OUT)
+    for blob in net.params["a"]:
+        blob.data[1], blob.data[3] = 2 * blob.data[0], 3 * blob.data[2]
+    before = outputs(net)
+    pruner = Pruner(net, images=images)
+    units = pruner.channels.tops[net.layer_names.index("a")]
+    gone = np.arange(pruner.channels.count) == units[1]
+    assert units[1] == units[3] != units[0]
+    scores, fits = pruner.scores("reconstruction"), pruner.fits
+    assert scores[units].min() < 1e-2 * np.delete(scores, units).max()
+    pruner.channels.clear(gone)
+    cut = np.abs(outputs(net) - before).max()
+    fits.repair(gone)
+    assert np.abs(outputs(net) - before).max() < 0.02 * cut
+
+
 def test_fit_is_the_minimiser_of_the_ridge_problem() -> None:
     random = np.random.default_rng(3)
     x, w = random.standard_normal((1, 200, 6)) + 1, random.standard_normal((1, 6, 2))

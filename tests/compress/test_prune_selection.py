@@ -83,12 +83,12 @@ def test_channels_of_lrn_across_channels_stay() -> None:
     assert list(CoupledChannels(make(within)).widths()) == ["a", "b", "c"]
 
 
-def test_groups_of_a_convolution_go_as_a_whole() -> None:
+def test_equal_places_of_all_groups_of_a_convolution_are_one_unit() -> None:
     channels = CoupledChannels(make(group=4))
-    assert {family.name: len(family) for family in channels.families} == {"a": 4, "c": 20}
+    assert {family.name: len(family) for family in channels.families} == {"a": 2, "b": 3, "c": 20}
     places = [channels.net.layer_names.index(name) for name in "ab"]
-    np.testing.assert_array_equal(channels.tops[places[0]], np.repeat(np.arange(4), 2))
-    np.testing.assert_array_equal(channels.tops[places[1]], np.repeat(np.arange(4), 3))
+    np.testing.assert_array_equal(channels.tops[places[0]], np.tile(np.arange(2), 4))
+    np.testing.assert_array_equal(channels.tops[places[1]] - 2, np.tile(np.arange(3), 4))
 
 
 def test_net_without_prunable_channels_is_an_error() -> None:

@@ -112,9 +112,9 @@ def _measure(
 
 
 def _put(channels: CoupledChannels, net: Net, tool: Reconstruction, layer: LinearLayer, weights: np.ndarray) -> None:
-    old = layer.matrix()
-    bias = layer.bias() + tool.mean_inputs(layer.number) @ (old[0] - weights)
-    put_fit(channels, net, layer, weights[None], bias)
+    change = layer.matrix() - weights
+    bias = layer.bias() + np.einsum("gc,gco->go", tool.mean_inputs(layer.number), change)
+    put_fit(channels, net, layer, weights, bias)
 
 
 def _curve(losses: np.ndarray, levels: Sequence[int], measured: Sequence[float]) -> np.ndarray:

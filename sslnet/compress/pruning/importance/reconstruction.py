@@ -35,7 +35,7 @@ class GreedyRemoval:
 
     order    the units as they went
     losses   (units) sum of the losses up to each
-    weights  weights of the readers after some numbers of units, as (columns, outputs), by layer number
+    weights  weights of the readers after some numbers of units, as (groups, columns, outputs), by layer number
     """
 
     order: np.ndarray
@@ -64,19 +64,17 @@ class Reconstruction(Importance):
             if not is_linear(net, i):
                 continue
             layer = self._layers.get(i) or LinearLayer(net, i)
-            if layer.groups > 1:  # their channels go with their outputs: the others read nothing of them
-                continue
             random = np.random.default_rng((self.seed, i, self._samples.get(i, 0)))
-            rows = layer.inputs(net.bottoms[i][0].data[:images], layer.draw_places(images, random))[0]
+            rows = layer.inputs(net.bottoms[i][0].data[:images], layer.draw_places(images, random))
             if i not in self._layers:
                 self._layers[i], self._samples[i] = layer, 0
-                self._moments[i] = np.zeros((layer.columns, layer.columns), np.float32)
-                self._sums[i] = np.zeros(layer.columns)
-                self._shifts[i] = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+                self._moments[i] = np.zeros((layer.groups, layer.columns, layer.columns), np.float32)
+                self._sums[i] = np.zeros((layer.groups, layer.columns))
+                self._shifts[i] = rows.mean(axis=1, dtype=np.float64, keepdims=True).astype(rows.dtype)
             rows -= self._shifts[i]  # so that nothing cancels when the mean is taken off
-            self._moments[i] += rows.T @ rows
-            self._sums[i] += rows.sum(axis=0, dtype=np.float64)
-            self._samples[i] += len(rows)
+            self._moments[i] += np.matmul(rows.transpose(0, 2, 1), rows)
+            self._sums[i] += rows.sum(axis=1, dtype=np.float64)
+            self._samples[i] += rows.shape[1]
 
     def scores(self) -> np.ndarray:
         result = np.zeros(self.channels.count)
@@ -94,11 +92,8 @@ class Reconstruction(Importance):
         for known in self._removals.get(family.name, []):
             if order is not None and np.array_equal(known.order, order) and set(keep) <= known.weights.keys():
                 return known
-        readers = {
-            i: _Reader(self._layers[i], self._moments[i], self._sums[i], self._samples[i], self._units(i, family))
-            for i in self.channels.readers_of(family)
-            if i in self._layers
-        }
+        readers = {i: self._readers(i, family) for i in self.channels.readers_of(family) if i in self._layers}
+        every = [reader for groups in readers.values() for reader in groups]
         count = len(family)
         given = None if order is None else np.searchsorted(family.units, order)
         present, total = np.ones(count, np.bool_), 0.0
@@ -108,8 +103,8 @@ class Reconstruction(Importance):
         step = max(1, count // STEPS)
         while present.any():
             if len(taken) in keep:
-                weights[len(taken)] = {i: reader.weights.copy() for i, reader in readers.items()}
-            loss = sum((reader.losses() for reader in readers.values()), np.zeros(count))
+                weights[len(taken)] = {i: np.array([r.weights for r in groups]) for i, groups in readers.items()}
+            loss = sum((reader.losses() for reader in every), np.zeros(count))
             loss[~present] = np.inf
             due = [*keep, count]
             number = min(step, int(present.sum()), min(n for n in due if n > len(taken)) - len(taken))
@@ -121,11 +116,11 @@ class Reconstruction(Importance):
                 total += max(0.0, float(loss[unit]))
                 taken.append(unit)
                 losses.append(total)
-                for reader in readers.values():
+                for reader in every:
                     reader.remove(unit)
             present[chosen] = False
         if len(taken) in keep:
-            weights[len(taken)] = {i: reader.weights.copy() for i, reader in readers.items()}
+            weights[len(taken)] = {i: np.array([r.weights for r in groups]) for i, groups in readers.items()}
         found = GreedyRemoval(family.units[taken], np.array(losses), weights)
         self._removals.setdefault(family.name, []).append(found)
         return found
@@ -134,14 +129,20 @@ class Reconstruction(Importance):
         return self._layers[i]
 
     def mean_inputs(self, i: int) -> np.ndarray:
-        """(columns) mean of what layer i reads, over all samples."""
-        mean: np.ndarray = self._shifts[i] + self._sums[i] / max(1, self._samples[i])
+        """(groups, columns) mean of what layer i reads, over all samples."""
+        mean: np.ndarray = self._shifts[i][:, 0] + self._sums[i] / max(1, self._samples[i])
         return mean
 
-    def _units(self, i: int, family: Family) -> list[np.ndarray]:
-        """For each unit of the family its columns in layer i."""
-        units = self.channels.bottoms[i][self._layers[i].channel[0]]
-        return [np.flatnonzero(units == unit) for unit in family.units]
+    def _readers(self, i: int, family: Family) -> list[_Reader]:
+        """The groups of layer i, each with the columns of every unit of the family."""
+        layer = self._layers[i]
+        found = []
+        for g in range(layer.groups):
+            units = self.channels.bottoms[i][layer.channel[g]]
+            columns = [np.flatnonzero(units == unit) for unit in family.units]
+            moments = (self._moments[i][g], self._sums[i][g], self._samples[i])
+            found.append(_Reader(layer.matrix()[g], *moments, columns))
+        return found
 
 
 def levels_of(family: Family) -> list[int]:
@@ -153,14 +154,14 @@ class _Reader:
     """One layer that reads a family: H, the inverse of X^T X, and the weights as they are after each removal."""
 
     def __init__(
-        self, layer: LinearLayer, moments: np.ndarray, sums: np.ndarray, samples: int, columns: list[np.ndarray]
+        self, weights: np.ndarray, moments: np.ndarray, sums: np.ndarray, samples: int, columns: list[np.ndarray]
     ) -> None:
         self.columns = columns
         mean = sums / max(1, samples)
         xx = moments.astype(np.float64) - samples * np.outer(mean, mean)
         size = len(xx)
         xx[np.diag_indices(size)] += max(RIDGE * float(np.trace(xx)) / size, 1e-30)
-        self.weights = layer.matrix()[0]
+        self.weights = weights
         self.energy = max(float(np.einsum("co,co->", self.weights, xx @ self.weights)), 1e-30)
         self.inverse = np.linalg.inv(xx)
         widths = {len(own) for own in columns}

@@ -110,14 +110,9 @@ class LeastSquares:
         i, places = layer.number, self.places[layer.number]
         lost_rows = gone[self.channels.tops[i]].reshape(layer.groups, layer.outputs)
         lost_columns = gone[self.channels.bottoms[i]][layer.channel]
-        if layer.groups == 1:
-            groups, rows, columns = np.arange(1), np.flatnonzero(~lost_rows[0]), np.flatnonzero(~lost_columns[0])
-        else:
-            groups, rows, columns = (
-                np.flatnonzero(~lost_rows.all(axis=1)),
-                np.arange(layer.outputs),
-                np.arange(layer.columns),
-            )
+        groups = np.flatnonzero(~lost_rows.all(axis=1))
+        rows = np.flatnonzero(~lost_rows[groups].all(axis=0))  # the same in all groups, but in a depthwise convolution
+        columns = np.flatnonzero(~lost_columns[groups].all(axis=0))
         x = layer.inputs(self.net.bottoms[i][0].data, places)[groups][:, :, columns]
         y = self._target(layer)[groups][:, :, rows]
         weights, bias = layer.matrix(), layer.bias()
