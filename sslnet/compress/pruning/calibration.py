@@ -12,7 +12,7 @@ import numpy as np
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import ShapeError, UsageError
+from sslnet.errors import ErrorList, ShapeError, UsageError
 from sslnet.layers.base import LayerDefinition
 from sslnet.layers.prefetched import PrefetchedLayer
 from sslnet.net.graph import PhaseState, filter_layers
@@ -119,7 +119,7 @@ def calibration_net(net: Net, images: CalibrationSet, batch: int | None = None, 
         return Net(
             definition, phase=net.phase, level=net.state.level, stages=net.state.stages, seed=net.seed, share=net
         )
-    except ShapeError as error:
+    except (ShapeError, ErrorList) as error:
         raise UsageError(f"the calibration images do not fit the net: {error.message}", hint=error.hint) from error
 
 

@@ -22,7 +22,7 @@ from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.prelu import PReLU
 from sslnet.net.net import Net
-from sslnet.sparsity.channel_dependencies import is_depthwise
+from sslnet.sparsity.channel_dependencies import is_depthwise, mixes
 from sslnet.sparsity.channel_parts import ChannelPart, ChannelParts, Role
 
 
@@ -308,8 +308,12 @@ def _find_units(net: Net, account: ChannelParts) -> np.ndarray:
     """For each class of channels the number of its unit, -1 if it must be kept; numbered by the layers that make them."""
     ties = account.ties
     count = 1 + max((int(ids.max()) for blobs in (*ties.tops, *ties.bottoms) for ids in blobs if len(ids)), default=-1)
-    keep = np.zeros(count, np.bool_)
+    keep = np.ones(count, np.bool_)
+    for part in account.of(Role.MAKER):
+        keep[part.classes] = False
     keep[_fixed(net, account)] = True
+    while (needed := _needed_with(net, account, keep) & ~keep).any():
+        keep |= needed
     unit_of = np.full(count, -1, np.int64)
     numbers: dict[int, int] = {}
     for part in account.of(Role.MAKER):
@@ -319,6 +323,26 @@ def _find_units(net: Net, account: ChannelParts) -> np.ndarray:
     for number, unit in numbers.items():
         unit_of[number] = unit
     return unit_of
+
+
+def _needed_with(net: Net, account: ChannelParts, keep: np.ndarray) -> np.ndarray:
+    """Classes that compaction keeps because layers without weights couple them to kept ones: (classes) bool.
+
+    Such layers move channels in groups (ShuffleChannel), so that no channel of the top stands for one of the bottom.
+    """
+    view, needed = view_net(net), np.zeros(len(keep), np.bool_)
+    for i, layer in enumerate(net.layers):
+        bottoms, tops = account.ties.bottoms[i], account.ties.tops[i]
+        if view.refuses[i] or mixes(layer):
+            continue
+        ignores = [np.full(len(ids), view.absorbs[i] or layer.IGNORES_ZEROS) for ids in bottoms]
+        for blobs, flags in (
+            (bottoms, layer.needed_channels([keep[ids] for ids in tops], ignores)),
+            (tops, layer.followed_channels([keep[ids] for ids in bottoms])),
+        ):
+            for ids, found in zip(blobs, flags):
+                needed[ids[np.asarray(found, np.bool_)]] = True
+    return needed
 
 
 def _fixed(net: Net, account: ChannelParts) -> list[int]:
