@@ -47,9 +47,9 @@ def test_blas_of_numpy_is_named(facts: dict) -> None:
 
 
 def test_cache_folder_is_where_numba_keeps_the_kernels(facts: dict) -> None:
-    from sslnet.sources.transformer import _transform
+    from sslnet.sources.transform_kernels import transform
 
-    assert Path(_transform._cache.cache_path).is_relative_to(facts["cache"]["folder"])
+    assert Path(transform._cache.cache_path).is_relative_to(facts["cache"]["folder"])
     assert facts["cache"]["kernels"] >= 0
     assert numba.config.CACHE_DIR == "" or facts["cache"]["folder"].startswith(numba.config.CACHE_DIR)
 
