@@ -34,6 +34,7 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
     prunes  whether something does what prune_param asks for
     """
     param = definition.message
+    prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     if param.HasField("prune_param") and not prunes:
         raise DefinitionError(
             "prune_param has no effect here",
@@ -41,7 +42,6 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
             path=definition.path,
             hint="sslnet train prunes; in Python, Solver(source, steering=sslnet.pruning_cycles(source))",
         )
-    prototxt.check_finite(definition, apart=("net_param", "train_net_param", "test_net_param"))
     lr_policies.check(definition)
     for name, least in LEAST.items():
         if getattr(param, name) < least:
