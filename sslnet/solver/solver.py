@@ -254,6 +254,8 @@ class Solver:
         for update in self.updates:
             update.keep = frozen(update.param)
             update.forget_frozen()
+        for penalized in self.penalties:
+            penalized.forget_frozen()
         self._tell_frozen()
 
     def scale_penalties(self, factor: float) -> None:
@@ -284,12 +286,12 @@ class Solver:
         """Sets weights to zero and trains them no more.  kept: see ``update_settings.freeze``"""
         self._find_frozen()
         freeze(self.updates, kept)
+        for penalized in self.penalties:
+            penalized.forget_frozen()
         self._tell_frozen()
 
     def _tell_frozen(self) -> None:
-        """Makes penalties forget frozen weights, and convolutions skip their gradients unless clip_gradients needs the norm."""
-        for penalized in self.penalties:
-            penalized.forget_frozen()
+        """Lets convolutions skip the gradients of frozen weights, unless clip_gradients needs their norm."""
         for update in self.updates:
             if isinstance(update.param.layer, Convolution) and update.param.index == 0:
                 update.param.layer.frozen = update.keep if self.param.clip_gradients < 0 else None
