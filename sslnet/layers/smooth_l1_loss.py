@@ -82,7 +82,8 @@ class SmoothL1(Loss, ABC):
             loss = loss * bottom[3].data.reshape(loss.shape)
         top[0].data[...] = loss.sum(dtype=np.float64) / self._divisor(bottom)
         if len(top) > 1:
-            top[1].data[...] = loss.reshape(bottom[0].shape[0], -1, *bottom[0].shape[2:]).sum(axis=1, keepdims=True)
+            first = bottom[0]
+            top[1].data[...] = loss.reshape(first.num, first.channels, *first.shape[2:]).sum(axis=1, keepdims=True)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if not any(propagate_down[:2]):
