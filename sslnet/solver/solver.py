@@ -87,8 +87,7 @@ class Solver:
         self.monitor = monitor or Monitor()
         self.measure = measure
         self.steering = steering
-        self.iter = self.current_step = 0
-        self.smoothed_loss = 0.0
+        self.iter, self.current_step, self.smoothed_loss = 0, 0, 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
         self._beginning: Beginning | None = None
@@ -101,6 +100,7 @@ class Solver:
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
+        self._subgradient = self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT
         check(self.definition, prunes=steering is not None)
         self.plateau = lr_policies.PlateauWatch(self.param)
         state = read_state(snapshot) if snapshot is not None else None
@@ -236,27 +236,19 @@ class Solver:
         norm = math.sqrt(sum(square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
         return float(self.param.clip_gradients / norm) if norm > self.param.clip_gradients else 1.0
 
-    @property
-    def _subgradient(self) -> bool:
-        return bool(self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT)
-
     def _cut(self) -> None:
         for param in self.net.learnable:
             spread(kernels.cut, param.blob.count, 1, param.blob.data.reshape(-1), CUT)
 
     def _find_frozen(self) -> None:
         """Determines, once after weights are loaded, the zeros that ``connectivity_mode`` freezes."""
-        if self._frozen_known:
-            return
-        self._frozen_known = True
-        if self._subgradient and any(update.param.layer.param.connectivity_mode for update in self.updates):
-            self._cut()
-        for update in self.updates:
-            update.keep = frozen(update.param)
-            update.forget_frozen()
-        for penalized in self.penalties:
-            penalized.forget_frozen()
-        self._tell_frozen()
+        if not self._frozen_known:
+            self._frozen_known = True
+            if self._subgradient and any(update.param.layer.param.connectivity_mode for update in self.updates):
+                self._cut()
+            for update in self.updates:
+                update.keep = frozen(update.param)
+            self._forget_frozen()
 
     def scale_penalties(self, factor: float) -> None:
         """Sets the strengths of all penalties to those of the definitions times ``factor``, > 0."""
@@ -286,6 +278,12 @@ class Solver:
         """Sets weights to zero and trains them no more.  kept: see ``update_settings.freeze``"""
         self._find_frozen()
         freeze(self.updates, kept)
+        self._forget_frozen()
+
+    def _forget_frozen(self) -> None:
+        """Resets what updates and penalties remember of weights that are frozen from now on."""
+        for update in self.updates:
+            update.forget_frozen()
         for penalized in self.penalties:
             penalized.forget_frozen()
         self._tell_frozen()

@@ -80,7 +80,6 @@ def freeze(updates: Sequence[Any], kept: Mapping[tuple[str, int], np.ndarray]) -
         alive = np.ascontiguousarray(mask.reshape(-1)).view(np.uint8)
         update.keep = alive.copy() if update.keep is None else alive & update.keep
         update.param.blob.data.reshape(-1)[update.keep == 0] = 0
-        update.forget_frozen()
 
 
 def square_sum(array: np.ndarray) -> float:
