@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import psutil
@@ -69,6 +70,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell lets commands in the background ignore Ctrl-C, and their children too: tests that send it would wait.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:  # this is one of them; nothing has asked for the number of threads yet
         os.environ.setdefault("SSLNET_NUM_THREADS", str(max(1, usable_cores() // workers)))
