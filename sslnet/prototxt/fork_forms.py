@@ -244,14 +244,14 @@ def _together(first: pb.LayerParameter, second: pb.LayerParameter, net: pb.NetPa
 def _states(
     first: pb.LayerParameter, second: pb.LayerParameter, net: pb.NetParameter
 ) -> Iterator[tuple[int, int, frozenset[str]]]:
-    """The states (phase, level, stages) in which rules of the two layers may be told apart."""
+    """The states (phase, level, stages) in which the two layers may be told apart: the stages of each rule, for stages of
+    different rules, as test-on-train and test-on-test, are alternatives."""
     rules = [rule for layer in (first, second) for rule in (*layer.include, *layer.exclude)]
-    names = {name for rule in rules for name in (*rule.stage, *rule.not_stage)}
     levels = {net.state.level, *(rule.min_level for rule in rules), *(rule.max_level for rule in rules)}
-    stages = [frozenset[str](), frozenset(names), *(frozenset([name]) for name in sorted(names))]
+    stages = {frozenset[str](), *(frozenset(names) for rule in rules for names in (rule.stage, rule.not_stage))}
     for phase in (pb.TRAIN, pb.TEST):
         for level in sorted(levels):
-            for stage in stages:
+            for stage in sorted(stages, key=sorted):
                 yield phase, level, stage
 
 

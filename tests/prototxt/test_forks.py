@@ -172,3 +172,12 @@ def test_wild_solvers_are_read() -> None:
         except DefinitionError as error:
             failed.append(f"{path.name}: {error.message}")
     assert len(failed) <= len(paths) // 50, failed
+
+
+def test_layers_of_different_stages_keep_their_common_name() -> None:
+    """As in Caffe's auto-encoder, which is tested on two databases: only one of the layers is in a net."""
+    layer = 'layer {{ name: "data" type: "Input" top: "data" include {{ phase: TEST {} }} }}\n'
+    texts = [layer.format(stage) for stage in ('stage: "on-train"', 'stage: "on-test"')]
+    assert [layer.name for layer in net("".join(texts)).message.layer] == ["x", "data", "data"]
+    texts.append(layer.format(""))
+    assert [layer.name for layer in net("".join(texts)).message.layer] == ["x", "data", "data", "data_2"]
