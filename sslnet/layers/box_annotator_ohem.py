@@ -11,17 +11,17 @@ Ref: Shrivastava, Gupta, Girshick 2016, online hard example mining; Dai et al. 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs
+from sslnet.layers.no_gradient import NoInputGradient
 from sslnet.layers.regions import region_count
 
 
 @final
-class BoxAnnotatorOHEM(Layer):
+class BoxAnnotatorOHEM(NoInputGradient):
     TYPE: ClassVar[str] = "BoxAnnotatorOHEM"
     KIND: ClassVar[str] = "result"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (4, 4)
@@ -54,13 +54,3 @@ class BoxAnnotatorOHEM(Layer):
         top[0].data[...] = labels.reshape(top[0].shape)
         top[1].data[...] = bottom[3].data
         top[1].data[~kept] = 0
-
-    def allow_force_backward(self, index: int) -> bool:
-        return False
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return False
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if any(propagate_down):
-            raise self.run_error("BoxAnnotatorOHEM has no gradient")

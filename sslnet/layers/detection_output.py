@@ -15,14 +15,14 @@ Ref: Liu et al. 2016, SSD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.jit import kernel
-from sslnet.layers.base import Blobs, Layer
+from sslnet.layers.base import Blobs
+from sslnet.layers.no_gradient import NoInputGradient
 
 
 @kernel
@@ -69,7 +69,7 @@ def decode(locations: np.ndarray, priors: np.ndarray, variances: np.ndarray, cod
 
 
 @final
-class DetectionOutput(Layer):
+class DetectionOutput(NoInputGradient):
     TYPE: ClassVar[str] = "DetectionOutput"
     KIND: ClassVar[str] = "result"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (3, 3)
@@ -146,13 +146,3 @@ class DetectionOutput(Layer):
             best = np.argsort(-result[:, 1], kind="stable")[: param.keep_top_k]
             result = result[np.sort(best)]
         return result
-
-    def allow_force_backward(self, index: int) -> bool:
-        return False
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return False
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if any(propagate_down):
-            raise self.run_error("DetectionOutput has no gradient")

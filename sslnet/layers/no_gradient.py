@@ -17,7 +17,7 @@ class NoInputGradient(Layer):
         return False
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[0]:
+        if any(propagate_down):
             raise self.run_error(
                 f"{self.TYPE} has no gradient", hint="propagate_down: false in this layer ends the gradient here"
             )

@@ -14,6 +14,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, WeightsError
 from sslnet.files import MOST_IMAGE, atomic_path, atomic_write, read_bytes
 from sslnet.sources.base import DataSource, size_text
+from sslnet.sources.npy import parse_header
 
 CHUNK_BYTES = 1 << 25
 """Approximate number of bytes of uint8 images in memory at once."""
@@ -97,11 +98,7 @@ def _read_binaryproto(path: str) -> np.ndarray:
 def _read_npy(path: str) -> np.ndarray:
     file = io.BytesIO(read_bytes(path, limit=MOST_IMAGE, error=WeightsError))
     try:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):  # 3: with names of fields that are no Latin letters
-            raise ValueError(f"its version is {version}")
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read_header(file)
+        shape, by_columns, dtype = parse_header(file)
         size = math.prod(shape)
         if (
             min(shape, default=0) < 0

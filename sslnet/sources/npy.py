@@ -11,7 +11,7 @@ import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -195,14 +195,21 @@ class _Archive:
             raise DataError(f"is not an .npz file, or is damaged: {error}", path=self._shown) from error
 
 
+def parse_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether it is stored column by column, type) at the beginning of an .npy. raises almost anything for a
+    damaged one: that is NumPy's reader"""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):  # 3: with names of fields that are no Latin letters
+        raise ValueError(f"its version is {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(stream)
+    return found
+
+
 def read_header(stream: IO[bytes], shown: str) -> Header:
     """Reads the header at the beginning of an .npy. raises DataError if it is none, or its values are no numbers"""
     try:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):  # 3: with names of fields that are no Latin letters
-            raise ValueError(f"its version is {version}")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read(stream)
+        shape, by_columns, dtype = parse_header(stream)
     except Exception as error:  # the reader of .npy headers raises almost anything for damaged ones
         raise DataError(f"is not an .npy file: {error}", path=shown) from error
     if dtype.kind not in "fiub" or dtype.itemsize > 8:

@@ -21,9 +21,10 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.compress.pruning.activity import BATCH, measure_activity
-from sslnet.compress.pruning.calibration import CalibrationSet, batches, calibration_net, draw_images, fill
+from sslnet.compress.pruning.calibration import CalibrationSet, calibration_net, draw_images, fill
 from sslnet.compress.pruning.channels import CoupledChannels, find_channels_to_prune
 from sslnet.compress.pruning.importance import IMPORTANCES, Needs
+from sslnet.compress.pruning.prune_channels import show_batches
 from sslnet.compress.pruning.repair.least_squares import LeastSquares
 from sslnet.compress.pruning.selection import cut_to, uniform_order
 from sslnet.errors import DefinitionError, UsageError, WeightsError, suggestion
@@ -220,16 +221,7 @@ class PruningCycles:
         importance.start(self.channels)
         if importance.NEEDS > Needs.WEIGHTS:
             assert self.images is not None
-            backward = importance.NEEDS == Needs.GRADIENTS
-            if backward and not self.net.loss_weights:
-                raise UsageError(f"{importance.NAME} needs a loss in phase TEST, which the net does not have")
-            size = min(self.images.count, BATCH)
-            net = calibration_net(self.net, self.images, size, separate=True)
-            for _ in batches(net, self.images):
-                net.forward()
-                if backward:
-                    net.backward()
-                importance.see(net, size)
+            show_batches(importance, self.net, self.images, BATCH)
         return importance.scores()
 
     def _select(self, scores: np.ndarray, iteration: int, until: int) -> np.ndarray:

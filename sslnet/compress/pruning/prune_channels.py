@@ -258,16 +258,7 @@ class Pruner:
         if importance.NEEDS == Needs.INPUTS:
             importance.see(self._whole_run(), self.images.count)
         elif importance.NEEDS > Needs.INPUTS:
-            backward = importance.NEEDS == Needs.GRADIENTS
-            if backward and not self.net.loss_weights:
-                raise no_loss(importance.NAME)
-            size = min(BATCH, self.images.count)
-            net = calibration_net(self.net, self.images, size, separate=True)
-            for _ in batches(net, self.images):
-                net.forward()
-                if backward:
-                    net.backward()
-                importance.see(net, size)
+            show_batches(importance, self.net, self.images)
 
     def _curves(self, by: str) -> Curves:
         scores = self.scores(by)
@@ -290,6 +281,23 @@ class Pruner:
         else:
             order = uniform_order(channels, scores)
         return cut_to(channels, order, stays, target, scores, round_channels)
+
+
+def show_batches(importance: Importance, net: Net, images: CalibrationSet, most: int = BATCH) -> None:
+    """Lets a criterion see the images in batches of at most ``most``, each run forward and, if it needs gradients, backward.
+
+    raises UsageError if it needs gradients and the net has no loss
+    """
+    backward = importance.NEEDS == Needs.GRADIENTS
+    if backward and not net.loss_weights:
+        raise no_loss(importance.NAME)
+    size = min(most, images.count)
+    shown = calibration_net(net, images, size, separate=True)
+    for _ in batches(shown, images):
+        shown.forward()
+        if backward:
+            shown.backward()
+        importance.see(shown, size)
 
 
 def no_loss(by: str) -> UsageError:
