@@ -49,13 +49,14 @@ class FilterCandidate(LoopCandidate[FilterTile]):
         pixels = tile.rows * tile.pixels
         squares = tile.rows * -(-tile.pixels // unit.lanes)
         exact = runs_exactly(low, unit, tile)
+        window = self._window(tile, exact)
         cycles = 0.0
         for p, inside in zip(low.passes, self._inside, strict=True):
             taps = inside * p.taps
             columns = [min(c, p.out_w - tile.pixels) for c in range(0, p.out_w, tile.pixels)]
+            block = self._tap_block(tile, window, p.taps) or p.taps
             for vectors, count in Counter(blocks).items():
                 leaving = costs.sum_out * vectors * pixels + costs.transposed_row * vectors * squares * unit.lanes
-                block = self._tap_block(tile, p.taps) or p.taps
                 far_block = block * vectors * unit.bytes > costs.first_cache
                 read = vectors * unit.bytes / costs.second_bytes if far_block else 0
                 between = (-(-p.taps // block) - 1 if block else 0) * (costs.call + costs.sum_stored * vectors * pixels)
@@ -66,7 +67,6 @@ class FilterCandidate(LoopCandidate[FilterTile]):
                     per_taps = [max(costs.step(vectors * pixels, vectors + pixels + 1), read)] * len(columns)
                 row = sum(taps * per_tap + costs.call + leaving + between for per_tap in per_taps)
                 cycles += count * (vectors > 0) * -(-p.out_h // tile.rows) * row
-        window = self._window(tile)
         weights = low.groups * vectors_in_all * unit.bytes * sum(p.taps for p in low.passes)
         far = costs.weights(weights, -(-low.rows // window.chunk) * low.batch, low.batch)
         moved = fill_cycles(costs, unit, window) + combine_cycles(costs, low)
@@ -95,21 +95,22 @@ class FilterCandidate(LoopCandidate[FilterTile]):
 
     def loop(self, tile: FilterTile) -> PackedLoop:
         low = self.problem.lowering
-        tap_block = self._tap_block(tile, max(p.taps for p in low.passes))
+        window = self._window(tile, runs_exactly(low, self.unit, tile))
+        tap_block = self._tap_block(tile, window, max(p.taps for p in low.passes))
         return FilterLoop(low, self.unit, tile, relu=self.problem.relu, tap_block=tap_block)
 
-    def _tap_block(self, tile: FilterTile, taps: int) -> int:
+    def _tap_block(self, tile: FilterTile, window: SourceWindow, taps: int) -> int:
         """KC blocking: taps of a block of weights, all blocks about equally large; 0 if the taps are not divided: they
         are few, or the sums that wait for the next block are many."""
         width = tile.vectors * self.unit.bytes
         most = self.costs.weight_block // width
-        waiting = self._window(tile).chunk * max(p.out_w for p in self.problem.lowering.passes) * width
-        few = taps <= 2 * most or waiting > 2 * self.costs.first_cache
-        return 0 if few else -(-taps // -(-taps // most))
+        if taps <= 2 * most:
+            return 0
+        waiting = window.chunk * max(p.out_w for p in self.problem.lowering.passes) * width
+        return 0 if waiting > 2 * self.costs.first_cache else -(-taps // -(-taps // most))
 
-    def _window(self, tile: FilterTile) -> SourceWindow:
+    def _window(self, tile: FilterTile, exact: bool) -> SourceWindow:
         low = self.problem.lowering
-        exact = runs_exactly(low, self.unit, tile)
         return window_for(low, split=False, whole_vectors=False, exact=exact, granularity=tile.rows)
 
 
