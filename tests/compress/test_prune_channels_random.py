@@ -23,19 +23,9 @@ from sslnet.net.net import Net
 from sslnet.sparsity.channel_dependencies import mixes
 
 from ..support.compare import assert_same_outputs
-from ..support.random_graphs import graphs
+from ..support.random_graphs import fill_param, graphs
 
 EXAMPLES = int(os.environ.get("SSLNET_TEST_EXAMPLES", "40"))
-
-
-def fill_weights(net: Net, random: np.random.Generator) -> None:
-    for param in net.learnable:
-        blob = param.blob.data
-        blob[...] = random.standard_normal(blob.shape)
-        if param.layer.TYPE == "BatchNorm":
-            blob[...] = np.abs(blob) + 0.5
-        elif blob.ndim > 1:
-            blob /= np.sqrt(blob[0].size)
 
 
 def images_for(net: Net, count: int, seed: int) -> CalibrationSet:
@@ -53,7 +43,9 @@ def images_for(net: Net, count: int, seed: int) -> CalibrationSet:
 def prune(message: Any, by: str, seed: int, repair: str, share_out: str) -> tuple[Net, Net, PruneResult]:
     """The whole net and the pruned one; assumes a graph that this can be done to."""
     net = Net(message, seed=0)
-    fill_weights(net, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    for param in net.learnable:
+        fill_param(param, random)
     weights = net.to_proto()
     try:
         pruner = Pruner(net, images=images_for(net, 6, seed), seed=seed)

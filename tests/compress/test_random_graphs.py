@@ -16,7 +16,7 @@ from sslnet.compress.compaction.compact import compact
 from sslnet.errors import RunError
 from sslnet.net.net import Net
 
-from ..support.random_graphs import graphs
+from ..support.random_graphs import fill_param, graphs
 
 
 def prune(net: Net, random: np.random.Generator) -> None:
@@ -26,12 +26,11 @@ def prune(net: Net, random: np.random.Generator) -> None:
     Inner products keep theirs, so that no output is a small difference of large numbers, which rounding alone changes.
     """
     for param in net.learnable:
+        fill_param(param, random)
         blob = param.blob.data
-        blob[...] = random.standard_normal(blob.shape)
         if param.layer.TYPE == "BatchNorm":
-            blob[...] = np.abs(blob) + 0.5
-        elif blob.ndim > 1:
-            blob /= np.sqrt(blob[0].size)
+            continue
+        if blob.ndim > 1:
             for axis in (0, 1):
                 gone = random.permutation(blob.shape[axis])[: int(random.uniform(0, 0.7) * blob.shape[axis])]
                 blob[gone if axis == 0 else (slice(None), gone)] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from sslnet import sslnet_pb2 as pb
@@ -252,3 +253,13 @@ def graphs(draw: Any) -> Any:
     if graph.message.layer[-1].type == "InnerProduct" and draw(st.booleans()):
         graph.train()
     return graph.message
+
+
+def fill_param(param: Any, random: np.random.Generator) -> None:
+    """Normal numbers, of matrices and windows small enough for sums of size 1; BatchNorm's statistics are positive."""
+    blob = param.blob.data
+    blob[...] = random.standard_normal(blob.shape)
+    if param.layer.TYPE == "BatchNorm":
+        blob[...] = np.abs(blob) + 0.5
+    elif blob.ndim > 1:
+        blob /= np.sqrt(blob[0].size)
