@@ -49,6 +49,10 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
             words = definition.overrides.get((name,), "")
             span = None if words else definition.span(name, value=True)
             raise DefinitionError(message, span=span, path=definition.path, hint=words and f"set by {words}")
+    if not 0 <= param.ema_decay < 1:
+        span = definition.span("ema_decay", value=True)
+        message = f"ema_decay must be at least 0 and below 1, not {param.ema_decay:g}"
+        raise DefinitionError(message, span=span, path=definition.path, hint="0.999 is usual")
     if "\0" in param.snapshot_prefix:
         span = definition.span("snapshot_prefix", value=True)
         raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)

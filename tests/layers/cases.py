@@ -442,6 +442,8 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 2 normalization: VALID",
             "normalization: FULL",
             "normalization: NONE",
+            "focal_gamma: 2 ignore_label: 2",
+            "focal_gamma: 1.5 focal_alpha: 0.25",
         )
     ],
     "Silence": [
@@ -491,6 +493,12 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 1 normalization: NONE",
             "ignore_label: 1 normalize: false",
             "normalize: true",
+            "label_smoothing: 0.2 ignore_label: 1",
+            "label_smoothing: 0.2 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
+            "focal_gamma: 2 ignore_label: 1",
+            "focal_gamma: 0.5 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
         )
     ],
     "Split": [
