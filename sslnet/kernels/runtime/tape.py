@@ -154,7 +154,7 @@ class Tape(Recorder):
         self._alive = [
             [a for a in _flat(args) if not (isinstance(a, np.ndarray) and _inside(a, borrowed))] for args in self._alive
         ]
-        builder = _Builder(self.workspace, self.threads)
+        builder = _TapeBuilder(self.workspace, self.threads)
         for row in self._rows:
             builder.add(row)
         self._words, self._launches = builder.finish()
@@ -233,7 +233,7 @@ class _Launch:
         return self.shared[failed >> 32][1][(failed & 0xFFFFFFFF) - 1]
 
 
-class _Builder:
+class _TapeBuilder:
     """Makes the launches from regions: rows (kind, trampoline, function, first word) for one thread and for several."""
 
     def __init__(self, workspace: Workspace, threads: int) -> None:
