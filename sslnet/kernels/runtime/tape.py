@@ -225,7 +225,7 @@ class _Launch:
             failed = walk.run_together(team, self._table, self.threads, self.barriers, *self._alone)
         else:
             failed = -walk.run_alone(*self._alone)
-        self.pace.note(perf_counter_ns() - begin)
+        self.pace.note(begin, perf_counter_ns())
         if not failed:
             return None
         if failed < 0:
