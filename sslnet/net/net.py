@@ -133,8 +133,6 @@ class Net:
         """The layers by name."""
         return dict(zip(self.layer_names, self.layers))
 
-    # -- memory ------------------------------------------------------------------------------------------------------
-
     def memory(self) -> Memory:
         """The memory of the net: data of blobs that own them, diffs of those that run backward, parameters."""
         return measure(self.graph, self.plan(fused=True).lease if self.lean else None)
@@ -169,11 +167,7 @@ class Net:
         self._fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
         plan = self.plan(self._fused)
         self._ready = False
-        taped = self._taping.pass_of(plan) if self.on_step is None else None
-        if taped is not None:
-            self.loss = taped.run()
-            self._ran = list(plan.steps)
-        else:
+        if not self.run_taped(plan):
             with plan.running(last):
                 self.loss = self._forward(plan, first, last)
         self._ready = last == len(self.layers) - 1
@@ -298,6 +292,13 @@ class Net:
     def new_plan(self, fused: bool) -> Plan:
         """Makes a separate plan for the current shapes of the blobs."""
         return self._plans.new_plan(fused)
+
+    def run_taped(self, plan: Plan) -> bool:
+        """Runs all layers forward as tapes (``sslnet.net.taping``) if that is possible now; returns whether it has."""
+        taped = self._taping.pass_of(plan) if self.on_step is None else None
+        if taped is not None:
+            self.loss, self._ran = taped.run(), list(plan.steps)
+        return taped is not None
 
     def keep(self, which: str, *names: str) -> None:
         """Makes the "data" or "diff" of these blobs of a lean net readable after its runs from now on; in other nets they

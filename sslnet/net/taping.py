@@ -80,6 +80,8 @@ class TapedPass:
             if self._memory is not None:
                 ranges.append(_range(self._memory))
             for tape in self.tapes:
+                tape.reserve()
+            for tape in self.tapes:
                 tape.finish(ranges)
         self._versions = arena.workspace.version
         self._moved = Blob.moved

@@ -28,7 +28,8 @@ class PackedLoop(ABC):
     units: int
     multiply_adds: int
     version: int = 0
-    """Another number whenever ``pack`` has allocated memory anew."""
+    """Another number whenever ``pack`` has made other arrays or numbers than those of the last run, so that a tape of
+    it is outdated."""
 
     @abstractmethod
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:

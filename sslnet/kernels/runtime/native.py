@@ -106,7 +106,7 @@ def _works() -> bool:
     if run_once(native_entry(_every_kind, (*args, natively))) != 0:
         return False
     failing = native_entry(_fails, (1,))
-    return by_python.any() and np.array_equal(by_python, natively) and run_once(failing) != 0
+    return bool(by_python.any()) and np.array_equal(by_python, natively) and run_once(failing) != 0
 
 
 def run_once(entry: NativeEntry) -> int:
@@ -157,7 +157,8 @@ def _flatten(kind: Any, value: Any, words: list[int]) -> None:
     elif isinstance(kind, types.NoneType):
         words.append(0)
     elif isinstance(kind, types.BaseTuple):
-        for one, element in zip(kind, value, strict=True):
+        elements: Any = kind
+        for one, element in zip(elements, value, strict=True):
             _flatten(one, element, words)
     elif isinstance(kind, (types.Boolean, types.Integer)):
         words.append(_signed(int(value)))

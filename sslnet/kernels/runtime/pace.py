@@ -8,14 +8,20 @@ from __future__ import annotations
 
 TRIAL = 4
 """Runs of a trial; the first does not count, because sleeping workers have to be woken for it."""
-FIRST_INTERVAL = 64
-LAST_INTERVAL = 2048
-"""Runs between two trials: from the first number on twice as many each time that a trial changes nothing."""
+MUCH_WORSE = 2.0
+"""A trial ends early at a run that takes so many times as long as those of the other way."""
+FIRST_TIME, LAST_TIME = 2e6, 40e6
+"""Nanoseconds until the next trial: the first number at first, then twice as many each time that a trial changes nothing, up
+to the second one."""
+FIRST_RUNS, LAST_RUNS = (16, 64), (256, 2048)
+"""Least and most runs in these times."""
 RECENT = 0.125
 """Weight of a run in the mean time."""
 WORSE = 1.5
 PATIENCE = 3
 """A trial begins at once after so many runs in a row that took WORSE times as long as when the way was chosen."""
+PAUSE = 10e6
+"""Nanoseconds without a run after which other programs may have come or gone."""
 
 
 class Pace:
@@ -31,36 +37,53 @@ class Pace:
         self._trial: list[int] = []
         self._left = TRIAL
         """Runs until the next trial."""
-        self._interval = FIRST_INTERVAL
+        self._failures = 0
+        """Trials in a row that have changed nothing."""
         self._slow = 0
         self._runs = 0
+        self._last = 0
 
-    def note(self, nanoseconds: int) -> None:
-        """Takes the time of a run that was made as ``several`` said."""
+    def note(self, begin: int, end: int) -> None:
+        """Takes the times, in nanoseconds, of the begin and the end of a run that was made as ``several`` said."""
+        time, pause = end - begin, begin - self._last
+        self._last = end
         if self.several is not self._preferred:
-            self._trial.append(nanoseconds)
-            if len(self._trial) == TRIAL:
+            self._trial.append(time)
+            bad = len(self._trial) > 1 and time > MUCH_WORSE * self._mean
+            if bad or len(self._trial) == TRIAL:
                 self._decide()
             return
+        if pause > PAUSE and self._runs:
+            self._failures = 0
+            self._left = min(self._left, self._interval())
+            return  # caches are cold, and workers asleep
         self._runs += 1
-        if self._runs <= 2:  # the first ones fill caches, and wake workers
-            self._mean = float(nanoseconds)
-        self._mean += RECENT * (min(nanoseconds, 8 * self._mean) - self._mean)
+        if self._runs <= 2:
+            self._mean = float(time)
+        self._mean += RECENT * (min(time, 8 * self._mean) - self._mean)
         self._left -= 1
-        self._slow = self._slow + 1 if self._chosen and nanoseconds > WORSE * self._chosen else 0
-        if self._left <= 0 or self._slow >= PATIENCE:
-            if self._slow >= PATIENCE:
-                self._mean, self._interval = float(nanoseconds), FIRST_INTERVAL
+        self._slow = self._slow + 1 if self._chosen and time > WORSE * self._chosen else 0
+        if self._slow >= PATIENCE:
+            self._mean, self._failures, self._left = float(time), 0, 0
+        if self._left <= 0:
             self.several, self._trial = not self._preferred, []
 
     def _decide(self) -> None:
         """Ends a trial."""
-        tried = sum(self._trial[1:]) / (TRIAL - 1)
-        better = tried < self._mean
-        if better:
+        tried = sum(self._trial[1:]) / (len(self._trial) - 1)
+        if tried < self._mean:
             self._preferred, self._mean = not self._preferred, tried
-            self._interval, self._runs = FIRST_INTERVAL, 0
+            self._failures, self._runs = 0, 2
         else:
-            self._interval = min(2 * self._interval, LAST_INTERVAL)
+            self._failures += 1
         self.several = self._preferred
-        self._chosen, self._slow, self._left = self._mean, 0, self._interval
+        self._chosen, self._slow, self._left = self._mean, 0, self._interval()
+
+    def _interval(self) -> int:
+        """The number of runs until the next trial."""
+        mean = max(self._mean, 1.0)
+        first, last = (
+            int(min(max(time / mean, least), most))
+            for time, (least, most) in ((FIRST_TIME, FIRST_RUNS), (LAST_TIME, LAST_RUNS))
+        )
+        return min(first << min(self._failures, 20), last)

@@ -97,8 +97,6 @@ class Tape(Recorder):
         self._alive: list[Any] = []
         self._launches: list[_Launch] = []
         self._words = np.zeros(0, np.int64)
-        self.version = -1
-        """The version of the workspace for which it was finished."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -137,14 +135,8 @@ class Tape(Recorder):
         """Removes what has been appended since the mark."""
         del self._rows[mark[0] :], self._alive[mark[1] :]
 
-    def finish(self, borrowed: Sequence[tuple[int, int]] = ()) -> None:
-        """Makes the tape ready to run.
-
-        borrowed   address ranges (first, end) of arrays that the tape must not keep alive
-        """
-        self._alive = [
-            [a for a in _flat(args) if not (isinstance(a, np.ndarray) and _inside(a, borrowed))] for args in self._alive
-        ]
+    def reserve(self) -> None:
+        """Makes the workspace large enough. Tapes that share it all reserve before the first one is finished."""
         if all(len(row.bounds) == 1 for row in self._rows):
             self.threads = 1
         for row in self._rows:
@@ -152,8 +144,17 @@ class Tape(Recorder):
                 for _, scratch in row.scratch:
                     self.workspace.need(thread, scratch.slot, scratch.nbytes)
                     self.workspace.need(0, scratch.slot, scratch.nbytes)
-        self.version = self.workspace.version
-        builder = _Builder(self.workspace, self.threads)
+
+    def finish(self, borrowed: Sequence[tuple[int, int]] = ()) -> None:
+        """Makes the tape ready to run, as long as the workspace keeps its version.
+
+        borrowed   address ranges (first, end) of arrays that the tape must not keep alive
+        """
+        self.reserve()
+        self._alive = [
+            [a for a in _flat(args) if not (isinstance(a, np.ndarray) and _inside(a, borrowed))] for args in self._alive
+        ]
+        builder = _TapeBuilder(self.workspace, self.threads)
         for row in self._rows:
             builder.add(row)
         self._words, self._launches = builder.finish()
@@ -224,7 +225,7 @@ class _Launch:
             failed = walk.run_together(team, self._table, self.threads, self.barriers, *self._alone)
         else:
             failed = -walk.run_alone(*self._alone)
-        self.pace.note(perf_counter_ns() - begin)
+        self.pace.note(begin, perf_counter_ns())
         if not failed:
             return None
         if failed < 0:
@@ -232,7 +233,7 @@ class _Launch:
         return self.shared[failed >> 32][1][(failed & 0xFFFFFFFF) - 1]
 
 
-class _Builder:
+class _TapeBuilder:
     """Makes the launches from regions: rows (kind, trampoline, function, first word) for one thread and for several."""
 
     def __init__(self, workspace: Workspace, threads: int) -> None:

@@ -64,7 +64,7 @@ class WeightListLoop(PackedLoop):
         count = int(self.starts[-1])
         if count > len(self.values):
             self.values, self.distances = np.empty(count, np.float32), np.empty(count, np.int64)
-            self.version += 1
+        self.version += 1
         parallel(
             _list_weights, g.filters, np.array(matrix, copy=False), g.group_filters, places, self.starts, self.values,
             self.distances, most=threads_for(matrix.size),
