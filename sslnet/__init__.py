@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sslnet.api.prune import prune
     from sslnet.api.prune_channels import prune_channels
     from sslnet.api.prune_dead import prune_dead
+    from sslnet.api.quantize import quantize
     from sslnet.api.restructure import restructure
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
@@ -89,6 +90,7 @@ _MODULES = {
     "prune_channels": "sslnet.api.prune_channels",
     "prune_dead": "sslnet.api.prune_dead",
     "pruning_cycles": "sslnet.compress.pruning.cycles",
+    "quantize": "sslnet.api.quantize",
     "restructure": "sslnet.api.restructure",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
@@ -140,6 +142,7 @@ __all__ = [
     "prune_channels",
     "prune_dead",
     "pruning_cycles",
+    "quantize",
     "restructure",
     "set_deterministic",
     "set_device",

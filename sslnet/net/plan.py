@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.relu import ReLU
@@ -17,6 +18,7 @@ from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.liveness import lifetimes
 from sslnet.net.memory_planner import Arena, Lease
 from sslnet.net.steps import EmptyStep, JoinedStep, Step, batch_norm, step_of
+from sslnet.net.steps.integer import integer_steps
 
 
 class Plan:
@@ -48,6 +50,9 @@ class Plan:
             if EmptyStep.takes(layer, graph.bottoms[i], graph.tops[i]):
                 step = EmptyStep
             self.steps.append(step(layer, graph.bottoms[i], graph.tops[i], graph.bottom_need_backward[i]))
+        first = graph.layers[0] if graph.layers else None
+        if first is not None and first.phase == pb.TEST and not plain:
+            integer_steps(graph, self.steps, whole=fused)
         if arena is not None:
             self._share_normalized()
         if fused:
