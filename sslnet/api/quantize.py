@@ -41,7 +41,7 @@ def quantize(
     bits            2 to 8, of weights and activations; "4/8": of weights / of activations
     layers          {layer: bits}, where they differ; "float": the layer is not quantised
     range           ranges of activations: "minmax" of the images, or "mse", with the least squared error
-    rounding        of weights: "nearest", or "second-order" (GPTQ); default: second order below 7 bits
+    rounding        of weights: "nearest", or "second-order" (GPTQ); default: second order below 8 bits
     target          machine to make the net for: "this", "vnni", "avx2" or "any". Where products of 8-bit weights are slow, bits=8
                     means weights of 7 bits; 8/8 means 8
     level, stages   level and stages for the net's include and exclude rules

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ranges of activations: those of the images, or the part with the least squared error; default minmax")  # fmt: skip
     parser.add_argument("--round", choices=("nearest", "second-order"),
         help="weights: the nearest numbers, or those with the least error of the layer's outputs; default: second-order "
-        "below 7 bits")  # fmt: skip
+        "below 8 bits")  # fmt: skip
     parser.add_argument("--target", default="this", choices=("this", "vnni", "avx2", "any"),
         help="machine to make the net for: where products of 8-bit weights are slow (avx2, any), --bits 8 means weights of "
         "7 bits; default: this machine")  # fmt: skip

@@ -24,6 +24,7 @@ from sslnet.net.input_layers import copy_sources, fetch, fill_inputs, source_sha
 from sslnet.net.memory_estimate import Memory
 from sslnet.net.net import Net
 from sslnet.net.steps import Step
+from sslnet.net.steps.integer import IntegerStep
 from sslnet.net.weights import WeightSource
 from sslnet.prototxt import Definition
 from sslnet.sparsity.measure import NonZero, measure
@@ -240,7 +241,10 @@ class _NetSamples:
     def __init__(self, net: Net, forward_only: bool) -> None:
         self.net = net
         self.passes = Passes(net, forward_only)
-        self.single, self.fused = net.plan(fused=False), net.plan(fused=True)
+        self.fused = net.plan(fused=True)
+        # steps with whole numbers hand bytes to each other in both plans
+        whole = any(isinstance(step, IntegerStep) for step in self.fused.steps)
+        self.single = net.new_plan(fused=True) if whole else net.plan(fused=False)
         self.forget()
 
     def forget(self) -> None:

@@ -39,8 +39,10 @@ BATCH = 20
 """Calibration images that run at once."""
 PLACES = 200
 """Output positions of each image that the second moments are taken from."""
-NEAREST_FROM = 7
+NEAREST_FROM = 8
 """Bits of weights from which the nearest numbers are as good as those of second order."""
+CLIP_BELOW = 7
+"""Bits of weights below which the largest weights of a filter may be clipped, for a smaller step."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def quantize(
     images     number of calibration images, drawn from the data of phase TRAIN
     bits       of all layers but those in ``layers`` (None: the layer stays float)
     method     ranges of activations: "minmax", or "mse", the least squared error
-    rounding   "nearest" or "second-order"; None: second order below 7 bits
+    rounding   "nearest" or "second-order"; None: second order below 8 bits
     tell       takes a line for each step
 
     raises UsageError for a net without data in phase TRAIN, and for layers that it does not have or that cannot be quantised
@@ -228,7 +230,7 @@ class Calibration:
                 after = np.empty_like(before)
                 for g in range(linear.groups):
                     rows = np.ascontiguousarray(before[g].T)
-                    steps = steps_of(rows, width.weights, clip=width.weights < NEAREST_FROM)
+                    steps = steps_of(rows, width.weights, clip=width.weights < CLIP_BELOW)
                     if how == "second-order":
                         assert moments is not None
                         after[g] = second_order(rows, steps, moments[g], width.weights).T

@@ -4,7 +4,7 @@ A value q stands for (q - zero) * scale. Arrays of pixels are (images, pixels, p
 
     quantize      float32 (images, channels, pixels) -> u8     clamp(rint(x / scale) + zero, 0, top); NaN: zero
     dequantize    u8 -> float32 (images, channels, pixels)
-    add           sums of two or more arrays, each with its scale
+    QuantizedSum  sums of two or more arrays, each with its scale
     lookup        a table of 256 values: any function of one value, also from one scale to another
     copy_channels the channels of an array into those of a wider one
     to_planes     float32 (images, pixels, channels) -> (images, channels, pixels)
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from sslnet.kernels.quantized import packing
 from sslnet.kernels.quantized.rows import add_blocks, dequantize_words, quantize_row, quantize_words
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import spread
-from sslnet.kernels.simd.vector import call_tile, vector_unit
+from sslnet.kernels.simd.vector import GENERIC, call_tile, vector_unit
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,38 @@ def dequantize(x: np.ndarray, y: np.ndarray, scale: ByteScale) -> None:
            np.float32(scale.scale), scale.zero)  # fmt: skip
 
 
-def add(
-    xs: Sequence[np.ndarray], scales: Sequence[ByteScale], factors: Sequence[float], y: np.ndarray, to: ByteScale
-) -> None:
+class QuantizedSum:
     """y = the sum of factor * x, in the scale ``to``: float32 products (x - zero) * (factor * scale / to.scale), added one
-    after the other.  [overwrites y]  xs, y: u8 of one size"""
-    ratios = [float(np.float32(f * s.scale / to.scale)) for f, s in zip(factors, scales, strict=True)]
-    flat = [x.reshape(-1) for x in xs]
-    if len(flat) == 2:
-        unit = vector_unit()
-        numbers = np.array(
-            [bits_of(ratios[0]), scales[0].zero, bits_of(ratios[1]), scales[1].zero, to.zero, to.top, unit.lanes,
-             add_blocks(unit), add_blocks(_single())], np.int64)  # fmt: skip
-        spread(_add_two, y.size // 4, 4, flat[0], flat[1], y.reshape(-1), numbers)
-        return
-    zeros = np.array([s.zero for s in scales], np.int32)
-    spread(
-        _add_many, y.size, len(flat), tuple(flat), np.array(ratios, np.float32), zeros, y.reshape(-1), to.zero, to.top
-    )
+    after the other.
+
+    xs, y   u8 of one size, a multiple of four; they are bound, so that a run costs little
+    """
+
+    def __init__(
+        self,
+        xs: Sequence[np.ndarray],
+        scales: Sequence[ByteScale],
+        factors: Sequence[float],
+        y: np.ndarray,
+        to: ByteScale,
+    ) -> None:
+        ratios = [float(np.float32(f * s.scale / to.scale)) for f, s in zip(factors, scales, strict=True)]
+        flat = [x.reshape(-1) for x in xs]
+        self._call: tuple[Any, ...]
+        if len(flat) == 2:
+            unit = vector_unit()
+            numbers = np.array(
+                [bits_of(ratios[0]), scales[0].zero, bits_of(ratios[1]), scales[1].zero, to.zero, to.top, unit.lanes,
+                 add_blocks(unit), add_blocks(GENERIC)], np.int64)  # fmt: skip
+            self._call = (_add_two, y.size // 4, 4, flat[0], flat[1], y.reshape(-1), numbers)
+            return
+        zeros = np.array([s.zero for s in scales], np.int32)
+        many = (tuple(flat), np.array(ratios, np.float32), zeros, y.reshape(-1), to.zero, to.top)
+        self._call = (_add_many, y.size, len(flat), *many)
+
+    def run(self) -> None:
+        """Computes the sum.  [overwrites y]"""
+        spread(*self._call)
 
 
 def lookup(x: np.ndarray, y: np.ndarray, table: np.ndarray) -> None:
@@ -123,13 +138,6 @@ def copy_channels(x: np.ndarray, y: np.ndarray, channels: int, first: int) -> No
 def to_planes(x: np.ndarray, y: np.ndarray) -> None:
     """y[n, c, p] = x[n, p, c], float32.  [overwrites y]"""
     spread(_to_planes, len(x), x[0].size, x, y)
-
-
-def _single():
-    """A vector unit of four lanes, for rests."""
-    from sslnet.kernels.simd.vector import GENERIC
-
-    return GENERIC
 
 
 @exact_kernel

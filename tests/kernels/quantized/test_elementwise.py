@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sslnet.errors import ShapeError
 from sslnet.kernels.quantized.elementwise import (
     ByteScale,
-    add,
+    QuantizedSum,
     copy_channels,
     dequantize,
     lookup,
@@ -69,7 +69,7 @@ def test_sums(count, words, seed):
     factors = [1.0, -0.5, 2.0, 1.0][:count]
     to = ByteScale(float(np.float32(random.uniform(0.01, 3))), int(random.integers(256)))
     y = np.zeros_like(xs[0])
-    add(xs, scales, factors, y, to)
+    QuantizedSum(xs, scales, factors, y, to).run()
     total = None
     for x, s, f in zip(xs, scales, factors):
         product = (x.astype(np.int64) - s.zero).astype(np.float32) * np.float32(f * s.scale / to.scale)

@@ -41,9 +41,10 @@ class IntegerStep(Step):
     ) -> None:
         super().__init__(layer, bottom, top, [False] * len(bottom))
         self.sources, self.target = sources, target
+        self._unsure = [source for source in sources if not source.trusted]
 
     def forward(self) -> None:
-        for source in self.sources:
+        for source in self._unsure:
             source.ready()
         self.compute()
         if self.target is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
-from sslnet.kernels.quantized.elementwise import add, copy_channels, lookup
+from sslnet.kernels.quantized.elementwise import QuantizedSum, copy_channels, lookup
 from sslnet.kernels.quantized.pooling import QuantizedPool
 from sslnet.layers.eltwise import Eltwise
 from sslnet.layers.pooling import Pooling
@@ -48,11 +48,14 @@ class IntegerSum(IntegerStep):
 
     layer: Eltwise
     target: ByteValue
+    _sum: QuantizedSum | None = None
 
     def compute(self) -> None:
-        values = [source.value for source in self.sources]
-        factors = [float(c) for c in self.layer.coeffs]
-        add([v.bytes for v in values], [v.scale for v in values], factors, self.target.bytes, self.target.scale)
+        if self._sum is None:
+            values, to = [source.value for source in self.sources], self.target
+            factors = [float(c) for c in self.layer.coeffs]
+            self._sum = QuantizedSum([v.bytes for v in values], [v.scale for v in values], factors, to.bytes, to.scale)
+        self._sum.run()
 
     @property
     def name(self) -> str:
