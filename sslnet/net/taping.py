@@ -46,10 +46,10 @@ class Taping:
             # Layers keep arrays for their backward pass, of the shapes that they have now.
             self._last.taped = None
         self._last = plan
-        taped = plan.taped
+        taped, plan.taped = plan.taped, None  # so that an interrupt leaves no half changed tape
         if taped is not None and taped.is_valid():
+            plan.taped = taped
             return taped if taped.tapes else None
-        plan.taped = None
         if not again or not works():
             return None
         plan.taped = TapedPass(plan, self.graph, self.arena)
@@ -60,10 +60,11 @@ class Taping:
         functions, while the plan is running; the plan must not be the one of ``pass_of``."""
         if not (self.possible and taping() and works()):
             return [step.forward for step in plan.steps]
-        taped = plan.taped
+        taped, plan.taped = plan.taped, None
         if taped is None or not taped.is_valid():
-            taped = plan.taped = TapedPass(plan, self.graph, self.arena, by_step=True)
+            taped = TapedPass(plan, self.graph, self.arena, by_step=True)
         taped.follow_memory()
+        plan.taped = taped
         return list(taped.step_runs)
 
 
@@ -187,9 +188,11 @@ class TapedPass:
         """Changes the addresses if the arena is at another place; called while the plan is running."""
         memory = self._memory
         if memory is not None and not self.arena.is_memory(memory):
-            self._memory = self.arena.memory()
             first, end = _range(memory)
+            taped, self.plan.taped = self.plan.taped, None  # as in pass_of
+            self._memory = self.arena.memory()
             self._move([(first, end, _range(self._memory)[0] - first)])
+            self.plan.taped = taped
 
     def _run(self) -> float:
         loss = 0.0
