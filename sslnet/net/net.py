@@ -111,7 +111,7 @@ class Net:
         ]
         self.arena: Arena = share.arena if share is not None and share.lean else Arena()
         self._plans = PlanCache(graph, plain=self.plain, arena=self.arena if lean else None)
-        self._taping = Taping(graph, self.arena, phase=phase, plain=self.plain)
+        self.taping = Taping(graph, self.arena, phase=phase, plain=self.plain)
         self._ran: list[Step] = []
         """The step that last ran each layer forward; it also runs it backward, as it may have saved data for that."""
         self._fused = False
@@ -295,7 +295,7 @@ class Net:
 
     def run_taped(self, plan: Plan) -> bool:
         """Runs all layers forward as tapes (``sslnet.net.taping``) if that is possible now; returns whether it has."""
-        taped = self._taping.pass_of(plan) if self.on_step is None else None
+        taped = self.taping.pass_of(plan) if self.on_step is None else None
         if taped is not None:
             self.loss, self._ran = taped.run(), list(plan.steps)
         return taped is not None

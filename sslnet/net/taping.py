@@ -46,25 +46,39 @@ class Taping:
             # Layers keep arrays for their backward pass, of the shapes that they have now.
             self._last.taped = None
         self._last = plan
-        taped = plan.taped
+        taped, plan.taped = plan.taped, None  # so that an interrupt leaves no half changed tape
         if taped is not None and taped.is_valid():
+            plan.taped = taped
             return taped if taped.tapes else None
-        plan.taped = None
         if not again or not works():
             return None
         plan.taped = TapedPass(plan, self.graph, self.arena)
         return plan.taped if plan.taped.tapes else None
 
+    def steps_of(self, plan: Plan) -> list[Callable[[], object]]:
+        """The forward functions of a plan's steps, as short tapes where they can be; to time layers. To be called, as the
+        functions, while the plan is running; the plan must not be the one of ``pass_of``."""
+        if not (self.possible and taping() and works()):
+            return [step.forward for step in plan.steps]
+        taped, plan.taped = plan.taped, None
+        if taped is None or not taped.is_valid():
+            taped = TapedPass(plan, self.graph, self.arena, by_step=True)
+        taped.follow_memory()
+        plan.taped = taped
+        return list(taped.step_runs)
+
 
 class TapedPass:
     """The forward pass of a plan as segments.
 
+    by_step  a tape contains one step;  step_runs: then the forward function of each step
     tapes   the tapes among them
     raises  what the steps raise that run in Python
     """
 
-    def __init__(self, plan: Plan, graph: LayerGraph, arena: Arena) -> None:
-        self.plan, self.arena = plan, arena
+    def __init__(self, plan: Plan, graph: LayerGraph, arena: Arena, *, by_step: bool = False) -> None:
+        self.plan, self.arena, self.by_step = plan, arena, by_step
+        self.step_runs: list[Callable[[], object]] = [step.forward for step in plan.steps]
         self.settings = _settings()
         self.tapes: list[Tape] = []
         self._segments: list[Callable[[], float]] = []
@@ -100,14 +114,12 @@ class TapedPass:
             if not weighted and step.fits_tape():
                 if tape is None:
                     tape = Tape(self.arena.workspace, num_threads())
-                tape.label = step
-                mark = tape.mark()
-                try:
-                    with appending(tape):
-                        step.regions()
+                if _appended(tape, step):
+                    if self.by_step:
+                        self._append(tape)
+                        self.step_runs[i] = self._segments[-1] if len(tape) else step.prepare
+                        tape = None
                     continue
-                except CannotAppend:
-                    tape.cut(mark)
             self._append(tape)
             tape = None
             self._segments.append(_in_python(step, weighted))
@@ -169,18 +181,36 @@ class TapedPass:
         if lease is None or (self._whole and lease.holds and self.arena.is_memory(self._memory)):
             return self._run()
         with self.plan.running(self._last):
-            memory = self._memory
-            if memory is not None and not self.arena.is_memory(memory):
-                self._memory = self.arena.memory()
-                first, end = _range(memory)
-                self._move([(first, end, _range(self._memory)[0] - first)])
+            self.follow_memory()
             return self._run()
+
+    def follow_memory(self) -> None:
+        """Changes the addresses if the arena is at another place; called while the plan is running."""
+        memory = self._memory
+        if memory is not None and not self.arena.is_memory(memory):
+            first, end = _range(memory)
+            taped, self.plan.taped = self.plan.taped, None  # as in pass_of
+            self._memory = self.arena.memory()
+            self._move([(first, end, _range(self._memory)[0] - first)])
+            self.plan.taped = taped
 
     def _run(self) -> float:
         loss = 0.0
         for run in self._segments:
             loss += run()
         return loss
+
+
+def _appended(tape: Tape, step: Step) -> bool:
+    """Appends the regions of a step; returns False, and appends nothing, if some of it needs Python."""
+    tape.label, mark = step, tape.mark()
+    try:
+        with appending(tape):
+            step.regions()
+    except CannotAppend:
+        tape.cut(mark)
+        return False
+    return True
 
 
 def _on_tape(tape: Tape) -> Callable[[], float]:

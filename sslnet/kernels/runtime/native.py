@@ -9,8 +9,8 @@ is flattened to (memory info, parent, items, item size, data, shape, strides), N
 elements. A trampoline loads such arguments from a row of words. There is one for each list of machine types, compiled
 in about 40 ms and cached on disk; kernels are neither compiled again nor wrapped.
 
-This is the only file that knows these internals of Numba. They may change with its version: pyproject.toml bounds it,
-``works`` calls a kernel of each kind of argument before the first use, and where that fails nothing is called natively.
+This is the only file that knows these internals of Numba. They may change with its version, so ``works`` calls a kernel with
+an argument of each kind before the first use, and where that fails nothing is called natively.
 """
 
 from __future__ import annotations

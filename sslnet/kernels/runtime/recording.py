@@ -65,7 +65,7 @@ class Recorder:
         """Appends fn(i0, i1, part, *args) over parts of range(n).
 
         parts, align  the number of parts; all but the last end at a multiple of ``align``
-        work          the time in operations: multiply-adds, or elements
+        work          an estimate of the time, in multiply-adds
         numbered      whether fn has the argument ``part``
         """
         raise NotImplementedError

@@ -34,10 +34,10 @@ from sslnet.kernels.runtime.team import available, current_team
 from sslnet.kernels.runtime.threads import quieten
 from sslnet.kernels.runtime.workspace import Workspace
 
-FASTEST = 2e10
-"""Operations of a second in one thread: what a fast kernel reaches, so that a launch is cut rather too late."""
+FASTEST = 1e10
+"""Multiply-adds of a second in one thread, for an estimate of the time of a launch."""
 LAUNCH = 0.05 * FASTEST
-"""The most operations of a launch, so that an interrupt is noticed within about 50 ms."""
+"""The most multiply-adds of a launch, so that an interrupt is noticed within about 50 ms."""
 
 Bounds = tuple[int, int, int]
 

@@ -295,7 +295,7 @@ def test_a_child_process_makes_workers_of_its_own():
 
 def test_interrupts_come_between_launches(monkeypatch):
     """A tape that takes long is cut, and nothing is left half done for the next run."""
-    monkeypatch.setattr(tapes, "LAUNCH", 10_000)
+    monkeypatch.setattr(tapes, "LAUNCH", 10_000)  # multiply-adds; parallel itself counts one for each item
     x = np.zeros(3000)
     tape = with_all_threads(recorded(lambda: [parallel(add, 3000, x, 1.0) for _ in range(12)]))
     assert len(tape._launches) == 4
