@@ -47,17 +47,14 @@ _PENALTIES = (
         "group_lasso_decay", "group_lasso", "add group_lasso { group: FILTER } to the params whose filters are groups"
     ),
 )
-<<<<<<< HEAD
 _POLICIES = {
     "stepsize": ("step", "sigmoid"),
     "stepvalue": ("multistep",),
     "pct_start": ("onecycle",),
     "div_factor": ("onecycle",),
     "final_div_factor": ("onecycle",),
+    "stepearly": ("stepearly",),
 }
-=======
-_POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",), "stepearly": ("stepearly",)}
->>>>>>> ebb7fb225dd76f7333790d9fdcf1ff3d8e46756b
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class BestSnapshot:
             raise self._error(f'no test net has the output "{self.name}"', "snapshot_best", hint, value=True)
         self.net = next(index for index, net in enumerate(test_nets) if self.name in net.outputs)
         net = test_nets[self.net]
+        if not param.test_iter[self.net]:
+            raise self._error(f"snapshot_best needs tests of test net {self.net}: its test_iter is 0", "snapshot_best")
         if net.blobs[self.name].count != 1:
             raise self._error(
                 f'"{self.name}" has {net.blobs[self.name].count} values, so none of its tests is best',

@@ -119,8 +119,7 @@ class Solver:
         self.ended: list[PenalizedUpdate] = []
         """Penalties that ``keep_zeros`` has ended."""
         self.best = BestSnapshot(self.definition, self.test_nets, steered=steering is not None)
-        self.average = AveragedWeights(self.net.learnable, self.param.ema_decay)
-        """The moving average of the weights, which tests use."""
+        self.average = AveragedWeights(self.net.learnable, self.param.ema_decay)  # which tests use
         self._snapshots = Snapshots(self, self.monitor, fallback)
         if snapshot is not None and state is not None:
             self._restore(state, snapshot)
@@ -205,27 +204,17 @@ class Solver:
     def test(self, index: int | None = None) -> list[Test]:
         """Tests one test net, or all whose test_iter is not 0; reports to the monitor; ends early if a stop is requested."""
         records = []
-<<<<<<< HEAD
         with self.average.in_use():
             for k in range(len(self.test_nets)) if index is None else (index,):
-                record = self._test(k)
-                if record is None:
+                if not self.param.test_iter[k]:
+                    continue
+                if (record := self._test(k)) is None:
                     break
                 records.append(record)
+                self.plateau.tested(k, record.outputs)
                 self.monitor.on_test(record)
             if self.best.is_better(records):
                 self._snapshots.write_best(self.best)
-=======
-        for k in range(len(self.test_nets)) if index is None else (index,):
-            if not self.param.test_iter[k]:
-                continue
-            record = self._test(k)
-            if record is None:
-                break
-            records.append(record)
-            self.plateau.tested(k, record.outputs)
-            self.monitor.on_test(record)
->>>>>>> ebb7fb225dd76f7333790d9fdcf1ff3d8e46756b
         return records
 
     @property
