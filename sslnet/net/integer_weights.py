@@ -111,6 +111,28 @@ def packed_blob(weights: np.ndarray, bits: int) -> pb.BlobProto | None:
     return blob
 
 
+def pack_quantized(weights: pb.NetParameter, definition: pb.NetParameter) -> pb.NetParameter:
+    """The weights file of a definition with the weights of quantised layers as packed numbers, where they are on a grid."""
+    bits = {
+        layer.name: layer.quantization_param.weight_bits
+        for layer in definition.layer
+        if layer.HasField("quantization_param") and layer.type in ("Convolution", "InnerProduct")
+    }
+    if not bits:
+        return weights
+    result = pb.NetParameter()
+    result.CopyFrom(weights)
+    for layer in result.layer:
+        width = bits.get(layer.name, 0)
+        blob = layer.blobs[0] if len(layer.blobs) else None
+        if blob is not None and 2 <= width <= 8 and len(blob.data):
+            shape = tuple(blob.shape.dim)
+            packed = packed_blob(np.array(blob.data, np.float32).reshape(shape), width) if shape else None
+            if packed is not None:
+                blob.CopyFrom(packed)
+    return result
+
+
 def pack_numbers(numbers: np.ndarray, bits: int) -> bytes:
     """Numbers (count,) int8 as bits without gaps, lowest bit first."""
     if bits == 8:

@@ -6,6 +6,7 @@
                               the tables of train, compact, lowrank, train --certificate, check, compress, path
     dead.py                   the table of prune --dead
     class_metrics.py          the tables of test --metrics
+    quantization.py           the tables of quantize
     timing.py, forms.py       the tables of time and of time --forms
     diagram.py, layered.py, drawing.py   what a drawing of a net shows, where its boxes are, the SVG picture
     metrics_file.py           reads ``metrics.jsonl``

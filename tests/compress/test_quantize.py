@@ -292,3 +292,20 @@ def test_a_target_that_cannot_be_reached(files):
     assert raised == {cost.name for cost in worst}
     with pytest.raises(RunError, match="the target is"):
         choose_bits(calibration, BitWidths(2, 8), {}, costs, lambda result: 1.0, 0.25, 8, **ways)
+
+
+def test_compaction_removes_rows_and_columns_of_the_numbers(files, tmp_path):
+    """Filters of zeros go, with what reads them; the other numbers stay, so that the outputs are the same bits."""
+    quantised = sslnet.quantize(*files, images=20, bits="4/8", layers={"c2": "float"})
+    net = quantised.net()
+    for name, filters in (("c4", [1, 4]), ("c1", [])):
+        net.params[name][0].data[filters] = 0
+        net.params[name][1].data[filters] = 0
+    before = outputs(net, images(), "ip")[0]
+    paths = sslnet.compact(net).save(tmp_path / "small")
+    small = Net(paths["model"], paths["weights"])
+    assert small.params["c4"][0].shape[0] == 4 and small.params["ip"][0].shape == (4, 4)
+    np.testing.assert_array_equal(outputs(small, images(), "ip")[0], before)
+    saved = pb.NetParameter.FromString((tmp_path / "small.caffemodel").read_bytes())
+    packed = {layer.name for layer in saved.layer if layer.blobs[0].HasField("packed")}
+    assert packed == {"c1", "c3", "c4", "ip"}

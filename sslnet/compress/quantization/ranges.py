@@ -25,7 +25,7 @@ SHRINKS = np.linspace(0.1, 1.0, 91)
 """Ranges that are tried for the least squared error, relative to that of all values."""
 
 
-class SharedRanges:
+class RangeGroups:
     """Blobs that must have one range, because layers between them copy bytes."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class BytePlan:
     """
 
     quantized: set[int]
-    groups: SharedRanges = field(default_factory=SharedRanges)
+    groups: RangeGroups = field(default_factory=RangeGroups)
     bytes_: set[int] = field(default_factory=set)
     writes: set[int] = field(default_factory=set)
     converts: set[int] = field(default_factory=set)

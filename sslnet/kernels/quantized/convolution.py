@@ -66,6 +66,11 @@ class QuantizedConv:
         self.source_step = geometry.channels if dense else pixel_bytes(geometry.channels)
         self.out_step = geometry.filters if floats else pixel_bytes(geometry.filters)
         g = self.geometry = geometry
+        self.arrays = {
+            "x": ((g.batch, g.height, g.width, self.source_step), np.dtype(np.uint8)),
+            "y": ((g.batch, g.out_h, g.out_w, self.out_step), np.dtype(np.float32 if floats else np.uint8)),
+        }
+        self.work = g.flops // 8
         self.bytes = 1 if self.depthwise else unit.value_bytes
         channels = g.channels if self.depthwise else g.group_channels
         padded = g.is_padded_h or g.is_padded_w
@@ -206,20 +211,17 @@ class QuantizedConv:
 
     def run(self, x: np.ndarray, y: np.ndarray) -> None:
         """Computes the batch.  [overwrites y]  x (batch, height, width, pixel bytes) u8; y (batch, out_h, out_w, ...)"""
-        g = self.given
-        for name, array, shape, kind in (
-            ("x", x, (g.batch, g.height, g.width, self.source_step), np.uint8),
-            ("y", y, (g.batch, g.out_h, g.out_w, self.out_step), np.float32 if self.floats else np.uint8),
-        ):
+        for name, array in (("x", x), ("y", y)):
+            shape, kind = self.arrays[name]
             if array.shape != shape or array.dtype != kind or not array.flags.c_contiguous:
                 raise ShapeError(
-                    f"{name} must be C-contiguous {np.dtype(kind)} of shape {shape}, not {array.dtype} {array.shape}"
+                    f"{name} must be C-contiguous {kind} of shape {shape}, not {array.dtype} {array.shape}"
                 )
         self.run_at(address(x), address(y))
 
     def run_at(self, source: int, target: int) -> None:
         """As ``run``, for arrays that begin at these addresses, without checks."""
-        parallel(self._part, self.units, source, target, most=threads_for(self.given.flops // 8))
+        parallel(self._part, self.units, source, target, most=threads_for(self.work))
 
     def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
         window = 0 if self.in_place else scratch_address("quantized window", -(-self.window_bytes // 4))
