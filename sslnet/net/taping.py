@@ -55,30 +55,42 @@ class Taping:
         plan.taped = TapedPass(plan, self.graph, self.arena)
         return plan.taped if plan.taped.tapes else None
 
-    def steps_of(self, plan: Plan) -> list[Callable[[], object]]:
-        """The forward functions of a plan's steps, as short tapes where they can be; to time layers. To be called, as the
-        functions, while the plan is running; the plan must not be the one of ``pass_of``."""
+    def steps_of(self, plan: Plan) -> Sequence[Step]:
+        """The steps of a plan, forward as short tapes where they can be; to time layers. To be called, as the steps, while
+        the plan is running; the plan must not be the one of ``pass_of``."""
         if not (self.possible and taping() and works()):
-            return [step.forward for step in plan.steps]
+            return plan.steps
         taped, plan.taped = plan.taped, None
         if taped is None or not taped.is_valid():
             taped = TapedPass(plan, self.graph, self.arena, by_step=True)
         taped.follow_memory()
         plan.taped = taped
-        return list(taped.step_runs)
+        steps: Sequence[Step] = taped.steps
+        return steps
+
+
+class TapedStep(Step):
+    """A step whose forward pass is a tape."""
+
+    def __init__(self, step: Step, run: Callable[[], object]) -> None:
+        super().__init__(step.layer, step.bottom, step.top, step.propagate_down)
+        self.step, self._run = step, run
+
+    def forward(self) -> None:
+        self._run()
 
 
 class TapedPass:
     """The forward pass of a plan as segments.
 
-    by_step  a tape contains one step;  step_runs: then the forward function of each step
+    by_step  a tape contains one step;  steps: then all steps, those on tapes as TapedStep
     tapes   the tapes among them
     raises  what the steps raise that run in Python
     """
 
     def __init__(self, plan: Plan, graph: LayerGraph, arena: Arena, *, by_step: bool = False) -> None:
         self.plan, self.arena, self.by_step = plan, arena, by_step
-        self.step_runs: list[Callable[[], object]] = [step.forward for step in plan.steps]
+        self.steps = list(plan.steps)
         self.settings = _settings()
         self.tapes: list[Tape] = []
         self._segments: list[Callable[[], float]] = []
@@ -117,7 +129,7 @@ class TapedPass:
                 if _appended(tape, step):
                     if self.by_step:
                         self._append(tape)
-                        self.step_runs[i] = self._segments[-1] if len(tape) else step.prepare
+                        self.steps[i] = TapedStep(step, self._segments[-1] if len(tape) else step.prepare)
                         tape = None
                     continue
             self._append(tape)

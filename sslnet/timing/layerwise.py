@@ -258,13 +258,10 @@ class _NetSamples:
 
     def run_layers(self) -> None:
         steps = self.single.steps
-        now = clock()
         with self.single.running(self.passes.last):
-            runs = self.net.taping.steps_of(self.single)
+            forward = self.net.taping.steps_of(self.single)
             for i in self.passes.forward:
-                start = now()
-                runs[i]()
-                self.forward[i].append(now() - start)
+                self.forward[i].append(seconds_of(forward[i : i + 1]))
             self.passes.set_loss_diffs()
             for i in self.passes.backward:
                 self.backward[i].append(seconds_of(steps[i : i + 1], backward=True))

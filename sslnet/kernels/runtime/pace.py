@@ -10,11 +10,14 @@ TRIAL = 4
 """Runs of a trial; the first does not count, because sleeping workers have to be woken for it."""
 MUCH_WORSE = 2.0
 """A trial ends early at a run that takes so many times as long as those of the other way."""
-FIRST_TIME, LAST_TIME = 2e6, 40e6
-"""Nanoseconds until the next trial: the first number at first, then twice as many each time that a trial changes nothing, up
-to the second one."""
-FIRST_RUNS, LAST_RUNS = (16, 64), (256, 2048)
-"""Least and most runs in these times."""
+SHARE = 1 / 30
+"""The most that trials may take of the whole time: the next one comes when what the last one has lost is such a share."""
+LEAST_TIME = 2e6
+"""The least nanoseconds between two trials, in at least LEAST_RUNS runs."""
+LEAST_RUNS = 16
+DOUBLED = 4
+"""While several threads are faster, the time doubles with each trial that changes nothing, so many times. One thread is
+compared with several more often: the programs that have kept the other cores busy may end at any time."""
 RECENT = 0.125
 """Weight of a run in the mean time."""
 WORSE = 1.5
@@ -55,7 +58,7 @@ class Pace:
             return
         if pause > PAUSE and self._runs:
             self._failures = 0
-            self._left = min(self._left, self._interval())
+            self._left = min(self._left, self._interval(0.0))
             return  # caches are cold, and workers asleep
         self._runs += 1
         if self._runs <= 2:
@@ -71,19 +74,16 @@ class Pace:
     def _decide(self) -> None:
         """Ends a trial."""
         tried = sum(self._trial[1:]) / (len(self._trial) - 1)
+        lost = sum(self._trial) - self._mean * len(self._trial)
         if tried < self._mean:
             self._preferred, self._mean = not self._preferred, tried
-            self._failures, self._runs = 0, 2
+            self._failures, self._runs, lost = 0, 2, 0.0
         else:
             self._failures += 1
         self.several = self._preferred
-        self._chosen, self._slow, self._left = self._mean, 0, self._interval()
+        self._chosen, self._slow, self._left = self._mean, 0, self._interval(lost)
 
-    def _interval(self) -> int:
-        """The number of runs until the next trial."""
-        mean = max(self._mean, 1.0)
-        first, last = (
-            int(min(max(time / mean, least), most))
-            for time, (least, most) in ((FIRST_TIME, FIRST_RUNS), (LAST_TIME, LAST_RUNS))
-        )
-        return min(first << min(self._failures, 20), last)
+    def _interval(self, lost: float) -> int:
+        """The number of runs until the next trial, after one that has lost so many nanoseconds."""
+        time = max(LEAST_TIME, lost / SHARE) * (2 ** min(self._failures, DOUBLED) if self._preferred else 1)
+        return max(LEAST_RUNS, int(time / max(self._mean, 1.0)))
