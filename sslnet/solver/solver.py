@@ -38,6 +38,7 @@ from sslnet.solver.run_state import StrengthControl, check_run, nets_of, put_run
 from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix
 from sslnet.solver.snapshots import Beginning, Snapshots
 from sslnet.solver.solver_definition import check, check_aims, make_nets, named_weights, read_definition
+from sslnet.solver.test_outputs import TestOutputs
 from sslnet.solver.update_settings import freeze, frozen, square_sum
 from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
@@ -335,7 +336,7 @@ class Solver:
         started, loss = time.perf_counter(), 0.0
         before = net.layer_states() if self._beginning is None else self._beginning.add(net)
         errors = self.data_errors.count
-        sums: list[float] = []
+        outputs = TestOutputs(net, self.param)
         for _ in range(batches):
             if self._request == "stop":
                 net.set_layer_states(before)  # so that the resumed run repeats this test, not half of it
@@ -343,11 +344,9 @@ class Solver:
                 return None
             self.data_errors.forward(net)
             loss += net.loss
-            values = [value for _, value, _ in outputs_of(net)]
-            sums = [a + b for a, b in zip(sums, values)] if sums else values
-        means = [(name, total / batches, weight) for (name, _, weight), total in zip(outputs_of(net), sums)]
+            outputs.add()
         mean_loss = loss / batches if self.param.test_compute_loss else None
-        return Test(self.iter, index, means, mean_loss, time.perf_counter() - started)
+        return Test(self.iter, index, outputs.means(), mean_loss, time.perf_counter() - started)
 
     def _last_words(self) -> None:
         """After the last iteration: displays the loss with the final weights and tests the nets, if due."""
