@@ -11,6 +11,7 @@ from sslnet.errors import UsageError
 if TYPE_CHECKING:
     from sslnet.cli.log import RunLog
     from sslnet.inference.class_metrics import ClassMetrics
+    from sslnet.net.average_precision import DetectionScore
     from sslnet.net.net import Net
 
 HELP = "Tests a trained net on its test data: the average of every output over the batches, and measures of each class."
@@ -28,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=int, metavar="N", help="batches to run; default: all test data once, or 50"
     )
+    parser.add_argument(
+        "--ap-version", choices=("11point", "MaxIntegral", "Integral"), default="11point",
+        help="average precision of detections; default 11point",
+    )  # fmt: skip
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TEST", help="phase of the net; default TEST")
     measures = parser.add_argument_group("measures of a classifier")
     measures.add_argument(
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
     from sslnet.compress.evaluation import epoch_batches
+    from sslnet.net.average_precision import DetectionScore
     from sslnet.net.net import Net
     from sslnet.report import dump_json
 
@@ -81,12 +87,15 @@ def run(args: argparse.Namespace) -> int:
     load_weights(net, args.weights, log)
     iterations = args.iterations or epoch_batches(net) or 50
     log(f"Running for {iterations} iterations.")
+    detections = DetectionScore(net)
     with Compiling(log):
-        outputs, loss = score(net, iterations, log, metrics)
+        outputs, loss = score(net, iterations, log, metrics, detections)
     measured, lines = measures_of(metrics, args)
     if args.json:
-        print(dump_json(as_json(args, net, iterations, outputs, loss) | measured, indent=None))
+        found = precision_of(net, detections, args.ap_version)
+        print(dump_json(as_json(args, net, iterations, outputs, loss) | found | measured, indent=None))
     else:
+        lines = [*precision_lines(net, detections, args.ap_version), *lines]
         log.result(*summary(net, outputs, loss), *error_lines(net, outputs, iterations), *lines)
     return 0
 
@@ -129,9 +138,14 @@ def measures_of(metrics: ClassMetrics | None, args: argparse.Namespace) -> tuple
 
 
 def score(
-    net: Net, iterations: int, log: RunLog, metrics: ClassMetrics | None = None
+    net: Net,
+    iterations: int,
+    log: RunLog,
+    metrics: ClassMetrics | None = None,
+    detections: DetectionScore | None = None,
 ) -> tuple[list[tuple[str, float]], float]:
-    """Averages over the batches: (output, value) for each element of each output, and the weighted loss."""
+    """Averages over the batches: (output, value) for each element of each output, and the weighted loss. Outputs of
+    DetectionEvaluate layers have no mean: ``detections`` collects them."""
     import numpy as np
 
     from sslnet.cli.log import number
@@ -145,6 +159,9 @@ def score(
         if metrics is not None:
             metrics.add(outputs)
             outputs = {name: outputs[name] for name in net.outputs}
+        if detections is not None:
+            detections.add()
+            outputs = {name: data for name, data in outputs.items() if name not in detections.names}
         names = [name for name, data in outputs.items() for _ in range(data.size)]
         values = np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())])
         if batch and len(values) != len(sums):
@@ -179,6 +196,36 @@ def error_lines(net: Net, outputs: list[tuple[str, float]], iterations: int) -> 
     ]
     images = iterations * next((shape[0] for shape in source_shapes(net).values() if shape), 1)
     return [f"test error: {', '.join(errors)} of {images:,} images"] if errors else []
+
+
+def precision_lines(net: Net, detections: DetectionScore, version: str) -> list[str]:
+    """The average precision of each class, and their mean; empty without DetectionEvaluate layers."""
+    lines, names = [], class_names(net)
+    for name in detections.names:
+        classes = detections.classes(name, version)
+        lines += [f"{names.get(label, f'class {label}')}: {value:.4f}" for label, value in classes.items()]
+        lines.append(f"{name}: mAP {detections.mean(name, version):.4f} ({version}, {len(classes)} classes)")
+    return lines
+
+
+def precision_of(net: Net, detections: DetectionScore, version: str) -> dict[str, Any]:
+    """The same for programs."""
+    names = class_names(net)
+    found = {
+        name: {
+            "mean": detections.mean(name, version),
+            "classes": {names.get(k, str(k)): value for k, value in detections.classes(name, version).items()},
+        }
+        for name in detections.names
+    }
+    return {"ap_version": version, "average_precision": found} if found else {}
+
+
+def class_names(net: Net) -> dict[int, str]:
+    """The names of classes from the label map of an AnnotatedData layer."""
+    from sslnet.layers.annotated_data import AnnotatedData
+
+    return next((layer.classes for layer in net.layers if isinstance(layer, AnnotatedData)), {})
 
 
 def as_json(

@@ -11,7 +11,7 @@
     lr_policies.py        the learning rate at an iteration
     zero_group_test.py    finds groups that are non-zero only because of gradient noise, and zeroes them
     measure_training.py   measures the sparsity of a net while it trains, and its regularisation terms
-    testing.py            tests a net: mean outputs over its batches
+    test_outputs.py       tests a net: mean outputs over its batches, mean average precision
     averaged_weights.py   the moving average of the weights, which tests use with ema_decay
     best_snapshot.py      finds the best test of a run, and when it no longer improves
     snapshots.py          when and where snapshots are written

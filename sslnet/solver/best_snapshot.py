@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sslnet.errors import DefinitionError, suggestion
+from sslnet.net.average_precision import DetectionScore
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
 from sslnet.solver.callbacks import Test
@@ -50,7 +51,7 @@ class BestSnapshot:
         net = test_nets[self.net]
         if not param.test_iter[self.net]:
             raise self._error(f"snapshot_best needs tests of test net {self.net}: its test_iter is 0", "snapshot_best")
-        if net.blobs[self.name].count != 1:
+        if net.blobs[self.name].count != 1 and self.name not in DetectionScore(net).names:
             raise self._error(
                 f'"{self.name}" has {net.blobs[self.name].count} values, so none of its tests is best',
                 "snapshot_best",

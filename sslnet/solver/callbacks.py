@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -103,10 +104,11 @@ class Monitor:
         """Called when ``solve`` ends. stopped: whether it was stopped on request, before max_iter."""
 
 
-def outputs_of(net: Net) -> Outputs:
-    """Output values of the last forward pass."""
+def outputs_of(net: Net, without: Sequence[str] = ()) -> Outputs:
+    """Output values of the last forward pass. without: names of outputs that are left out"""
     return [
         (name, float(value), net.loss_weights.get(name, 0.0))
         for name in net.outputs
+        if name not in without
         for value in net.blobs[name].data.reshape(-1)
     ]

@@ -40,7 +40,7 @@ from sslnet.solver.run_state import StrengthControl, check_run, nets_of, put_run
 from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix
 from sslnet.solver.snapshots import Beginning, Snapshots
 from sslnet.solver.solver_definition import check, check_aims, make_nets, named_weights, read_definition
-from sslnet.solver.testing import mean_outputs
+from sslnet.solver.test_outputs import mean_outputs
 from sslnet.solver.update_settings import clip_factor, freeze, frozen
 from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
@@ -343,7 +343,7 @@ class Solver:
         net, started = self.test_nets[index], time.perf_counter()
         before = net.layer_states() if self._beginning is None else self._beginning.add(net)
         stops = lambda: self._request == "stop"  # noqa: E731 one line
-        found = mean_outputs(net, self.param.test_iter[index], self.data_errors, before, stops)
+        found = mean_outputs(net, self.param, index, self.data_errors, before, stops)
         if found is None:
             return None
         loss = found[1] if self.param.test_compute_loss else None

@@ -247,12 +247,8 @@ class DataTransformer:
 
     def _finish(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
         """Everything after rotation.  [overwrites out]"""
-        room = np.array(images.shape[2:]) + 2 * self._pad - out.shape[2:]
-        if self._train and self._crop:
-            offsets = (draws[:, 1:3] * (room + 1)).astype(np.int64)
-        else:
-            offsets = np.repeat((room // 2)[None], len(out), axis=0)
-        flip = (draws[:, 0] < 0.5) & self._mirror
+        offsets = self._offsets(images.shape[2:], draws)
+        flip = self.mirrors(draws)
         pad = self._pad
         if pad and self._pad_mode:
             images, pad = pad_images(images, pad, self._pad_mode), 0
@@ -275,6 +271,22 @@ class DataTransformer:
             transform(images, out, offsets, flip, self._mean, self._factors)
         if self._erasing is not None:
             self._erase(out, draws)
+
+    def mirrors(self, draws: np.ndarray) -> np.ndarray:
+        """Which images are mirrored, given their random numbers: (n) bool."""
+        return np.asarray((draws[:, 0] < 0.5) & self._mirror)
+
+    def crop_place(self, size: Sequence[int], draws: np.ndarray) -> tuple[int, int]:
+        """Row and column of the crop of an image of this size, given its random numbers."""
+        row, column = self._offsets(size, draws[None])[0].tolist()
+        return row, column
+
+    def _offsets(self, size: Sequence[int], draws: np.ndarray) -> np.ndarray:
+        """(n, 2): row and column of the crop of each of n images of this size, in the padded image."""
+        room = np.array(size) + 2 * self._pad - self.shape[1:]
+        if self._train and self._crop:
+            return np.asarray((draws[:, 1:3] * (room + 1)).astype(np.int64))
+        return np.repeat((room // 2)[None], len(draws), axis=0)
 
     def _erase(self, out: np.ndarray, draws: np.ndarray) -> None:
         """Sets a random rectangle of some of the images to 0.  [overwrites out]"""
