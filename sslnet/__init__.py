@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sslnet import errors, layers
     from sslnet.api.compact import compact
     from sslnet.api.compress import compress_net
+    from sslnet.api.evaluate import evaluate
     from sslnet.api.low_rank import low_rank
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
@@ -77,6 +78,7 @@ _MODULES = {
     "allow_python_layers": "sslnet.layers.python",
     "compact": "sslnet.api.compact",
     "compress_net": "sslnet.api.compress",
+    "evaluate": "sslnet.api.evaluate",
     "export_onnx": "sslnet.api.onnx",
     "get_solver": "sslnet.pycaffe.module",
     "import_onnx": "sslnet.api.onnx",
@@ -126,6 +128,7 @@ __all__ = [
     "compact",
     "compress_net",
     "errors",
+    "evaluate",
     "export_onnx",
     "get_solver",
     "import_onnx",

@@ -28,6 +28,9 @@ class Blob:
     reshaped: ClassVar[object] = object()
     """Another object whenever any blob has taken another shape: so a net sees at once that none of its own has."""
 
+    moved: ClassVar[object] = object()
+    """Another object whenever any blob may show another array than before."""
+
     def __init__(self, shape: Sequence[int] = (), *, name: str = "", dtype: Any = np.float32) -> None:
         self.name = name
         self.dtype = np.dtype(dtype)
@@ -72,7 +75,7 @@ class Blob:
             self._shape = new
             self._late = None
             self._views.clear()
-            Blob.reshaped = object()
+            Blob.reshaped = Blob.moved = object()
 
     def reshape_like(self, other: Blob) -> None:
         self.reshape(other.shape)
@@ -140,6 +143,7 @@ class Blob:
         self._late = None
         self._views["data"] = array
         self._buffers["data"] = array.reshape(-1)
+        Blob.moved = object()
 
     def owns(self, which: str) -> bool:
         """Whether its "data", or "diff", are its own: False where it shows another blob's."""
@@ -171,6 +175,11 @@ class Blob:
         """Gives the blob memory of its own from now on."""
         self.withdraw(which)
         self._lent.discard(which)
+        Blob.moved = object()
+
+    def is_lent(self, which: str) -> bool:
+        """Whether the blob shows memory that it is lent."""
+        return which in self._lent
 
     def holds(self, which: str) -> bool:
         """Whether the "data" or "diff" can be read: False if lent memory has been withdrawn."""
@@ -200,6 +209,7 @@ class Blob:
             self._late = None
         self._buffers.pop(which, None)
         self._views.pop(which, None)
+        Blob.moved = object()
 
     def _array(self, which: str) -> np.ndarray:
         source = self._sharing.get(which)
@@ -225,6 +235,7 @@ class Blob:
             if buffer is None or buffer.size < count:
                 buffer = self._buffers[which] = aligned_zeros(count, self.dtype)
             view = self._views[which] = buffer[:count].reshape(self._shape)
+            Blob.moved = object()
         return view
 
     def __repr__(self) -> str:

@@ -44,6 +44,7 @@ COMMANDS = {
     "export": "sslnet.cli.export",
     "import": "sslnet.cli.import_",
     "classify": "sslnet.cli.classify",
+    "detect": "sslnet.cli.detect",
     "extract": "sslnet.cli.extract",
     "data": "sslnet.cli.data",
     "upgrade": "sslnet.cli.upgrade",

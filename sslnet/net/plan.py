@@ -42,6 +42,8 @@ class Plan:
     ) -> None:
         self.fused = fused
         self.held = False
+        self.taped: Any = None
+        """The forward pass as tapes (``sslnet.net.taping``), if it has been recorded."""
         self.steps: list[Step] = []
         for i, layer in enumerate(graph.layers):
             step: type[Any] = Step if plain else step_of(layer)
@@ -57,13 +59,13 @@ class Plan:
             if not plain:
                 batch_norm.join(self.steps, graph.layer_need_backward)
             self._join_relu()
-        self.runs = [step.forward for step in self.steps if not step.IDLE]
-        """The functions of a forward pass, in order."""
         self.lease = Lease(arena, lifetimes(graph, self.steps, kept)) if arena is not None else None
 
     def hold_weights(self, held: bool) -> None:
         """If held, lets steps reuse packed weights in the next runs; call it again after every change of the weights."""
         self.held = held
+        if self.taped is not None:
+            self.taped.prepare_again()
         for step in self.steps:
             step.hold_weights(held)
 
@@ -89,6 +91,7 @@ class Plan:
 
     def exempt(self, blob: Blob, which: str) -> None:
         """Excludes the "data" or "diff" of a blob from the shared memory."""
+        self.taped = None
         if self.lease is not None:
             self.lease.exempt(blob, which)
 
