@@ -191,8 +191,13 @@ class PrefetchedLayer(Layer):
     def located(self, error: DataError) -> DataError:
         return located(error, self.definition.span(*self.SOURCE_FIELD, value=True), self.name)
 
-    def transformer(self, shape: Sequence[int], order: int = pb.TransformationParameter.BGR) -> DataTransformer:
-        """The transformation by transform_param of records (C, H, W) with this order of the channels."""
+    def transformer(
+        self,
+        shape: Sequence[int],
+        order: int = pb.TransformationParameter.BGR,
+        param: pb.TransformationParameter | None = None,
+    ) -> DataTransformer:
+        """The transformation by transform_param, or by ``param``, of records (C, H, W) with this order of the channels."""
 
         def error(message: str, *field: str) -> Any:
             return self.error(message, "transform_param", *field, value=True)
@@ -200,7 +205,7 @@ class PrefetchedLayer(Layer):
         def locate(name: str) -> Path:
             return Path(self.find(name, "transform_param", "mean_file"))
 
-        parameters = self.param.transform_param
+        parameters = param if param is not None else self.param.transform_param
         return DataTransformer(
             parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate, order=order
         )
