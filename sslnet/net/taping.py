@@ -23,6 +23,7 @@ from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.memory_planner import Arena
 from sslnet.net.plan import Plan
 from sslnet.net.steps import Step
+from sslnet.net.steps.integer import is_quantized
 
 
 class Taping:
@@ -35,6 +36,8 @@ class Taping:
     def __init__(self, graph: LayerGraph, arena: Arena, *, phase: int, plain: bool) -> None:
         self.graph, self.arena = graph, arena
         self.possible = phase == pb.TEST and not plain and not any(layer.DYNAMIC for layer in graph.layers)
+        # a tape would not notice that a blob in bytes has to be converted before a float layer reads it
+        self.possible = self.possible and not any(is_quantized(layer) for layer in graph.layers)
         self._last: Plan | None = None
 
     def pass_of(self, plan: Plan) -> TapedPass | None:
