@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_deterministic_option, add_output_options, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sslnet.cli.log import RunLog
     from sslnet.net.net import Net
+    from sslnet.ranks.group import Group
 
 HELP = "Tests a trained net on its test data: the average of every output over the batches."
 EXAMPLE = (
@@ -42,27 +47,37 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
+    from sslnet.cli.ranks import join_ranks
     from sslnet.compress.evaluation import epoch_batches
     from sslnet.net.net import Net
+    from sslnet.solver.rank_checks import place_of_tests, refuse_undivided
 
     use_threads(args.threads, args.deterministic)
+    ranks = join_ranks(args.threads)
     if args.iterations is not None and args.iterations < 1:
         raise UsageError(f"--iterations must be at least 1, not {args.iterations}")
     phase = pb.Phase.Value(args.phase)
-    net = Net(args.model, phase=phase, level=args.level, stages=stages(args.stage), lean=True)
+    seed = None if ranks is None else ranks.first(lambda: secrets.randbits(63))
+    place = place_of_tests(ranks)
+    rules = {"level": args.level, "stages": stages(args.stage)}
+    net = Net(args.model, phase=phase, **rules, lean=True, seed=seed, place=place)
+    if ranks is not None:
+        refuse_undivided([net])
     if net.inputs:
         raise UsageError(
             f"{args.model} has no test data: no data layer fills {', '.join(net.inputs)}",
             hint="give the net with the data layers, train_test.prototxt or train_val.prototxt",
         )
-    log = RunLog()
+    log = RunLog(silent=ranks is not None and ranks.rank > 0)
     tell_notes(net.definition, log=log)
     tell_data(net, log=log)
     load_weights(net, args.weights, log)
     iterations = args.iterations or epoch_batches(net) or 50
     log(f"Running for {iterations} iterations.")
     with Compiling(log):
-        outputs, loss = score(net, iterations, log)
+        outputs, loss = score(net, iterations, log, ranks)
+    if log.silent:
+        return 0
     if args.json:
         print(json.dumps(as_json(args, net, iterations, outputs, loss)))
     else:
@@ -70,20 +85,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float]], float]:
-    """Averages over the batches: (output, value) for each element of each output, and the weighted loss."""
-    import numpy as np
+def score(net: Net, iterations: int, log: RunLog, ranks: Group | None = None) -> tuple[list[tuple[str, float]], float]:
+    """Averages over the batches: (output, value) for each element of each output, and the weighted loss.
+
+    ranks   the processes that take turns, a batch each; their batches are averaged in order, as those of one process
+    """
 
     from sslnet.cli.log import number
 
     sums: Any = 0.0
     loss = 0.0
     names: list[str] = []
-    for batch in range(iterations):
-        outputs = net.forward()
-        loss += net.loss
-        names = [name for name, data in outputs.items() for _ in range(data.size)]
-        values = np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())])
+    for batch, (names, values, part) in enumerate(_batches(net, iterations, ranks)):
+        loss += part
         if batch and len(values) != len(sums):
             raise UsageError(
                 "the outputs of the net change size between batches, so they have no mean",
@@ -94,6 +108,28 @@ def score(net: Net, iterations: int, log: RunLog) -> tuple[list[tuple[str, float
         for name, value in zip(names, values):
             log(f"Batch {batch}, {name} = {number(value)}")
     return [(name, float(total) / iterations) for name, total in zip(names, sums)], loss / iterations
+
+
+def _batches(net: Net, iterations: int, ranks: Group | None) -> Iterator[tuple[list[str], np.ndarray, float]]:
+    """For each batch: the name of each value of the outputs, the values, and the loss."""
+    import numpy as np
+
+    def run() -> tuple[list[str], np.ndarray, float]:
+        outputs = net.forward()
+        names = [name for name, data in outputs.items() for _ in range(data.size)]
+        return names, np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())]), net.loss
+
+    if ranks is None:
+        for _ in range(iterations):
+            yield run()
+        return
+    drawing = [(layer, each) for layer in net.layers if (each := layer.draws_of_pass())]
+    for first in range(0, iterations, ranks.size):
+        batch = first + ranks.rank
+        for layer, each in drawing:
+            layer.draws = batch * each
+        found = ranks.exchange(run() if batch < iterations else None)
+        yield from (each for each in found if each is not None)
 
 
 def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str]:

@@ -17,7 +17,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import sigmoid, softplus
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import Loss, normalizer
+from sslnet.layers.loss import Loss
 
 
 @kernel
@@ -67,8 +67,7 @@ class SigmoidCrossEntropyLoss(Loss):
         x, t = (blob.data.reshape(self.fold) for blob in bottom)
         spread(_forward, self.fold[0], 8 * self.fold[1], x, t, *self.ignore_label, self._sums, self._counts)
         outer, inner = self.fold
-        valid, fixed = int(self._counts.sum()), self.fixed_normalizer
-        self.normalizer = normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=fixed)
+        self.normalizer = self.divisor(self.mode, outer=outer, inner=inner, valid=int(self._counts.sum()))
         top[0].data[...] = self._sums.sum() / self.normalizer
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

@@ -25,7 +25,7 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import log
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import OUT_OF_RANGE, Loss, bad_label, class_of, normalizer
+from sslnet.layers.loss import OUT_OF_RANGE, Loss, bad_label, class_of
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
 
@@ -101,6 +101,7 @@ class SoftmaxLoss(Loss, ABC):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
         self.mode = self.normalization()
+        self.normalizer = 1.0
         loss = self.param.loss_param
         self.weights = np.array(loss.class_weighting, np.float64) if loss.weight_by_label_freqs else None
 
@@ -139,7 +140,9 @@ class SoftmaxLoss(Loss, ABC):
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
         if self.weights is not None:
             spread(_weighted_losses, len(p), self.fold[2], p, labels, *self.ignore_label, self.weights, self.losses)
-        top[0].data[...] = self.losses.sum() / self._normalizer()
+        outer, inner = self.fold[0], self.fold[2]
+        self.normalizer = self.divisor(self.mode, outer=outer, inner=inner, valid=int(self.valid.sum()))
+        top[0].data[...] = self.losses.sum() / self.normalizer
         if len(top) > 2:
             top[2].data[...] = self._single_losses(p, labels).reshape(top[2].shape)
 
@@ -150,7 +153,7 @@ class SoftmaxLoss(Loss, ABC):
         if not propagate_down[0]:
             return
         p, labels = self._views(bottom)
-        scale = self.dtype.type(float(top[0].diff) / self._normalizer())
+        scale = self.dtype.type(float(top[0].diff) / self.normalizer)
         dx = bottom[0].diff.reshape(self.fold)
         work = self.fold[1] * self.fold[2]
         spread(_backward, len(p), work, p, labels, *self.ignore_label, scale, dx)
@@ -167,10 +170,6 @@ class SoftmaxLoss(Loss, ABC):
         if self.weights is not None:
             losses = losses * self.weights[index]
         return np.asarray(np.where(counted, losses, 0))
-
-    def _normalizer(self) -> float:
-        outer, inner, valid = self.fold[0], self.fold[2], int(self.valid.sum())
-        return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner) and labels (outer, inner)."""

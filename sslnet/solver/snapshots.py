@@ -68,23 +68,26 @@ class Snapshots:
         raises NotFiniteError, and writes nothing, when a weight is not finite; RunError when they cannot be written
         """
         check_finite(self.solver, self.last)
-        try:
-            return self._write(self.solver.prefix)
-        except RunError as error:
-            if self._fallback is None:
-                raise
-            self.monitor.on_warning(
-                Diagnostic("warning", f"{error.message}: the snapshot is written to {self._fallback}")
-            )
-            return self._write(self._fallback)
+        self.solver.batches.check_equal()
+        with self.solver.batches.averaged():
+            try:
+                return self._write(self.solver.prefix)
+            except RunError as error:
+                if self._fallback is None:
+                    raise
+                self.monitor.on_warning(
+                    Diagnostic("warning", f"{error.message}: the snapshot is written to {self._fallback}")
+                )
+                return self._write(self._fallback)
 
     def _write(self, prefix: str) -> tuple[str, str]:
         solver = self.solver
         hdf5 = solver.param.snapshot_format == pb.SolverParameter.HDF5
         weights, state = snapshot_paths(prefix, solver.iter, hdf5)
-        make_folder(prefix)
-        solver.net.save(weights, write_diff=solver.param.snapshot_diff, hdf5=hdf5, follow=False)
-        write_state(state, take_run(solver, weights), hdf5=hdf5, follow=False)
+        if solver.batches.leads:
+            make_folder(prefix)
+            solver.net.save(weights, write_diff=solver.param.snapshot_diff, hdf5=hdf5, follow=False)
+            write_state(state, take_run(solver, weights), hdf5=hdf5, follow=False)
         self.last, self.saved_at = state, solver.iter
         self.monitor.on_snapshot(solver.iter, weights, state)
         return weights, state
@@ -128,7 +131,8 @@ class Snapshots:
         """
         solver = self.solver
         wanted = solver.param.snapshot or solver.param.snapshot_after_train
-        if not wanted or solver.iter == self.begun or isinstance(error, NotFiniteError):
+        alone = solver.batches.parts == 1  # other ranks may be amid their parts of the iteration
+        if not wanted or not alone or solver.iter == self.begun or isinstance(error, NotFiniteError):
             return
         try:
             if self.saved_at != solver.iter:
@@ -145,7 +149,8 @@ class Snapshots:
     def own_prefix(self) -> Iterator[None]:
         """Context manager for a run: creates the snapshot folders and locks the prefixes against other runs."""
         param, prefix = self.solver.param, self.solver.prefix
-        prefixes = [prefix] if param.snapshot or param.snapshot_after_train else []
+        wanted = self.solver.batches.leads and (param.snapshot or param.snapshot_after_train)
+        prefixes = [prefix] if wanted else []
         if prefixes and self._fallback is not None and os.path.abspath(self._fallback) != os.path.abspath(prefix):
             prefixes.append(self._fallback)
         with contextlib.ExitStack() as stack:

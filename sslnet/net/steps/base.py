@@ -40,6 +40,10 @@ class Step:
     def backward(self) -> None:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
 
+    def backward_below(self) -> int:
+        """How many steps before this one its backward pass runs; by default it runs itself."""
+        return 0
+
     def stand_alone(self) -> None:
         """Provides the arrays that the layer's own code would have saved, before layers run one by one. Does nothing by
         default."""
