@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from sslnet.layers.absval import AbsVal
 from sslnet.layers.accuracy import Accuracy
+from sslnet.layers.annotated_data import AnnotatedData
 from sslnet.layers.arg_max import ArgMax
 from sslnet.layers.array_data import ArrayData
 from sslnet.layers.axpy import Axpy
@@ -33,14 +34,17 @@ from sslnet.layers.batch_reindex import BatchReindex
 from sslnet.layers.bias import Bias
 from sslnet.layers.bnll import BNLL
 from sslnet.layers.box_annotator_ohem import BoxAnnotatorOHEM
+from sslnet.layers.box_output import BoxOutput
 from sslnet.layers.clip import Clip
 from sslnet.layers.concat import Concat
 from sslnet.layers.contrastive_loss import ContrastiveLoss
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.crop import Crop
 from sslnet.layers.data import Data
+from sslnet.layers.decode_bbox import DecodeBBox
 from sslnet.layers.deconvolution import Deconvolution
 from sslnet.layers.depthwise_convolution import ConvolutionDepthwise, DepthwiseConvolution
+from sslnet.layers.detection_evaluate import DetectionEvaluate
 from sslnet.layers.detection_output import DetectionOutput
 from sslnet.layers.dropout import Dropout
 from sslnet.layers.dummy_data import DummyData
@@ -70,6 +74,7 @@ from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
 from sslnet.layers.memory_data import MemoryData
 from sslnet.layers.mish import Mish
+from sslnet.layers.multibox_loss import MultiBoxLoss
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
@@ -79,14 +84,18 @@ from sslnet.layers.pooling import Pooling
 from sslnet.layers.power import Power
 from sslnet.layers.prelu import PReLU
 from sslnet.layers.prior_box import PriorBox
+from sslnet.layers.proposal import Proposal
 from sslnet.layers.psroi_pooling import PSROIPooling
 from sslnet.layers.python import Python
 from sslnet.layers.reduction import Reduction
+from sslnet.layers.region import Region
+from sslnet.layers.region_loss import RegionLoss
 from sslnet.layers.relu import ReLU
 from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reorg import Reorg
 from sslnet.layers.reshape import Reshape
 from sslnet.layers.rnn import RNN
+from sslnet.layers.roi_align import ROIAlign
 from sslnet.layers.roi_pooling import ROIPooling
 from sslnet.layers.scale import Scale
 from sslnet.layers.selu import SELU
@@ -107,11 +116,15 @@ from sslnet.layers.tile import Tile
 from sslnet.layers.transpose import Transpose
 from sslnet.layers.upsample import Upsample
 from sslnet.layers.window_data import WindowData
+from sslnet.layers.yolo_detection_output import YoloDetectionOutput
+from sslnet.layers.yolov3 import Yolov3
+from sslnet.layers.yolov3_detection_output import Yolov3DetectionOutput
 from sslnet.prototxt.net_spec import layer_function
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
+    "AnnotatedData": AnnotatedData,
     "ArgMax": ArgMax,
     "ArrayData": ArrayData,
     "Axpy": Axpy,
@@ -120,6 +133,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Bias": Bias,
     "BNLL": BNLL,
     "BoxAnnotatorOHEM": BoxAnnotatorOHEM,
+    "BoxOutput": BoxOutput,
     "Clip": Clip,
     "Concat": Concat,
     "ContrastiveLoss": ContrastiveLoss,
@@ -127,8 +141,10 @@ LAYERS: dict[str, type[Layer]] = {
     "ConvolutionDepthwise": ConvolutionDepthwise,
     "Crop": Crop,
     "Data": Data,
+    "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
     "DepthwiseConvolution": DepthwiseConvolution,
+    "DetectionEvaluate": DetectionEvaluate,
     "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
     "DummyData": DummyData,
@@ -158,6 +174,7 @@ LAYERS: dict[str, type[Layer]] = {
     "LSTM": LSTM,
     "MemoryData": MemoryData,
     "Mish": Mish,
+    "MultiBoxLoss": MultiBoxLoss,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
@@ -167,14 +184,18 @@ LAYERS: dict[str, type[Layer]] = {
     "Power": Power,
     "PReLU": PReLU,
     "PriorBox": PriorBox,
+    "Proposal": Proposal,
     "PSROIPooling": PSROIPooling,
     "Python": Python,
     "Reduction": Reduction,
+    "Region": Region,
+    "RegionLoss": RegionLoss,
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "Reorg": Reorg,
     "Reshape": Reshape,
     "RNN": RNN,
+    "ROIAlign": ROIAlign,
     "ROIPooling": ROIPooling,
     "Scale": Scale,
     "SELU": SELU,
@@ -198,6 +219,9 @@ LAYERS: dict[str, type[Layer]] = {
     "Transpose": Transpose,
     "Upsample": Upsample,
     "WindowData": WindowData,
+    "YoloDetectionOutput": YoloDetectionOutput,
+    "Yolov3": Yolov3,
+    "Yolov3DetectionOutput": Yolov3DetectionOutput,
 }
 
 # ``layers.Convolution(bottom, num_output=20)`` is a call in a NetSpec, as in pycaffe; its class: LAYERS["Convolution"].

@@ -23,6 +23,27 @@ class Loss(Layer, ABC):
     KIND: ClassVar[str] = "loss"
     IS_LOSS: ClassVar[bool] = True
     DEPLOYED: ClassVar[bool] = False
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Fields of ``loss_param`` that only some losses have, and this one has."""
+
+    def prepare(self, bottom: Blobs, top: Blobs) -> None:
+        """Refuses options of other losses, which would have no effect, and prepares the layer."""
+        for name in ("label_smoothing", "focal_gamma", "focal_alpha"):
+            if self.param.loss_param.HasField(name) and name not in self.OPTIONS:
+                raise self.error(f"{name} does nothing in a {self.TYPE} layer", "loss_param", name)
+        super().prepare(bottom, top)
+
+    def focal_gamma(self) -> float:
+        """The exponent of the focal loss, 0 without one; raises DefinitionError for a negative one."""
+        gamma = float(self.param.loss_param.focal_gamma)
+        if not 0 <= gamma < np.inf:
+            raise self.error(
+                f"focal_gamma must be a finite number, 0 or above, not {gamma:g}",
+                "loss_param",
+                "focal_gamma",
+                value=True,
+            )
+        return gamma
 
     mode: int = pb.LossParameter.VALID
     """How the sum over the batch is divided, where a layer has the choice."""
@@ -71,7 +92,7 @@ class Loss(Layer, ABC):
 
     @property
     def counts_labels(self) -> bool:
-        """Whether the divisor is the number of labels that are not ignored, which the data decide."""
+        """Whether the data decide the divisor: the number of labels that are not ignored."""
         return self.mode == pb.LossParameter.VALID and self.param.loss_param.HasField("ignore_label")
 
     def divisor(self, mode: int, *, outer: int, inner: int, valid: int) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from sslnet.solver.callbacks import Outputs, Test, outputs_of
 from sslnet.solver.not_finite import not_finite
 from sslnet.solver.run_state import SolverParts
+from sslnet.solver.test_outputs import mean_outputs
 
 T = TypeVar("T")
 
@@ -84,28 +85,14 @@ class Batches:
 
         before   the states of the net's layers, which a stop restores
         """
-        solver = self.solver
-        net, batches = solver.test_nets[index], solver.param.test_iter[index]
-        started, loss = time.perf_counter(), 0.0
-        errors = solver.data_errors.count
-        sums: list[float] = []
-        for _ in range(batches):
-            if self.request == "stop":
-                net.set_layer_states(before)  # so that the resumed run repeats this test, not half of it
-                solver.data_errors.count = errors
-                return None
-            solver.data_errors.forward(net)
-            loss += net.loss
-            values = [value for _, value, _ in outputs_of(net)]
-            sums = [a + b for a, b in zip(sums, values)] if sums else values
-        return self._record(index, sums, loss, started)
+        solver, started = self.solver, time.perf_counter()
+        stops = lambda: self.request == "stop"  # noqa: E731 one line
+        found = mean_outputs(solver.test_nets[index], solver.param, index, solver.data_errors, before, stops)
+        return None if found is None else self._record(index, *found, started)
 
-    def _record(self, index: int, sums: list[float], loss: float, started: float) -> Test:
-        solver = self.solver
-        net, batches = solver.test_nets[index], solver.param.test_iter[index]
-        means = [(name, total / batches, weight) for (name, _, weight), total in zip(outputs_of(net), sums)]
-        mean_loss = loss / batches if solver.param.test_compute_loss else None
-        return Test(solver.iter, index, means, mean_loss, time.perf_counter() - started)
+    def _record(self, index: int, outputs: Outputs, loss: float, started: float) -> Test:
+        mean_loss = loss if self.solver.param.test_compute_loss else None
+        return Test(self.solver.iter, index, outputs, mean_loss, time.perf_counter() - started)
 
     # -- several processes: nothing to do in one -----------------------------------------------------------------------
 

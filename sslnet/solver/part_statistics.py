@@ -61,7 +61,7 @@ class PartStatistics:
     def averaged(self) -> Iterator[None]:
         """Context in which the blobs hold the mean over all parts. What the block changes there, it changes for all
         parts. All ranks enter it."""
-        if not self._blobs:
+        if not self._blobs or self.everyone is not None:  # within another one
             yield
             return
         mean = self._average()

@@ -259,9 +259,8 @@ class RankBatches(Batches):
         loss, *sums = ordered[0]
         for other, *values in ordered[1:]:
             loss, sums = loss + other, [a + b for a, b in zip(sums, values)]
-        if not rows:  # this rank had no batch, and so no shapes of outputs that have changed
-            net.loss = loss
-        return self._record(index, sums, loss, started)
+        means = [(name, total / batches, weight) for (name, _, weight), total in zip(outputs_of(net), sums)]
+        return self._record(index, means, loss / batches, started)
 
     # -- statistics, snapshots -----------------------------------------------------------------------------------------
 
