@@ -84,9 +84,7 @@ class Net:
         self.lean = lean
         self.runs_backward = not lean or phase == pb.TRAIN
         self.loss, self.place = 0.0, place or BatchPlace()
-        self.on_step: Callable[[int, bool], None] | None = (
-            None  # called before a layer runs: its number, whether forward
-        )
+        self.on_step: Callable[[int, bool], None] | None = None  # called before a layer runs: number, forward
         self.on_backward: Callable[[int], None] | None = None  # called with a layer's number after its backward step
         self.on_debug: Callable[[str], None] | None = None  # called with a line for every blob after its steps
 
