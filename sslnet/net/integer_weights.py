@@ -18,6 +18,8 @@ SAMPLE = 64
 """Weights of a filter that a step is tried on before all are."""
 CLOSE = 1e-4
 """The largest distance of a weight from a multiple of the step, in steps: rounding to float32 makes 1e-5 at most."""
+PIECE = 1 << 20
+"""Numbers that are unpacked at a time; a multiple of eight, so that pieces begin with a byte."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,19 @@ def pack_numbers(numbers: np.ndarray, bits: int) -> bytes:
 
 
 def unpack_numbers(data: bytes, bits: int, count: int) -> np.ndarray:
-    """The numbers (count,) int8 of ``pack_numbers``; data has (count * bits + 7) // 8 bytes."""
+    """The numbers (count,) int8 of ``pack_numbers``; data has (count * bits + 7) // 8 bytes. Piece by piece, because single bits
+    take eight times the memory."""
     raw = np.frombuffer(data, np.uint8)
     if bits == 8:
         return raw.view(np.int8)
-    each = np.unpackbits(raw, count=count * bits, bitorder="little").reshape(count, bits)
-    sign = np.repeat(each[:, -1:], 8 - bits, axis=1)
-    return np.packbits(np.concatenate([each, sign], axis=1), axis=1, bitorder="little").reshape(-1).view(np.int8)
+    numbers = np.empty(count, np.int8)
+    for first in range(0, count, PIECE):
+        size = min(PIECE, count - first)
+        each = np.unpackbits(raw[first * bits // 8 :], count=size * bits, bitorder="little").reshape(size, bits)
+        sign = np.repeat(each[:, -1:], 8 - bits, axis=1)
+        whole = np.packbits(np.concatenate([each, sign], axis=1), axis=1, bitorder="little")
+        numbers[first : first + size] = whole.reshape(-1).view(np.int8)
+    return numbers
 
 
 def packed_values(blob: Any, shape: tuple[int, ...], **place: Any) -> np.ndarray:
@@ -173,5 +181,6 @@ def packed_values(blob: Any, shape: tuple[int, ...], **place: Any) -> np.ndarray
     steps = np.array(packed.step, np.float32)
     if not (np.isfinite(steps) & (steps > 0)).all():
         raise WeightsError(f"blob {index} has a step that is not a positive number", **place)
-    numbers = unpack_numbers(packed.numbers, bits, count).astype(np.float32).reshape(rows, -1)
-    return (numbers * steps[:, None]).reshape(shape)
+    values = unpack_numbers(packed.numbers, bits, count).astype(np.float32).reshape(rows, -1)
+    values *= steps[:, None]
+    return values.reshape(shape)

@@ -23,6 +23,7 @@ from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.memory_planner import Arena
 from sslnet.net.plan import Plan
 from sslnet.net.steps import Step
+from sslnet.net.steps.integer import is_quantized
 
 
 class Taping:
@@ -35,11 +36,13 @@ class Taping:
     def __init__(self, graph: LayerGraph, arena: Arena, *, phase: int, plain: bool) -> None:
         self.graph, self.arena = graph, arena
         self.possible = phase == pb.TEST and not plain and not any(layer.DYNAMIC for layer in graph.layers)
+        # a tape would not notice that a blob in bytes has to be converted before a float layer reads it
+        self.possible = self.possible and not any(is_quantized(layer) for layer in graph.layers)
         self._last: Plan | None = None
 
     def pass_of(self, plan: Plan) -> TapedPass | None:
         """The pass of the plan as segments that are valid now; None where it has to run step by step."""
-        if not (self.possible and plan.fused and taping()):
+        if not (self.possible and plan.fused and _can_tape()):
             return None
         again = plan is self._last
         if not again and self._last is not None and self.graph.runs_backward:
@@ -58,7 +61,7 @@ class Taping:
     def steps_of(self, plan: Plan) -> Sequence[Step]:
         """The steps of a plan, forward as short tapes where they can be; to time layers. To be called, as the steps, while
         the plan is running; the plan must not be the one of ``pass_of``."""
-        if not (self.possible and taping() and works()):
+        if not (self.possible and _can_tape() and works()):
             return plan.steps
         taped, plan.taped = plan.taped, None
         if taped is None or not taped.is_valid():
@@ -250,9 +253,14 @@ def top_value(top: Blob) -> float:
     return float(top.data.item()) if top.count == 1 else float(top.data.sum(dtype=np.float64))
 
 
+def _can_tape() -> bool:
+    """Whether tapes are wanted, and use as many threads as ``parallel`` would."""
+    return taping() and available_threads(num_threads()) == num_threads()
+
+
 def _settings() -> tuple[Any, ...]:
     """What else the parts of regions depend on."""
-    return num_threads(), available_threads(num_threads()), deterministic()
+    return num_threads(), deterministic()
 
 
 def _arrays(graph: LayerGraph) -> list[tuple[Blob, np.ndarray]]:

@@ -46,6 +46,12 @@ def test_packed_numbers(bits, count, seed):
         assert (number >> (i * bits)) % 2**bits == int(n) % 2**bits
 
 
+def test_numbers_are_unpacked_piece_by_piece(monkeypatch):
+    numbers = np.random.default_rng(0).integers(-4, 4, 1000).astype(np.int8)
+    monkeypatch.setattr("sslnet.net.integer_weights.PIECE", 64)
+    np.testing.assert_array_equal(unpack_numbers(pack_numbers(numbers, 3), 3, 1000), numbers)
+
+
 def blob(bits=4):
     numbers = np.array([[1, -7, 3], [0, 2, 7]])
     steps = np.array([0.5, 0.25], np.float32)

@@ -352,6 +352,23 @@ def test_other_nets_run_step_by_step(phase: int, settings: dict[str, Any]) -> No
         outputs(net, taped=False)
 
 
+def test_systems_without_workers_run_step_by_step_with_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sslnet.kernels.runtime.tape.available", lambda: False)
+    net, plain = make(), make()
+    for _ in range(3):
+        assert_equal(outputs(net, taped=False), step_by_step(plain))
+    set_num_threads(1)
+    for seed in range(3):
+        assert_equal(outputs(net, taped=seed > 0 or None), step_by_step(plain))
+
+
+def test_without_native_calls_nets_run_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sslnet.net.taping.works", lambda: False)
+    net, plain = make(), make()
+    for _ in range(3):
+        assert_equal(outputs(net, taped=False), step_by_step(plain))
+
+
 def test_watched_nets_run_step_by_step() -> None:
     net = make(lean=False)
     outputs(net), outputs(net, taped=True)

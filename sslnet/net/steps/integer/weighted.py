@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,20 @@ from sslnet.net.steps.integer.values import ByteValue
 
 MOST_BIAS = 2.0**29
 """The largest bias in units of the sums; weights that are so small beside their bias have a larger step."""
+
+
+@dataclass(frozen=True)
+class LayerIntegers:
+    """The whole numbers of a layer.
+
+    weights   (filters, columns) and their steps
+    bias      (filters,) int64, in units of the sums
+    unit      (filters,) float64: what 1 in a sum stands for
+    """
+
+    weights: IntegerWeights
+    bias: np.ndarray
+    unit: np.ndarray
 
 
 class WeightedStep(IntegerStep):
@@ -70,20 +85,24 @@ class WeightedStep(IntegerStep):
             self._pack_new()
         self._fresh = True
 
-    def _pack_new(self) -> None:
+    def integers(self) -> LayerIntegers:
+        """The numbers of the weights and the bias as they are now."""
         rows, source = self._rows(), self.source.scale
         bias = self.layer.blobs[1].data if len(self.layer.blobs) > 1 else np.zeros(len(rows), np.float32)
         found = bounded(find_integers(rows, self.bits), rows, bias, source.scale, largest(self.bits))
         unit = np.float64(source.scale) * found.steps
-        to, zero, top = 1.0, 0, 255
+        return LayerIntegers(found, np.rint(bias / unit).astype(np.int64), unit)
+
+    def _pack_new(self) -> None:
+        found, to, zero, top = self.integers(), 1.0, 0, 255
         if self.target is not None:
             scale = self.target.scale
             to, zero, top = scale.scale, scale.zero, scale.top
         self.plan.pack(
-            self._numbers(found.numbers),
-            np.rint(bias / unit).astype(np.int64),
-            (unit / to).astype(np.float32),
-            source_zero=source.zero,
+            self._numbers(found.weights.numbers),
+            found.bias,
+            (found.unit / to).astype(np.float32),
+            source_zero=self.source.scale.zero,
             zero=zero,
             top=top,
         )
