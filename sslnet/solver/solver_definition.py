@@ -128,20 +128,21 @@ def _part(solver: Definition, field: str, *index: int) -> Definition:
 
 
 def make_nets(
-    solver: Definition, warn: Callable[[Diagnostic], None], settings: dict[str, Any]
+    solver: Definition, warn: Callable[[Diagnostic], None], settings: dict[str, Any], own: tuple[dict[str, Any], ...]
 ) -> tuple[Net, list[Net]]:
     """Builds the train net, and the test nets, which share its parameters.
 
     warn      called with each likely mistake in the definitions
-    settings  keyword arguments of all nets (``Net``)
+    settings  keyword arguments of all nets (``Net``);  own: further ones of the train net, and of the test nets
     raises    DefinitionError, or ErrorList, for errors in the definitions
     """
     train, tests = find_nets(solver)
     if not train.problems:  # otherwise the net raises them, with what else is wrong with it
         _lint(solver, train, warn)
-    net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings)
+    net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings, **own[0])
     states = list(solver.message.test_state) or [pb.NetState()] * len(tests)
-    return net, [Net(test, **net_state(test, pb.TEST, s), share=net, **settings) for test, s in zip(tests, states)]
+    settings = {**settings, **own[1], "share": net}
+    return net, [Net(test, **net_state(test, pb.TEST, state), **settings) for test, state in zip(tests, states)]
 
 
 def _lint(solver: Definition, train: Definition, warn: Callable[[Diagnostic], None]) -> None:
