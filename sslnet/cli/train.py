@@ -322,7 +322,7 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
         else:
             commands.append(["time", *train, "--weights", weights])
     for net, batches in zip(solver.test_nets, solver.param.test_iter):
-        if net_options(net):
+        if batches and net_options(net):
             commands.append(["test", *net_options(net), "--weights", weights, "--iterations", str(batches)])
     return [shlex.join(["sslnet", *command]) for command in commands]
 

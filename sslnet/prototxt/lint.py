@@ -47,7 +47,7 @@ _PENALTIES = (
         "group_lasso_decay", "group_lasso", "add group_lasso { group: FILTER } to the params whose filters are groups"
     ),
 )
-_POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",)}
+_POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",), "stepearly": ("stepearly",)}
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def take_run(solver: SolverParts, weights: str) -> SolverState:
     if solver.steering is not None:
         state.arrays |= {f"steering/{name}": array for name, array in solver.steering.state().items()}
     state.arrays["losses"] = np.array(solver.losses, np.float64)
-    if solver.plateau.winsize:
+    if solver.plateau.state():
         state.arrays["plateau"] = np.array(solver.plateau.state(), np.float64)
     if solver.data_errors.count:
         state.arrays["data_errors"] = np.array([solver.data_errors.count], np.float64)

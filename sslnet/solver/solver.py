@@ -91,13 +91,12 @@ class Solver:
         self.iter, self.current_step, self.smoothed_loss = 0, 0, 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
-        self._beginning: Beginning | None = None
-        """Saved state at the beginning of the current iteration; None once its update is done."""
-        self._updating = False
-        """Whether weights are being changed; an error then leaves no consistent state to save."""
+        self._beginning: Beginning | None = (
+            None  # state at the beginning of the iteration; None once its update is done
+        )
+        self._updating = False  # whether weights are being changed; an error then leaves no consistent state to save
         self.copied: list[Copied] = []  # the layers copied from each weights file, in order
-        self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
-        """Losses of the last average_loss iterations, whose mean is the smoothed loss."""
+        self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))  # their mean is the smoothed loss
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
@@ -197,13 +196,16 @@ class Solver:
         self._request = action
 
     def test(self, index: int | None = None) -> list[Test]:
-        """Tests one test net or all, and reports the results to the monitor; ends early if a stop is requested."""
+        """Tests one test net, or all whose test_iter is not 0; reports to the monitor; ends early if a stop is requested."""
         records = []
         for k in range(len(self.test_nets)) if index is None else (index,):
+            if not self.param.test_iter[k]:
+                continue
             record = self._test(k)
             if record is None:
                 break
             records.append(record)
+            self.plateau.tested(k, record.outputs)
             self.monitor.on_test(record)
         return records
 
@@ -333,10 +335,9 @@ class Solver:
     def _test(self, index: int) -> Test | None:
         """Tests one test net: mean outputs over its batches; None if a stop was requested during the test."""
         net, batches = self.test_nets[index], self.param.test_iter[index]
-        started, loss = time.perf_counter(), 0.0
+        started, loss, outputs = time.perf_counter(), 0.0, TestOutputs(net, self.param)
         before = net.layer_states() if self._beginning is None else self._beginning.add(net)
         errors = self.data_errors.count
-        outputs = TestOutputs(net, self.param)
         for _ in range(batches):
             if self._request == "stop":
                 net.set_layer_states(before)  # so that the resumed run repeats this test, not half of it

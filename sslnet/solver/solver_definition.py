@@ -60,18 +60,27 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
         span = definition.span("snapshot_prefix", value=True)
         raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)
     for index, count in enumerate(param.test_iter):
-        if count <= 0:
+        if count < 0:
             span = definition.span("test_iter", index, value=True)
-            raise DefinitionError(f"test_iter must be 1 or more, not {count}", span=span, path=definition.path)
+            raise DefinitionError(f"test_iter must be 0 or more, not {count}", span=span, path=definition.path)
 
 
 def check_aims(definition: Definition, net: Net) -> None:
-    """Raises DefinitionError if training would change nothing: no max_iter, or no loss in the net."""
+    """Raises DefinitionError if training would change nothing, for there is no max_iter or no loss in the net, or if the
+    learning rate follows tests and there are none."""
     if not definition.message.HasField("max_iter"):
         raise DefinitionError(
             "the solver has no max_iter: it would train for 0 iterations",
             path=definition.path,
             hint="say how many to train for, as max_iter: 10000",
+        )
+    param = definition.message
+    if param.lr_policy == "stepearly" and (param.test_interval <= 0 or not any(param.test_iter)):
+        raise DefinitionError(
+            'lr_policy "stepearly" follows the scores of tests, and there are none',
+            span=definition.span("lr_policy", value=True),
+            path=definition.path,
+            hint="give test_interval and test_iter",
         )
     if not net.loss_weights:
         raise DefinitionError(

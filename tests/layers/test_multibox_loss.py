@@ -126,7 +126,9 @@ def expected(arrays: dict[str, np.ndarray], *, mining: str, ratio: float = 3, di
     return loss / max(1, matches)
 
 
-@pytest.mark.parametrize(("mining", "seed"), list(itertools.product(["NONE", "MAX_NEGATIVE", "HARD_EXAMPLE"], range(4))))
+@pytest.mark.parametrize(
+    ("mining", "seed"), list(itertools.product(["NONE", "MAX_NEGATIVE", "HARD_EXAMPLE"], range(4)))
+)
 def test_loss_is_that_of_its_definition(mining: str, seed: int) -> None:
     arrays = drawn(seed)
     param = f"code_type: CENTER_SIZE mining_type: {mining} sample_size: 6 neg_pos_ratio: 1.5"
