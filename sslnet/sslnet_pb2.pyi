@@ -1,6 +1,6 @@
 # Made by tools/gen_proto from protos/sslnet.proto. Do not edit.
 # generator: grpcio-tools==1.62.3
-# schema: sha256 3e9396366427e20c6e64410a4cb61b3be2370d51f6832b106a89efc3a321213d
+# schema: sha256 a90e42b29608db74630fda1714dc67a2c1d73b663389308a813e98eb00e6f476
 # text below: sha256 d25dfb396d28565ed996469fcec453a6cbddc55dd52ee6e148aa11b940b85bc6
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
