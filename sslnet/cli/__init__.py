@@ -37,6 +37,7 @@ COMMANDS = {
     "lowrank": "sslnet.cli.lowrank",
     "restructure": "sslnet.cli.restructure",
     "prune": "sslnet.cli.prune",
+    "quantize": "sslnet.cli.quantize",
     "teach": "sslnet.cli.teach",
     "check": "sslnet.cli.check",
     "time": "sslnet.cli.time",

@@ -27,6 +27,7 @@ from sslnet.layers.accuracy import Accuracy
 from sslnet.layers.annotated_data import AnnotatedData
 from sslnet.layers.arg_max import ArgMax
 from sslnet.layers.array_data import ArrayData
+from sslnet.layers.auto_crop import AutoCrop
 from sslnet.layers.axpy import Axpy
 from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
@@ -35,14 +36,20 @@ from sslnet.layers.bias import Bias
 from sslnet.layers.bnll import BNLL
 from sslnet.layers.box_annotator_ohem import BoxAnnotatorOHEM
 from sslnet.layers.box_output import BoxOutput
+from sslnet.layers.center_loss import CenterLoss
+from sslnet.layers.channel_scale import ChannelScale
 from sslnet.layers.clip import Clip
 from sslnet.layers.concat import Concat
+from sslnet.layers.continuation_indicator import ContinuationIndicator
 from sslnet.layers.contrastive_loss import ContrastiveLoss
 from sslnet.layers.convolution import Convolution
+from sslnet.layers.correlation import Correlation
 from sslnet.layers.crop import Crop
+from sslnet.layers.ctc_loss import CTCLoss, CtcLoss
 from sslnet.layers.data import Data
 from sslnet.layers.decode_bbox import DecodeBBox
 from sslnet.layers.deconvolution import Deconvolution
+from sslnet.layers.dense_image_data import DenseImageData
 from sslnet.layers.depthwise_convolution import ConvolutionDepthwise, DepthwiseConvolution
 from sslnet.layers.detection_evaluate import DetectionEvaluate
 from sslnet.layers.detection_output import DetectionOutput
@@ -56,6 +63,7 @@ from sslnet.layers.exp import Exp
 from sslnet.layers.filter import Filter
 from sslnet.layers.flatten import Flatten
 from sslnet.layers.flip import Flip
+from sslnet.layers.flow_warp import FlowWarp
 from sslnet.layers.gelu import GELU
 from sslnet.layers.hard_sigmoid import HardSigmoid
 from sslnet.layers.hard_swish import HardSwish
@@ -65,13 +73,21 @@ from sslnet.layers.hinge_loss import HingeLoss
 from sslnet.layers.im2col import Im2col
 from sslnet.layers.image_data import ImageData
 from sslnet.layers.image_folder_data import ImageFolderData
+from sslnet.layers.image_labelmap_data import ImageLabelmapData
+from sslnet.layers.image_seg_data import ImageSegData
 from sslnet.layers.infogain_loss import InfogainLoss
+from sslnet.layers.inner_distance import InnerDistance
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.layers.input import Input
 from sslnet.layers.interp import Interp
+from sslnet.layers.label_specific_add import LabelSpecificAdd
+from sslnet.layers.labelsequence_accuracy import LabelsequenceAccuracy
 from sslnet.layers.log import Log
 from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
+from sslnet.layers.lstm_rows import Lstm
+from sslnet.layers.lstm_unit import LSTMUnit
+from sslnet.layers.margin_inner_product import MarginInnerProduct
 from sslnet.layers.memory_data import MemoryData
 from sslnet.layers.mish import Mish
 from sslnet.layers.multibox_loss import MultiBoxLoss
@@ -93,11 +109,14 @@ from sslnet.layers.region_loss import RegionLoss
 from sslnet.layers.relu import ReLU
 from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reorg import Reorg
+from sslnet.layers.resample import Resample
 from sslnet.layers.reshape import Reshape
+from sslnet.layers.reverse import Reverse
 from sslnet.layers.rnn import RNN
 from sslnet.layers.roi_align import ROIAlign
 from sslnet.layers.roi_pooling import ROIPooling
 from sslnet.layers.scale import Scale
+from sslnet.layers.seg_accuracy import SegAccuracy
 from sslnet.layers.selu import SELU
 from sslnet.layers.shuffle_channel import ShuffleChannel
 from sslnet.layers.sigmoid import Sigmoid
@@ -107,6 +126,7 @@ from sslnet.layers.slice import Slice
 from sslnet.layers.smooth_l1_loss import SmoothL1Loss, SmoothL1LossOHEM
 from sslnet.layers.softmax import Softmax
 from sslnet.layers.softmax_loss import SoftmaxWithLoss, SoftmaxWithLossOHEM
+from sslnet.layers.sparsify import Sparsify
 from sslnet.layers.split import Split
 from sslnet.layers.spp import SPP
 from sslnet.layers.swish import SiLU, Swish
@@ -127,6 +147,7 @@ LAYERS: dict[str, type[Layer]] = {
     "AnnotatedData": AnnotatedData,
     "ArgMax": ArgMax,
     "ArrayData": ArrayData,
+    "AutoCrop": AutoCrop,
     "Axpy": Axpy,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
@@ -134,15 +155,22 @@ LAYERS: dict[str, type[Layer]] = {
     "BNLL": BNLL,
     "BoxAnnotatorOHEM": BoxAnnotatorOHEM,
     "BoxOutput": BoxOutput,
+    "CenterLoss": CenterLoss,
+    "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
+    "ContinuationIndicator": ContinuationIndicator,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
     "ConvolutionDepthwise": ConvolutionDepthwise,
+    "Correlation": Correlation,
     "Crop": Crop,
+    "CtcLoss": CtcLoss,
+    "CTCLoss": CTCLoss,
     "Data": Data,
     "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
+    "DenseImageData": DenseImageData,
     "DepthwiseConvolution": DepthwiseConvolution,
     "DetectionEvaluate": DetectionEvaluate,
     "DetectionOutput": DetectionOutput,
@@ -156,6 +184,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Filter": Filter,
     "Flatten": Flatten,
     "Flip": Flip,
+    "FlowWarp": FlowWarp,
     "GELU": GELU,
     "HardSigmoid": HardSigmoid,
     "HardSwish": HardSwish,
@@ -165,13 +194,21 @@ LAYERS: dict[str, type[Layer]] = {
     "Im2col": Im2col,
     "ImageData": ImageData,
     "ImageFolderData": ImageFolderData,
+    "ImageLabelmapData": ImageLabelmapData,
+    "ImageSegData": ImageSegData,
     "InfogainLoss": InfogainLoss,
+    "InnerDistance": InnerDistance,
     "InnerProduct": InnerProduct,
     "Input": Input,
     "Interp": Interp,
+    "LabelsequenceAccuracy": LabelsequenceAccuracy,
+    "LabelSpecificAdd": LabelSpecificAdd,
     "Log": Log,
     "LRN": LRN,
     "LSTM": LSTM,
+    "Lstm": Lstm,
+    "LSTMUnit": LSTMUnit,
+    "MarginInnerProduct": MarginInnerProduct,
     "MemoryData": MemoryData,
     "Mish": Mish,
     "MultiBoxLoss": MultiBoxLoss,
@@ -193,11 +230,14 @@ LAYERS: dict[str, type[Layer]] = {
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "Reorg": Reorg,
+    "Resample": Resample,
     "Reshape": Reshape,
+    "Reverse": Reverse,
     "RNN": RNN,
     "ROIAlign": ROIAlign,
     "ROIPooling": ROIPooling,
     "Scale": Scale,
+    "SegAccuracy": SegAccuracy,
     "SELU": SELU,
     "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
@@ -210,6 +250,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,
     "SoftmaxWithLossOHEM": SoftmaxWithLossOHEM,
+    "Sparsify": Sparsify,
     "Split": Split,
     "SPP": SPP,
     "Swish": Swish,

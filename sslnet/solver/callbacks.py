@@ -47,6 +47,18 @@ class Test:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best test of a run so far, of ``snapshot_best``."""
+
+    name: str
+    """The test output."""
+    value: float
+    iteration: int
+    weights: str
+    """Path of the weights that were tested."""
+
+
 class Training(Protocol):
     """The attributes of a solver that a monitor may read; it must not change them."""
 
@@ -81,6 +93,9 @@ class Monitor:
     def on_test(self, record: Test) -> None: ...
 
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None: ...
+
+    def on_best(self, record: Best) -> None:
+        """Called when a test was better than all before, and its weights were written."""
 
     def on_debug(self, line: str) -> None:
         """Called with each line of debug_info."""

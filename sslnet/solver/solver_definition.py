@@ -53,6 +53,10 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
     if param.ap_version not in VERSIONS:
         message = f'ap_version must be one of {", ".join(VERSIONS)}, not "{param.ap_version}"'
         raise DefinitionError(message, span=definition.span("ap_version", value=True), path=definition.path)
+    if not 0 <= param.ema_decay < 1:
+        span = definition.span("ema_decay", value=True)
+        message = f"ema_decay must be at least 0 and below 1, not {param.ema_decay:g}"
+        raise DefinitionError(message, span=span, path=definition.path, hint="0.999 is usual")
     if "\0" in param.snapshot_prefix:
         span = definition.span("snapshot_prefix", value=True)
         raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)

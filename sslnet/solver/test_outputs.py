@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sslnet.net.average_precision import DetectionScore
 from sslnet.net.net import Net
 from sslnet.solver.callbacks import Outputs, outputs_of
+from sslnet.solver.data_errors import DataErrors
+
+
+def mean_outputs(
+    net: Net, param: Any, index: int, errors: DataErrors, before: Mapping[str, bytes], stops: Callable[[], bool]
+) -> tuple[Outputs, float] | None:
+    """The outputs and the loss of test net ``index``, averaged over its batches; None if a stop was requested before the last
+    one.
+
+    param   SolverParameter: test_iter, ap_version, show_per_class_result
+    before  the states of the net's layers, which a stop restores, so that the resumed run repeats this test, not half of it
+    stops   whether a stop is requested, asked before each batch
+    """
+    loss, count, outputs = 0.0, errors.count, TestOutputs(net, param)
+    for _ in range(param.test_iter[index]):
+        if stops():
+            net.set_layer_states(dict(before))
+            errors.count = count
+            return None
+        errors.forward(net)
+        loss += net.loss
+        outputs.add()
+    return outputs.means(), loss / param.test_iter[index]
 
 
 class TestOutputs:

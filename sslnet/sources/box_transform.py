@@ -163,7 +163,7 @@ class BoxTransformer:
         rows, columns = self.shape[1:]
         if tuple(size) == (rows, columns):
             return project(objects, np.array([0.0, 0.0, 1.0, 1.0]), self._emit)
-        top, left = self.rest.crop_place(size, draws)
+        (top, left), _ = self.rest.place(size, draws)
         height, width = size
         part = np.array([left / width, top / height, (left + columns) / width, (top + rows) / height])
         objects = project(objects, part, self._emit)

@@ -9,7 +9,7 @@ import io
 import os
 import struct
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,12 +138,21 @@ class ImageFiles(DataSource):
     file_labels    (n) int32
     height, width  size to resize to; 0: none
     color          whether images get 3 channels, or 1
+    resize         resizes each image instead; None: by height and width
     """
 
     labelled = True
 
-    def __init__(self, file_labels: np.ndarray, *, height: int = 0, width: int = 0, color: bool = True) -> None:
-        self._size = (height, width)
+    def __init__(
+        self,
+        file_labels: np.ndarray,
+        *,
+        height: int = 0,
+        width: int = 0,
+        color: bool = True,
+        resize: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self._size, self._resize = (height, width), resize
         self._color = color
         self._labels = file_labels
         channels, rows, columns = self._image(0).shape
@@ -173,6 +182,8 @@ class ImageFiles(DataSource):
             image = decode_image(raw, self._color, upright=True)
         except DataError as error:
             raise DataError(error.message, path=name, hint=f"image {index + 1} of {self.path}") from error
+        if self._resize is not None:
+            return self._resize(image)
         return resize_image(image, *self._size) if all(self._size) else image
 
 
@@ -181,17 +192,24 @@ class ImageListSource(ImageFiles):
 
     path           path of the list
     root           prefix of each file name, added without a separator
-    height, width, color  as in ImageFiles
+    height, width, color, resize  as in ImageFiles
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        root: str = "",
+        height: int = 0,
+        width: int = 0,
+        color: bool = True,
+        resize: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.path = os.fspath(path)
         listed = read_list(self.path)
         self._files = [root + image.name for image in listed]
         labels = np.array([image.label for image in listed], np.int32)
-        super().__init__(labels, height=height, width=width, color=color)
+        super().__init__(labels, height=height, width=width, color=color, resize=resize)
 
     def name(self, index: int) -> str:
         return self._files[index]

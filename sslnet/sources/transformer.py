@@ -247,8 +247,7 @@ class DataTransformer:
 
     def _finish(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
         """Everything after rotation.  [overwrites out]"""
-        offsets = self._offsets(images.shape[2:], draws)
-        flip = self.mirrors(draws)
+        offsets, flip = self._places(images.shape[2:], out.shape[2:], draws)
         pad = self._pad
         if pad and self._pad_mode:
             images, pad = pad_images(images, pad, self._pad_mode), 0
@@ -272,21 +271,26 @@ class DataTransformer:
         if self._erasing is not None:
             self._erase(out, draws)
 
+    def place(self, size: Sequence[int], draws: np.ndarray) -> tuple[tuple[int, int], bool]:
+        """Row and column at which an image (H, W), not padded or resized, is cropped, and whether the crop is mirrored.
+
+        draws  random numbers of the image, as from ``draw``
+        """
+        offsets, flip = self._places(size, self.shape[1:], draws[None])
+        return (int(offsets[0, 0]), int(offsets[0, 1])), bool(flip[0])
+
+    def _places(self, size: Sequence[int], crop: Sequence[int], draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Offsets of the crops in padded images (n, 2), and which are mirrored (n)."""
+        room = np.array(size) + 2 * self._pad - np.array(crop)
+        if self._train and self._crop:
+            offsets = (draws[:, 1:3] * (room + 1)).astype(np.int64)
+        else:
+            offsets = np.repeat((room // 2)[None], len(draws), axis=0)
+        return offsets, self.mirrors(draws)
+
     def mirrors(self, draws: np.ndarray) -> np.ndarray:
         """Which images are mirrored, given their random numbers: (n) bool."""
         return np.asarray((draws[:, 0] < 0.5) & self._mirror)
-
-    def crop_place(self, size: Sequence[int], draws: np.ndarray) -> tuple[int, int]:
-        """Row and column of the crop of an image of this size, given its random numbers."""
-        row, column = self._offsets(size, draws[None])[0].tolist()
-        return row, column
-
-    def _offsets(self, size: Sequence[int], draws: np.ndarray) -> np.ndarray:
-        """(n, 2): row and column of the crop of each of n images of this size, in the padded image."""
-        room = np.array(size) + 2 * self._pad - self.shape[1:]
-        if self._train and self._crop:
-            return np.asarray((draws[:, 1:3] * (room + 1)).astype(np.int64))
-        return np.repeat((room // 2)[None], len(draws), axis=0)
 
     def _erase(self, out: np.ndarray, draws: np.ndarray) -> None:
         """Sets a random rectangle of some of the images to 0.  [overwrites out]"""

@@ -33,11 +33,17 @@ NOT_WRITTEN = {
     "SmoothL1Loss", "SmoothL1LossOHEM", "SoftmaxWithLossOHEM", "EuclideanLoss", "Filter", "HDF5Data", "HDF5Output", "HingeLoss",
     "Im2col", "ImageData", "ImageFolderData", "InfogainLoss", "Input", "LSTM", "MemoryData", "MultinomialLogisticLoss", "Python", "RNN",
     "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "WindowData",
+    "CenterLoss", "ChannelScale", "ContinuationIndicator", "Correlation", "CtcLoss", "CTCLoss", "DenseImageData", "FlowWarp",
+    "ImageLabelmapData", "ImageSegData", "InnerDistance", "LabelSpecificAdd", "LabelsequenceAccuracy", "Lstm", "LSTMUnit",
+    "MarginInnerProduct", "Resample", "SegAccuracy",
 }  # fmt: skip
 """Sources, losses, measures, and what no standard operator does."""
 
 CASES = {
     "AbsVal": [""],
+    "AutoCrop": [("", [(2, 6, 7, 8), (2, 1, 4, 5)])],
+    "Reverse": ["", "reverse_param { axis: 1 axis: -1 }"],
+    "Sparsify": ["", "sparsify_param { thre: 0.4 }"],
     "ArgMax": [
         "",
         "argmax_param { top_k: 3 }",

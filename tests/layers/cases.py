@@ -6,6 +6,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 
+from .fork_cases import FORKS
 from .harness import Case, inputs
 
 X = inputs(x=(2, 3, 4, 5))
@@ -233,6 +234,7 @@ CASES: dict[str, list[Case | str]] = {
             + 'layer { name: "l" type: "Filter" bottom: "a" bottom: "b" bottom: "label" top: "y" top: "z" }',
             values={"label": np.ones(4)},
         ),
+        single("Filter", "param { lr_mult: 0 } filter_param { num_output: 2 }"),
     ],
     "Flatten": [single("Flatten"), single("Flatten", "flatten_param { axis: -3 end_axis: -2 }")],
     "GELU": [
@@ -282,6 +284,10 @@ CASES: dict[str, list[Case | str]] = {
             "shrink_factor: 2 pad_beg: -1",
             'height: 3 width: 9 interp_type: "nearest_neighbor"',
         )
+    ]
+    + [
+        inputs(x=(2, 3, 4, 5), size=(1, 2, 6, 3))
+        + 'layer { name: "l" type: "Interp" bottom: "x" bottom: "size" top: "y" interp_param { use_blob_size: true } }'
     ],
     "Log": [
         single("Log", "log_param { base: 3 scale: 0.5 shift: 9 }"),
@@ -474,6 +480,8 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 2 normalization: VALID",
             "normalization: FULL",
             "normalization: NONE",
+            "focal_gamma: 2 ignore_label: 2",
+            "focal_gamma: 1.5 focal_alpha: 0.25",
         )
     ],
     "Silence": [
@@ -523,6 +531,12 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 1 normalization: NONE",
             "ignore_label: 1 normalize: false",
             "normalize: true",
+            "label_smoothing: 0.2 ignore_label: 1",
+            "label_smoothing: 0.2 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
+            "focal_gamma: 2 ignore_label: 1",
+            "focal_gamma: 0.5 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
         )
     ],
     "Split": [
@@ -549,7 +563,12 @@ CASES: dict[str, list[Case | str]] = {
 }
 """Configurations of each type: gradients against differences, inputs unchanged, diffs overwritten or added to."""
 
+CASES |= FORKS
+
 WITHOUT_GRADIENT: dict[str, str] = {
+    "ContinuationIndicator": "constant",
+    "LabelsequenceAccuracy": "piecewise constant",
+    "SegAccuracy": "piecewise constant",
     "Accuracy": "piecewise constant",
     "ArgMax": "piecewise constant",
     "BoxAnnotatorOHEM": "chooses",
@@ -571,6 +590,8 @@ WITHOUT_GRADIENT: dict[str, str] = {
 }
 """Types that no gradient check can be made of, and why. Layers that bring data from outside need no line."""
 
+IN_FORKS = "compared with loops in float64, or with PyTorch: test_fork_layers"
+PAIRS = "its crops are random: test_image_pairs compares it with the files"
 IN_OPENCV = "compared with OpenCV's: test_detection"
 BY_LOOP_HERE = "compared with loops in float64: test_detection_boxes"
 BY_LOOP_YOLO = "compared with loops in float64: test_yolo"
@@ -578,6 +599,8 @@ BY_LOOP = "compared with loops in float64: test_detection"
 BEYOND_CAFFE = "Caffe 1.0 does not have it: test_beyond_caffe compares it with its definition"
 
 WITHOUT_GOLDEN: dict[str, str] = {
+    **dict.fromkeys(("DenseImageData", "ImageLabelmapData", "ImageSegData"), PAIRS),
+    **dict.fromkeys((*FORKS, "ContinuationIndicator", "LabelsequenceAccuracy", "SegAccuracy"), IN_FORKS),
     "ArrayData": "Caffe does not have it: test_array_data compares it with NumPy",
     "Axpy": BEYOND_CAFFE,
     "AnnotatedData": "compared with its steps written out: test_annotated_data",
