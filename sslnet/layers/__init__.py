@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from sslnet.layers.absval import AbsVal
 from sslnet.layers.accuracy import Accuracy
+from sslnet.layers.annotated_data import AnnotatedData
 from sslnet.layers.arg_max import ArgMax
 from sslnet.layers.array_data import ArrayData
 from sslnet.layers.auto_crop import AutoCrop
@@ -34,6 +35,7 @@ from sslnet.layers.batch_reindex import BatchReindex
 from sslnet.layers.bias import Bias
 from sslnet.layers.bnll import BNLL
 from sslnet.layers.box_annotator_ohem import BoxAnnotatorOHEM
+from sslnet.layers.box_output import BoxOutput
 from sslnet.layers.center_loss import CenterLoss
 from sslnet.layers.channel_scale import ChannelScale
 from sslnet.layers.clip import Clip
@@ -45,9 +47,11 @@ from sslnet.layers.correlation import Correlation
 from sslnet.layers.crop import Crop
 from sslnet.layers.ctc_loss import CTCLoss, CtcLoss
 from sslnet.layers.data import Data
+from sslnet.layers.decode_bbox import DecodeBBox
 from sslnet.layers.deconvolution import Deconvolution
 from sslnet.layers.dense_image_data import DenseImageData
 from sslnet.layers.depthwise_convolution import ConvolutionDepthwise, DepthwiseConvolution
+from sslnet.layers.detection_evaluate import DetectionEvaluate
 from sslnet.layers.detection_output import DetectionOutput
 from sslnet.layers.dropout import Dropout
 from sslnet.layers.dummy_data import DummyData
@@ -86,6 +90,7 @@ from sslnet.layers.lstm_unit import LSTMUnit
 from sslnet.layers.margin_inner_product import MarginInnerProduct
 from sslnet.layers.memory_data import MemoryData
 from sslnet.layers.mish import Mish
+from sslnet.layers.multibox_loss import MultiBoxLoss
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
@@ -95,9 +100,12 @@ from sslnet.layers.pooling import Pooling
 from sslnet.layers.power import Power
 from sslnet.layers.prelu import PReLU
 from sslnet.layers.prior_box import PriorBox
+from sslnet.layers.proposal import Proposal
 from sslnet.layers.psroi_pooling import PSROIPooling
 from sslnet.layers.python import Python
 from sslnet.layers.reduction import Reduction
+from sslnet.layers.region import Region
+from sslnet.layers.region_loss import RegionLoss
 from sslnet.layers.relu import ReLU
 from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reorg import Reorg
@@ -105,6 +113,7 @@ from sslnet.layers.resample import Resample
 from sslnet.layers.reshape import Reshape
 from sslnet.layers.reverse import Reverse
 from sslnet.layers.rnn import RNN
+from sslnet.layers.roi_align import ROIAlign
 from sslnet.layers.roi_pooling import ROIPooling
 from sslnet.layers.scale import Scale
 from sslnet.layers.seg_accuracy import SegAccuracy
@@ -127,11 +136,15 @@ from sslnet.layers.tile import Tile
 from sslnet.layers.transpose import Transpose
 from sslnet.layers.upsample import Upsample
 from sslnet.layers.window_data import WindowData
+from sslnet.layers.yolo_detection_output import YoloDetectionOutput
+from sslnet.layers.yolov3 import Yolov3
+from sslnet.layers.yolov3_detection_output import Yolov3DetectionOutput
 from sslnet.prototxt.net_spec import layer_function
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
+    "AnnotatedData": AnnotatedData,
     "ArgMax": ArgMax,
     "ArrayData": ArrayData,
     "AutoCrop": AutoCrop,
@@ -141,6 +154,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Bias": Bias,
     "BNLL": BNLL,
     "BoxAnnotatorOHEM": BoxAnnotatorOHEM,
+    "BoxOutput": BoxOutput,
     "CenterLoss": CenterLoss,
     "ChannelScale": ChannelScale,
     "Clip": Clip,
@@ -154,9 +168,11 @@ LAYERS: dict[str, type[Layer]] = {
     "CtcLoss": CtcLoss,
     "CTCLoss": CTCLoss,
     "Data": Data,
+    "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
     "DenseImageData": DenseImageData,
     "DepthwiseConvolution": DepthwiseConvolution,
+    "DetectionEvaluate": DetectionEvaluate,
     "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
     "DummyData": DummyData,
@@ -195,6 +211,7 @@ LAYERS: dict[str, type[Layer]] = {
     "MarginInnerProduct": MarginInnerProduct,
     "MemoryData": MemoryData,
     "Mish": Mish,
+    "MultiBoxLoss": MultiBoxLoss,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
@@ -204,9 +221,12 @@ LAYERS: dict[str, type[Layer]] = {
     "Power": Power,
     "PReLU": PReLU,
     "PriorBox": PriorBox,
+    "Proposal": Proposal,
     "PSROIPooling": PSROIPooling,
     "Python": Python,
     "Reduction": Reduction,
+    "Region": Region,
+    "RegionLoss": RegionLoss,
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "Reorg": Reorg,
@@ -214,6 +234,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Reshape": Reshape,
     "Reverse": Reverse,
     "RNN": RNN,
+    "ROIAlign": ROIAlign,
     "ROIPooling": ROIPooling,
     "Scale": Scale,
     "SegAccuracy": SegAccuracy,
@@ -239,6 +260,9 @@ LAYERS: dict[str, type[Layer]] = {
     "Transpose": Transpose,
     "Upsample": Upsample,
     "WindowData": WindowData,
+    "YoloDetectionOutput": YoloDetectionOutput,
+    "Yolov3": Yolov3,
+    "Yolov3DetectionOutput": Yolov3DetectionOutput,
 }
 
 # ``layers.Convolution(bottom, num_output=20)`` is a call in a NetSpec, as in pycaffe; its class: LAYERS["Convolution"].

@@ -197,7 +197,7 @@ class PrefetchedLayer(Layer):
         order: int = pb.TransformationParameter.BGR,
         param: pb.TransformationParameter | None = None,
     ) -> DataTransformer:
-        """The transformation by transform_param, or by ``param``, of records (C, H, W) with this order of the channels."""
+        """The transformation of records (C, H, W) with this order of the channels, by ``param``, or transform_param."""
 
         def error(message: str, *field: str) -> Any:
             return self.error(message, "transform_param", *field, value=True)
@@ -205,7 +205,7 @@ class PrefetchedLayer(Layer):
         def locate(name: str) -> Path:
             return Path(self.find(name, "transform_param", "mean_file"))
 
-        parameters = param if param is not None else self.param.transform_param
+        parameters = self.param.transform_param if param is None else param
         return DataTransformer(
             parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate, order=order
         )

@@ -1,4 +1,4 @@
-"""Learning rate policies: Caffe's seven and cosine, one function each, and those of its forks.
+"""Learning rate policies: Caffe's seven, cosine and onecycle, one function each, and those of its forks.
 
     rate, current_step = learning_rate(param, iteration, current_step)
 
@@ -11,7 +11,7 @@ A checked policy has a rate for every iteration, even after max_iter: results be
 (``_power``), and ``check`` rejects settings whose formula becomes undefined within max_iter.
 
 Ref: Caffe's SGDSolver::GetLearningRate, and those of intel/caffe, NVIDIA/caffe 0.17 and weiliu89/caffe (SSD);
-Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts (cosine)
+Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts (cosine); Smith and Topin 2019, "Super-Convergence" (onecycle)
 """
 
 from __future__ import annotations
@@ -155,6 +155,19 @@ def cosine(param: Any, iteration: int, current_step: int) -> Rate:
     return _scaled(param.base_lr, (1 + math.cos(math.pi * passed)) / 2), current_step
 
 
+def onecycle(param: Any, iteration: int, current_step: int) -> Rate:
+    """From base_lr / div_factor up to base_lr in pct_start * max_iter iterations, then down to base_lr / div_factor /
+    final_div_factor in the last one, both in half a cosine wave; PyTorch's OneCycleLR without its cycle of momentum"""
+    low, end = param.base_lr / param.div_factor, param.max_iter - 1
+    peak = min(max(0.0, param.pct_start * param.max_iter - 1), end)
+    if iteration < peak:
+        start, goal, passed = low, param.base_lr, iteration / peak
+    else:
+        start, goal = param.base_lr, low / param.final_div_factor
+        passed = min(1.0, (iteration - peak) / (end - peak)) if end > peak else float(iteration > peak)
+    return goal + (start - goal) * (1 + math.cos(math.pi * passed)) / 2, current_step
+
+
 def _power(base: float, exponent: float) -> float:
     """base ^ exponent for a base >= 0 or an integer exponent; infinite on overflow and for 0 ^ negative."""
     try:
@@ -182,6 +195,7 @@ POLICIES: dict[str, tuple[Callable[[Any, int, int], Rate], tuple[str, ...]]] = {
     "poly": (poly, ("power", "max_iter")),
     "sigmoid": (sigmoid, ("gamma", "stepsize")),
     "cosine": (cosine, ("max_iter",)),
+    "onecycle": (onecycle, ("max_iter",)),
     "multifixed": (multifixed, ("stagelr", "stageiter")),
     "plateau": (plateau, ("gamma", "plateau_winsize")),
     "stepearly": (stepearly, ("gamma", "stepearly")),
@@ -221,13 +235,14 @@ def check(definition: Definition) -> None:
             raise _error(definition, f'lr_policy "{policy}" needs {name}', "lr_policy", MISSING.get(name, ""))
     if policy == "step" and param.stepsize <= 0:
         raise _error(definition, f"stepsize must be positive, not {param.stepsize}", "stepsize", "", value=True)
-    if policy in ("poly", "cosine") and param.max_iter <= 0:
+    if policy in ("poly", "cosine", "onecycle") and param.max_iter <= 0:
         raise _error(definition, f"max_iter must be positive, not {param.max_iter}", "max_iter", "", value=True)
     if policy == "inv" and not _is_polynomial(param):
         end = 1 + param.gamma * param.max_iter
         if end <= 0 if param.power > 0 else end < -1e-6:  # a gamma of -1 / max_iter is rounded to float32
             message = f"1 + gamma * iteration must stay above 0 up to max_iter {param.max_iter}, and ends at {end:g}"
             raise _error(definition, message, "gamma", f"with power {param.power:g} there is no rate there", value=True)
+    _check_onecycle(definition)
     _check_forks(definition)
     drops = list(param.stepvalue)
     for index in range(1, len(drops)):
@@ -258,6 +273,17 @@ def _check_forks(definition: Definition) -> None:
         if count < 1:
             span = definition.span("plateau_winsize", index, value=True)
             raise DefinitionError(f"plateau_winsize must be 1 or above, not {count}", span=span, path=definition.path)
+
+
+def _check_onecycle(definition: Definition) -> None:
+    """Raises DefinitionError for factors of onecycle that are out of range."""
+    param = definition.message
+    if not 0 <= param.pct_start <= 1:
+        raise _error(definition, f"pct_start must be from 0 to 1, not {param.pct_start:g}", "pct_start", "", value=True)
+    for name in ("div_factor", "final_div_factor"):
+        if not getattr(param, name) >= 1:
+            message = f"{name} must be 1 or above, not {getattr(param, name):g}"
+            raise _error(definition, message, name, "", value=True)
 
 
 def _error(definition: Definition, message: str, name: str, hint: str, value: bool = False) -> DefinitionError:

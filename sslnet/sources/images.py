@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from sslnet.errors import DataError, Span, SslnetError
 from sslnet.files import MOST_IMAGE, MOST_LIST, read_bytes, read_text
 from sslnet.sources.base import DataSource, Records
+from sslnet.sources.transform_kernels import resize_bytes
 
 MAX_PIXELS = 1 << 26
 """Maximum number of pixels of an image: 64 Mpixel, 192 MiB in colour. A PNG of a few bytes can claim any size."""
@@ -124,14 +125,10 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if image.shape[1:] == (height, width):
         return image
-    top, bottom, below = _taps(image.shape[1], height)
-    left, right, beside = _taps(image.shape[2], width)
-    pixels = image.astype(np.int32)
-    one = 1 << COEFFICIENT_BITS
-    across = pixels[:, :, left] * (one - beside) + pixels[:, :, right] * beside
-    upper = ((across[:, top] >> 4) * (one - below[:, None])) >> 16
-    lower = ((across[:, bottom] >> 4) * below[:, None]) >> 16
-    result: np.ndarray = np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+    result = np.empty((len(image), height, width), np.uint8)
+    part = np.empty((image.shape[1], width), np.int32)
+    rows, columns = _taps(image.shape[1], height), _taps(image.shape[2], width)
+    resize_bytes(np.ascontiguousarray(image), rows, columns, part, result)
     return result
 
 

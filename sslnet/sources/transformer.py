@@ -286,7 +286,11 @@ class DataTransformer:
             offsets = (draws[:, 1:3] * (room + 1)).astype(np.int64)
         else:
             offsets = np.repeat((room // 2)[None], len(draws), axis=0)
-        return offsets, (draws[:, 0] < 0.5) & self._mirror
+        return offsets, self.mirrors(draws)
+
+    def mirrors(self, draws: np.ndarray) -> np.ndarray:
+        """Which images are mirrored, given their random numbers: (n) bool."""
+        return np.asarray((draws[:, 0] < 0.5) & self._mirror)
 
     def _erase(self, out: np.ndarray, draws: np.ndarray) -> None:
         """Sets a random rectangle of some of the images to 0.  [overwrites out]"""

@@ -66,6 +66,21 @@ def smooth_l1(type_: str) -> list[Case | str]:
     return [*texts, several]
 
 
+PRIORS = [[[0.1, 0.1, 0.5, 0.6, 0.3, 0.2, 0.9, 0.8, 0.0, 0.5, 0.4, 1.0, 0.6, 0.1, 1.1, 0.5], [0.1, 0.1, 0.2, 0.2] * 4]]
+OBJECTS = [[[[0, 1, 0, 0.1, 0.15, 0.5, 0.5, 0], [0, 2, 0, 0.35, 0.2, 0.8, 0.8, 0], [1, 2, 0, 0.05, 0.5, 0.4, 0.9, 1]]]]
+
+
+def multibox(sets: int, loss: str, param: str) -> Case:
+    """MultiBoxLoss of four priors and three classes, with ``sets`` locations a prior."""
+    return Case(
+        inputs(loc=(2, 16 * sets), conf=(2, 12), priors=(1, 2, 16), label=(1, 1, 3, 8))
+        + 'layer { name: "l" type: "MultiBoxLoss" bottom: "loc" bottom: "conf" bottom: "priors" bottom: "label" top: "y"'
+        f" propagate_down: true propagate_down: true propagate_down: false propagate_down: false"
+        f" loss_param {{ {loss} }} multibox_loss_param {{ num_classes: 3 code_type: CENTER_SIZE {param} }} }}",
+        values={"priors": PRIORS, "label": OBJECTS},
+    )
+
+
 CASES: dict[str, list[Case | str]] = {
     "AbsVal": [single("AbsVal"), in_place("AbsVal")],
     "Axpy": [
@@ -290,6 +305,14 @@ CASES: dict[str, list[Case | str]] = {
     ],
     "LSTM": recurrent("LSTM", "h", "c"),
     "Mish": [single("Mish"), in_place("Mish")],
+    "MultiBoxLoss": [
+        multibox(1, "", ""),
+        multibox(1, "normalization: BATCH_SIZE", "mining_type: NONE conf_loss_type: LOGISTIC loc_loss_type: L2"),
+        multibox(1, "normalization: FULL", "mining_type: HARD_EXAMPLE sample_size: 3 encode_variance_in_target: true"),
+        multibox(
+            3, "normalization: NONE", "mining_type: NONE share_location: false match_type: BIPARTITE bp_inside: true"
+        ),
+    ],
     "MultinomialLogisticLoss": [
         inputs(positive=(5, 4), label=(5,))
         + 'layer { name: "l" type: "MultinomialLogisticLoss" bottom: "positive" bottom: "label" loss_weight: 2 }',
@@ -382,6 +405,15 @@ CASES: dict[str, list[Case | str]] = {
         single("Reorg", x=inputs(x=(2, 4, 4, 6))),
         single("Reorg", "reorg_param { reverse: true }", x=inputs(x=(2, 8, 3, 2))),
     ],
+    "ROIAlign": [
+        Case(
+            inputs(x=(2, 2, 6, 7), rois=(4, 5))
+            + 'layer { name: "l" type: "ROIAlign" bottom: "x" bottom: "rois" top: "y"'
+            f" roi_align_param {{ pooled_h: 2 pooled_w: 3 spatial_scale: 0.7 sampling_ratio: {ratio} }} }}",
+            values=REGIONS,
+        )
+        for ratio in (0, 2)
+    ],
     "ROIPooling": [
         Case(
             inputs(x=(2, 3, 6, 5), rois=(4, 5))
@@ -448,6 +480,8 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 2 normalization: VALID",
             "normalization: FULL",
             "normalization: NONE",
+            "focal_gamma: 2 ignore_label: 2",
+            "focal_gamma: 1.5 focal_alpha: 0.25",
         )
     ],
     "Silence": [
@@ -497,6 +531,12 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 1 normalization: NONE",
             "ignore_label: 1 normalize: false",
             "normalize: true",
+            "label_smoothing: 0.2 ignore_label: 1",
+            "label_smoothing: 0.2 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
+            "focal_gamma: 2 ignore_label: 1",
+            "focal_gamma: 0.5 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
         )
     ],
     "Split": [
@@ -532,6 +572,15 @@ WITHOUT_GRADIENT: dict[str, str] = {
     "Accuracy": "piecewise constant",
     "ArgMax": "piecewise constant",
     "BoxAnnotatorOHEM": "chooses",
+    "BoxOutput": "chooses",
+    "DecodeBBox": "chooses",
+    "DetectionEvaluate": "counts",
+    "Proposal": "chooses",
+    "Region": "the gradient is that of RegionLoss",
+    "RegionLoss": "its gradient is not that of its value, as in YOLO: test_yolo has both from a loop",
+    "YoloDetectionOutput": "chooses",
+    "Yolov3": "its gradient is not that of its value, as in YOLO: test_yolo has both from a loop",
+    "Yolov3DetectionOutput": "chooses",
     "DetectionOutput": "chooses",
     "PriorBox": "constant",
     "HDF5Output": "nothing comes after it",
@@ -544,6 +593,8 @@ WITHOUT_GRADIENT: dict[str, str] = {
 IN_FORKS = "compared with loops in float64, or with PyTorch: test_fork_layers"
 PAIRS = "its crops are random: test_image_pairs compares it with the files"
 IN_OPENCV = "compared with OpenCV's: test_detection"
+BY_LOOP_HERE = "compared with loops in float64: test_detection_boxes"
+BY_LOOP_YOLO = "compared with loops in float64: test_yolo"
 BY_LOOP = "compared with loops in float64: test_detection"
 BEYOND_CAFFE = "Caffe 1.0 does not have it: test_beyond_caffe compares it with its definition"
 
@@ -552,7 +603,19 @@ WITHOUT_GOLDEN: dict[str, str] = {
     **dict.fromkeys((*FORKS, "ContinuationIndicator", "LabelsequenceAccuracy", "SegAccuracy"), IN_FORKS),
     "ArrayData": "Caffe does not have it: test_array_data compares it with NumPy",
     "Axpy": BEYOND_CAFFE,
+    "AnnotatedData": "compared with its steps written out: test_annotated_data",
     "BoxAnnotatorOHEM": BY_LOOP,
+    "BoxOutput": BY_LOOP_HERE,
+    "DecodeBBox": BY_LOOP_HERE,
+    "DetectionEvaluate": BY_LOOP_HERE,
+    "MultiBoxLoss": "compared with loops in float64: test_multibox_loss",
+    "Proposal": IN_OPENCV,
+    "Region": IN_OPENCV,
+    "RegionLoss": BY_LOOP_YOLO,
+    "ROIAlign": BY_LOOP_HERE,
+    "YoloDetectionOutput": BY_LOOP_YOLO,
+    "Yolov3": BY_LOOP_YOLO,
+    "Yolov3DetectionOutput": BY_LOOP_YOLO,
     "DetectionOutput": IN_OPENCV,
     "Flip": "mirrored by NumPy: test_beyond_caffe",
     "PriorBox": IN_OPENCV,
