@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,7 +13,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import UsageError, suggestion
 from sslnet.kernels.runtime.fill import clear
-from sslnet.layers.base import Context, Layer
+from sslnet.layers.base import Context
 from sslnet.net import weights
 from sslnet.net.builder import GraphBuilder
 from sslnet.net.debug_info import tell_backward, tell_forward
@@ -24,6 +23,7 @@ from sslnet.net.memory_planner import Arena
 from sslnet.net.parameters import share_params
 from sslnet.net.plan import Plan
 from sslnet.net.plan_cache import PlanCache
+from sslnet.net.pycaffe_names import LayerNames, PycaffeNames
 from sslnet.net.steps import Step
 from sslnet.net.taping import Taping, top_value
 from sslnet.ranks.place import BatchPlace
@@ -32,7 +32,7 @@ default_seed: int | None = None
 """Seed of nets created without one (None: drawn from the operating system)."""
 
 
-class Net:
+class Net(PycaffeNames):
     """A net in one phase.
 
     source   path of a prototxt, a Definition, or a pb.NetParameter
@@ -84,9 +84,11 @@ class Net:
         self.lean = lean
         self.runs_backward = not lean or phase == pb.TRAIN
         self.loss, self.place = 0.0, place or BatchPlace()
-        self.on_step: Callable[[int, bool], None] | None = None  # called before a layer runs: number, forward
-        self.on_backward: Callable[[int], None] | None = None  # called with a layer's number after its backward step
-        self.on_debug: Callable[[str], None] | None = None  # called with a line for every blob after its steps
+        self.on_step: Callable[[int, bool], None] | None = None
+        """Called with the number of a layer before it runs, and whether forward, when set; ``after_step`` after it ran."""
+        self.after_step: Callable[[int, bool], None] | None = None
+        self.on_debug: Callable[[str], None] | None = None
+        """Called with a line for every blob after its forward and backward step when set (``debug_info``)."""
 
         beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
         context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward, place=self.place)
@@ -97,14 +99,11 @@ class Net:
         """The record of layers and blobs, used by all parts of a net; the following attributes are its fields."""
         self.layers, self.layer_names = graph.layers, graph.layer_names
         self.bottoms, self.tops, self.blobs, self.versions = graph.bottoms, graph.tops, graph.blobs, graph.versions
-        self.bottom_names, self.top_names = graph.bottom_names, graph.top_names
-        self.layer_loss_weights, self.loss_weights = graph.layer_loss_weights, graph.loss_weights()
-        self.inputs, self.outputs, self.params, self.learnable = (
-            graph.inputs,
-            graph.outputs,
-            graph.params,
-            graph.learnable,
-        )
+        self.bottom_names = LayerNames(graph.layer_names, graph.bottom_names)
+        self.top_names = LayerNames(graph.layer_names, graph.top_names)
+        self.inputs, self.outputs, self.loss_weights = graph.inputs, graph.outputs, graph.loss_weights()
+        self.params, self.learnable = graph.params, graph.learnable
+        self.layer_loss_weights = graph.layer_loss_weights
         self.layer_need_backward, self.bottom_need_backward = graph.layer_need_backward, graph.bottom_need_backward
         if share is not None:
             self.share_with(share)
@@ -124,15 +123,7 @@ class Net:
         self.copied = self.copy_from(weights) if weights is not None else None
         """Result of copying the initial weights; None if there were none."""
 
-    @property
-    def _layer_names(self) -> list[str]:
-        """The private name of ``layer_names`` in pycaffe, which scripts read."""
-        return self.layer_names
-
-    @property
-    def layer_dict(self) -> dict[str, Layer]:
-        """The layers by name."""
-        return dict(zip(self.layer_names, self.layers))
+    # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self) -> Memory:
         """The memory of the net: data of blobs that own them, diffs of those that run backward, parameters."""
@@ -188,6 +179,8 @@ class Net:
                 self.on_step(i, True)
             step.forward()
             ran.append(step)
+            if self.after_step is not None:
+                self.after_step(i, True)
             if self.layers[i].DYNAMIC and self._plans.shapes_differ():
                 self.reshape(i + 1)
                 plan = self.plan(plan.fused)
@@ -199,28 +192,6 @@ class Net:
         self._ran[first : last + 1] = ran
         return loss
 
-    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
-        """Forward for any number of images: in batches of the net's own size, the last one filled up with zeros.
-
-        inputs   arrays for all inputs of the net, the same number of images in each
-        returns  {name: array over all images} of the outputs and of ``blobs``
-        """
-        if set(inputs) != set(self.inputs):
-            raise UsageError(
-                f"forward_all needs all inputs: {', '.join(self.inputs)}; given: {', '.join(inputs) or 'none'}"
-            )
-        count, batch = len(next(iter(inputs.values()))), self.blobs[self.inputs[0]].shape[0]
-        results: dict[str, list[np.ndarray]] = {}
-        for first in range(0, count, batch):
-            part: dict[str, Any] = {}
-            for name, array in inputs.items():
-                part[name] = np.zeros(self.blobs[name].shape, self.dtype)
-                images = np.asarray(array[first : first + batch])
-                part[name][: len(images)] = images
-            for name, values in self.forward(blobs, **part).items():
-                results.setdefault(name, []).append(values[: min(batch, count - first)].copy())
-        return {name: np.concatenate(parts) for name, parts in results.items()}
-
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **outputs: ArrayLike
     ) -> dict[str, np.ndarray]:
@@ -228,7 +199,7 @@ class Net:
 
         outputs  diffs to put on blobs first, by name; losses get their loss weight by themselves
         diffs    names of further blobs whose diffs to return
-        returns  {name: diff} of the inputs that have one, and of ``diffs``
+        returns  {name: diff} of the inputs (of ``end``'s bottoms when given) that have one, and of ``diffs``
 
         Parameter diffs accumulate: call ``clear_param_diffs`` between batches.
         """
@@ -249,12 +220,13 @@ class Net:
                 if self.on_step is not None:
                     self.on_step(i, False)
                 steps[i].backward()
-                if self.on_backward is not None:
-                    self.on_backward(i)
+                if self.after_step is not None:
+                    self.after_step(i, False)
                 if self.on_debug is not None:
                     tell_backward(self.graph, i, self.on_debug)
-        found = {name: self._blob(name) for name in (*self.inputs, *(diffs or ()))}
-        return {name: blob.diff for name, blob in found.items() if name not in self.inputs or blob.has_diff}
+        names = self.inputs if end is None else self.bottom_names[first]
+        found = {name: self._blob(name) for name in (*names, *(diffs or ()))}
+        return {name: blob.diff for name, blob in found.items() if name in (diffs or ()) or blob.has_diff}
 
     def _backward_steps(self, start: str | None) -> tuple[Plan, list[Step]]:
         """The plan whose memory the backward pass uses, and the steps to run."""
@@ -296,7 +268,7 @@ class Net:
 
     def run_taped(self, plan: Plan) -> bool:
         """Runs all layers forward as tapes (``sslnet.net.taping``) if that is possible now; returns whether it has."""
-        taped = self.taping.pass_of(plan) if self.on_step is None else None
+        taped = self.taping.pass_of(plan) if self.on_step is None and self.after_step is None else None
         if taped is not None:
             self.loss, self._ran = taped.run(), list(plan.steps)
         return taped is not None
@@ -326,7 +298,7 @@ class Net:
         """The version of the blob of this name after layer number ``last``; the newest if it is made later."""
         if name not in self.blobs:
             raise UsageError(f'the net has no blob "{name}"', hint=suggestion(name, self.blobs))
-        for names, tops in zip(self.top_names[last::-1] if last is not None else (), self.tops[last::-1]):
+        for names, tops in zip(self.graph.top_names[last::-1] if last is not None else (), self.tops[last::-1]):
             if name in names:
                 return tops[names.index(name)]
         return self.blobs[name]

@@ -143,6 +143,7 @@ class RankBatches(Batches):
         net, parts = self.solver.net, self.place.parts
         losses, self._outputs = [], []
         draws = [layer.draws for layer in self._drawing]
+        hook = net.after_step
         try:
             for part in range(parts):
                 self._set_part(part, draws)
@@ -150,14 +151,14 @@ class RankBatches(Batches):
                     forward(net)
                     losses.append(net.loss)
                     if part == parts - 1 and repeat == repeats - 1:
-                        net.on_backward = self._after_step
+                        net.after_backward(self._after_step)
                     net.backward()
                 self._outputs.append([value for _, value, _ in outputs_of(net)])
                 if part < parts - 1:
                     self._keep(part)
             self.statistics.put(parts - 1)
         finally:
-            net.on_backward, self.place.now = None, 0
+            net.after_step, self.place.now = hook, 0
         return losses
 
     def _set_part(self, part: int, draws: list[int]) -> None:

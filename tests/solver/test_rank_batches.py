@@ -139,7 +139,7 @@ def test_every_gradient_is_complete_when_its_hook_comes(name: str) -> None:
                 seen[param.name] = param.blob.diff.copy()
                 param.blob.diff[...] = np.nan
 
-    net.on_backward = after
+    net.after_backward(after)
     net.forward()
     net.backward()
     assert seen.keys() == expected.keys()
