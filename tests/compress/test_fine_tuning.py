@@ -156,6 +156,21 @@ def test_default_rate_does_not_undo_the_repair(trained: Path, tmp_path: Path) ->
     assert factors == [1]  # measured anew
 
 
+def test_statistics_stay_where_the_averages_are_new(trained: Path, tmp_path: Path) -> None:
+    """With a fraction of 0.5, 2^-30 of the old statistics is left after training: not measured anew, so the factor is 2."""
+    message = prototxt.read_net(str(trained / "digits.prototxt")).message
+    next(layer for layer in message.layer if layer.type == "BatchNorm").batch_norm_param.moving_average_fraction = 0.5
+    prototxt.save(message, str(tmp_path / "half.prototxt"))
+    changes = {"solver": None, "model": str(tmp_path / "half.prototxt"), "base_lr": 0.001}
+    result = run_task(task(trained, tmp_path / "a", **changes))
+    if "worse_after_finetuning" in result.report:
+        pytest.fail("a small rate should not make this net worse")
+    (factor,) = (
+        blobs[2].data for name, blobs in Net(result.model, result.weights, pb.TEST).params.items() if name == "bn"
+    )
+    assert factor == pytest.approx(2)
+
+
 def test_net_that_training_made_worse_is_not_kept(trained: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = run_task(task(trained, tmp_path / "a", overrides=("base_lr=5",), teach=False), tell=lines.append)

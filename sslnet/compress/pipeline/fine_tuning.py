@@ -2,7 +2,7 @@
 
 rate         with the method prune a rate that does not undo the repair is found by short trials (``learning_rate``)
 teacher      the baseline, where it teaches
-statistics   those of BatchNorm are measured anew after training (``renew``): the moving averages of short runs lag behind
+statistics   those of BatchNorm are measured anew after short trainings, whose moving averages lag behind
 kept         the net as it was before training, if it does better on the test data
 """
 
@@ -35,6 +35,8 @@ from sslnet.solver.solver import Solver
 
 STATISTICS_IMAGES = 2000
 """Largest number of training images from which statistics of BatchNorm are measured."""
+OLD_PART = 0.01
+"""Statistics are measured anew if this part of those before training may be left in the moving averages."""
 JUDGED_IMAGES = 1000
 """Largest number of training images on which a trial of a learning rate is judged."""
 LONGER = 5
@@ -63,7 +65,7 @@ class FineTuning(PipelineBase):
             self._find_rate(stage, path, start, definition, weights)
             self.train(stage, [start], path=path, prefix=prefix)
             small = {k: v for k, v in read_weights(final).items() if not k.startswith(PREFIX)}
-            self._renew(small, definition)
+            self._renew(small, definition, iterations)
             worse = self._worse(small, weights, definition)
             if worse is None:
                 save_arrays(small, final, hdf5=False)
@@ -91,17 +93,19 @@ class FineTuning(PipelineBase):
 
     # -- after training ------------------------------------------------------------------------------------------------
 
-    def _renew(self, weights: Arrays, definition: Definition) -> None:
-        """Measures the statistics of BatchNorm on training images, prepared as in phase TEST.  [changes weights]"""
+    def _renew(self, weights: Arrays, definition: Definition, iterations: int) -> None:
+        """Measures the statistics of BatchNorm on training images, prepared as in phase TEST, unless training was so long
+        that hardly any of the statistics before it is left in its moving averages.  [changes weights]"""
         net = self.trial.net(StoredWeights(weights), definition)
-        if not trained_statistics(net):
+        layers = trained_statistics(net)
+        if not any(layer.param.batch_norm_param.moving_average_fraction**iterations > OLD_PART for layer in layers):
             return
         images = self._draw(net, STATISTICS_IMAGES)
         if images is None:
             return
         renew_statistics(net, images, batch_within(net, images))
         for layer, name in zip(net.layers, net.layer_names):
-            if layer in trained_statistics(net):
+            if layer in layers:
                 weights[name] = [blob.data.copy() for blob in layer.blobs]
 
     def _draw(self, net: Net, count: int) -> CalibrationSet | None:
@@ -153,7 +157,7 @@ class FineTuning(PipelineBase):
         def measure(part: float) -> float:
             try:
                 trained = self._try_rate(stage, path, start, part * first, iterations)
-                self._renew(trained, definition)
+                self._renew(trained, definition, iterations)
                 loss = _loss(self.trial.net(StoredWeights(trained), definition), images)
             except NotFiniteError:
                 loss = float("inf")
