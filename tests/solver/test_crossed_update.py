@@ -90,7 +90,7 @@ def test_tolerance_bounds_the_distance_to_the_exact_prox():
 
 def test_many_sweeps_go_on_from_a_stored_dual():
     """More sweeps than are followed from the first one."""
-    update, penalty, _ = trained(SGD, (20, 20), 1, 1, EXACT)
+    _, penalty, _ = trained(SGD, (20, 20), 1, 1, EXACT)
     assert penalty.sweeps > 10
     exact = penalty.exact()
     dual = penalty.crossed_dual().reshape(20, 20)
