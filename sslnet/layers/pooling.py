@@ -118,7 +118,7 @@ class Pooling(ChannelWise):
                 "pooling_param",
             )
         lasts = ((n - 1) * s - p for n, s, p in zip(extents, self.stride, self.pad))
-        self._has_empty_window = any(last >= size for last, size in zip(lasts, x.shape[2:]))
+        self.has_empty_window = any(last >= size for last, size in zip(lasts, x.shape[2:]))
         for blob in (*top, self.place):
             blob.reshape(x.num, x.channels, *extents)
 
@@ -184,13 +184,13 @@ class Pooling(ChannelWise):
     def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         box = bottom[0]
         if self.method == pb.PoolingParameter.MAX:
-            if self._has_empty_window:
+            if self.has_empty_window:
                 box = ChannelBox(np.full(box.size, -float(np.finfo(np.float32).max)), box.high)
             return [box, *(ChannelBox.unknown(box.size) for _ in top[1:])]
         if self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TRAIN:
             return [box.with_zero()]
         counts_padding = not self.same and any(self.pad)
-        if counts_padding or self.method == pb.PoolingParameter.STOCHASTIC or self._has_empty_window:
+        if counts_padding or self.method == pb.PoolingParameter.STOCHASTIC or self.has_empty_window:
             box = box.with_zero()
         return [box.rounded(self.dtype, self.reach[0] * self.reach[1] + 16)]
 
