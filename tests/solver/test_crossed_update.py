@@ -68,7 +68,7 @@ def follow(exact, gradient, at):
 @pytest.mark.parametrize("rule", [SGD, Nesterov])
 @pytest.mark.parametrize("shape, width", [((12, 30), 1), ((7, 36), 9), ((70, 45), 3), ((40, 600), 1)])
 def test_step_and_prox_are_those_of_the_formula(rule, shape, width):
-    update, penalty, found = trained(rule, shape, width, 12, 1e-4, follow)
+    _, _, found = trained(rule, shape, width, 12, 1e-4, follow)
     for w, h, data, history, sweeps in found:
         np.testing.assert_allclose(data, w, atol=1e-4)
         np.testing.assert_allclose(history, h, atol=2e-4)
@@ -90,7 +90,7 @@ def test_tolerance_bounds_the_distance_to_the_exact_prox():
 
 def test_many_sweeps_go_on_from_a_stored_dual():
     """More sweeps than are followed from the first one."""
-    update, penalty, _ = trained(SGD, (20, 20), 1, 1, EXACT)
+    _, penalty, _ = trained(SGD, (20, 20), 1, 1, EXACT)
     assert penalty.sweeps > 10
     exact = penalty.exact()
     dual = penalty.crossed_dual().reshape(20, 20)

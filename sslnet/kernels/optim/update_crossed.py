@@ -26,7 +26,7 @@ import numpy as np
 
 from sslnet.kernels.optim.prox import share_of
 from sslnet.kernels.optim.update import CHUNK, step
-from sslnet.kernels.optim.update_prox import _add, _add_squares, _to_shares
+from sslnet.kernels.optim.update_prox import _add, _to_shares
 from sslnet.kernels.runtime.compiler import sums_kernel
 
 BLOCKS = 32
@@ -70,15 +70,21 @@ def sweep(
         line[:] = 0
         moves[:] = 0
         for i in range(block * rows // BLOCKS, (block + 1) * rows // BLOCKS):
-            own = v[i * columns : (i + 1) * columns]
-            _follow(
-                own, dual[i * columns : (i + 1) * columns], size, row_shares[:, i], column_shares, done, now, before
-            )
-            if done:
+            own, last = v[i * columns : (i + 1) * columns], dual[i * columns : (i + 1) * columns]
+            if done == 0:
+                share = share_of(_square_of_first(own, last, size), threshold)
+                _add_first_rest(own, last, size, share, line)
+            elif done == 1:  # the usual number, without arrays of c
+                before_share, shares = row_shares[0, i], column_shares[0]
+                row_changes[i], square = _second_sums(own, last, shares, size, before_share, moves)
+                share = share_of(square, threshold)
+                _add_second_rest(own, last, shares, size, before_share, share, line)
+            else:
+                _follow(own, last, size, row_shares[:, i], column_shares, done, now, before)
                 row_changes[i] = _add_changes(now, before, moves)
-            share = share_of(_square_of_difference(own, now), threshold)
+                share = share_of(_square_of_difference(own, now), threshold)
+                _add_squares_of_rest(own, now, share, line)
             row_shares[done, i] = share
-            _add_squares_of_rest(own, now, share, line)
 
 
 @sums_kernel
@@ -124,6 +130,47 @@ def store_dual(i0, i1, part, v, dual, size, row_shares, column_shares, done, col
 
 
 @sums_kernel
+def _square_of_first(v, dual, size):
+    """The sum of squares of v - c before the first sweep."""
+    total = v.dtype.type(0)
+    for j in range(v.size):
+        r = v[j] - size * dual[j]
+        total += r * r
+    return total
+
+
+@sums_kernel
+def _add_first_rest(v, dual, size, share, line):
+    """line += q^2 of the first sweep.  [accumulates into line]"""
+    for j in range(v.size):
+        q = v[j] - share * (v[j] - size * dual[j])
+        line[j] += q * q
+
+
+@sums_kernel
+def _second_sums(v, dual, shares, size, share, moves):
+    """(sum of squares of the first sweep's change of c, that of v - c after it).  [accumulates the changes into moves]"""
+    change, square = v.dtype.type(0), v.dtype.type(0)
+    for j in range(v.size):
+        first = size * dual[j]
+        c = shares[j] * (v[j] - share * (v[j] - first))
+        move, r = c - first, v[j] - c
+        moves[j] += move * move
+        change += move * move
+        square += r * r
+    return change, square
+
+
+@sums_kernel
+def _add_second_rest(v, dual, shares, size, before, share, line):
+    """line += q^2 of the second sweep; before: the row's share in the first.  [accumulates into line]"""
+    for j in range(v.size):
+        c = shares[j] * (v[j] - before * (v[j] - size * dual[j]))
+        q = v[j] - share * (v[j] - c)
+        line[j] += q * q
+
+
+@sums_kernel
 def _follow(v, dual, size, row_shares, column_shares, done, now, before):
     """now = c after ``done`` sweeps, before = c one sweep earlier.  [overwrites now, before]"""
     for j in range(v.size):
@@ -166,13 +213,14 @@ def _add_squares_of_rest(v, c, share, line):
 @sums_kernel
 def _settle(v, h, dual, c, share, shares, inverse, ahead):
     """dual = C * q / size, w' = (1 - C) * q, or 0 in a zero row, h += v - w', then the look ahead.  [overwrites v, h,
-    dual]"""
+    dual, c]"""
     kept = v.dtype.type(0 if share == 1 else 1)
+    for j in range(v.size):  # three loops, because one that writes so many arrays is not vectorised
+        c[j] = v[j] - share * (v[j] - c[j])
     for j in range(v.size):
-        q = v[j] - share * (v[j] - c[j])
-        taken = shares[j] * q
-        new = kept * (q - taken)
+        dual[j] = shares[j] * c[j] * inverse
+    for j in range(v.size):
+        new = kept * (c[j] - shares[j] * c[j])
         moved = h[j] + (v[j] - new)
-        dual[j] = taken * inverse
         h[j] = moved
         v[j] = new - ahead * moved
