@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sslnet import errors, layers
+    from sslnet import draw, errors, layers, proto
     from sslnet.api.compact import compact
     from sslnet.api.compress import compress_net
     from sslnet.api.evaluate import evaluate
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from sslnet.net.net import Net
     from sslnet.output_rule import set_output_rule
     from sslnet.prototxt.net_spec import NetSpec, params, to_proto
-    from sslnet.pycaffe import io
+    from sslnet.pycaffe import coord_map, io
     from sslnet.pycaffe.classifier import Classifier
+    from sslnet.pycaffe.detector import Detector
     from sslnet.pycaffe.module import (
         AdaDeltaSolver,
         AdaGradSolver,
@@ -66,6 +67,7 @@ _MODULES = {
     "AdamWSolver": "sslnet.pycaffe.module",
     "Blob": "sslnet.blob",
     "Classifier": "sslnet.pycaffe.classifier",
+    "Detector": "sslnet.pycaffe.detector",
     "Layer": "sslnet.layers.python:PythonLayer",
     "NesterovSolver": "sslnet.pycaffe.module",
     "Net": "sslnet.net.net",
@@ -103,7 +105,7 @@ _MODULES = {
 }
 """Public name -> the module that defines it, and its name there where that is another."""
 
-_SUBMODULES = ("errors", "io", "layers")
+_SUBMODULES = ("coord_map", "draw", "errors", "io", "layers", "proto")
 
 __all__ = [
     "TEST",
@@ -114,6 +116,7 @@ __all__ = [
     "AdamWSolver",
     "Blob",
     "Classifier",
+    "Detector",
     "Layer",
     "NesterovSolver",
     "Net",
@@ -127,6 +130,8 @@ __all__ = [
     "allow_python_layers",
     "compact",
     "compress_net",
+    "coord_map",
+    "draw",
     "errors",
     "evaluate",
     "export_onnx",
@@ -138,6 +143,7 @@ __all__ = [
     "lint",
     "low_rank",
     "params",
+    "proto",
     "prune",
     "prune_channels",
     "prune_dead",

@@ -118,11 +118,11 @@ def test_circles_are_found() -> None:
 
 
 def test_a_reader_meets_few_files_at_the_top() -> None:
-    """Modules that stand beside the packages, and folders without modules."""
+    """Modules that stand beside the packages, of them three public names of pycaffe's; and folders without modules."""
     beside = [path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
     folders = [path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
     beside += [path.name for path in folders if not (path / "__init__.py").exists()]
-    assert len(beside) <= 12, sorted(beside)
+    assert len(beside) <= 14, sorted(beside)
 
 
 def test_every_package_says_what_it_is() -> None:

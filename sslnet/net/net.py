@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,7 +13,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.errors import UsageError, suggestion
 from sslnet.kernels.runtime.fill import clear
-from sslnet.layers.base import Context, Layer
+from sslnet.layers.base import Context
 from sslnet.net import weights
 from sslnet.net.builder import GraphBuilder
 from sslnet.net.debug_info import tell_backward, tell_forward
@@ -24,14 +23,16 @@ from sslnet.net.memory_planner import Arena
 from sslnet.net.parameters import share_params
 from sslnet.net.plan import Plan
 from sslnet.net.plan_cache import PlanCache
+from sslnet.net.pycaffe_names import LayerNames, PycaffeNames
 from sslnet.net.steps import Step
 from sslnet.net.taping import Taping, top_value
+from sslnet.ranks.place import BatchPlace
 
 default_seed: int | None = None
 """Seed of nets created without one (None: drawn from the operating system)."""
 
 
-class Net:
+class Net(PycaffeNames):
     """A net in one phase.
 
     source   path of a prototxt, a Definition, or a pb.NetParameter
@@ -46,6 +47,7 @@ class Net:
              any other blob raises UsageError. Runs start at the first layer, and in phase TEST there is no backward pass.
              With ``share``, the memory is shared with that net, too: its values are gone when this one has run. A net
              with layers that change shapes as they run (Filter, Python) keeps everything as without.
+    place    the part of the whole batch that the net computes; default: the whole
 
     raises DefinitionError for what the prototxt says wrong, ShapeError where shapes do not fit, RunError when the net
     would not fit into memory
@@ -67,6 +69,7 @@ class Net:
         plain: bool = False,
         allow_python: bool = False,
         lean: bool = False,
+        place: BatchPlace | None = None,
     ) -> None:
         if isinstance(weights, int):  # pycaffe's Net(file, phase)
             phase = weights
@@ -80,28 +83,27 @@ class Net:
         self.plain = plain or self.dtype != np.float32
         self.lean = lean
         self.runs_backward = not lean or phase == pb.TRAIN
-        self.loss = 0.0
+        self.loss, self.place = 0.0, place or BatchPlace()
         self.on_step: Callable[[int, bool], None] | None = None
-        """Called with the number of a layer before it runs, and whether forward, when set."""
+        """Called with the number of a layer before it runs, and whether forward, when set; ``after_step`` after it ran."""
+        self.after_step: Callable[[int, bool], None] | None = None
         self.on_debug: Callable[[str], None] | None = None
         """Called with a line for every blob after its forward and backward step when set (``debug_info``)."""
 
         beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
-        context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward)
+        context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward, place=self.place)
         builder = GraphBuilder(context)
         for layer in build_graph(self.definition, self.state):
             builder.add(layer)
         self.graph = graph = builder.graph(force_backward=self.definition.message.force_backward)
         """The record of layers and blobs, used by all parts of a net; the following attributes are its fields."""
-        self.layers, self.layer_names, self.layer_loss_weights = (
-            graph.layers,
-            graph.layer_names,
-            graph.layer_loss_weights,
-        )
+        self.layers, self.layer_names = graph.layers, graph.layer_names
         self.bottoms, self.tops, self.blobs, self.versions = graph.bottoms, graph.tops, graph.blobs, graph.versions
-        self.bottom_names, self.top_names = graph.bottom_names, graph.top_names
+        self.bottom_names = LayerNames(graph.layer_names, graph.bottom_names)
+        self.top_names = LayerNames(graph.layer_names, graph.top_names)
         self.inputs, self.outputs, self.loss_weights = graph.inputs, graph.outputs, graph.loss_weights()
         self.params, self.learnable = graph.params, graph.learnable
+        self.layer_loss_weights = graph.layer_loss_weights
         self.layer_need_backward, self.bottom_need_backward = graph.layer_need_backward, graph.bottom_need_backward
         if share is not None:
             self.share_with(share)
@@ -114,24 +116,14 @@ class Net:
         self.taping = Taping(graph, self.arena, phase=phase, plain=self.plain)
         self._ran: list[Step] = []
         """The step that last ran each layer forward; it also runs it backward, as it may have saved data for that."""
-        self._fused = False
-        """Whether the last forward pass ran the fused plan."""
-        self._ready = False
-        """Whether a whole forward pass has run, and no backward pass since."""
+        self._fused = False  # whether the last forward pass ran the fused plan
+        self._ready = False  # whether a whole forward pass has run, and no backward pass since
         self._plans.note_shapes()
         check_memory(self.memory(), self.name, self.definition.path)
         self.copied = self.copy_from(weights) if weights is not None else None
         """Result of copying the initial weights; None if there were none."""
 
-    @property
-    def _layer_names(self) -> list[str]:
-        """The private name of ``layer_names`` in pycaffe, which scripts read."""
-        return self.layer_names
-
-    @property
-    def layer_dict(self) -> dict[str, Layer]:
-        """The layers by name."""
-        return dict(zip(self.layer_names, self.layers))
+    # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self) -> Memory:
         """The memory of the net: data of blobs that own them, diffs of those that run backward, parameters."""
@@ -161,9 +153,7 @@ class Net:
         self.keep("data", *(blobs or ()))
         first, last = self._index(start, 0), self._index(end, len(self.layers) - 1)
         if self.lean and first:
-            raise self._lean_error(
-                f'cannot run from layer "{start}" on: the data that it reads are no longer available'
-            )
+            raise self._lean_error(f'cannot run from layer "{start}" on: the data it reads are no longer available')
         self._fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
         plan = self.plan(self._fused)
         self._ready = False
@@ -189,6 +179,8 @@ class Net:
                 self.on_step(i, True)
             step.forward()
             ran.append(step)
+            if self.after_step is not None:
+                self.after_step(i, True)
             if self.layers[i].DYNAMIC and self._plans.shapes_differ():
                 self.reshape(i + 1)
                 plan = self.plan(plan.fused)
@@ -200,28 +192,6 @@ class Net:
         self._ran[first : last + 1] = ran
         return loss
 
-    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
-        """Forward for any number of images: in batches of the net's own size, the last one filled up with zeros.
-
-        inputs   arrays for all inputs of the net, the same number of images in each
-        returns  {name: array over all images} of the outputs and of ``blobs``
-        """
-        if set(inputs) != set(self.inputs):
-            raise UsageError(
-                f"forward_all needs all inputs: {', '.join(self.inputs)}; given: {', '.join(inputs) or 'none'}"
-            )
-        count, batch = len(next(iter(inputs.values()))), self.blobs[self.inputs[0]].shape[0]
-        results: dict[str, list[np.ndarray]] = {}
-        for first in range(0, count, batch):
-            part: dict[str, Any] = {}
-            for name, array in inputs.items():
-                part[name] = np.zeros(self.blobs[name].shape, self.dtype)
-                images = np.asarray(array[first : first + batch])
-                part[name][: len(images)] = images
-            for name, values in self.forward(blobs, **part).items():
-                results.setdefault(name, []).append(values[: min(batch, count - first)].copy())
-        return {name: np.concatenate(parts) for name, parts in results.items()}
-
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **outputs: ArrayLike
     ) -> dict[str, np.ndarray]:
@@ -229,7 +199,7 @@ class Net:
 
         outputs  diffs to put on blobs first, by name; losses get their loss weight by themselves
         diffs    names of further blobs whose diffs to return
-        returns  {name: diff} of the inputs that have one, and of ``diffs``
+        returns  {name: diff} of the inputs (of ``end``'s bottoms when given) that have one, and of ``diffs``
 
         Parameter diffs accumulate: call ``clear_param_diffs`` between batches.
         """
@@ -246,14 +216,17 @@ class Net:
                 if not self.layer_need_backward[i]:
                     continue
                 for top, weight in self._weighted[i]:
-                    top.diff[...] = weight
+                    top.diff[...] = weight * self.place.share
                 if self.on_step is not None:
                     self.on_step(i, False)
                 steps[i].backward()
+                if self.after_step is not None:
+                    self.after_step(i, False)
                 if self.on_debug is not None:
                     tell_backward(self.graph, i, self.on_debug)
-        found = {name: self._blob(name) for name in (*self.inputs, *(diffs or ()))}
-        return {name: blob.diff for name, blob in found.items() if name not in self.inputs or blob.has_diff}
+        names = self.inputs if end is None else self.bottom_names[first]
+        found = {name: self._blob(name) for name in (*names, *(diffs or ()))}
+        return {name: blob.diff for name, blob in found.items() if name in (diffs or ()) or blob.has_diff}
 
     def _backward_steps(self, start: str | None) -> tuple[Plan, list[Step]]:
         """The plan whose memory the backward pass uses, and the steps to run."""
@@ -295,7 +268,7 @@ class Net:
 
     def run_taped(self, plan: Plan) -> bool:
         """Runs all layers forward as tapes (``sslnet.net.taping``) if that is possible now; returns whether it has."""
-        taped = self.taping.pass_of(plan) if self.on_step is None else None
+        taped = self.taping.pass_of(plan) if self.on_step is None and self.after_step is None else None
         if taped is not None:
             self.loss, self._ran = taped.run(), list(plan.steps)
         return taped is not None
@@ -325,7 +298,7 @@ class Net:
         """The version of the blob of this name after layer number ``last``; the newest if it is made later."""
         if name not in self.blobs:
             raise UsageError(f'the net has no blob "{name}"', hint=suggestion(name, self.blobs))
-        for names, tops in zip(self.top_names[last::-1] if last is not None else (), self.tops[last::-1]):
+        for names, tops in zip(self.graph.top_names[last::-1] if last is not None else (), self.tops[last::-1]):
             if name in names:
                 return tops[names.index(name)]
         return self.blobs[name]

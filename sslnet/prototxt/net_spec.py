@@ -37,6 +37,16 @@ class Top:
         self.call = call
         self.index = index
 
+    @property
+    def fn(self) -> Call:
+        """The call that makes the top; pycaffe's name of it."""
+        return self.call
+
+    @property
+    def n(self) -> int:
+        """The number of the top among those of its layer; pycaffe's name of it."""
+        return self.index
+
     def to_proto(self) -> pb.NetParameter:
         """The net that ends in this top."""
         return to_proto(self)
@@ -57,6 +67,11 @@ class Call:
         if self.in_place and (count != 1 or len(self.inputs) != 1):
             raise UsageError(f"{type_name} in place has one input and one top")
         self.fields = fields
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The fields of the layer; pycaffe's name of them."""
+        return self.fields
 
     def to_layer(self, name: str, bottoms: list[str], tops: list[str]) -> pb.LayerParameter:
         """The layer as a message."""

@@ -2,7 +2,8 @@
 
     module.py      solvers by name, modes, devices, seeds: the functions of the module ``caffe``
     io.py          images and their transformer (``sslnet.io``)
-    classifier.py  Classifier
+    classifier.py, detector.py  Classifier, Detector
+    coord_map.py   places of pixels between blobs of a NetSpec (``sslnet.coord_map``)
 
 ``import sslnet as caffe`` gives these names; ``NetSpec`` stands in ``sslnet.prototxt``, because layers offer it too.
 Knows: nets, solvers, sources.

@@ -16,6 +16,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, UsageError, suggestion
 from sslnet.files import MOST_IMAGE, read_bytes
 
+caffe_pb2 = pb
+"""The messages, under the name that scripts read here."""
+
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
     """Reads an image file as (H, W, 3) float32 RGB in [0, 1]; (H, W, 1) with color=False.

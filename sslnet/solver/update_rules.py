@@ -94,7 +94,17 @@ class _Momentum(Update):
         for penalty.sweeps in range(1, MAX_SWEEPS + 1):
             sums = (squares, changes, row_changes, columns)
             spread(
-                crossed.sweep, blocks, cost, w, dual, size, size * across.strength, row_shares, column_shares, done, *sums
+                crossed.sweep,
+                blocks,
+                cost,
+                w,
+                dual,
+                size,
+                size * across.strength,
+                row_shares,
+                column_shares,
+                done,
+                *sums,
             )
             threshold = size * down.strength
             spread(crossed.column_shares, 1, blocks * columns, squares, down.width, threshold, column_shares[done])

@@ -49,7 +49,9 @@ def momentum_step(
 
 
 @sums_kernel
-def sweep(i0, i1, part, v, dual, size, threshold, row_shares, column_shares, done, squares, changes, row_changes, columns):
+def sweep(
+    i0, i1, part, v, dual, size, threshold, row_shares, column_shares, done, squares, changes, row_changes, columns
+):
     """A sweep's row shares, and its sums of squares of the columns, of the blocks [i0, i1), after ``done`` sweeps.
 
     size                the step size
@@ -69,7 +71,9 @@ def sweep(i0, i1, part, v, dual, size, threshold, row_shares, column_shares, don
         moves[:] = 0
         for i in range(block * rows // BLOCKS, (block + 1) * rows // BLOCKS):
             own = v[i * columns : (i + 1) * columns]
-            _follow(own, dual[i * columns : (i + 1) * columns], size, row_shares[:, i], column_shares, done, now, before)
+            _follow(
+                own, dual[i * columns : (i + 1) * columns], size, row_shares[:, i], column_shares, done, now, before
+            )
             if done:
                 row_changes[i] = _add_changes(now, before, moves)
             share = share_of(_square_of_difference(own, now), threshold)
