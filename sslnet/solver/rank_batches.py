@@ -83,6 +83,8 @@ class RankBatches(Batches):
     def prepare(self) -> None:
         solver, net = self.solver, self.solver.net
         check_divisible(solver, self.place, self.group.size)
+        for test in solver.test_nets:  # a rank's first passes, and so when tapes begin, depend on the number of ranks
+            test.taping.possible = False
         self.layout = GradientLayout(net)
         self.sum: GradientSum = gradient_sum(
             self.group, self.layout.count, net.dtype, overlap=len(self.layout.buckets) > 1
