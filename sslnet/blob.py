@@ -145,6 +145,14 @@ class Blob:
         self._buffers["data"] = array.reshape(-1)
         Blob.moved = object()
 
+    def adopt_diff(self, array: np.ndarray) -> None:
+        """Takes the array itself (no copy) as diff; its shape must be this blob's."""
+        if array.shape != self._shape or array.dtype != self.dtype or not array.flags.c_contiguous:
+            raise ValueError(f"blob {self.name!r} of shape {self._shape} cannot adopt {array.shape} {array.dtype}")
+        self._sharing.pop("diff", None)
+        self._views["diff"] = array
+        self._buffers["diff"] = array.reshape(-1)
+
     def owns(self, which: str) -> bool:
         """Whether its "data", or "diff", are its own: False where it shows another blob's."""
         return which not in self._sharing

@@ -41,6 +41,7 @@ PARAMETERS = {
     "mlp": 545_810,  # 784*500 + 500*300 + 300*10, a bias each
     "mnist_autoencoder": 2_837_314,  # 2 (784*1000 + 1000*500 + 500*250 + 250*30), a bias each
     "mobilenet": 4_231_976,  # Howard 2017: 4.2 million; Keras counts the same, statistics left out
+    "mobilenet_ssd": 402_489,  # a quarter of MobileNet's channels, heads of 5 classes: by hand from the layers' shapes
     "nin": 7_595_176,  # nin_imagenet.caffemodel: 29 MB
     "resnet20": 269_722,  # He 2016, table 6: 0.27 million
     "resnet32": 464_154,  # 0.46 million
@@ -80,6 +81,12 @@ SHAPES = {
         "conv5_6/sep": (1024, 7, 7),
         "pool6": (1024, 1, 1),
     },
+    "mobilenet_ssd": {
+        "conv11": (128, 19, 19),
+        "conv13": (256, 10, 10),
+        "conv14_2": (128, 5, 5),
+        "conv17_2": (64, 1, 1),
+    },
     "nin": {"conv1": (96, 54, 54), "pool1": (96, 27, 27), "pool2": (256, 13, 13), "cccp8-1024": (1000, 6, 6)},
     "resnet20": {"res2c": (16, 32, 32), "res3a": (32, 16, 16), "res3c": (32, 16, 16), "res4c": (64, 8, 8)},
     "resnet32": {"res2e": (16, 32, 32), "res3e": (32, 16, 16), "res4e": (64, 8, 8), "pool5": (64, 1, 1)},
@@ -117,7 +124,20 @@ def training_file(model: Path) -> Path:
 def without_data(model: Path, batch: int = 1) -> prototxt.Definition:
     """The net for training with Input layers of the deploy net's image size in the place of its data layers."""
     (shape,) = prototxt.read_net(model / "deploy.prototxt").message.layer[0].input_param.shape
-    return with_inputs(prototxt.read_net(training_file(model)), {"data": (batch, *shape.dim[1:]), "label": (batch,)})
+    label = np.shape(OBJECTS) if model.name in DETECTORS else (batch,)
+    return with_inputs(prototxt.read_net(training_file(model)), {"data": (batch, *shape.dim[1:]), "label": label})
+
+
+DETECTORS = ("mobilenet_ssd",)
+OBJECTS = [[[[0, 1, 0, 0.1, 0.2, 0.4, 0.5, 0], [0, 3, 0, 0.3, 0.1, 0.9, 0.9, 0]]]]
+"""Labels of a detector: two objects of an image."""
+
+
+def fill(net: Net, model: Path) -> None:
+    """Fills the inputs; the labels of a detector with objects."""
+    fill_inputs(net)
+    if model.name in DETECTORS:
+        net.blobs["label"].data[...] = OBJECTS
 
 
 def learned(net: Net) -> dict[str, tuple[int, ...]]:
@@ -197,7 +217,7 @@ def test_model_builds_in_both_phases_with_the_parameters_of_its_deploy_net(model
 @pytest.mark.parametrize("model", MODELS, ids=name)
 def test_model_for_testing_tells_how_well_it_does(model: Path) -> None:
     net = Net(without_data(model), phase=pb.TEST)
-    measures = [layer.name for layer in net.layers if layer.TYPE in ("Accuracy", "EuclideanLoss")]
+    measures = [layer.name for layer in net.layers if layer.TYPE in ("Accuracy", "EuclideanLoss", "DetectionEvaluate")]
     ways = 2 if model.name in LARGE else 1  # ImageNet: the best guess, and the best five
     assert len(measures) == ways * (1 + len(AUXILIARY.get(model.name, ())))
 
@@ -205,19 +225,22 @@ def test_model_for_testing_tells_how_well_it_does(model: Path) -> None:
 @runs
 def test_deploy_net_is_the_net_that_was_trained(model: Path) -> None:
     train = Net(without_data(model), phase=pb.TRAIN, seed=1)
-    fill_inputs(train)
+    fill(train, model)
     train.forward()  # statistics of BatchNorm
     test = Net(without_data(model), phase=pb.TEST, share=train)
     deploy = Net(model / "deploy.prototxt", train.to_proto())
     assert deploy.inputs == ["data"]
     images = train.blobs["data"].data
-    test.forward(data=images, **({"label": [0]} if "label" in test.inputs else {}))
+    label = OBJECTS if model.name in DETECTORS else [0]
+    test.forward(data=images, **({"label": label} if "label" in test.inputs else {}))
     ((output, values),) = deploy.forward(data=images).items()
     scores = deploy.bottom_names[-1][0]
     size = np.abs(test.blobs[scores].data).max()
     assert size > 0
     np.testing.assert_allclose(deploy.blobs[scores].data, test.blobs[scores].data, rtol=0, atol=1e-5 * size)
-    if model.name != "mnist_autoencoder":  # gives an image
+    if model.name in DETECTORS:
+        assert output == "detection_out" and values.shape[3] == 7
+    elif model.name != "mnist_autoencoder":  # gives an image
         assert output == "prob"
         assert values.size == (1000 if model.name in LARGE else 10)
         assert values.sum() == pytest.approx(1, abs=1e-5)
@@ -226,7 +249,7 @@ def test_deploy_net_is_the_net_that_was_trained(model: Path) -> None:
 @runs
 def test_model_runs_forward_and_backward_at_its_size(model: Path) -> None:
     net = Net(without_data(model), phase=pb.TRAIN, seed=1)
-    fill_inputs(net)
+    fill(net, model)
     net.forward()
     net.backward()
     assert np.isfinite(net.loss)

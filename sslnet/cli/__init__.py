@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 from sslnet.cli.log import READER_GONE, Patient, silence
 from sslnet.cli.options import rule_of
+from sslnet.cli.ranks import end, is_silent, label, run_command
 from sslnet.cli.signals import Ended, ended_by_signals
 from sslnet.errors import SslnetError, UsageError, printable, suggestion
 from sslnet.output_rule import layers_write
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     with _streams(), ended_by_signals() as received:
         code = _run(arguments)
-    return 128 + received[-1] if code == INTERRUPTED and received else code
+    return end(128 + received[-1] if code == INTERRUPTED and received else code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -165,7 +166,7 @@ def dispatch(arguments: list[str]) -> int:
     if options.gpu is not None:
         print("note: sslnet computes on the CPU; --gpu changes nothing", file=sys.stderr)
     with layers_write(rule_of(options)):
-        return int(importlib.import_module(COMMANDS[name]).run(options))
+        return int(run_command(name, importlib.import_module(COMMANDS[name]).run, options))
 
 
 def _known(name: str) -> str:
@@ -245,5 +246,7 @@ def _complain(text: str, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
+    if is_silent():
+        return
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(label() + text, file=sys.stderr, flush=True)

@@ -17,7 +17,8 @@ from sslnet.errors import UsageError
 from sslnet.terminal import escape_streams
 
 HELP = (
-    "Creates the LMDBs of MNIST or CIFAR-10 from files on disk, or downloads the files; draws what a data layer reads."
+    "Creates the LMDBs of MNIST or CIFAR-10 from files on disk, or downloads them; draws shapes with boxes, or what a data "
+    "layer reads."
 )
 EXAMPLE = "sslnet data mnist --from ~/Downloads --to data/mnist"
 
@@ -26,7 +27,7 @@ Progress = Callable[[int, "int | None"], object]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", metavar="NAME", help="mnist or cifar10; list: show the known data sets and their databases; show: draw "
+        "name", metavar="NAME", help="mnist, cifar10 or shapes; list: show the known data sets and their databases; show: draw "
         "the images that a data layer of NET reads",
     )  # fmt: skip
     add_show_arguments(parser)

@@ -34,23 +34,26 @@ class RunLog:
     """Writes the lines of a run: ``log("...", "...")`` to stderr as Caffe does, ``log.result("...")`` to stdout.
 
     Each argument is one line: line ends in it can only come from a name, and are escaped.
+
+    silent   write nothing: another process of the run writes the same
     """
 
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
+    def __init__(self, *, silent: bool = False) -> None:
+        self.silent = silent
+        self.terminal = sys.stderr.isatty() and not silent
         self.write: Callable[[str], None] = self.to_stderr
         """Where lines go; a live display puts itself in the way."""
         self.reader_gone = False
         self._on_gone: Callable[[], None] | None = None
 
     def __call__(self, *lines: str) -> None:
-        for line in map(printable, lines):
+        for line in map(printable, () if self.silent else lines):
             self.write(line if self.terminal else prefix() + line)
 
     def result(self, *lines: str) -> None:
         """Writes lines of the result to stdout: plain, unless stdout is the same file as the log."""
         stamped = not self.terminal and _same_file(sys.stdout, sys.stderr)
-        for line in map(printable, lines):
+        for line in map(printable, () if self.silent else lines):
             print(prefix() + line if stamped else line, file=sys.stdout, flush=True)
 
     def to_stderr(self, line: str) -> None:

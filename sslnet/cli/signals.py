@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
@@ -66,6 +68,7 @@ def signal_effects(
     sigint: str = "stop",
     sighup: str = "snapshot",
     at_once: Callable[[], bool] = lambda: False,
+    patience: float = 0.0,
 ) -> Iterator[None]:
     """While it lasts SIGINT and SIGHUP have these effects, and SIGTERM, with which batch systems and containers announce
     that they will kill the process, stops; a second SIGINT after a "stop" interrupts at once.
@@ -73,19 +76,23 @@ def signal_effects(
     request   called with "stop" or "snapshot", from the signal handler
     say       called with what is going to happen
     at_once   whether a "stop" can interrupt at once, for nothing would be lost
+    patience  seconds in which a second SIGINT counts as the first one: a launcher and the terminal may both send it
     """
-    stopping = False
+    stopping, since = False, -math.inf
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
+        nonlocal stopping, since
         effect = effects[number]
         if stopping and number == signal.SIGINT:
+            if time.monotonic() - since < patience:
+                return
             raise KeyboardInterrupt
         if effect == "none":
             return
         if effect == "stop" and at_once():
             raise KeyboardInterrupt
-        stopping = stopping or effect == "stop"
+        if effect == "stop" and not stopping:
+            stopping, since = True, time.monotonic()
         request(effect)
         say(
             "stopping with a snapshot; press Ctrl-C again to stop at once"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import secrets
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sslnet.cli.options import add_deterministic_option, add_output_options, add_rule_options
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sslnet.cli.log import RunLog
     from sslnet.inference.class_metrics import ClassMetrics
     from sslnet.net.average_precision import DetectionScore
     from sslnet.net.net import Net
+    from sslnet.ranks.group import Group
 
 HELP = "Tests a trained net on its test data: the average of every output over the batches, and measures of each class."
 EXAMPLE = (
@@ -65,23 +70,33 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_data, tell_notes
     from sslnet.cli.options import load_weights, stages, use_threads
+    from sslnet.cli.ranks import join_ranks
     from sslnet.compress.evaluation import epoch_batches
     from sslnet.net.average_precision import DetectionScore
     from sslnet.net.net import Net
     from sslnet.report import dump_json
+    from sslnet.solver.rank_checks import place_of_tests, refuse_undivided
 
     use_threads(args.threads, args.deterministic)
+    ranks = join_ranks(args.threads)
     if args.iterations is not None and args.iterations < 1:
         raise UsageError(f"--iterations must be at least 1, not {args.iterations}")
     phase = pb.Phase.Value(args.phase)
-    net = Net(args.model, phase=phase, level=args.level, stages=stages(args.stage), lean=True)
+    seed = None if ranks is None else ranks.first(lambda: secrets.randbits(63))
+    place = place_of_tests(ranks)
+    rules = {"level": args.level, "stages": stages(args.stage)}
+    net = Net(args.model, phase=phase, **rules, lean=True, seed=seed, place=place)
+    if ranks is not None:
+        refuse_undivided([net])
+        if args.metrics:
+            raise UsageError("--metrics needs all outputs in one process", hint="start it without a launcher")
     metrics = make_metrics(args, net)
     if net.inputs:
         raise UsageError(
             f"{args.model} has no test data: no data layer fills {', '.join(net.inputs)}",
             hint="give the net with the data layers, train_test.prototxt or train_val.prototxt",
         )
-    log = RunLog()
+    log = RunLog(silent=ranks is not None and ranks.rank > 0)
     tell_notes(net.definition, log=log)
     tell_data(net, log=log)
     load_weights(net, args.weights, log)
@@ -89,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
     log(f"Running for {iterations} iterations.")
     detections = DetectionScore(net)
     with Compiling(log):
-        outputs, loss = score(net, iterations, log, metrics, detections)
+        outputs, loss = score(net, iterations, log, metrics, detections, ranks)
+    if log.silent:
+        return 0
     measured, lines = measures_of(metrics, args)
     if args.json:
         found = precision_of(net, detections, args.ap_version)
@@ -143,27 +160,20 @@ def score(
     log: RunLog,
     metrics: ClassMetrics | None = None,
     detections: DetectionScore | None = None,
+    ranks: Group | None = None,
 ) -> tuple[list[tuple[str, float]], float]:
     """Averages over the batches: (output, value) for each element of each output, and the weighted loss. Outputs of
-    DetectionEvaluate layers have no mean: ``detections`` collects them."""
-    import numpy as np
+    DetectionEvaluate layers have no mean: ``detections`` collects them.
 
+    ranks   the processes that take turns, a batch each; their batches are averaged in order, as those of one process
+    """
     from sslnet.cli.log import number
 
     sums: Any = 0.0
     loss = 0.0
     names: list[str] = []
-    for batch in range(iterations):
-        outputs = net.forward(metrics.blobs if metrics is not None else None)
-        loss += net.loss
-        if metrics is not None:
-            metrics.add(outputs)
-            outputs = {name: outputs[name] for name in net.outputs}
-        if detections is not None:
-            detections.add()
-            outputs = {name: data for name, data in outputs.items() if name not in detections.names}
-        names = [name for name, data in outputs.items() for _ in range(data.size)]
-        values = np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())])
+    for batch, (names, values, part) in enumerate(_batches(net, iterations, metrics, detections, ranks)):
+        loss += part
         if batch and len(values) != len(sums):
             raise UsageError(
                 "the outputs of the net change size between batches, so they have no mean",
@@ -174,6 +184,36 @@ def score(
         for name, value in zip(names, values):
             log(f"Batch {batch}, {name} = {number(value)}")
     return [(name, float(total) / iterations) for name, total in zip(names, sums)], loss / iterations
+
+
+def _batches(
+    net: Net, iterations: int, metrics: ClassMetrics | None, detections: DetectionScore | None, ranks: Group | None
+) -> Iterator[tuple[list[str], np.ndarray, float]]:
+    """For each batch: the name of each value of the outputs, the values, and the loss."""
+    import numpy as np
+
+    def run() -> tuple[list[str], np.ndarray, float]:
+        outputs = net.forward(metrics.blobs if metrics is not None else None)
+        if metrics is not None:
+            metrics.add(outputs)
+            outputs = {name: outputs[name] for name in net.outputs}
+        if detections is not None:
+            detections.add()
+            outputs = {name: data for name, data in outputs.items() if name not in detections.names}
+        names = [name for name, data in outputs.items() for _ in range(data.size)]
+        return names, np.concatenate([np.empty(0), *(data.ravel() for data in outputs.values())]), net.loss
+
+    if ranks is None:
+        for _ in range(iterations):
+            yield run()
+        return
+    drawing = [(layer, each) for layer in net.layers if (each := layer.draws_of_pass())]
+    for first in range(0, iterations, ranks.size):
+        batch = first + ranks.rank
+        for layer, each in drawing:
+            layer.draws = batch * each
+        found = ranks.exchange(run() if batch < iterations else None)
+        yield from (each for each in found if each is not None)
 
 
 def summary(net: Net, outputs: list[tuple[str, float]], loss: float) -> list[str]:

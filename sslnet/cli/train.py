@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.cli.log import RunLog
     from sslnet.cli.monitors import LogMonitor, Memo, MetricsMonitor, Monitors, ScreenMonitor
     from sslnet.cli.options import use_threads
+    from sslnet.cli.ranks import PATIENCE, join_ranks
     from sslnet.cli.signals import signal_effects
     from sslnet.compress.control.controller import StrengthController
     from sslnet.compress.control.latency_model import compare_latency
@@ -69,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--snapshot and --weights exclude each other", hint="a snapshot has its own weights")
     check_kinds(args)
     use_threads(args.threads, args.deterministic)
-    log, memo = RunLog(), Memo()
+    ranks = join_ranks(args.threads)
+    leads = ranks is None or ranks.rank == 0
+    log, memo = RunLog(silent=not leads), Memo()
     definition = solver_definition(args)
     screen = ScreenMonitor(log) if log.terminal else LogMonitor(log)
     metrics = MetricsMonitor(resumed=bool(args.snapshot), log=log)
@@ -80,16 +83,24 @@ def run(args: argparse.Namespace) -> int:
             definition,
             weights=weights,
             snapshot=args.snapshot,
-            monitor=Monitors(screen, metrics, memo, compiling),
+            monitor=Monitors(*([screen, metrics] if leads else []), memo, compiling),
             measure=measure_training,
             lean=True,
             steering=(steering := make_steering(args, definition, log)),
             fallback=fallback_folder(args),
+            ranks=ranks,
         )
         check_certificate(solver, args)
         introduce(solver, args, log)
         with (
-            signal_effects(solver.request, log, args.sigint_effect, args.sighup_effect, compiling.give_up),
+            signal_effects(
+                solver.request,
+                log,
+                args.sigint_effect,
+                args.sighup_effect,
+                compiling.give_up,
+                0.0 if ranks is None else PATIENCE,
+            ),
             log.stopping(lambda: solver.request("stop")),
         ):
             solver.solve()
@@ -100,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
         if args.certificate is not None and not stopped:  # who stops a run does not want to wait
             log(f"Certificate: the gradients of {args.certificate} batches at several points")
             metrics.write_certificates(certificates := certify(solver, args.certificate), args.certificate)
+        solver.batches.close()
+    code = 130 if stopped else 1 if steering is not None and not steering.met else 0
+    if not leads:
+        return code
     lines = closing_lines(solver, memo, measure_training(solver), certificates, args)
     if steering is not None and not steering.met and not stopped:
         lines += ["", f"the target was not met: {steering.missed()}"]
@@ -109,10 +124,12 @@ def run(args: argparse.Namespace) -> int:
         lines += ["", f"batches skipped because of unusable data: {solver.data_errors.count}"]
     if isinstance(steering, StrengthController) and steering.targets.of == "speedup" and not stopped:
         lines += ["", f"compacted, the net runs {compare_latency(solver, steering.targets.batch)}"]
+    if results := solver.batches.results():
+        lines += ["", *results]
     if metrics.incomplete:
         lines += ["", metrics.incomplete]
     log.result(*lines)
-    return log.exit_code(130 if stopped else 1 if steering is not None and not steering.met else 0)
+    return log.exit_code(code)
 
 
 def fallback_folder(args: argparse.Namespace) -> str | None:
@@ -188,6 +205,8 @@ def introduce(solver: Solver, args: argparse.Namespace, log: RunLog) -> None:
     log(
         f'net "{net.name}": {parameters} parameters, {taken} of memory for blobs, parameters and update state; {num_threads()} threads, seed {solver.seed}'
     )
+    for note in solver.batches.notes():
+        log(note)
     if args.snapshot:
         log(f"Resuming from {args.snapshot} at iteration {solver.iter}")
     names = split_names(args.weights)

@@ -22,7 +22,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from sslnet.errors import BatchError, DefinitionError, RunError, ShapeError, Spa
 from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph, OnnxOperator
 from sslnet.prototxt import Definition
+from sslnet.ranks.place import BatchPlace
 
 Blobs = Sequence[Blob]
 BoolVector = np.ndarray
@@ -62,6 +63,7 @@ class Context:
     backward  whether a backward pass may follow a forward pass; if not, a layer need not save anything for it
     fills     whether parameter blobs get their first values
     beside    folder of the prototxt: files are searched relative to the working directory, then from here upwards
+    place     the part of the whole batch that the net computes; the whole where there is one process
     """
 
     phase: int = pb.TEST
@@ -71,6 +73,7 @@ class Context:
     allow_python: bool = False
     backward: bool = True
     fills: bool = True
+    place: BatchPlace = field(default_factory=BatchPlace, compare=False)
 
 
 class Layer(ABC):
@@ -182,6 +185,17 @@ class Layer(ABC):
         """Restores the state that ``state`` returned; an empty state is the initial one."""
         self.draws = int(json.loads(state)["draws"]) if state else 0
 
+    def draws_of_pass(self) -> int:
+        """Number of calls of ``random()`` in one forward pass."""
+        return 0
+
+    def state_behind(self, state: bytes, batches: int) -> bytes:
+        """The state after a number of forward passes from the given one."""
+        if not self.draws_of_pass():
+            return state
+        before = int(json.loads(state)["draws"]) if state else 0
+        return json.dumps({"draws": before + batches * self.draws_of_pass()}).encode()
+
     def reseed(self, seed: int, top: Blobs) -> None:
         """Restarts all random streams with another seed; the parameters do not change."""
         self.context = replace(self.context, seed=seed)
@@ -197,6 +211,9 @@ class Layer(ABC):
         return generator
 
     # -- properties of a layer type ----------------------------------------------------------------------------------
+
+    UNDIVIDED: ClassVar[str] = ""
+    """Why several ranks cannot divide the batches of a net with the layer; empty: they can."""
 
     DEPLOYED: ClassVar[bool] = True
     """Whether nets for deployment include the layer; they omit metrics and losses."""

@@ -7,6 +7,8 @@ In TRAIN the statistics are those of the batch; in TEST, or with ``use_global_st
 
     TRAIN   dx = (dy - mean(dy) - y mean(dy y)) / sqrt(variance + eps)          TEST   dx = dy / sqrt(variance + eps)
 
+With ``sync_batch_norm`` in the solver, mean and variance are those of the whole batch over all ranks.
+
 A blob with one axis is one channel. The three blobs are statistics: their learning rate must be 0.
 
 Ref: Ioffe, Szegedy 2015
@@ -27,6 +29,7 @@ from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.bounds import ChannelBox, scaled
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph
+from sslnet.ranks.place import Exchange
 
 
 @kernel
@@ -143,6 +146,7 @@ class BatchNorm(ChannelWise):
         else:
             x = bottom[0].data.reshape(self.fold)
             spread(channel_moments, self.channels, self._count, x, self.mean, self._variance)
+            self._share_moments()
             self._save_moments()
         x, y = bottom[0].data.reshape(self.rows), top[0].data.reshape(self.rows)
         mean, inverse = self.mean.astype(self.dtype), self.inverse.astype(self.dtype)
@@ -158,6 +162,19 @@ class BatchNorm(ChannelWise):
         factor = float(self.blobs[2].data[0])
         scale = 1 / factor if factor else 0.0
         self.mean[:], self._variance[:] = self.blobs[0].data * scale, self.blobs[1].data * scale
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """What sums the moments over the ranks (``sync_batch_norm``); None where each takes those of its own part."""
+        place = self.context.place
+        return place.exchange if place.sync and not self.use_global_stats else None
+
+    def _share_moments(self) -> None:
+        """Replaces mean and variance of this rank's part by those of the whole batch, whose parts have equal sizes."""
+        if self.exchange is not None:
+            moments = np.stack([self.mean, self._variance + self.mean**2])
+            self.mean[:], squares = self.exchange.total(moments) / self.context.place.whole
+            self._variance[:] = np.maximum(squares - self.mean**2, 0)
 
     def take_moments(self, mean: np.ndarray, variance: np.ndarray) -> None:
         """Uses and saves the mean and variance of the batch, computed by the caller."""
@@ -181,7 +198,8 @@ class BatchNorm(ChannelWise):
 
     def _save_moments(self) -> None:
         fraction = self.param.batch_norm_param.moving_average_fraction
-        unbiased = self._count / (self._count - 1) if self._count > 1 else 1.0
+        count = self._count * (self.context.place.whole if self.exchange is not None else 1)
+        unbiased = count / (count - 1) if count > 1 else 1.0
         means, variances, factor = (blob.data for blob in self.blobs)
         means[:] = fraction * means + self.mean
         variances[:] = fraction * variances + unbiased * self._variance
@@ -208,7 +226,11 @@ class BatchNorm(ChannelWise):
         else:
             arrays = (dy.reshape(self.fold), x.reshape(self.fold), center.astype(self.dtype))
             spread(channel_sums, self.channels, self._count, *arrays, self._total, self._dot)
-            level, slope = self._total / self._count, self._dot / self._count * steepness**2
+            total, dot, count = self._total, self._dot, self._count
+            if self.exchange is not None:
+                total, dot = self.exchange.total(np.stack([total, dot]))
+                count *= self.context.place.whole
+            level, slope = total / count, dot / count * steepness**2
         vectors = (v.astype(self.dtype) for v in (center, slope, level, inverse))
         spread(_gradient, *self.rows, x.reshape(self.rows), dy.reshape(self.rows), dx.reshape(self.rows), *vectors)
 

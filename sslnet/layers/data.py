@@ -5,7 +5,7 @@
 
 Encoded records (PNG, JPEG) become the planes blue, green, red. `backend: BUILTIN` reads a data set that ships with the
 package. With `rand_skip` reading starts at a random record below that number; with `shuffle` each
-epoch has a new random order.
+epoch has a new random order. With several ranks, `source: "train_%d_lmdb"` names a database for each virtual rank.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from sslnet.layers.base import Blobs
 from sslnet.layers.prefetched import PrefetchedLayer
 from sslnet.sources.base import DataSource
 from sslnet.sources.order import Order
+from sslnet.sources.prefetch import Reader
 from sslnet.sources.record_reader import RecordReader
+from sslnet.sources.shards import ShardReader
+
+SHARD = "%d"
+"""Where the name of a source has the number of the part that reads it."""
 
 
 @final
@@ -27,10 +32,30 @@ class Data(PrefetchedLayer):
     TYPE: ClassVar[str] = "Data"
     SOURCE_FIELD: ClassVar[tuple[str, str]] = ("data_param", "source")
 
+    _part = 0
+    """Number of the part of the batch whose database is opened."""
+
     def prefetch(self) -> int:
         return int(self.param.data_param.prefetch)
 
-    def make_reader(self, top: Blobs) -> RecordReader:
+    def make_reader(self, top: Blobs) -> Reader:
+        if SHARD not in self.param.data_param.source:
+            return self._record_reader(top)
+        place = self.context.place
+        if place.whole == 1 and not place.numbered:
+            raise self.error(
+                f"{SHARD} is the number of a virtual rank: each reads a database of its own, in phase TRAIN of a solver",
+                *self.SOURCE_FIELD,
+                value=True,
+                hint="tests need one database, which all ranks read",
+            )
+        readers = {}
+        for part in range(place.first, place.first + place.parts):
+            self._part = part
+            readers[part] = self._record_reader(top)
+        return ShardReader(readers, place.whole)
+
+    def _record_reader(self, top: Blobs) -> RecordReader:
         batch_size = self.batch_size()
         source = self._open()
         labelled = len(top) > 1
@@ -48,7 +73,7 @@ class Data(PrefetchedLayer):
         if backend == pb.DataParameter.BUILTIN:
             from sslnet.sources.builtin import builtin_source
 
-            source = builtin_source(self.param.data_param.source)
+            source = builtin_source(self.source_name())
         elif backend == pb.DataParameter.LMDB:
             from sslnet.sources.lmdb import LmdbSource
 
@@ -66,11 +91,14 @@ class Data(PrefetchedLayer):
             )
         return source
 
+    def source_name(self) -> str:
+        return super().source_name().replace(SHARD, str(self._part))
+
     def source_path(self) -> str:
         try:
             return super().source_path()
         except DataError as error:
-            hint = _how_to_make(self.param.data_param.source)
+            hint = _how_to_make(self.source_name())
             if not hint:
                 raise
             raise DataError(error.message, span=error.span, layer=error.layer, hint=hint) from error

@@ -53,7 +53,7 @@ class DecodeBBox(NoInputGradient):
             moved = np.column_stack([regions[:, 0], first, first + scaled - 1])
         kept: np.ndarray = np.ones(len(moved), np.bool_)
         if self.phase == pb.TRAIN:
-            kept = ~(moved[:, 1:3] > moved[:, 3:]).any(axis=1)
+            kept = (moved[:, 1:3] <= moved[:, 3:]).all(axis=1)
             if len(bottom) > 2:
                 overlap = bottom[2].data.reshape(bottom[2].num, -1)[:, -1]
                 kept &= overlap < self.param.decode_bbox_param.gt_iou_thr

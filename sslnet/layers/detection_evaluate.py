@@ -37,6 +37,7 @@ class DetectionEvaluate(NoInputGradient):
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
     DEPLOYED: ClassVar[bool] = False
     DYNAMIC: ClassVar[bool] = True
+    UNDIVIDED: ClassVar[str] = "the average precision needs all detections in one process"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.detection_evaluate_param

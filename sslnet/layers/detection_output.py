@@ -71,7 +71,8 @@ class DetectionOutput(NoInputGradient):
             result = np.full((max(1, images), 7), -1.0)
             result[:, 0] = np.arange(len(result))
         top[0].reshape(1, 1, *result.shape)
-        top[0].data[0, 0] = result
+        with np.errstate(over="ignore"):  # of sizes that overflow
+            top[0].data[0, 0] = result
 
     def _detect(
         self, locations: np.ndarray, scores: np.ndarray, priors: np.ndarray, variances: np.ndarray

@@ -3,8 +3,8 @@
 With scale_train false (NVIDIA) kept values are not scaled in TRAIN, and in TEST y = (1 - p) x. With sample_weights_test
 (Bayesian SegNet) TEST is as TRAIN.
 
-The mask is a function of the seed, the layer's name, the number of the forward pass and the value's index, so that it
-is not stored (backward computes it again) and does not depend on the number of threads.
+The mask is a function of the seed, the layer's name, the number of the forward pass and the value's index in the whole
+batch, so that it is not stored (backward computes it again) and does not depend on the number of threads or processes.
 
 Ref: Srivastava et al. 2014
 """
@@ -26,18 +26,21 @@ from sslnet.layers.onnx import OnnxGraph, linear
 
 
 @kernel
-def _apply(i0, i1, thread, x, y, key, threshold, scale):
-    """y = x * scale where the random bits of the index reach the threshold, else 0."""
+def _apply(i0, i1, thread, x, y, key, threshold, scale, place):
+    """y = x * scale where the random bits of the index reach the threshold, else 0.
+
+    place   index of the first value in the whole batch, uint64
+    """
     x, y = x[i0:i1], y[i0:i1]
-    first, zero = np.uint64(i0), y.dtype.type(0)
+    first, zero = np.uint64(i0) + place, y.dtype.type(0)
     for q in range(x.size):
         y[q] = x[q] * scale if random_bits(key, first + np.uint64(q)) >= threshold else zero
 
 
 @kernel
-def _apply_in_place(i0, i1, thread, y, key, threshold, scale):
+def _apply_in_place(i0, i1, thread, y, key, threshold, scale, place):
     y = y[i0:i1]
-    first, zero = np.uint64(i0), y.dtype.type(0)
+    first, zero = np.uint64(i0) + place, y.dtype.type(0)
     for q in range(y.size):
         y[q] = y[q] * scale if random_bits(key, first + np.uint64(q)) >= threshold else zero
 
@@ -67,7 +70,7 @@ class Dropout(ChannelWise):
         self.samples = self.phase == pb.TRAIN or self.param.dropout_param.sample_weights_test
         self.factor = self.dtype.type(1 if scales else 1 - ratio)
         """What values are multiplied by where none is set to zero."""
-        self.key = np.uint64(0)
+        self.key = self.place = np.uint64(0)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         if top[0] is not bottom[0]:
@@ -76,7 +79,11 @@ class Dropout(ChannelWise):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.samples:
             self.key = draw_key(self.random())
+            self.place = np.uint64(self.context.place.number * bottom[0].count)
         self._run(bottom[0].data, top[0].data)
+
+    def draws_of_pass(self) -> int:
+        return 1 if self.samples else 0
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return False
@@ -95,9 +102,9 @@ class Dropout(ChannelWise):
             elif not in_place:
                 y[:] = x
         elif in_place:
-            spread(_apply_in_place, y.size, 4, y, self.key, self.threshold, self.scale)
+            spread(_apply_in_place, y.size, 4, y, self.key, self.threshold, self.scale, self.place)
         else:
-            spread(_apply, y.size, 4, x, y, self.key, self.threshold, self.scale)
+            spread(_apply, y.size, 4, x, y, self.key, self.threshold, self.scale, self.place)
 
     def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         return list(bottom) if self.phase == pb.TEST else super().bounds(bottom, top)

@@ -45,10 +45,13 @@ class DummyData(Layer):
 
         for blob, filler in zip(top, self._fillers):
             if filler.type != "constant":
-                fill(blob.data, filler, self.random(), error=self.error)
+                fill(blob.data, filler, self.random(self.context.place.number), error=self.error)
             elif not self._filled:  # constants need no random draw: a resumed run fills them again
                 fill(blob.data, filler, self.filler_random(0), error=self.error)
         self._filled = True
+
+    def draws_of_pass(self) -> int:
+        return sum(filler.type != "constant" for filler in self._fillers)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass

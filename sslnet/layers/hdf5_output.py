@@ -25,6 +25,7 @@ class HDF5Output(Layer):
     TYPE: ClassVar[str] = "HDF5Output"
     KIND: ClassVar[str] = "result"
     BOTTOMS: ClassVar[tuple[int, int | None]] = (2, 2)
+    UNDIVIDED: ClassVar[str] = "several processes cannot write one file"
     TOPS: ClassVar[tuple[int, int | None]] = (0, 0)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:

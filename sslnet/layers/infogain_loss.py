@@ -25,7 +25,7 @@ from sslnet.kernels.pointwise.softmax import softmax
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import IGNORED, OUT_OF_RANGE, Loss, bad_label, class_of, normalizer
+from sslnet.layers.loss import IGNORED, OUT_OF_RANGE, Loss, bad_label, class_of
 from sslnet.layers.multinomial_logistic_loss import LEAST_PROBABILITY
 
 
@@ -101,7 +101,9 @@ class InfogainLoss(Loss):
         spread(_forward, self.fold[0], cost, p, labels, *self.ignore_label, matrix, self._sums, self._counts)
         if self._counts.min(initial=0) < 0:
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
-        top[0].data[...] = self._sums.sum() / self._normalizer()
+        outer, inner = self.fold[0], self.fold[2]
+        self.normalizer = self.divisor(self.mode, outer=outer, inner=inner, valid=int(self._counts.sum()))
+        top[0].data[...] = self._sums.sum() / self.normalizer
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return index > 0
@@ -112,13 +114,9 @@ class InfogainLoss(Loss):
         if not propagate_down[0]:
             return
         p, labels, matrix = self._views(bottom)
-        factor = self.dtype.type(float(top[0].diff) / self._normalizer())
+        factor = self.dtype.type(float(top[0].diff) / self.normalizer)
         dx, cost = bottom[0].diff.reshape(self.fold), self.fold[1] * self.fold[2]
         spread(_gradient, self.fold[0], cost, p, labels, *self.ignore_label, matrix, matrix.sum(axis=1), factor, dx)
-
-    def _normalizer(self) -> float:
-        outer, inner, valid = self.fold[0], self.fold[2], int(self._counts.sum())
-        return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner), the labels (outer, inner) and H (classes, classes)."""

@@ -45,6 +45,9 @@ class Loss(Layer, ABC):
             )
         return gamma
 
+    mode: int = pb.LossParameter.VALID
+    """How the sum over the batch is divided, where a layer has the choice."""
+
     def allow_force_backward(self, index: int) -> bool:
         return index != 1
 
@@ -86,6 +89,21 @@ class Loss(Layer, ABC):
         if loss.HasField("normalize"):
             return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
         return default
+
+    @property
+    def counts_labels(self) -> bool:
+        """Whether the data decide the divisor: the number of labels that are not ignored."""
+        return self.mode == pb.LossParameter.VALID and self.param.loss_param.HasField("ignore_label")
+
+    def divisor(self, mode: int, *, outer: int, inner: int, valid: int) -> float:
+        """``normalizer`` of this part of the batch, such that the mean of the parts' losses is that of the whole batch: the
+        labels are counted over all ranks."""
+        place, fixed = self.context.place, self.fixed_normalizer
+        if place.exchange is not None and mode == pb.LossParameter.VALID and self.counts_labels:
+            valid = int(place.exchange.total(np.array([float(valid)]))[0])
+            return normalizer(mode, outer=outer, inner=inner, valid=valid) / place.whole
+        found = normalizer(mode, outer=outer, inner=inner, valid=valid, fixed=fixed)
+        return found / place.whole if mode in (pb.LossParameter.NONE, pb.LossParameter.PRE_FIXED) else found
 
     @property
     def fixed_normalizer(self) -> float:

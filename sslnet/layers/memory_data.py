@@ -30,6 +30,7 @@ class MemoryData(Layer):
     KIND: ClassVar[str] = "source"
     IS_SOURCE: ClassVar[bool] = True
     NEW_DATA: ClassVar[bool] = True
+    UNDIVIDED: ClassVar[str] = "its rows are given to one process, from Python"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         parameters = self.param.memory_data_param

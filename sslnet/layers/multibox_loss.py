@@ -31,7 +31,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.boxes import Objects, decode, encode, label_rows, read_objects
-from sslnet.layers.loss import Loss, normalizer
+from sslnet.layers.loss import Loss
 from sslnet.layers.multibox_matching import NONE, match_boxes, mine, mining_type
 
 BLOCK = "multibox_loss_param"
@@ -143,15 +143,17 @@ class MultiBoxLoss(Loss):
             elif self.mining == NAMES.NONE:
                 self._counted.append((image, np.arange(self.priors), self._targets(None, [])))
         matches = sum(len(boxes) for _, boxes, _, _, _ in self._matched)
-        self._divisor = normalizer(
-            self.mode, outer=images, inner=self.priors, valid=matches, fixed=self.fixed_normalizer
-        )
+        self._divisor = self.divisor(self.mode, outer=images, inner=self.priors, valid=matches)
         loss = 0.0
         for image, boxes, each, target, factor in self._matched:
             loss += float(param.loc_weight) * self._distances((locations[image, boxes, each] - target) * factor).sum()
         for image, boxes, targets in self._counted:
             loss += class_losses(scores[image][boxes], targets, self.softmax).sum()
         top[0].data[...] = loss / self._divisor
+
+    @property
+    def counts_labels(self) -> bool:
+        return self.mode == pb.LossParameter.VALID
 
     def _distances(self, difference: np.ndarray) -> np.ndarray:
         """s of each difference."""

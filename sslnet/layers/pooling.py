@@ -137,9 +137,13 @@ class Pooling(ChannelWise):
             spread(ave_forward, len(x), work, self._tile(SUM), x, y, *self.reach, *self.stride, *self.pad, self.same)
         elif self.phase == pb.TRAIN:
             key = draw_key(self.random())
-            spread(draw_forward, len(x), work, x, y, _planes(self.place.data), key, *self.reach, *self.stride)
+            first = np.uint64(self.context.place.number * len(x))
+            spread(draw_forward, len(x), work, x, y, _planes(self.place.data), key, first, *self.reach, *self.stride)
         else:
             spread(weigh, len(x), work, x, y, y, x, False, *self.reach, *self.stride)
+
+    def draws_of_pass(self) -> int:
+        return 1 if self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TRAIN else 0
 
     def _max_forward(self, x: np.ndarray, y: np.ndarray, work: int) -> None:
         window = (*self.reach, *self.stride, *self.pad)

@@ -1,7 +1,8 @@
 """PrefetchedLayer: the base of the layers that read batches in the background (Data, ImageData, ArrayData, ...).
 
 A subclass supplies the reader of its batches; this class counts the used ones. The state is the position after the last
-*used* batch, however many were read ahead: a resumed run continues there.
+*used* whole batch, however many were read ahead and whichever parts of it this process reads: a resumed run continues
+there, with any number of processes.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class PrefetchedLayer(Layer):
             self._reader = self.make_reader(top)
         except DataError as error:
             raise self.located(error) from error
-        self._batch = 0
+        self._batch = self._turn = 0
         self._position = self._skip()
 
     def reseed(self, seed: int, top: Blobs) -> None:
@@ -97,13 +98,15 @@ class PrefetchedLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._reader, self.dtype, self._position, self._batch, self.prefetch())
+            beginning = (self._position, self._batch, self.prefetch(), self.context.place, self._turn)
+            self._prefetcher = Prefetcher(self._reader, self.dtype, *beginning)
         try:
             arrays = self._prefetcher.get()
         except DataError as error:
             raise self.located(error) from error
-        self._batch += 1
-        self._position += self._reader.batch_size
+        self._turn += 1
+        if self._turn == self.context.place.cycle:
+            self._advance(self.context.place.advance)
         for blob, array in zip(top, arrays):
             blob.adopt_data(array)
 
@@ -133,8 +136,24 @@ class PrefetchedLayer(Layer):
     def skip_batch(self) -> None:
         """Skips the next batch without reading it."""
         self._stop_reading()
-        self._batch += 1
-        self._position += self._reader.batch_size
+        self._advance(1)
+
+    def _advance(self, batches: int) -> None:
+        """Moves to a later whole batch: the same place on all ranks."""
+        self._turn = 0
+        self._batch += batches
+        self._position += batches * self._whole_batch
+
+    @property
+    def _whole_batch(self) -> int:
+        """Number of records of the whole batch."""
+        return self._reader.batch_size * self.context.place.whole
+
+    def state_behind(self, state: bytes, batches: int) -> bytes:
+        """The state after a number of whole batches from the given one."""
+        saved = json.loads(state)
+        moved = {"position": saved["position"] + batches * self._whole_batch, "batch": saved["batch"] + batches}
+        return json.dumps(moved).encode()
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass
@@ -146,7 +165,7 @@ class PrefetchedLayer(Layer):
     def epoch_batches(self) -> int | None:
         """Number of full batches in one pass over the records, at least 1; None where the records have no order."""
         records = self.epoch_records()
-        return None if records is None else max(1, records // self._reader.batch_size)
+        return None if records is None else max(1, records // self._whole_batch)
 
     def state(self) -> bytes:
         return json.dumps({"position": self._position, "batch": self._batch}).encode()
@@ -160,7 +179,7 @@ class PrefetchedLayer(Layer):
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError("the saved position in the data cannot be read", layer=self.name) from error
         self._stop_reading()
-        self._position, self._batch = position, batch
+        self._position, self._batch, self._turn = position, batch, 0
 
     def _stop_reading(self) -> None:
         """Stops reading and discards the batches that were read ahead."""
@@ -176,9 +195,13 @@ class PrefetchedLayer(Layer):
             raise self.error("batch_size must be at least 1", self.SOURCE_FIELD[0], "batch_size")
         return int(parameters.batch_size)
 
+    def source_name(self) -> str:
+        """The name of the file or database in the prototxt."""
+        return str(self._parameters().source)
+
     def source_path(self) -> str:
         """The path at which the file or database of the prototxt is found."""
-        name = self._parameters().source
+        name = self.source_name()
         if not name:
             raise self.error("there is no source", *self.SOURCE_FIELD)
         return self.find(name, *self.SOURCE_FIELD)

@@ -80,6 +80,7 @@ class Python(Layer):
     TOPS: ClassVar[tuple[int, int | None]] = (0, None)
     IN_PLACE: ClassVar[bool] = True
     NEW_DATA: ClassVar[bool] = True
+    UNDIVIDED: ClassVar[str] = "nobody knows what its code makes of a part of the batch"
     DYNAMIC: ClassVar[bool] = True
 
     @classmethod

@@ -21,7 +21,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import sigmoid, softplus
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import Loss, normalizer
+from sslnet.layers.loss import Loss
 
 
 @kernel
@@ -111,8 +111,7 @@ class SigmoidCrossEntropyLoss(Loss):
         outer, inner = self.fold
         if self.gamma:
             spread(_focal, outer, 16 * inner, x, t, *self.ignore_label, self.gamma, self.alpha, self._sums)
-        valid, fixed = int(self._counts.sum()), self.fixed_normalizer
-        self.normalizer = normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=fixed)
+        self.normalizer = self.divisor(self.mode, outer=outer, inner=inner, valid=int(self._counts.sum()))
         top[0].data[...] = self._sums.sum() / self.normalizer
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import Loss, normalizer
+from sslnet.layers.loss import Loss
 
 
 def check_weighted_pair(layer: Loss, bottom: Blobs) -> None:
@@ -69,7 +69,7 @@ class SmoothL1(Loss, ABC):
     def _divisor(self, bottom: Blobs) -> float:
         places = bottom[0].num * bottom[0].count_of(2)
         inner = bottom[0].count_of(2)
-        return normalizer(self.mode, outer=bottom[0].num, inner=inner, valid=places, fixed=self.fixed_normalizer)
+        return self.divisor(self.mode, outer=bottom[0].num, inner=inner, valid=places)
 
     def _difference(self, bottom: Blobs) -> np.ndarray:
         a, b = bottom[0].data, bottom[1].data.reshape(bottom[0].shape)

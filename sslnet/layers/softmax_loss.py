@@ -31,7 +31,7 @@ from sslnet.kernels.runtime.jit import kernel, spread
 from sslnet.kernels.simd.math import log
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import OUT_OF_RANGE, Loss, bad_label, class_of, normalizer
+from sslnet.layers.loss import OUT_OF_RANGE, Loss, bad_label, class_of
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
 
@@ -135,6 +135,7 @@ class SoftmaxLoss(Loss, ABC):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
         self.mode = self.normalization()
+        self.normalizer = 1.0
         loss = self.param.loss_param
         self.weights = np.array(loss.class_weighting, np.float64) if loss.weight_by_label_freqs else None
         self.smoothing, self.gamma = loss.label_smoothing, self.focal_gamma()
@@ -189,7 +190,9 @@ class SoftmaxLoss(Loss, ABC):
                 self.losses = each.sum(axis=1)
             if len(top) > 2:
                 top[2].data[...] = each.reshape(top[2].shape)
-        top[0].data[...] = self.losses.sum() / self._normalizer()
+        outer, inner = self.fold[0], self.fold[2]
+        self.normalizer = self.divisor(self.mode, outer=outer, inner=inner, valid=int(self.valid.sum()))
+        top[0].data[...] = self.losses.sum() / self.normalizer
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return index > 0
@@ -198,7 +201,7 @@ class SoftmaxLoss(Loss, ABC):
         if not propagate_down[0]:
             return
         p, labels = self._views(bottom)
-        scale = self.dtype.type(float(top[0].diff) / self._normalizer())
+        scale = self.dtype.type(float(top[0].diff) / self.normalizer)
         dx = bottom[0].diff.reshape(self.fold)
         work = self.fold[1] * self.fold[2]
         if self.plain_loss:
@@ -210,10 +213,6 @@ class SoftmaxLoss(Loss, ABC):
         """Weights of the classes, label smoothing and exponent of the focal loss."""
         weights = np.ones(self.fold[1]) if self.weights is None else self.weights
         return weights, float(self.smoothing), float(self.gamma)
-
-    def _normalizer(self) -> float:
-        outer, inner, valid = self.fold[0], self.fold[2], int(self.valid.sum())
-        return normalizer(self.mode, outer=outer, inner=inner, valid=valid, fixed=self.fixed_normalizer)
 
     def _views(self, bottom: Blobs) -> tuple[np.ndarray, np.ndarray]:
         """Views of the probabilities (outer, classes, inner) and labels (outer, inner)."""

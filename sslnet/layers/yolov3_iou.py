@@ -78,7 +78,7 @@ def slope(box: np.ndarray, truth: np.ndarray, kind: int) -> np.ndarray:
     by_center, by_size = around_by.sum(axis=0), (around_by[1] - around_by[0]) / 2
     second = np.zeros(4)
     if diagonal > 0:
-        second[:2] = (2 * (truth[:2] - box[:2]) * diagonal - 2 * around * by_center * distance) / diagonal**2
+        second[:2] = (2 * (truth[:2] - box[:2]) * diagonal + 2 * around * by_center * distance) / diagonal**2
         second[2:] = 2 * around * by_size * distance / diagonal**2
     if kind == KINDS.CIOU:
         shape = _shape_loss(box, truth)

@@ -26,6 +26,7 @@ from sslnet.net.plan_cache import PlanCache
 from sslnet.net.pycaffe_names import LayerNames, PycaffeNames
 from sslnet.net.steps import Step
 from sslnet.net.taping import Taping, top_value
+from sslnet.ranks.place import BatchPlace
 
 default_seed: int | None = None
 """Seed of nets created without one (None: drawn from the operating system)."""
@@ -46,6 +47,7 @@ class Net(PycaffeNames):
              any other blob raises UsageError. Runs start at the first layer, and in phase TEST there is no backward pass.
              With ``share``, the memory is shared with that net, too: its values are gone when this one has run. A net
              with layers that change shapes as they run (Filter, Python) keeps everything as without.
+    place    the part of the whole batch that the net computes; default: the whole
 
     raises DefinitionError for what the prototxt says wrong, ShapeError where shapes do not fit, RunError when the net
     would not fit into memory
@@ -67,6 +69,7 @@ class Net(PycaffeNames):
         plain: bool = False,
         allow_python: bool = False,
         lean: bool = False,
+        place: BatchPlace | None = None,
     ) -> None:
         if isinstance(weights, int):  # pycaffe's Net(file, phase)
             phase = weights
@@ -80,7 +83,7 @@ class Net(PycaffeNames):
         self.plain = plain or self.dtype != np.float32
         self.lean = lean
         self.runs_backward = not lean or phase == pb.TRAIN
-        self.loss = 0.0
+        self.loss, self.place = 0.0, place or BatchPlace()
         self.on_step: Callable[[int, bool], None] | None = None
         """Called with the number of a layer before it runs, and whether forward, when set; ``after_step`` after it ran."""
         self.after_step: Callable[[int, bool], None] | None = None
@@ -88,22 +91,19 @@ class Net(PycaffeNames):
         """Called with a line for every blob after its forward and backward step when set (``debug_info``)."""
 
         beside = os.path.dirname(os.path.abspath(self.definition.path)) if self.definition.path else None
-        context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward)
+        context = Context(int(phase), self.dtype, self.seed, beside, allow_python, self.runs_backward, place=self.place)
         builder = GraphBuilder(context)
         for layer in build_graph(self.definition, self.state):
             builder.add(layer)
         self.graph = graph = builder.graph(force_backward=self.definition.message.force_backward)
         """The record of layers and blobs, used by all parts of a net; the following attributes are its fields."""
-        self.layers, self.layer_names, self.layer_loss_weights = (
-            graph.layers,
-            graph.layer_names,
-            graph.layer_loss_weights,
-        )
+        self.layers, self.layer_names = graph.layers, graph.layer_names
         self.bottoms, self.tops, self.blobs, self.versions = graph.bottoms, graph.tops, graph.blobs, graph.versions
         self.bottom_names = LayerNames(graph.layer_names, graph.bottom_names)
         self.top_names = LayerNames(graph.layer_names, graph.top_names)
         self.inputs, self.outputs, self.loss_weights = graph.inputs, graph.outputs, graph.loss_weights()
         self.params, self.learnable = graph.params, graph.learnable
+        self.layer_loss_weights = graph.layer_loss_weights
         self.layer_need_backward, self.bottom_need_backward = graph.layer_need_backward, graph.bottom_need_backward
         if share is not None:
             self.share_with(share)
@@ -116,10 +116,8 @@ class Net(PycaffeNames):
         self.taping = Taping(graph, self.arena, phase=phase, plain=self.plain)
         self._ran: list[Step] = []
         """The step that last ran each layer forward; it also runs it backward, as it may have saved data for that."""
-        self._fused = False
-        """Whether the last forward pass ran the fused plan."""
-        self._ready = False
-        """Whether a whole forward pass has run, and no backward pass since."""
+        self._fused = False  # whether the last forward pass ran the fused plan
+        self._ready = False  # whether a whole forward pass has run, and no backward pass since
         self._plans.note_shapes()
         check_memory(self.memory(), self.name, self.definition.path)
         self.copied = self.copy_from(weights) if weights is not None else None
@@ -155,9 +153,7 @@ class Net(PycaffeNames):
         self.keep("data", *(blobs or ()))
         first, last = self._index(start, 0), self._index(end, len(self.layers) - 1)
         if self.lean and first:
-            raise self._lean_error(
-                f'cannot run from layer "{start}" on: the data that it reads are no longer available'
-            )
+            raise self._lean_error(f'cannot run from layer "{start}" on: the data it reads are no longer available')
         self._fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
         plan = self.plan(self._fused)
         self._ready = False
@@ -220,7 +216,7 @@ class Net(PycaffeNames):
                 if not self.layer_need_backward[i]:
                     continue
                 for top, weight in self._weighted[i]:
-                    top.diff[...] = weight
+                    top.diff[...] = weight * self.place.share
                 if self.on_step is not None:
                     self.on_step(i, False)
                 steps[i].backward()

@@ -23,7 +23,7 @@ from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.memory_planner import Arena
 from sslnet.net.plan import Plan
 from sslnet.net.steps import Step
-from sslnet.net.steps.integer import is_quantized
+from sslnet.net.steps.integer import IntegerStep
 
 
 class Taping:
@@ -36,8 +36,6 @@ class Taping:
     def __init__(self, graph: LayerGraph, arena: Arena, *, phase: int, plain: bool) -> None:
         self.graph, self.arena = graph, arena
         self.possible = phase == pb.TEST and not plain and not any(layer.DYNAMIC for layer in graph.layers)
-        # a tape would not notice that a blob in bytes has to be converted before a float layer reads it
-        self.possible = self.possible and not any(is_quantized(layer) for layer in graph.layers)
         self._last: Plan | None = None
 
     def pass_of(self, plan: Plan) -> TapedPass | None:
@@ -98,6 +96,8 @@ class TapedPass:
         self.tapes: list[Tape] = []
         self._segments: list[Callable[[], float]] = []
         self._prepared: list[tuple[Step, object]] = []
+        self._late = [step.publish for step in plan.steps if isinstance(step, IntegerStep) and step.is_shown_late]
+        """Makes blobs in bytes show what a run has computed."""
         self._ready = False
         """Whether weights are held, and packed since."""
         self._last = len(plan.steps) - 1
@@ -213,6 +213,8 @@ class TapedPass:
         loss = 0.0
         for run in self._segments:
             loss += run()
+        for publish in self._late:
+            publish()
         return loss
 
 

@@ -2,6 +2,12 @@
 
     solver.py             Solver: forward and backward, update, prox, tests, snapshots
     solver_definition.py  checks the solver's prototxt, finds its nets and builds them
+    batches.py            Batches: runs the nets of a solver on their data, in one process
+    rank_batches.py       RankBatches: the same on several ranks (``sslnet.ranks``), each on its part of every batch
+    gradient_layout.py    the gradients side by side, in the order in which the backward pass completes them
+    part_statistics.py    the running statistics of each part of the batch, and their mean
+    rank_checks.py        what several ranks cannot do; whether they have the same data and weights
+    rehearsal.py          a pass without a trace, which compiles the kernels
     parameter_update.py   Update: the base class of the update rules, for one parameter
     update_rules.py       SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam, AdamW: one class each
     update_settings.py    weight decay of one parameter; weights frozen at zero
@@ -21,7 +27,7 @@
     data_errors.py        skips batches that cannot be used, or stops the run
     callbacks.py          Monitor: methods called at displays, tests, snapshots and warnings of a run
 
-Knows: nets and sparsity. Does not know: the command line, compaction.
+Knows: nets, sparsity and ranks. Does not know: the command line, compaction.
 The names to start with: ``Solver``, ``updates.UPDATES``, ``penalized_update.penalize``, ``callbacks.Monitor``. An
 update rule is one class and one line in its registry; a policy one function and one line.
 """

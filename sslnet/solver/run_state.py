@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,21 @@ class StrengthControl(Protocol):
     def set_state(self, state: dict[str, np.ndarray]) -> None: ...
 
 
+class BatchParts(Protocol):
+    """The parts that make up the batches of a run, and what a snapshot needs of them."""
+
+    parts: int
+    leads: bool
+
+    def state(self) -> dict[str, np.ndarray]: ...
+
+    def set_state(self, arrays: dict[str, np.ndarray]) -> None: ...
+
+    def averaged(self) -> AbstractContextManager[None]: ...
+
+    def check_equal(self) -> None: ...
+
+
 class SolverParts(Protocol):
     """The attributes of a solver that a snapshot saves and restores."""
 
@@ -53,6 +69,9 @@ class SolverParts(Protocol):
     plateau: PlateauWatch
     average: AveragedWeights
     best: BestSnapshot
+
+    @property
+    def batches(self) -> BatchParts: ...
 
 
 def nets_of(solver: SolverParts) -> dict[str, Net]:
@@ -81,6 +100,7 @@ def take_run(solver: SolverParts, weights: str) -> SolverState:
     state.arrays |= solver.average.state()
     if solver.data_errors.count:
         state.arrays["data_errors"] = np.array([solver.data_errors.count], np.float64)
+    state.arrays |= {f"parts/{name}": array for name, array in solver.batches.state().items()}
     return state
 
 
@@ -88,6 +108,17 @@ def check_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[s
     """Raises WeightsError unless the state fits the solver, so that ``put_run`` can restore it."""
     check_history(state, solver.updates, path)
     _count(state.arrays.get("data_errors"), path)
+    if parts_of(state.arrays) != solver.batches.parts:
+        message = f"the whole batch of its run had {parts_of(state.arrays)} parts, that of this one has {solver.batches.parts}"
+        raise WeightsError(message, path=os.fspath(path), hint="start from its weights")
+
+
+def parts_of(arrays: dict[str, np.ndarray]) -> int:
+    """The number of parts of the whole batch of the run that a snapshot's arrays belong to."""
+    saved = arrays.get("parts/ranks")
+    return (
+        int(saved.reshape(-1)[0]) if saved is not None and saved.size == 1 and 1 <= saved.reshape(-1)[0] < 2**31 else 1
+    )
 
 
 def put_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str]) -> None:
@@ -124,6 +155,7 @@ def put_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str
     solver.best.set_state(state.arrays.get("best"))
     solver.average.set_state(state.arrays)
     solver.data_errors.count = _count(state.arrays.get("data_errors"), path)
+    solver.batches.set_state(_starting_with("parts/", state.arrays))
 
 
 def _starting_with(start: str, found: dict[str, Any]) -> dict[str, Any]:

@@ -70,26 +70,29 @@ class Snapshots:
         raises NotFiniteError, and writes nothing, when a weight is not finite; RunError when they cannot be written
         """
         check_finite(self.solver, self.last)
-        try:
-            return self._write(self.solver.prefix)
-        except RunError as error:
-            if self._fallback is None:
-                raise
-            self.monitor.on_warning(
-                Diagnostic("warning", f"{error.message}: the snapshot is written to {self._fallback}")
-            )
-            return self._write(self._fallback)
+        self.solver.batches.check_equal()
+        with self.solver.batches.averaged():
+            try:
+                return self._write(self.solver.prefix)
+            except RunError as error:
+                if self._fallback is None:
+                    raise
+                self.monitor.on_warning(
+                    Diagnostic("warning", f"{error.message}: the snapshot is written to {self._fallback}")
+                )
+                return self._write(self._fallback)
 
     def _write(self, prefix: str) -> tuple[str, str]:
         solver = self.solver
         hdf5 = solver.param.snapshot_format == pb.SolverParameter.HDF5
         weights, state = snapshot_paths(prefix, solver.iter, hdf5)
-        make_folder(prefix)
-        solver.net.save(weights, write_diff=solver.param.snapshot_diff, hdf5=hdf5, follow=False)
-        if solver.average:
-            with solver.average.in_use():
-                solver.net.save(averaged_path(weights), hdf5=hdf5, follow=False)
-        write_state(state, take_run(solver, weights), hdf5=hdf5, follow=False)
+        if solver.batches.leads:
+            make_folder(prefix)
+            solver.net.save(weights, write_diff=solver.param.snapshot_diff, hdf5=hdf5, follow=False)
+            if solver.average:
+                with solver.average.in_use():
+                    solver.net.save(averaged_path(weights), hdf5=hdf5, follow=False)
+            write_state(state, take_run(solver, weights), hdf5=hdf5, follow=False)
         self.last, self.saved_at = state, solver.iter
         self.monitor.on_snapshot(solver.iter, weights, state)
         return weights, state
@@ -98,6 +101,8 @@ class Snapshots:
         """Writes the weights that the net has now, which were tested; a failure is only a warning."""
         hdf5 = self.solver.param.snapshot_format == pb.SolverParameter.HDF5
         path = best_path(self.solver.prefix, hdf5)
+        if not self.solver.batches.leads:
+            return
         try:
             make_folder(self.solver.prefix)
             self.solver.net.save(path, hdf5=hdf5, follow=False)
@@ -146,7 +151,8 @@ class Snapshots:
         """
         solver = self.solver
         wanted = solver.param.snapshot or solver.param.snapshot_after_train
-        if not wanted or solver.iter == self.begun or isinstance(error, NotFiniteError):
+        alone = solver.batches.parts == 1  # other ranks may be amid their parts of the iteration
+        if not wanted or not alone or solver.iter == self.begun or isinstance(error, NotFiniteError):
             return
         try:
             if self.saved_at != solver.iter:
@@ -164,7 +170,7 @@ class Snapshots:
         """Context manager for a run: creates the snapshot folders and locks the prefixes against other runs."""
         param, prefix = self.solver.param, self.solver.prefix
         writes = param.snapshot or param.snapshot_after_train or param.snapshot_best
-        prefixes = [prefix] if writes else []
+        prefixes = [prefix] if writes and self.solver.batches.leads else []
         if prefixes and self._fallback is not None and os.path.abspath(self._fallback) != os.path.abspath(prefix):
             prefixes.append(self._fallback)
         with contextlib.ExitStack() as stack:

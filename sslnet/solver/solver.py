@@ -10,7 +10,6 @@ Ref: Caffe's Solver and SGDSolver
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
@@ -29,18 +28,20 @@ from sslnet.layers.convolution import Convolution
 from sslnet.net.net import Net
 from sslnet.net.weights import Copied
 from sslnet.prototxt import Definition, Diagnostic
+from sslnet.ranks.group import Alone, Group
 from sslnet.solver import lr_policies
 from sslnet.solver.averaged_weights import AveragedWeights
+from sslnet.solver.batches import Batches
 from sslnet.solver.best_snapshot import BestSnapshot
-from sslnet.solver.callbacks import Display, Monitor, Test, outputs_of
+from sslnet.solver.callbacks import Display, Monitor, Test
 from sslnet.solver.data_errors import DataErrors
-from sslnet.solver.not_finite import not_finite
 from sslnet.solver.penalized_update import PenalizedUpdate, penalize, steps_of
+from sslnet.solver.rank_batches import RankBatches
+from sslnet.solver.rank_checks import parts_of_batch
 from sslnet.solver.run_state import StrengthControl, check_run, nets_of, put_run
 from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix
 from sslnet.solver.snapshots import Beginning, Snapshots
 from sslnet.solver.solver_definition import check, check_aims, make_nets, named_weights, read_definition
-from sslnet.solver.test_outputs import mean_outputs
 from sslnet.solver.update_settings import clip_factor, freeze, frozen
 from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
@@ -62,6 +63,8 @@ class Solver:
     lean        nets share memory between their blobs, and with each other (``Net``)
     steering    adjusts the strengths of the penalties during training (``sslnet.compress.control.controller``)
     fallback    folder for snapshots that cannot be written at ``snapshot_prefix``, as on a full disk
+    ranks       the processes that train together with this one (``sslnet.ranks.group.find_group``); each makes the same
+                calls
     raises      DefinitionError for errors in the solver or a net, WeightsError for files that do not fit
 
     All random numbers derive from ``.seed``, so that a run can be repeated: random_seed, or drawn from the operating
@@ -84,6 +87,7 @@ class Solver:
         lean: bool = False,
         steering: StrengthControl | None = None,
         fallback: str | os.PathLike[str] | None = None,
+        ranks: Group | None = None,
     ) -> None:
         self.definition = read_definition(source)
         self.param = self.definition.message
@@ -99,20 +103,27 @@ class Solver:
         self._updating = False  # whether weights are being changed; an error then leaves no consistent state to save
         self.copied: list[Copied] = []  # the layers copied from each weights file, in order
         self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))  # their mean is the smoothed loss
-        self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
         self._subgradient = self.param.group_lasso_update == pb.SolverParameter.SUBGRADIENT
         check(self.definition, prunes=steering is not None)
         self.plateau = lr_policies.PlateauWatch(self.param)
         state = read_state(snapshot) if snapshot is not None else None
+        parts = parts_of_batch(self.definition, ranks, state)
+        self.batches: Batches = Batches(self) if parts == 1 else RankBatches(self, ranks or Alone(), parts)
+        """Runs the nets: in this process alone, or in several."""
         seed = state.seed if state is not None and state.seed is not None else self.param.random_seed
-        self.seed = secrets.randbits(63) if seed < 0 else int(seed)
+        self.seed: int = self.batches.agree(lambda: secrets.randbits(63) if seed < 0 else int(seed))
         if net is None:
             settings = {"seed": self.seed, "dtype": dtype, "plain": plain, "allow_python": allow_python, "lean": lean}
-            self.net, self.test_nets = make_nets(self.definition, self.monitor.on_warning, settings)
+            self.net: Net
+            self.test_nets: list[Net]
+            self.net, self.test_nets = make_nets(
+                self.definition, self.monitor.on_warning, settings, self.batches.settings()
+            )
         else:
             self.net, self.test_nets, self.seed = net, list(test_nets), net.seed
+        self.batches.prepare()
         self.updates = make_updates(self.net.learnable, self.definition)
         self.penalties = penalize(self.updates, self.net, self.definition)
         """Active penalties: first those without coupled groups, then those with them."""
@@ -132,6 +143,7 @@ class Solver:
         """Copies weights into the net by layer name; ``connectivity_mode`` then freezes the zeros of the new weights."""
         for path in weights:
             self.copied.append(self.net.copy_from(resolve(os.fspath(path), self.definition.path, error=WeightsError)))
+        self.batches.set_state({})
         self._frozen_known = False
         self.average.restart()
 
@@ -146,6 +158,7 @@ class Solver:
             net.check_outputs()
         with self._snapshots.own_prefix():
             self._snapshots.begun = self.iter
+            self.batches.begin()
             self.monitor.on_start(self)
             self._warn_of_idle_penalties()
             try:
@@ -154,12 +167,13 @@ class Solver:
                 if not self._updating:
                     self._snapshots.write_before(error, self._beginning)
                 raise
-            stopped = self._request == "stop"
+            stopped = self.batches.request == "stop"
             if self.param.snapshot_after_train or stopped:
                 self._snapshots.write_at_the_end()
             if not stopped:
                 self._last_words()
-        self._request = None
+        self.batches.settle_statistics()
+        self.batches.request = None
         self.monitor.on_finish(self, stopped)
 
     def step(self, iterations: int) -> None:
@@ -170,12 +184,11 @@ class Solver:
             self._beginning = Beginning(self.net, self.data_errors, statistics=self.param.iter_size > 1)
             if self._is_time(self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
                 self.test()
-                if self._request == "stop" or self.best.exhausted:
+                if self.batches.request == "stop" or self.best.exhausted:
                     break
             display = self._is_time(self.param.display)
             self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
-            loss = self._forward_backward()
-            self._smooth(loss)
+            self._smooth(self.batches.gradients())
             self.current_step = self.plateau.drops(self.iter, self.smoothed_loss, self.current_step)
             rate, self.current_step = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             if display:
@@ -183,15 +196,18 @@ class Solver:
             self._updating = True
             self._apply_update(rate)
             self.iter += 1
-            self.average.update(self.iter)
+            if self.average:
+                with self.batches.averaged():
+                    self.average.update(self.iter)
             self._updating, self._beginning = False, None
             if self.steering is not None:
-                self.steering.after_iteration(self)
+                with self.batches.averaged():
+                    self.steering.after_iteration(self)
             self.monitor.on_iteration(self.iter, self.smoothed_loss)
-            if self._is_time(self.param.snapshot) or self._request == "snapshot":
-                self._request = None if self._request == "snapshot" else self._request
+            if self._is_time(self.param.snapshot) or self.batches.request == "snapshot":
+                self.batches.request = None if self.batches.request == "snapshot" else self.batches.request
                 self._snapshots.write_on_the_way()
-            if self._request == "stop":
+            if self.batches.request == "stop":
                 break
 
     def request(self, action: str) -> None:
@@ -199,16 +215,18 @@ class Solver:
         iteration, or "stop", which ends ``solve`` with a snapshot."""
         if action not in ("snapshot", "stop"):
             raise UsageError(f'a solver can be asked for "snapshot" or "stop", not for "{action}"')
-        self._request = action
+        self.batches.ask(action)
 
     def test(self, index: int | None = None) -> list[Test]:
         """Tests one test net, or all whose test_iter is not 0; reports to the monitor; ends early if a stop is requested."""
         records = []
-        with self.average.in_use():
+        with self.batches.averaged(), self.average.in_use():
             for k in range(len(self.test_nets)) if index is None else (index,):
                 if not self.param.test_iter[k]:
                     continue
-                if (record := self._test(k)) is None:
+                net = self.test_nets[k]
+                before = self._beginning.add(net) if self._beginning else net.layer_states()
+                if (record := self.batches.test(k, before)) is None:
                     break
                 records.append(record)
                 self.plateau.tested(k, record.outputs)
@@ -221,18 +239,6 @@ class Solver:
     def is_finished(self) -> bool:
         """Whether the run has reached max_iter, or ended by ``patience``."""
         return self.iter >= self.param.max_iter or self.best.exhausted
-
-    def _forward_backward(self) -> float:
-        """Sums the gradients of iter_size batches; returns the mean loss. raises NotFiniteError if it is not finite"""
-        self.net.clear_param_diffs()
-        total = 0.0
-        for _ in range(self.param.iter_size):
-            self.data_errors.forward(self.net)
-            if not math.isfinite(self.net.loss):
-                raise not_finite(self, self.last_snapshot)
-            self.net.backward()
-            total += self.net.loss
-        return float(total / self.param.iter_size)
 
     def _apply_update(self, rate: float) -> None:
         """Updates the parameters: clip, then for each: normalise, regularise, update, prox; then zero-group test."""
@@ -331,29 +337,17 @@ class Solver:
             self.iter,
             self.smoothed_loss,
             rate,
-            outputs_of(self.net),
+            self.batches.outputs(),
             self.penalty(),
             self.iter - before,
             now - since,
             self.measure(self) if self.measure else None,
         )
 
-    def _test(self, index: int) -> Test | None:
-        """Tests one test net: mean outputs over its batches; None if a stop was requested during the test."""
-        net, started = self.test_nets[index], time.perf_counter()
-        before = net.layer_states() if self._beginning is None else self._beginning.add(net)
-        stops = lambda: self._request == "stop"  # noqa: E731 one line
-        found = mean_outputs(net, self.param, index, self.data_errors, before, stops)
-        if found is None:
-            return None
-        loss = found[1] if self.param.test_compute_loss else None
-        return Test(self.iter, index, found[0], loss, time.perf_counter() - started)
-
     def _last_words(self) -> None:
         """After the last iteration: displays the loss with the final weights and tests the nets, if due."""
         if self._is_time(self.param.display):
-            self.data_errors.forward(self.net)
-            self._smooth(self.net.loss)
+            self._smooth(self.batches.loss())
             rate, _ = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             self.monitor.on_display(self._display(rate))
         if self._is_time(self.param.test_interval) and not self.best.exhausted:  # then it has just been tested

@@ -25,8 +25,6 @@ def read_definition(source: Any) -> Definition:
     return prototxt.read_solver(os.fspath(source))
 
 
-EVAL_TYPES = ("classification", "detection", "segmentation")
-"""The values of eval_type; which layers a net has decides what a test computes."""
 LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "display": 0, "max_data_errors": 0}
 """The smallest allowed value of each integer field."""
 
@@ -52,14 +50,13 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
             words = definition.overrides.get((name,), "")
             span = None if words else definition.span(name, value=True)
             raise DefinitionError(message, span=span, path=definition.path, hint=words and f"set by {words}")
+    if param.ap_version not in VERSIONS:
+        message = f'ap_version must be one of {", ".join(VERSIONS)}, not "{param.ap_version}"'
+        raise DefinitionError(message, span=definition.span("ap_version", value=True), path=definition.path)
     if not 0 <= param.ema_decay < 1:
         span = definition.span("ema_decay", value=True)
         message = f"ema_decay must be at least 0 and below 1, not {param.ema_decay:g}"
         raise DefinitionError(message, span=span, path=definition.path, hint="0.999 is usual")
-    for name, known in (("ap_version", VERSIONS), ("eval_type", EVAL_TYPES)):
-        if getattr(param, name) not in known:
-            message = f'{name} must be one of {", ".join(known)}, not "{getattr(param, name)}"'
-            raise DefinitionError(message, span=definition.span(name, value=True), path=definition.path)
     if "\0" in param.snapshot_prefix:
         span = definition.span("snapshot_prefix", value=True)
         raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)
@@ -128,20 +125,21 @@ def _part(solver: Definition, field: str, *index: int) -> Definition:
 
 
 def make_nets(
-    solver: Definition, warn: Callable[[Diagnostic], None], settings: dict[str, Any]
+    solver: Definition, warn: Callable[[Diagnostic], None], settings: dict[str, Any], own: tuple[dict[str, Any], ...]
 ) -> tuple[Net, list[Net]]:
     """Builds the train net, and the test nets, which share its parameters.
 
     warn      called with each likely mistake in the definitions
-    settings  keyword arguments of all nets (``Net``)
+    settings  keyword arguments of all nets (``Net``);  own: further ones of the train net, and of the test nets
     raises    DefinitionError, or ErrorList, for errors in the definitions
     """
     train, tests = find_nets(solver)
     if not train.problems:  # otherwise the net raises them, with what else is wrong with it
         _lint(solver, train, warn)
-    net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings)
+    net = Net(train, **net_state(train, pb.TRAIN, solver.message.train_state), **settings, **own[0])
     states = list(solver.message.test_state) or [pb.NetState()] * len(tests)
-    return net, [Net(test, **net_state(test, pb.TEST, s), share=net, **settings) for test, s in zip(tests, states)]
+    settings = {**settings, **own[1], "share": net}
+    return net, [Net(test, **net_state(test, pb.TEST, state), **settings) for test, state in zip(tests, states)]
 
 
 def _lint(solver: Definition, train: Definition, warn: Callable[[Diagnostic], None]) -> None:

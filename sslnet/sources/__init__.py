@@ -12,7 +12,8 @@ Sources, which return images and labels by index:
 Batches of records, prepared in advance:
 
     prefetch.py      Prefetcher, and Reader, the interface of what makes batches
-    record_reader.py, hdf5.py, window_batches.py   readers of records of a source, rows of HDF5 files, windows of images
+    record_reader.py, hdf5.py, window_batches.py   readers of records of a source, rows of HDF5 files, windows of images;
+                     shards.py: a database for each of several processes
     order.py         the record at each place of an endless run, and its random numbers
     transformer.py   transform_param: crops, mirrors, means, scales (loops: transform_kernels.py; presets.py, geometry.py,
                      resizing.py, colors.py, normalization.py);  windows.py: one window;  mean.py: mean files

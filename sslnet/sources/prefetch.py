@@ -12,6 +12,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from sslnet.kernels.runtime.memory import aligned_empty
+from sslnet.ranks.place import BatchPlace
 
 POLL = 0.5
 """Seconds between checks whether the thread is running; short waits also allow interrupts on all systems."""
@@ -50,22 +52,39 @@ class Reader(ABC):
         """Writes the records from place ``position`` on to the arrays; ``batch`` selects the random numbers.
         [overwrites arrays]"""
 
+    def fill_part(self, position: int, batch: int, arrays: Sequence[np.ndarray], part: int, parts: int) -> None:
+        """Writes part ``part`` of the ``parts`` equal parts, of batch_size records each, of the whole batch number ``batch``
+        that begins at place ``position``. By default, each part has random numbers of its own.  [overwrites arrays]"""
+        self.fill(position + part * self.batch_size, batch * parts + part, arrays)
+
 
 class Prefetcher:
     """The batches of a reader, in order.
 
     reader           makes the batches
     dtype            type of the arrays
-    position, batch  place and number of the first batch
+    position, batch  place and number of the first whole batch
     depth            number of batches made in advance; 0: none, they are made on request in the caller's thread
+    place            the part of each whole batch that is read; default: the whole
+    turn             number of the first pass (``BatchPlace.turn``)
 
     Needs (depth + 1) times the memory of one batch.
     """
 
-    def __init__(self, reader: Reader, dtype: DTypeLike, position: int, batch: int, depth: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        dtype: DTypeLike,
+        position: int,
+        batch: int,
+        depth: int,
+        place: BatchPlace | None = None,
+        turn: int = 0,
+    ) -> None:
+        self._fill = _Batches(reader, position, batch, replace(place or BatchPlace(), exchange=None))
         self._reader = reader
         self._dtype = np.dtype(dtype)
-        self._position, self._batch = position, batch
+        self._turn = turn
         self._depth = depth
         self._given: list[np.ndarray] | None = None
         self._thread: threading.Thread | None = None
@@ -81,8 +100,7 @@ class Prefetcher:
         except BaseException:
             self.close()
             raise
-        self._position += self._reader.batch_size
-        self._batch += 1
+        self._turn += 1
         return arrays
 
     def close(self) -> None:
@@ -95,7 +113,7 @@ class Prefetcher:
 
     def _make(self) -> list[np.ndarray]:
         self._given = self._given or _buffers(self._reader, self._dtype)
-        self._reader.fill(self._position, self._batch, self._given)
+        self._fill(self._turn, self._given)
         return self._given
 
     def _take(self) -> list[np.ndarray]:
@@ -122,7 +140,7 @@ class Prefetcher:
         for _ in range(self._depth + 1):
             self._free.put([])
         stop = threading.Event()
-        arguments = (self._reader, self._dtype, self._position, self._batch, self._free, self._ready, stop)
+        arguments = (self._reader, self._fill, self._dtype, self._turn, self._free, self._ready, stop)
         thread = threading.Thread(target=_work, args=arguments, name="sslnet-prefetch", daemon=True)
         try:
             thread.start()
@@ -135,11 +153,30 @@ class Prefetcher:
             raise
 
 
+@dataclass(frozen=True)
+class _Batches:
+    """Makes the batch of each pass, from the place and number of the first whole batch."""
+
+    reader: Reader
+    position: int
+    batch: int
+    place: BatchPlace
+
+    def __call__(self, turn: int, arrays: Sequence[np.ndarray]) -> None:
+        done, part = self.place.turn(turn)
+        parts = self.place.whole
+        position, batch = self.position + done * parts * self.reader.batch_size, self.batch + done
+        if parts == 1:
+            self.reader.fill(position, batch, arrays)
+        else:
+            self.reader.fill_part(position, batch, arrays, part, parts)
+
+
 def _work(
     reader: Reader,
+    fill: _Batches,
     dtype: np.dtype,
-    position: int,
-    batch: int,
+    turn: int,
     free: Free,
     ready: Ready,
     stop: threading.Event,
@@ -150,14 +187,13 @@ def _work(
             return
         try:
             arrays = arrays or _buffers(reader, dtype)
-            reader.fill(position, batch, arrays)
+            fill(turn, arrays)
         except BaseException as error:
             ready.put(error)
             return
         ready.put(arrays)
         del arrays
-        position += reader.batch_size
-        batch += 1
+        turn += 1
 
 
 def _stop(thread: threading.Thread, free: Free, stop: threading.Event, pid: int) -> None:

@@ -76,6 +76,9 @@ def crop_of(param: pb.TransformationParameter) -> tuple[int, int] | None:
 def check_transform(param: pb.TransformationParameter, fail: Fail) -> None:
     """Checks that the fields of transform_param have values with a meaning, alone and together; raises what fail makes."""
     _check_ranges(param, fail)
+    for name in ("distort_param", "expand_param", "emit_constraint"):
+        if param.HasField(name):
+            raise fail(f"{name} is for images with boxes, of AnnotatedData: here it has no effect", name)
     whole = param.HasField("random_resized_crop")
     for rows, columns in (("crop_h", "crop_w"), ("crop_height", "crop_width")):
         if bool(getattr(param, rows)) != bool(getattr(param, columns)):

@@ -44,8 +44,14 @@ class RecordReader(Reader):
         return self.transformer.bounds(0, 255) if images[0].dtype == np.uint8 else None
 
     def fill(self, position: int, batch: int, arrays: Sequence[np.ndarray]) -> None:
-        indices = self._order.indices(position, self.batch_size)
-        draws = self.transformer.draw(generator(*self._random, "transform", batch), self.batch_size)
+        self.fill_part(position, batch, arrays, 0, 1)
+
+    def fill_part(self, position: int, batch: int, arrays: Sequence[np.ndarray], part: int, parts: int) -> None:
+        """Crops and mirrors each record as in one batch of all parts.  [overwrites arrays]"""
+        first = part * self.batch_size
+        indices = self._order.indices(position + first, self.batch_size)
+        draws = self.transformer.draw(generator(*self._random, "transform", batch), parts * self.batch_size)
+        draws = draws[first : first + self.batch_size]
         records = self._source.read(indices, labels=len(arrays) > 1)
         if isinstance(records.images, np.ndarray):
             self._transform(records.images, arrays[0], draws, indices)

@@ -145,10 +145,7 @@ def _gradients(solver: Any, batches: int) -> dict[int, np.ndarray]:
     data."""
     net = solver.net
     states = net.layer_states()
-    net.clear_param_diffs()
-    for _ in range(batches):
-        net.forward()
-        net.backward()
+    solver.batches.sum_gradients(batches)
     net.set_layer_states(states)
     trained = (update for update in solver.updates if update.param.lr_mult)
     return {id(update.param.blob): update.smooth_gradient(batches) for update in trained}

@@ -110,8 +110,7 @@ class StrengthController:
         self._guard.choose()
         if self.targets.of == "speedup":
             self.tell("measuring how the time of each layer depends on its remaining channels")
-            benchmark = LatencyBenchmark(find_trial(solver.definition, solver.seed), self.targets.batch)
-            self._latency = LatencyModel.measure(solver, self.handles, benchmark)
+            self._latency = solver.batches.agree(lambda: self._measure(solver))
         rate, _ = lr_policies.learning_rate(solver.param, solver.iter, solver.current_step)
         while self.floor and not all(self._least(goal, solver) <= goal.target for goal in self.goals):
             self.floor = self.floor / 2 if self.floor > LEAST_FLOOR else 0.0
@@ -122,6 +121,10 @@ class StrengthController:
             if len(times) == len(goal.handles):
                 iterations = self._time_to_target(solver, goal, goal.handles, times)
                 goal.log_factor = schedule.first_log_factor(iterations, solver.param.max_iter)
+
+    def _measure(self, solver: Solver) -> LatencyModel:
+        benchmark = LatencyBenchmark(find_trial(solver.definition, solver.seed), self.targets.batch)
+        return LatencyModel.measure(solver, self.handles, benchmark)
 
     def _check_reachable(self, goal: Goal, solver: Solver) -> None:
         """Raises UsageError if the target is missed even with a single group left of each kind."""

@@ -154,9 +154,15 @@ class LatencyModel:
 
     def verify(self, solver: Solver, found: Sequence[RemainingPart], batch: int | None) -> LatencyComparison | None:
         """Benchmarks the current net compacted, and corrects later predictions; None if nothing remains."""
-        try:
-            comparison = compare_latency(solver, batch)
-        except RunError:
+
+        def compare() -> LatencyComparison | None:
+            try:
+                return compare_latency(solver, batch)
+            except RunError:
+                return None
+
+        comparison = solver.batches.agree(compare)
+        if comparison is None:
             return None
         self.correction /= comparison.speedup * self.remaining_time(found)
         return comparison

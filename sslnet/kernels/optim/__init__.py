@@ -6,4 +6,6 @@ prox.py           proximal operators of group norms
 prox_diagonal.py  the same in the metric of a diagonal matrix (adaptive update rules)
 prox_bias.py      the same for groups that include a bias
 update_prox.py    momentum update and proximal operator fused
+tree_sum.py       sums of the gradients of several ranks, in one order
+update_crossed.py the same for the sum of the norms of rows and of columns
 """

@@ -399,9 +399,9 @@ def ave_backward(i0, i1, thread, tile, dy, dx, kh, kw, sh, sw, ph, pw, inside):
 
 
 @kernel
-def draw_forward(i0, i1, thread, x, y, place, key, kh, kw, sh, sw):
+def draw_forward(i0, i1, thread, x, y, place, key, first, kh, kw, sh, sw):
     """Stochastic pooling: the first value at which the window's running sum reaches a uniformly drawn share of its
-    sum."""
+    sum.  first: number of plane 0 in the whole batch, uint64"""
     height, width = x.shape[1], x.shape[2]
     out_h, out_w = y.shape[1], y.shape[2]
     for i in range(i0, i1):
@@ -411,7 +411,11 @@ def draw_forward(i0, i1, thread, x, y, place, key, kh, kw, sh, sw):
                 for h in range(r * sh, min(r * sh + kh, height)):
                     for w in range(q * sw, min(q * sw + kw, width)):
                         total += x[i, h, w]
-                level = random_bits(key, np.uint64((i * out_h + r) * out_w + q)) * _UNIT * total
+                level = (
+                    random_bits(key, (first + np.uint64(i)) * np.uint64(out_h * out_w) + np.uint64(r * out_w + q))
+                    * _UNIT
+                    * total
+                )
                 y[i, r, q] = 0
                 for h in range(r * sh, min(r * sh + kh, height)):
                     for w in range(q * sw, min(q * sw + kw, width)):

@@ -35,8 +35,9 @@ from sslnet.kernels.quantized.packing import (
     widen_bytes,
 )
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import aligned_zeros, scratch_address
-from sslnet.kernels.runtime.threads import parallel
+from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.recording import Scratch
+from sslnet.kernels.runtime.threads import region
 from sslnet.kernels.simd.vector import call_tile
 
 WINDOW_BYTES = 128 * 1024
@@ -57,7 +58,10 @@ class QuantizedConv:
     """A plan of a convolution of bytes; made by ``plan_quantized``.
 
     kernel   the instruction and the tile, for reports
+    version  another number whenever ``pack`` has made other arrays, so that a tape is outdated
     """
+
+    version = 0
 
     def __init__(self, geometry: ConvGeometry, unit: DotUnit, *, dense: bool, floats: bool) -> None:
         self.given = geometry
@@ -163,6 +167,7 @@ class QuantizedConv:
         self.bias[:, :each] = start.reshape(groups, each)
         self.packed = self._packed_depthwise(weights) if self.depthwise else self._packed(weights)
         self.zeros = source_zero, zero, top
+        self.version += 1
         self._record()
 
     def _packed(self, weights: np.ndarray) -> np.ndarray:
@@ -221,14 +226,11 @@ class QuantizedConv:
 
     def run_at(self, source: int, target: int) -> None:
         """As ``run``, for arrays that begin at these addresses, without checks."""
-        parallel(self._part, self.units, source, target, most=threads_for(self.work))
-
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        window = 0 if self.in_place else scratch_address("quantized window", -(-self.window_bytes // 4))
-        spare = 0
-        if not self.numbers[0]["aligned"]:
-            spare = scratch_address("quantized spare", self.tile.pixels * self.unit.lanes * self.tile.vectors)
-        _run_quantized(u0, u1, self.numbers, window, spare, source, target)
+        size = 0 if self.in_place else -(-self.window_bytes // 4)
+        spare = 0 if self.numbers[0]["aligned"] else self.tile.pixels * self.unit.lanes * self.tile.vectors
+        memory = Scratch("quantized window", max(size, 1)), Scratch("quantized spare", max(spare, 1))
+        most = threads_for(self.work)
+        region(_run_quantized, self.units, self.work, self.numbers, *memory, source, target, most=most)
 
 
 def choose_tile(unit: DotUnit, filters: int, pixels: int) -> QuantizedTile:

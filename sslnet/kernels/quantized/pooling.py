@@ -18,7 +18,7 @@ from sslnet.kernels.conv.packing import address, record, threads_for
 from sslnet.kernels.quantized.packing import pixel_bytes
 from sslnet.kernels.quantized.rows import BLOCK, max_block, mean_block
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.threads import parallel
+from sslnet.kernels.runtime.threads import region
 from sslnet.kernels.simd.vector import call_tile, vector_unit
 
 Pair = tuple[int, int]
@@ -68,10 +68,8 @@ class QuantizedPool:
 
     def run_at(self, source: int, target: int) -> None:
         """As ``run``, for arrays that begin at these addresses, without checks."""
-        parallel(self._part, self.units, source, target, most=threads_for(self.work // 4))
-
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        _run_pool(u0, u1, self.numbers, self.rows, self.columns, self.factors, source, target)
+        arrays = self.numbers, self.rows, self.columns, self.factors
+        region(_run_pool, self.units, self.work, *arrays, source, target, most=threads_for(self.work // 4))
 
 
 def _spans(size: int, out: int, kernel: int, stride: int, pad: int) -> np.ndarray:

@@ -14,7 +14,7 @@ SHARE = 1 / 30
 """The most that trials may take of the whole time: the next one comes when what the last one has lost is such a share."""
 LEAST_TIME = 2e6
 """The least nanoseconds between two trials, in at least LEAST_RUNS runs."""
-LEAST_RUNS = 16
+LEAST_RUNS = 2
 DOUBLED = 4
 """While several threads are faster, the time doubles with each trial that changes nothing, so many times. One thread is
 compared with several more often: the programs that have kept the other cores busy may end at any time."""
@@ -25,6 +25,9 @@ PATIENCE = 3
 """A trial begins at once after so many runs in a row that took WORSE times as long as when the way was chosen."""
 PAUSE = 10e6
 """Nanoseconds without a run after which other programs may have come or gone."""
+AFTER_PAUSE = 20e6
+"""The most nanoseconds of runs after a pause until the next trial: threads that wait for work without sleeping, as those of
+other libraries do, have given up by then."""
 
 
 class Pace:
@@ -58,7 +61,7 @@ class Pace:
             return
         if pause > PAUSE and self._runs:
             self._failures = 0
-            self._left = min(self._left, self._interval(0.0))
+            self._left = min(self._left, max(LEAST_RUNS, int(AFTER_PAUSE / max(self._mean, 1.0))))
             return  # caches are cold, and workers asleep
         self._runs += 1
         if self._runs <= 2:

@@ -41,6 +41,10 @@ class Step:
     def backward(self) -> None:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
 
+    def backward_below(self) -> int:
+        """How many steps before this one its backward pass runs; by default it runs itself."""
+        return 0
+
     # -- tapes: forward is prepare, then regions ---------------------------------------------------------------------
 
     def prepare(self) -> None:

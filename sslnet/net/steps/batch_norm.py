@@ -71,7 +71,9 @@ def _length(steps: list[Step], i: int) -> int:
 
 
 def _plain(layer: Layer) -> bool:
-    """Whether a chain can include the layer: one number per channel, no slope."""
+    """Whether a chain can include the layer: one number per channel, no slope, moments of its own batch."""
+    if isinstance(layer, BatchNorm) and layer.exchange is not None:
+        return False
     if isinstance(layer, Scale) and (len(layer.param.bottom) > 1 or layer.axis != 1 or layer.blobs[0].num_axes != 1):
         return False
     return not isinstance(layer, ReLU) or layer.slope == 0
@@ -251,6 +253,9 @@ class NormalizationStep(Step):
     def stand_alone(self) -> None:
         self.chain.stand_alone()
 
+    def backward_below(self) -> int:
+        return -self.chain.lowest
+
     @property
     def kernel(self) -> str:
         if self.chain.below is not None:
@@ -268,6 +273,9 @@ class _Member(JoinedStep):
 
     def backward(self) -> None:
         _backward(self, self.chain, self.index)
+
+    def backward_below(self) -> int:
+        return self.index - self.chain.lowest
 
     def backward_reads(self) -> list[Blob]:
         return [] if self.chain.in_place else [self.chain.source]

@@ -68,7 +68,7 @@ def test_after_a_pause_the_other_way_is_tried_soon():
     run(pace, 50_000, 5_000_000, 20_000)
     assert not pace.several
     take(pace, 50_000, pause=1_000_000_000)
-    assert run(pace, 50_000, 30_000, 100) > 50
+    assert run(pace, 50_000, 30_000, 800) > 350
     assert pace.several
 
 

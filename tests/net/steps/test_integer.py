@@ -235,3 +235,20 @@ def test_weights_small_beside_their_bias():
     net.params["c1"][1].data[:2] = 3
     net.forward(data=images())
     np.testing.assert_allclose(net.blobs["c1"].data[:, :2], 3, atol=5 / 255)
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_repeated_runs_as_tapes(lean):
+    """From the second run on a pass may be native code: every blob, and every change, is as in the first run."""
+    net = Net(definition(), seed=1, lean=lean)
+    asked = list(BLOBS) if lean else None
+    for turn in range(5):
+        x = images(turn)
+        if turn == 3:
+            net.params["c2"][0].data[...] *= -1
+        found = net.forward(asked, data=x)
+        wanted = expected(net, x)
+        for name in wanted:
+            got = found[name] if lean else net.blobs[name].data
+            np.testing.assert_array_equal(got, wanted[name], err_msg=f"{name}, run {turn}")
+    assert net.plan(fused=True).taped is not None

@@ -52,7 +52,10 @@ def integer_steps(graph: LayerGraph, steps: list[Step], *, whole: bool) -> None:
         if step is not None:
             steps[i] = step
         else:
+            made.read_as_float(layer, graph.bottoms[i])
             made.forget(graph.tops[i], layer)
+    for name in graph.outputs:
+        made.show(graph.blobs[name])
 
 
 class _Maker:
@@ -65,6 +68,18 @@ class _Maker:
     def value(self, blob: Blob) -> ByteValue | None:
         """The bytes of a blob, or of the blob whose data it shows."""
         return self.values.get(blob.owner("data"))
+
+    def show(self, blob: Blob) -> None:
+        """Notes that the float values of a blob are read in every run."""
+        value = self.value(blob)
+        if value is not None and self.whole:
+            value.eager = True
+
+    def read_as_float(self, layer: Layer, bottom: Sequence[Blob]) -> None:
+        """Notes that a float layer reads its bottoms."""
+        if not isinstance(layer, Split | Regroup):
+            for blob in bottom:
+                self.show(blob)
 
     def forget(self, tops: Sequence[Blob], layer: Layer) -> None:
         """Notes that a float layer has overwritten its tops."""
@@ -135,6 +150,7 @@ class _Maker:
             )
         value, made = self.value(bottom[0]), True
         if value is not None and good is IntegerConvolution and not value.fits(bottom[0]):
+            self.show(bottom[0])
             value = None
         if value is None:
             if not param.input_range:

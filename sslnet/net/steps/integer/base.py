@@ -44,11 +44,29 @@ class IntegerStep(Step):
         self._unsure = [source for source in sources if not source.trusted]
 
     def forward(self) -> None:
+        self.prepare()
+        self.regions()
+        self.publish()
+
+    def regions(self) -> None:
         for source in self._unsure:
             source.ready()
         self.compute()
+        if self.target is not None and self.target.eager:
+            self.target.write()
+
+    def publish(self) -> None:
+        """Makes the top show its new values when somebody reads them; after a tape, too."""
         if self.target is not None:
             self.target.publish()
+
+    @property
+    def is_shown_late(self) -> bool:
+        """Whether ``publish`` has an effect that can be seen: not on a blob that has no memory of its own after a run."""
+        return self.target is not None and not self.target.eager and not self.target.blob.is_lent("data")
+
+    def fits_tape(self) -> bool:
+        return True
 
     def compute(self) -> None:
         """Computes the target, or the float values, from the bytes of the sources."""

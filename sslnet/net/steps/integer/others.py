@@ -110,7 +110,7 @@ class PassedStep(IntegerStep):
     def compute(self) -> None:
         source = self.sources[0].value
         if source is not self.target:
-            self.target.bytes[...] = source.bytes
+            copy_channels(source.bytes, self.target.bytes, source.size[1], 0)
 
     @property
     def name(self) -> str:

@@ -27,6 +27,8 @@ class ByteValue:
         self.scale = scale
         self.step = size[1] if dense else pixel_bytes(size[1])
         self.fill = self._fill
+        self.eager = False
+        """Whether the blob's float values are written in every run, because a float layer reads them."""
 
     @property
     def pixels(self) -> int:
@@ -42,8 +44,13 @@ class ByteValue:
         return address(self.bytes)
 
     def publish(self) -> None:
-        """Makes the blob show these values, converted when they are read."""
-        self.blob.defer(self.fill)
+        """Makes the blob show these values, converted when they are read, unless they are written in every run."""
+        if not self.eager:
+            self.blob.defer(self.fill)
+
+    def write(self) -> None:
+        """Writes the float values into the blob."""
+        self._fill(self.blob.data)
 
     def is_shown(self) -> bool:
         """Whether the blob still shows these values, so that nobody can have changed them."""

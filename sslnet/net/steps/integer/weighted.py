@@ -13,7 +13,7 @@ from sslnet.kernels.conv.packing import address
 from sslnet.kernels.quantized.convolution import QuantizedConv, plan_quantized
 from sslnet.kernels.quantized.elementwise import to_planes
 from sslnet.kernels.runtime.change_detector import SameBits
-from sslnet.kernels.runtime.memory import scratch
+from sslnet.kernels.runtime.memory import aligned_empty
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.net.integer_weights import IntegerWeights, find_integers, largest
@@ -58,6 +58,7 @@ class WeightedStep(IntegerStep):
             floats=target is None,
         )
         self._packed = SameBits()
+        self._rows_out: np.ndarray | None = None
         self._held = self._fresh = False
 
     def _geometry(self) -> ConvGeometry:
@@ -77,7 +78,7 @@ class WeightedStep(IntegerStep):
     def hold_weights(self, held: bool) -> None:
         self._held, self._fresh = held, False
 
-    def _pack(self) -> None:
+    def prepare(self) -> None:
         """Packs the weights if they have changed."""
         if self._held and self._fresh:
             return
@@ -107,8 +108,10 @@ class WeightedStep(IntegerStep):
             top=top,
         )
 
+    def tape_state(self) -> object:
+        return self.plan.version
+
     def compute(self) -> None:
-        self._pack()
         if self.target is not None:
             self.plan.run_at(self.source.address, self.target.address)
             return
@@ -117,7 +120,9 @@ class WeightedStep(IntegerStep):
         if pixels == 1:
             self.plan.run_at(self.source.address, address(data))
             return
-        rows = scratch("integer rows", data.size).reshape(-1, pixels, filters)
+        if self._rows_out is None or self._rows_out.size != data.size:
+            self._rows_out = aligned_empty((data.size // (pixels * filters), pixels, filters))
+        rows = self._rows_out
         self.plan.run_at(self.source.address, address(rows))
         to_planes(rows, data.reshape(-1, filters, pixels))
 
