@@ -155,7 +155,7 @@ def test_package_offers_what_it_names() -> None:
 
 
 def test_no_module_takes_the_name_of_something_else_that_the_package_offers() -> None:
-    modules_offered = {"errors", "io", "layers"}
+    modules_offered = {"coord_map", "draw", "errors", "io", "layers", "proto"}
     for name in set(sslnet.__all__) - modules_offered:
         assert f"sslnet.{name}" not in NAMES, f"importing sslnet.{name} would hide sslnet's {name}"
 
