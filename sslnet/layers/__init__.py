@@ -35,6 +35,7 @@ from sslnet.layers.bnll import BNLL
 from sslnet.layers.box_annotator_ohem import BoxAnnotatorOHEM
 from sslnet.layers.clip import Clip
 from sslnet.layers.concat import Concat
+from sslnet.layers.constant import Constant
 from sslnet.layers.contrastive_loss import ContrastiveLoss
 from sslnet.layers.convolution import Convolution
 from sslnet.layers.crop import Crop
@@ -53,6 +54,7 @@ from sslnet.layers.filter import Filter
 from sslnet.layers.flatten import Flatten
 from sslnet.layers.flip import Flip
 from sslnet.layers.gelu import GELU
+from sslnet.layers.group_norm import GroupNorm
 from sslnet.layers.hard_sigmoid import HardSigmoid
 from sslnet.layers.hard_swish import HardSwish
 from sslnet.layers.hdf5_data import HDF5Data
@@ -65,14 +67,17 @@ from sslnet.layers.infogain_loss import InfogainLoss
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.layers.input import Input
 from sslnet.layers.interp import Interp
+from sslnet.layers.layer_norm import LayerNorm
 from sslnet.layers.log import Log
 from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
+from sslnet.layers.mat_mul import MatMul
 from sslnet.layers.memory_data import MemoryData
 from sslnet.layers.mish import Mish
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
+from sslnet.layers.pad import Pad
 from sslnet.layers.parameter import Parameter
 from sslnet.layers.permute import Permute
 from sslnet.layers.pooling import Pooling
@@ -86,6 +91,7 @@ from sslnet.layers.relu import ReLU
 from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reorg import Reorg
 from sslnet.layers.reshape import Reshape
+from sslnet.layers.resize import Resize
 from sslnet.layers.rnn import RNN
 from sslnet.layers.roi_pooling import ROIPooling
 from sslnet.layers.scale import Scale
@@ -122,6 +128,7 @@ LAYERS: dict[str, type[Layer]] = {
     "BoxAnnotatorOHEM": BoxAnnotatorOHEM,
     "Clip": Clip,
     "Concat": Concat,
+    "Constant": Constant,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
     "ConvolutionDepthwise": ConvolutionDepthwise,
@@ -141,6 +148,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Flatten": Flatten,
     "Flip": Flip,
     "GELU": GELU,
+    "GroupNorm": GroupNorm,
     "HardSigmoid": HardSigmoid,
     "HardSwish": HardSwish,
     "HDF5Data": HDF5Data,
@@ -153,14 +161,17 @@ LAYERS: dict[str, type[Layer]] = {
     "InnerProduct": InnerProduct,
     "Input": Input,
     "Interp": Interp,
+    "LayerNorm": LayerNorm,
     "Log": Log,
     "LRN": LRN,
     "LSTM": LSTM,
+    "MatMul": MatMul,
     "MemoryData": MemoryData,
     "Mish": Mish,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
+    "Pad": Pad,
     "Parameter": Parameter,
     "Permute": Permute,
     "Pooling": Pooling,
@@ -174,6 +185,7 @@ LAYERS: dict[str, type[Layer]] = {
     "ReLU6": ReLU6,
     "Reorg": Reorg,
     "Reshape": Reshape,
+    "Resize": Resize,
     "RNN": RNN,
     "ROIPooling": ROIPooling,
     "Scale": Scale,
