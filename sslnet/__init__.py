@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from sslnet import errors, layers
     from sslnet.api.compact import compact
     from sslnet.api.compress import compress_net
+    from sslnet.api.evaluate import evaluate
     from sslnet.api.low_rank import low_rank
     from sslnet.api.onnx import export_onnx, import_onnx
     from sslnet.api.prune import prune
     from sslnet.api.prune_channels import prune_channels
     from sslnet.api.prune_dead import prune_dead
+    from sslnet.api.quantize import quantize
     from sslnet.api.restructure import restructure
     from sslnet.api.teach import teach
     from sslnet.blob import Blob
@@ -76,6 +78,7 @@ _MODULES = {
     "allow_python_layers": "sslnet.layers.python",
     "compact": "sslnet.api.compact",
     "compress_net": "sslnet.api.compress",
+    "evaluate": "sslnet.api.evaluate",
     "export_onnx": "sslnet.api.onnx",
     "get_solver": "sslnet.pycaffe.module",
     "import_onnx": "sslnet.api.onnx",
@@ -87,6 +90,7 @@ _MODULES = {
     "prune_channels": "sslnet.api.prune_channels",
     "prune_dead": "sslnet.api.prune_dead",
     "pruning_cycles": "sslnet.compress.pruning.cycles",
+    "quantize": "sslnet.api.quantize",
     "restructure": "sslnet.api.restructure",
     "set_deterministic": "sslnet.kernels.runtime.threads",
     "set_device": "sslnet.pycaffe.module",
@@ -124,6 +128,7 @@ __all__ = [
     "compact",
     "compress_net",
     "errors",
+    "evaluate",
     "export_onnx",
     "get_solver",
     "import_onnx",
@@ -137,6 +142,7 @@ __all__ = [
     "prune_channels",
     "prune_dead",
     "pruning_cycles",
+    "quantize",
     "restructure",
     "set_deterministic",
     "set_device",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,10 +23,13 @@ class Blob:
     dtype  numpy.float32 or numpy.float64, of data and diff alike
     """
 
-    __slots__ = ("_buffers", "_lent", "_shape", "_sharing", "_views", "dtype", "name")
+    __slots__ = ("_buffers", "_late", "_lent", "_shape", "_sharing", "_views", "dtype", "name")
 
     reshaped: ClassVar[object] = object()
     """Another object whenever any blob has taken another shape: so a net sees at once that none of its own has."""
+
+    moved: ClassVar[object] = object()
+    """Another object whenever any blob may show another array than before."""
 
     def __init__(self, shape: Sequence[int] = (), *, name: str = "", dtype: Any = np.float32) -> None:
         self.name = name
@@ -36,6 +39,8 @@ class Blob:
         self._views: dict[str, np.ndarray] = {}
         self._sharing: dict[str, Blob] = {}
         self._lent: set[str] = set()
+        self._late: tuple[Callable[[np.ndarray], object], np.ndarray | None] | None = None
+        """What computes the data when they are first read, and the memory that was shown before."""
 
     # -- shape ---------------------------------------------------------------------------------------------------
 
@@ -68,8 +73,9 @@ class Blob:
             raise ValueError(f'blob "{self.name}": no array can have the shape {" x ".join(map(str, new))}')
         if new != self._shape:
             self._shape = new
+            self._late = None
             self._views.clear()
-            Blob.reshaped = object()
+            Blob.reshaped = Blob.moved = object()
 
     def reshape_like(self, other: Blob) -> None:
         self.reshape(other.shape)
@@ -134,8 +140,10 @@ class Blob:
         if array.shape != self._shape or array.dtype != self.dtype or not array.flags.c_contiguous:
             raise ValueError(f"blob {self.name!r} of shape {self._shape} cannot adopt {array.shape} {array.dtype}")
         self._sharing.pop("data", None)
+        self._late = None
         self._views["data"] = array
         self._buffers["data"] = array.reshape(-1)
+        Blob.moved = object()
 
     def owns(self, which: str) -> bool:
         """Whether its "data", or "diff", are its own: False where it shows another blob's."""
@@ -151,6 +159,8 @@ class Blob:
     def lend(self, which: str, array: np.ndarray) -> None:
         """Shows the array, which has its shape, instead of memory of its own, until ``withdraw``."""
         self._lent.add(which)
+        if which == "data":
+            self._late = None
         self._buffers.pop(which, None)
         self._views[which] = array
 
@@ -158,23 +168,48 @@ class Blob:
         """Ends the use of lent memory; the blob cannot be read until memory is lent again."""
         if which in self._lent:
             self._views.pop(which, None)
+            if which == "data":
+                self._late = None
 
     def keep(self, which: str) -> None:
         """Gives the blob memory of its own from now on."""
         self.withdraw(which)
         self._lent.discard(which)
+        Blob.moved = object()
+
+    def is_lent(self, which: str) -> bool:
+        """Whether the blob shows memory that it is lent."""
+        return which in self._lent
 
     def holds(self, which: str) -> bool:
         """Whether the "data" or "diff" can be read: False if lent memory has been withdrawn."""
         owner = self.owner(which)
-        return which not in owner._lent or which in owner._views
+        return which not in owner._lent or which in owner._views or (which == "data" and owner._late is not None)
+
+    # -- values that are computed when they are read -------------------------------------------------------------------
+
+    def defer(self, fill: Callable[[np.ndarray], object]) -> None:
+        """Computes the data by ``fill``, which overwrites an array of the shape, when they are next read, if ever."""
+        owner = self.owner("data")
+        view = owner._views.pop("data", None)
+        if view is None and owner._late is not None:
+            view = owner._late[1]
+        owner._late = fill, view
+
+    def is_deferred(self, fill: Callable[[np.ndarray], object]) -> bool:
+        """Whether the data have not been read since ``defer`` with this function."""
+        late = self.owner("data")._late
+        return late is not None and late[0] == fill
 
     def _share(self, which: str, other: Blob) -> None:
         if other is self or other.owner(which) is self:
             return
         self._sharing[which] = other
+        if which == "data":
+            self._late = None
         self._buffers.pop(which, None)
         self._views.pop(which, None)
+        Blob.moved = object()
 
     def _array(self, which: str) -> np.ndarray:
         source = self._sharing.get(which)
@@ -182,6 +217,12 @@ class Blob:
             array = source._array(which)
             return array if array.shape == self._shape else array.reshape(self._shape)
         view = self._views.get(which)
+        if view is None and which == "data" and self._late is not None:
+            (fill, view), self._late = self._late, None
+            if view is not None:
+                self._views[which] = view
+            view = self._array(which)
+            fill(view)
         if view is None:
             if which in self._lent:
                 raise UsageError(
@@ -194,6 +235,7 @@ class Blob:
             if buffer is None or buffer.size < count:
                 buffer = self._buffers[which] = aligned_zeros(count, self.dtype)
             view = self._views[which] = buffer[:count].reshape(self._shape)
+            Blob.moved = object()
         return view
 
     def __repr__(self) -> str:

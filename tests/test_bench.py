@@ -21,6 +21,7 @@ TINY = {
     "layers": ["--layers", "softmax-loss-10", "relu"],
     "optimiser": ["--model", "digits", "--kinds", "sgd", "sgd-rows-columns", "adam"],
     "memory": ["--nets", "lenet-b64"],
+    "quantized": ["--shapes", "lenet2", "--batches", "1"],
     "sparse": ["--convs", "conv5", "--batches", "1"],
 }
 """What each section is asked for here: options that make it small."""
@@ -84,7 +85,7 @@ def alone(tmp_path_factory):
 def beside(tmp_path_factory):
     """The same of the sections that have somebody to compare with."""
     folder = tmp_path_factory.mktemp("beside")
-    names = [name for name in TINY if name != "sparse"]
+    names = [name for name in TINY if name not in ("quantized", "sparse")]
     codes, _ = run(*([name, *QUICK, *TINY[name], "--json", folder / f"{name}.json"] for name in names))
     assert codes == [0] * len(names)
     return folder
@@ -105,7 +106,7 @@ def test_section_runs_alone(section, alone):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
-@pytest.mark.parametrize("section", [name for name in TINY if name != "sparse"])
+@pytest.mark.parametrize("section", [name for name in TINY if name not in ("quantized", "sparse")])
 def test_section_runs_beside_its_peers(section, beside):
     rows = [row for row in rows_of(beside / f"{section}.json", section) if "layer" not in row]
     assert rows

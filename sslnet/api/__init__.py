@@ -3,7 +3,7 @@
     small = sslnet.compact("train_test.prototxt", "pruned.caffemodel")
     small.save("small/lenet")
 
-compact.py   low_rank.py   restructure.py   prune.py   teach.py   compress.py   onnx.py   the functions, one file each
+compact.py   low_rank.py   restructure.py   prune.py   teach.py   compress.py   evaluate.py   onnx.py   the functions, one file each
 inputs.py                  reads and checks their arguments: models, weights, numbers
 net_result.py              their return value: a definition, weights, and details
 

@@ -122,7 +122,8 @@ def compress_net(
                          None: "reconstruction", "least-squares", "sensitivity", 256
     controls             also train the baseline on, and the small structure from scratch, for as long; ``training`` of the
                          result and report.json then show them. They may be asked for later, in a finished folder
-    base_lr              initial learning rate, without ``solver``; None: 0.01
+    base_lr              initial learning rate, without ``solver``; None: 0.01. The method "prune" tries this rate or the
+                         solver's and smaller ones, unless base_lr or overrides set it
     overrides            fields of the solver, as "momentum=0.8"
     seed                 seed of all random numbers; None: the solver's, else 1
     monitor, tell        callbacks for the progress of each solver, and for a line at the start of each stage
@@ -272,13 +273,16 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
     outcome["baseline"]["iterations"] = dict(lengths)
     lengths[procedure.shrinks] = procedure.iterations_before_finetuning
     before = {"error": sparse["error"], "loss": sparse["loss"], "iterations": dict(lengths)}
-    lengths["finetune"] = procedure.iterations("finetune")
+    worse = results.get("finetune", {}).get("worse")
+    lengths["finetune"] = 0 if worse else procedure.iterations("finetune")
     outcome["small"]["iterations"] = lengths
     if "difference" in results["test"]:
         outcome["small"]["difference"] = results["test"]["difference"]
     method: dict[str, Any] = {"name": procedure.method, "reason": procedure.reason}
     if procedure.shrinks == "prune":
         method |= {name: sparse[name] for name in ("by", "repair", "share_out", "images", "rounds")}
+    if "rate" in results:
+        method["base_lr"] = results["rate"]["base_lr"]
     return {
         "method": method,
         "target": {
@@ -290,6 +294,7 @@ def report_of(procedure: Pipeline, results: dict[str, Any]) -> dict[str, Any]:
             "missed": missed_text(procedure, sparse["missed"]),
         },
         **({"before_finetuning": before} if procedure.method != "one-shot" else {}),
+        **({"worse_after_finetuning": worse} if worse else {}),
         **outcome,
         **(control_figures(procedure, results) if task.controls else {}),
         "speedup": time["race"],

@@ -11,6 +11,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.rebase import relocate
 from sslnet.files import atomic_write_all, make_folder
 from sslnet.net.graph import definition_of
+from sslnet.net.integer_weights import pack_quantized
 from sslnet.net.net import Net
 from sslnet.net.weights import to_bytes
 from sslnet.prototxt import Definition
@@ -69,7 +70,8 @@ class NetResult(Generic[Details]):
         """
         names = self.files(prefix)
         make_folder(names["model"])
-        contents = {names["weights"]: to_bytes(self.weights, names["weights"])}
+        packed = pack_quantized(self.weights, self.definition)
+        contents = {names["weights"]: to_bytes(packed, names["weights"])}
         for kind, message in (("deploy", self.deploy), ("model", self.definition)):
             if message is not None:
                 contents[names[kind]] = self._text(message, names[kind])

@@ -10,8 +10,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.api.inputs import Model, Weights, Word, as_argument, check_part, read_model, read_weights
 from sslnet.api.net_result import NetResult
 from sslnet.compress.pruning.calibration import CalibrationSet
+from sslnet.compress.pruning.channels import COSTS
 from sslnet.compress.pruning.other_phase import weights_of_all_phases
-from sslnet.compress.pruning.prune_channels import FLOOR, IMAGES, Pruner, PruneResult, check_choices
+from sslnet.compress.pruning.prune_channels import FLOOR, IMAGES, Pruner, PruneResult, check_choices, one_target
 from sslnet.errors import UsageError
 from sslnet.net.net import Net
 from sslnet.net.weights import copy_all_weights
@@ -25,7 +26,9 @@ def prune_channels(
     model: Model,
     weights: Weights | None = None,
     *,
-    target_flops: float,
+    target_flops: float | None = None,
+    target_params: float | None = None,
+    target_time: float | None = None,
     by: str = "reconstruction",
     repair: str = "least-squares",
     images: Images = IMAGES,
@@ -37,7 +40,7 @@ def prune_channels(
     stages: Sequence[str] = (),
     progress: Callable[[str], object] = lambda text: None,
 ) -> NetResult[PruneResult]:
-    """Removes the channels of a trained net that matter least, until a part of its FLOPs is left, and refits the layers
+    """Removes the channels of a trained net that matter least, until a part of its cost is left, and refits the layers
     that read them on a few images without labels.
 
         pruned = sslnet.prune_channels("models/digits/train_test.prototxt", "digits.caffemodel", target_flops=0.5)
@@ -45,7 +48,9 @@ def prune_channels(
         sslnet.compact(pruned).save("small/digits")
 
     model, weights  the net and its weights, as in ``sslnet.compact``; a Net that is given stays as it is
-    target_flops    part of the FLOPs that may be left, between 0 and 1
+    target_flops, target_params, target_time   one of them: the part of the FLOPs, of the parameters or of the time that may
+                    be left, between 0 and 1. The time of the forward pass is estimated: each layer is timed, and its time
+                    taken to shrink as its FLOPs do; only ``sslnet time`` on the compacted net tells the real one
     by              criterion: "reconstruction", "magnitude", "magnitude_l1", "fpgm", "fisher", "taylor", "fluctuation",
                     "activation", "bn_scale", "random"; fisher and taylor need labels and a loss in phase TEST
     repair          "least-squares", "mean", "statistics" (of BatchNorm) or "none"
@@ -58,17 +63,20 @@ def prune_channels(
     progress        called with a sentence before each step
 
     returns  the net with zeros in place of these channels, for ``sslnet.compact``; ``details``: widths before and after,
-             parts of FLOPs and parameters that are left, what the repair of each layer achieved
+             parts of FLOPs, parameters and, with target_time, time that are left, what the repair of each layer achieved
     raises   UsageError for unknown names, numbers out of range, targets that cannot be reached, and missing data
 
     Ref: He, Zhang, Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks"; Frantar, Alistarh 2022, "SPDY"
     """
-    check_pruning(by, repair, share_out, target_flops, images, round_channels, floor)
+    targets = (target_flops, target_params, target_time)
+    check_pruning(by, repair, share_out, targets, images, round_channels, floor)
     definition = read_model(model)
     source = read_weights(weights, model)
     net = read_net_in_test(definition, source, level, stages)
     result = pruner_of(net, images, seed, progress).prune(
         target_flops=target_flops,
+        target_params=target_params,
+        target_time=target_time,
         by=by,
         repair=repair,
         share_out=share_out,
@@ -104,20 +112,28 @@ def check_pruning(
     by: str,
     repair: str,
     share_out: str,
-    target_flops: float | None,
+    targets: tuple[float | None, float | None, float | None],
     images: Images,
     round_channels: int,
     floor: float,
     word: Word = as_argument,
 ) -> None:
     """raises UsageError for unknown names and numbers out of range, worded for Python or the command line"""
-    if target_flops is None:
-        raise UsageError(f"give {word('target_flops')} X, the part of the FLOPs that may be left")
-    check_part(target_flops, "target_flops", word)
+    names = [f"target_{of}" for of in COSTS]
+    given = [name for name, value in zip(names, targets) if value is not None]
+    if not given:
+        raise UsageError(
+            f"give {word('target_flops')} X, the part of the FLOPs that may be left",
+            hint=f"or {word('target_params')}, or {word('target_time')}",
+        )
+    if len(given) > 1:
+        raise UsageError(f"only one of {' and '.join(word(name) for name in given)}, not both")
+    of, target = one_target(*targets)
+    check_part(target, given[0], word)
     if isinstance(images, int) and images < 2:
         raise UsageError(f"{word('images')} must be at least 2, not {images}")
     if round_channels < 1:
         raise UsageError(f"{word('round_channels')} must be at least 1, not {round_channels}")
     if not 0 <= floor <= 1:
         raise UsageError(f"{word('floor')} must lie from 0 to 1, not {floor:g}")
-    check_choices(by, repair, share_out, target_flops, round_channels, floor)
+    check_choices(by, repair, share_out, target, round_channels, floor, of)

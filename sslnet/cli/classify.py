@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sslnet.cli.options import use_threads
+    from sslnet.cli.options import read_labels, use_threads
 
     use_threads(args.threads)
     if args.top < 1:
@@ -131,16 +131,6 @@ def lines(result: dict[str, Any]) -> list[str]:
         name = f'"{item["label"]}"' if "label" in item else str(item["class"])
         found.append(f"{item['score']:.4f} - {name}")
     return found
-
-
-def read_labels(path: str) -> list[str]:
-    """Reads one class name per line; empty lines at the end are ignored."""
-    from sslnet.files import read_text
-
-    names = read_text(path, errors="replace").splitlines()
-    while names and not names[-1].strip():
-        del names[-1]
-    return [name.strip() for name in names]
 
 
 def read_mean_option(text: str, shape: tuple[int, ...]) -> np.ndarray:

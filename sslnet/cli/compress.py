@@ -58,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="iterations to train the baseline, without --weights; default: the solver's max_iter, else 20 epochs; with "
         "--weights and --controls: the iterations that the weights were trained")  # fmt: skip
     parser.add_argument(
-        "--base-lr", type=float, metavar="X", help="initial learning rate, without --solver; default 0.01"
+        "--base-lr",
+        type=float,
+        metavar="X",
+        help="initial learning rate, without --solver; default 0.01; prune: at most "
+        "this or the solver's, found by short trials",
     )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
         help="override a solver field; may be repeated")  # fmt: skip

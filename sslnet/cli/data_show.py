@@ -42,8 +42,8 @@ def show(args: argparse.Namespace) -> int:
     import numpy as np
 
     from sslnet import sslnet_pb2 as pb
-    from sslnet.cli.classify import read_labels
     from sslnet.cli.notes import tell_data, tell_notes
+    from sslnet.cli.options import read_labels
     from sslnet.files import atomic_write
     from sslnet.net.net import Net
     from sslnet.report.contact_sheet import contact_sheet, write_sheet

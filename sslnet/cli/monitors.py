@@ -15,7 +15,7 @@ from sslnet.cli.live import Live
 from sslnet.cli.log import RunLog, loss_part, number
 from sslnet.errors import RunError
 from sslnet.report import coupled_table, sparsity_summary, sparsity_table, tied
-from sslnet.solver.callbacks import Display, Monitor, Test
+from sslnet.solver.callbacks import Best, Display, Monitor, Test
 from sslnet.solver.measure_training import measure_training
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class Monitors(Monitor):
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
         for monitor in self.monitors:
             monitor.on_snapshot(iteration, weights, state)
+
+    def on_best(self, record: Best) -> None:
+        for monitor in self.monitors:
+            monitor.on_best(record)
 
     def on_debug(self, line: str) -> None:
         for monitor in self.monitors:
@@ -115,6 +119,9 @@ class LogMonitor(Monitor):
         self.log(f"Snapshotting solver state to {state}")
         for line in lines_at_snapshot(self.solver):
             self.log(f"    {line}")
+
+    def on_best(self, record: Best) -> None:
+        self.log(f"Best {record.name} so far = {number(record.value)}, weights in {record.weights}")
 
     def on_debug(self, line: str) -> None:
         self.log(line)
@@ -178,6 +185,9 @@ class ScreenMonitor(Monitor):
         for line in lines_at_snapshot(self.solver):
             self.log(line)
 
+    def on_best(self, record: Best) -> None:
+        self.log(f"Iteration {record.iteration}, best {record.name} so far: {record.weights}")
+
     def on_debug(self, line: str) -> None:
         self.log(line)
 
@@ -229,6 +239,9 @@ class MetricsMonitor(Monitor):
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
         sparsity = measure_training(self.solver) if self.solver is not None else None
         self._write("snapshot", iteration=iteration, weights=weights, state=state, **fields_of(sparsity))
+
+    def on_best(self, record: Best) -> None:
+        self._write("best", iteration=record.iteration, output=record.name, value=record.value, weights=record.weights)
 
     def write_certificates(self, certificates: Sequence[Certificate], batches: int) -> None:
         """Writes a line with the residual of each group."""

@@ -92,3 +92,13 @@ def tell_copied(net: Net, path: str, done: Copied, log: RunLog) -> None:
         log(f"{path} has no weights for {', '.join(done.missing)}: they start from their fillers")
     if done.ignored:
         log(f"{path} has layers that the net does not have: {', '.join(done.ignored)}")
+
+
+def read_labels(path: str) -> list[str]:
+    """Reads one class name per line; empty lines at the end are ignored."""
+    from sslnet.files import read_text
+
+    names = read_text(path, errors="replace").splitlines()
+    while names and not names[-1].strip():
+        del names[-1]
+    return [name.strip() for name in names]

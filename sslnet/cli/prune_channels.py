@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 CHANNEL_OPTIONS = {
     "by": "reconstruction",
     "target_flops": None,
+    "target_params": None,
+    "target_time": None,
     "repair": "least-squares",
     "images": 256,
     "share_out": "sensitivity",
@@ -31,6 +33,9 @@ MAGNITUDE_OPTIONS = ("sparsity", "quality", "take_bias", "whole_net", "layers")
 def add_channel_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with --group NEURON: coupled channels, with all that makes and reads them")
     group.add_argument("--target-flops", type=float, metavar="X", help="part of the FLOPs that may be left, 0 to 1")
+    group.add_argument("--target-params", type=float, metavar="X", help="instead: part of the parameters")
+    group.add_argument("--target-time", type=float, metavar="X",
+        help="instead: part of the time of the forward pass, estimated from the measured times of the layers")  # fmt: skip
     group.add_argument("--by", metavar="NAME[,NAME]",
         help="criterion: reconstruction (the default), magnitude, magnitude_l1, fpgm, fisher, taylor, fluctuation, "
         "activation, bn_scale, random; several are shown side by side, and nothing is written")  # fmt: skip
@@ -82,7 +87,7 @@ def run_channels(args: argparse.Namespace) -> int:
             name,
             args.repair,
             args.share_out,
-            args.target_flops,
+            (args.target_flops, args.target_params, args.target_time),
             args.images,
             args.round_channels,
             args.floor,
@@ -106,6 +111,8 @@ def _prune(args: argparse.Namespace, definition: Definition) -> int:
         definition,
         args.weights,
         target_flops=args.target_flops,
+        target_params=args.target_params,
+        target_time=args.target_time,
         by=args.by.strip(),
         repair=args.repair,
         images=args.images,
@@ -157,6 +164,8 @@ def _compare(args: argparse.Namespace, definition: Definition, names: tuple[str,
         pruner_of(net, args.images, args.seed, _tell),
         names,
         target_flops=args.target_flops,
+        target_params=args.target_params,
+        target_time=args.target_time,
         repair=args.repair,
         share_out=args.share_out,
         round_channels=args.round_channels,

@@ -20,9 +20,10 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     for of, name in SMALL.items():
         parser.add_argument(f"--target-{of}", metavar="X|LAYER=X,...",
             help=f"adjust the group lasso's strengths until the compacted net has this fraction of its {name}, 0 to 1, or "
-            "fractions of single layers: conv1=0.5,conv2=0.2")  # fmt: skip
+            "fractions of single layers: conv1=0.5,conv2=0.2; exit code 1 if it does not")  # fmt: skip
     parser.add_argument("--target-speedup", metavar="S",
-        help="adjust the strengths until the compacted net runs S times as fast forward, measured on this machine")  # fmt: skip
+        help="adjust the strengths until the compacted net runs S times as fast forward, measured on this machine; exit code 1 if "
+        "it does not")  # fmt: skip
     parser.add_argument("--speedup-batch", type=int, metavar="N",
         help="batch size to measure --target-speedup with; default: the test net's")  # fmt: skip
     parser.add_argument("--cut", action="store_true",

@@ -101,6 +101,7 @@ def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timi
     from sslnet.cli.log import RunLog
     from sslnet.cli.notes import tell_notes
     from sslnet.cli.progress import progress
+    from sslnet.net.steps.integer import is_quantized
     from sslnet.timing.layerwise import WARM_UP, time_nets
     from sslnet.timing.sparse_forms import time_forms
 
@@ -110,7 +111,12 @@ def measure(args: argparse.Namespace, batch: int | None, *, first: bool) -> Timi
         nets.append(open_with(args, args.model2, args.weights2, batch, log if first else None))
     if first:
         tell_notes(*(net.definition for net in nets))
-    settings: dict[str, Any] = {"forward_only": args.forward_only, "partial": True}
+    forward_only = args.forward_only
+    if any(is_quantized(layer) for net in nets for layer in net.layers):
+        forward_only = forward_only or args.phase == "TEST"
+        if first and args.phase == "TRAIN":
+            log("quantised layers run in float in phase TRAIN: --phase TEST times their integer kernels")
+    settings: dict[str, Any] = {"forward_only": forward_only, "partial": True}
     with Compiling(log), progress("runs", WARM_UP + args.iterations) as report:
         if args.forms is not None:
             return time_forms(nets[0], args.iterations, forms=args.forms or FORMS, on_run=report, **settings)

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             log.stopping(lambda: solver.request("stop")),
         ):
             solver.solve()
-            stopped = solver.iter < solver.param.max_iter
+            stopped = not solver.is_finished
             if not stopped and test_is_due(solver, memo):
                 solver.test()
         certificates = None
@@ -256,6 +256,7 @@ def closing_lines(
 ) -> list[str]:
     """The lines at the end: test error, remaining groups of each layer, the snapshot, the next commands."""
     from sslnet.report import certificate_table, coupled_table, sparsity_table
+    from sslnet.solver.snapshot import averaged_path
     from sslnet.sparsity.optimality import caveats
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -271,8 +272,26 @@ def closing_lines(
     if weights is None:
         return [*lines, "no snapshot was written: the solver has snapshot_after_train: false"]
     lines += [f"snapshot: {weights}"]
+    if solver.average:
+        lines += [f"averaged weights, which were tested: {averaged_path(weights)}"]
+    if solver.best.iteration >= 0:
+        lines += [best_line(solver)]
     following = next_commands(solver, weights, sparsity.layers, args)
     return [*lines, "", "next:", *(f"  {command}" for command in following)] if following else lines
+
+
+def best_line(solver: Solver) -> str:
+    """The best test of the run, and why the run ended where it ended before max_iter."""
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.cli.log import number
+    from sslnet.solver.snapshot import best_path
+
+    best, hdf5 = solver.best, solver.param.snapshot_format == pb.SolverParameter.HDF5
+    path = best_path(solver.prefix, hdf5)
+    line = f"best {best.name}: {number(best.value)}, at iteration {best.iteration}: {path}"
+    if best.exhausted:
+        line += f"; the run ended at iteration {solver.iter}, after {best.worse} tests without a better one (patience)"
+    return line
 
 
 def test_lines(solver: Solver, memo: Memo) -> list[str]:
@@ -305,7 +324,7 @@ def is_learned_zero(layer: LayerSparsity) -> bool:
 
 def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], args: argparse.Namespace) -> list[str]:
     """The next commands, ready to paste; empty if the net has no file of its own."""
-    if solver.iter < solver.param.max_iter:
+    if not solver.is_finished:
         state = os.fspath(solver.last_snapshot or "")
         overrides = [word for override in args.overrides for word in ("--set", override)]
         targets = read_targets(args)
@@ -322,7 +341,7 @@ def next_commands(solver: Solver, weights: str, layers: list[LayerSparsity], arg
         else:
             commands.append(["time", *train, "--weights", weights])
     for net, batches in zip(solver.test_nets, solver.param.test_iter):
-        if net_options(net):
+        if batches and net_options(net):
             commands.append(["test", *net_options(net), "--weights", weights, "--iterations", str(batches)])
     return [shlex.join(["sslnet", *command]) for command in commands]
 

@@ -105,7 +105,7 @@ def find_trial(solver: Definition, seed: int) -> Trial:
     param = solver.message
     said = param.test_state[0] if tests and param.test_state else pb.NetState()
     state = net_state(tests[0] if tests else train, pb.TEST, said)
-    batches = param.test_iter[0] if tests and param.test_iter else None
+    batches = (param.test_iter[0] or None) if tests and param.test_iter else None
     return Trial(tests[0] if tests else train, state["level"], state["stages"], batches, seed)
 
 

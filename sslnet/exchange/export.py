@@ -20,12 +20,15 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compare import BlobDifference, Difference, blob_difference
 from sslnet.errors import RunError
 from sslnet.exchange.graph import Graph, value_info
+from sslnet.exchange.quantized import input_scale, integer_steps_of, quantized_to_onnx
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.exchange.simplify import simplify
 from sslnet.net.net import Net
 from sslnet.sources.presets import RANDOM, resolved
 
 TOLERANCE = 1e-4
+QUANTIZED_TOLERANCE = 0.05
+"""For quantised nets: sums that lie between two bytes may be rounded to the other one, and following layers change with it."""
 
 
 def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelProto:
@@ -37,6 +40,7 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelPr
     raises DefinitionError for a layer that has no form in ONNX
     """
     graph, values = Graph(), {}
+    integers = integer_steps_of(net)
     last = {name: i for i, names in enumerate(net.top_names) for name in names}
     for i, layer in enumerate(net.layers):
         if layer.IS_SOURCE:
@@ -44,7 +48,10 @@ def to_onnx(net: Net, metadata: Mapping[str, Any] | None = None) -> onnx.ModelPr
             continue
         graph.start_layer(layer)
         since, inputs = len(graph.nodes), [values[name] for name in net.bottom_names[i]]
-        results = layer.to_onnx(graph, inputs, net.bottoms[i], net.tops[i])
+        if i in integers:
+            results = quantized_to_onnx(graph, layer, integers[i], inputs)
+        else:
+            results = layer.to_onnx(graph, inputs, net.bottoms[i], net.tops[i])
         for name, value in zip(net.top_names[i], results):
             if value in inputs:  # the layer adds no node
                 values[name] = value
@@ -115,8 +122,11 @@ def compare_with_onnxruntime(model: onnx.ModelProto, net: Net, seed: int = 0) ->
 
 
 def _random_input(net: Net, name: str, random: np.random.Generator) -> np.ndarray:
-    """Random input of normal numbers; zeros for inputs of integers (indices of an Embed or a BatchReindex)."""
+    """Random input of normal numbers; numbers within the range of an input that is quantised; zeros for inputs of integers (indices of an Embed or a BatchReindex)."""
     shape = net.blobs[name].shape
+    scale = input_scale(net, name)
+    if scale is not None:
+        return random.uniform(*scale, shape).astype(np.float32)
     whole = any(name == names[j] for layer, names in zip(net.layers, net.bottom_names) for j in layer.INDEX_BOTTOMS)
     return np.zeros(shape, np.float32) if whole else random.standard_normal(shape).astype(np.float32)
 
@@ -132,13 +142,14 @@ def export(net: Net, metadata: Mapping[str, Any] | None = None) -> tuple[onnx.Mo
     except onnx.checker.ValidationError as error:
         raise RunError(f"the model is not valid ONNX: {error}", path=net.definition.path) from error
     difference = compare_with_onnxruntime(model, net)
-    if difference is not None and not difference.relative <= TOLERANCE and not net.plain:
+    tolerance = QUANTIZED_TOLERANCE if integer_steps_of(net) else TOLERANCE
+    if difference is not None and not difference.relative <= tolerance and not net.plain:
         # Winograd's transforms round more than plain sums of products, by which the model is judged.
         plain = Net(
             net.definition, None, net.phase, level=net.state.level, stages=net.state.stages, share=net, plain=True
         )
         difference = compare_with_onnxruntime(model, plain)
-    if difference is not None and not difference.relative <= TOLERANCE:
+    if difference is not None and not difference.relative <= tolerance:
         raise RunError(
             f"the model differs by {difference.relative:.3g} of the largest output in onnxruntime; nothing was written",
             path=net.definition.path,

@@ -100,6 +100,13 @@ class Graph:
                     if name == old:
                         names[k] = new
 
+    def drop_unused(self) -> None:
+        """Removes parameters that no node reads."""
+        read = {name for node in self.nodes for name in node.input}
+        for key, name in list(self._params.items()):
+            if name not in read:
+                del self._params[key], self.constants[name]
+
     def _new_name(self, what: str) -> str:
         self._count += 1
         return f"{self._prefix}/{what}_{self._count}"

@@ -118,11 +118,11 @@ def resize(builder: DefinitionBuilder, node: OnnxNode) -> None:
         param.scale_h, param.scale_w = scales
     else:
         param.height, param.width = after[2:]
-    param.mode = getattr(pb.ResizeParameter, mode.upper())
+    param.mode = getattr(pb.ResizeLayerParameter, mode.upper())
     if how != "half_pixel":
-        param.transform = getattr(pb.ResizeParameter, how.upper())
+        param.transform = getattr(pb.ResizeLayerParameter, how.upper())
     if mode == "nearest" and rounding != "round_prefer_floor":
-        param.rounding = pb.ResizeParameter.Rounding.Value(rounding.upper())
+        param.rounding = pb.ResizeLayerParameter.Rounding.Value(rounding.upper())
     if mode == "cubic":
         param.cubic_a = node.number("cubic_coeff_a", -0.75)
     if node.flag("exclude_outside"):
@@ -132,7 +132,7 @@ def resize(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def _transforms() -> list[str]:
-    return [value.name.lower() for value in pb.ResizeParameter.Transform.DESCRIPTOR.values]
+    return [value.name.lower() for value in pb.ResizeLayerParameter.Transform.DESCRIPTOR.values]
 
 
 def _scales(builder: DefinitionBuilder, node: OnnxNode) -> list[float] | None:

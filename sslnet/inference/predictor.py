@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +13,31 @@ from sslnet.compress.compaction.deploy import deploy_net
 from sslnet.errors import UsageError, suggestion
 from sslnet.net.net import Net
 from sslnet.net.weights import WeightSource
+
+
+class _Copy:
+    """A net that one thread uses at a time.  outputs: the names of the blobs to return"""
+
+    def __init__(self, net: Net, outputs: Sequence[str]) -> None:
+        self.net = net
+        net.keep("data", *outputs)
+        pairs = [pair for names, tops in zip(net.top_names, net.tops) for pair in zip(names, tops)]
+        self._inputs = {name: next(blob for top, blob in pairs if top == name) for name in net.inputs}
+        self._outputs = [(name, net.blobs[name]) for name in outputs]
+
+    def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        net = self.net
+        for name, array in arrays.items():
+            if self._inputs[name].shape != array.shape:
+                self._inputs[name].reshape(*array.shape)
+        plan = net.plan(fused=True)
+        if not plan.held:
+            plan.hold_weights(True)
+        for name, array in arrays.items():
+            self._inputs[name].data[...] = array
+        if not net.run_taped(plan):
+            net.forward()
+        return {name: blob.data.copy() for name, blob in self._outputs}
 
 
 class Predictor:
@@ -55,45 +77,38 @@ class Predictor:
             if name not in net.blobs:
                 raise UsageError(f'the net has no blob "{name}"', hint=suggestion(name, net.blobs))
         self._first = net
-        self._idle = [net]
-        self._lock = threading.Lock()
+        self._idle = [_Copy(net, self.outputs)]
+        self._only = next(iter(self.inputs.items())) if len(self.inputs) == 1 else None
 
     def __call__(self, *alone: ArrayLike, **inputs: ArrayLike) -> dict[str, np.ndarray]:
         """Runs the net: {name: (images, ...)} of the outputs."""
-        arrays = self._checked(alone, inputs)
+        if self._only is not None and len(alone) == 1 and not inputs:
+            name, shape = self._only
+            array = np.asarray(alone[0], np.float32)
+            fits = array.shape[1:] == shape and array.ndim == len(shape) + 1 and len(array)
+            arrays = {name: array} if fits else self._checked(alone, inputs)
+        else:
+            arrays = self._checked(alone, inputs)
         count = len(next(iter(arrays.values())))
-        parts = []
-        with self._net() as net:
-            for start in range(0, count, self.max_batch):
-                parts.append(self._run(net, {k: a[start : start + self.max_batch] for k, a in arrays.items()}))
-        return {
-            name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name] for name in parts[0]
-        }
-
-    def _run(self, net: Net, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        for name, array in arrays.items():
-            if net.blobs[name].shape != array.shape:
-                net.blobs[name].reshape(*array.shape)
-        plan = net.plan(fused=True)
-        if not plan.held:
-            plan.hold_weights(True)
-        inputs: dict[str, Any] = dict(arrays)
-        found = net.forward(self.outputs, **inputs)
-        return {name: found[name].copy() for name in self.outputs}
-
-    @contextlib.contextmanager
-    def _net(self) -> Iterator[Net]:
-        """A net that no other thread uses: the idle one that was used last, or a new one with the same weights."""
-        with self._lock:
-            net = self._idle.pop() if self._idle else None
-        if net is None:
-            net = Net(self._first.definition, phase=pb.TEST, lean=True)
-            net.share_with(self._first)  # not share=: that is for nets which never run at the same time
+        copy = self._take()
         try:
-            yield net
+            if count <= self.max_batch:
+                return copy.run(arrays)
+            starts = range(0, count, self.max_batch)
+            parts = [copy.run({k: a[start : start + self.max_batch] for k, a in arrays.items()}) for start in starts]
         finally:
-            with self._lock:
-                self._idle.append(net)
+            self._idle.append(copy)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _take(self) -> _Copy:
+        """A net that no other thread uses: the idle one that was used last, or a new one with the same weights."""
+        try:
+            return self._idle.pop()  # one operation, so no two threads get the same
+        except IndexError:
+            pass
+        net = Net(self._first.definition, phase=pb.TEST, lean=True)
+        net.share_with(self._first)  # not share=: that is for nets which never run at the same time
+        return _Copy(net, self.outputs)
 
     def _checked(self, alone: tuple[ArrayLike, ...], inputs: dict[str, ArrayLike]) -> dict[str, np.ndarray]:
         names = list(self.inputs)

@@ -24,8 +24,10 @@ from __future__ import annotations
 
 from sslnet.layers.absval import AbsVal
 from sslnet.layers.accuracy import Accuracy
+from sslnet.layers.annotated_data import AnnotatedData
 from sslnet.layers.arg_max import ArgMax
 from sslnet.layers.array_data import ArrayData
+from sslnet.layers.auto_crop import AutoCrop
 from sslnet.layers.axpy import Axpy
 from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
@@ -33,15 +35,24 @@ from sslnet.layers.batch_reindex import BatchReindex
 from sslnet.layers.bias import Bias
 from sslnet.layers.bnll import BNLL
 from sslnet.layers.box_annotator_ohem import BoxAnnotatorOHEM
+from sslnet.layers.box_output import BoxOutput
+from sslnet.layers.center_loss import CenterLoss
+from sslnet.layers.channel_scale import ChannelScale
 from sslnet.layers.clip import Clip
 from sslnet.layers.concat import Concat
 from sslnet.layers.constant import Constant
+from sslnet.layers.continuation_indicator import ContinuationIndicator
 from sslnet.layers.contrastive_loss import ContrastiveLoss
 from sslnet.layers.convolution import Convolution
+from sslnet.layers.correlation import Correlation
 from sslnet.layers.crop import Crop
+from sslnet.layers.ctc_loss import CTCLoss, CtcLoss
 from sslnet.layers.data import Data
+from sslnet.layers.decode_bbox import DecodeBBox
 from sslnet.layers.deconvolution import Deconvolution
+from sslnet.layers.dense_image_data import DenseImageData
 from sslnet.layers.depthwise_convolution import ConvolutionDepthwise, DepthwiseConvolution
+from sslnet.layers.detection_evaluate import DetectionEvaluate
 from sslnet.layers.detection_output import DetectionOutput
 from sslnet.layers.dropout import Dropout
 from sslnet.layers.dummy_data import DummyData
@@ -53,6 +64,7 @@ from sslnet.layers.exp import Exp
 from sslnet.layers.filter import Filter
 from sslnet.layers.flatten import Flatten
 from sslnet.layers.flip import Flip
+from sslnet.layers.flow_warp import FlowWarp
 from sslnet.layers.gelu import GELU
 from sslnet.layers.group_norm import GroupNorm
 from sslnet.layers.hard_sigmoid import HardSigmoid
@@ -63,17 +75,26 @@ from sslnet.layers.hinge_loss import HingeLoss
 from sslnet.layers.im2col import Im2col
 from sslnet.layers.image_data import ImageData
 from sslnet.layers.image_folder_data import ImageFolderData
+from sslnet.layers.image_labelmap_data import ImageLabelmapData
+from sslnet.layers.image_seg_data import ImageSegData
 from sslnet.layers.infogain_loss import InfogainLoss
+from sslnet.layers.inner_distance import InnerDistance
 from sslnet.layers.inner_product import InnerProduct
 from sslnet.layers.input import Input
 from sslnet.layers.interp import Interp
+from sslnet.layers.label_specific_add import LabelSpecificAdd
+from sslnet.layers.labelsequence_accuracy import LabelsequenceAccuracy
 from sslnet.layers.layer_norm import LayerNorm
 from sslnet.layers.log import Log
 from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
+from sslnet.layers.lstm_rows import Lstm
+from sslnet.layers.lstm_unit import LSTMUnit
+from sslnet.layers.margin_inner_product import MarginInnerProduct
 from sslnet.layers.mat_mul import MatMul
 from sslnet.layers.memory_data import MemoryData
 from sslnet.layers.mish import Mish
+from sslnet.layers.multibox_loss import MultiBoxLoss
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
@@ -84,17 +105,24 @@ from sslnet.layers.pooling import Pooling
 from sslnet.layers.power import Power
 from sslnet.layers.prelu import PReLU
 from sslnet.layers.prior_box import PriorBox
+from sslnet.layers.proposal import Proposal
 from sslnet.layers.psroi_pooling import PSROIPooling
 from sslnet.layers.python import Python
 from sslnet.layers.reduction import Reduction
+from sslnet.layers.region import Region
+from sslnet.layers.region_loss import RegionLoss
 from sslnet.layers.relu import ReLU
 from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reorg import Reorg
+from sslnet.layers.resample import Resample
 from sslnet.layers.reshape import Reshape
 from sslnet.layers.resize import Resize
+from sslnet.layers.reverse import Reverse
 from sslnet.layers.rnn import RNN
+from sslnet.layers.roi_align import ROIAlign
 from sslnet.layers.roi_pooling import ROIPooling
 from sslnet.layers.scale import Scale
+from sslnet.layers.seg_accuracy import SegAccuracy
 from sslnet.layers.selu import SELU
 from sslnet.layers.shuffle_channel import ShuffleChannel
 from sslnet.layers.sigmoid import Sigmoid
@@ -104,6 +132,7 @@ from sslnet.layers.slice import Slice
 from sslnet.layers.smooth_l1_loss import SmoothL1Loss, SmoothL1LossOHEM
 from sslnet.layers.softmax import Softmax
 from sslnet.layers.softmax_loss import SoftmaxWithLoss, SoftmaxWithLossOHEM
+from sslnet.layers.sparsify import Sparsify
 from sslnet.layers.split import Split
 from sslnet.layers.spp import SPP
 from sslnet.layers.swish import SiLU, Swish
@@ -113,29 +142,44 @@ from sslnet.layers.tile import Tile
 from sslnet.layers.transpose import Transpose
 from sslnet.layers.upsample import Upsample
 from sslnet.layers.window_data import WindowData
+from sslnet.layers.yolo_detection_output import YoloDetectionOutput
+from sslnet.layers.yolov3 import Yolov3
+from sslnet.layers.yolov3_detection_output import Yolov3DetectionOutput
 from sslnet.prototxt.net_spec import layer_function
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
+    "AnnotatedData": AnnotatedData,
     "ArgMax": ArgMax,
     "ArrayData": ArrayData,
+    "AutoCrop": AutoCrop,
     "Axpy": Axpy,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
     "BNLL": BNLL,
     "BoxAnnotatorOHEM": BoxAnnotatorOHEM,
+    "BoxOutput": BoxOutput,
+    "CenterLoss": CenterLoss,
+    "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
     "Constant": Constant,
+    "ContinuationIndicator": ContinuationIndicator,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
     "ConvolutionDepthwise": ConvolutionDepthwise,
+    "Correlation": Correlation,
     "Crop": Crop,
+    "CtcLoss": CtcLoss,
+    "CTCLoss": CTCLoss,
     "Data": Data,
+    "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
+    "DenseImageData": DenseImageData,
     "DepthwiseConvolution": DepthwiseConvolution,
+    "DetectionEvaluate": DetectionEvaluate,
     "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
     "DummyData": DummyData,
@@ -147,6 +191,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Filter": Filter,
     "Flatten": Flatten,
     "Flip": Flip,
+    "FlowWarp": FlowWarp,
     "GELU": GELU,
     "GroupNorm": GroupNorm,
     "HardSigmoid": HardSigmoid,
@@ -157,17 +202,26 @@ LAYERS: dict[str, type[Layer]] = {
     "Im2col": Im2col,
     "ImageData": ImageData,
     "ImageFolderData": ImageFolderData,
+    "ImageLabelmapData": ImageLabelmapData,
+    "ImageSegData": ImageSegData,
     "InfogainLoss": InfogainLoss,
+    "InnerDistance": InnerDistance,
     "InnerProduct": InnerProduct,
     "Input": Input,
     "Interp": Interp,
+    "LabelsequenceAccuracy": LabelsequenceAccuracy,
+    "LabelSpecificAdd": LabelSpecificAdd,
     "LayerNorm": LayerNorm,
     "Log": Log,
     "LRN": LRN,
+    "Lstm": Lstm,
     "LSTM": LSTM,
+    "LSTMUnit": LSTMUnit,
+    "MarginInnerProduct": MarginInnerProduct,
     "MatMul": MatMul,
     "MemoryData": MemoryData,
     "Mish": Mish,
+    "MultiBoxLoss": MultiBoxLoss,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
@@ -178,17 +232,24 @@ LAYERS: dict[str, type[Layer]] = {
     "Power": Power,
     "PReLU": PReLU,
     "PriorBox": PriorBox,
+    "Proposal": Proposal,
     "PSROIPooling": PSROIPooling,
     "Python": Python,
     "Reduction": Reduction,
+    "Region": Region,
+    "RegionLoss": RegionLoss,
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "Reorg": Reorg,
+    "Resample": Resample,
     "Reshape": Reshape,
     "Resize": Resize,
+    "Reverse": Reverse,
     "RNN": RNN,
+    "ROIAlign": ROIAlign,
     "ROIPooling": ROIPooling,
     "Scale": Scale,
+    "SegAccuracy": SegAccuracy,
     "SELU": SELU,
     "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
@@ -201,6 +262,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,
     "SoftmaxWithLossOHEM": SoftmaxWithLossOHEM,
+    "Sparsify": Sparsify,
     "Split": Split,
     "SPP": SPP,
     "Swish": Swish,
@@ -210,6 +272,9 @@ LAYERS: dict[str, type[Layer]] = {
     "Transpose": Transpose,
     "Upsample": Upsample,
     "WindowData": WindowData,
+    "YoloDetectionOutput": YoloDetectionOutput,
+    "Yolov3": Yolov3,
+    "Yolov3DetectionOutput": Yolov3DetectionOutput,
 }
 
 # ``layers.Convolution(bottom, num_output=20)`` is a call in a NetSpec, as in pycaffe; its class: LAYERS["Convolution"].

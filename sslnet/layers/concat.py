@@ -11,16 +11,12 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.kernels.runtime.jit import spread
+from sslnet.kernels.runtime.copying import copy_matrix
 from sslnet.layers.axes import axis_of
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.bounds import ChannelBox, concatenated
 from sslnet.layers.channels import MOVED, channel_axis
 from sslnet.layers.onnx import OnnxGraph
-
-
-def copy_rows(i0: int, i1: int, thread: int, source: np.ndarray, target: np.ndarray) -> None:
-    target[i0:i1] = source[i0:i1]
 
 
 def cut(array: np.ndarray, axis: int, sizes: Sequence[int]) -> list[np.ndarray]:
@@ -77,7 +73,7 @@ class Concat(Layer):
         if len(bottom) == 1:
             return
         for blob, part in zip(bottom, cut(top[0].data, self.axis, self.sizes)):
-            spread(copy_rows, *part.shape, blob.data.reshape(part.shape), part)
+            copy_matrix(blob.data.reshape(part.shape), part)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return False
@@ -87,7 +83,7 @@ class Concat(Layer):
             return
         for blob, wanted, part in zip(bottom, propagate_down, cut(top[0].diff, self.axis, self.sizes)):
             if wanted:
-                spread(copy_rows, *part.shape, part, blob.diff.reshape(part.shape))
+                copy_matrix(part, blob.diff.reshape(part.shape))
 
     def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         if self._by_channel:

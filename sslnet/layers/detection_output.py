@@ -19,53 +19,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from sslnet import sslnet_pb2 as pb
-from sslnet.kernels.runtime.jit import kernel
 from sslnet.layers.base import Blobs
+from sslnet.layers.boxes import decode, suppress
 from sslnet.layers.no_gradient import NoInputGradient
-
-
-@kernel
-def _suppress(boxes, threshold, eta, kept):
-    """Marks boxes (n, 4), the best first, that overlap no kept one by more than the threshold; returns their number."""
-    count = 0
-    chosen = np.empty(len(boxes), np.int64)
-    for i in range(len(boxes)):
-        x1, y1, x2, y2 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
-        area = (x2 - x1) * (y2 - y1) if x2 >= x1 and y2 >= y1 else 0.0
-        keep = True
-        for k in range(count):
-            b = boxes[chosen[k]]
-            other = (b[2] - b[0]) * (b[3] - b[1]) if b[2] >= b[0] and b[3] >= b[1] else 0.0
-            wide = min(x2, b[2]) - max(x1, b[0])
-            high = min(y2, b[3]) - max(y1, b[1])
-            overlap = 0.0
-            if wide > 0 and high > 0:
-                overlap = wide * high / (area + other - wide * high)
-            if overlap > threshold:
-                keep = False
-                break
-        kept[i] = keep
-        if keep:
-            chosen[count] = i
-            count += 1
-            if eta < 1 and threshold > 0.5:
-                threshold *= eta
-    return count
-
-
-def decode(locations: np.ndarray, priors: np.ndarray, variances: np.ndarray, code: int) -> np.ndarray:
-    """(P, 4): corners of the boxes. locations, priors, variances: (P, 4), float64"""
-    moved = locations * variances
-    if code == pb.DetectionOutputParameter.CORNER:
-        return np.asarray(priors + moved)
-    sizes = priors[:, 2:] - priors[:, :2]
-    if code == pb.DetectionOutputParameter.CORNER_SIZE:
-        return np.asarray(priors + moved * np.tile(sizes, 2))
-    centers = (priors[:, :2] + priors[:, 2:]) / 2 + moved[:, :2] * sizes
-    with np.errstate(over="ignore"):
-        half = np.exp(moved[:, 2:]) * sizes / 2
-    return np.concatenate([centers - half, centers + half], axis=1)
 
 
 @final
@@ -138,7 +94,7 @@ class DetectionOutput(NoInputGradient):
             own = locations[chosen, 0 if self.boxes == 1 else label]
             boxes = decode(own, priors[chosen], variances[chosen], param.code_type)
             kept = np.zeros(len(boxes), np.bool_)
-            _suppress(boxes, float(param.nms_param.nms_threshold), float(param.nms_param.eta), kept)
+            suppress(boxes, float(param.nms_param.nms_threshold), float(param.nms_param.eta), kept)
             chosen, boxes = chosen[kept], boxes[kept]
             found.append(np.column_stack([np.full(len(chosen), label), score[chosen], boxes]))
         result = np.concatenate(found) if found else np.empty((0, 6))

@@ -2,7 +2,8 @@
 
 The output is height x width if both are given; else each size n is reduced by ``shrink_factor`` to
 (n - 1) // factor + 1, then enlarged by ``zoom_factor`` to n + (n - 1) (factor - 1).
-A negative ``pad_beg`` / ``pad_end`` crops the bottom's edges first.
+A negative ``pad_beg`` / ``pad_end`` crops the bottom's edges first. A second bottom (``use_blob_size``) gives height and
+width of the output.
 
     y[i] = (1 - f) x[p] + f x[p + 1], p + f = i (in - 1) / (out - 1), along each of the two axes
 
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.kernels.runtime.jit import kernel, spread
-from sslnet.layers.base import Blobs
+from sslnet.layers.base import Blobs, BoolVector
 from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channelwise import ChannelWise
 from sslnet.layers.onnx import OnnxGraph, cut
@@ -57,6 +58,7 @@ def _gradient(p0, p1, thread, dx, dy, row, down, column, right):
 class Interp(ChannelWise):
     TYPE: ClassVar[str] = "Interp"
     KIND: ClassVar[str] = "pooling"
+    BOTTOMS: ClassVar[tuple[int, int | None]] = (1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.interp_param
@@ -70,6 +72,8 @@ class Interp(ChannelWise):
             raise self.error(
                 f'interp_type is bilinear or nearest_neighbor, not "{param.interp_type}"', "interp_param", "interp_type"
             )
+        if param.use_blob_size != (len(bottom) == 2):
+            raise self.error("use_blob_size takes the size of a second bottom: both are needed", "interp_param")
         sizes = (param.height, param.width)
         if sizes != (0, 0) and min(sizes) < 1:
             raise self.error(f"height and width go together: {param.height} and {param.width}", "interp_param")
@@ -82,7 +86,12 @@ class Interp(ChannelWise):
         inside = [size - first - last for size in x.shape[2:]]
         if min(inside) < 1:
             raise self.shape_error(f"pad_beg and pad_end leave nothing of {x.shape[2:]}", "interp_param")
-        out = [self._extent(size, given) for size, given in zip(inside, (param.height, param.width))]
+        given: tuple[int, ...] = (param.height, param.width)
+        if len(bottom) == 2:
+            if bottom[1].num_axes != 4 or min(bottom[1].shape[2:]) < 1:
+                raise self.shape_error(f'"{bottom[1].name}" must be images of some size: {bottom[1].shape}')
+            given = bottom[1].shape[2:]
+        out = [self._extent(size, wanted) for size, wanted in zip(inside, given)]
         top[0].reshape(*x.shape[:2], *out)
         self.planes, self.out_planes = (x.count_of(0, 2), *x.shape[2:]), (x.count_of(0, 2), *out)
         nearest = param.interp_type == "nearest_neighbor"
@@ -121,6 +130,16 @@ class Interp(ChannelWise):
             dx, dy = bottom[0].diff.reshape(self.planes), top[0].diff.reshape(self.out_planes)
             dx[...] = 0
             spread(_gradient, len(dy), dy[0].size if dy.size else 0, dx, dy, *self._table)
+        if any(propagate_down[1:]):
+            bottom[1].diff[...] = 0
+
+    def allow_force_backward(self, index: int) -> bool:
+        return index == 0
+
+    CHANNELS: ClassVar[str] = "removed in bottom and top together; all of a second bottom are kept"
+
+    def needed_channels(self, top: list[BoolVector], bottom_constant: list[BoolVector]) -> list[BoolVector]:
+        return [np.array(top[0]), *map(np.ones_like, bottom_constant[1:])]
 
     def flops(self, bottom: Blobs, top: Blobs) -> int:
         return 6 * top[0].count

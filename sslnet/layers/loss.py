@@ -23,6 +23,27 @@ class Loss(Layer, ABC):
     KIND: ClassVar[str] = "loss"
     IS_LOSS: ClassVar[bool] = True
     DEPLOYED: ClassVar[bool] = False
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Fields of ``loss_param`` that only some losses have, and this one has."""
+
+    def prepare(self, bottom: Blobs, top: Blobs) -> None:
+        """Refuses options of other losses, which would have no effect, and prepares the layer."""
+        for name in ("label_smoothing", "focal_gamma", "focal_alpha"):
+            if self.param.loss_param.HasField(name) and name not in self.OPTIONS:
+                raise self.error(f"{name} does nothing in a {self.TYPE} layer", "loss_param", name)
+        super().prepare(bottom, top)
+
+    def focal_gamma(self) -> float:
+        """The exponent of the focal loss, 0 without one; raises DefinitionError for a negative one."""
+        gamma = float(self.param.loss_param.focal_gamma)
+        if not 0 <= gamma < np.inf:
+            raise self.error(
+                f"focal_gamma must be a finite number, 0 or above, not {gamma:g}",
+                "loss_param",
+                "focal_gamma",
+                value=True,
+            )
+        return gamma
 
     def allow_force_backward(self, index: int) -> bool:
         return index != 1

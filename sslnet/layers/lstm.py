@@ -20,7 +20,7 @@ from sslnet.layers.recurrent import Recurrent
 
 
 @kernel
-def _step(n0, n1, thread, gates, cont, before, cell, hidden):
+def lstm_step(n0, n1, thread, gates, cont, before, cell, hidden):
     """Replaces gates (N, 4 H) by i, f, o, g and overwrites cell and hidden, for the sequences [n0, n1)."""
     size = cell.shape[1]
     for n in range(n0, n1):
@@ -38,7 +38,7 @@ def _step(n0, n1, thread, gates, cont, before, cell, hidden):
 
 
 @kernel
-def _step_backward(n0, n1, thread, gates, cont, before, cell, dhidden, dcell, dgates):
+def lstm_step_backward(n0, n1, thread, gates, cont, before, cell, dhidden, dcell, dgates):
     """Overwrites dgates and replaces dcell, the diff of the cell after the step, by that of the cell before it."""
     size, one = cell.shape[1], cell.dtype.type(1)
     for n in range(n0, n1):
@@ -72,12 +72,12 @@ class LSTM(Recurrent):
 
     def step(self, t: int, cont: np.ndarray) -> None:
         hidden, cell = self.states
-        spread(_step, len(cont), 32 * self.size, self.gates[t], cont, cell[t], cell[t + 1], hidden[t + 1])
+        spread(lstm_step, len(cont), 32 * self.size, self.gates[t], cont, cell[t], cell[t + 1], hidden[t + 1])
 
     def step_backward(self, t: int, cont: np.ndarray, dstate: np.ndarray) -> None:
         cell = self.states[1]
         arrays = (self.gates[t], cont, cell[t], cell[t + 1], *dstate, self.dgates[t])
-        spread(_step_backward, len(cont), 32 * self.size, *arrays)
+        spread(lstm_step_backward, len(cont), 32 * self.size, *arrays)
 
     def output(self, y: np.ndarray) -> None:
         y[...] = self.states[0, 1:]

@@ -28,11 +28,13 @@ from sslnet.kernels.pointwise.pooling import (
     ave_forward,
     draw_forward,
     max_forward,
+    max_tiles,
     max_values,
     max_whole,
     scatter,
     weigh,
 )
+from sslnet.kernels.pointwise.pooling_tiles import MAX, MAX_AND_PLACE, SUM, spread_tile_of, tile_of
 from sslnet.kernels.runtime.counter_rng import draw_key
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.axes import refuse_pad, times, unusual
@@ -87,6 +89,7 @@ class Pooling(ChannelWise):
         if not param.global_pooling:
             self._check_window()
         self.place = Blob(name=f"{self.name} places", dtype=np.int32)
+        self._no_place = np.empty((0, 0, 0), np.int32)
         self.keeps_places = self.context.backward or len(top) > 1
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -115,7 +118,7 @@ class Pooling(ChannelWise):
                 "pooling_param",
             )
         lasts = ((n - 1) * s - p for n, s, p in zip(extents, self.stride, self.pad))
-        self._has_empty_window = any(last >= size for last, size in zip(lasts, x.shape[2:]))
+        self.has_empty_window = any(last >= size for last, size in zip(lasts, x.shape[2:]))
         for blob in (*top, self.place):
             blob.reshape(x.num, x.channels, *extents)
 
@@ -126,20 +129,32 @@ class Pooling(ChannelWise):
             if y[0].size == 1 and self.reach == x.shape[1:] and self.pad == (0, 0):
                 flat = y.reshape(-1), self.place.data.reshape(-1)
                 spread(max_whole, len(x), work, x.reshape(len(x), -1), *flat)
-            elif self.keeps_places:
-                place = _planes(self.place.data)
-                spread(max_forward, len(x), work, x, y, place, *self.reach, *self.stride, *self.pad)
             else:
-                spread(max_values, len(x), work, x, y, *self.reach, *self.stride, *self.pad)
+                self._max_forward(x, y, work)
             if len(top) > 1:
                 top[1].data[...] = self.place.data
         elif self.method == pb.PoolingParameter.AVE:
-            spread(ave_forward, len(x), work, x, y, *self.reach, *self.stride, *self.pad, self.same)
+            spread(ave_forward, len(x), work, self._tile(SUM), x, y, *self.reach, *self.stride, *self.pad, self.same)
         elif self.phase == pb.TRAIN:
             key = draw_key(self.random())
             spread(draw_forward, len(x), work, x, y, _planes(self.place.data), key, *self.reach, *self.stride)
         else:
             spread(weigh, len(x), work, x, y, y, x, False, *self.reach, *self.stride)
+
+    def _max_forward(self, x: np.ndarray, y: np.ndarray, work: int) -> None:
+        window = (*self.reach, *self.stride, *self.pad)
+        place = _planes(self.place.data) if self.keeps_places else self._no_place
+        tile = self._tile(MAX_AND_PLACE if self.keeps_places else MAX)
+        if tile:
+            spread(max_tiles, len(x), work, tile, x, y, place, *window)
+        elif self.keeps_places:
+            spread(max_forward, len(x), work, x, y, place, *window)
+        else:
+            spread(max_values, len(x), work, x, y, *window)
+
+    def _tile(self, kind: int) -> int:
+        """The micro-kernel for the layer's windows, 0 if there is none."""
+        return tile_of(self.reach, self.stride, self.dtype, kind)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return bool(self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TEST)
@@ -153,7 +168,8 @@ class Pooling(ChannelWise):
         dy, dx = _planes(top[0].diff), _planes(bottom[0].diff)
         work = dx.shape[1] * dx.shape[2]
         if self.method == pb.PoolingParameter.AVE:
-            spread(ave_backward, len(dx), work, dy, dx, *self.reach, *self.stride, *self.pad, self.same)
+            tile = spread_tile_of(self.reach, self.stride, self.dtype, dx.shape[2])
+            spread(ave_backward, len(dx), work, tile, dy, dx, *self.reach, *self.stride, *self.pad, self.same)
         elif self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TEST:
             x, y = _planes(bottom[0].data), _planes(top[0].data)
             spread(weigh, len(dx), work, x, y, dy, dx, True, *self.reach, *self.stride)
@@ -168,13 +184,13 @@ class Pooling(ChannelWise):
     def bounds(self, bottom: Sequence[ChannelBox], top: Blobs) -> list[ChannelBox]:
         box = bottom[0]
         if self.method == pb.PoolingParameter.MAX:
-            if self._has_empty_window:
+            if self.has_empty_window:
                 box = ChannelBox(np.full(box.size, -float(np.finfo(np.float32).max)), box.high)
             return [box, *(ChannelBox.unknown(box.size) for _ in top[1:])]
         if self.method == pb.PoolingParameter.STOCHASTIC and self.phase == pb.TRAIN:
             return [box.with_zero()]
         counts_padding = not self.same and any(self.pad)
-        if counts_padding or self.method == pb.PoolingParameter.STOCHASTIC or self._has_empty_window:
+        if counts_padding or self.method == pb.PoolingParameter.STOCHASTIC or self.has_empty_window:
             box = box.with_zero()
         return [box.rounded(self.dtype, self.reach[0] * self.reach[1] + 16)]
 

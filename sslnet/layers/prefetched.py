@@ -23,6 +23,7 @@ from sslnet.layers.bounds import ChannelBox
 from sslnet.sources.base import located
 from sslnet.sources.order import generator
 from sslnet.sources.prefetch import Prefetcher, Reader
+from sslnet.sources.presets import crop_of
 from sslnet.sources.transformer import DataTransformer
 
 
@@ -47,14 +48,18 @@ class PrefetchedLayer(Layer):
     def assumed_shapes(cls, param: Any) -> tuple[list[tuple[int, ...]], str]:
         own = getattr(param, cls.SOURCE_FIELD[0])
         fields = {field.name for field, _ in own.ListFields()}
-        batch, crop = max(1, int(own.batch_size)), int(param.transform_param.crop_size)
+        batch, transform = max(1, int(own.batch_size)), param.transform_param
         height, width, reason = 224, 224, "no size is given"
-        if crop or "crop_size" in fields:
-            height = width = crop or int(own.crop_size)
-            reason = "from crop_size"
+        crop = crop_of(transform) or ((int(own.crop_size),) * 2 if "crop_size" in fields else None)
+        if crop:
+            height, width = crop
+            reason = "from crop_size" if height == width else "from the size of the crop"
+        elif transform.resize_param and transform.resize_param[0].height and transform.resize_param[0].width:
+            height, width = int(transform.resize_param[0].height), int(transform.resize_param[0].width)
+            reason = "from resize_param"
         elif {"new_height", "new_width"} <= fields and own.new_height and own.new_width:
             height, width, reason = int(own.new_height), int(own.new_width), "from new_height and new_width"
-        gray = param.transform_param.force_gray or ("is_color" in fields and not own.is_color)
+        gray = transform.force_gray or ("is_color" in fields and not own.is_color)
         return [(batch, 1 if gray else 3, height, width), *[(batch,)] * (len(param.top) - 1)], reason
 
     @abstractmethod
@@ -186,8 +191,13 @@ class PrefetchedLayer(Layer):
     def located(self, error: DataError) -> DataError:
         return located(error, self.definition.span(*self.SOURCE_FIELD, value=True), self.name)
 
-    def transformer(self, shape: Sequence[int], order: int = pb.TransformationParameter.BGR) -> DataTransformer:
-        """The transformation by transform_param of records (C, H, W) with this order of the channels."""
+    def transformer(
+        self,
+        shape: Sequence[int],
+        order: int = pb.TransformationParameter.BGR,
+        param: pb.TransformationParameter | None = None,
+    ) -> DataTransformer:
+        """The transformation of records (C, H, W) with this order of the channels, by ``param``, or transform_param."""
 
         def error(message: str, *field: str) -> Any:
             return self.error(message, "transform_param", *field, value=True)
@@ -195,7 +205,7 @@ class PrefetchedLayer(Layer):
         def locate(name: str) -> Path:
             return Path(self.find(name, "transform_param", "mean_file"))
 
-        parameters = self.param.transform_param
+        parameters = self.param.transform_param if param is None else param
         return DataTransformer(
             parameters, shape, train=self.phase == pb.TRAIN, dtype=self.dtype, error=error, locate=locate, order=order
         )

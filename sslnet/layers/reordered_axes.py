@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from sslnet.kernels.runtime.copying import copy_rows
 from sslnet.kernels.runtime.jit import spread
 from sslnet.layers.base import Blobs
 from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import ChannelKeeper
-from sslnet.layers.concat import copy_rows
 from sslnet.layers.onnx import OnnxGraph
 
 

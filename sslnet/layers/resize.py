@@ -25,7 +25,7 @@ from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.onnx import OnnxGraph
 from sslnet.layers.resampled import Resampled, Table
 
-P = pb.ResizeParameter
+P = pb.ResizeLayerParameter
 REACH = {P.LINEAR: 1, P.CUBIC: 2}
 """Half the width of a kernel in pixels."""
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from sslnet.blob import Blob
-from sslnet.kernels.runtime.jit import spread
+from sslnet.kernels.runtime.copying import copy_matrix
 from sslnet.layers.base import Blobs, BoolVector, Layer
 from sslnet.layers.bounds import ChannelBox
 from sslnet.layers.channels import MOVED, channel_axis
-from sslnet.layers.concat import concat_axis, copy_rows, cut
+from sslnet.layers.concat import concat_axis, cut
 from sslnet.layers.onnx import OnnxGraph
 
 
@@ -70,7 +70,7 @@ class Slice(Layer):
         if len(top) == 1:
             return
         for blob, part in zip(top, cut(bottom[0].data, self.axis, self.sizes)):
-            spread(copy_rows, *part.shape, part, blob.data.reshape(part.shape))
+            copy_matrix(part, blob.data.reshape(part.shape))
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return False
@@ -79,7 +79,7 @@ class Slice(Layer):
         if len(top) == 1 or not propagate_down[0]:
             return
         for blob, part in zip(top, cut(bottom[0].diff, self.axis, self.sizes)):
-            spread(copy_rows, *part.shape, blob.diff.reshape(part.shape), part)
+            copy_matrix(blob.diff.reshape(part.shape), part)
 
     # -- compaction: along the channel axis each top has its own; along another axis a channel is removed from all -----
 

@@ -3,12 +3,18 @@
 loss = -sum over images and positions of log(max(p[label], FLT_MIN)) / normaliser, along ``softmax_param.axis``;
 dx = (p - 1 at the label) * weight / normaliser, 0 where the label is ignored. The normaliser is the number of labels
 that are not ignored (VALID), of all labels (FULL), of images (BATCH_SIZE), 1 (NONE), or pre_fixed_normalizer (PRE_FIXED);
-it is at least 1. With weight_by_label_freqs (SegNet) the loss and the gradient of each label are multiplied by the weight of
-its class, class_weighting; the normaliser is not.
+it is at least 1. Options of ``loss_param``, none of which changes the normaliser:
+
+    weight_by_label_freqs  (SegNet) each class has a weight w, class_weighting: the loss of a label is -w[label] log p[label]
+    label_smoothing s      targets t = (1 - s) at the label + s / classes everywhere: the loss is -sum of w[c] t[c] log p[c]
+    focal_gamma g          the loss of a label is multiplied by (1 - p[label])^g, which easy images hardly change
 
 bottom  x (outer, classes, inner), labels (outer, inner) as floats
 top     the loss; optionally the probabilities, in the shape of x; optionally (R-FCN) the loss of each label, in the shape
         of the labels, which is not divided and has no gradient
+
+Ref: Szegedy et al. 2016, "Rethinking the Inception Architecture" (label smoothing); Lin et al. 2017, "Focal Loss for Dense
+Object Detection"
 """
 
 from __future__ import annotations
@@ -51,29 +57,55 @@ def _forward(i0, i1, thread, p, labels, has_ignore, ignore, losses, valid):
 
 
 @kernel
-def _weighted_losses(i0, i1, thread, p, labels, has_ignore, ignore, weights, losses):
-    """losses = sum of weight[label] * -log p[label] of each image, whose labels are in range."""
+def _label_losses(i0, i1, thread, p, labels, has_ignore, ignore, weights, smoothing, gamma, losses):
+    """losses = the loss of each label, which is in range; 0 where it is ignored."""
     classes, tiny = p.shape[1], FLT_MIN
     for i in range(i0, i1):
-        loss = 0.0
         for j in range(p.shape[2]):
             k = class_of(labels[i, j], classes, has_ignore, ignore)
-            if k >= 0:
-                value = p[i, k, j]
-                loss -= weights[k] * np.log(value if value >= tiny or value != value else tiny)
-        losses[i] = loss
+            if k < 0:
+                losses[i, j] = 0
+                continue
+            value = np.float64(p[i, k, j])
+            loss = -(1 - smoothing) * weights[k] * np.log(value if value >= tiny or value != value else tiny)
+            if gamma > 0:
+                loss *= (1 - value) ** gamma
+            if smoothing > 0:
+                for c in range(classes):
+                    value = np.float64(p[i, c, j])
+                    loss -= (
+                        smoothing / classes * weights[c] * np.log(value if value >= tiny or value != value else tiny)
+                    )
+            losses[i, j] = loss
 
 
 @kernel
-def _weigh(i0, i1, thread, labels, has_ignore, ignore, weights, dx):
-    """dx *= weight[label], along the classes."""
-    classes = dx.shape[1]
+def _label_gradients(i0, i1, thread, p, labels, has_ignore, ignore, weights, smoothing, gamma, scale, dx):
+    """dx = scale * the gradient of each label's loss, along the classes: p * sum(t) - t with the targets t; for the focal
+    loss times its factor (1 - q)^gamma - gamma (1 - q)^(gamma - 1) q log q, with q = p[label]."""
+    classes, tiny = p.shape[1], FLT_MIN
+    even = 0.0
+    for c in range(classes):
+        even += smoothing / classes * weights[c]
     for i in range(i0, i1):
-        for j in range(dx.shape[2]):
+        for j in range(p.shape[2]):
             k = class_of(labels[i, j], classes, has_ignore, ignore)
-            if k >= 0:
+            if k < 0:
                 for c in range(classes):
-                    dx[i, c, j] *= weights[k]
+                    dx[i, c, j] = 0
+                continue
+            factor = scale
+            if gamma > 0:
+                q = np.float64(p[i, k, j])
+                rest = max(1 - q, 0.0) if q == q else q
+                slope = gamma * rest ** (gamma - 1) if rest > 0 or gamma >= 1 else 0.0
+                factor *= rest**gamma - slope * q * np.log(max(q, tiny) if q == q else q)
+            whole = (1 - smoothing) * weights[k] + even
+            for c in range(classes):
+                target = smoothing / classes * weights[c]
+                if c == k:
+                    target += (1 - smoothing) * weights[k]
+                dx[i, c, j] = factor * (whole * p[i, c, j] - target)
 
 
 @kernel
@@ -98,11 +130,23 @@ class SoftmaxLoss(Loss, ABC):
     OUTPUT: ClassVar[tuple[str, str] | None] = ("Softmax", "prob")
     TOPS: ClassVar[tuple[int, int | None]] = (1, 3)
 
+    OPTIONS: ClassVar[tuple[str, ...]] = ("label_smoothing", "focal_gamma")
+
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.probabilities = Blob(name=f"{self.name} probabilities", dtype=self.dtype)
         self.mode = self.normalization()
         loss = self.param.loss_param
         self.weights = np.array(loss.class_weighting, np.float64) if loss.weight_by_label_freqs else None
+        self.smoothing, self.gamma = loss.label_smoothing, self.focal_gamma()
+        if not 0 <= self.smoothing < 1:
+            message = f"label_smoothing must be at least 0 and below 1, not {self.smoothing:g}"
+            raise self.error(message, "loss_param", "label_smoothing", value=True)
+        if self.smoothing and self.gamma:
+            raise self.error(
+                "label_smoothing and focal_gamma exclude each other", "loss_param", "focal_gamma", hint="choose one"
+            )
+        self.plain_loss = self.weights is None and not self.smoothing and not self.gamma
+        """Whether the loss is -log p[label] itself."""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         x, labels = bottom
@@ -137,11 +181,15 @@ class SoftmaxLoss(Loss, ABC):
         spread(_forward, len(p), self.fold[2], p, labels, *self.ignore_label, self.losses, self.valid)
         if self.valid.min(initial=0) < 0:
             raise bad_label(self, labels, self.fold[1], self.ignore_label)
-        if self.weights is not None:
-            spread(_weighted_losses, len(p), self.fold[2], p, labels, *self.ignore_label, self.weights, self.losses)
+        if not self.plain_loss or len(top) > 2:
+            each = np.empty(labels.shape)
+            work = self.fold[2] * (self.fold[1] if self.smoothing else 1)
+            spread(_label_losses, len(p), work, p, labels, *self.ignore_label, *self._options(), each)
+            if not self.plain_loss:
+                self.losses = each.sum(axis=1)
+            if len(top) > 2:
+                top[2].data[...] = each.reshape(top[2].shape)
         top[0].data[...] = self.losses.sum() / self._normalizer()
-        if len(top) > 2:
-            top[2].data[...] = self._single_losses(p, labels).reshape(top[2].shape)
 
     def reads_bottom(self, index: int, in_place: bool) -> bool:
         return index > 0
@@ -153,20 +201,15 @@ class SoftmaxLoss(Loss, ABC):
         scale = self.dtype.type(float(top[0].diff) / self._normalizer())
         dx = bottom[0].diff.reshape(self.fold)
         work = self.fold[1] * self.fold[2]
-        spread(_backward, len(p), work, p, labels, *self.ignore_label, scale, dx)
-        if self.weights is not None:
-            spread(_weigh, len(p), work, labels, *self.ignore_label, self.weights.astype(self.dtype), dx)
+        if self.plain_loss:
+            spread(_backward, len(p), work, p, labels, *self.ignore_label, scale, dx)
+        else:
+            spread(_label_gradients, len(p), work, p, labels, *self.ignore_label, *self._options(), float(scale), dx)
 
-    def _single_losses(self, p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """(outer, inner): the loss of each label, 0 where it is ignored; the labels are in range."""
-        has_ignore, ignore = self.ignore_label
-        counted = labels != ignore if has_ignore else np.ones_like(labels, np.bool_)
-        index = np.where(counted, labels, 0).astype(np.int64)
-        chosen = np.take_along_axis(p, index[:, None], axis=1)[:, 0]
-        losses = -np.log(np.maximum(chosen, FLT_MIN))
-        if self.weights is not None:
-            losses = losses * self.weights[index]
-        return np.asarray(np.where(counted, losses, 0))
+    def _options(self) -> tuple[np.ndarray, float, float]:
+        """Weights of the classes, label smoothing and exponent of the focal loss."""
+        weights = np.ones(self.fold[1]) if self.weights is None else self.weights
+        return weights, float(self.smoothing), float(self.gamma)
 
     def _normalizer(self) -> float:
         outer, inner, valid = self.fold[0], self.fold[2], int(self.valid.sum())

@@ -11,6 +11,7 @@ A definition in prototxt becomes a list of layers (``graph``), then layer object
     parameters.py     Param: a learnable blob, its names, its multipliers, the layers that share it
     backward.py       finds the layers and blobs that need gradients
     plan.py, steps/   the steps that run, and faster ways to run a layer
+    taping.py         runs forward passes of phase TEST as tapes, without Python between layers
     plan_cache.py     keeps the plans for the last few shapes
     liveness.py, memory_planner.py, memory_estimate.py   lifetimes of data, their place in shared memory, memory use
     weights.py        reads and writes weights as caffemodel and HDF5 files

@@ -10,6 +10,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import WeightsError
+from sslnet.net.integer_weights import packed_values
 from sslnet.prototxt.values import shorten
 from sslnet.prototxt.wire_format import field_head
 
@@ -35,6 +36,10 @@ def blob_array(
         dtype = np.float64 if values.dtype == np.float64 else np.float32
     if len(shape) > MOST_AXES:
         raise WeightsError(f"blob {index} has {len(shape)} axes, more than {MOST_AXES}", path=path, layer=layer)
+    if blob.HasField("packed") and not diff:
+        if any(size < 1 for size in shape):
+            raise WeightsError(f"blob {index} has shape {by(shape)} and packed numbers", path=path, layer=layer)
+        return packed_values(blob, shape, path=path, layer=layer, index=index)
     if math.prod(shape) != len(values) or any(size < 0 for size in shape):
         raise WeightsError(f"blob {index} has shape {by(shape)} and {len(values)} values", path=path, layer=layer)
     return np.array(values, dtype=dtype).reshape(shape)

@@ -9,6 +9,7 @@ import numpy as np
 
 from sslnet.blob import Blob
 from sslnet.kernels.runtime.memory import ALIGNMENT, aligned_empty
+from sslnet.kernels.runtime.workspace import Workspace
 from sslnet.net.liveness import LiveRange
 
 
@@ -53,6 +54,8 @@ class Arena:
 
     def __init__(self) -> None:
         self.size = 0
+        self.workspace = Workspace()
+        """Scratch memory of the tapes of all these plans."""
         self.holder: Lease | None = None
         """The lease whose values are in the memory, or None."""
         self._memory: np.ndarray | None = None
@@ -71,6 +74,10 @@ class Arena:
             self._memory = None
             self._memory = aligned_empty(self.size, np.uint8)
         return self._memory
+
+    def is_memory(self, memory: np.ndarray | None) -> bool:
+        """Whether this is the memory as ``memory()`` would return it; None: no memory is needed."""
+        return memory is None or (memory is self._memory and memory.size >= self.size)
 
 
 class Lease:

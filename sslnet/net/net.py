@@ -25,6 +25,7 @@ from sslnet.net.parameters import share_params
 from sslnet.net.plan import Plan
 from sslnet.net.plan_cache import PlanCache
 from sslnet.net.steps import Step
+from sslnet.net.taping import Taping, top_value
 
 default_seed: int | None = None
 """Seed of nets created without one (None: drawn from the operating system)."""
@@ -108,10 +109,9 @@ class Net:
             [(top, weight) for top, weight in zip(tops, row) if weight]
             for tops, row in zip(self.tops, self.layer_loss_weights)
         ]
-        self._only_runs = not any(self._weighted) and not any(layer.DYNAMIC for layer in self.layers)
-        """Whether a forward pass only runs the steps, without summing losses or changing shapes."""
         self.arena: Arena = share.arena if share is not None and share.lean else Arena()
         self._plans = PlanCache(graph, plain=self.plain, arena=self.arena if lean else None)
+        self.taping = Taping(graph, self.arena, phase=phase, plain=self.plain)
         self._ran: list[Step] = []
         """The step that last ran each layer forward; it also runs it backward, as it may have saved data for that."""
         self._fused = False
@@ -132,8 +132,6 @@ class Net:
     def layer_dict(self) -> dict[str, Layer]:
         """The layers by name."""
         return dict(zip(self.layer_names, self.layers))
-
-    # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self) -> Memory:
         """The memory of the net: data of blobs that own them, diffs of those that run backward, parameters."""
@@ -169,8 +167,9 @@ class Net:
         self._fused = first == 0 and last == len(self.layers) - 1 and self.on_debug is None
         plan = self.plan(self._fused)
         self._ready = False
-        with plan.running(last):
-            self.loss = self._forward(plan, first, last)
+        if not self.run_taped(plan):
+            with plan.running(last):
+                self.loss = self._forward(plan, first, last)
         self._ready = last == len(self.layers) - 1
         result = dict(zip(self.outputs, map(self._blob, self.outputs)))
         if end is not None:
@@ -184,11 +183,6 @@ class Net:
         if not plan.fused:
             for step in self._ran:
                 step.stand_alone()
-        elif self._only_runs and self.on_step is None:
-            for run in plan.runs:
-                run()
-            self._ran = list(plan.steps)
-            return 0.0
         for i in range(first, last + 1):
             step = plan.steps[i]
             if self.on_step is not None:
@@ -199,7 +193,7 @@ class Net:
                 self.reshape(i + 1)
                 plan = self.plan(plan.fused)
             for top, weight in self._weighted[i]:
-                loss += weight * (top.data.item() if top.count == 1 else float(top.data.sum(dtype=np.float64)))
+                loss += weight * top_value(top)
             if self.on_debug is not None:
                 tell_forward(self.graph, i, self.on_debug)
         self._ran = self._ran or list(plan.steps)
@@ -298,6 +292,13 @@ class Net:
     def new_plan(self, fused: bool) -> Plan:
         """Makes a separate plan for the current shapes of the blobs."""
         return self._plans.new_plan(fused)
+
+    def run_taped(self, plan: Plan) -> bool:
+        """Runs all layers forward as tapes (``sslnet.net.taping``) if that is possible now; returns whether it has."""
+        taped = self.taping.pass_of(plan) if self.on_step is None else None
+        if taped is not None:
+            self.loss, self._ran = taped.run(), list(plan.steps)
+        return taped is not None
 
     def keep(self, which: str, *names: str) -> None:
         """Makes the "data" or "diff" of these blobs of a lean net readable after its runs from now on; in other nets they

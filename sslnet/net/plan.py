@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.relu import ReLU
@@ -17,6 +18,7 @@ from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.liveness import lifetimes
 from sslnet.net.memory_planner import Arena, Lease
 from sslnet.net.steps import EmptyStep, JoinedStep, Step, batch_norm, step_of
+from sslnet.net.steps.integer import integer_steps
 
 
 class Plan:
@@ -40,25 +42,30 @@ class Plan:
     ) -> None:
         self.fused = fused
         self.held = False
+        self.taped: Any = None
+        """The forward pass as tapes (``sslnet.net.taping``), if it has been recorded."""
         self.steps: list[Step] = []
         for i, layer in enumerate(graph.layers):
             step: type[Any] = Step if plain else step_of(layer)
             if EmptyStep.takes(layer, graph.bottoms[i], graph.tops[i]):
                 step = EmptyStep
             self.steps.append(step(layer, graph.bottoms[i], graph.tops[i], graph.bottom_need_backward[i]))
+        first = graph.layers[0] if graph.layers else None
+        if first is not None and first.phase == pb.TEST and not plain:
+            integer_steps(graph, self.steps, whole=fused)
         if arena is not None:
             self._share_normalized()
         if fused:
             if not plain:
                 batch_norm.join(self.steps, graph.layer_need_backward)
             self._join_relu()
-        self.runs = [step.forward for step in self.steps if not step.IDLE]
-        """The functions of a forward pass, in order."""
         self.lease = Lease(arena, lifetimes(graph, self.steps, kept)) if arena is not None else None
 
     def hold_weights(self, held: bool) -> None:
         """If held, lets steps reuse packed weights in the next runs; call it again after every change of the weights."""
         self.held = held
+        if self.taped is not None:
+            self.taped.prepare_again()
         for step in self.steps:
             step.hold_weights(held)
 
@@ -84,6 +91,7 @@ class Plan:
 
     def exempt(self, blob: Blob, which: str) -> None:
         """Excludes the "data" or "diff" of a blob from the shared memory."""
+        self.taped = None
         if self.lease is not None:
             self.lease.exempt(blob, which)
 

@@ -32,6 +32,7 @@ from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
 from sslnet.net.blob_arrays import blob_array, blob_proto, by
+from sslnet.net.integer_weights import packed_blob
 from sslnet.prototxt.fork_forms import SCALE_BIAS
 from sslnet.prototxt.values import shorten
 from sslnet.prototxt.wire_format import has_few_fields
@@ -357,8 +358,20 @@ def with_blobs(message: pb.NetParameter, layers: Sequence[Layer], write_diff: bo
     """A copy of the message, in which each layer has the parameter blobs of the corresponding layer in ``layers``."""
     for param, layer in zip(message.layer, layers):
         del param.blobs[:]
-        param.blobs.extend(blob_proto(blob.data, blob.diff if write_diff else None) for blob in layer.blobs)
+        for blob in layer.blobs:
+            param.blobs.append(_stored(layer, blob, write_diff))
     return message
+
+
+def _stored(layer: Layer, blob: Blob, write_diff: bool) -> pb.BlobProto:
+    """A parameter blob as it is stored: packed numbers for the weights of a quantised layer, if they are on a grid."""
+    first = blob is layer.blobs[0] and blob.dtype == np.float32 and not write_diff
+    if first and layer.HAS_WEIGHTS and layer.param.HasField("quantization_param"):
+        bits = layer.param.quantization_param.weight_bits
+        packed = packed_blob(blob.data, bits) if 2 <= bits <= 8 else None
+        if packed is not None:
+            return packed
+    return blob_proto(blob.data, blob.diff if write_diff else None)
 
 
 def _write_hdf5(layers: Sequence[Layer], file: h5py.File, write_diff: bool) -> None:

@@ -1,7 +1,7 @@
 """Fields of Caffe's forks that say nothing of the numbers a net computes: read past, and listed in one note.
 
 They choose libraries, precisions of a GPU, threads, memory or what is logged. Fields of forks that do say something of
-the numbers are in the schema.
+the numbers are in the schema, but for two (``WITH_EFFECT``) whose effect sslnet does not have, which the note says.
 """
 
 from __future__ import annotations
@@ -72,10 +72,13 @@ IGNORED: dict[str, dict[str, str]] = {
     "WindowDataParameter": {"shuffle": "false"},
     "TransformationParameter": {"use_gpu_transform": ""},
 }
-"""Message -> field -> the only value with which it is ignored; empty: any value.
+"""Message -> field -> the only value with which it is ignored; empty: any value."""
 
-force_mult scales the force_decay of a solver, which is no field here; bn_stats_batch_size divides a batch among machines.
-"""
+WITH_EFFECT = {
+    "force_mult": "there is no force regularization (Wen et al. 2017), so the net trains without it",
+    "bn_stats_batch_size": "in TRAIN, BatchNorm takes the statistics of the whole batch",
+}
+"""Ignored fields that do change what a fork computes in training, and what is done instead."""
 
 REPEATED = {"SolverParameter": ("device_id",)}
 """Fields that forks let stand several times, or as a list, and that sslnet ignores in any case."""

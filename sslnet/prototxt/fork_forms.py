@@ -4,6 +4,8 @@ pooling_param { ceil_mode: false }           round_mode: FLOOR
 batch_norm_param { scale_bias: true }        NVIDIA's, Intel's use_weight_bias: a Scale layer with bias behind it
 batch_norm_param { filler { value: 0 } }     Intel's, which computes BatchNorm and Scale as one: the filler of the Scale
 two layers of one name in one phase          the second is read as NAME_2; only weights are stored by name
+type: "SeLU"                                 SELU
+a layer without a name                       is named after its type; no weights are stored under it
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ SCALE_BIAS = "_scale_bias"
 """What is put behind the name of a BatchNorm layer with scale and bias inside, for the name of its Scale layer."""
 _SCALED = ("scale_bias", "scale_filler", "bias_filler", "use_weight_bias")
 _BATCH_NORM_FORMS = (*_SCALED, "filler")
+ALIASES = {"SeLU": "SELU"}
+"""Names of layer types in forks -> those here."""
 _SEGNET = ("scale_filler", "shift_filler", "bn_mode")
 SEGNET_EPS = 1e-9
 """What SegNet's BN adds to the variance."""
@@ -25,7 +29,7 @@ SEGNET_EPS = 1e-9
 
 def has_fork_forms(net: pb.NetParameter) -> bool:
     """Whether a net has a form that ``read_fork_forms`` changes."""
-    return any(_has_form(layer) for layer in net.layer) or bool(_same_names(net))
+    return any(_has_form(layer) or not layer.name for layer in net.layer) or bool(_same_names(net))
 
 
 _ENDS = (
@@ -34,6 +38,8 @@ _ENDS = (
     " with scale and bias inside",
     " with the filler of a Scale layer",
     " with the name of another one",
+    " without a name",
+    " of a type with another name",
 )
 
 
@@ -43,7 +49,7 @@ def is_of_a_fork(change: str) -> bool:
 
 
 def _has_form(layer: pb.LayerParameter) -> bool:
-    if layer.type == "BN":
+    if layer.type == "BN" or layer.type in ALIASES:
         return True
     if layer.type == "BatchNorm" and layer.HasField("batch_norm_param"):
         return any(layer.batch_norm_param.HasField(name) for name in _BATCH_NORM_FORMS)
@@ -61,9 +67,10 @@ def read_fork_forms(net: Block) -> tuple[list[str], dict[str, str]]:
     norms = sum(_batch_norm(layer) for layer in net.items("layer") if layer.message.type == "BN")
     scales = _scales_behind(net) - norms
     fillers = _fillers_of_scales(net)
+    unnamed, aliases = _name(net), _rename_types(net)
     renamed = _rename(net)
-    words = ("pooling layer", "layer", "BatchNorm layer", "BatchNorm layer", "layer")
-    counts = (poolings, norms + inference, scales, fillers, len(renamed))
+    words = ("pooling layer", "layer", "BatchNorm layer", "BatchNorm layer", "layer", "layer", "layer")
+    counts = (poolings, norms + inference, scales, fillers, len(renamed), unnamed, aliases)
     return [f"{n} {word}{'' if n == 1 else 's'}{rest}" for n, word, rest in zip(counts, words, _ENDS) if n], renamed
 
 
@@ -206,6 +213,29 @@ def _fillers_of_scales(net: Block) -> int:
 
 def _reads(layer: pb.LayerParameter, above: pb.LayerParameter) -> bool:
     return list(layer.bottom) == list(above.top)
+
+
+def _name(net: Block) -> int:
+    """Gives each layer without a name one of its type; returns how many."""
+    taken = {as_text(layer.name) for layer in net.message.layer}
+    count = 0
+    for layer in net.items("layer"):
+        if layer.message.name or not layer.message.type:
+            continue
+        kind = as_text(layer.message.type)
+        name = next(name for name in (f"{kind}_{k}" for k in range(1, len(taken) + 2)) if name not in taken)
+        layer.message.name = name
+        taken.add(name)
+        count += 1
+    return count
+
+
+def _rename_types(net: Block) -> int:
+    """Gives layers whose type has another name in a fork its name here; returns how many."""
+    layers = [layer for layer in net.items("layer") if layer.message.type in ALIASES]
+    for layer in layers:
+        layer.message.type = ALIASES[layer.message.type]
+    return len(layers)
 
 
 def _rename(net: Block) -> dict[str, str]:

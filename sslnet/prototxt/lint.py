@@ -47,7 +47,14 @@ _PENALTIES = (
         "group_lasso_decay", "group_lasso", "add group_lasso { group: FILTER } to the params whose filters are groups"
     ),
 )
-_POLICIES = {"stepsize": ("step", "sigmoid"), "stepvalue": ("multistep",)}
+_POLICIES = {
+    "stepsize": ("step", "sigmoid"),
+    "stepvalue": ("multistep",),
+    "pct_start": ("onecycle",),
+    "div_factor": ("onecycle",),
+    "final_div_factor": ("onecycle",),
+    "stepearly": ("stepearly",),
+}
 
 
 @dataclass(frozen=True)

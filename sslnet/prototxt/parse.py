@@ -10,6 +10,7 @@ from google.protobuf import text_format
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, raise_errors
+from sslnet.prototxt import fork_fields
 from sslnet.prototxt.definition import Definition
 from sslnet.prototxt.diagnostic import Diagnostic
 from sslnet.prototxt.scan import Scan, UnknownField, scan
@@ -90,8 +91,13 @@ def _parse(source: SourceText, message_type: type[Any]) -> Definition:
 
 def _tell(definition: Definition, found: Scan) -> None:
     """Adds the notes about fields that were read past."""
-    if found.ignored:
-        names = _listed(found.ignored)
+    for name, words in fork_fields.WITH_EFFECT.items():
+        if name in found.ignored:
+            message = f"ignored {_listed([each for each in found.ignored if each == name])}: {words}"
+            definition.notes.append(Diagnostic("warning", message, path=definition.path))
+    ignored = [name for name in found.ignored if name not in fork_fields.WITH_EFFECT]
+    if ignored:
+        names = _listed(ignored)
         message = f"ignored fields of other Caffes, which say nothing of the numbers: {names}"
         definition.notes.append(Diagnostic("note", message, path=definition.path))
     if found.unknown:

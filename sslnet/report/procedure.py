@@ -78,6 +78,12 @@ def training_table(report: dict[str, Any]) -> Table:
         table.add(words, *scores, " + ".join(parts))
     method = report["method"]
     table.note(f"method: {method['name']}: {method['reason']}")
+    if "base_lr" in method:
+        table.note(f"learning rate {method['base_lr']:.3g}, found by trials")
+    if "worse_after_finetuning" in report:
+        worse = report["worse_after_finetuning"]
+        score = score_text(worse["error"], worse["loss"])
+        table.note(f"fine-tuning made the net worse (test {measure} {score}), so it is kept as it was before")
     if report["baseline"]["iterations"]["baseline"] is None:
         text = "how long the given weights were trained is not known"
         if "scratch_control" in report:

@@ -23,6 +23,8 @@ def pruned_table(result: PruneResult) -> Table:
         words = ", ".join(makers[:3]) + (f" and {len(makers) - 3} more" if len(makers) > 3 else "")
         table.add(words, f"{after} of {before}", percent(after / before))
     table.note(f"{percent(result.flops)} of the FLOPs and {percent(result.parameters)} of the parameters are left")
+    if result.time is not None:
+        table.note(f"{percent(result.time)} of the time, estimated; sslnet time measures the compacted net")
     if result.error is not None:
         table.note(
             f"the outputs differ by {percent(result.error)} of their variance on {result.images} training images, "
@@ -73,6 +75,7 @@ def pruned_record(result: PruneResult) -> dict[str, Any]:
         "images": result.images,
         "flops": result.flops,
         "parameters": result.parameters,
+        "time": result.time,
         "error": result.error,
         "channels": {name: {"before": before, "after": after} for name, (before, after) in result.widths.items()},
         "layers": [{"name": layer.name, "before": layer.before, "after": layer.after} for layer in result.layers],

@@ -11,6 +11,9 @@
     lr_policies.py        the learning rate at an iteration
     zero_group_test.py    finds groups that are non-zero only because of gradient noise, and zeroes them
     measure_training.py   measures the sparsity of a net while it trains, and its regularisation terms
+    test_outputs.py       tests a net: mean outputs over its batches, mean average precision
+    averaged_weights.py   the moving average of the weights, which tests use with ema_decay
+    best_snapshot.py      finds the best test of a run, and when it no longer improves
     snapshots.py          when and where snapshots are written
     run_state.py          the state that a resumed run needs to continue bit for bit: saved from a solver and restored
     snapshot.py           reads and writes the files of a snapshot

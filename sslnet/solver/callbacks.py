@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +47,18 @@ class Test:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best test of a run so far, of ``snapshot_best``."""
+
+    name: str
+    """The test output."""
+    value: float
+    iteration: int
+    weights: str
+    """Path of the weights that were tested."""
+
+
 class Training(Protocol):
     """The attributes of a solver that a monitor may read; it must not change them."""
 
@@ -81,6 +94,9 @@ class Monitor:
 
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None: ...
 
+    def on_best(self, record: Best) -> None:
+        """Called when a test was better than all before, and its weights were written."""
+
     def on_debug(self, line: str) -> None:
         """Called with each line of debug_info."""
 
@@ -88,10 +104,11 @@ class Monitor:
         """Called when ``solve`` ends. stopped: whether it was stopped on request, before max_iter."""
 
 
-def outputs_of(net: Net) -> Outputs:
-    """Output values of the last forward pass."""
+def outputs_of(net: Net, without: Sequence[str] = ()) -> Outputs:
+    """Output values of the last forward pass. without: names of outputs that are left out"""
     return [
         (name, float(value), net.loss_weights.get(name, 0.0))
         for name in net.outputs
+        if name not in without
         for value in net.blobs[name].data.reshape(-1)
     ]

@@ -141,6 +141,7 @@ def _add(check: FileCheck, found: NetCheck, seen: set[tuple[object, ...]]) -> No
 def _check_solver(definition: Definition, shapes: Mapping[str, Sequence[int]], check: FileCheck) -> None:
     check.notes += [note.message for note in definition.notes]
     check.problems += definition.problems
+    definition = _with_rate(definition, check)
     for test in (solver_definition.check, lr_policies.check, update_type):
         try:
             test(definition)
@@ -160,3 +161,17 @@ def _check_solver(definition: Definition, shapes: Mapping[str, Sequence[int]], c
             net = check_file(path, shapes)
             check.problems += net.problems
             check.notes += [f"{name}: {note}" for note in net.notes]
+
+
+def _with_rate(definition: Definition, check: FileCheck) -> Definition:
+    """The solver with a learning rate: one that lacks it is a template, which a script completes, and is checked as such."""
+    message = definition.message
+    if message.HasField("base_lr") or message.stagelr:
+        return definition
+    check.notes.append(
+        "a template: there is no base_lr, so sslnet train needs --set base_lr=RATE; checked as with base_lr=0.01"
+    )
+    complete = pb.SolverParameter()
+    complete.CopyFrom(message)
+    complete.base_lr = 0.01
+    return definition.with_message(complete)

@@ -1,8 +1,8 @@
-"""Learning rate policies: Caffe's seven and cosine, one function each, and those of its forks.
+"""Learning rate policies: Caffe's seven, cosine and onecycle, one function each, and those of its forks.
 
     rate, current_step = learning_rate(param, iteration, current_step)
 
-``current_step`` is the number of drops of `step`, `multistep` and `plateau` so far; snapshots save it, as in Caffe.
+``current_step`` is the number of drops of `step`, `multistep`, `plateau` and `stepearly` so far; snapshots save it, as in Caffe.
 
 Before the policy acts the rate rises to base_lr: in a line over warmup_iter iterations (Intel), or in a parabola over
 rampup_interval iterations (NVIDIA). It is never below min_lr (NVIDIA).
@@ -11,13 +11,13 @@ A checked policy has a rate for every iteration, even after max_iter: results be
 (``_power``), and ``check`` rejects settings whose formula becomes undefined within max_iter.
 
 Ref: Caffe's SGDSolver::GetLearningRate, and those of intel/caffe, NVIDIA/caffe 0.17 and weiliu89/caffe (SSD);
-Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts (cosine)
+Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts (cosine); Smith and Topin 2019, "Super-Convergence" (onecycle)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sslnet.errors import DefinitionError, suggestion
@@ -88,17 +88,34 @@ def plateau(param: Any, iteration: int, current_step: int) -> Rate:
     return _scaled(param.base_lr, _power(param.gamma, current_step)), current_step
 
 
+def stepearly(param: Any, iteration: int, current_step: int) -> Rate:
+    """base_lr * gamma ^ (number of drops), a drop after stepearly tests in a row without a new highest score
+
+    The drops are counted by ``PlateauWatch``; the score is the first output of the first test net.
+    """
+    return _scaled(param.base_lr, _power(param.gamma, current_step)), current_step
+
+
 class PlateauWatch:
-    """Counts the drops of the policy `plateau`: each of plateau_winsize is the number of iterations without a new lowest
-    smoothed loss after which the rate drops."""
+    """Counts the drops of the policies `plateau` and `stepearly`, which follow the progress of a run.
+
+    plateau    each of plateau_winsize is the number of iterations without a new lowest smoothed loss after which the rate drops
+    stepearly  number of tests without a new highest score after which it drops
+    """
 
     def __init__(self, param: Any) -> None:
         self.winsize = list(param.plateau_winsize) if param.lr_policy == "plateau" else []
+        self.patience = int(param.stepearly) if param.lr_policy == "stepearly" else 0
         self.minimum = math.inf
+        """The lowest loss, or minus the highest score."""
         self.last = 0
+        """Iteration of the last event; for stepearly: tests since then."""
+        self._falls = 0
 
     def drops(self, iteration: int, smoothed_loss: float, current_step: int) -> int:
         """The number of drops with the loss of this iteration, one more than before or as many."""
+        if self._falls:
+            current_step, self._falls = current_step + self._falls, 0
         if not self.winsize:
             return current_step
         if smoothed_loss < self.minimum:
@@ -108,20 +125,47 @@ class PlateauWatch:
             return current_step + 1
         return current_step
 
+    def tested(self, net: int, outputs: Sequence[tuple[str, float, float]]) -> None:
+        """Counts a test.  net: number of the test net; outputs: (name, value, loss weight) of its results"""
+        if not self.patience or net or not outputs:
+            return
+        if -outputs[0][1] < self.minimum:
+            self.minimum, self.last = -outputs[0][1], 0
+            return
+        self.last += 1
+        if self.last >= self.patience:
+            self.last, self._falls = 0, self._falls + 1
+
     def state(self) -> list[float]:
-        """What a snapshot saves: lowest loss, iteration of the last event."""
+        """What a snapshot saves: lowest loss, iteration of the last event; for stepearly the drops to come, too."""
+        if self.patience:
+            return [self.minimum, float(self.last), float(self._falls)]
         return [self.minimum, float(self.last)] if self.winsize else []
 
     def set_state(self, state: list[float]) -> None:
         """Restores what ``state`` returned; an empty state is that of the first iteration."""
-        if len(state) == 2:
+        if len(state) in (2, 3):
             self.minimum, self.last = float(state[0]), int(state[1])
+            self._falls = int(state[2]) if len(state) == 3 else 0
 
 
 def cosine(param: Any, iteration: int, current_step: int) -> Rate:
     """base_lr * (1 + cos(pi * iteration / max_iter)) / 2, zero from max_iter on"""
     passed = min(1.0, iteration / param.max_iter)
     return _scaled(param.base_lr, (1 + math.cos(math.pi * passed)) / 2), current_step
+
+
+def onecycle(param: Any, iteration: int, current_step: int) -> Rate:
+    """From base_lr / div_factor up to base_lr in pct_start * max_iter iterations, then down to base_lr / div_factor /
+    final_div_factor in the last one, both in half a cosine wave; PyTorch's OneCycleLR without its cycle of momentum"""
+    low, end = param.base_lr / param.div_factor, param.max_iter - 1
+    peak = min(max(0.0, param.pct_start * param.max_iter - 1), end)
+    if iteration < peak:
+        start, goal, passed = low, param.base_lr, iteration / peak
+    else:
+        start, goal = param.base_lr, low / param.final_div_factor
+        passed = min(1.0, (iteration - peak) / (end - peak)) if end > peak else float(iteration > peak)
+    return goal + (start - goal) * (1 + math.cos(math.pi * passed)) / 2, current_step
 
 
 def _power(base: float, exponent: float) -> float:
@@ -151,8 +195,10 @@ POLICIES: dict[str, tuple[Callable[[Any, int, int], Rate], tuple[str, ...]]] = {
     "poly": (poly, ("power", "max_iter")),
     "sigmoid": (sigmoid, ("gamma", "stepsize")),
     "cosine": (cosine, ("max_iter",)),
+    "onecycle": (onecycle, ("max_iter",)),
     "multifixed": (multifixed, ("stagelr", "stageiter")),
     "plateau": (plateau, ("gamma", "plateau_winsize")),
+    "stepearly": (stepearly, ("gamma", "stepearly")),
 }
 """The function of each policy and its required fields besides base_lr."""
 
@@ -170,6 +216,10 @@ def learning_rate(param: Any, iteration: int, current_step: int) -> Rate:
     return max(rate, param.min_lr) if param.HasField("min_lr") else rate, current_step
 
 
+MISSING = {"base_lr": "the file gives no learning rate; on the command line: --set base_lr=0.01"}
+"""Hints for fields that a policy needs and the file lacks."""
+
+
 def check(definition: Definition) -> None:
     """Raises DefinitionError for an unknown policy, or one whose fields are missing or out of range."""
     param = definition.message
@@ -182,16 +232,17 @@ def check(definition: Definition) -> None:
     for name in (*base, *POLICIES[policy][1]):
         repeated = name in ("stepvalue", "stagelr", "stageiter", "plateau_winsize")
         if not (len(getattr(param, name)) if repeated else param.HasField(name)):
-            raise _error(definition, f'lr_policy "{policy}" needs {name}', "lr_policy", "")
+            raise _error(definition, f'lr_policy "{policy}" needs {name}', "lr_policy", MISSING.get(name, ""))
     if policy == "step" and param.stepsize <= 0:
         raise _error(definition, f"stepsize must be positive, not {param.stepsize}", "stepsize", "", value=True)
-    if policy in ("poly", "cosine") and param.max_iter <= 0:
+    if policy in ("poly", "cosine", "onecycle") and param.max_iter <= 0:
         raise _error(definition, f"max_iter must be positive, not {param.max_iter}", "max_iter", "", value=True)
     if policy == "inv" and not _is_polynomial(param):
         end = 1 + param.gamma * param.max_iter
         if end <= 0 if param.power > 0 else end < -1e-6:  # a gamma of -1 / max_iter is rounded to float32
             message = f"1 + gamma * iteration must stay above 0 up to max_iter {param.max_iter}, and ends at {end:g}"
             raise _error(definition, message, "gamma", f"with power {param.power:g} there is no rate there", value=True)
+    _check_onecycle(definition)
     _check_forks(definition)
     drops = list(param.stepvalue)
     for index in range(1, len(drops)):
@@ -216,10 +267,23 @@ def _check_forks(definition: Definition) -> None:
         if rate < 0:
             span = definition.span("stagelr", index, value=True)
             raise DefinitionError(f"stagelr must be 0 or above, not {rate:g}", span=span, path=definition.path)
+    if param.lr_policy == "stepearly" and param.stepearly < 1:
+        raise _error(definition, f"stepearly must be 1 or above, not {param.stepearly}", "stepearly", "", value=True)
     for index, count in enumerate(param.plateau_winsize):
         if count < 1:
             span = definition.span("plateau_winsize", index, value=True)
             raise DefinitionError(f"plateau_winsize must be 1 or above, not {count}", span=span, path=definition.path)
+
+
+def _check_onecycle(definition: Definition) -> None:
+    """Raises DefinitionError for factors of onecycle that are out of range."""
+    param = definition.message
+    if not 0 <= param.pct_start <= 1:
+        raise _error(definition, f"pct_start must be from 0 to 1, not {param.pct_start:g}", "pct_start", "", value=True)
+    for name in ("div_factor", "final_div_factor"):
+        if not getattr(param, name) >= 1:
+            message = f"{name} must be 1 or above, not {getattr(param, name):g}"
+            raise _error(definition, message, name, "", value=True)
 
 
 def _error(definition: Definition, message: str, name: str, hint: str, value: bool = False) -> DefinitionError:

@@ -12,6 +12,8 @@ import numpy as np
 from sslnet.errors import WeightsError
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
+from sslnet.solver.averaged_weights import AveragedWeights
+from sslnet.solver.best_snapshot import BestSnapshot
 from sslnet.solver.data_errors import DataErrors
 from sslnet.solver.lr_policies import PlateauWatch
 from sslnet.solver.parameter_update import Update
@@ -49,6 +51,8 @@ class SolverParts(Protocol):
     data_errors: DataErrors
     losses: deque[float]
     plateau: PlateauWatch
+    average: AveragedWeights
+    best: BestSnapshot
 
 
 def nets_of(solver: SolverParts) -> dict[str, Net]:
@@ -71,8 +75,10 @@ def take_run(solver: SolverParts, weights: str) -> SolverState:
     if solver.steering is not None:
         state.arrays |= {f"steering/{name}": array for name, array in solver.steering.state().items()}
     state.arrays["losses"] = np.array(solver.losses, np.float64)
-    if solver.plateau.winsize:
+    if solver.plateau.state():
         state.arrays["plateau"] = np.array(solver.plateau.state(), np.float64)
+    state.arrays |= solver.best.state()
+    state.arrays |= solver.average.state()
     if solver.data_errors.count:
         state.arrays["data_errors"] = np.array([solver.data_errors.count], np.float64)
     return state
@@ -115,6 +121,8 @@ def put_run(solver: SolverParts, state: SolverState, path: str | os.PathLike[str
     solver.losses.clear()
     solver.losses.extend(state.arrays.get("losses", np.empty(0)).tolist())
     solver.plateau.set_state(state.arrays.get("plateau", np.empty(0)).tolist())
+    solver.best.set_state(state.arrays.get("best"))
+    solver.average.set_state(state.arrays)
     solver.data_errors.count = _count(state.arrays.get("data_errors"), path)
 
 

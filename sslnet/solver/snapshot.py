@@ -3,6 +3,8 @@
     <prefix>_iter_N.caffemodel     the weights                                  .caffemodel.h5 in HDF5
     <prefix>_iter_N.solverstate    iteration, history of the update rule, ...   .solverstate.h5
 
+With ema_decay there is a third one, <prefix>_iter_N_average.caffemodel, and with snapshot_best <prefix>_best.caffemodel.
+
 A bit-identical resume needs more than Caffe's fields: the seed, the states of layers, arrays such as the dual variables
 of overlapping penalties. They are saved in fields from number 1000 on, or in HDF5 groups that Caffe ignores.
 
@@ -63,6 +65,17 @@ def snapshot_paths(prefix: str, iteration: int, hdf5: bool) -> tuple[str, str]:
     """Paths of the weights file and the state file of an iteration."""
     suffix = ".h5" if hdf5 else ""
     return f"{prefix}_iter_{iteration}.caffemodel{suffix}", f"{prefix}_iter_{iteration}.solverstate{suffix}"
+
+
+def averaged_path(weights: str) -> str:
+    """Path of the averaged weights beside the weights of a snapshot."""
+    stem, suffix, rest = weights.rpartition(".caffemodel")
+    return f"{stem}_average{suffix}{rest}"
+
+
+def best_path(prefix: str, hdf5: bool) -> str:
+    """Path of the best weights of a run."""
+    return f"{prefix}_best.caffemodel" + (".h5" if hdf5 else "")
 
 
 def snapshot_prefix(solver: Definition) -> str:

@@ -13,13 +13,15 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.errors import NotFiniteError, RunError, SslnetError
 from sslnet.files import make_folder, remove_remains, sole_user
 from sslnet.prototxt import Diagnostic
+from sslnet.solver.callbacks import Best
 from sslnet.solver.data_errors import DataErrors, Statistics
 from sslnet.solver.not_finite import check_finite
 from sslnet.solver.run_state import SolverParts, take_run
-from sslnet.solver.snapshot import snapshot_paths, write_state
+from sslnet.solver.snapshot import averaged_path, best_path, snapshot_paths, write_state
 
 if TYPE_CHECKING:
     from sslnet.net.net import Net
+    from sslnet.solver.best_snapshot import BestSnapshot
     from sslnet.solver.callbacks import Monitor
 
 
@@ -84,10 +86,26 @@ class Snapshots:
         weights, state = snapshot_paths(prefix, solver.iter, hdf5)
         make_folder(prefix)
         solver.net.save(weights, write_diff=solver.param.snapshot_diff, hdf5=hdf5, follow=False)
+        if solver.average:
+            with solver.average.in_use():
+                solver.net.save(averaged_path(weights), hdf5=hdf5, follow=False)
         write_state(state, take_run(solver, weights), hdf5=hdf5, follow=False)
         self.last, self.saved_at = state, solver.iter
         self.monitor.on_snapshot(solver.iter, weights, state)
         return weights, state
+
+    def write_best(self, best: BestSnapshot) -> None:
+        """Writes the weights that the net has now, which were tested; a failure is only a warning."""
+        hdf5 = self.solver.param.snapshot_format == pb.SolverParameter.HDF5
+        path = best_path(self.solver.prefix, hdf5)
+        try:
+            make_folder(self.solver.prefix)
+            self.solver.net.save(path, hdf5=hdf5, follow=False)
+        except RunError as error:
+            message = f"{error.message}: the best weights, of iteration {best.iteration}, are not kept"
+            self.monitor.on_warning(Diagnostic("warning", message, path=error.path))
+        else:
+            self.monitor.on_best(Best(best.name, best.value, best.iteration, path))
 
     def write_on_the_way(self) -> None:
         """Writes a snapshot during training; a failure is only a warning, as the next snapshot may succeed."""
@@ -145,12 +163,14 @@ class Snapshots:
     def own_prefix(self) -> Iterator[None]:
         """Context manager for a run: creates the snapshot folders and locks the prefixes against other runs."""
         param, prefix = self.solver.param, self.solver.prefix
-        prefixes = [prefix] if param.snapshot or param.snapshot_after_train else []
+        writes = param.snapshot or param.snapshot_after_train or param.snapshot_best
+        prefixes = [prefix] if writes else []
         if prefixes and self._fallback is not None and os.path.abspath(self._fallback) != os.path.abspath(prefix):
             prefixes.append(self._fallback)
         with contextlib.ExitStack() as stack:
             for each in prefixes:
                 make_folder(each)
-                remove_remains(os.path.dirname(each) or ".", f"{os.path.basename(each)}_iter_")
+                for kind in ("_iter_", "_best."):
+                    remove_remains(os.path.dirname(each) or ".", f"{os.path.basename(each)}{kind}")
                 stack.enter_context(sole_user(f"{each}.lock", f"snapshot_prefix {each}"))
             yield

@@ -30,6 +30,8 @@ from sslnet.net.net import Net
 from sslnet.net.weights import Copied
 from sslnet.prototxt import Definition, Diagnostic
 from sslnet.solver import lr_policies
+from sslnet.solver.averaged_weights import AveragedWeights
+from sslnet.solver.best_snapshot import BestSnapshot
 from sslnet.solver.callbacks import Display, Monitor, Test, outputs_of
 from sslnet.solver.data_errors import DataErrors
 from sslnet.solver.not_finite import not_finite
@@ -38,7 +40,8 @@ from sslnet.solver.run_state import StrengthControl, check_run, nets_of, put_run
 from sslnet.solver.snapshot import SolverState, find_weights, read_state, snapshot_prefix
 from sslnet.solver.snapshots import Beginning, Snapshots
 from sslnet.solver.solver_definition import check, check_aims, make_nets, named_weights, read_definition
-from sslnet.solver.update_settings import freeze, frozen, square_sum
+from sslnet.solver.test_outputs import mean_outputs
+from sslnet.solver.update_settings import clip_factor, freeze, frozen
 from sslnet.solver.updates import make_updates
 from sslnet.solver.zero_group_test import settle
 
@@ -90,13 +93,12 @@ class Solver:
         self.iter, self.current_step, self.smoothed_loss = 0, 0, 0.0
         self.prefix = snapshot_prefix(self.definition)
         self.data_errors = DataErrors(self.param, self._tell_data_error)
-        self._beginning: Beginning | None = None
-        """Saved state at the beginning of the current iteration; None once its update is done."""
-        self._updating = False
-        """Whether weights are being changed; an error then leaves no consistent state to save."""
+        self._beginning: Beginning | None = (
+            None  # state at the beginning of the iteration; None once its update is done
+        )
+        self._updating = False  # whether weights are being changed; an error then leaves no consistent state to save
         self.copied: list[Copied] = []  # the layers copied from each weights file, in order
-        self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
-        """Losses of the last average_loss iterations, whose mean is the smoothed loss."""
+        self.losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))  # their mean is the smoothed loss
         self._request: str | None = None
         self._shown: tuple[int, float] | None = None
         self._frozen_known = False
@@ -116,6 +118,8 @@ class Solver:
         """Active penalties: first those without coupled groups, then those with them."""
         self.ended: list[PenalizedUpdate] = []
         """Penalties that ``keep_zeros`` has ended."""
+        self.best = BestSnapshot(self.definition, self.test_nets, steered=steering is not None)
+        self.average = AveragedWeights(self.net.learnable, self.param.ema_decay)  # which tests use
         self._snapshots = Snapshots(self, self.monitor, fallback)
         if snapshot is not None and state is not None:
             self._restore(state, snapshot)
@@ -129,6 +133,7 @@ class Solver:
         for path in weights:
             self.copied.append(self.net.copy_from(resolve(os.fspath(path), self.definition.path, error=WeightsError)))
         self._frozen_known = False
+        self.average.restart()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -161,11 +166,11 @@ class Solver:
         """Runs the given number of iterations, or fewer if ``request`` asks to stop."""
         end = self.iter + iterations
         self._shown = (self.iter, time.perf_counter())
-        while self.iter < end:
+        while self.iter < end and not self.best.exhausted:
             self._beginning = Beginning(self.net, self.data_errors, statistics=self.param.iter_size > 1)
             if self._is_time(self.param.test_interval) and (self.iter > 0 or self.param.test_initialization):
                 self.test()
-                if self._request == "stop":
+                if self._request == "stop" or self.best.exhausted:
                     break
             display = self._is_time(self.param.display)
             self.net.on_debug = self.monitor.on_debug if display and self.param.debug_info else None
@@ -178,6 +183,7 @@ class Solver:
             self._updating = True
             self._apply_update(rate)
             self.iter += 1
+            self.average.update(self.iter)
             self._updating, self._beginning = False, None
             if self.steering is not None:
                 self.steering.after_iteration(self)
@@ -196,15 +202,25 @@ class Solver:
         self._request = action
 
     def test(self, index: int | None = None) -> list[Test]:
-        """Tests one test net or all, and reports the results to the monitor; ends early if a stop is requested."""
+        """Tests one test net, or all whose test_iter is not 0; reports to the monitor; ends early if a stop is requested."""
         records = []
-        for k in range(len(self.test_nets)) if index is None else (index,):
-            record = self._test(k)
-            if record is None:
-                break
-            records.append(record)
-            self.monitor.on_test(record)
+        with self.average.in_use():
+            for k in range(len(self.test_nets)) if index is None else (index,):
+                if not self.param.test_iter[k]:
+                    continue
+                if (record := self._test(k)) is None:
+                    break
+                records.append(record)
+                self.plateau.tested(k, record.outputs)
+                self.monitor.on_test(record)
+            if self.best.is_better(records):
+                self._snapshots.write_best(self.best)
         return records
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has reached max_iter, or ended by ``patience``."""
+        return self.iter >= self.param.max_iter or self.best.exhausted
 
     def _forward_backward(self) -> float:
         """Sums the gradients of iter_size batches; returns the mean loss. raises NotFiniteError if it is not finite"""
@@ -221,20 +237,13 @@ class Solver:
     def _apply_update(self, rate: float) -> None:
         """Updates the parameters: clip, then for each: normalise, regularise, update, prox; then zero-group test."""
         self._find_frozen()
-        scale = self._clip() / self.param.iter_size
+        scale = clip_factor(self.net.learnable, self.param.clip_gradients) / self.param.iter_size
         for update in steps_of(self.updates, self.penalties):
             update(self.iter, rate, scale)
         if self.param.group_lasso_settle and (self.iter + 1) % self.param.group_lasso_settle == 0:
             settle(self.penalties, self.iter, rate, scale)
         if self._subgradient:
             self._cut()
-
-    def _clip(self) -> float:
-        """Factor for all gradients such that their joint L2 norm is at most clip_gradients."""
-        if self.param.clip_gradients < 0:
-            return 1.0
-        norm = math.sqrt(sum(square_sum(param.blob.diff) for param in self.net.learnable if param.blob.has_diff))
-        return float(self.param.clip_gradients / norm) if norm > self.param.clip_gradients else 1.0
 
     def _cut(self) -> None:
         for param in self.net.learnable:
@@ -298,7 +307,7 @@ class Solver:
         """Bytes used in training: by the nets, shared memory counted once, and by the history of the updates."""
         nets = [self.net, *self.test_nets]
         shared = sum({id(net.arena): net.arena.size for net in nets}.values())
-        kept = sum(array.nbytes for update in self.updates for array in update.history)
+        kept = sum(array.nbytes for update in self.updates for array in update.history) + self.average.nbytes
         return shared + kept + sum(memory.total - memory.shared for memory in (net.memory() for net in nets))
 
     # -- reporting ---------------------------------------------------------------------------------------------------
@@ -331,23 +340,14 @@ class Solver:
 
     def _test(self, index: int) -> Test | None:
         """Tests one test net: mean outputs over its batches; None if a stop was requested during the test."""
-        net, batches = self.test_nets[index], self.param.test_iter[index]
-        started, loss = time.perf_counter(), 0.0
+        net, started = self.test_nets[index], time.perf_counter()
         before = net.layer_states() if self._beginning is None else self._beginning.add(net)
-        errors = self.data_errors.count
-        sums: list[float] = []
-        for _ in range(batches):
-            if self._request == "stop":
-                net.set_layer_states(before)  # so that the resumed run repeats this test, not half of it
-                self.data_errors.count = errors
-                return None
-            self.data_errors.forward(net)
-            loss += net.loss
-            values = [value for _, value, _ in outputs_of(net)]
-            sums = [a + b for a, b in zip(sums, values)] if sums else values
-        means = [(name, total / batches, weight) for (name, _, weight), total in zip(outputs_of(net), sums)]
-        mean_loss = loss / batches if self.param.test_compute_loss else None
-        return Test(self.iter, index, means, mean_loss, time.perf_counter() - started)
+        stops = lambda: self._request == "stop"  # noqa: E731 one line
+        found = mean_outputs(net, self.param, index, self.data_errors, before, stops)
+        if found is None:
+            return None
+        loss = found[1] if self.param.test_compute_loss else None
+        return Test(self.iter, index, found[0], loss, time.perf_counter() - started)
 
     def _last_words(self) -> None:
         """After the last iteration: displays the loss with the final weights and tests the nets, if due."""
@@ -356,7 +356,7 @@ class Solver:
             self._smooth(self.net.loss)
             rate, _ = lr_policies.learning_rate(self.param, self.iter, self.current_step)
             self.monitor.on_display(self._display(rate))
-        if self._is_time(self.param.test_interval):
+        if self._is_time(self.param.test_interval) and not self.best.exhausted:  # then it has just been tested
             self.test()
 
     def _tell_data_error(self, error: DataError | BatchError, count: int) -> None:

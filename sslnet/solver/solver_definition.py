@@ -10,6 +10,7 @@ from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DefinitionError, ErrorList, SslnetError
 from sslnet.files import resolve
+from sslnet.net.average_precision import VERSIONS
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition, Diagnostic
 from sslnet.solver import lr_policies
@@ -24,6 +25,8 @@ def read_definition(source: Any) -> Definition:
     return prototxt.read_solver(os.fspath(source))
 
 
+EVAL_TYPES = ("classification", "detection", "segmentation")
+"""The values of eval_type; which layers a net has decides what a test computes."""
 LEAST = {"iter_size": 1, "max_iter": 0, "average_loss": 1, "snapshot": 0, "display": 0, "max_data_errors": 0}
 """The smallest allowed value of each integer field."""
 
@@ -49,22 +52,39 @@ def check(definition: Definition, *, prunes: bool = False) -> None:
             words = definition.overrides.get((name,), "")
             span = None if words else definition.span(name, value=True)
             raise DefinitionError(message, span=span, path=definition.path, hint=words and f"set by {words}")
+    if not 0 <= param.ema_decay < 1:
+        span = definition.span("ema_decay", value=True)
+        message = f"ema_decay must be at least 0 and below 1, not {param.ema_decay:g}"
+        raise DefinitionError(message, span=span, path=definition.path, hint="0.999 is usual")
+    for name, known in (("ap_version", VERSIONS), ("eval_type", EVAL_TYPES)):
+        if getattr(param, name) not in known:
+            message = f'{name} must be one of {", ".join(known)}, not "{getattr(param, name)}"'
+            raise DefinitionError(message, span=definition.span(name, value=True), path=definition.path)
     if "\0" in param.snapshot_prefix:
         span = definition.span("snapshot_prefix", value=True)
         raise DefinitionError("snapshot_prefix must not hold a NUL character", span=span, path=definition.path)
     for index, count in enumerate(param.test_iter):
-        if count <= 0:
+        if count < 0:
             span = definition.span("test_iter", index, value=True)
-            raise DefinitionError(f"test_iter must be 1 or more, not {count}", span=span, path=definition.path)
+            raise DefinitionError(f"test_iter must be 0 or more, not {count}", span=span, path=definition.path)
 
 
 def check_aims(definition: Definition, net: Net) -> None:
-    """Raises DefinitionError if training would change nothing: no max_iter, or no loss in the net."""
+    """Raises DefinitionError if training would change nothing, for there is no max_iter or no loss in the net, or if the
+    learning rate follows tests and there are none."""
     if not definition.message.HasField("max_iter"):
         raise DefinitionError(
             "the solver has no max_iter: it would train for 0 iterations",
             path=definition.path,
             hint="say how many to train for, as max_iter: 10000",
+        )
+    param = definition.message
+    if param.lr_policy == "stepearly" and (param.test_interval <= 0 or not any(param.test_iter)):
+        raise DefinitionError(
+            'lr_policy "stepearly" follows the scores of tests, and there are none',
+            span=definition.span("lr_policy", value=True),
+            path=definition.path,
+            hint="give test_interval and test_iter",
         )
     if not net.loss_weights:
         raise DefinitionError(

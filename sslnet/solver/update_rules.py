@@ -28,12 +28,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sslnet.kernels.optim import update as kernels
+from sslnet.kernels.optim import update_crossed as crossed
 from sslnet.kernels.optim import update_prox as fused
+from sslnet.kernels.optim.prox import LEAST
 from sslnet.kernels.optim.update_prox import fits
 from sslnet.kernels.runtime.jit import spread
 from sslnet.solver.parameter_update import Terms, Update
 from sslnet.sparsity.group_penalty import Tiling
-from sslnet.sparsity.penalty import Penalty
+from sslnet.sparsity.penalty import MAX_SWEEPS, Penalty
 
 
 class _Momentum(Update):
@@ -46,10 +48,13 @@ class _Momentum(Update):
         self._run(kernels.momentum, *self._flat_arrays(), *self._settings(rate, terms), not before_prox, 0.0)
 
     def step_and_prox(self, iteration: int, learning_rate: float, scale: float, penalty: Penalty) -> bool:
+        rate = self.rate(learning_rate)
+        if penalty.crossed is not None and rate > 0:
+            self._fused_crossed(penalty, penalty.crossed, rate, self._prepare(scale))
+            return True
         tiling = penalty.fused
         if tiling is None:
             return False
-        rate = self.rate(learning_rate)
         self._fused(penalty.shapes[0], tiling, rate, self._prepare(scale))
         return True
 
@@ -71,6 +76,39 @@ class _Momentum(Update):
         spread(fused.shares, bands, fused.BLOCKS * columns, squares, width, threshold)
         ahead = self.solver.momentum if self.NESTEROV else 0.0
         spread(fused.shrink_blocks, len(squares), band // fused.BLOCKS, w, h, squares, columns, height, ahead)
+
+    def _fused_crossed(self, penalty: Penalty, tilings: tuple[Tiling, Tiling], rate: float, terms: Terms) -> None:
+        """Makes the step and the prox of rows and columns: a pass for the step, one for each sweep, and a last one."""
+        (rows, columns), (across, down) = penalty.shapes[0], tilings
+        arrays, dual = self._flat_arrays(), penalty.crossed_dual()
+        w, _, h = arrays
+        dtype, blocks, cost = w.dtype, crossed.BLOCKS, rows * columns // crossed.BLOCKS
+        spread(crossed.momentum_step, blocks, cost, *arrays, *self._settings(rate, terms), columns, rows)
+        size = max(rate, float(LEAST))
+        row_shares = np.empty((crossed.MOST_SWEEPS + 1, rows), dtype)
+        column_shares = np.empty((crossed.MOST_SWEEPS + 1, columns), dtype)
+        squares, changes = np.empty((blocks, columns), dtype), np.empty((blocks, columns), dtype)
+        row_changes = np.empty(rows, dtype)
+        limits = [size * tiling.strength * penalty.tolerance for tiling in tilings]
+        done = 0
+        for penalty.sweeps in range(1, MAX_SWEEPS + 1):
+            sums = (squares, changes, row_changes, columns)
+            spread(
+                crossed.sweep, blocks, cost, w, dual, size, size * across.strength, row_shares, column_shares, done, *sums
+            )
+            threshold = size * down.strength
+            spread(crossed.column_shares, 1, blocks * columns, squares, down.width, threshold, column_shares[done])
+            done += 1
+            if done > 1:
+                column_changes = changes.sum(0, dtype=np.float64).reshape(-1, down.width).sum(1)
+                moves = (float(row_changes.max()) ** 0.5, float(column_changes.max()) ** 0.5)
+                if all(move <= limit for move, limit in zip(moves, limits)):
+                    break
+            if done > crossed.MOST_SWEEPS and penalty.sweeps < MAX_SWEEPS:
+                spread(crossed.store_dual, rows, columns, w, dual, size, row_shares, column_shares, done, columns)
+                done = 0
+        ahead = self.solver.momentum if self.NESTEROV else 0.0
+        spread(crossed.finish, blocks, cost, w, h, dual, size, row_shares, column_shares, done, columns, ahead)
 
     def _settings(self, rate: float, terms: Terms) -> tuple[Any, ...]:
         return (*terms, rate, self.solver.momentum, self.NESTEROV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,3 +88,11 @@ def square_sum(array: np.ndarray) -> float:
     blocks = np.empty(-(-array.size // kernels.SUM_BLOCK))
     spread(kernels.square_sums, blocks.size, kernels.SUM_BLOCK, array.reshape(-1), blocks)
     return float(blocks.sum())
+
+
+def clip_factor(params: Sequence[Any], limit: float) -> float:
+    """Factor for all gradients such that their joint L2 norm is at most ``limit``; 1 for a negative limit."""
+    if limit < 0:
+        return 1.0
+    norm = math.sqrt(sum(square_sum(param.blob.diff) for param in params if param.blob.has_diff))
+    return float(limit / norm) if norm > limit else 1.0

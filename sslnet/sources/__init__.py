@@ -15,7 +15,7 @@ Batches of records, prepared in advance:
     record_reader.py, hdf5.py, window_batches.py   readers of records of a source, rows of HDF5 files, windows of images
     order.py         the record at each place of an endless run, and its random numbers
     transformer.py   transform_param: crops, mirrors, means, scales (loops: transform_kernels.py; presets.py, geometry.py,
-                     colors.py);  windows.py: one window;  mean.py: mean files
+                     resizing.py, colors.py, normalization.py);  windows.py: one window;  mean.py: mean files
 
 Files:
 

@@ -58,3 +58,15 @@ def _turn_hue(r: np.ndarray, g: np.ndarray, b: np.ndarray, y: int, x: int, turn:
     r[y, x] = kind(low + chroma * min(1.0, max(0.0, abs(place - 3) - 1)))
     g[y, x] = kind(low + chroma * min(1.0, max(0.0, 2 - abs(place - 2))))
     b[y, x] = kind(low + chroma * min(1.0, max(0.0, 2 - abs(place - 4))))
+
+
+@kernel
+def turn_hues(image: np.ndarray, red: int, turn: float) -> None:
+    """Moves the hue of all pixels of an image (3, H, W) on by a part of the circle.  [overwrites image]
+
+    red  channel of red: 0, or 2
+    """
+    r, g, b = image[red], image[1], image[2 - red]
+    for y in range(image.shape[1]):
+        for x in range(image.shape[2]):
+            _turn_hue(r, g, b, y, x, turn)

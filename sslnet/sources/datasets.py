@@ -18,7 +18,8 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import DataError, UsageError, suggestion
-from sslnet.sources import cifar
+from sslnet.files import atomic_write
+from sslnet.sources import cifar, shapes
 from sslnet.sources.idx import read_idx
 from sslnet.sources.lmdb import write_lmdb
 from sslnet.sources.mean import write_mean
@@ -209,7 +210,23 @@ def _unpack(archive: Path) -> dict[str, bytes]:
     return found
 
 
-# -- both --------------------------------------------------------------------------------------------------------------
+# -- shapes ------------------------------------------------------------------------------------------------------------
+
+
+def _shapes(folder: Path, verify: bool) -> dict[str, Make]:
+    """Images with boxes that are drawn, not converted: needs no files."""
+
+    def make(part: str) -> Make:
+        return lambda target: f"{write_lmdb(target, shapes.records(part, shapes.PARTS[part]))} images"
+
+    def write_labels(target: Path) -> str:
+        atomic_write(target, shapes.label_map().encode())
+        return f"{len(shapes.CLASSES)} classes and the background"
+
+    return {"shapes_train_lmdb": make("train"), "shapes_test_lmdb": make("test"), "labelmap.prototxt": write_labels}
+
+
+# -- all --------------------------------------------------------------------------------------------------------------
 
 
 def _records(images: np.ndarray, labels: np.ndarray, digits: int) -> Iterator[tuple[bytes, bytes]]:
@@ -274,5 +291,12 @@ DATASETS = {
         ),
         ("cifar10_train_lmdb", "cifar10_test_lmdb", "mean.binaryproto"),
         _cifar10,
+    ),
+    "shapes": Dataset(
+        "shapes: 1,600 + 300 drawn images with boxes, 240 to 360 pixels, colour; nothing is downloaded",
+        "made by sslnet",
+        (),
+        ("shapes_train_lmdb", "shapes_test_lmdb", "labelmap.prototxt"),
+        _shapes,
     ),
 }

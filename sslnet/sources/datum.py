@@ -77,7 +77,7 @@ class DatumDecoder:
             if value.startswith(head):
                 self._head = head
                 self._shape = (datum.channels, datum.height, datum.width)
-        return self._array(datum, 0), datum.label if datum.HasField("label") else None
+        return self.array(datum, 0), datum.label if datum.HasField("label") else None
 
     def decode(self, values: Values, indices: np.ndarray, labelled: bool) -> Records:
         """Decodes records.
@@ -137,7 +137,7 @@ class DatumDecoder:
         for i, value in enumerate(values):
             index = int(indices[i])
             datum = self._parse(value, index)
-            images.append(self._array(datum, index))
+            images.append(self.array(datum, index))
             if labels is not None:
                 if not datum.HasField("label"):
                     raise DataError(f"record {index} has no label", path=self._path, hint=UNLABELLED)
@@ -157,8 +157,8 @@ class DatumDecoder:
             ) from error
         return datum
 
-    def _array(self, datum: pb.Datum, index: int) -> np.ndarray:
-        """The pixels of a message: (C, H, W) uint8 or float32."""
+    def array(self, datum: pb.Datum, index: int) -> np.ndarray:
+        """The pixels of record ``index``, a message: (C, H, W) uint8 or float32; raises DataError."""
         if datum.encoded:
             try:
                 return decode_image(datum.data, self._color)

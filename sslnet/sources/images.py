@@ -9,7 +9,7 @@ import io
 import os
 import struct
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from sslnet.errors import DataError, Span, SslnetError
 from sslnet.files import MOST_IMAGE, MOST_LIST, read_bytes, read_text
 from sslnet.sources.base import DataSource, Records
+from sslnet.sources.transform_kernels import resize_bytes
 
 MAX_PIXELS = 1 << 26
 """Maximum number of pixels of an image: 64 Mpixel, 192 MiB in colour. A PNG of a few bytes can claim any size."""
@@ -124,14 +125,10 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if image.shape[1:] == (height, width):
         return image
-    top, bottom, below = _taps(image.shape[1], height)
-    left, right, beside = _taps(image.shape[2], width)
-    pixels = image.astype(np.int32)
-    one = 1 << COEFFICIENT_BITS
-    across = pixels[:, :, left] * (one - beside) + pixels[:, :, right] * beside
-    upper = ((across[:, top] >> 4) * (one - below[:, None])) >> 16
-    lower = ((across[:, bottom] >> 4) * below[:, None]) >> 16
-    result: np.ndarray = np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+    result = np.empty((len(image), height, width), np.uint8)
+    part = np.empty((image.shape[1], width), np.int32)
+    rows, columns = _taps(image.shape[1], height), _taps(image.shape[2], width)
+    resize_bytes(np.ascontiguousarray(image), rows, columns, part, result)
     return result
 
 
@@ -141,12 +138,21 @@ class ImageFiles(DataSource):
     file_labels    (n) int32
     height, width  size to resize to; 0: none
     color          whether images get 3 channels, or 1
+    resize         resizes each image instead; None: by height and width
     """
 
     labelled = True
 
-    def __init__(self, file_labels: np.ndarray, *, height: int = 0, width: int = 0, color: bool = True) -> None:
-        self._size = (height, width)
+    def __init__(
+        self,
+        file_labels: np.ndarray,
+        *,
+        height: int = 0,
+        width: int = 0,
+        color: bool = True,
+        resize: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self._size, self._resize = (height, width), resize
         self._color = color
         self._labels = file_labels
         channels, rows, columns = self._image(0).shape
@@ -176,6 +182,8 @@ class ImageFiles(DataSource):
             image = decode_image(raw, self._color, upright=True)
         except DataError as error:
             raise DataError(error.message, path=name, hint=f"image {index + 1} of {self.path}") from error
+        if self._resize is not None:
+            return self._resize(image)
         return resize_image(image, *self._size) if all(self._size) else image
 
 
@@ -184,17 +192,24 @@ class ImageListSource(ImageFiles):
 
     path           path of the list
     root           prefix of each file name, added without a separator
-    height, width, color  as in ImageFiles
+    height, width, color, resize  as in ImageFiles
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, root: str = "", height: int = 0, width: int = 0, color: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        root: str = "",
+        height: int = 0,
+        width: int = 0,
+        color: bool = True,
+        resize: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.path = os.fspath(path)
         listed = read_list(self.path)
         self._files = [root + image.name for image in listed]
         labels = np.array([image.label for image in listed], np.int32)
-        super().__init__(labels, height=height, width=width, color=color)
+        super().__init__(labels, height=height, width=width, color=color, resize=resize)
 
     def name(self, index: int) -> str:
         return self._files[index]

@@ -22,10 +22,10 @@ CONVERT = (
 )
 
 
-class LeveldbSource(DataSource):
-    """The records of one LevelDB, in the order of the keys. Not safe for use by two threads at once."""
+class LeveldbRecords:
+    """The bytes of the records of one LevelDB, in the order of the keys. Not safe for use by two threads at once."""
 
-    def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         if os.path.exists(os.path.join(self.path, "data.mdb")):
             raise DataError(
@@ -45,18 +45,14 @@ class LeveldbSource(DataSource):
             raise DataError(f"is not a database that can be opened: {_text(error)}", path=self.path) from error
         # Opening writes it; afterwards it stays as it is, unless another program opens the database or puts one in its place.
         self._identity = Identity(os.path.join(self.path, "CURRENT"), self.path)
-        self._decoder = DatumDecoder(self.path, color)
         if not self._keys:
             raise DataError("the database is empty", path=self.path)
-        image, label = self._decoder.first(self._database.get(self._keys[0]))
-        self.shape = (image.shape[0], image.shape[1], image.shape[2])
-        self.labelled = label is not None
-        self.encoded = self._decoder.encoded
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+    def values(self, indices: np.ndarray) -> Values:
+        """The bytes of some records."""
         values: list[bytes] = []
         try:
             for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
@@ -67,7 +63,26 @@ class LeveldbSource(DataSource):
         self._identity.check()
         if len(values) < len(indices):
             raise self._identity.changed()
-        return self._decoder.decode(Values.of(values), indices, labels)
+        return Values.of(values)
+
+
+class LeveldbSource(DataSource):
+    """The records of one LevelDB, as Datums, in the order of the keys. Not safe for use by two threads at once."""
+
+    def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
+        self._records = LeveldbRecords(path)
+        self.path = self._records.path
+        self._decoder = DatumDecoder(self.path, color)
+        image, label = self._decoder.first(self._records.values(np.zeros(1, np.int64))[0])
+        self.shape = (image.shape[0], image.shape[1], image.shape[2])
+        self.labelled = label is not None
+        self.encoded = self._decoder.encoded
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+        return self._decoder.decode(self._records.values(indices), indices, labels)
 
 
 def _text(error: Exception) -> str:

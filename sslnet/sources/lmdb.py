@@ -33,15 +33,14 @@ LARGEST_RECORD = 2**31 - 1
 """Maximum number of bytes of a record, which is the limit of protobuf."""
 
 
-class LmdbSource(DataSource):
-    """The records of one LMDB.
+class LmdbRecords:
+    """The bytes of the records of one LMDB.
 
     path   its folder (or, for a database of a single file, the file)
-    color  color mode of encoded records, as in ``decode_image``
     raises DataError if it is missing, cut off, damaged or empty, or changes while it is read
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._file = _open(self.path)
         try:
@@ -51,19 +50,11 @@ class LmdbSource(DataSource):
             raise DataError(str(error), path=self.path) from error
         if not len(self):
             raise DataError("the database is empty", path=self.path)
-        self._decoder = DatumDecoder(self.path, color)
-        image, label = self._decoder.first(self._values(np.zeros(1, np.int64))[0])
-        self.shape = (image.shape[0], image.shape[1], image.shape[2])
-        self.labelled = label is not None
-        self.encoded = self._decoder.encoded
 
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
-        return self._decoder.decode(self._values(indices), indices, labels)
-
-    def _values(self, indices: np.ndarray) -> Values:
+    def values(self, indices: np.ndarray) -> Values:
         """The bytes of some records."""
         sizes = self._sizes[indices]
         if sizes.max() > LARGEST_RECORD:
@@ -72,6 +63,30 @@ class LmdbSource(DataSource):
         data, begins = self._file.read(self._offsets[indices], sizes)
         self._file.check()
         return Values(data, begins, sizes)
+
+
+class LmdbSource(DataSource):
+    """The records of one LMDB, as Datums.
+
+    path   as of LmdbRecords
+    color  color mode of encoded records, as in ``decode_image``
+    raises DataError if it is missing, cut off, damaged or empty, or changes while it is read
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
+        self._records = LmdbRecords(path)
+        self.path = self._records.path
+        self._decoder = DatumDecoder(self.path, color)
+        image, label = self._decoder.first(self._records.values(np.zeros(1, np.int64))[0])
+        self.shape = (image.shape[0], image.shape[1], image.shape[2])
+        self.labelled = label is not None
+        self.encoded = self._decoder.encoded
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
+        return self._decoder.decode(self._records.values(indices), indices, labels)
 
 
 def _open(path: str) -> StableFile:

@@ -64,10 +64,27 @@ def resolved(param: pb.TransformationParameter, fail: Fail | None = None) -> pb.
     return result
 
 
+def crop_of(param: pb.TransformationParameter) -> tuple[int, int] | None:
+    """(height, width) of a crop: crop_size, or crop_h and crop_w (SSD), or crop_height and crop_width (PSPNet)."""
+    if param.crop_size:
+        return int(param.crop_size), int(param.crop_size)
+    if param.crop_h and param.crop_w:
+        return int(param.crop_h), int(param.crop_w)
+    return (int(param.crop_height), int(param.crop_width)) if param.crop_height and param.crop_width else None
+
+
 def check_transform(param: pb.TransformationParameter, fail: Fail) -> None:
     """Checks that the fields of transform_param have values with a meaning, alone and together; raises what fail makes."""
     _check_ranges(param, fail)
     whole = param.HasField("random_resized_crop")
+    for rows, columns in (("crop_h", "crop_w"), ("crop_height", "crop_width")):
+        if bool(getattr(param, rows)) != bool(getattr(param, columns)):
+            given, missing = (rows, columns) if getattr(param, rows) else (columns, rows)
+            raise fail(f"{given} is given, {missing} is not: give both or neither", given)
+        if getattr(param, rows) and (param.crop_size or (rows == "crop_height" and param.crop_h)):
+            raise fail(f"{rows} and {columns} exclude another size of the crop", rows)
+    if (param.resize_param or param.HasField("random_resize_param")) and (whole or param.resize_shorter):
+        raise fail("the images would be resized twice", "random_resized_crop" if whole else "resize_shorter")
     if param.pad and not param.crop_size:
         raise fail("pad is for crops that are taken at random: give crop_size too", "pad")
     if param.pad and param.pad >= param.crop_size:

@@ -143,3 +143,34 @@ def mirror(out: np.ndarray, flip: np.ndarray) -> None:
                     row = out[i, c, y]
                     for x in range(width // 2):
                         row[x], row[width - 1 - x] = row[width - 1 - x], row[x]
+
+
+@exact_kernel
+def resize_bytes(
+    image: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray],
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray],
+    part: np.ndarray,
+    result: np.ndarray,
+) -> None:
+    """Bilinear interpolation in OpenCV's whole numbers.  [overwrites part, result]
+
+    image    (C, H, W) uint8
+    rows     for each row of the result the first and the second row of the image, and the weight of the second in 1/2048
+    columns  the same for columns
+    part     (H, W') int32
+    result   (C, H', W') uint8
+    """
+    left, right, beside = columns
+    top, bottom, below = rows
+    for c in range(len(image)):
+        for y in range(part.shape[0]):
+            for x in range(part.shape[1]):
+                one = np.int32(image[c, y, left[x]]) * (2048 - beside[x]) + np.int32(image[c, y, right[x]]) * beside[x]
+                part[y, x] = one >> 4
+        for y in range(result.shape[1]):
+            weight = below[y]
+            for x in range(result.shape[2]):
+                upper = (part[top[y], x] * (2048 - weight)) >> 16
+                lower = (part[bottom[y], x] * weight) >> 16
+                result[c, y, x] = np.uint8(min(max((upper + lower + 2) >> 2, 0), 255))

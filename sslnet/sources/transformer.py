@@ -10,6 +10,7 @@ With what Caffe does not have, the operations are, in this order (T: only in pha
 
     channel_order        blue, green, red to red, green, blue, or back. A mean image is of the images as they are stored and
                          is turned with them; mean_value and std_value are in the order that the net gets
+    resize_param         and the other sizes of Caffe's forks: sslnet.sources.resizing. A mean image is of the resized images
     random_resized_crop  T: a part of random size and shape, resized to the crop; in TEST, and without it:
     resize_shorter       resized so that the shorter side has this size
     rotation             T: by a uniform angle; pixels from outside get the value of pad
@@ -38,12 +39,13 @@ from pathlib import Path
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DataError, SslnetError, WeightsError
+from sslnet.errors import DataError, SslnetError
 from sslnet.sources.base import size_text
 from sslnet.sources.colors import change_colors
 from sslnet.sources.geometry import ATTEMPTS, crop_box, draw_box, pad_images, resize, resize_shorter, rotate
-from sslnet.sources.mean import read_mean
-from sslnet.sources.presets import check_transform, resolved
+from sslnet.sources.normalization import factors_of, mean_of, padded_mean
+from sslnet.sources.presets import check_transform, crop_of, resolved
+from sslnet.sources.resizing import DRAWS, Resizing
 from sslnet.sources.transform_kernels import augment, center, mirror, standardize, transform
 
 BASE_DRAWS = 5
@@ -83,10 +85,11 @@ class DataTransformer:
     ) -> None:
         preset, param = bool(param.preset), resolved(param, error)
         check_transform(param, error)
-        channels, height, width = shape
+        self._resizing = Resizing(param, train=train, error=error)
+        channels, height, width = shape = (shape[0], *(self._resizing.fixed or shape[1:]))
         self._train = train
         self._mirror = bool(param.mirror)
-        self._crop = int(param.crop_size)
+        self._crop = crop_of(param)
         self._pad = int(param.pad)
         self._pad_mode = PAD_MODES.get(param.pad_mode)
         self._brightness = float(param.brightness) if train else 0.0
@@ -105,32 +108,33 @@ class DataTransformer:
         self._check_colors(param, error, preset)
         self._check_sizes(param, (height, width), error)
         self._image_size = (height, width)
-        mean = _mean(param, shape, error, locate).astype(dtype)
+        mean = mean_of(param, shape, error, locate).astype(dtype)
         if self._swap and mean.shape[1:] != (1, 1):
             mean = np.ascontiguousarray(mean[::-1])
         self._edge = mean.mean(axis=(1, 2), dtype=np.float64).astype(dtype)
         self._mean = self._padded_mean(mean)
         self._scale = np.dtype(dtype).type(param.scale)
-        self._factors = _factors(param, channels, self._scale, error)
-        self.shape = (channels, self._crop or height, self._crop or width)
+        self._factors = factors_of(param, channels, self._scale, error)
+        self.shape = (channels, *(self._crop or (height, width)))
         """Shape of an output image: (C, H, W)."""
 
     @property
     def random(self) -> bool:
         """Whether the output depends on the random numbers of ``draw``."""
-        crop = self._train and self._crop > 0
+        crop = self._train and self._crop is not None
         return self._mirror or crop or self._brightness > 0 or self._contrast > 0 or self._draws_more
 
     @property
     def _draws_more(self) -> bool:
-        return any((self._box, self._rotation, self._saturation, self._hue, self._erasing))
+        return any((self._box, self._rotation, self._saturation, self._hue, self._erasing, self._resizing.random))
 
     @property
     def _resizes(self) -> bool:
-        return self._box is not None or self._shorter > 0
+        return self._box is not None or self._shorter > 0 or self._resizing.active
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """Random numbers for each image, in [0, 1): (count, BASE_DRAWS), or (count, ALL_DRAWS) if more is random.
+        """Random numbers for each image, in [0, 1): (count, BASE_DRAWS), (count, ALL_DRAWS) if more is random, or
+        (count, ALL_DRAWS + DRAWS) if sizes of forks are.
 
         Fields that are set later do not change the numbers of those before: crops are the same with and without brightness.
         """
@@ -141,6 +145,8 @@ class DataTransformer:
             draws[:, 3:BASE_DRAWS] = random.random((count, 2))
         if self._draws_more:
             draws[:, BASE_DRAWS:] = random.random((count, ALL_DRAWS - BASE_DRAWS))
+        if self._resizing.random:
+            draws = np.concatenate([draws, random.random((count, DRAWS))], axis=1)
         return draws
 
     def bounds(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray] | None:
@@ -224,11 +230,15 @@ class DataTransformer:
 
     def _moved(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """An image (C, H, W) resized and rotated."""
+        if self._resizing.active:
+            image = self._resizing(image, draws[ALL_DRAWS:] if self._resizing.random else draws)
+            self._check_crop(image.shape)
         if self._box is not None:
+            assert self._crop is not None
             height, width = image.shape[1:]
             box = crop_box(self._box, height, width, draws[BOX_SIZES].reshape(-1, 2), draws[BOX_PLACE])
             part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
-            image = resize(part, self._crop, self._crop)
+            image = resize(part, *self._crop)
         elif self._shorter:
             image = resize_shorter(image, self._shorter)
         if self._rotation:
@@ -237,12 +247,7 @@ class DataTransformer:
 
     def _finish(self, images: np.ndarray, out: np.ndarray, draws: np.ndarray) -> None:
         """Everything after rotation.  [overwrites out]"""
-        room = np.array(images.shape[2:]) + 2 * self._pad - out.shape[2:]
-        if self._train and self._crop:
-            offsets = (draws[:, 1:3] * (room + 1)).astype(np.int64)
-        else:
-            offsets = np.repeat((room // 2)[None], len(out), axis=0)
-        flip = (draws[:, 0] < 0.5) & self._mirror
+        offsets, flip = self._places(images.shape[2:], out.shape[2:], draws)
         pad = self._pad
         if pad and self._pad_mode:
             images, pad = pad_images(images, pad, self._pad_mode), 0
@@ -266,6 +271,27 @@ class DataTransformer:
         if self._erasing is not None:
             self._erase(out, draws)
 
+    def place(self, size: Sequence[int], draws: np.ndarray) -> tuple[tuple[int, int], bool]:
+        """Row and column at which an image (H, W), not padded or resized, is cropped, and whether the crop is mirrored.
+
+        draws  random numbers of the image, as from ``draw``
+        """
+        offsets, flip = self._places(size, self.shape[1:], draws[None])
+        return (int(offsets[0, 0]), int(offsets[0, 1])), bool(flip[0])
+
+    def _places(self, size: Sequence[int], crop: Sequence[int], draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Offsets of the crops in padded images (n, 2), and which are mirrored (n)."""
+        room = np.array(size) + 2 * self._pad - np.array(crop)
+        if self._train and self._crop:
+            offsets = (draws[:, 1:3] * (room + 1)).astype(np.int64)
+        else:
+            offsets = np.repeat((room // 2)[None], len(draws), axis=0)
+        return offsets, self.mirrors(draws)
+
+    def mirrors(self, draws: np.ndarray) -> np.ndarray:
+        """Which images are mirrored, given their random numbers: (n) bool."""
+        return np.asarray((draws[:, 0] < 0.5) & self._mirror)
+
     def _erase(self, out: np.ndarray, draws: np.ndarray) -> None:
         """Sets a random rectangle of some of the images to 0.  [overwrites out]"""
         param, size = self._erasing, (out.shape[2], out.shape[3])
@@ -283,18 +309,24 @@ class DataTransformer:
         first = (self._channels, *self._image_size)
         if shape == first:
             return
-        if channels != self._channels or not self._crop:
+        if channels != self._channels or not (self._crop or self._resizes):
             raise DataError(f"is {size_text(shape)}, but the first one is {size_text(first)}")
         if self._resizes:
             return
-        if min(height, width) + 2 * self._pad < self._crop:
-            raise DataError(f"is {size_text(shape)}, which is smaller than crop_size {self._crop}")
+        self._check_crop(shape)
         if self._pad_mode == "reflect" and self._pad >= min(height, width):
             raise DataError(f"is {size_text(shape)}, which pad {self._pad} cannot reflect")
         if self._mean.shape[1:] != (1, 1):
             raise DataError(
                 f"is {size_text(shape)}, but the mean image {size_text((self._channels, *self._image_size))}"
             )
+
+    def _check_crop(self, shape: Sequence[int]) -> None:
+        """Raises DataError for an image (C, H, W) that the crop does not fit into."""
+        height, width = self._crop or (0, 0)
+        if shape[1] + 2 * self._pad < height or shape[2] + 2 * self._pad < width:
+            crop = f"crop_size {height}" if height == width else f"the crop of {size_text((height, width))}"
+            raise DataError(f"is {size_text(shape)}, which is smaller than {crop}")
 
     def _check_colors(self, param: pb.TransformationParameter, error: Callable[..., SslnetError], preset: bool) -> None:
         for field in ("channel_order", "saturation", "hue"):
@@ -312,74 +344,20 @@ class DataTransformer:
                 raise error(f"pad {self._pad} cannot reflect images of resize_shorter {param.resize_shorter}", "pad")
             if self._resizes:
                 return
+        if self._resizing.active and not self._resizing.fixed:
+            return
         if self._pad > min(height, width):
             raise error(f"pad {self._pad} is larger than the images, which are {height} x {width}", "pad")
         if self._pad_mode == "reflect" and self._pad >= min(height, width):
             raise error(f"pad {self._pad} cannot reflect images of {height} x {width}", "pad")
-        if self._crop > min(height, width) + 2 * self._pad:
+        crop = self._crop or (0, 0)
+        if crop[0] > height + 2 * self._pad or crop[1] > width + 2 * self._pad:
             padded = f", with pad {self._pad} at each side" if self._pad else ""
-            raise error(
-                f"crop_size {self._crop} is larger than the images, which are {height} x {width}{padded}", "crop_size"
-            )
+            given = f"crop_size {crop[0]}" if param.crop_size else f"the crop of {size_text(crop)}"
+            field = "crop_size" if param.crop_size else "crop_h" if param.crop_h else "crop_height"
+            raise error(f"{given} is larger than the images, which are {height} x {width}{padded}", field)
 
     def _padded_mean(self, mean: np.ndarray) -> np.ndarray:
         if self._pad_mode and mean.shape[1:] != (1, 1):
             return pad_images(mean, self._pad, self._pad_mode)
-        return _padded(mean, self._pad, self._edge)
-
-
-def _factors(
-    param: pb.TransformationParameter, channels: int, scale: np.floating, error: Callable[..., SslnetError]
-) -> np.ndarray:
-    """scale / std for each channel: (C), of the type of scale."""
-    values = np.array(param.std_value, np.float64)
-    if len(values) not in (0, 1, channels):
-        raise error(
-            f"there are {len(values)} std_value, but the images have {channels} channels: give one, or one a channel",
-            "std_value",
-        )
-    if not len(values):
-        return np.full(channels, scale)
-    return np.broadcast_to(float(scale) / values, channels).astype(scale.dtype)
-
-
-def _padded(mean: np.ndarray, pad: int, edge: np.ndarray) -> np.ndarray:
-    """The mean of padded images: (C, H + 2 pad, W + 2 pad) from (C, H, W); (C, 1, 1) is returned unchanged."""
-    if not pad or mean.shape[1:] == (1, 1):
-        return mean
-    channels, height, width = mean.shape
-    result = np.empty((channels, height + 2 * pad, width + 2 * pad), mean.dtype)
-    result[...] = edge[:, None, None]
-    result[:, pad : pad + height, pad : pad + width] = mean
-    return result
-
-
-def _mean(
-    param: pb.TransformationParameter,
-    shape: Sequence[int],
-    error: Callable[..., SslnetError],
-    locate: Callable[[str], str | Path],
-) -> np.ndarray:
-    """The mean from a file or from numbers: (C, H, W) or (C, 1, 1)."""
-    channels, height, width = shape
-    values = np.array(param.mean_value, np.float32)
-    if param.HasField("mean_file"):
-        if len(values):
-            raise error("mean_file and mean_value exclude each other", "mean_file")
-        try:
-            mean = read_mean(locate(param.mean_file))
-        except WeightsError as problem:
-            raise error(f"{problem.path}: {problem.message}", "mean_file") from problem
-        if mean.shape[1:] != (1, 1) and (param.resize_shorter or param.HasField("random_resized_crop")):
-            raise error("a mean image does not fit images that are resized: give mean_value", "mean_file")
-        if mean.shape not in ((channels, height, width), (channels, 1, 1)):
-            raise error(
-                f"the mean image is {size_text(mean.shape)}, but the images are {size_text(shape)}", "mean_file"
-            )
-        return mean
-    if len(values) not in (0, 1, channels):
-        raise error(
-            f"there are {len(values)} mean_value, but the images have {channels} channels: give one, or one a channel",
-            "mean_value",
-        )
-    return np.broadcast_to(values if len(values) else np.float32(0), channels).reshape(channels, 1, 1).copy()
+        return padded_mean(mean, self._pad, self._edge)

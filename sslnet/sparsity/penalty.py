@@ -104,6 +104,15 @@ class Penalty(ABC):
         """The tiling, if this is a single group lasso whose update and prox a kernel can make in one pass; else None."""
         return None
 
+    @property
+    def crossed(self) -> tuple[Tiling, Tiling] | None:
+        """The tilings by whole rows and by columns, if this is a sum of two such group lassos; else None."""
+        return None
+
+    def crossed_dual(self) -> np.ndarray:
+        """The dual variables of the columns, flat, with which an update of ``crossed`` tilings begins and ends."""
+        raise NotImplementedError
+
     def add_subgradient(self, arrays: Arrays, gradients: Arrays) -> None:
         """Adds a subgradient of the penalty, 0 for zero groups, to the gradients.  [accumulates into gradients]"""
         raise NotImplementedError

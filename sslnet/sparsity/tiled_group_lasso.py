@@ -111,6 +111,18 @@ class TiledGroupLasso(Penalty):
     def fused(self) -> Tiling | None:
         return self.tilings[0] if len(self.terms) == 1 and not self.takes_bias else None
 
+    @property
+    def crossed(self) -> tuple[Tiling, Tiling] | None:
+        if len(self.terms) != 2 or self.takes_bias or self.nested:
+            return None
+        tilings = sorted(self.tilings, key=lambda tiling: tiling.height)
+        sizes = (tilings[0].height, tilings[0].width, tilings[1].height)
+        return (tilings[0], tilings[1]) if sizes == (1, self.shape[1], self.shape[0]) else None
+
+    def crossed_dual(self) -> np.ndarray:
+        duals = self._ready_duals()
+        return duals[max(range(2), key=lambda k: self._tilings[k].height)].reshape(-1)
+
     def prox(self, arrays: Arrays, steps: Steps, moved: Sequence[np.ndarray | None] | None = None) -> None:
         x, *bias = arrays
         gains = moved[0] if moved is not None else None

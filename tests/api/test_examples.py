@@ -14,7 +14,7 @@ import sslnet
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
-FUNCTIONS = ("compact", "prune", "low_rank", "teach", "export_onnx", "import_onnx")
+FUNCTIONS = ("compact", "prune", "low_rank", "teach", "evaluate", "export_onnx", "import_onnx")
 """Not compress_net: its example trains for minutes. That in docs/python.md is short."""
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.compress.compaction.compact import compact
 from sslnet.compress.pruning.calibration import CalibrationSet, draw_images
 from sslnet.compress.pruning.channels import CoupledChannels, find_channels_to_prune
 from sslnet.compress.pruning.prune_channels import Pruner, prune_channels
@@ -68,6 +69,30 @@ def test_floor_stays_and_a_target_below_it_is_an_error() -> None:
     with pytest.raises(UsageError, match="cannot be reached") as error:
         prune_channels(make(), target_flops=0.1, by="magnitude", repair="none", share_out="uniform", floor=0.6)
     assert "lower floor" in error.value.hint
+
+
+def test_targets_of_parameters_and_time_are_met_by_their_own_account() -> None:
+    """Parameters: those of the compacted net. Time: two layers of made-up times, so that the costly one shrinks more."""
+    net = make()
+    result = prune_channels(net, target_params=0.5, by="magnitude", repair="none", share_out="flops")
+    small = compact(net.definition, net.to_proto())
+    left = [
+        sum(blob.count for blobs in each.params.values() for blob in blobs)
+        for each in (net, Net(small.message, small.weights))
+    ]
+    assert left[1] / left[0] == pytest.approx(result.parameters, rel=1e-6)
+    assert 0.4 < result.parameters <= 0.5
+    assert result.time is None
+    kept = []
+    for slow in ("a", "c"):
+        pruner = Pruner(make(), images=images())
+        pruner.channels.measure_time([1.0 if name == slow else 0.001 for name in pruner.net.layer_names])
+        result = pruner.prune(target_time=0.5, by="magnitude", repair="none", share_out="flops")
+        assert result.time is not None and result.time <= 0.5
+        kept.append({name: after / before for name, (before, after) in result.widths.items()})
+    assert kept[0]["a"] < kept[1]["a"]
+    measured = prune_channels(make(), target_time=0.6, by="magnitude", repair="none", share_out="uniform")
+    assert measured.time is not None and 0.3 < measured.time <= 0.6
 
 
 def test_uniform_shares_are_equal() -> None:

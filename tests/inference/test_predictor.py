@@ -75,7 +75,7 @@ def test_threads_share_weights_and_do_not_disturb_each_other(files: tuple[Path, 
         thread.join()
     assert not errors
     assert 1 <= len(predict._idle) <= 16
-    nets = predict._idle
+    nets = [copy.net for copy in predict._idle]
     assert all(net.params["conv"][0].data is nets[0].params["conv"][0].data or np.shares_memory(
         net.params["conv"][0].data, nets[0].params["conv"][0].data) for net in nets)  # fmt: skip
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 
+from .fork_cases import FORKS
 from .harness import Case, inputs
 
 X = inputs(x=(2, 3, 4, 5))
@@ -63,6 +64,21 @@ def smooth_l1(type_: str) -> list[Case | str]:
     texts = [inputs(**dict.fromkeys(names[:count], (3, 4, 2))) + layer for count, layer in zip((2, 3, 4), layers)]
     several = Case(texts[0].replace('top: "y"', 'top: "y" top: "each"'), ignore=("each",))
     return [*texts, several]
+
+
+PRIORS = [[[0.1, 0.1, 0.5, 0.6, 0.3, 0.2, 0.9, 0.8, 0.0, 0.5, 0.4, 1.0, 0.6, 0.1, 1.1, 0.5], [0.1, 0.1, 0.2, 0.2] * 4]]
+OBJECTS = [[[[0, 1, 0, 0.1, 0.15, 0.5, 0.5, 0], [0, 2, 0, 0.35, 0.2, 0.8, 0.8, 0], [1, 2, 0, 0.05, 0.5, 0.4, 0.9, 1]]]]
+
+
+def multibox(sets: int, loss: str, param: str) -> Case:
+    """MultiBoxLoss of four priors and three classes, with ``sets`` locations a prior."""
+    return Case(
+        inputs(loc=(2, 16 * sets), conf=(2, 12), priors=(1, 2, 16), label=(1, 1, 3, 8))
+        + 'layer { name: "l" type: "MultiBoxLoss" bottom: "loc" bottom: "conf" bottom: "priors" bottom: "label" top: "y"'
+        f" propagate_down: true propagate_down: true propagate_down: false propagate_down: false"
+        f" loss_param {{ {loss} }} multibox_loss_param {{ num_classes: 3 code_type: CENTER_SIZE {param} }} }}",
+        values={"priors": PRIORS, "label": OBJECTS},
+    )
 
 
 CASES: dict[str, list[Case | str]] = {
@@ -223,6 +239,7 @@ CASES: dict[str, list[Case | str]] = {
             + 'layer { name: "l" type: "Filter" bottom: "a" bottom: "b" bottom: "label" top: "y" top: "z" }',
             values={"label": np.ones(4)},
         ),
+        single("Filter", "param { lr_mult: 0 } filter_param { num_output: 2 }"),
     ],
     "Flatten": [single("Flatten"), single("Flatten", "flatten_param { axis: -3 end_axis: -2 }")],
     "GELU": [
@@ -277,6 +294,10 @@ CASES: dict[str, list[Case | str]] = {
             "shrink_factor: 2 pad_beg: -1",
             'height: 3 width: 9 interp_type: "nearest_neighbor"',
         )
+    ]
+    + [
+        inputs(x=(2, 3, 4, 5), size=(1, 2, 6, 3))
+        + 'layer { name: "l" type: "Interp" bottom: "x" bottom: "size" top: "y" interp_param { use_blob_size: true } }'
     ],
     "LayerNorm": [
         single("LayerNorm"),
@@ -311,6 +332,14 @@ CASES: dict[str, list[Case | str]] = {
     ]
     + [inputs(x=(2, 3, 3)) + 'layer { name: "l" type: "MatMul" bottom: "x" bottom: "x" top: "y" }'],
     "Mish": [single("Mish"), in_place("Mish")],
+    "MultiBoxLoss": [
+        multibox(1, "", ""),
+        multibox(1, "normalization: BATCH_SIZE", "mining_type: NONE conf_loss_type: LOGISTIC loc_loss_type: L2"),
+        multibox(1, "normalization: FULL", "mining_type: HARD_EXAMPLE sample_size: 3 encode_variance_in_target: true"),
+        multibox(
+            3, "normalization: NONE", "mining_type: NONE share_location: false match_type: BIPARTITE bp_inside: true"
+        ),
+    ],
     "MultinomialLogisticLoss": [
         inputs(positive=(5, 4), label=(5,))
         + 'layer { name: "l" type: "MultinomialLogisticLoss" bottom: "positive" bottom: "label" loss_weight: 2 }',
@@ -417,6 +446,15 @@ CASES: dict[str, list[Case | str]] = {
             "height: 1 width: 1 transform: ALIGN_CORNERS",
         )
     ],
+    "ROIAlign": [
+        Case(
+            inputs(x=(2, 2, 6, 7), rois=(4, 5))
+            + 'layer { name: "l" type: "ROIAlign" bottom: "x" bottom: "rois" top: "y"'
+            f" roi_align_param {{ pooled_h: 2 pooled_w: 3 spatial_scale: 0.7 sampling_ratio: {ratio} }} }}",
+            values=REGIONS,
+        )
+        for ratio in (0, 2)
+    ],
     "ROIPooling": [
         Case(
             inputs(x=(2, 3, 6, 5), rois=(4, 5))
@@ -483,6 +521,8 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 2 normalization: VALID",
             "normalization: FULL",
             "normalization: NONE",
+            "focal_gamma: 2 ignore_label: 2",
+            "focal_gamma: 1.5 focal_alpha: 0.25",
         )
     ],
     "Silence": [
@@ -532,6 +572,12 @@ CASES: dict[str, list[Case | str]] = {
             "ignore_label: 1 normalization: NONE",
             "ignore_label: 1 normalize: false",
             "normalize: true",
+            "label_smoothing: 0.2 ignore_label: 1",
+            "label_smoothing: 0.2 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
+            "focal_gamma: 2 ignore_label: 1",
+            "focal_gamma: 0.5 weight_by_label_freqs: true"
+            " class_weighting: 1 class_weighting: 0.5 class_weighting: 2 class_weighting: 3",
         )
     ],
     "Split": [
@@ -558,10 +604,24 @@ CASES: dict[str, list[Case | str]] = {
 }
 """Configurations of each type: gradients against differences, inputs unchanged, diffs overwritten or added to."""
 
+CASES |= FORKS
+
 WITHOUT_GRADIENT: dict[str, str] = {
+    "ContinuationIndicator": "constant",
+    "LabelsequenceAccuracy": "piecewise constant",
+    "SegAccuracy": "piecewise constant",
     "Accuracy": "piecewise constant",
     "ArgMax": "piecewise constant",
     "BoxAnnotatorOHEM": "chooses",
+    "BoxOutput": "chooses",
+    "DecodeBBox": "chooses",
+    "DetectionEvaluate": "counts",
+    "Proposal": "chooses",
+    "Region": "the gradient is that of RegionLoss",
+    "RegionLoss": "its gradient is not that of its value, as in YOLO: test_yolo has both from a loop",
+    "YoloDetectionOutput": "chooses",
+    "Yolov3": "its gradient is not that of its value, as in YOLO: test_yolo has both from a loop",
+    "Yolov3DetectionOutput": "chooses",
     "DetectionOutput": "chooses",
     "PriorBox": "constant",
     "HDF5Output": "nothing comes after it",
@@ -571,14 +631,32 @@ WITHOUT_GRADIENT: dict[str, str] = {
 }
 """Types that no gradient check can be made of, and why. Layers that bring data from outside need no line."""
 
+IN_FORKS = "compared with loops in float64, or with PyTorch: test_fork_layers"
+PAIRS = "its crops are random: test_image_pairs compares it with the files"
 IN_OPENCV = "compared with OpenCV's: test_detection"
+BY_LOOP_HERE = "compared with loops in float64: test_detection_boxes"
+BY_LOOP_YOLO = "compared with loops in float64: test_yolo"
 BY_LOOP = "compared with loops in float64: test_detection"
 BEYOND_CAFFE = "Caffe 1.0 does not have it: test_beyond_caffe compares it with its definition"
 
 WITHOUT_GOLDEN: dict[str, str] = {
+    **dict.fromkeys(("DenseImageData", "ImageLabelmapData", "ImageSegData"), PAIRS),
+    **dict.fromkeys((*FORKS, "ContinuationIndicator", "LabelsequenceAccuracy", "SegAccuracy"), IN_FORKS),
     "ArrayData": "Caffe does not have it: test_array_data compares it with NumPy",
     "Axpy": BEYOND_CAFFE,
+    "AnnotatedData": "compared with its steps written out: test_annotated_data",
     "BoxAnnotatorOHEM": BY_LOOP,
+    "BoxOutput": BY_LOOP_HERE,
+    "DecodeBBox": BY_LOOP_HERE,
+    "DetectionEvaluate": BY_LOOP_HERE,
+    "MultiBoxLoss": "compared with loops in float64: test_multibox_loss",
+    "Proposal": IN_OPENCV,
+    "Region": IN_OPENCV,
+    "RegionLoss": BY_LOOP_YOLO,
+    "ROIAlign": BY_LOOP_HERE,
+    "YoloDetectionOutput": BY_LOOP_YOLO,
+    "Yolov3": BY_LOOP_YOLO,
+    "Yolov3DetectionOutput": BY_LOOP_YOLO,
     "DetectionOutput": IN_OPENCV,
     "Flip": "mirrored by NumPy: test_beyond_caffe",
     "PriorBox": IN_OPENCV,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
 from sslnet.kernels.pointwise import pooling as kernels
+from sslnet.kernels.pointwise import pooling_tiles as tiles
 from sslnet.kernels.runtime.threads import num_threads, set_num_threads
 from sslnet.net.net import Net
 
@@ -171,8 +172,8 @@ def test_stochastic_weighs_in_test():
 @settings(deadline=None, max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 20), st.integers(1, 40)),
-    kernel=pairs,
-    stride=pairs,
+    kernel=st.one_of(pairs, st.sampled_from([(2, 2), (3, 3)])),
+    stride=st.one_of(pairs, st.sampled_from([(1, 1), (2, 2)])),
     pad=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
@@ -202,12 +203,27 @@ def test_pooling_reads_and_writes_nothing_outside_its_planes(size, kernel, strid
             np.testing.assert_array_equal(alone, y)
             assert (whole_alone[:67] == -7).all()
             assert (whole_alone[-67:] == -7).all()
+            for kind in (tiles.MAX, tiles.MAX_AND_PLACE):
+                tile = tiles.tile_of(geometry[:2], stride, np.dtype(dtype), kind)
+                if tile:
+                    found, whole_found = guarded(y.shape, dtype, -7)
+                    spots, whole_spots = guarded(y.shape, np.int32, -7)
+                    asked = spots if kind == tiles.MAX_AND_PLACE else np.empty((0, 0, 0), np.int32)
+                    kernels.max_tiles(0, 2, 0, tile, source, found, asked, *geometry)
+                    np.testing.assert_array_equal(found, y)
+                    if asked.size:
+                        np.testing.assert_array_equal(spots, place)
+                    for whole in (whole_found, whole_spots):
+                        assert (whole[:67] == -7).all()
+                        assert (whole[-67:] == -7).all()
         else:
-            kernels.ave_forward(0, 2, 0, source, y, *geometry, False)
+            tile = tiles.tile_of(geometry[:2], stride, np.dtype(dtype), tiles.SUM)
+            kernels.ave_forward(0, 2, 0, tile, source, y, *geometry, False)
             dy, _ = guarded(y.shape, dtype, math.nan)
             dy[...] = 1
             dx, whole_dx = guarded(x.shape, dtype, -7)
-            kernels.ave_backward(0, 2, 0, dy, dx, *geometry, False)
+            tile = tiles.spread_tile_of(geometry[:2], stride, np.dtype(dtype), tiles.SPREAD_WIDTH)
+            kernels.ave_backward(0, 2, 0, tile, dy, dx, *geometry, False)
             np.testing.assert_allclose((dx * x).sum(), y.sum(), rtol=1e-4, atol=1e-4)
             assert (whole_dx[:67] == -7).all()
             assert (whole_dx[-67:] == -7).all()
@@ -215,6 +231,28 @@ def test_pooling_reads_and_writes_nothing_outside_its_planes(size, kernel, strid
         for whole in (whole_y, whole_place):
             assert (whole[:67] == -7).all()
             assert (whole[-67:] == -7).all()
+
+
+@pytest.mark.parametrize("size", [5, 23, 40])
+@pytest.mark.parametrize("window", tiles.WINDOWS)
+def test_tiles_find_the_maxima_of_planes_of_the_lowest_values(window, size):
+    """Where all values are -FLT_MAX or -inf, padding may be the maximum; its place is -1, as without tiles."""
+    (kernel, stride), lowest = window, np.finfo(np.float32).min
+    x = np.random.default_rng(size).choice(
+        np.array([lowest, -np.inf, 1], np.float32), (3, size, size), p=[0.6, 0.3, 0.1]
+    )
+    out = -(-(size + 2 - kernel) // stride) + 1
+    geometry = (kernel, kernel, stride, stride, 1, 1)
+    results = []
+    for tile in (0, tiles.tile_of((kernel,) * 2, (stride,) * 2, x.dtype, tiles.MAX_AND_PLACE)):
+        y, place = np.empty((3, out, out), np.float32), np.empty((3, out, out), np.int32)
+        if tile:
+            kernels.max_tiles(0, 3, 0, tile, x, y, place, *geometry)
+        else:
+            kernels.max_forward(0, 3, 0, x, y, place, *geometry)
+        results.append((y, place))
+    np.testing.assert_array_equal(*[y for y, _ in results])
+    np.testing.assert_array_equal(*[place for _, place in results])
 
 
 def test_max_of_a_whole_plane_is_the_first_in_reading_order():

@@ -111,7 +111,6 @@ def test_all_mistakes_are_told_at_once():
             'layer { name: "a" type: "ReLU" bottom: "x" top: "a" loss_weight: 1 loss_weight: 2 }',
             "loss_weight is given 2 times",
         ),
-        ('layer { type: "ReLU" bottom: "x" top: "a" }', "needs a name"),
     ],
 )
 def test_wrong_layers_are_told(layer, message):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sslnet import cli
 from sslnet import sslnet_pb2 as pb
 from sslnet.errors import WeightsError
+from sslnet.net.integer_weights import packed_blob
 from sslnet.net.weights import MOST_LAYERS, read_weights
 
 ROOT = Path(__file__).parents[2]
@@ -44,12 +45,23 @@ def packed_hdf5(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def packed_numbers() -> bytes:
+    """Weights of a quantised layer: numbers of 4 bits and steps."""
+    net = pb.NetParameter(name="numbers")
+    numbers = np.random.default_rng(0).integers(-7, 8, (4, 2, 3, 3)).astype(np.float32)
+    layer = net.layer.add(name="conv", type="Convolution")
+    layer.blobs.append(packed_blob(numbers * np.float32(0.25), 4))
+    layer.blobs.add(data=[1, 2, 3, 4]).shape.dim.append(4)
+    return net.SerializeToString()
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {
         "binary": (FORMATS / "tiny_binaryproto_iter_20.caffemodel").read_bytes(),
         "old": old_net(),
         "hdf5": (FORMATS / "tiny_hdf5_iter_20.caffemodel.h5").read_bytes(),
+        "numbers": packed_numbers(),
         "packed": packed_hdf5(tmp_path_factory.mktemp("good") / "packed.h5"),
     }
 
@@ -98,7 +110,7 @@ def assert_clear(text: str, path: Path) -> None:
     assert text.replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("kind", ["binary", "old", "hdf5", "packed"])
+@pytest.mark.parametrize("kind", ["binary", "old", "numbers", "hdf5", "packed"])
 @settings(**SLOW)
 @given(changes=CHANGES)
 def test_damaged_weights_load_or_are_one_error(kind, good, tmp_path, changes) -> None:
@@ -107,7 +119,7 @@ def test_damaged_weights_load_or_are_one_error(kind, good, tmp_path, changes) ->
     loads_or_says_why(path)
 
 
-@pytest.mark.parametrize("kind", ["binary", "old", "hdf5"])
+@pytest.mark.parametrize("kind", ["binary", "old", "numbers", "hdf5"])
 @settings(**{**SLOW, "max_examples": 100})
 @given(changes=CHANGES)
 def test_upgrade_of_damaged_weights_writes_or_is_one_error(kind, good, tmp_path, capsys, changes) -> None:

@@ -49,6 +49,16 @@ def solver(text: str) -> prototxt.Definition:
         ('lr_policy: "cosine" max_iter: 12', 6, 0.25),
         ('lr_policy: "cosine" max_iter: 12', 12, 0.0),
         ('lr_policy: "cosine" max_iter: 12', 100, 0.0),
+        # PyTorch 2.13: OneCycleLR(max_lr=0.5, total_steps=101, cycle_momentum=False)
+        ('lr_policy: "onecycle" max_iter: 101', 0, 0.02),
+        ('lr_policy: "onecycle" max_iter: 101', 1, 0.02137825520013661),
+        ('lr_policy: "onecycle" max_iter: 101', 15, 0.2690044998710504),
+        ('lr_policy: "onecycle" max_iter: 101', 30, 0.49987907105671485),
+        ('lr_policy: "onecycle" max_iter: 101', 60, 0.30129032444441316),
+        ('lr_policy: "onecycle" max_iter: 101', 100, 2e-6),
+        ('lr_policy: "onecycle" max_iter: 101', 1000, 2e-6),
+        ('lr_policy: "onecycle" max_iter: 1', 0, 0.5),
+        ('lr_policy: "onecycle" max_iter: 9 pct_start: 0', 0, 0.5),
         ('lr_policy: "sigmoid" gamma: -3e38 stepsize: 50', 2147483647, 0.0),
         ('lr_policy: "sigmoid" gamma: 3e38 stepsize: 50', 2147483647, 0.5),
         ('lr_policy: "sigmoid" gamma: -0.1 stepsize: 50', 50, 0.25),
@@ -131,7 +141,7 @@ def test_every_iteration_of_a_checked_policy_has_a_rate(policy: str) -> None:
                     try:
                         lr_policies.check(definition)
                     except DefinitionError:
-                        assert policy in ("inv", "poly", "cosine", "multifixed", "plateau"), fields
+                        assert policy in ("inv", "poly", "cosine", "onecycle", "multifixed", "plateau"), fields
                         continue
                     for iteration in ITERATIONS:
                         for before in (-3, 0, 2**31 - 1):

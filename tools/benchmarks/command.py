@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import goals, page
 from benchmarks.arguments import positive
 from benchmarks.isa import ISAS, run_again
+from benchmarks.load import busy
 from benchmarks.machine import describe, machine
 from benchmarks.record import Record, compare, load
 from benchmarks.sections import SECTIONS
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     record = Record(options.json, found)
     names = options.only if options.command == "goals" else [options.command]
     try:
-        with interruptible():
+        with interruptible(), busy(options.load):
             for number, name in enumerate(names, 1):
                 if len(names) > 1:
                     print(f"\n{number}/{len(names)} {name}: {SECTIONS[name].HELP}", flush=True)
@@ -121,6 +122,10 @@ def _command(commands: argparse._SubParsersAction, name: str, help: str, descrip
     command.add_argument(
         "--threads", nargs="+", type=positive, default=default_threads(), metavar="N",
         help="numbers of threads of all contestants, one measurement each; default 1 and one per core",
+    )  # fmt: skip
+    command.add_argument(
+        "--load", type=int, default=0, metavar="N",
+        help="run so many other programs meanwhile, which use a core each; default 0",
     )  # fmt: skip
     command.add_argument("--rounds", type=positive, default=5, metavar="N", help="least number of rounds; default 5")
     command.add_argument("--alone", action="store_true", help="measure without torch and onnxruntime")

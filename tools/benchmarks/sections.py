@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from benchmarks import convs, inference, layers, memory, optimiser, sparse, training
+from benchmarks import convs, inference, layers, memory, optimiser, quantized, sparse, training
 
 SECTIONS: dict[str, ModuleType] = {
     "convs": convs,
@@ -13,5 +13,6 @@ SECTIONS: dict[str, ModuleType] = {
     "layers": layers,
     "optimiser": optimiser,
     "memory": memory,
+    "quantized": quantized,
     "sparse": sparse,
 }

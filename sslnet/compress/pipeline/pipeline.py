@@ -28,12 +28,13 @@ from sslnet.compress.compaction.sizes import layer_sizes, total_size
 from sslnet.compress.control.latency_model import LatencyBenchmark, LatencyComparison
 from sslnet.compress.pipeline.controls import CONTROLS, with_fillers
 from sslnet.compress.pipeline.default_groups import add_groups, weigh
+from sslnet.compress.pipeline.fine_tuning import FineTuning
 from sslnet.compress.pipeline.method import STAGES
-from sslnet.compress.pipeline.pipeline_base import FILES, PipelineBase, trainable
+from sslnet.compress.pipeline.pipeline_base import FILES, trainable
 from sslnet.compress.pipeline.pruning_rounds import PruneSettings, is_trained, prune_net, prune_once, total_flops
 from sslnet.compress.pipeline.schedule import check_turnable
-from sslnet.compress.pipeline.state_file import LOCK, STATE, write_results
-from sslnet.compress.pipeline.training import remove_snapshots
+from sslnet.compress.pipeline.state_file import LOCK, STATE
+from sslnet.compress.pipeline.training import remove, remove_snapshots
 from sslnet.compress.pruning.prune_channels import check_choices
 from sslnet.errors import UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder, remove_remains, resolve, sole_user
@@ -48,7 +49,7 @@ RUNS = 30
 """Number of timed runs."""
 
 
-class Pipeline(PipelineBase):
+class Pipeline(FineTuning):
     """Runs the stages of a task that are not done yet.
 
     monitor  receives the events of each solver
@@ -74,18 +75,15 @@ class Pipeline(PipelineBase):
         make_folder(lock)
         with sole_user(lock, folder):
             remove_remains(folder, STATE, "report", *FILES.values())
-            self._save()
+            self.save()
             return self._run_stages()
-
-    def _save(self) -> None:
-        write_results(self.task.folder, self.task.options(), self.results)
 
     def _run_stages(self) -> dict[str, Any]:
         for place, stage in enumerate(self.stages, 1):
             if stage not in self.results:
                 self.tell(f"stage {place} of {len(self.stages)}: {stage}")
                 self.results[stage] = getattr(self, f"_{stage}")()
-                self._save()
+                self.save()
             if stage in FILES:
                 remove_snapshots(self.name(stage, ""))
         return self.results
@@ -122,6 +120,7 @@ class Pipeline(PipelineBase):
                 net = self.write(small.message, definition, f"{prefix}.prototxt")
                 self.train_small("prune", prefix, trainable(net), path)
                 remove_snapshots(prefix)
+                remove(path)
             definition, weights = prototxt.read_net(f"{prefix}.prototxt"), f"{prefix}.caffemodel"
         if self.rounds > 1:
             self.tell(f"round {self.rounds} of {self.rounds}: {100 * target:.3g} % of the FLOPs")
@@ -161,8 +160,7 @@ class Pipeline(PipelineBase):
         }
 
     def _finetune(self) -> dict[str, Any]:
-        self.train_small("finetune", self.name("finetune", ""), self.small_definition(), self.weights("compact"))
-        return {"iterations": self.iterations("finetune")}
+        return self.train_small("finetune", self.name("finetune", ""), self.small_definition(), self.weights("compact"))
 
     def _test(self) -> dict[str, Any]:
         small = self.small_definition()

@@ -12,19 +12,16 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.compaction.compact import Compaction, compact
 from sslnet.compress.compaction.rebase import relocate
 from sslnet.compress.control.controller import StrengthController
-from sslnet.compress.distillation.teacher import PREFIX, teach
 from sslnet.compress.evaluation import find_trial
 from sslnet.compress.pipeline.controls import CONTROLS, baseline_length, control_lengths
 from sslnet.compress.pipeline.default_groups import FLOOR, declared, set_strengths
 from sslnet.compress.pipeline.method import choose_method
 from sslnet.compress.pipeline.pruning_rounds import PruneSettings
 from sslnet.compress.pipeline.schedule import STRENGTHS, fit_schedule, quiet
-from sslnet.compress.pipeline.state_file import read_results
+from sslnet.compress.pipeline.state_file import read_results, write_results
 from sslnet.compress.pipeline.task import ROUNDS, SHORTEST_ROUND, Task
-from sslnet.compress.pipeline.training import Watch, remove, train_stage
+from sslnet.compress.pipeline.training import Watch, train_stage
 from sslnet.errors import UsageError
-from sslnet.files import atomic_write, read_bytes
-from sslnet.net.weights import read_weights, save_arrays
 from sslnet.prototxt import Definition
 from sslnet.solver.callbacks import Monitor
 from sslnet.solver.solver_definition import find_nets, net_state
@@ -39,6 +36,10 @@ FILES = {
     "scratch_control": "6_scratch_control",
 }
 """Prefix of the file names of each stage."""
+GENTLE = ("prune", "finetune", "dense_control")
+"""Stages whose weights are good already: with the method prune they have a schedule and a rate of their own."""
+WARM_UP = 20
+"""The learning rate rises over the first 1/WARM_UP of such a stage."""
 SNAPSHOTS = 10
 """Number of snapshots in a stage if the solver gives no interval."""
 
@@ -122,6 +123,10 @@ class PipelineBase:
         given = {"by": task.by, "repair": task.repair, "share_out": task.share_out, "images": task.images}
         return PruneSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
+    def save(self) -> None:
+        """Writes the results so far."""
+        write_results(self.task.folder, self.task.options(), self.results)
+
     def name(self, stage: str, suffix: str) -> str:
         """A file of a stage."""
         return os.path.join(self.task.folder, FILES[stage] + suffix)
@@ -157,18 +162,29 @@ class PipelineBase:
         prototxt.save(message, path)
         return prototxt.read_net(path)
 
-    def stage_solver(self, stage: str, net: pb.NetParameter) -> pb.SolverParameter:
-        """The solver's message for a stage, without the net."""
+    @property
+    def rate(self) -> float | None:
+        """The learning rate that trials have found; None before, or without them."""
+        found = self.results.get("rate")
+        return None if found is None else float(found["base_lr"])
+
+    def stage_solver(self, stage: str, net: pb.NetParameter, iterations: int | None = None) -> pb.SolverParameter:
+        """The solver's message for a stage, without the net.  iterations: None: those of the stage"""
         param = pb.SolverParameter()
         param.CopyFrom(self.solver.message)
         quiet(param)
         for name in ("net", "net_param"):
             param.ClearField(name)
-        if self.method == "prune" and stage in ("prune", "finetune") and not self.task.overrides_policy:
-            for name in ("stepsize", "stepvalue", "gamma", "power"):
-                param.ClearField(name)
-            param.lr_policy = "cosine"
-        fit_schedule(param, self.iterations(stage))
+        iterations = self.iterations(stage) if iterations is None else iterations
+        if self.method == "prune" and stage in GENTLE:
+            if not self.task.overrides_policy:
+                for name in ("stepsize", "stepvalue", "gamma", "power"):
+                    param.ClearField(name)
+                param.lr_policy = "cosine"
+                if not (param.HasField("warmup_iter") or param.HasField("rampup_interval")):
+                    param.warmup_iter = iterations // WARM_UP
+            param.base_lr = param.base_lr if self.rate is None else self.rate
+        fit_schedule(param, iterations)
         if stage == "sparsify":
             set_strengths(param, net, by_size=not self.own_groups)
         else:
@@ -206,39 +222,6 @@ class PipelineBase:
             tell=self.tell,
             steering=steering,
         )
-
-    def train_small(self, stage: str, prefix: str, definition: Definition, weights: str) -> None:
-        """Trains a small net, with the baseline as teacher where it teaches; writes PREFIX.caffemodel, of the small net
-        alone. Of the stage finetune also PREFIX.prototxt, the definition it was trained by."""
-        alone = f"{prefix}_taught.caffemodel"
-        message, start = definition.message, weights
-        if self.teaches and self.iterations(stage):
-            message, start = self._taught(definition, weights, alone)
-        path = f"{prefix}.prototxt" if stage == "finetune" else f"{prefix}_training.prototxt"
-        prototxt.save(message, path)
-        if self.iterations(stage):
-            self.train(stage, [start], path=path, prefix=prefix)
-        elif stage != "finetune":
-            atomic_write(f"{prefix}.caffemodel", read_bytes(weights))
-        if start == alone:
-            kept = {k: v for k, v in read_weights(f"{prefix}.caffemodel").items() if not k.startswith(PREFIX)}
-            save_arrays(kept, f"{prefix}.caffemodel", hdf5=False)
-        remove(alone)
-
-    def _taught(self, small: Definition, weights: str, path: str) -> tuple[pb.NetParameter, str]:
-        """The small net with the baseline as its teacher: (definition, file of the weights of both). The small net alone
-        where nobody asked for a teacher and the nets have no scores to compare."""
-        baseline = prototxt.read_net(self.name("baseline", ".prototxt"))
-        state = {"level": self.state["level"], "stages": self.state["stages"]}
-        try:
-            taught = teach(small, weights, baseline, self.weights("baseline"), **state, seed=self.seed)
-        except UsageError as error:
-            if self.task.teach:
-                raise
-            self.tell(f"no teacher: {error.message}")
-            return small.message, weights
-        save_arrays(taught.weights, path, hdf5=False)
-        return taught.definition, path
 
     def compacted(self, definition: Definition, weights: str) -> Compaction:
         return compact(definition, weights, level=self.trial.level, stages=self.trial.stages, seed=self.seed)

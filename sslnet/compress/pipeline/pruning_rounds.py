@@ -71,5 +71,5 @@ def total_flops(net: Net) -> float:
 
 
 def is_trained(prefix: str) -> bool:
-    """Whether the training of a round is complete: its weights are there, and those with the teacher are gone."""
-    return os.path.exists(f"{prefix}.caffemodel") and not os.path.exists(f"{prefix}_taught.caffemodel")
+    """Whether the training of a round is complete: its weights are there, and those that it started from are gone."""
+    return os.path.exists(f"{prefix}.caffemodel") and not os.path.exists(f"{prefix}_start.caffemodel")

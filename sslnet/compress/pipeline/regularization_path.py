@@ -25,7 +25,7 @@ from sslnet.compress.compaction.sizes import total_size
 from sslnet.compress.evaluation import Trial, find_trial
 from sslnet.compress.pipeline.fingerprint import file_mark, text_mark
 from sslnet.compress.pipeline.schedule import check_started, check_turnable, fit_schedule, quiet
-from sslnet.compress.pipeline.training import Stopped, Watch
+from sslnet.compress.pipeline.training import Stopped, Watch, save_trained
 from sslnet.errors import RunError, UsageError, WeightsError
 from sslnet.files import atomic_write, make_folder
 from sslnet.json_file import fields, number, read_json, whole
@@ -230,14 +230,14 @@ class _Follower:
             solver = self._solver(self.plan.iterations, k, [weights])
             solver.scale_penalties(factor)
             self._run(solver)
-            solver.net.save(name)
+            save_trained(solver, name)
             self._write(k, {"mark": self.mark, "factor": factor})
         if not self.plan.finetune:
             return name
         solver = self._solver(self.plan.finetune, k, [name])
         solver.keep_zeros()
         self._run(solver)
-        solver.net.save(tuned)
+        save_trained(solver, tuned)
         return tuned
 
     def _solver(self, iterations: int, k: int, weights: Sequence[str], named: bool = False) -> Solver:

@@ -30,7 +30,16 @@ def fit_schedule(param: pb.SolverParameter, iterations: int) -> None:
 
 
 def quiet(param: pb.SolverParameter) -> None:
-    """Removes the test nets, the final snapshot and the initial weights from a solver.  [changes param]"""
+    """Removes the test nets, the final snapshot and the initial weights from a solver.  [changes param]
+
+    raises UsageError for snapshot_best and patience, which need the solver's own tests
+    """
+    for name in ("snapshot_best", "patience"):
+        if getattr(param, name):
+            raise UsageError(
+                f"{name} cannot be used here: the solver does not test while its nets are compressed",
+                hint=f"remove it from the solver, or give --set {name}={'' if name == 'snapshot_best' else 0}",
+            )
     for name in ("test_iter", "test_interval", "test_initialization", "test_compute_loss", "test_state", "test_net"):
         param.ClearField(name)
     param.ClearField("test_net_param")

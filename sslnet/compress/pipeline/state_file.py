@@ -92,6 +92,16 @@ def _is_timed(value: object) -> bool:
     return times and whole_numbers and raced and _is_pair(known.get("bytes"), whole)
 
 
+def _is_fine_tuned(value: object) -> bool:
+    known = fields(value)
+    return whole(known.get("iterations")) is not None and (known.get("worse") is None or _is_score(known["worse"]))
+
+
+def _is_rate(value: object) -> bool:
+    rate = number(fields(value).get("base_lr"))
+    return rate is not None and rate > 0
+
+
 def _is_control(value: object) -> bool:
     return whole(fields(value).get("iterations")) is not None and _is_score(value)
 
@@ -101,10 +111,11 @@ KNOWN: dict[str, Callable[[object], bool]] = {
     "sparsify": _is_sparsified,
     "prune": _is_pruned,
     "compact": _is_compacted,
-    "finetune": lambda value: whole(fields(value).get("iterations")) is not None,
+    "rate": _is_rate,
+    "finetune": _is_fine_tuned,
     "test": _is_score,
     "dense_control": _is_control,
     "scratch_control": _is_control,
     "time": _is_timed,
 }
-"""For each stage, a function that checks whether a value is a valid result of it."""
+"""For each stage, and for the learning rate found on the way, a function that checks whether a value is a valid result."""

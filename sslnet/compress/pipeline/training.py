@@ -13,6 +13,7 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.compress.control.controller import StrengthController
 from sslnet.compress.pipeline.schedule import check_started
 from sslnet.solver.callbacks import Monitor
+from sslnet.solver.snapshot import averaged_path
 from sslnet.solver.solver import Solver
 
 Watch = Callable[[Solver], contextlib.AbstractContextManager[object]]
@@ -57,7 +58,13 @@ def train_stage(
         solver.solve()
     if solver.iter < param.max_iter:
         raise Stopped
-    solver.net.save(f"{prefix}.caffemodel")
+    save_trained(solver, f"{prefix}.caffemodel")
+
+
+def save_trained(solver: Solver, path: str) -> None:
+    """Writes the result of a training: its averaged weights with ema_decay, else its weights."""
+    with solver.average.in_use():
+        solver.net.save(path)
 
 
 def remove_snapshots(prefix: str) -> None:
@@ -76,7 +83,7 @@ def remove(path: str) -> None:
 class OneSnapshot(Monitor):
     """Forwards events to another monitor, and removes each snapshot when the next one is written."""
 
-    PASSED_ON = ("on_warning", "on_start", "on_iteration", "on_display", "on_test", "on_debug", "on_finish")
+    PASSED_ON = ("on_warning", "on_start", "on_iteration", "on_display", "on_test", "on_best", "on_debug", "on_finish")
 
     def __init__(self, monitor: Monitor, last: str | None) -> None:
         self.monitor, self.last = monitor, last
@@ -86,7 +93,9 @@ class OneSnapshot(Monitor):
     def on_snapshot(self, iteration: int, weights: str, state: str) -> None:
         if self.last is not None and self.last != state:
             remove(self.last)
-            remove(self.last.replace(".solverstate", ".caffemodel"))
+            weights_before = self.last.replace(".solverstate", ".caffemodel")
+            remove(weights_before)
+            remove(averaged_path(weights_before))
         self.last = state
         self.monitor.on_snapshot(iteration, weights, state)
 

@@ -20,6 +20,9 @@ from sslnet.net.input_layers import is_source, source_shapes, with_inputs
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition, upgrade_net
 
+BATCH_BYTES = 1 << 29
+"""Size of the blobs of a batch of calibration images, in bytes."""
+
 
 @dataclass(frozen=True)
 class CalibrationSet:
@@ -136,6 +139,19 @@ def batches(net: Net, images: CalibrationSet) -> Iterator[int]:
     for first in range(0, images.count - size + 1, size):
         fill(net, images, first)
         yield first
+
+
+def batch_within(net: Net, images: CalibrationSet, size: int = BATCH_BYTES) -> int:
+    """The largest batch of these images, at least one, whose blobs take at most ``size`` bytes; if one batch does not
+    hold all images, such that the batches are of nearly equal size."""
+    one = sum(blob.count for blob in net.blobs.values()) * 4 / max(1, _batch_of(net))
+    most = max(1, min(images.count, int(size / max(1.0, one))))
+    return images.count // -(-images.count // most)
+
+
+def _batch_of(net: Net) -> int:
+    """Number of images in a batch of the net."""
+    return next((shape[0] for shape in source_shapes(net).values() if shape), 1)
 
 
 def _separate(layers: Sequence[LayerDefinition]) -> pb.NetParameter:

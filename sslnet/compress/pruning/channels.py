@@ -16,14 +16,17 @@ from functools import cached_property
 
 import numpy as np
 
-from sslnet.compress.compaction.channels import view_net
+from sslnet.compress.pruning.units import find_units
 from sslnet.errors import UsageError
 from sslnet.layers.base import Layer
 from sslnet.layers.batch_norm import BatchNorm
 from sslnet.layers.prelu import PReLU
 from sslnet.net.net import Net
-from sslnet.sparsity.channel_dependencies import is_depthwise, mixes
+from sslnet.sparsity.channel_dependencies import is_depthwise
 from sslnet.sparsity.channel_parts import ChannelPart, ChannelParts, Role
+
+COSTS = ("flops", "params", "time")
+"""What the removal of channels can save: FLOPs, parameters, time of the forward pass."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class CoupledChannels:
     """The prunable channels of a net.
 
     count          number of units
+    counted        what ``cost`` counts, one of COSTS; ``measure_time`` before "time"
     families       the families, in the order of their first layers
     family         (count) number of the family of each unit
     tops, bottoms  for each layer the units of the channels of its first top / bottom, -1 for channels that are kept
@@ -87,9 +91,10 @@ class CoupledChannels:
     """
 
     def __init__(self, net: Net) -> None:
-        self.net = net
+        self.net, self.counted = net, "flops"
+        self._seconds: Sequence[float] | None = None
         account = ChannelParts(net)
-        unit_of = _find_units(net, account)
+        unit_of = find_units(net, account)
         self.count = int(unit_of.max(initial=-1)) + 1
         self.tops = [unit_of[tops[0]] if tops else np.empty(0, np.int64) for tops in account.ties.tops]
         self.bottoms = [unit_of[below[0]] if below else np.empty(0, np.int64) for below in account.ties.bottoms]
@@ -212,6 +217,38 @@ class CoupledChannels:
         """Number of parameters without these units.  gone: (count) bool"""
         return self._total(self._parameters, gone)
 
+    def measure_time(self, seconds: Sequence[float]) -> None:
+        """Takes the time of each layer's forward pass. It is taken to shrink as FLOPs do: with the channels of the layer's
+        outputs, and with those that its weights read."""
+        self._seconds = list(seconds)
+
+    @property
+    def knows_time(self) -> bool:
+        """Whether ``measure_time`` was called."""
+        return self._seconds is not None
+
+    @cached_property
+    def _time(self) -> list[_Cost]:
+        if self._seconds is None:
+            raise ValueError("the times of the layers are not known: measure_time")
+        nanoseconds = [round(1e9 * seconds) for seconds in self._seconds]
+        return [_Cost(amount, self.tops[i], self._columns(i)) for i, amount in enumerate(nanoseconds) if amount > 0]
+
+    @property
+    def _costs(self) -> list[_Cost]:
+        return {"flops": lambda: self._flops, "params": lambda: self._parameters, "time": lambda: self._time}[
+            self.counted
+        ]()
+
+    def cost(self, gone: np.ndarray | None = None) -> int:
+        """FLOPs, parameters or estimated nanoseconds, as ``counted`` says, without these units.  gone: (count) bool"""
+        return self._total(self._costs, gone)
+
+    @property
+    def cost_saved(self) -> np.ndarray:
+        """What of this the net loses with each unit, if it alone is removed: (count) float64."""
+        return self._saved(self._costs)
+
     def _total(self, costs: Sequence[_Cost], gone: np.ndarray | None) -> int:
         if gone is None:
             return sum(cost.amount for cost in costs)
@@ -224,7 +261,7 @@ class CoupledChannels:
         """The row of each cost's array of units, by its identity; (rows, units) the part that belongs to each unit."""
         places, rows = {id(None): 0}, {b"": 0}
         found = [np.zeros(self.count)]
-        for cost in (*self._flops, *self._parameters):
+        for cost in (*self._flops, *self._parameters, *(self._time if self._seconds is not None else ())):
             for units in (cost.top, cost.columns):
                 if units is not None and units.tobytes() not in rows:
                     rows[units.tobytes()] = len(rows)
@@ -302,68 +339,3 @@ def find_channels_to_prune(net: Net) -> CoupledChannels:
             hint="its layers produce the outputs themselves, or pass layers that need all channels, as LRN across channels",
         )
     return channels
-
-
-def _find_units(net: Net, account: ChannelParts) -> np.ndarray:
-    """For each class of channels the number of its unit, -1 if it must be kept; numbered by the layers that make them."""
-    ties = account.ties
-    count = 1 + max((int(ids.max()) for blobs in (*ties.tops, *ties.bottoms) for ids in blobs if len(ids)), default=-1)
-    keep = np.ones(count, np.bool_)
-    for part in account.of(Role.MAKER):
-        keep[part.classes] = False
-    keep[_fixed(net, account)] = True
-    while (needed := _needed_with(net, account, keep) & ~keep).any():
-        keep |= needed
-    unit_of = np.full(count, -1, np.int64)
-    numbers: dict[int, int] = {}
-    for part in account.of(Role.MAKER):
-        for number in part.classes.tolist():
-            if not keep[number]:
-                numbers.setdefault(number, len(numbers))
-    for number, unit in numbers.items():
-        unit_of[number] = unit
-    return unit_of
-
-
-def _needed_with(net: Net, account: ChannelParts, keep: np.ndarray) -> np.ndarray:
-    """Classes that compaction keeps because layers without weights couple them to kept ones: (classes) bool.
-
-    Such layers move channels in groups (ShuffleChannel), so that no channel of the top stands for one of the bottom.
-    """
-    view, needed = view_net(net), np.zeros(len(keep), np.bool_)
-    for i, layer in enumerate(net.layers):
-        bottoms, tops = account.ties.bottoms[i], account.ties.tops[i]
-        if view.refuses[i] or mixes(layer):
-            continue
-        ignores = [np.full(len(ids), view.absorbs[i] or layer.IGNORES_ZEROS) for ids in bottoms]
-        for blobs, flags in (
-            (bottoms, layer.needed_channels([keep[ids] for ids in tops], ignores)),
-            (tops, layer.followed_channels([keep[ids] for ids in bottoms])),
-        ):
-            for ids, found in zip(blobs, flags):
-                needed[ids[np.asarray(found, np.bool_)]] = True
-    return needed
-
-
-def _fixed(net: Net, account: ChannelParts) -> list[int]:
-    """Classes with a channel that compaction keeps whatever the weights are."""
-    view, ties = view_net(net), account.ties
-    ends = set(net.outputs) | set(net.loss_weights)
-    fixed: set[int] = set()
-    for i, layer in enumerate(net.layers):
-        bottoms, tops = ties.bottoms[i], ties.tops[i]
-        if view.refuses[i]:
-            needed = [np.ones(len(ids), np.bool_) for ids in (*bottoms, *tops)]
-        else:
-            ignores = view.absorbs[i] or layer.IGNORES_ZEROS
-            none = [np.zeros(len(ids), np.bool_) for ids in tops]
-            below = layer.needed_channels(none, [np.full(len(ids), ignores) for ids in bottoms])
-            above = layer.followed_channels([np.zeros(len(ids), np.bool_) for ids in bottoms])
-            needed = [*(below if len(below) else [np.ones(len(ids), np.bool_) for ids in bottoms])]
-            needed += above if len(above) else none
-        for ids, flags in zip((*bottoms, *tops), needed):
-            fixed.update(ids[np.asarray(flags, np.bool_)].tolist())
-        for name, ids in zip(net.top_names[i], tops):
-            if name in ends:
-                fixed.update(ids.tolist())
-    return sorted(fixed)

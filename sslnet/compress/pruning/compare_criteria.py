@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sslnet.compress.evaluation import Score, Trial
-from sslnet.compress.pruning.prune_channels import Pruner, PruneResult, check_choices
+from sslnet.compress.pruning.prune_channels import Pruner, PruneResult, check_choices, one_target
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ def compare_criteria(
     pruner: Pruner,
     names: Sequence[str],
     *,
-    target_flops: float,
+    target_flops: float | None = None,
+    target_params: float | None = None,
+    target_time: float | None = None,
     repair: str,
     share_out: str,
     round_channels: int,
@@ -37,13 +39,16 @@ def compare_criteria(
     trial  the test that each pruned net takes; None: no test
     raises UsageError as ``prune_channels`` does
     """
+    of, target = one_target(target_flops, target_params, target_time)
     for name in names:
-        check_choices(name, repair, share_out, target_flops, round_channels, floor)
+        check_choices(name, repair, share_out, target, round_channels, floor, of)
     result = []
     for name in names:
         try:
             pruned = pruner.prune(
                 target_flops=target_flops,
+                target_params=target_params,
+                target_time=target_time,
                 by=name,
                 repair=repair,
                 share_out=share_out,

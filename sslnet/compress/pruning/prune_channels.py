@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from sslnet.compress.pruning.calibration import CalibrationSet, batches, calibration_net, draw_images, fill
-from sslnet.compress.pruning.channels import CoupledChannels, find_channels_to_prune
+from sslnet.compress.pruning.channels import COSTS, CoupledChannels, find_channels_to_prune
 from sslnet.compress.pruning.importance import IMPORTANCES, Importance, Needs, Reconstruction
 from sslnet.compress.pruning.repair.least_squares import LayerRepair, LeastSquares
 from sslnet.compress.pruning.repair.statistics import check_statistics, measure_statistics
@@ -18,6 +18,8 @@ from sslnet.compress.pruning.selection import SHARE_OUT, cut_to, flops_order, un
 from sslnet.compress.pruning.sensitivity import Curves, measure_curves, share_out_by
 from sslnet.errors import UsageError, suggestion
 from sslnet.net.net import Net
+from sslnet.net.weights import StoredWeights
+from sslnet.timing.layerwise import open_net, time_nets
 
 REPAIRS = ("none", "mean", "statistics", "least-squares")
 """Ways to repair a net without training."""
@@ -27,6 +29,8 @@ IMAGES = 256
 """Number of calibration images unless another one is given."""
 BATCH = 50
 """Images in one backward pass of criteria that need gradients."""
+TIMED_RUNS = 20
+"""Runs from which the time of each layer is taken."""
 HELD_OUT = 0.25
 """Part of the images on which sensitivity is measured; the others are those that the trial fits see."""
 MOST_HELD_OUT = 64
@@ -44,6 +48,8 @@ class PruneResult:
     channels    the channels of the net
     flops       part of the FLOPs that is left once the net is compacted, 0 to 1;  parameters: likewise
     widths      number of channels of each family before and after, by the family's name
+    time        part of the time of the forward pass that is left, estimated from measured times of the layers; None where
+                nothing was measured
     repair      name of the repair;  share_out: how the removals were divided
     images      number of calibration images; 0: none were needed
     layers      what least squares or mean did, layer by layer
@@ -62,12 +68,15 @@ class PruneResult:
     images: int = 0
     layers: list[LayerRepair] = field(default_factory=list)
     error: float | None = None
+    time: float | None = None
 
 
 def prune_channels(
     net: Net,
     *,
-    target_flops: float,
+    target_flops: float | None = None,
+    target_params: float | None = None,
+    target_time: float | None = None,
     by: str = "reconstruction",
     repair: str = "least-squares",
     images: int | CalibrationSet = IMAGES,
@@ -77,13 +86,15 @@ def prune_channels(
     seed: int = 0,
     progress: Progress = lambda text: None,
 ) -> PruneResult:
-    """Sets the least important coupled channels of a net to zero, until at most ``target_flops`` of its FLOPs would be
-    left, and repairs the layers that read them.  [overwrites the net's parameters]
+    """Sets the least important coupled channels of a net to zero, until at most a part of its FLOPs, its parameters or its
+    time would be left, and repairs the layers that read them.  [overwrites the net's parameters]
 
     net             in phase TEST, with its weights; ``compact`` then makes the smaller net
     by              name of a criterion in ``IMPORTANCES``
     repair          "none", "mean", "statistics" or "least-squares"
     images          number of calibration images, drawn from the data of phase TRAIN; or the images
+    target_flops, target_params, target_time   one of them. Time is estimated: that of each layer's forward pass is measured,
+                    and taken to shrink as its FLOPs do
     share_out       "uniform", "flops" or "sensitivity": how the removals are divided between the layers
     round_channels  each family keeps a multiple of so many channels, or all
     floor           part of each family that stays, 0 to 1; one channel stays in any case
@@ -96,6 +107,8 @@ def prune_channels(
     pruner = Pruner(net, images=images, seed=seed, progress=progress)
     return pruner.prune(
         target_flops=target_flops,
+        target_params=target_params,
+        target_time=target_time,
         by=by,
         repair=repair,
         share_out=share_out,
@@ -104,8 +117,22 @@ def prune_channels(
     )
 
 
+def one_target(flops: float | None, params: float | None, time: float | None) -> tuple[str, float]:
+    """What the target counts, one of COSTS, and the part that may be left. raises UsageError unless one is given"""
+    given = [(of, value) for of, value in zip(COSTS, (flops, params, time)) if value is not None]
+    if len(given) != 1:
+        raise UsageError("give one of target_flops, target_params and target_time: the part that may be left")
+    return given[0]
+
+
 def check_choices(
-    by: str, repair: str, share_out: str, target_flops: float, round_channels: int = 1, floor: float = FLOOR
+    by: str,
+    repair: str,
+    share_out: str,
+    target: float,
+    round_channels: int = 1,
+    floor: float = FLOOR,
+    of: str = "flops",
 ) -> None:
     """raises UsageError for unknown names and numbers out of range"""
     known: Sequence[tuple[str, str, Sequence[str]]] = (
@@ -116,8 +143,8 @@ def check_choices(
     for what, name, names in known:
         if name not in names:
             raise UsageError(f'unknown {what} "{name}"', hint=suggestion(name, names) or f"one of {', '.join(names)}")
-    if not 0 < target_flops < 1:
-        raise UsageError(f"target_flops must lie between 0 and 1, not {target_flops:g}")
+    if not 0 < target < 1:
+        raise UsageError(f"target_{of} must lie between 0 and 1, not {target:g}")
     if round_channels < 1:
         raise UsageError(f"round_channels must be at least 1, not {round_channels}")
     if not 0 <= floor <= 1:
@@ -151,7 +178,9 @@ class Pruner:
     def prune(
         self,
         *,
-        target_flops: float,
+        target_flops: float | None = None,
+        target_params: float | None = None,
+        target_time: float | None = None,
         by: str = "reconstruction",
         repair: str = "least-squares",
         share_out: str = "sensitivity",
@@ -159,13 +188,17 @@ class Pruner:
         floor: float = FLOOR,
     ) -> PruneResult:
         """Prunes and repairs the net, whose weights must be those of the whole net; see ``prune_channels``."""
-        check_choices(by, repair, share_out, target_flops, round_channels, floor)
+        of, target = one_target(target_flops, target_params, target_time)
+        check_choices(by, repair, share_out, target, round_channels, floor, of)
+        if of == "time":
+            self._measure_time()
+        self.channels.counted = of
         if repair == "statistics":
             check_statistics(self.net)
         needs_images = repair != "none" or share_out == "sensitivity" or IMPORTANCES[by].NEEDS > Needs.WEIGHTS
         fits = self.fits if needs_images else None
         scores = self.scores(by)
-        gone = self._select(by, scores, target_flops, share_out, round_channels, floor)
+        gone = self._select(by, scores, target, share_out, round_channels, floor)
         channels = self.channels
         channels.clear(gone)
         self._ran_whole = False
@@ -188,6 +221,7 @@ class Pruner:
             images=self.images.count if needs_images else 0,
             layers=layers,
             error=fits.output_error() if fits is not None else None,
+            time=channels.cost(gone) / channels.cost() if of == "time" else None,
         )
 
     def restore(self) -> None:
@@ -196,6 +230,19 @@ class Pruner:
             blob.data[...] = values
 
     # -- what images give; each is made once, with the weights of the whole net ------------------------------------------
+
+    def _measure_time(self) -> None:
+        """Times the layers of the net, forward in phase TEST, with the batch of its data."""
+        if self.channels.knows_time:
+            return
+        self._progress("timing the layers")
+        net, state = self.net, self.net.state
+        timed = open_net(
+            net.definition, StoredWeights.of(net.params), phase=net.phase, level=state.level, stages=state.stages
+        )
+        (found,) = time_nets([timed], TIMED_RUNS, forward_only=True).nets
+        seconds = {layer.name: layer.forward.median for layer in found.layers if layer.forward is not None}
+        self.channels.measure_time([seconds.get(name, 0.0) for name in net.layer_names])
 
     @cached_property
     def images(self) -> CalibrationSet:

@@ -133,7 +133,7 @@ def _curve(losses: np.ndarray, levels: Sequence[int], measured: Sequence[float])
 
 
 def share_out_by(curves: Curves, stays: np.ndarray, target: float, multiple: int = 1) -> np.ndarray:
-    """The units to remove so that at most ``target`` of the FLOPs are left: (units) bool.
+    """The units to remove so that at most ``target`` of the cost is left, of FLOPs, parameters or time: (units) bool.
 
     stays     (units) bool: those that must stay; the others of a family go by its order
     multiple  each family keeps a multiple of so many units, or all
@@ -141,19 +141,19 @@ def share_out_by(curves: Curves, stays: np.ndarray, target: float, multiple: int
     raises UsageError if more are left without all units that may go
     """
     channels = curves.channels
-    whole = channels.flops()
+    whole = channels.cost()
     options = [_options(order, stays, multiple) for order in curves.orders]
     fewest = [int(numbers[-1]) for numbers in options]
-    least = channels.flops(curves.gone(fewest)) / whole
+    least = channels.cost(curves.gone(fewest)) / whole
     if least > target:
         raise too_low(channels, target, least)
     numbers, budget = [0] * len(options), target
     best, best_error = fewest, _error(curves, fewest)
     for _ in range(ROUNDS):
         costs = [_costs(curves, numbers, f, options[f]) / whole for f in range(len(options))]
-        now = channels.flops(curves.gone(numbers)) / whole
+        now = channels.cost(curves.gone(numbers)) / whole
         numbers = _search(curves, options, costs, budget - now)
-        left = channels.flops(curves.gone(numbers)) / whole
+        left = channels.cost(curves.gone(numbers)) / whole
         if left <= target and _error(curves, numbers) < best_error:
             best, best_error = numbers, _error(curves, numbers)
         budget += 0.7 * (target - left)
@@ -175,7 +175,7 @@ def _error(curves: Curves, numbers: Sequence[int]) -> float:
 
 
 def _costs(curves: Curves, numbers: Sequence[int], f: int, options: np.ndarray) -> np.ndarray:
-    """FLOPs of the net by the number of units that family f loses, less those now; the others stay as they are.
+    """Cost of the net by the number of units that family f loses, less those now; the others stay as they are.
 
     Linear in that number, but for steps of blobs that several families share.
     """
@@ -183,7 +183,7 @@ def _costs(curves: Curves, numbers: Sequence[int], f: int, options: np.ndarray) 
     for number in (0, int(options[-1])):
         trial = list(numbers)
         trial[f] = number
-        ends.append(curves.channels.flops(curves.gone(trial)))
+        ends.append(curves.channels.cost(curves.gone(trial)))
     slope = (ends[1] - ends[0]) / max(1, int(options[-1]))
     costs: np.ndarray = slope * (options - numbers[f])
     return costs
@@ -192,7 +192,7 @@ def _costs(curves: Curves, numbers: Sequence[int], f: int, options: np.ndarray) 
 def _search(curves: Curves, options: Sequence[np.ndarray], costs: Sequence[np.ndarray], budget: float) -> list[int]:
     """The options with the smallest sum of errors whose costs add up to at most ``budget``, by dynamic programming.
 
-    costs  of each option, as parts of the whole net's FLOPs; those that save cost less than 0
+    costs  of each option, as parts of the whole net's; those that save cost less than 0
     """
     lows = [float(cost.min()) for cost in costs]
     room = max(budget - sum(lows), 0.0)
@@ -221,13 +221,13 @@ def _fill(curves: Curves, options: Sequence[np.ndarray], numbers: Sequence[int],
     """Gives units back where the FLOPs allow it, each time those that save the most error for their FLOPs."""
     channels, result = curves.channels, list(numbers)
     while True:
-        now, found = channels.flops(curves.gone(result)), []
+        now, found = channels.cost(curves.gone(result)), []
         for f, number in enumerate(result):
             place = int(np.searchsorted(options[f], number))
             if place:
                 trial = list(result)
                 trial[f] = int(options[f][place - 1])
-                cost = channels.flops(curves.gone(trial))
+                cost = channels.cost(curves.gone(trial))
                 if cost <= most:
                     gain = float(curves.errors[f][number] - curves.errors[f][trial[f]])
                     found.append((gain / max(cost - now, 1), trial))

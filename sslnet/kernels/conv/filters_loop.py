@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import store_tile
 from sslnet.kernels.conv.window import fill_plane, interleave
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import scratch_address
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 
@@ -80,11 +81,11 @@ class FilterLoop(PackedLoop):
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         self.weights.pack(weights, bias)
 
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        _run_filters(
-            u0, u1, self.numbers, self.passes, self.places, self.offsets, self.spans, self.tiles,
-            *self.weights.places, scratch_address("conv window", self.window.size),
-            scratch_address("conv sums", self.sums_size), scratch_address("conv planes", self.planes_size), source, target,
+    def _call(self) -> tuple[Any, ...]:
+        return (
+            _run_filters, self.numbers, self.passes, self.places, self.offsets, self.spans, self.tiles,
+            *self.weights.places, Scratch("conv window", self.window.size), Scratch("conv sums", self.sums_size),
+            Scratch("conv planes", self.planes_size),
         )  # fmt: skip
 
     def _tile_table(self, unit: VectorUnit, vectors: int, exact: bool) -> np.ndarray:

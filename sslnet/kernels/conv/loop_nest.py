@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from sslnet.kernels.conv.packing import add_bias_sums, address, threads_for
 from sslnet.kernels.runtime.memory import scratch
-from sslnet.kernels.runtime.threads import parallel
+from sslnet.kernels.runtime.threads import region
 
 
 class PackedLoop(ABC):
@@ -26,18 +27,24 @@ class PackedLoop(ABC):
     kernel: str
     units: int
     multiply_adds: int
+    version: int = 0
+    """Another number whenever ``pack`` has made other arrays or numbers than those of the last run, so that a tape of
+    it is outdated."""
 
     @abstractmethod
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         """Copies the weights of the forward pass, and the bias of the outputs, into the order in which they are read."""
 
     @abstractmethod
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        """Computes units u0 .. u1 from the array at the address ``source`` into the one at ``target``."""
+    def _call(self) -> tuple[Any, ...]:
+        """The kernel and its arguments behind the units u0 and u1: without the last two, the addresses of source and
+        target."""
 
     def run_at(self, source: int, target: int) -> None:
         """Computes the whole batch with the weights last packed.  [overwrites the target]"""
-        parallel(self._part, self.units, source, target, most=threads_for(self.multiply_adds))
+        kernel, *args = self._call()
+        most = threads_for(self.multiply_adds)
+        region(kernel, self.units, self.multiply_adds, *args, source, target, most=most)
 
 
 class WeightGradLoop(ABC):

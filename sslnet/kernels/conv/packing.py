@@ -14,6 +14,7 @@ from sslnet.kernels.conv.taps import Pass, TapGeometry
 from sslnet.kernels.conv.transposes import scatter_transposed
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.recording import recorder
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd import vector as vec
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
@@ -24,6 +25,8 @@ LEAST_ROWS = 4
 """The least rows of a chunk whose kernel reads several rows, so that most of what is copied is used more than once."""
 SMALL = 1 << 22
 """Multiply-adds below which one thread is faster than several."""
+SMALL_ON_TAPE = 1 << 16
+"""The same on a tape, where a barrier takes less than a microsecond."""
 SMALL_PACK = 1 << 16
 """Weights below which one thread packs faster than several."""
 
@@ -35,7 +38,7 @@ def address(array: np.ndarray) -> int:
 
 def threads_for(multiply_adds: int) -> int:
     """The number of threads for a pass with that many multiply-adds: 1 for small ones, else all."""
-    return 1 if multiply_adds < SMALL else num_parts()
+    return 1 if multiply_adds < (SMALL if recorder() is None else SMALL_ON_TAPE) else num_parts()
 
 
 @dataclass(frozen=True)

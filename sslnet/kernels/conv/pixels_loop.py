@@ -6,6 +6,7 @@ A strided source is split by phase while it is copied, so that the pixels of a v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from sslnet.kernels.conv.packing import FilterBlocking, PackedWeights, pass_tabl
 from sslnet.kernels.conv.taps import TapGeometry
 from sslnet.kernels.conv.window import fill_plane, interleave
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import scratch, scratch_address
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 
@@ -62,11 +63,11 @@ class PixelLoop(PackedLoop):
     def pack(self, weights: np.ndarray, bias: np.ndarray | None) -> None:
         self.weights.pack(weights, bias)
 
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        _run_pixels(
-            u0, u1, self.numbers, self.passes, self.places, self.offsets, *self.weights.places,
-            scratch_address("conv window", self.window.size),
-            scratch("conv vectors", self.vectors_size, np.int64), scratch_address("conv planes", self.planes_size), source, target,
+    def _call(self) -> tuple[Any, ...]:
+        return (
+            _run_pixels, self.numbers, self.passes, self.places, self.offsets, *self.weights.places,
+            Scratch("conv window", self.window.size), Scratch("conv vectors", self.vectors_size, np.int64, as_address=False),
+            Scratch("conv planes", self.planes_size),
         )  # fmt: skip
 
 

@@ -59,10 +59,14 @@ class OuterPlan(KernelPlan):
         self.loop.run(a, b, w)
 
 
-def plan_dot(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
-    """A plan of y (images, rows) = a (images, columns) w^T + bias; unit: the vector unit, None: the machine's best."""
+def plan_dot(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None, blas: bool = True) -> ProductPlan:
+    """A plan of y (images, rows) = a (images, columns) w^T + bias; unit: the vector unit, None: the machine's best.
+
+    blas   whether BLAS may compute small products; a tape can take only the loop nest
+    """
     shape, unit = ProductShape(images, rows, columns), unit or vector_unit()
-    return ProductPlan(shape, BlasProduct(dot=True) if _suits_blas(shape, unit) else DotLoop(shape, unit), dot=True)
+    by_blas = unit == GENERIC or (blas and _suits_blas(shape, unit))
+    return ProductPlan(shape, BlasProduct(dot=True) if by_blas else DotLoop(shape, unit), dot=True)
 
 
 def plan_sum(images: int, rows: int, columns: int, *, unit: VectorUnit | None = None) -> ProductPlan:
@@ -87,6 +91,7 @@ class BlasProduct:
     """The product of DotLoop (dot) or SumLoop, computed by BLAS."""
 
     kernel = "blas"
+    TAPED = False
 
     def __init__(self, *, dot: bool) -> None:
         self.dot = dot

@@ -16,7 +16,8 @@ from sslnet.kernels.matmul.microkernels import dot_tile, outer_tile, sum_tile
 from sslnet.kernels.matmul.packing import copy_blocks, copy_vectors, put_vectors
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch, scratch_address
-from sslnet.kernels.runtime.threads import parallel
+from sslnet.kernels.runtime.recording import Scratch
+from sslnet.kernels.runtime.threads import parallel, region
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
 ROW_BYTES = 2048
@@ -51,6 +52,9 @@ class ProductShape:
 class DotLoop:
     """The loop nest of y = a w^T + bias, with optional ReLU: a (images, columns), y (images, rows)."""
 
+    TAPED = True
+    """Whether a run is nothing but a region of compiled code, which a tape can take."""
+
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
         self.shape = shape
         most_rows, most_images = _dot_sizes(unit, shape.images)
@@ -75,11 +79,10 @@ class DotLoop:
     def run(self, a: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None, relu: bool) -> None:
         first = address(self.no_bias if bias is None else bias)
         most = threads_for(self.shape.work)
-        parallel(self._part, self.units, address(a), address(w), address(y), first, relu, most=most)
-
-    def _part(self, u0: int, u1: int, thread: int, a: int, w: int, y: int, first: int, relu: bool) -> None:
-        packed = scratch_address("fc images", self.packed_size)
-        _run_dot(u0, u1, self.numbers, a, w, y, first, packed, relu)
+        region(
+            _run_dot, self.units, self.shape.work, self.numbers, address(a), address(w), address(y), first,
+            Scratch("fc images", self.packed_size), relu, most=most,
+        )  # fmt: skip
 
 
 class _ColumnLoop:
@@ -115,6 +118,8 @@ class _ColumnLoop:
 
 class SumLoop(_ColumnLoop):
     """The loop nest of y = a w + bias, with optional ReLU: a (images, rows), y (images, columns)."""
+
+    TAPED = False
 
     def __init__(self, shape: ProductShape, unit: VectorUnit) -> None:
         super().__init__(shape, unit, _sum_sizes(unit))

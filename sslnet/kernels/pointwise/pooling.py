@@ -9,12 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from sslnet.kernels.pointwise.pooling_tiles import SLACK
 from sslnet.kernels.runtime.counter_rng import random_bits
 from sslnet.kernels.runtime.jit import kernel
+from sslnet.kernels.simd.vector import call_tile, vector_unit
 
 _LOWEST = np.finfo(np.float32).min
 _UNIT = 2.0**-32
 _VECTOR = 16
+LANES = vector_unit().lanes
 
 
 # MAX and AVE first reduce kw neighbours along the plane at every pixel: the plane, padded if necessary, is one long
@@ -169,6 +172,48 @@ def max_values(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw):
 
 
 @kernel
+def max_tiles(i0, i1, thread, tile, x, y, place, kh, kw, sh, sw, ph, pw):
+    """Max pooling by a micro-kernel of ``pooling_tiles``, with places unless ``place`` is empty."""
+    height, width = x.shape[1], x.shape[2]
+    out_h, out_w = y.shape[1], y.shape[2]
+    rows, columns = max((out_h - 1) * sh + kh, ph + height), max((out_w - 1) * sw + kw, pw + width)
+    plane = np.empty(rows * columns + SLACK, x.dtype)
+    plane[:] = _LOWEST
+    out, index = y.reshape(-1), place.reshape(-1)
+    from_, to, where = np.int64(plane.ctypes.data), np.int64(out.ctypes.data), np.int64(index.ctypes.data)
+    row = 4 * columns
+    padded = rows > height or columns > width
+    size = out_h * out_w
+    for i in range(i0, i1):
+        _place(x[i], plane, columns, ph * columns + pw)
+        a = i * size
+        first = np.int64(-ph * width - pw)
+        call_tile(tile, (from_, row, row * sh, out_h, out_w, to + 4 * a, where + 4 * a, width, first, np.int64(0)))
+        if padded and index.size:  # places in the padding: the window has no value that is larger
+            values, lowest = out[a : a + size], 0
+            for q in range(np.uint64(size)):
+                lowest += values[q] <= _LOWEST
+            if lowest:
+                for q in range(size):
+                    if values[q] <= _LOWEST:
+                        index[a + q] = _first_lowest(x[i], q // out_w * sh - ph, q % out_w * sw - pw, kh, kw)
+
+
+@kernel
+def _first_lowest(image, top, left, kh, kw):
+    """The place of the maximum of a window whose maximum is at most _LOWEST; -1 if it is in the padding."""
+    height, width = image.shape
+    most, index = image.dtype.type(0), -2
+    for h in range(top, top + kh):
+        for w in range(left, left + kw):
+            inside = 0 <= h < height and 0 <= w < width
+            value = image[h, w] if inside else image.dtype.type(_LOWEST)
+            if index == -2 or value > most:
+                most, index = value, (h * width + w if inside else -1)
+    return index
+
+
+@kernel
 def max_whole(i0, i1, thread, x, y, place):
     """Computes the maximum of each plane and its place.  x (planes, pixels)"""
     for i in range(i0, i1):
@@ -237,9 +282,10 @@ def _sum(line, start, taps, apart, total):
 
 
 @kernel
-def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw, inside):
+def ave_forward(i0, i1, thread, tile, x, y, kh, kw, sh, sw, ph, pw, inside):
     """Average pooling of the planes [i0, i1).  [overwrites y]
 
+    tile     a micro-kernel of ``pooling_tiles``, 0 for none
     inside   divide by the pixels of the image in a window, without padding
     """
     height, width = x.shape[1], x.shape[2]
@@ -247,7 +293,7 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw, inside):
     shares = _shares(
         _share(out_h, kh, sh, ph, height, inside),
         _share(out_w, kw, sw, pw, width, inside),
-        np.empty(out_h * out_w, x.dtype),
+        np.empty(out_h * out_w + SLACK, x.dtype),
     )
     down, right = _starts(out_h, sh, ph, height), _starts(out_w, sw, pw, width)
     rows, columns = max(down[-1] + kh, ph + height), max(right[-1] + kw, pw + width)
@@ -258,6 +304,9 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw, inside):
             for q in range(size):
                 whole += flat[i * size + q]
             y[i, 0, 0] = whole * shares[0]
+        return
+    if tile:
+        _ave_tiles(i0, i1, tile, x, y, shares, rows, columns, sh, ph, pw)
         return
     lines, line = _sizes(rows, columns, kw)
     plane, along, total = np.zeros(lines + kw, x.dtype), np.empty(lines, x.dtype), np.empty(line, x.dtype)
@@ -274,8 +323,49 @@ def ave_forward(i0, i1, thread, x, y, kh, kw, sh, sw, ph, pw, inside):
 
 
 @kernel
-def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw, inside):
-    """The adjoint of ave_forward, its steps in reverse order.  [overwrites dx]"""
+def _ave_tiles(i0, i1, tile, x, y, shares, rows, columns, sh, ph, pw):
+    """Average pooling by a micro-kernel."""
+    plane = np.zeros(rows * columns + SLACK, x.dtype)
+    out_h, out_w = y.shape[1], y.shape[2]
+    from_, to = np.int64(plane.ctypes.data), np.int64(y.ctypes.data)
+    weights, none, row = np.int64(shares.ctypes.data), np.int64(0), np.int64(4 * columns)
+    for i in range(i0, i1):
+        _place(x[i], plane, columns, ph * columns + pw)
+        call_tile(tile, (from_, row, row * sh, out_h, out_w, to + 4 * i * out_h * out_w, none, none, none, weights))
+
+
+@kernel
+def _spread_tiles(i0, i1, tile, dy, dx, shares, columns, kh, sh, sw, ph, pw):
+    """The gradient of average pooling by a micro-kernel, row by row of the image."""
+    height, out_h, out_w = dx.shape[1], dy.shape[1], dy.shape[2]
+    wide = max(out_w, -(-columns // sw))
+    vectors = -(-wide // _VECTOR)
+    line = (vectors + 1) * _VECTOR  # _VECTOR zeros before each row of windows
+    windows = np.zeros((out_h, line), dx.dtype)
+    columns_stored = vectors * _VECTOR * sw
+    plane = np.empty((height - 1) * columns + max(columns, columns_stored) + pw, dx.dtype)
+    from_, to = np.int64(windows.ctypes.data + 4 * _VECTOR), np.int64(plane.ctypes.data)
+    pitch, count = np.int64(4 * line), np.int64(vectors * (_VECTOR // LANES))
+    above = dy.reshape(-1)
+    for i in range(i0, i1):
+        for r in range(out_h):
+            a, o = np.uint64(r * out_w), np.uint64((i * out_h + r) * out_w)
+            values = windows[r, _VECTOR:]
+            for q in range(np.uint64(out_w)):
+                values[q] = above[o + q] * shares[a + q]
+        for h in range(height):
+            first = max(0, -((kh - 1 - h - ph) // sh))
+            lines = max(0, min(out_h, (h + ph) // sh + 1) - first)
+            call_tile(tile, (from_ + first * pitch, pitch, lines, to + 4 * h * columns, count))
+        _take(plane, dx[i], columns, pw)
+
+
+@kernel
+def ave_backward(i0, i1, thread, tile, dy, dx, kh, kw, sh, sw, ph, pw, inside):
+    """The adjoint of ave_forward, its steps in reverse order.  [overwrites dx]
+
+    tile     a micro-kernel of ``pooling_tiles``, 0 for none
+    """
     height, width = dx.shape[1], dx.shape[2]
     out_h, out_w = dy.shape[1], dy.shape[2]
     shares = _shares(
@@ -288,6 +378,9 @@ def ave_backward(i0, i1, thread, dy, dx, kh, kw, sh, sw, ph, pw, inside):
     if rows == kh == height and columns == kw == width:
         for i in range(i0, i1):
             dx[i] = dy[i, 0, 0] * shares[0]
+        return
+    if tile:
+        _spread_tiles(i0, i1, tile, dy, dx, shares, columns, kh, sh, sw, ph, pw)
         return
     size = -(-rows * columns // _VECTOR) * _VECTOR
     # Both begin with zeros, so that sums of the values before a pixel exist everywhere.

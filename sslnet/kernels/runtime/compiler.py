@@ -64,7 +64,7 @@ class KernelLocator(_CacheLocator):
         self._py_file = str(inside)
         """The file that Numba names in warnings."""
         code, cells = function.__code__, function.__closure__ or ()
-        constants = repr([cell.cell_contents for cell in cells if isinstance(cell.cell_contents, int)])
+        constants = repr([cell.cell_contents for cell in cells if isinstance(cell.cell_contents, (int, str))])
         self._name = f"{code.co_firstlineno}-{blake2b(constants.encode(), digest_size=6).hexdigest()}"
         self._folder = kernel_folder() / inside.parent
         self._stamp = _content_digest(kernel_cache.PACKAGE / inside)

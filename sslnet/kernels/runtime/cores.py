@@ -24,7 +24,7 @@ def physical_cores() -> int:
         cpus = os.sched_getaffinity(0)
     except AttributeError:  # not on this system
         return os.cpu_count() or 1
-    return len({_siblings(cpu) for cpu in cpus}) or 1
+    return len({siblings(cpu) for cpu in cpus}) or 1
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
@@ -63,7 +63,7 @@ def _quota(folder: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def _siblings(cpu: int) -> str:
+def siblings(cpu: int) -> str:
     """The CPUs that share a core with ``cpu``, as the kernel lists them; the CPU's own number if there is no list."""
     return _read(ROOT / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").strip() or str(cpu)
 

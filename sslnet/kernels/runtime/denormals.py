@@ -48,6 +48,16 @@ def _exchange(keep, bits):
     return _exchange_mxcsr(keep, bits)
 
 
+@njit("int32(int32, boolean)", **COMMON)
+def exchange_setting(setting, flush):
+    """For compiled code: flushes denormals if ``flush``, else restores the setting; returns the previous one."""
+    if _IS_X86:
+        if flush:
+            return _exchange_mxcsr(-1, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO)
+        return _exchange_mxcsr(0, setting)
+    return 0
+
+
 def flushed(fn: Callable[..., object], *args: Any) -> None:
     """Calls fn(*args) with denormals flushed, then restores the calling thread's setting, also after an interrupt."""
     setting = denormal_setting()

@@ -1,6 +1,7 @@
 """The pool of worker threads: a static partition of a range over the workers and the calling thread.
 
-    parallel(fn, n, *args)   calls fn(i0, i1, part, *args) for the parts of range(n)
+    parallel(fn, n, *args)            calls fn(i0, i1, part, *args) for the parts of range(n)
+    region(kernel, n, work, *args)    the same of a kernel, with scratch memory of each thread; both can be recorded (``tape``)
 
 Between two parallel regions a worker spins for SPIN seconds before it sleeps, if the last region came as soon: the
 start of a region takes about 10 µs for a spinning worker and 35 to 50 µs for a sleeping one.
@@ -24,9 +25,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from sslnet.errors import UsageError
+from sslnet.kernels.runtime.affinity import current_cpu, stay_off
 from sslnet.kernels.runtime.cores import usable_cores
 from sslnet.kernels.runtime.denormals import denormal_setting, flush_denormals, flushed, restore_denormals
 from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.recording import Scratch, recorder
 from sslnet.kernels.runtime.spin_wait import pauses_per_second, spin
 
 VARIABLE = "SSLNET_NUM_THREADS"
@@ -101,6 +104,10 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
     if n <= 0:
         return
     parts = min(num_parts(), n, most or n)
+    tape = recorder()
+    if tape is not None:
+        tape.append(fn, n, args, parts, n)
+        return
     pool = _current_pool()
     if parts == 1:
         flushed(fn, 0, n, 0, *args)
@@ -123,6 +130,36 @@ def parallel(fn: Callable[..., object], n: int, *args: Any, most: int | None = N
         except KeyboardInterrupt:  # an interrupt may come before the first call
             _end(pool, token, setting)
             raise
+
+
+def region(kernel: Callable[..., object], n: int, work: int, *args: Any, most: int | None = None) -> None:
+    """Calls kernel(i0, i1, *args) over a static partition of range(n), as ``parallel``, or appends the calls to a tape.
+
+    kernel   a Numba function without the argument ``part``
+    work     multiply-adds of the whole range
+    args     a Scratch becomes scratch memory of the thread that runs a part
+    most     as in parallel
+    """
+    if n <= 0:
+        return
+    tape = recorder()
+    if tape is not None:
+        tape.append(kernel, n, args, min(num_parts(), n, most or n), work, numbered=False)
+        return
+    parallel(_run_part, n, kernel, args, most=most)
+
+
+def _run_part(i0: int, i1: int, part: int, kernel: Callable[..., object], args: tuple[Any, ...]) -> None:
+    kernel(i0, i1, *[one.find() if isinstance(one, Scratch) else one for one in args])
+
+
+def quieten() -> None:
+    """Ends the spinning of idle workers, before others use their cores."""
+    pool = _pool
+    if pool is not None and pool.quiet != pool.regions:
+        pool.quiet = pool.regions
+        for worker in pool.workers:
+            worker.words[0] = pool.regions + 1
 
 
 def limit_blas(count: int) -> None:
@@ -152,11 +189,15 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.cores = usable_cores()
         self.regions = 0
+        self.quiet = 0
+        """The last region after which the spinning of workers was ended."""
 
     def run(self, fn: Callable[..., object], bounds: list[Bounds], threads: int, args: tuple[Any, ...]) -> None:
         """Runs the parts; each thread gets adjacent parts, the caller the first ones."""
         while len(self.workers) < threads - 1:
-            self.workers.append(_Worker(len(self.workers) + 1))
+            # With more threads than cores every core is needed by all of them.
+            avoided = current_cpu() if threads <= self.cores else None
+            self.workers.append(_Worker(len(self.workers) + 1, avoided))
         shares = [bounds[len(bounds) * k // threads : len(bounds) * (k + 1) // threads] for k in range(threads)]
         # These objects belong to this call only, so that an interrupted call leaves nothing that the next one could
         # use.
@@ -190,12 +231,14 @@ class _Pool:
 class _Worker(threading.Thread):
     """A worker thread that runs the parts put into ``tasks``, in an endless loop, with denormals flushed.
 
+    avoided the CPU of the caller, whose core the thread stays off (``affinity``); None: it may run anywhere
     words   the last region with work for this worker, and the last region that it has finished, a cache line apart.
             They only shorten the waiting: the work and its reports are in the queues.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, avoided: int | None) -> None:
         super().__init__(name=f"sslnet-{number}", daemon=True)
+        self.avoided = avoided
         self.tasks: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self.words = aligned_zeros(16, np.int64)
         self.given = self.words.ctypes.data
@@ -208,6 +251,7 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         flush_denormals()
+        stay_off(self.avoided)
         region = turns = 0
         soon = False
         while True:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from sslnet.blob import Blob
 from sslnet.layers.base import Layer
+from sslnet.net.steps.taped import runs_only_regions
 
 
 class Step:
@@ -39,6 +40,23 @@ class Step:
 
     def backward(self) -> None:
         self.layer.backward(self.top, self.propagate_down, self.bottom)
+
+    # -- tapes: forward is prepare, then regions ---------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """What ``forward`` does in Python before its regions: packs weights, say. Does nothing by default."""
+
+    def regions(self) -> None:
+        """The rest of ``forward``: nothing but regions of compiled code, if ``fits_tape``."""
+        self.forward()
+
+    def fits_tape(self) -> bool:
+        """Whether a tape can take ``regions``; asked after ``prepare``."""
+        return runs_only_regions(self.layer, self.bottom, self.top)
+
+    def tape_state(self) -> object:
+        """What the regions depend on beside blobs: if ``prepare`` has changed it, a tape is no longer valid."""
+        return None
 
     def stand_alone(self) -> None:
         """Provides the arrays that the layer's own code would have saved, before layers run one by one. Does nothing by

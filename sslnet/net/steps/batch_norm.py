@@ -231,6 +231,17 @@ class NormalizationStep(Step):
     def forward(self) -> None:
         self.chain.forward()
 
+    def prepare(self) -> None:
+        if self.chain.below is not None:
+            self.chain.forward()
+
+    def regions(self) -> None:
+        if self.chain.below is None:
+            self.chain.forward()
+
+    def fits_tape(self) -> bool:
+        return self.chain.below is not None
+
     def backward(self) -> None:
         _backward(self, self.chain, 0)
 

@@ -36,6 +36,9 @@ class ConcatStep(Step):
         if any(address(blob.diff) != first + place for blob, place in wanted):
             super().backward()
 
+    def fits_tape(self) -> bool:
+        return True
+
     def backward_reads(self) -> list[Blob]:
         return []
 

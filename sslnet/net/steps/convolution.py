@@ -66,15 +66,27 @@ class ConvolutionStep(Step):
         self._held, self._fresh = held, False
 
     def forward(self) -> None:
+        self.prepare()
+        self.regions()
+
+    def prepare(self) -> None:
         g = self.geometry
         if self._forward is None:
             problem = ConvProblem(Direction.FORWARD, g, relu=self.relu, winograd=self.winograd)
             self._forward = AdaptivePlan(problem, self.way)
             self._pairs = [Addresses(*blobs) for blobs in zip(self.bottom, self.top)]
         self._pack()
+
+    def regions(self) -> None:
         run_at = self._forward.run_at
         for pair in self._pairs:
             run_at(*pair.find())
+
+    def fits_tape(self) -> bool:
+        return True
+
+    def tape_state(self) -> object:
+        return self._forward.loop, self._forward.loop.version
 
     def _pack(self) -> None:
         """The packed weights for the forward pass; packs them if they have changed."""

@@ -42,12 +42,24 @@ class DeconvolutionStep(Step):
         self.relu = True
 
     def forward(self) -> None:
+        self.prepare()
+        self.regions()
+
+    def prepare(self) -> None:
         if self._forward is None:
             self._forward = plan_input_grad(self.geometry, relu=self.relu)
         blobs = self.layer.blobs
         self._forward.pack(blobs[0].data, blobs[1].data if len(blobs) > 1 else None)
+
+    def regions(self) -> None:
         for source, target in zip(self.bottom, self.top):
             self._forward.run(source.data, target.data)
+
+    def fits_tape(self) -> bool:
+        return True
+
+    def tape_state(self) -> object:
+        return self._forward.loop, self._forward.loop.version
 
     def backward(self) -> None:
         blobs, wanted = self.layer.blobs, self.layer.param_propagate_down

@@ -33,6 +33,9 @@ class EltwiseStep(Step):
         xs = tuple([blob.data.reshape(-1) for blob in self.bottom])
         spread(weighted_sum, y.size, len(xs), xs, self.layer.coeffs, y, self.relu)
 
+    def fits_tape(self) -> bool:
+        return True
+
     @property
     def kernel(self) -> str:
         return "sum+relu" if self.relu else "plain"

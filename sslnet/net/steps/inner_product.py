@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sslnet import sslnet_pb2 as pb
 from sslnet.blob import Blob
 from sslnet.kernels.matmul.fully_connected import plan_dot, plan_outer, plan_sum
 from sslnet.kernels.matmul.structured import KeptProduct, keep_product
@@ -49,18 +50,34 @@ class InnerProductStep(Step):
         self._held, self._fresh, self._kept = held, False, None
 
     def forward(self) -> None:
+        self.prepare()
+        self.regions()
+
+    def prepare(self) -> None:
+        layer = self.layer
+        if self._held and not self._fresh and self.leaves_zeros:
+            bias = layer.blobs[1].data if len(layer.blobs) > 1 else None
+            self._kept = keep_product(self.sizes[0], layer.blobs[0].data, bias, transpose=layer.transpose)
+        self._fresh = True
+        if self._kept is None and self._forward is None:
+            # In phase TEST a tape may run the product; without one the same code runs, for the same bits.
+            blas = layer.phase != pb.TEST
+            self._forward = plan_sum(*self.sizes) if layer.transpose else plan_dot(*self.sizes, blas=blas)
+
+    def regions(self) -> None:
         layer = self.layer
         x, y = self.bottom[0].data.reshape(-1, self.inputs), self.top[0].data.reshape(-1, layer.num_output)
         bias = layer.blobs[1].data if len(layer.blobs) > 1 else None
-        if self._held and not self._fresh and self.leaves_zeros:
-            self._kept = keep_product(len(x), layer.blobs[0].data, bias, transpose=layer.transpose)
-        self._fresh = True
         if self._kept is not None:
             self._kept.run(x, y, relu=self.relu)
-            return
-        if self._forward is None:
-            self._forward = (plan_sum if layer.transpose else plan_dot)(*self.sizes)
-        self._forward.run(x, layer.blobs[0].data, y, bias, relu=self.relu)
+        else:
+            self._forward.run(x, layer.blobs[0].data, y, bias, relu=self.relu)
+
+    def fits_tape(self) -> bool:
+        return self._kept is None and bool(self._forward.loop.TAPED)
+
+    def tape_state(self) -> object:
+        return self._kept, self._forward
 
     def backward(self) -> None:
         layer, wanted = self.layer, self.layer.param_propagate_down

@@ -44,6 +44,12 @@ def inputs(name, random):
         return {"x": random.normal(size=(2, 8, 6, 4)).astype(np.float32)}
     if name.startswith("prior_box"):
         return {"x": np.zeros((1, 2, 3, 4), np.float32), "data": np.zeros((1, 3, 60, 100), np.float32)}
+    if name == "proposal":
+        return {
+            "score": random.uniform(size=(1, 12, 6, 8)).astype(np.float32),
+            "delta": random.normal(size=(1, 24, 6, 8)).astype(np.float32) * 0.2,
+            "im_info": np.array([[96, 128, 1]], np.float32),
+        }
     boxes = 3 if name == "detection_output_apart" else 1
     return {
         "loc": random.normal(size=(2, 30 * 4 * boxes)).astype(np.float32) * 0.5,
@@ -52,8 +58,41 @@ def inputs(name, random):
     }
 
 
+def region_net():
+    """OpenCV has Region only for Darknet's files: a convolution that changes nothing, then the layer."""
+    config = """
+[net]
+width=4
+height=5
+channels=16
+[convolutional]
+filters=16
+size=1
+stride=1
+activation=linear
+[region]
+anchors=1.1,0.9,2.3,3.1
+classes=3
+num=2
+coords=4
+softmax=1
+"""
+    numbers = np.concatenate([np.zeros(16), np.eye(16).ravel()]).astype("<f4")
+    head = np.array([0, 2, 0], "<i4").tobytes() + np.array([0], "<i8").tobytes()
+    return cv2.dnn.readNetFromDarknet(
+        np.frombuffer(config.encode(), np.uint8), np.frombuffer(head + numbers.tobytes(), np.uint8)
+    )
+
+
 for index, path in enumerate(sorted(FOLDER.glob("*.prototxt"))):
     random = np.random.default_rng(index)
+    if path.stem == "region":
+        x = random.normal(size=(1, 5, 4, 16)).astype(np.float32)
+        net = region_net()
+        net.setInput(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+        np.savez_compressed(path.with_suffix(".npz"), out=net.forward(), x=x)
+        print(path.stem, net.forward().shape)
+        continue
     arrays = inputs(path.stem, random)
     net = cv2.dnn.readNetFromCaffe(str(path))
     for key, array in arrays.items():

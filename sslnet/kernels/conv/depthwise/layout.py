@@ -6,7 +6,7 @@ import numpy as np
 
 from sslnet.kernels.conv.depthwise.stencil import Reading, Stencil, lowest
 from sslnet.kernels.conv.geometry import ConvGeometry
-from sslnet.kernels.runtime.memory import scratch
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.simd.vector import VectorUnit
 
 WINDOW_BYTES = 16 * 1024
@@ -87,11 +87,14 @@ class DepthwiseLayout:
         """The tile, for reports."""
         return f"depthwise {self.rows}" + (f"x{self.reading.folds}" if self.reading.folds > 1 else "")
 
-    def window(self) -> np.ndarray:
-        """The calling thread's windows, or row of zeros, set to zero."""
-        window = scratch("depthwise window", self.size)
-        window[:] = 0
-        return window
+    @property
+    def window_scratch(self) -> Scratch:
+        """The windows of a thread, or row of zeros, set to zero."""
+        return Scratch("depthwise window", self.size, zeroed=True)
+
+    def window(self) -> int | np.ndarray:
+        """The address of the calling thread's windows, or row of zeros, set to zero."""
+        return self.window_scratch.find()
 
 
 def forward_layout(g: ConvGeometry, unit: VectorUnit) -> DepthwiseLayout:

@@ -9,6 +9,8 @@ computed by phase, so that no zeros are multiplied.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sslnet.kernels.conv.depthwise.layout import DepthwiseLayout
@@ -61,9 +63,8 @@ class DepthwiseLoop(PackedLoop):
         self.weights[:] = weights.reshape(-1)
         self.bias[:] = 0 if bias is None else bias
 
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        window = address(self.layout.window())
-        _run(u0, u1, self.numbers, *self.places, window, source, target)
+    def _call(self) -> tuple[Any, ...]:
+        return _run, self.numbers, *self.places, self.layout.window_scratch
 
 
 @exact_kernel
@@ -139,7 +140,7 @@ class DepthwiseGradLoop(WeightGradLoop):
         parallel(self._part, g.channels, *arrays, most=threads_for(g.flops // 2))
 
     def _part(self, c0: int, c1: int, thread: int, x: int, dy: int, dw: int, db: int) -> None:
-        window, sums = address(self.layout.window()), scratch("depthwise sums", self.sums_size)
+        window, sums = self.layout.window(), scratch("depthwise sums", self.sums_size)
         _run_sums(c0, c1, self.numbers, window, sums, x, dy, dw, db)
 
 

@@ -8,6 +8,7 @@ and columns.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from sslnet.kernels.conv.sparse.structured_pixels import (
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import kernel
 from sslnet.kernels.runtime.memory import aligned_zeros, scratch
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -118,11 +120,9 @@ class KeptInputGradLoop(PackedLoop):
         matrix = weights.reshape(len(weights), -1)
         pack_kept(matrix, self.parts, self.columns, self.rows, self.tile.filters, self.values, True)
 
-    def _part(self, u0: int, u1: int, thread: int, dy: int, dx: int) -> None:
-        lowered, col = scratch("conv dy", self.dy_size), scratch("conv col", self.col_size)
-        _run_input_grad(
-            u0, u1, self.numbers, self.parts, self.chunks, self.tiles, address(lowered), address(col), dy, dx
-        )
+    def _call(self) -> tuple[Any, ...]:
+        blocks = Scratch("conv dy", self.dy_size), Scratch("conv col", self.col_size)
+        return _run_input_grad, self.numbers, self.parts, self.chunks, self.tiles, *blocks
 
 
 class KeptWeightGradLoop(WeightGradLoop):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -154,8 +155,8 @@ class KeptFilterLoop(KeptLoop):
                     )  # fmt: skip
                     start += size
 
-    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        _run_rows(u0, u1, self.numbers, self.groups, self.table, self.tiles, self.counts, x, y)
+    def _call(self) -> tuple[Any, ...]:
+        return _run_rows, self.numbers, self.groups, self.table, self.tiles, self.counts
 
 
 def _offsets(g: ConvGeometry, group: int, columns: np.ndarray) -> np.ndarray:

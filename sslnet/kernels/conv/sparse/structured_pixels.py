@@ -7,6 +7,7 @@ filters without a transpose. Threads share out images, groups and chunks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from sslnet.kernels.conv.sparse.lowering import fill_row, integer_at, lower_same
 from sslnet.kernels.conv.sparse.microkernels import panel_tile
 from sslnet.kernels.conv.sparse.packing import KeptLoop
 from sslnet.kernels.runtime.compiler import exact_kernel
-from sslnet.kernels.runtime.memory import scratch_address
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.runtime.threads import num_parts
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -158,9 +159,9 @@ class KeptPixelLoop(KeptLoop):
             **self._places(),
         )  # fmt: skip
 
-    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        col = scratch_address("conv col", self.col_size)
-        _run_kept(u0, u1, self.numbers, self.groups, self.chunks, self.tiles, col, x, y)
+    def _call(self) -> tuple[Any, ...]:
+        col = Scratch("conv col", self.col_size)
+        return _run_kept, self.numbers, self.groups, self.chunks, self.tiles, col
 
 
 @exact_kernel

@@ -9,6 +9,8 @@ Ref: Park et al. 2017, Faster CNNs with Direct Sparse Convolutions and Guided Pr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sslnet.kernels.conv.geometry import ConvGeometry
@@ -29,7 +31,8 @@ from sslnet.kernels.conv.taps import lower_forward
 from sslnet.kernels.conv.window import fill_plane
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.jit import kernel
-from sslnet.kernels.runtime.memory import aligned_zeros, scratch
+from sslnet.kernels.runtime.memory import aligned_zeros
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -61,6 +64,7 @@ class WeightListLoop(PackedLoop):
         count = int(self.starts[-1])
         if count > len(self.values):
             self.values, self.distances = np.empty(count, np.float32), np.empty(count, np.int64)
+        self.version += 1
         parallel(
             _list_weights, g.filters, np.array(matrix, copy=False), g.group_filters, places, self.starts, self.values,
             self.distances, most=threads_for(matrix.size),
@@ -113,10 +117,10 @@ class LoweredLoop(WeightListLoop):
             move=self.taps.move, taps=address(self.taps.table), masks=address(self.taps.masks), bias=address(self.bias),
         )  # fmt: skip
 
-    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        _run_lowered(
-            u0, u1, self.numbers, self.first_taps, self.chunks, self.tiles, self.starts, address(self.values),
-            address(self.distances), address(scratch("conv col", self.col_size)), x, y,
+    def _call(self) -> tuple[Any, ...]:
+        return (
+            _run_lowered, self.numbers, self.first_taps, self.chunks, self.tiles, self.starts, address(self.values),
+            address(self.distances), Scratch("conv col", self.col_size),
         )  # fmt: skip
 
 
@@ -165,11 +169,10 @@ class DirectLoop(WeightListLoop):
         self.used[:] = (by_channel != 0).any(axis=(1, 3))
         self._read(weights, bias, self.places)
 
-    def _part(self, u0: int, u1: int, thread: int, x: int, y: int) -> None:
-        _run_direct(
-            u0, u1, self.numbers, self.used, self.tiles, self.starts, address(self.values), address(self.distances),
-            address(scratch("conv window", self.window.size + self.unit.lanes)), address(scratch("conv line", self.line_size)),
-            x, y,
+    def _call(self) -> tuple[Any, ...]:
+        return (
+            _run_direct, self.numbers, self.used, self.tiles, self.starts, address(self.values), address(self.distances),
+            Scratch("conv window", self.window.size + self.unit.lanes), Scratch("conv line", self.line_size),
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from sslnet.kernels.conv.winograd.matrices import INPUT, OUTPUT, WEIGHTS, TileSh
 from sslnet.kernels.conv.winograd.microkernels import stage_rows, transform
 from sslnet.kernels.runtime.compiler import exact_kernel
 from sslnet.kernels.runtime.memory import aligned_empty, aligned_zeros, scratch, scratch_address
+from sslnet.kernels.runtime.recording import Scratch
 from sslnet.kernels.runtime.threads import num_parts, parallel
 from sslnet.kernels.simd.vector import VectorUnit, call_tile
 
@@ -184,12 +186,9 @@ class WinogradLoop(PackedLoop):
     def _pack(self, u0: int, u1: int, thread: int, weights: int, size: int) -> None:
         _pack_units(u0, u1, self.numbers, scratch_address("conv window", size), weights, address(self.weights))
 
-    def _part(self, u0: int, u1: int, thread: int, source: int, target: int) -> None:
-        stage, v, products, band = (scratch_address(slot, size) for slot, size in self.sizes.items())
-        _run_units(
-            u0, u1, self.numbers, self.offsets, address(self.weights), *self.constants, stage, v,
-            products, band, source, target,
-        )  # fmt: skip
+    def _call(self) -> tuple[Any, ...]:
+        blocks = (Scratch(slot, size) for slot, size in self.sizes.items())
+        return _run_units, self.numbers, self.offsets, address(self.weights), *self.constants, *blocks
 
 
 @exact_kernel
