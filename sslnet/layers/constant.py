@@ -20,6 +20,7 @@ from sslnet.layers.onnx import OnnxGraph
 @final
 class Constant(Layer):
     TYPE: ClassVar[str] = "Constant"
+    KIND: ClassVar[str] = "join"
     CHANNELS: ClassVar[str] = "removed with their values"
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
