@@ -7,11 +7,13 @@ import contextlib
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from sslnet.cli.compress_onnx import add_onnx_options, check_onnx_options, prepare, write_small
 from sslnet.cli.options import add_deterministic_option, as_option
 from sslnet.cli.targets import add_target_options, read_targets
 from sslnet.errors import UsageError
 
 if TYPE_CHECKING:
+    from sslnet.compress.control.targets import Targets
     from sslnet.compress.pipeline.task import Task
 
 HELP = "Compresses a net in one command: train, sparsify, compact, fine-tune, test, time."
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--solver", metavar="FILE", help="the solver to train with; default: SGD with momentum, see docs/cli.md"
     )
+    add_onnx_options(parser)
     add_target_options(parser)
     parser.add_argument("--output", metavar="DIR", help="folder for all files; default: NAME_compress")
     parser.add_argument("--iterations", type=int, metavar="N",
@@ -80,22 +83,38 @@ def run(args: argparse.Namespace) -> int:
     from sslnet.report import dump_json, print_table
 
     use_threads(args.threads, args.deterministic)
-    task = make_task(args)
     log = RunLog()
+    check_onnx_options(args)
+    if args.onnx:
+        read_targets_of(args)
+        prepared = prepare(args, log)
+        args.model, args.weights = prepared.model, prepared.weights
+    task = make_task(args)
     with contextlib.closing(solver_monitor(log)) as shown, Compiling(log) as compiling:
         try:
             result = run_task(task, Monitors(shown, compiling), watching(log, compiling), log)
         except Stopped:
             log("stopped: run the same command again to continue")
             return log.exit_code(130)
+    small = write_small(args, result.model, result.weights) if args.onnx else []
     if args.json:
         print(dump_json(result.report))
     else:
         print_table(result.table)
         print()
         print_table(result.training)
-        print("\n".join(["", *closing_lines(result.report)]))
+        print("\n".join(["", *closing_lines(result.report), *small]))
     return log.exit_code(0 if result.met else 1)
+
+
+def read_targets_of(args: argparse.Namespace) -> Targets:
+    """The target that the options give. raises UsageError if there is none"""
+    targets = read_targets(args)
+    if targets is None:
+        raise UsageError(
+            "give a target: --target-flops, --target-params or --target-speedup", hint="for example --target-flops 0.3"
+        )
+    return targets
 
 
 def make_task(args: argparse.Namespace) -> Task:
@@ -103,11 +122,7 @@ def make_task(args: argparse.Namespace) -> Task:
     from sslnet.api.compress import check_task, default_folder
     from sslnet.compress.pipeline.task import Task
 
-    targets = read_targets(args)
-    if targets is None:
-        raise UsageError(
-            "give a target: --target-flops, --target-params or --target-speedup", hint="for example --target-flops 0.3"
-        )
+    targets = read_targets_of(args)
     named = args.model or args.solver
     if not named:
         raise UsageError("give the net with --model or --solver", hint=f"for example {EXAMPLE}")

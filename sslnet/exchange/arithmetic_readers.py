@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.exchange.builder import DefinitionBuilder, along
+from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.chain import Chain
 from sslnet.exchange.node import OnnxNode
 from sslnet.exchange.shape_readers import alias
+from sslnet.exchange.shapes import along
 
 Reader = Callable[[DefinitionBuilder, OnnxNode], None]
 

@@ -30,9 +30,13 @@ def reduce(operation: str) -> Reader:
             chain.power("square", power=2)
         elif operation == "L1":
             chain.add("AbsVal", "magnitude")
-        left = _reduced(chain, shape, axes, operation if operation in ("MEAN", "MAX") else "SUM")
+        elif operation == "MIN":
+            chain.power("minus", scale=-1)
+        left = _reduced(chain, shape, axes, {"MEAN": "MEAN", "MAX": "MAX", "MIN": "MAX"}.get(operation, "SUM"))
         if operation == "L2":
             chain.power("root", power=0.5)
+        elif operation == "MIN":
+            chain.power("least", scale=-1)
         after = builder.output_shape(node)
         if left != after:
             _to_shape(chain, left, after)
@@ -41,8 +45,11 @@ def reduce(operation: str) -> Reader:
     return read
 
 
+reduce_min = reduce("MIN")
+
+
 def _to_shape(chain: Chain, before: tuple[int, ...], after: tuple[int, ...]) -> None:
-    if before and after == (before[0], math.prod(before[1:])):
+    if len(before) > 1 and after == (before[0], math.prod(before[1:])):
         chain.add("Flatten", "flatten")
     else:
         chain.reshape([0 if after[:1] == before[:1] else after[0], *after[1:]] if after else [])
@@ -62,7 +69,22 @@ def _reduced(chain: Chain, shape: tuple[int, ...], axes: list[int], kind: str) -
         param = chain.add("Reduction").reduction_param
         param.operation, param.axis = getattr(pb.ReductionParameter, kind), axes[0]
         return shape[: axes[0]]
-    raise chain.node.error(f"over axes {axes} of {count}: only pixels, channels or the last axes can go")
+    if 0 in axes:
+        raise chain.node.error("over the axis of the images, which are independent here")
+    kept = [axis for axis in range(count) if axis not in axes]
+    if kept + axes != list(range(count)):
+        chain.add("Permute", "last").permute_param.order.extend(kept + axes)
+    left = tuple(shape[axis] for axis in kept)
+    if kind == "MAX":  # the maximum over the columns of an image
+        size = math.prod(shape[axis] for axis in axes)
+        chain.reshape([0, 1, math.prod(left[1:]), size], "columns")
+        param = chain.add("Pooling").pooling_param
+        param.kernel_h, param.kernel_w = 1, size
+        chain.reshape([0, *left[1:]], "rows")
+    else:
+        param = chain.add("Reduction").reduction_param
+        param.operation, param.axis = getattr(pb.ReductionParameter, kind), len(kept)
+    return left
 
 
 def _over_channels(chain: Chain, shape: tuple[int, ...], kind: str) -> tuple[int, ...]:

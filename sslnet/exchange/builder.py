@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DefinitionError, SslnetError
 from sslnet.exchange.limits import MOST_AXES, tidy
+from sslnet.exchange.names import layer_name
 from sslnet.exchange.node import OnnxNode
+from sslnet.exchange.shapes import along, pad_sides
 from sslnet.exchange.source import OnnxModel
 from sslnet.net.blob_arrays import blob_proto
 
@@ -25,7 +26,8 @@ class DefinitionBuilder:
         self._blobs: dict[str, str] = {}
         self._names: dict[str, int] = {}
         self._tops: dict[str, int] = {}
-        self._padding: dict[str, list[int]] = {}
+        self.padding: dict[str, list[int]] = {}
+        """Values that are another value with zeros around its images, added by no layer yet (``padding.py``)."""
         for value, shape in source.inputs.items():
             layer = self.message.layer.add(name=self._layer_name(value), type="Input", top=[self.new_blob(value)])
             layer.input_param.shape.add().dim.extend(shape)
@@ -34,19 +36,66 @@ class DefinitionBuilder:
     # -- values --------------------------------------------------------------------------------------------------------
 
     def blob(self, node: OnnxNode, index: int) -> str:
-        """The blob of an input of the node. raises DefinitionError for a value that is padded or a constant"""
+        """The blob of an input of the node; of a constant, a layer that repeats it for each image."""
         value = node.input(index)
-        if value in self._padding:
-            raise node.error("it reads padded values: only convolutions and pooling layers can include padding")
+        if value in self.padding:
+            self.add_padding(node, value)
         if value not in self._blobs:
             if not self.source.is_constant(value):
                 raise node.error(f'its input "{value}" is made by no node that has a layer')
-            raise node.error(f'its input "{value}" is a constant, in a place where a blob is needed')
+            return self.constant_blob(node, value)
         return self._blobs[value]
+
+    def constant_blob(self, node: OnnxNode, value: str) -> str:
+        """The blob of a constant: a layer repeats it for each image. raises DefinitionError if it differs from image to
+        image"""
+        values = self.source.constants[value]
+        first = self.message.layer[0].top[0]
+        images = next(iter(self.source.inputs.values()))[0]
+        if values.ndim and len(values) not in (1, images):
+            raise node.error(
+                f'its input "{value}" is a constant with {len(values)} values along the axis of the images'
+            )
+        if values.dtype.kind not in "fiub" or not values.size or (values.ndim and (values != values[:1]).any()):
+            raise node.error(f'its input "{value}" is a constant that no layer can hold')
+        self.source.room.take(node, values.shape)
+        one = values[0] if values.ndim else values
+        layer = self.layer(node, "Constant", bottom=[first], blobs=[one], suffix="constant", last=False)
+        layer.constant_param.shape.dim.extend(one.shape)
+        layer.param.add(lr_mult=0, decay_mult=0)
+        if values.ndim == 0 or len(values) == images:
+            self.become(value, layer.top[0])
+        return str(layer.top[0])
+
+    def add_padding(self, node: OnnxNode, value: str) -> None:
+        """Adds a layer for the zeros that a Pad puts around a value, where no layer can include them."""
+        top, left, bottom, right = pad_sides(self.padding.pop(value))
+        shape = self.source.shapes[value]
+        blob = self._blobs[value]
+        if len(shape) == 3:
+            blob = self.reshaped(node, blob, [0, 0, 1, -1], "pad_image")
+        layer = self.layer(node, "Pad", bottom=[blob], suffix="pad", last=False)
+        for name, amount in (("top", top), ("bottom", bottom), ("left", left), ("right", right)):
+            if amount:
+                setattr(layer.pad_param, name, amount)
+        blob = layer.top[0]
+        if len(shape) == 3:
+            blob = self.reshaped(node, blob, [0, 0, -1], "pad_line")
+        self.become(value, blob)
+
+    def reshaped(self, node: OnnxNode, blob: str, dims: Sequence[int], suffix: str) -> str:
+        """The blob with another shape; dims as in reshape_param."""
+        layer = self.layer(node, "Reshape", bottom=[blob], suffix=suffix, last=False)
+        layer.reshape_param.shape.dim.extend(dims)
+        return str(layer.top[0])
 
     def padded_blob(self, node: OnnxNode) -> str:
         """The blob of the node's first input, for layers that can include its padding."""
-        return self._blobs[node.input(0)] if node.input(0) in self._padding else self.blob(node, 0)
+        return self._blobs[node.input(0)] if node.input(0) in self.padding else self.blob(node, 0)
+
+    def has_blob(self, value: str) -> bool:
+        """Whether the value is computed by a layer, or an input."""
+        return value in self._blobs
 
     def blob_of(self, value: str) -> str:
         """The name of the blob of a value; empty if there is none."""
@@ -57,7 +106,7 @@ class DefinitionBuilder:
 
     def same(self, value: str, other: str) -> None:
         """Records that one value is another, unchanged."""
-        for table in (self._blobs, self._padding):
+        for table in (self._blobs, self.padding):
             if other in table:
                 table[value] = table[other]  # type: ignore[assignment]
         if self.source.is_constant(other):
@@ -130,7 +179,8 @@ class DefinitionBuilder:
         """
         if bottom is None:
             bottom = [self.padded_blob(node) if kind == "Convolution" else self.blob(node, 0)]
-        name = self._layer_name(f"{node.name}_{suffix}" if suffix else node.name)
+        own = layer_name(node, self.source.stored)
+        name = self._layer_name(f"{own}_{suffix}" if suffix else own)
         layer = self.message.layer.add(name=name, type=kind, bottom=bottom)
         if last:
             if kind != "Slice" and node.outputs != [node.result]:
@@ -174,7 +224,10 @@ class DefinitionBuilder:
         before, after = self.shape(node, 0), self.output_shape(node)
         if after == (before[0], math.prod(before[1:])):
             self.layer(
-                node, "Flatten", bottom=bottom, suffix="flatten" if self.message.layer[-1].name == node.name else ""
+                node,
+                "Flatten",
+                bottom=bottom,
+                suffix="flatten" if self.message.layer[-1].name == layer_name(node, self.source.stored) else "",
             )
             return
         layer = self.layer(node, "Reshape", bottom=bottom)
@@ -211,7 +264,7 @@ class DefinitionBuilder:
         """The layer that was added last, if it is of such a type and only this input of the node reads its top; else
         None."""
         layer, value = self.message.layer[-1], node.input(index)
-        mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self._padding
+        mine = layer.type in kinds and list(layer.top) == [self.blob_of(value)] and value not in self.padding
         return layer if mine and self.readers(layer.top[0]) == 1 else None
 
     def take_back(self, node: OnnxNode, index: int = 0) -> None:
@@ -277,56 +330,6 @@ class DefinitionBuilder:
                 blob = layer.top[0]
         return blob
 
-    # -- padding -------------------------------------------------------------------------------------------------------
-
-    def remember_padding(self, node: OnnxNode, amounts: list[int]) -> None:
-        half = len(amounts) // 2
-        if (
-            len(amounts) != 2 * len(self.shape(node, 0))
-            or half < 3
-            or any(amounts[:2])
-            or any(amounts[half : half + 2])
-            or min(amounts) < 0
-        ):
-            raise node.error(f"padding {amounts}: only padding of images, by 0 or more pixels, can be converted")
-        self._blobs[node.result] = self.blob(node, 0)
-        self._padding[node.result] = [int(n) for n in (*amounts[2:half], *amounts[half + 2 :])]
-
-    def unused_padding(self, path: str) -> list[SslnetError]:
-        """Errors for outputs of the model that are padded values."""
-        padded = [value for value in self.source.outputs if value in self._padding]
-        return [
-            DefinitionError(f'the output "{value}" is padded: there is no layer for that', path=path)
-            for value in padded
-        ]
-
-    def padding(self, node: OnnxNode) -> tuple[list[int], list[int]]:
-        """Zeros that a Pad adds around the node's input: before and after, for each axis of the image."""
-        amounts = self._padding.get(node.input(0), [])
-        half = len(amounts) // 2
-        return amounts[:half], amounts[half:]
-
-    def pads(
-        self, node: OnnxNode, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-    ) -> tuple[list[int], list[int]]:
-        """The node's own padding: before and after, for each axis of the image."""
-        axes, auto = len(kernel), node.text("auto_pad", "NOTSET")
-        if auto not in ("SAME_UPPER", "SAME_LOWER"):
-            pads = node.integers("pads", [0] * (2 * axes), count=2 * axes, least=0)
-            return pads[:axes], pads[axes:]
-        sizes = zip(self.output_shape(node)[2:], strides, kernel, dilations, self.shape(node, 0)[2:])
-        missing = [max((out - 1) * s + (k - 1) * d + 1 - n, 0) for out, s, k, d, n in sizes]
-        less, more = [m // 2 for m in missing], [m - m // 2 for m in missing]
-        return (less, more) if auto == "SAME_UPPER" else (more, less)
-
-    def all_padding(
-        self, node: OnnxNode, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-    ) -> tuple[list[int], list[int]]:
-        """All padding of each axis, before and after, including that of a preceding Pad."""
-        own, before = self.pads(node, kernel, strides, dilations), self.padding(node)
-        front, behind = ([a + b for a, b in zip(o, p or [0] * len(o))] for o, p in zip(own, before))
-        return front, behind
-
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def new_blob(self, wanted: str) -> str:
@@ -377,21 +380,3 @@ def _free(wanted: str, taken: dict[str, int]) -> str:
         name = f"{wanted}_{taken[wanted]}"
     taken[name] = 1
     return name
-
-
-def along(whole: tuple[int, ...], part: tuple[int, ...], *, batch: bool = False) -> tuple[int, tuple[int, ...]]:
-    """The axis from which values of shape ``part`` lie along those of shape ``whole``, and their shape there; -1 if an axis
-    between two of their axes would be repeated, or if the shapes do not fit.
-
-    batch   whether the values are computed for each image, so that the first axis is one of theirs even if it has the size 1
-    """
-    full = (1,) * (len(whole) - len(part)) + tuple(part)
-    if len(full) != len(whole) or any(p not in (1, w) for p, w in zip(full, whole)):
-        return -1, ()
-    axes = [axis for axis, size in enumerate(full) if size != 1 or (batch and axis == 0 and len(part) == len(whole))]
-    if not axes:
-        return 1, ()
-    first, last = axes[0], axes[-1]
-    if any(full[axis] != whole[axis] for axis in range(first, last + 1)):
-        return -1, ()
-    return first, full[first : last + 1]

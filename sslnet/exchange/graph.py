@@ -75,6 +75,10 @@ class Graph:
             self._params[key] = name
         return self._params[key]
 
+    def need_opset(self, version: int) -> None:
+        """Records that a node needs this version of the operator set, or a later one."""
+        self.opset = max(self.opset, version)
+
     def fix_batch(self, layer: Layer) -> None:
         """Records that the nodes of this layer only work for the net's batch size."""
         self.fixed_batch = self.fixed_batch or layer.name

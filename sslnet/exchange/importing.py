@@ -21,12 +21,17 @@ from sslnet.blob import Blob
 from sslnet.compress.compaction.compare import Difference, blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList, RunError, SslnetError, printable
 from sslnet.exchange.builder import DefinitionBuilder
+from sslnet.exchange.channels_first import keep_channels_first
+from sslnet.exchange.first_values import add_fillers
+from sslnet.exchange.fusions import fused
 from sslnet.exchange.limits import MOST_ERRORS, MOST_NAME, MOST_WORK, tidy
 from sslnet.exchange.model_file import load
 from sslnet.exchange.node import OnnxNode
+from sslnet.exchange.padding import add_output_padding
 from sslnet.exchange.readers import READERS
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.exchange.source import OnnxModel, first_line
+from sslnet.exchange.unread import Unread, remove_unread
 from sslnet.layers.base import Layer
 from sslnet.net.net import Net
 from sslnet.prototxt import Definition
@@ -70,50 +75,52 @@ def from_onnx(path: str | Path, batch: int = 1) -> Imported:
 def _imported(path: str | Path, batch: int) -> Imported:
     source = load(path, batch)
     builder = DefinitionBuilder(source, Path(path).stem)
-    errors = _read_nodes(source, builder, str(path))
-    if not source.room.spent:  # all nodes were read, then
-        errors += builder.unused_padding(str(path))
+    unread = _read_nodes(source, builder, str(path))
+    blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
+    remove_unread(builder.message, set(blobs.values()))
+    errors = unread.errors if source.room.spent or len(unread.errors) >= MOST_ERRORS else unread.needed()
     if errors:
         raise errors[0] if len(errors) == 1 else ErrorList(errors[:MOST_ERRORS])
-    blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
-    if not blobs:
+    if not blobs or not any(layer.type != "Input" for layer in builder.message.layer):
         raise DefinitionError("its outputs are constants, or its inputs as they are", path=str(path))
+    keep_channels_first(builder.message, set(blobs.values()))
     builder.name_outputs()
     builder.message.name = tidy(source.metadata.get("name", "")) or builder.message.name
     _keep_preprocessing(builder.message, source.metadata)
+    add_fillers(builder.message)
     weights = pb.NetParameter(name=builder.message.name)
     for layer in builder.message.layer:
         if layer.blobs:
             weights.layer.add(name=layer.name, type=layer.type).blobs.extend(layer.blobs)
             del layer.blobs[:]
-    net = Net(Definition(builder.message), weights if weights.layer else None, pb.TEST)
+    # Plain sums of products: Winograd's transforms round more, which says nothing about the import.
+    net = Net(Definition(builder.message), weights if weights.layer else None, pb.TEST, plain=True)
     why = _too_large(net, source)
     difference = None if why else _compare(path, net, builder, source)
     return Imported(builder.message, weights, difference, source.metadata, why)
 
 
-def _read_nodes(source: OnnxModel, builder: DefinitionBuilder, path: str) -> list[SslnetError]:
-    """Reads all nodes in order; returns an error for each node without a counterpart, up to a maximum number."""
-    errors: list[SslnetError] = []
-    broken: set[str] = set()  # values of such nodes: what is wrong with those that read them follows from it
-    constants: set[str] = set()  # of these, the values that would be known ahead of time
+def _read_nodes(source: OnnxModel, builder: DefinitionBuilder, path: str) -> Unread:
+    """Reads all nodes in order; returns the nodes without a counterpart, up to a maximum number."""
+    unread = Unread(builder)
+    constants: set[str] = set()  # values of such nodes that would be known ahead of time
     waiting = deque(source.nodes)
-    while waiting and len(errors) < MOST_ERRORS and not source.room.spent:
-        node = waiting.popleft()
+    while waiting and len(unread.errors) < MOST_ERRORS and not source.room.spent:
+        node, before = waiting.popleft(), len(builder.message.layer)
         try:
             _read(node, source, builder, waiting)
         except SslnetError as error:
+            del builder.message.layer[before:]
             folded = source.folds(node, constants)
-            known = folded or node.op == "If" or node.op in READERS
-            if not known or not broken.intersection(node.inputs):  # each fault is told once
-                error.path = error.path or path
-                errors.append(error)
-            broken.update(node.outputs)
+            error.path = error.path or path
+            unread.add(node, error, known=folded or node.op == "If" or node.op in READERS)
             if folded or not source.unknown(node, constants):
                 constants.update(node.outputs)
-            for value in node.outputs:
-                builder.become(value, value)
-    return errors
+    if not waiting and not source.room.spent:
+        for node, fault in add_output_padding(builder):
+            fault.path = fault.path or path
+            unread.add(node, fault, known=False)
+    return unread
 
 
 def _read(node: OnnxNode, source: OnnxModel, builder: DefinitionBuilder, waiting: deque[OnnxNode]) -> None:
@@ -124,6 +131,8 @@ def _read(node: OnnxNode, source: OnnxModel, builder: DefinitionBuilder, waiting
             return
         source.infer(node)
         if source.fold(node):
+            return
+        if fused(builder, node):
             return
         if node.op not in READERS:
             raise DefinitionError(
@@ -171,7 +180,7 @@ def _compare(path: str | Path, net: Net, builder: DefinitionBuilder, source: Onn
         name: random.standard_normal(shape, dtype=np.float32) for name, shape in source.inputs.items()
     }
     blobs = {value: builder.blob_of(value) for value in source.outputs if builder.blob_of(value)}
-    theirs = run_in_onnxruntime(str(path), inputs, list(blobs), error=DataError)
+    theirs = run_in_onnxruntime(source.evaluated or str(path), inputs, list(blobs), error=DataError)
     if theirs is None:
         return None
     ours = net.forward(

@@ -39,7 +39,31 @@ def load(path: str | Path, batch: int) -> OnnxModel:
         raise
     except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError ...
         raise DataError(f"not a model that ONNX can read: {first_line(error)}", path=str(path)) from error
-    return OnnxModel(model, batch, Room(len(data) + outside))
+    trains = _evaluate(model)
+    source = OnnxModel(model, batch, Room(len(data) + outside))
+    if trains:
+        source.evaluated = model.SerializeToString()
+    return source
+
+
+def _evaluate(model: Any) -> bool:
+    """Takes BatchNormalization and Dropout out of training mode; returns whether there were such nodes.
+
+    A model exported in training mode then computes what it computes after training, with the stored statistics.
+    """
+    found = False
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            modes = [a for a in node.attribute if a.name == "training_mode" and a.i]
+            for attribute in modes:
+                node.attribute.remove(attribute)
+            if modes:
+                del node.output[1:]
+            found = found or bool(modes)
+        elif node.op_type == "Dropout" and len(node.input) > 2:
+            del node.input[2:]
+            found = True
+    return found
 
 
 def _check_texts(message: Any) -> None:

@@ -10,23 +10,34 @@ from collections.abc import Callable
 from sslnet import sslnet_pb2 as pb
 from sslnet.exchange.arithmetic_readers import arithmetic, clip, eltwise, minimum, pow_, power_of
 from sslnet.exchange.attributes import write_field
-from sslnet.exchange.axis_readers import arg_max, log_softmax, reduce, softmax
+from sslnet.exchange.axis_readers import arg_max, log_softmax, reduce, reduce_min, softmax
 from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.chain import Chain
+from sslnet.exchange.logic_readers import both, compare, equal, not_, sign, where
 from sslnet.exchange.node import OnnxNode
+from sslnet.exchange.norm_readers import (
+    batch_normalization,
+    group_normalization,
+    instance_normalization,
+    layer_normalization,
+    lp_normalization,
+)
+from sslnet.exchange.resample_readers import pad, resize
 from sslnet.exchange.shape_readers import (
     alias,
     concat,
     depth_to_space,
+    dropout,
     expand,
     flatten,
-    gather,
     reshape,
-    slice_,
+    space_to_depth,
     split,
+    tile,
     transpose,
 )
-from sslnet.exchange.weight_readers import batch_normalization, gemm, mat_mul, p_relu
+from sslnet.exchange.slice_readers import gather, slice_
+from sslnet.exchange.weight_readers import gemm, mat_mul, p_relu
 from sslnet.exchange.window_readers import (
     average_pool,
     conv,
@@ -34,8 +45,6 @@ from sslnet.exchange.window_readers import (
     global_pool,
     lrn,
     max_pool,
-    pad,
-    resize,
 )
 from sslnet.layers import LAYERS
 from sslnet.layers.onnx import OnnxOperator
@@ -68,10 +77,12 @@ def celu(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 READERS: dict[str, Reader] = {
     "Add": arithmetic("Add"),
+    "And": both("And"),
     "ArgMax": arg_max,
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
     "Cast": alias,
+    "CastLike": alias,
     "Celu": celu,
     "Clip": clip,
     "Concat": concat,
@@ -79,15 +90,24 @@ READERS: dict[str, Reader] = {
     "ConvTranspose": conv_transpose,
     "DepthToSpace": depth_to_space,
     "Div": arithmetic("Div"),
-    "Dropout": alias,
+    "Dropout": dropout,
+    "Equal": equal,
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
     "Gemm": gemm,
     "GlobalAveragePool": global_pool(pb.PoolingParameter.AVE),
     "GlobalMaxPool": global_pool(pb.PoolingParameter.MAX),
+    "Greater": compare(False, negated=False),
+    "GreaterOrEqual": compare(True, negated=True),
+    "GroupNormalization": group_normalization,
     "Identity": alias,
+    "InstanceNormalization": instance_normalization,
+    "LayerNormalization": layer_normalization,
+    "Less": compare(True, negated=False),
+    "LessOrEqual": compare(False, negated=True),
     "LogSoftmax": log_softmax,
+    "LpNormalization": lp_normalization,
     "LRN": lrn,
     "MatMul": mat_mul,
     "Max": eltwise(pb.EltwiseParameter.MAX),
@@ -95,6 +115,8 @@ READERS: dict[str, Reader] = {
     "Min": minimum,
     "Mul": arithmetic("Mul"),
     "Neg": power_of(scale=-1),
+    "Not": not_,
+    "Or": both("Or"),
     "Pad": pad,
     "Pow": pow_,
     "PRelu": p_relu,
@@ -103,20 +125,26 @@ READERS: dict[str, Reader] = {
     "ReduceL2": reduce("L2"),
     "ReduceMax": reduce("MAX"),
     "ReduceMean": reduce("MEAN"),
+    "ReduceMin": reduce_min,
     "ReduceSum": reduce("SUM"),
     "ReduceSumSquare": reduce("SQUARES"),
     "Reshape": reshape,
     "Resize": resize,
+    "Sign": sign,
     "Slice": slice_,
     "Softmax": softmax,
+    "SpaceToDepth": space_to_depth,
     "Split": split,
     "Sqrt": power_of(power=0.5),
     "Squeeze": reshape,
     "Sub": arithmetic("Sub"),
     "Sum": eltwise(pb.EltwiseParameter.SUM),
+    "Tile": tile,
     "Transpose": transpose,
     "Unsqueeze": reshape,
     "Upsample": resize,
+    "Where": where,
+    "Xor": both("Xor"),
     **{operator.name: one_layer(kind, operator) for kind, layer in LAYERS.items() for operator in layer.ONNX},
 }
 """Operator -> its reader; operators that equal a single layer are listed in the layer's ``ONNX``."""

@@ -6,16 +6,33 @@ import numpy as np
 
 from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.chain import Chain
-from sslnet.exchange.node import MOST_INT64, OnnxNode
+from sslnet.exchange.node import OnnxNode
 
 
 def alias(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Reads operators that do not change the value (Dropout outside training, Identity, Cast between floats)."""
+    """Reads operators that do not change the value (Identity, Cast between floats)."""
     builder.same(node.result, node.input(0))
 
 
+def dropout(builder: DefinitionBuilder, node: OnnxNode) -> None:
+    """Reads Dropout, which only training applies; its second output, the mask, has no counterpart."""
+    ratio = node.number("ratio", 0.5)
+    if node.has_input(1) and builder.source.is_constant(node.input(1)):
+        ratio = builder.known_number(node, 1)
+    if not 0 < ratio < 1:
+        alias(builder, node)
+        return
+    layer = builder.layer(node, "Dropout", last=False)
+    layer.dropout_param.dropout_ratio = ratio
+    layer.top[0] = builder.new_blob(node.result)
+    builder.become(node.result, layer.top[0])
+
+
 def concat(builder: DefinitionBuilder, node: OnnxNode) -> None:
+    """Reads Concat; constants among its inputs are repeated for each image."""
     axis = node.axis(1, len(builder.shape(node, 0)))
+    if axis == 0 and any(builder.source.is_constant(name) for name in node.inputs):
+        raise node.error("a constant along the axis of the images")
     layer = builder.layer(node, "Concat", bottom=[builder.blob(node, j) for j in range(len(node.inputs))])
     if axis != 1:
         layer.concat_param.axis = axis
@@ -29,44 +46,6 @@ def split(builder: DefinitionBuilder, node: OnnxNode) -> None:
     layer.slice_param.axis = axis
     sizes = [builder.source.shape(node, name)[axis] for name in node.outputs]
     layer.slice_param.slice_point.extend(int(point) for point in np.cumsum(sizes)[:-1])
-
-
-def slice_(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Reads Slice, one axis at a time; the removed part goes to a Silence layer."""
-    shape = builder.shape(node, 0)
-    if builder.source.opset < 10:
-        starts, ends = (node.integers(name, least=-MOST_INT64 - 1, most=MOST_INT64) for name in ("starts", "ends"))
-        axes = node.integers("axes") if node.has("axes") else list(range(len(starts)))
-        steps = []
-    else:
-        starts, ends = builder.known_integers(node, 1), builder.known_integers(node, 2)
-        axes = builder.known_integers(node, 3) if node.has_input(3) else list(range(len(starts)))
-        steps = builder.known_integers(node, 4) if node.has_input(4) else []
-    if not len(starts) == len(ends) == len(axes):
-        raise node.error(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes")
-    if any(step != 1 for step in steps):
-        raise node.error("steps other than 1")
-    chain = Chain(builder, node)
-    for axis, start, end in zip(axes, starts, ends):
-        axis = node.place(axis, len(shape))
-        first, last, _ = slice(start, end).indices(shape[axis])
-        if last <= first:
-            raise node.error(f"nothing is left of axis {axis}: from {first} to {last}")
-        if (first, last) != (0, shape[axis]):
-            _cut_out(chain, builder, node, axis, first, last)
-    chain.end()
-
-
-def _cut_out(chain: Chain, builder: DefinitionBuilder, node: OnnxNode, axis: int, first: int, last: int) -> None:
-    """Adds a slice from ``first`` to ``last`` along an axis; the rest goes to a Silence layer."""
-    size = builder.shape(node, 0)[axis]
-    points = [point for point in (first, last) if 0 < point < size]
-    if not points:
-        return
-    layer = chain.add("Slice", f"axis{axis}", tops=len(points) + 1, takes=1 if first > 0 else 0)
-    layer.slice_param.axis = axis
-    layer.slice_param.slice_point.extend(points)
-    builder.silence(node, [name for name in layer.top if name != chain.blob], f"axis{axis}_rest")
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
@@ -118,23 +97,34 @@ def depth_to_space(builder: DefinitionBuilder, node: OnnxNode) -> None:
     chain.end()
 
 
-def gather(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Reads Gather of one index, or of adjacent indices, along an axis as a slice."""
-    indices, axis = builder.known(node, 1), node.axis(0, len(builder.shape(node, 0)))
-    size = builder.shape(node, 0)[axis]
-    if indices.size > size:
-        raise node.error(f"{indices.size} indices along an axis of size {size}")
-    places = [node.place(index, size) for index in builder.known_integers(node, 1)]
-    if not places or places != list(range(places[0], places[0] + len(places))):
-        raise node.error("indices that are not neighbours", hint="a 1 x 1 convolution puts channels into another order")
-    chain = Chain(builder, node)
-    _cut_out(chain, builder, node, axis, places[0], places[-1] + 1)
-    if indices.ndim == 0:
-        after = builder.output_shape(node)
-        chain.reshape([0 if axis else after[0], *after[1:]], "axes")
-    chain.end()
-
-
 def expand(builder: DefinitionBuilder, node: OnnxNode) -> None:
     blob = builder.broadcast(node, builder.blob(node, 0), builder.shape(node, 0, 0), builder.output_shape(node), "")
     builder.become(node.result, blob)
+
+
+def tile(builder: DefinitionBuilder, node: OnnxNode) -> None:
+    """Reads Tile, one axis at a time."""
+    repeats = builder.known_integers(node, 1)
+    if len(repeats) != len(builder.shape(node, 0)) or min(repeats, default=1) < 1:
+        raise node.error(f"repeats {repeats}")
+    if repeats and repeats[0] != 1:
+        raise node.error("copies along the axis of the images")
+    chain = Chain(builder, node)
+    for axis, count in enumerate(repeats):
+        if count != 1:
+            param = chain.add("Tile", f"axis{axis}").tile_param
+            param.axis, param.tiles = axis, count
+    chain.end()
+
+
+def space_to_depth(builder: DefinitionBuilder, node: OnnxNode) -> None:
+    """Reads SpaceToDepth: a square of pixels becomes a block of channels."""
+    shape, size = builder.shape(node, 0, 4), node.integer("blocksize", least=1, most=2**15)
+    if len(shape) != 4 or shape[2] % size or shape[3] % size:
+        raise node.error(f"blocks of {size} x {size} of values of shape {shape}")
+    _, channels, height, width = shape
+    chain = Chain(builder, node)
+    chain.reshape([0, channels, height // size, size, width // size, size], "squares")
+    chain.add("Permute").permute_param.order.extend([0, 3, 5, 1, 2, 4])
+    chain.reshape([0, channels * size**2, height // size, width // size], "image")
+    chain.end()

@@ -82,13 +82,20 @@ class OnnxModel:
         self.inputs = {
             info.name: _fixed_shape(info, batch) for info in model.graph.input if info.name not in self.constants
         }
+        self.stored = set(self.constants)
+        """Names of the constants in the file."""
         if not self.inputs:
             raise DefinitionError("the model has no inputs")
         for name, shape in self.inputs.items():
             self._shape(name, helper.make_tensor_type_proto(TensorProto.FLOAT, shape))
+        self.evaluated: bytes | None = None
+        """The model without training mode, if the file has it."""
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.outputs = [info.name for info in model.graph.output]
         self.nodes = [OnnxNode(proto, number) for number, proto in enumerate(model.graph.node)]
+        self._makers: dict[str, OnnxNode] = {}
+        for node in self.nodes:
+            self._made_by(node)
 
     # -- ahead of time -------------------------------------------------------------------------------------------------
 
@@ -231,7 +238,16 @@ class OnnxModel:
         protos = [*branch.node, *(helper.make_node("Identity", [made.name], [name]) for made, name in results)]
         place = self.nodes.index(node)
         self.nodes[place : place + 1] = nodes = [OnnxNode(proto, number) for number, proto in enumerate(protos)]
+        for made in nodes:
+            self._made_by(made)
         return nodes
+
+    def _made_by(self, node: OnnxNode) -> None:
+        self._makers.update(dict.fromkeys(node.outputs, node))
+
+    def maker(self, value: str) -> OnnxNode | None:
+        """The node that computes a value; None for inputs and constants of the file."""
+        return self._makers.get(value)
 
     # -- what is known -------------------------------------------------------------------------------------------------
 

@@ -19,10 +19,34 @@ def gemm(builder: DefinitionBuilder, node: OnnxNode) -> None:
 
 
 def mat_mul(builder: DefinitionBuilder, node: OnnxNode) -> None:
+    """Reads MatMul with weights as a fully connected layer over the last axis; of two values, as MatMul."""
+    known = [builder.source.is_constant(node.input(index)) for index in (0, 1)]
+    if known[0] or not known[1] or builder.known(node, 1).ndim != 2:
+        _of_two(builder, node)
+        return
     weights = builder.weights(node, 1, 2, 2)
     axis = len(builder.shape(node, 0)) - 1
     weights = builder.skip_flatten(node, weights.T) if axis == 1 else weights.T
     _inner_product(builder, node, weights, [], axis=axis)
+
+
+def _of_two(builder: DefinitionBuilder, node: OnnxNode) -> None:
+    """Reads the product of two values; a constant one is repeated for each image."""
+    shapes, after = [builder.shape(node, index) for index in (0, 1)], builder.output_shape(node)
+    if min(map(len, shapes)) < 2 or len(after) < 3:
+        raise node.error(f"values of shapes {shapes[0]} and {shapes[1]}: matrices of each image, or weights")
+    blobs = []
+    for index, shape in enumerate(shapes):
+        whole = (*after[:-2], *shape[-2:])
+        if builder.source.is_constant(node.input(index)):
+            values = builder.known(node, index)
+            builder.source.room.take(node, (1, *whole[1:]))
+            name = f"{node.result}:{index}"
+            builder.source.constants[name] = np.broadcast_to(values, (1, *whole[1:])).astype(np.float32)
+            blobs.append(builder.constant_blob(node, name))
+        else:
+            blobs.append(builder.broadcast(node, builder.blob(node, index), shape, whole, f"{index}_"))
+    builder.layer(node, "MatMul", bottom=blobs)
 
 
 def _inner_product(
@@ -33,17 +57,6 @@ def _inner_product(
     layer.inner_product_param.bias_term = bool(bias)
     if axis != 1:
         layer.inner_product_param.axis = axis
-
-
-def batch_normalization(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    scale, bias, mean, variance = (builder.weights(node, j, 1, 1) for j in (1, 2, 3, 4))
-    plain = bool((scale == 1).all() and (bias == 0).all())
-    norm = builder.layer(node, "BatchNorm", blobs=[mean, variance, np.ones(1, np.float32)], last=plain)
-    norm.batch_norm_param.eps = node.number("epsilon", 1e-5)
-    norm.batch_norm_param.moving_average_fraction = node.number("momentum", 0.9)
-    if not plain:
-        layer = builder.layer(node, "Scale", bottom=list(norm.top), blobs=[scale, bias], suffix="scale")
-        layer.scale_param.bias_term = True
 
 
 def p_relu(builder: DefinitionBuilder, node: OnnxNode) -> None:

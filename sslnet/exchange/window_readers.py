@@ -16,10 +16,9 @@ from sslnet import sslnet_pb2 as pb
 from sslnet.exchange.builder import DefinitionBuilder
 from sslnet.exchange.chain import Chain
 from sslnet.exchange.node import OnnxNode
+from sslnet.exchange.padding import all_padding, own_pads, padding
 
 PoolMethod = pb.PoolingParameter.PoolMethod
-
-LINEAR = ("half_pixel", "pytorch_half_pixel")
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
@@ -34,7 +33,7 @@ def conv(builder: DefinitionBuilder, node: OnnxNode) -> None:
         _write_window(param, weights.shape[2:], strides, dilations, [0] * len(strides), group)
         param.pad_type = pb.ConvolutionParameter.SAME
         return
-    front, behind = builder.all_padding(node, weights.shape[2:], strides, dilations)
+    front, behind = all_padding(builder, node, weights.shape[2:], strides, dilations)
     pads = [max(pair) for pair in zip(front, behind)]
     around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
     whole = _padded(builder, node, weights, around)
@@ -67,6 +66,10 @@ def conv_transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
         front = node.integers("pads", [0] * (2 * axes), count=2 * axes, least=0)[:axes]
     behind = [c - f - m for c, f, m in zip(cut, front, more)]  # below 0 where zeros are added at the end
     pads = [max(0, f, b) for f, b in zip(front, behind)]
+    added = [max(0, p - b) for p, b in zip(pads, behind)]
+    if any(m >= s for m, s in zip(added, strides)):  # more than output_pad can add: zeros in the kernel
+        added = [0] * axes
+    behind = [b + m for b, m in zip(behind, added)]
     around = _zeros_around(node, [p - f for p, f in zip(pads, front)], [p - b for p, b in zip(pads, behind)], dilations)
     whole, outputs = _padded(builder, node, weights, around), weights.shape[1] * group
     if outputs != builder.output_shape(node)[1]:
@@ -75,11 +78,13 @@ def conv_transpose(builder: DefinitionBuilder, node: OnnxNode) -> None:
     layer.convolution_param.num_output = outputs
     layer.convolution_param.bias_term = len(layer.blobs) > 1
     _write_window(layer.convolution_param, whole.shape[2:], strides, dilations, pads, group)
+    if any(added):
+        layer.convolution_param.output_pad.extend(added if len(set(added)) > 1 else added[:1])
 
 
 def _is_same(builder: DefinitionBuilder, node: OnnxNode) -> bool:
     """Whether the padding follows from the size of the image, as with pad_type SAME, and no Pad adds to it."""
-    return node.text("auto_pad", "NOTSET") == "SAME_UPPER" and not builder.padding(node)[0]
+    return node.text("auto_pad", "NOTSET") == "SAME_UPPER" and not padding(builder, node)[0]
 
 
 def _steps(node: OnnxNode, weights: np.ndarray) -> tuple[list[int], list[int]]:
@@ -147,9 +152,9 @@ def _pool(builder: DefinitionBuilder, node: OnnxNode, method: PoolMethod) -> Non
         raise node.error(f"pooling over {len(kernel)} axes; it is there for images, one or two axes")
     if any(d != 1 for d in node.integers("dilations", [1])):
         raise node.error("pooling with dilations")
-    (own, behind), zeros = builder.pads(node, kernel, strides, [1] * len(kernel)), builder.padding(node)
-    if zeros[0] and method == pb.PoolingParameter.MAX:
-        raise node.error("the maximum over padding by zeros: the layer pads by nothing at all")
+    if method == pb.PoolingParameter.MAX and node.input(0) in builder.padding:
+        builder.add_padding(node, node.input(0))
+    (own, behind), zeros = own_pads(builder, node, kernel, strides, [1] * len(kernel)), padding(builder, node)
     image, out = builder.shape(node, 0)[2:], builder.output_shape(node)[2:]
     if len(kernel) == 2 and _is_same(builder, node) and not node.flag("count_include_pad"):
         param = builder.layer(node, "Pooling").pooling_param
@@ -254,66 +259,3 @@ def lrn(builder: DefinitionBuilder, node: OnnxNode) -> None:
     )
     if param.local_size % 2 == 0:
         raise node.error(f"size must be odd, not {param.local_size}")
-
-
-def pad(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    """Reads Pad: the zeros around an image are recorded, and added to the convolution or pooling that reads it."""
-    amounts = node.integers("pads") if node.has("pads") else builder.known_integers(node, 1)
-    value = builder.known_number(node, 2) if node.has_input(2) else node.number("value", 0.0)
-    if node.text("mode", "constant") != "constant" or value != 0:
-        raise node.error("only zero padding can be converted")
-    if node.has_input(3):
-        raise node.error("padding of given axes")
-    builder.remember_padding(node, amounts)
-
-
-# -- images of another size --------------------------------------------------------------------------------------------
-
-
-def resize(builder: DefinitionBuilder, node: OnnxNode) -> None:
-    before, after = builder.shape(node, 0), builder.output_shape(node)
-    mode, how = node.text("mode", "nearest"), node.text("coordinate_transformation_mode", "half_pixel")
-    if node.op == "Upsample":  # of operator sets before 10
-        how = "asymmetric"
-    factors = [b / a if a else 0 for a, b in zip(before, after)]
-    if len(before) != 4 or factors[:2] != [1, 1] or min(factors) <= 0:
-        raise node.error(f"from shape {before} to {after}")
-    whole = all(factor == int(factor) for factor in factors)
-    if mode == "nearest" and factors[2] == factors[3] and whole:
-        builder.layer(node, "Upsample").upsample_param.scale = int(factors[2])
-    elif mode == "linear" and how == "align_corners":
-        layer = builder.layer(node, "Interp")
-        layer.interp_param.height, layer.interp_param.width = after[2:]
-    elif mode == "linear" and how in LINEAR and whole and not node.flag("antialias"):
-        _interpolate(builder, node, before, [int(factor) for factor in factors[2:]])
-    else:
-        raise node.error(f"mode {mode} with {how}, from {before[2:]} to {after[2:]}")
-
-
-def _interpolate(builder: DefinitionBuilder, node: OnnxNode, shape: tuple[int, ...], factors: list[int]) -> None:
-    """Reads a linear Resize, with pixels in the middle of their squares, as a Deconvolution of each channel with a pyramid.
-
-    At the borders the part of the pyramid inside the image is divided by its sum.
-    """
-    sides: list[np.ndarray] = []
-    pads: list[int] = []
-    sums: list[np.ndarray] = []
-    for size, factor in zip(shape[2:], factors):
-        builder.source.room.take(node, (4, factor * (size + 2)), 8)
-        side = 1 - np.abs(np.arange(2 * factor - factor % 2) - factor + (1 + factor % 2) / 2) / factor
-        pad = (len(side) - factor) // 2
-        whole = np.zeros(factor * (size - 1) + len(side))
-        for first in range(0, factor * size, factor):
-            whole[first : first + len(side)] += side
-        sides, pads, sums = [*sides, side], [*pads, pad], [*sums, whole[pad : pad + factor * size]]
-    channels = shape[1]
-    builder.source.room.take(node, (channels + 1, len(sides[0]), len(sides[1])), 8)
-    builder.source.room.take(node, (2, len(sums[0]), len(sums[1])), 8)
-    weights = np.broadcast_to(np.outer(*sides), (channels, 1, len(sides[0]), len(sides[1])))
-    chain = Chain(builder, node)
-    layer = chain.add("Deconvolution", blobs=[weights])
-    layer.param.add(lr_mult=0, decay_mult=0)
-    layer.convolution_param.num_output, layer.convolution_param.bias_term = channels, False
-    _write_window(layer.convolution_param, weights.shape[2:], factors, [1, 1], pads, channels)
-    chain.factor(1 / np.outer(*sums), axis=2)
-    chain.end()

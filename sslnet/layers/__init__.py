@@ -40,6 +40,7 @@ from sslnet.layers.center_loss import CenterLoss
 from sslnet.layers.channel_scale import ChannelScale
 from sslnet.layers.clip import Clip
 from sslnet.layers.concat import Concat
+from sslnet.layers.constant import Constant
 from sslnet.layers.continuation_indicator import ContinuationIndicator
 from sslnet.layers.contrastive_loss import ContrastiveLoss
 from sslnet.layers.convolution import Convolution
@@ -65,6 +66,7 @@ from sslnet.layers.flatten import Flatten
 from sslnet.layers.flip import Flip
 from sslnet.layers.flow_warp import FlowWarp
 from sslnet.layers.gelu import GELU
+from sslnet.layers.group_norm import GroupNorm
 from sslnet.layers.hard_sigmoid import HardSigmoid
 from sslnet.layers.hard_swish import HardSwish
 from sslnet.layers.hdf5_data import HDF5Data
@@ -82,18 +84,21 @@ from sslnet.layers.input import Input
 from sslnet.layers.interp import Interp
 from sslnet.layers.label_specific_add import LabelSpecificAdd
 from sslnet.layers.labelsequence_accuracy import LabelsequenceAccuracy
+from sslnet.layers.layer_norm import LayerNorm
 from sslnet.layers.log import Log
 from sslnet.layers.lrn import LRN
 from sslnet.layers.lstm import LSTM
 from sslnet.layers.lstm_rows import Lstm
 from sslnet.layers.lstm_unit import LSTMUnit
 from sslnet.layers.margin_inner_product import MarginInnerProduct
+from sslnet.layers.mat_mul import MatMul
 from sslnet.layers.memory_data import MemoryData
 from sslnet.layers.mish import Mish
 from sslnet.layers.multibox_loss import MultiBoxLoss
 from sslnet.layers.multinomial_logistic_loss import MultinomialLogisticLoss
 from sslnet.layers.mvn import MVN
 from sslnet.layers.normalize import Normalize
+from sslnet.layers.pad import Pad
 from sslnet.layers.parameter import Parameter
 from sslnet.layers.permute import Permute
 from sslnet.layers.pooling import Pooling
@@ -111,6 +116,7 @@ from sslnet.layers.relu6 import ReLU6
 from sslnet.layers.reorg import Reorg
 from sslnet.layers.resample import Resample
 from sslnet.layers.reshape import Reshape
+from sslnet.layers.resize import Resize
 from sslnet.layers.reverse import Reverse
 from sslnet.layers.rnn import RNN
 from sslnet.layers.roi_align import ROIAlign
@@ -159,6 +165,7 @@ LAYERS: dict[str, type[Layer]] = {
     "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
+    "Constant": Constant,
     "ContinuationIndicator": ContinuationIndicator,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
@@ -186,6 +193,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Flip": Flip,
     "FlowWarp": FlowWarp,
     "GELU": GELU,
+    "GroupNorm": GroupNorm,
     "HardSigmoid": HardSigmoid,
     "HardSwish": HardSwish,
     "HDF5Data": HDF5Data,
@@ -203,18 +211,21 @@ LAYERS: dict[str, type[Layer]] = {
     "Interp": Interp,
     "LabelsequenceAccuracy": LabelsequenceAccuracy,
     "LabelSpecificAdd": LabelSpecificAdd,
+    "LayerNorm": LayerNorm,
     "Log": Log,
     "LRN": LRN,
-    "LSTM": LSTM,
     "Lstm": Lstm,
+    "LSTM": LSTM,
     "LSTMUnit": LSTMUnit,
     "MarginInnerProduct": MarginInnerProduct,
+    "MatMul": MatMul,
     "MemoryData": MemoryData,
     "Mish": Mish,
     "MultiBoxLoss": MultiBoxLoss,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "MVN": MVN,
     "Normalize": Normalize,
+    "Pad": Pad,
     "Parameter": Parameter,
     "Permute": Permute,
     "Pooling": Pooling,
@@ -232,6 +243,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Reorg": Reorg,
     "Resample": Resample,
     "Reshape": Reshape,
+    "Resize": Resize,
     "Reverse": Reverse,
     "RNN": RNN,
     "ROIAlign": ROIAlign,

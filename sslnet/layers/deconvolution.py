@@ -4,8 +4,8 @@ It works for any number of spatial axes: weights times image, group by group, th
 weights.
 
 bottom   (N, C, spatial ...), where N stands for all axes before ``axis``
-top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad; with pad_type SAME
-         out = stride size, cut on both sides, an odd row or column at the end, as in TensorFlow
+top      (N, num_output, out ...), out = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad + output_pad; with pad_type
+         SAME out = stride size, cut on both sides, an odd row or column at the end, as in TensorFlow
 weights  (C, num_output / group, kernel ...); bias (num_output)
 
 Ref: Zeiler et al. 2010; Long, Shelhamer, Darrell 2015
@@ -42,11 +42,37 @@ class Deconvolution(BaseConvolution):
             raise self.shape_error(
                 f'Deconvolution needs a spatial axis: "{bottom[0].name}" has shape {bottom[0].shape}'
             )
+        self.output_pad = self._read_output_pad()
         self.new_param(
             (self.channels, self.num_output // self.group, *self.window.kernel), "convolution_param", "weight_filler"
         )
         if param.bias_term:
             self.new_param((self.num_output,), "convolution_param", "bias_filler")
+
+    def _read_output_pad(self) -> tuple[int, ...]:
+        """The rows and columns added at the end, one number for each axis. raises DefinitionError for numbers that are not
+        below the stride"""
+        param = self.param.convolution_param
+        values = list(param.output_pad)
+        if values and self.window.same:
+            raise self.error("with pad_type SAME there is no output_pad", "convolution_param", "output_pad", 0)
+        if len(values) not in (0, 1, self.num_spatial):
+            raise self.error(
+                f"output_pad is given {len(values)} times for {self.num_spatial} spatial axes",
+                "convolution_param",
+                "output_pad",
+                0,
+            )
+        spread = tuple(values) if len(values) > 1 else tuple(values or [0]) * self.num_spatial
+        for axis, (value, stride) in enumerate(zip(spread, self.window.stride)):
+            if value >= stride and value:
+                raise self.error(
+                    f"output_pad must be below the stride, {stride}, not {value}",
+                    "convolution_param",
+                    "output_pad",
+                    min(axis, len(values) - 1),
+                )
+        return spread
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         w, sizes = self.window, self.spatial_sizes(bottom, "deconvolve")
@@ -55,8 +81,8 @@ class Deconvolution(BaseConvolution):
             w = self.window = w.fitted(out)
         else:
             out = tuple(
-                s * (n - 1) + d * (k - 1) + 1 - 2 * p
-                for n, k, s, p, d in zip(sizes, w.kernel, w.stride, w.pad, w.dilation)
+                s * (n - 1) + d * (k - 1) + 1 - 2 * p + more
+                for n, k, s, p, d, more in zip(sizes, w.kernel, w.stride, w.pad, w.dilation, self.output_pad)
             )
         if min(out) < 1:
             raise self.shape_error(f"pad {w.pad} leaves nothing of the top: {list(out)}", "convolution_param")
@@ -188,5 +214,6 @@ class Deconvolution(BaseConvolution):
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         w = self.window
         missing = [max(s - d * (k - 1) - 1, 0) if w.same else 0 for k, s, d in zip(w.kernel, w.stride, w.dilation)]
+        added = [m + more for m, more in zip(missing, self.output_pad)]
         pads = [*w.pad, *w.pad_end]
-        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), pads, output_padding=missing)
+        return convolutions(graph, self, "ConvTranspose", inputs, list(w.kernel), pads, output_padding=added)

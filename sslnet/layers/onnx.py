@@ -51,6 +51,9 @@ class OnnxGraph(Protocol):
     def param(self, layer: Any, index: int, array: np.ndarray | None = None, form: str = "") -> str:
         """Adds a parameter blob of the layer, or ``array``: its values in another layout, which ``form`` names."""
 
+    def need_opset(self, version: int) -> None:
+        """Records that a node needs this version of the operator set, or a later one."""
+
     def fix_batch(self, layer: Any) -> None:
         """Records that the nodes of this layer are valid only for the net's batch size."""
 
@@ -60,7 +63,9 @@ class OnnxGraph(Protocol):
 
 def linear(graph: OnnxGraph, value: str, factor: float, summand: float = 0) -> str:
     """Adds factor * value + summand, without nodes for factor 1 or summand 0."""
-    if factor != 1:
+    if factor == -1:
+        value = graph.node("Neg", [value])
+    elif factor != 1:
         value = graph.node("Mul", [value, graph.constant(factor)])
     return str(graph.node("Add", [value, graph.constant(summand)]) if summand else value)
 

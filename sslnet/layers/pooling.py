@@ -212,11 +212,20 @@ class Pooling(ChannelWise):
         out, sizes, kernel, stride, pad = top.shape[2:], bottom.shape[2:], self.kernel, self.stride, self.pad
         behind = [max((o - 1) * s + k - n - p, 0) for o, s, k, n, p in zip(out, stride, kernel, sizes, pad)]
         pads = [*pad, *behind]
+        if self.param.pooling_param.global_pooling:
+            return str(
+                graph.node("GlobalMaxPool" if self.method == pb.PoolingParameter.MAX else "GlobalAveragePool", [value])
+            )
         if self.method == pb.PoolingParameter.MAX:
             return str(graph.node("MaxPool", [value], kernel_shape=list(kernel), strides=list(stride), pads=pads))
+        window: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride)}
+        if self.same:  # the operator divides by the pixels of the image, as the layer does
+            return str(graph.node("AveragePool", [value], pads=pads, **window))
+        if any(pads) and all(b <= p for b, p in zip(behind, pad)):  # padding counts in both
+            return str(graph.node("AveragePool", [value], pads=pads, count_include_pad=1, **window))
         if any(pads):
             value = graph.node("Pad", [value, graph.integers([0, 0, *pads[:2], 0, 0, *pads[2:]])])
-        value = graph.node("AveragePool", [value], kernel_shape=list(kernel), strides=list(stride))
+        value = graph.node("AveragePool", [value], **window)
         counts = [_pixels(*numbers, self.same) for numbers in zip(out, stride, kernel, sizes, pad)]
         factor = kernel[0] * kernel[1] / np.outer(*counts)
         return str(value if (factor == 1).all() else graph.node("Mul", [value, graph.constant(factor)]))

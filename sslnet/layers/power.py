@@ -19,6 +19,9 @@ from sslnet.layers.elementwise import Elementwise, Kernel
 from sslnet.layers.kept_columns import drop_columns
 from sslnet.layers.onnx import OnnxGraph, linear
 
+OPERATORS = {-1.0: "Reciprocal", 0.5: "Sqrt"}
+"""ONNX operators for some powers."""
+
 
 @kernel
 def _forward(i0, i1, thread, x, y, power, scale, shift):
@@ -142,4 +145,6 @@ class Power(Elementwise):
     def to_onnx(self, graph: OnnxGraph, inputs: list[str], bottom: Blobs, top: Blobs) -> list[str]:
         param = self.param.power_param
         value = linear(graph, inputs[0], param.scale, param.shift)
+        if param.power in OPERATORS:
+            return [graph.node(OPERATORS[param.power], [value])]
         return [value if param.power == 1 else graph.node("Pow", [value, graph.constant(param.power)])]

@@ -23,7 +23,7 @@ from sslnet.errors import UsageError, suggestion
 from sslnet.prototxt.values import is_repeated
 
 _MESSAGE_FIELDS = {
-    field.message_type.name.removesuffix("Parameter"): field.name
+    field.message_type.name.removesuffix("Parameter").removesuffix("Layer"): field.name
     for field in pb.LayerParameter.DESCRIPTOR.fields
     if field.message_type is not None and field.name.endswith("_param") and field.name != "transform_param"
 }

@@ -64,6 +64,7 @@ CASES = {
     "BNLL": [""],
     "Clip": ["clip_param { min: -0.5 max: 0.7 }"],
     "Concat": [("", [(2, 6, 7, 8), (2, 3, 7, 8)]), ("concat_param { axis: 0 }", [(2, 6), (3, 6)])],
+    "Constant": ['constant_param { shape { dim: 3 dim: 2 } filler { type: "gaussian" } }', "constant_param { shape { } }"],
     "Convolution": [
         "convolution_param { num_output: 4 kernel_size: 3 }",
         "convolution_param { num_output: 4 kernel_h: 3 kernel_w: 1 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 2 group: 2 }",
@@ -78,6 +79,7 @@ CASES = {
     "Crop": [("crop_param { axis: 2 offset: 1 offset: 2 }", [(2, 6, 7, 8), (2, 6, 4, 5)])],
     "Deconvolution": [
         "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 }",
+        "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 output_pad: 1 }",
         "convolution_param { num_output: 6 kernel_size: 4 stride: 2 group: 6 bias_term: false }",
         "convolution_param { num_output: 4 kernel_size: 3 dilation: 2 group: 2 }",
         "convolution_param { num_output: 4 kernel_size: 3 kernel_size: 4 stride: 2 pad_type: SAME }",
@@ -94,7 +96,25 @@ CASES = {
     "Embed": [("embed_param { num_output: 5 input_dim: 9 }", [(2, 4)])],
     "Exp": ["", "exp_param { base: 2 scale: 0.5 shift: 1 }"],
     "Flip": [("", [(2, 3, 4, 5)]), ("flip_param { flip_height: true }", [(2, 3, 4, 5)])],
+    "GroupNorm": ["", "group_norm_param { group: 3 eps: 0.01 }", ("group_norm_param { group: 2 }", [(2, 6)])],
+    "LayerNorm": ["", "layer_norm_param { axis: 1 num_axes: 1 eps: 0.01 }", "layer_norm_param { axis: 1 }", "layer_norm_param { axis: 0 num_axes: 2 }"],
+    "MatMul": [
+        ("", [(2, 6, 7), (2, 7, 3)]),
+        ("mat_mul_param { transpose_a: true transpose_b: true }", [(2, 3, 6, 7), (2, 3, 4, 6)]),
+        ("mat_mul_param { transpose_a: true }", [(6, 7), (6, 4)]),
+    ],
+    "Pad": [
+        *(f"pad_param {{ top: 1 left: 2 right: 3 {param} }}" for param in ("", "value: 0.5", "mode: REFLECT", "mode: EDGE bottom: -1", "mode: WRAP")),
+        "pad_param { }",
+    ],
     "PriorBox": [("prior_box_param { min_size: 4 max_size: 9 aspect_ratio: 2 }", [(2, 3, 4, 5), (2, 3, 16, 20)])],
+    "Resize": [
+        "resize_param { height: 7 width: 3 }",
+        "resize_param { scale_h: 1.5 scale_w: 0.7 mode: NEAREST transform: ASYMMETRIC rounding: FLOOR }",
+        "resize_param { scale_h: 2 scale_w: 2 mode: CUBIC transform: PYTORCH_HALF_PIXEL }",
+        "resize_param { height: 2 width: 2 mode: CUBIC antialias: true exclude_outside: true }",
+        "resize_param { height: 1 width: 1 transform: ALIGN_CORNERS }",
+    ],
     "ROIAlign": [("roi_align_param { pooled_h: 2 pooled_w: 3 sampling_ratio: 2 }", [(1, 6, 7, 8), (4, 5)])],
     "ROIPooling": [("roi_pooling_param { pooled_h: 2 pooled_w: 3 }", [(1, 6, 7, 8), (4, 5)])],
     "Transpose": [

@@ -13,7 +13,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
@@ -21,43 +21,12 @@ from sslnet.cli import main
 from sslnet.compress.compaction.compare import blob_difference
 from sslnet.errors import DataError, DefinitionError, ErrorList
 from sslnet.exchange.export import export, to_onnx
-from sslnet.exchange.importing import Imported, from_onnx
+from sslnet.exchange.importing import from_onnx
 from sslnet.exchange.runtime import run_in_onnxruntime
 from sslnet.layers import LAYERS
 from sslnet.layers.onnx import OnnxOperator
 from sslnet.net.net import Net
-
-RANDOM = np.random.default_rng(0)
-
-
-def weights(*shape: int) -> np.ndarray:
-    return (RANDOM.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-
-
-def model(
-    path: Path, *nodes: Any, constants: dict[str, Any] | None = None, shape: Any = ("N", 6, 8, 8), opset: int = 17
-) -> Path:
-    """Writes a model from x to y; a node is (operator, inputs, outputs, attributes), a string of names each."""
-    made = [
-        helper.make_node(op, inputs.split(), outputs.split(), **(attributes[0] if attributes else {}))
-        for op, inputs, outputs, *attributes in nodes
-    ]
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(
-        made,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_empty_tensor_value_info("y")],
-        initializer=tensors,
-    )
-    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.save(onnx.shape_inference.infer_shapes(whole), str(path))
-    return path
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
+from tests.support.onnx_models import ints, model, same_for_three_images, weights
 
 POOL = {"kernel_shape": [3, 3], "strides": [2, 2]}
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
@@ -195,17 +164,6 @@ def test_model_is_the_same_here(name: str, tmp_path: Path) -> None:
     assert same_for_three_images(path, imported) < 1e-5
 
 
-def same_for_three_images(path: Path, imported: Imported) -> float:
-    """What was imported for one image at a time takes more of them when its input says so; the relative difference."""
-    imported.message.layer[0].input_param.shape[0].dim[0] = 3
-    weights = imported.weights if imported.weights.layer else None
-    net = Net(prototxt.parse(prototxt.write(imported.message), pb.NetParameter), weights)
-    inputs = {"x": RANDOM.standard_normal(net.blobs["x"].shape).astype(np.float32)}
-    theirs = run_in_onnxruntime(str(path), inputs, ["y"])
-    assert theirs is not None
-    return blob_difference("y", theirs["y"], net.forward(["y"], **inputs)["y"]).relative
-
-
 def test_dense_chain_becomes_as_few_layers_as_it_has(tmp_path: Path) -> None:
     nodes, constants = CASES["matmul and bias"]
     layers = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants)).message.layer
@@ -214,11 +172,10 @@ def test_dense_chain_becomes_as_few_layers_as_it_has(tmp_path: Path) -> None:
 
 
 def test_channels_last_model_keeps_its_channels_apart(tmp_path: Path) -> None:
-    """The transposes that lay the channels out last for a fully connected layer go into the order of its weights."""
+    """Transposes around a bias disappear; those for a fully connected layer go into the order of its weights."""
     nodes, constants = CASES["channels last"]
     layers = from_onnx(model(tmp_path / "m.onnx", *nodes, constants=constants)).message.layer
-    assert [layer.type for layer in layers[-4:]] == ["Permute", "Convolution", "InnerProduct", "Softmax"]
-    assert [layer.type for layer in layers[:-4]] == ["Input", "Permute", "Bias"]
+    assert [layer.type for layer in layers] == ["Input", "Bias", "Convolution", "InnerProduct", "Softmax"]
 
 
 def test_convolution_padded_at_one_side_has_no_more_weights(tmp_path: Path) -> None:
@@ -270,17 +227,16 @@ def test_branch_of_an_if_that_is_known_is_taken(tmp_path: Path) -> None:
             ("Conv", "x w", "y", {"pads": [1, 0, 0, 0], "dilations": [2, 2]}),
             r"padding that differs by \[0, 0\] and \[1, 0\] pixels",
         ),
-        (("Gather", "x i", "y", {"axis": 1}), "Gather: indices that are not neighbours"),
-        (("ReduceMax", "x", "y", {"axes": [1, 2]}), r"ReduceMax: over axes \[1, 2\] of 4"),
+        (("ReduceMax", "x", "y", {"axes": [0, 2]}), "ReduceMax: over the axis of the images"),
         (("Conv", "x x", "y"), '"x" must be known before the net runs'),
-        (("Pad", "x p", "y"), None),
+        (("Pad", "x q", "y"), "Pad: padding of the axis of the images"),
     ],
 )
 def test_what_has_no_layer_is_one_error(node: Any, message: str | None, tmp_path: Path) -> None:
     path = model(
         tmp_path / "m.onnx",
         node,
-        constants={"w": weights(4, 6, 3, 3), "p": ints(0, 0, 1, 1, 0, 0, 1, 1), "i": ints(2, 1, 0)},
+        constants={"w": weights(4, 6, 3, 3), "q": ints(1, 0, 0, 0, 0, 0, 0, 0)},
     )
     with pytest.raises((DefinitionError, DataError), match=message):
         from_onnx(path)
@@ -379,7 +335,7 @@ def test_input_in_the_middle_may_be_left_out(tmp_path: Path) -> None:
 def test_error_that_follows_from_a_constant_is_not_told(tmp_path: Path) -> None:
     path = model(
         tmp_path / "m.onnx",
-        ("Hardmax", "v", "a"), ("Cos", "a", "b"), ("Shape", "b", "c"), ("ConstantOfShape", "c", "d"), ("Mul", "x d", "e"), ("Erf", "x", "y"),
+        ("Hardmax", "v", "a"), ("Cos", "a", "b"), ("Exp", "b", "c"), ("Mul", "x c", "e"), ("Erf", "e", "y"),
         constants={"v": weights(6, 1, 1)},
     )  # fmt: skip
     with pytest.raises(ErrorList) as caught:
@@ -388,10 +344,10 @@ def test_error_that_follows_from_a_constant_is_not_told(tmp_path: Path) -> None:
 
 
 def test_every_fault_of_a_model_is_told_once(tmp_path: Path) -> None:
-    path = model(tmp_path / "m.onnx", ("Hardmax", "x", "a"), ("Sign", "a", "b"), ("Relu", "b", "c"), ("Erf", "c", "y"))
+    path = model(tmp_path / "m.onnx", ("Hardmax", "x", "a"), ("Sin", "a", "b"), ("Relu", "b", "c"), ("Erf", "c", "y"))
     with pytest.raises(ErrorList) as caught:
         from_onnx(path)
-    assert [error.message.split()[-1] for error in caught.value.errors] == ["Hardmax", "Sign", "Erf"]
+    assert [error.message.split()[-1] for error in caught.value.errors] == ["Hardmax", "Sin", "Erf"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x08"])
@@ -451,7 +407,7 @@ def test_model_goes_all_the_way_and_keeps_its_names(tmp_path: Path, capsys: pyte
     assert shapes["Conv_0.0"] == [6, 6, 3, 3]
     props = {entry.key: entry.value for entry in made.metadata_props}
     assert props["name"] == "a net" and json.loads(props["preprocessing"]) == steps
-    inputs = {"x": RANDOM.standard_normal((2, 6, 8, 8)).astype(np.float32)}
+    inputs = {"x": np.random.default_rng(0).standard_normal((2, 6, 8, 8)).astype(np.float32)}
     whole, less = (run_in_onnxruntime(str(p), inputs, ["y"]) for p in (path, target))
     assert whole is not None and less is not None
     assert blob_difference("y", whole["y"], less["y"]).relative < 1e-2
@@ -461,7 +417,9 @@ def test_net_survives_the_way_there_and_back(tmp_path: Path) -> None:
     """Layer for layer: no operator is left where the layer that wrote it stood."""
     net = Net(Path(__file__).parents[2] / "models" / "resnet20" / "deploy.prototxt", seed=0)
     for param in net.learnable:
-        param.blob.data[...] = np.abs(RANDOM.standard_normal(param.blob.shape)) / np.sqrt(1 + param.blob.count / 16)
+        param.blob.data[...] = np.abs(np.random.default_rng(0).standard_normal(param.blob.shape)) / np.sqrt(
+            1 + param.blob.count / 16
+        )
     onnx_model, _ = export(net)
     onnx.save(onnx_model, str(tmp_path / "m.onnx"))
     imported = from_onnx(tmp_path / "m.onnx")

@@ -129,9 +129,6 @@ BOMBS: dict[str, Callable[[], Any]] = {
     "weights padded at one side": lambda: model(
         node("Conv", "x w", "y", pads=[0, 0, 10**5, 10**5]), w=np.ones((2, 3, 3, 3), "f4")
     ),
-    "pixels between pixels": lambda: model(
-        node("Resize", "x n f", "y", mode="linear"), n=np.zeros(0, "f4"), f=np.array([1, 1, 20000, 20000], "f4"), shape=(1, 1, 1, 1)
-    ),
     "divisors of windows": lambda: model(
         node("AveragePool", "x", "y", kernel_shape=[3, 3], pads=[1, 1, 1, 1]), shape=(1, 1, 40000, 40000)
     ),
@@ -164,6 +161,12 @@ BOMBS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 """Small models that ask for much: each is one error."""
 LARGE: dict[str, Callable[[], Any]] = {
+    "pixels between pixels": lambda: model(
+        node("Resize", "x n f", "y", mode="linear"),
+        n=np.zeros(0, "f4"),
+        f=np.array([1, 1, 20000, 20000], "f4"),
+        shape=(1, 1, 1, 1),
+    ),
     "image": lambda: model(node("Relu", "x", "y"), shape=(1, 30000, 30000, 1)),
     "windows": lambda: model(node("MaxPool", "x", "y", kernel_shape=[1000, 1000]), shape=(1, 1, 3000, 3000)),
     "convolution": lambda: model(node("Conv", "x w", "y"), w=np.ones((1, 1, 700, 700), "f4"), shape=(1, 1, 2000, 2000)),

@@ -125,6 +125,10 @@ CASES: dict[str, list[Case | str]] = {
         + 'layer { name: "l" type: "Concat" bottom: "a" bottom: "b" top: "y" concat_param { axis: -1 } }',
         single("Concat"),
     ],
+    "Constant": [
+        single("Constant", 'constant_param { shape { dim: 4 dim: 2 } filler { type: "gaussian" } }'),
+        single("Constant", "constant_param { shape { } }"),
+    ],
     "ContrastiveLoss": [
         # Inside the margin Caffe's gradient is not quite that of its loss: the golden case compares it.
         Case(
@@ -176,6 +180,7 @@ CASES: dict[str, list[Case | str]] = {
             "num_output: 6 kernel_h: 2 kernel_w: 3 stride_h: 3 stride_w: 1 pad_h: 0 pad_w: 1 group: 2",
             "num_output: 4 kernel_size: 2 dilation: 2 group: 4 bias_term: false",
             "num_output: 3 kernel_size: 3 kernel_size: 2 stride: 2 stride: 3 pad_type: SAME",
+            "num_output: 3 kernel_size: 3 stride: 2 stride: 3 pad: 1 output_pad: 1 output_pad: 2",
         )
     ]
     + [
@@ -243,6 +248,11 @@ CASES: dict[str, list[Case | str]] = {
         in_place("GELU"),
         in_place("GELU", "gelu_param { approximate: TANH }"),
     ],
+    "GroupNorm": [
+        single("GroupNorm"),
+        single("GroupNorm", "group_norm_param { group: 2 eps: 0.1 }", x=IMAGES),
+        single("GroupNorm", "group_norm_param { group: 2 }", x=inputs(x=(3, 6))),
+    ],
     "HardSigmoid": [
         single("HardSigmoid"),
         in_place("HardSigmoid", "hard_sigmoid_param { alpha: 0.6 beta: 0.3 }"),
@@ -289,6 +299,12 @@ CASES: dict[str, list[Case | str]] = {
         inputs(x=(2, 3, 4, 5), size=(1, 2, 6, 3))
         + 'layer { name: "l" type: "Interp" bottom: "x" bottom: "size" top: "y" interp_param { use_blob_size: true } }'
     ],
+    "LayerNorm": [
+        single("LayerNorm"),
+        single("LayerNorm", "layer_norm_param { axis: 1 num_axes: 1 eps: 0.1 }"),
+        single("LayerNorm", "layer_norm_param { axis: 1 }"),
+        single("LayerNorm", "layer_norm_param { axis: 0 num_axes: 2 }"),
+    ],
     "Log": [
         single("Log", "log_param { base: 3 scale: 0.5 shift: 9 }"),
         inputs(x=(2, 5)) + 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }'
@@ -304,6 +320,17 @@ CASES: dict[str, list[Case | str]] = {
         " local_size: 7 alpha: 9 beta: 0.5 norm_region: WITHIN_CHANNEL } }",
     ],
     "LSTM": recurrent("LSTM", "h", "c"),
+    "MatMul": [
+        inputs(a=a, b=b)
+        + f'layer {{ name: "l" type: "MatMul" bottom: "a" bottom: "b" top: "y" mat_mul_param {{ {param} }} }}'
+        for a, b, param in (
+            ((2, 3, 4, 5), (2, 3, 5, 2), ""),
+            ((2, 5, 4), (2, 5, 2), "transpose_a: true"),
+            ((2, 4, 5), (2, 2, 5), "transpose_b: true"),
+            ((5, 4), (2, 5), "transpose_a: true transpose_b: true"),
+        )
+    ]
+    + [inputs(x=(2, 3, 3)) + 'layer { name: "l" type: "MatMul" bottom: "x" bottom: "x" top: "y" }'],
     "Mish": [single("Mish"), in_place("Mish")],
     "MultiBoxLoss": [
         multibox(1, "", ""),
@@ -325,6 +352,10 @@ CASES: dict[str, list[Case | str]] = {
     "Normalize": [
         single("Normalize", f"norm_param {{ {param} }}")
         for param in ("", "across_spatial: false", "channel_shared: false eps: 0.5", "across_spatial: false eps: 2")
+    ],
+    "Pad": [
+        single("Pad", f"pad_param {{ top: 1 left: 2 right: 3 {param} }}")
+        for param in ("", "value: 0.5", "mode: REFLECT", "mode: EDGE bottom: -1", "mode: WRAP")
     ],
     "Parameter": [
         'layer { name: "l" type: "Parameter" top: "y" parameter_param { shape { dim: 2 dim: 3 } } }',
@@ -404,6 +435,16 @@ CASES: dict[str, list[Case | str]] = {
     "Reorg": [
         single("Reorg", x=inputs(x=(2, 4, 4, 6))),
         single("Reorg", "reorg_param { reverse: true }", x=inputs(x=(2, 8, 3, 2))),
+    ],
+    "Resize": [
+        single("Resize", f"resize_param {{ {param} }}")
+        for param in (
+            "height: 7 width: 3",
+            "scale_h: 1.5 scale_w: 0.7 mode: NEAREST transform: ASYMMETRIC rounding: FLOOR",
+            "scale_h: 2 scale_w: 2 mode: CUBIC transform: PYTORCH_HALF_PIXEL",
+            "height: 2 width: 2 mode: CUBIC antialias: true exclude_outside: true",
+            "height: 1 width: 1 transform: ALIGN_CORNERS",
+        )
     ],
     "ROIAlign": [
         Case(
@@ -626,6 +667,8 @@ WITHOUT_GOLDEN: dict[str, str] = {
     "SmoothL1LossOHEM": BY_LOOP,
     "SoftmaxWithLossOHEM": BY_LOOP,
     "Transpose": "transposed by NumPy: test_beyond_caffe",
+    "Constant": "its values are its parameter: test_onnx_layers",
+    "MatMul": "multiplied by NumPy: test_onnx_layers",
     "ConvolutionDepthwise": BEYOND_CAFFE,
     "DepthwiseConvolution": BEYOND_CAFFE,
     "ImageFolderData": "Caffe does not have it: test_image_folder_data compares it with the files",

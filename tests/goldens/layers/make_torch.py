@@ -21,6 +21,41 @@ CASES: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "mish": ("Mish", "", functional.mish),
     "selu": ("SELU", "", functional.selu),
     "silu": ("SiLU", "", functional.silu),
+    "deconv_output_pad": (
+        "Deconvolution",
+        'convolution_param { num_output: 3 group: 3 kernel_size: 3 stride: 2 pad: 1 output_pad: 1 bias_term: false weight_filler { type: "constant" value: 0.5 } }',
+        lambda x: functional.conv_transpose2d(
+            x, torch.full((3, 1, 3, 3), 0.5, dtype=x.dtype), stride=2, padding=1, output_padding=1, groups=3
+        ),
+    ),
+    "group_norm": ("GroupNorm", "group_norm_param { group: 1 }", lambda x: functional.group_norm(x, 1)),
+    "instance_norm": ("GroupNorm", "group_norm_param { eps: 0.01 }", lambda x: functional.instance_norm(x, eps=0.01)),
+    "layer_norm": ("LayerNorm", "", lambda x: functional.layer_norm(x, x.shape[-1:])),
+    "layer_norm_channels": (
+        "LayerNorm",
+        "layer_norm_param { axis: 1 num_axes: 1 }",
+        lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2),
+    ),
+    "pad_reflect": (
+        "Pad",
+        "pad_param { top: 1 bottom: 3 left: 2 right: -1 mode: REFLECT }",
+        lambda x: functional.pad(x, (2, 0, 1, 3), mode="reflect")[..., :-1],
+    ),
+    "resize_bilinear": (
+        "Resize",
+        "resize_param { height: 7 width: 3 }",
+        lambda x: functional.interpolate(x, size=(7, 3), mode="bilinear", align_corners=False),
+    ),
+    "resize_bicubic": (
+        "Resize",
+        "resize_param { height: 7 width: 3 mode: CUBIC transform: ALIGN_CORNERS }",
+        lambda x: functional.interpolate(x, size=(7, 3), mode="bicubic", align_corners=True),
+    ),
+    "resize_smooth": (
+        "Resize",
+        "resize_param { height: 2 width: 3 antialias: true exclude_outside: true }",
+        lambda x: functional.interpolate(x, size=(2, 3), mode="bilinear", antialias=True),
+    ),
 }
 """File name -> layer type, its parameters, the function. What is far from 0 is in tests/layers/test_beyond_caffe.py."""
 INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }'
