@@ -8,7 +8,7 @@ are; where one has moved (a data layer hands over another batch) the tape's addr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,15 @@ class Taping:
         return steps
 
 
+class _Segment(NamedTuple):
+    """A part of a pass."""
+
+    run: Callable[[], float]
+    """Runs it; returns the loss of its steps."""
+    steps: list[Step]
+    on_tape: bool
+
+
 class TapedStep(Step):
     """A step whose forward pass is a tape."""
 
@@ -94,7 +103,9 @@ class TapedPass:
         self.steps = list(plan.steps)
         self.settings = _settings()
         self.tapes: list[Tape] = []
-        self._segments: list[Callable[[], float]] = []
+        self._segments: list[_Segment] = []
+        self._taken: list[Step] = []
+        """The steps on the tape that is being recorded."""
         self._prepared: list[tuple[Step, object]] = []
         self._late = [step.publish for step in plan.steps if isinstance(step, IntegerStep) and step.is_shown_late]
         """Makes blobs in bytes show what a run has computed."""
@@ -130,31 +141,37 @@ class TapedPass:
                 if tape is None:
                     tape = Tape(self.arena.workspace, num_threads())
                 if _appended(tape, step):
+                    self._taken.append(step)
                     if self.by_step:
                         self._append(tape)
-                        self.steps[i] = TapedStep(step, self._segments[-1] if len(tape) else step.prepare)
+                        self.steps[i] = TapedStep(step, self._segments[-1].run if len(tape) else step.prepare)
                         tape = None
                     continue
             self._append(tape)
             tape = None
-            self._segments.append(_in_python(step, weighted))
+            self._segments.append(_Segment(_in_python(step, weighted), [step], on_tape=False))
         self._append(tape)
 
     def _append(self, tape: Tape | None) -> None:
         if tape is not None and len(tape):
             self.tapes.append(tape)
-            self._segments.append(_on_tape(tape))
+            self._segments.append(_Segment(_on_tape(tape), self._taken, on_tape=True))
+        self._taken = []
 
     def is_valid(self) -> bool:
         """Whether the tapes can run: after a change of addresses where arrays have moved."""
         if self.settings != _settings() or self._versions != self.arena.workspace.version:
             return False
+        return self._follows() and (self._ready or self._prepare())
+
+    def _follows(self) -> bool:
+        """Changes the addresses of arrays that have moved, if any has; returns False where that cannot be."""
         if Blob.moved is not self._moved:
             moved = Blob.moved
             if not self._follow():
                 return False
             self._moved = moved
-        return self._ready or self._prepare()
+        return True
 
     def _prepare(self) -> bool:
         """Packs weights that have changed; returns whether the tapes are still valid."""
@@ -210,9 +227,14 @@ class TapedPass:
             self.plan.taped = taped
 
     def _run(self) -> float:
-        loss = 0.0
-        for run in self._segments:
-            loss += run()
+        loss, taped = 0.0, True
+        for segment in self._segments:
+            taped = taped and self._follows()  # a data layer hands over its next batch while the pass runs
+            if taped or not segment.on_tape:
+                loss += segment.run()
+            else:
+                for step in segment.steps:
+                    step.forward()
         for publish in self._late:
             publish()
         return loss

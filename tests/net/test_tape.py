@@ -10,6 +10,7 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
+from sslnet.blob import Blob
 from sslnet.errors import RunError, UsageError
 from sslnet.kernels.runtime.native import works
 from sslnet.kernels.runtime.tape import set_taping
@@ -17,6 +18,7 @@ from sslnet.kernels.runtime.threads import set_deterministic, set_num_threads
 from sslnet.layers import LAYERS
 from sslnet.net.net import Net
 from sslnet.net.steps.taped import TAPED
+from sslnet.net.taping import TapedPass
 
 from ..layers.cases import CASES
 from ..layers.harness import Case, draw
@@ -243,6 +245,35 @@ def test_an_input_that_adopts_other_arrays_is_followed() -> None:
             one.blobs["data"].adopt_data(batches[seed])
         assert_equal(outputs(net), step_by_step(plain))
     assert count(net) == 4
+
+
+DATA = """
+layer { name: "digits" type: "Data" top: "data" top: "label"
+  transform_param { scale: 0.0625 } data_param { source: "digits/test" backend: BUILTIN batch_size: 20 } }
+layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "c" top: "ip"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("follows", [True, False])
+def test_each_pass_computes_the_batch_that_its_data_layer_hands_over(
+    lean: bool, follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a tape cannot follow the new batch in the middle of a pass, and its steps run one by one."""
+    message = prototxt.parse(DATA, pb.NetParameter)
+    taped = Net(message, phase=pb.TEST, seed=3, lean=lean)
+    if not follows:
+        original = TapedPass._follows
+        monkeypatch.setattr(TapedPass, "_follows", lambda self: self._moved is Blob.moved and original(self))
+    found = [{name: data.copy() for name, data in taped.forward(["ip"]).items()} for _ in range(9)]
+    set_taping(False)
+    plain = Net(message, phase=pb.TEST, seed=3, lean=lean)
+    for outputs_ in found:
+        assert_equal(outputs_, {name: data.copy() for name, data in plain.forward(["ip"]).items()})
 
 
 def test_kept_blobs_are_returned() -> None:
