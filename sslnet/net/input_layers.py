@@ -82,12 +82,12 @@ def fetch(net: Net) -> None:
 def fill_inputs(net: Net, seed: int = 0) -> bool:
     """Fills the net's inputs with normal random numbers, labels with zeros (a valid class); returns whether it has any."""
     random = np.random.default_rng(seed)
-    labels = {
-        written_name(net, name)
-        for layer, names in zip(net.layers, net.bottom_names)
-        for j, name in enumerate(names)
-        if not layer.allow_force_backward(j)
-    }
+    allowed: dict[str, list[bool]] = {}
+    for layer, names in zip(net.layers, net.bottom_names):
+        for j, name in enumerate(names):
+            if layer.TYPE != "Split":
+                allowed.setdefault(written_name(net, name), []).append(layer.allow_force_backward(j))
+    labels = {name for name, each in allowed.items() if not any(each)}  # PriorBox reads the size of the images alone
     for name in net.inputs:
         blob = net.blobs[name]
         blob.data[...] = 0 if name in labels else random.standard_normal(blob.shape)
