@@ -13,8 +13,8 @@ import pytest
 
 from sslnet import prototxt
 from sslnet import sslnet_pb2 as pb
-from sslnet.cli.classify import read_labels
 from sslnet.cli.metrics import lines_before
+from sslnet.cli.options import read_labels
 from sslnet.compress.pipeline.fingerprint import file_mark
 from sslnet.errors import SslnetError
 from sslnet.exchange.model_file import load as load_onnx

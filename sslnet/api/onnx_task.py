@@ -35,7 +35,7 @@ GRAY = {
 """The same for images with one channel."""
 PROBE_IMAGES = 256
 """Number of images on which the kinds of preprocessing are compared."""
-LOSSES = ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "EuclideanLoss")
+LOSSES = ("SoftmaxWithLoss",)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def add_onnx_options(parser: argparse.ArgumentParser) -> None:
         "--val", type=float, metavar="X", help="share of the images for validation; default 0.1, or the folder val"
     )
     group.add_argument("--batch", type=int, metavar="N", help="images in a batch of the training; default 64")
-    group.add_argument("--loss", metavar="TYPE", help="loss layer; default SoftmaxWithLoss")
+    group.add_argument("--loss", metavar="TYPE", help="loss layer; only SoftmaxWithLoss, the default")
     group.add_argument(
         "--onnx-output", metavar="FILE", help="the small model; default: the model's name with _small.onnx"
     )

@@ -95,7 +95,7 @@ def warm_solver(path: str, compiling: Compiling) -> None:
     message = pb.SolverParameter()
     message.CopyFrom(given.message)
     states = list(message.test_state) or [pb.NetState()] * len(tests)
-    for field in ("weights", "test_interval", "snapshot", "display", "prune_param"):
+    for field in ("weights", "test_interval", "snapshot", "display", "prune_param", "snapshot_best", "patience"):
         message.ClearField(field)
     message.test_iter[:] = [1] * len(tests)
     net = small_net(train, **net_state(train, pb.TRAIN, message.train_state))
@@ -134,7 +134,22 @@ def small_net(definition: Definition, **state: Any) -> Net:
     few = {name: (min(shape[0], MOST_IMAGES), *shape[1:]) if len(shape) else shape for name, shape in shapes.items()}
     net = Net(with_inputs(definition, few), **state)
     fill_inputs(net)
+    images = [(shape[0], few[name][0]) for name, shape in shapes.items() if len(shape)]
+    if images and images[0][0] > images[0][1]:
+        warm_products(net, *images[0])
     return net
+
+
+def warm_products(net: Net, images: int, few: int) -> None:
+    """Compiles the tiles of fully connected layers, which depend on the number of images, for that of the whole batch."""
+    from sslnet import sslnet_pb2 as pb
+    from sslnet.kernels.matmul.fully_connected import plan_dot
+    from sslnet.net.steps.inner_product import InnerProductStep
+
+    for step in net.plan(fused=True).steps:
+        if isinstance(step, InnerProductStep) and not step.layer.transpose:
+            rows, *others = step.sizes
+            plan_dot(rows * images // few, *others, blas=step.layer.phase != pb.TEST)
 
 
 def deploy_shapes(definition: Definition) -> Shapes:

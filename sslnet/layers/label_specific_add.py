@@ -38,7 +38,7 @@ class LabelSpecificAdd(Layer):
         self._iteration = int(self.param.label_specific_add_param.iteration)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        if bottom[0].num_axes < 2 or bottom[1].count != bottom[0].num:
+        if bottom[0].num_axes < 2 or not bottom[0].count_of(1) or bottom[1].count != bottom[0].num:
             message = f"scores are (N, classes), labels (N): {bottom[0].shape} and {bottom[1].shape}"
             raise self.shape_error(message)
         top[0].reshape_like(bottom[0])
@@ -67,7 +67,7 @@ class LabelSpecificAdd(Layer):
             for blob in top[1:]:
                 blob.data[...] = 0
             return
-        rows = top[0].data.reshape(top[0].num, -1)
+        rows = top[0].data.reshape(top[0].num, top[0].count_of(1))
         labels = labels_of(self, bottom[1].data, rows.shape[1])
         bias = self._bias()
         chosen = rows[np.arange(len(rows)), labels]

@@ -40,6 +40,12 @@ class IntegerWeights:
         return values
 
 
+def has_quantization(param: pb.LayerParameter) -> bool:
+    """Whether a layer's definition says how it computes with whole numbers. A quantization_param without any of sslnet's
+    fields is that of another Caffe."""
+    return param.HasField("quantization_param") and bool(param.quantization_param.ListFields())
+
+
 def largest(bits: int) -> int:
     """The largest number of this many bits; numbers are symmetric: -largest to largest."""
     return int(2 ** (bits - 1) - 1)
@@ -118,7 +124,7 @@ def pack_quantized(weights: pb.NetParameter, definition: pb.NetParameter) -> pb.
     bits = {
         layer.name: layer.quantization_param.weight_bits
         for layer in definition.layer
-        if layer.HasField("quantization_param") and layer.type in ("Convolution", "InnerProduct")
+        if has_quantization(layer) and layer.type in ("Convolution", "InnerProduct")
     }
     if not bits:
         return weights

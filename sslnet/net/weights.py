@@ -32,7 +32,7 @@ from sslnet.files import MOST_MESSAGE, atomic_hdf5, atomic_write, read_bytes
 from sslnet.hdf5 import Guard, is_hdf5, open_guarded
 from sslnet.layers.base import Layer
 from sslnet.net.blob_arrays import blob_array, blob_proto, by
-from sslnet.net.integer_weights import packed_blob
+from sslnet.net.integer_weights import has_quantization, packed_blob
 from sslnet.prototxt.fork_forms import SCALE_BIAS
 from sslnet.prototxt.values import shorten
 from sslnet.prototxt.wire_format import has_few_fields
@@ -366,7 +366,7 @@ def with_blobs(message: pb.NetParameter, layers: Sequence[Layer], write_diff: bo
 def _stored(layer: Layer, blob: Blob, write_diff: bool) -> pb.BlobProto:
     """A parameter blob as it is stored: packed numbers for the weights of a quantised layer, if they are on a grid."""
     first = blob is layer.blobs[0] and blob.dtype == np.float32 and not write_diff
-    if first and layer.HAS_WEIGHTS and layer.param.HasField("quantization_param"):
+    if first and layer.HAS_WEIGHTS and has_quantization(layer.param):
         bits = layer.param.quantization_param.weight_bits
         packed = packed_blob(blob.data, bits) if 2 <= bits <= 8 else None
         if packed is not None:

@@ -34,8 +34,13 @@ _LAYER = {
     "cudnn_math_override": "",
     "debug": "",
     "multinode": "",
-    "quantization_param": "",
 }
+_QUANTIZATION = (
+    "precision", "rounding_scheme", "bw_layer_in", "bw_layer_out", "bw_params", "fl_layer_in", "fl_layer_out", "fl_params",
+    "mant_bits", "exp_bits", "exp_min", "exp_max", "scale_in", "scale_out", "scale_params", "is_negative_input",
+    "force_u8_input", "fl_layer_in_signed",
+)  # fmt: skip
+"""Fields of Ristretto's and Intel's quantization_param."""
 _SOLVER = {
     "eval_type": "",
     "ap_version": "",
@@ -71,11 +76,13 @@ IGNORED: dict[str, dict[str, str]] = {
     "ImageDataParameter": {"threads": "", "parser_threads": "", "cache": ""},
     "WindowDataParameter": {"shuffle": "false"},
     "TransformationParameter": {"use_gpu_transform": ""},
+    "QuantizationParameter": dict.fromkeys(_QUANTIZATION, ""),
 }
 """Message -> field -> the only value with which it is ignored; empty: any value."""
 
 WITH_EFFECT = {
     "force_mult": "there is no force regularization (Wen et al. 2017), so the net trains without it",
+    **dict.fromkeys(_QUANTIZATION, "the layer computes with floats"),
     "bn_stats_batch_size": "in TRAIN, BatchNorm takes the statistics of the whole batch",
 }
 """Ignored fields that do change what a fork computes in training, and what is done instead."""

@@ -126,7 +126,7 @@ CASES: dict[str, list[Case | str]] = {
         single("Concat"),
     ],
     "Constant": [
-        single("Constant", 'constant_param { shape { dim: 4 dim: 2 } filler { type: "gaussian" } }'),
+        single("Constant", "constant_param { shape { dim: 4 dim: 2 } filler { value: 0.7 } }"),
         single("Constant", "constant_param { shape { } }"),
     ],
     "ContrastiveLoss": [

@@ -21,7 +21,11 @@ PARAMS = {
     "Reshape": "reshape_param { shape { dim: 0 dim: 0 dim: 0 dim: 0 } }",
     "Scale": 'scale_param { filler { type: "gaussian" std: 1 } bias_term: true }',
 }
-IN_PLACE = sorted(type_ for type_, cls in LAYERS.items() if cls.IN_PLACE and type_ not in ("Python", "Threshold"))
+IN_PLACE = sorted(
+    type_
+    for type_, cls in LAYERS.items()
+    if cls.IN_PLACE and cls.BOTTOMS[0] == 1 and type_ not in ("Python", "Threshold")
+)
 APART = ["Convolution", "Eltwise", "LRN", "MVN", "Reshape"]
 PRODUCT = ["", "eltwise_param { operation: PROD }", "eltwise_param { operation: PROD stable_prod_grad: false }"]
 

@@ -61,8 +61,8 @@ def make(text: str = CONV, *, lean: bool = True, phase: int = pb.TEST, **setting
     """The net with all parameters and inputs drawn: the same in every call."""
     net = Net(prototxt.parse(text, pb.NetParameter), phase=phase, seed=3, lean=lean, **settings)
     random = np.random.default_rng(5)
-    for blobs in net.params.values():
-        for blob in blobs:
+    for name, blobs in net.params.items():
+        for blob in blobs if net.layer_dict[name].TYPE != "Filter" else ():  # its numbers choose channels
             blob.data[...] = (
                 np.abs(random.normal(size=blob.shape)) if blob.num_axes == 1 else random.normal(size=blob.shape)
             )

@@ -104,13 +104,15 @@ def test_layers_with_types_in_quotes_are_layers_of_today() -> None:
 
 def test_fields_that_say_nothing_of_the_numbers_are_one_note() -> None:
     definition = net(
-        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" engine: "MKLDNN" quantization_param { a: [1, 2] b { } }\n'
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" engine: "MKLDNN" quantization_param { bw_layer_in: 8 scale_in: [1, 2] }\n'
         "  convolution_param { num_output: 4 kernel_size: 3 engine: MKL2017 } }\n"
         'layer { name: "r" type: "ReLU" bottom: "c" top: "r" engine: "CAFFE" }\n'
     )
     assert [str(note) for note in definition.notes] == [
+        "net.prototxt: warning: ignored bw_layer_in: the layer computes with floats",
+        "net.prototxt: warning: ignored scale_in: the layer computes with floats",
         "net.prototxt: note: ignored fields of other Caffes, which say nothing of the numbers: engine (2 times), "
-        "quantization_param, engine: MKL2017"
+        "engine: MKL2017",
     ]
     assert definition.message.layer[1].convolution_param.num_output == 4
     assert len(definition.message.layer) == 3

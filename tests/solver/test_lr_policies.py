@@ -141,7 +141,9 @@ def test_every_iteration_of_a_checked_policy_has_a_rate(policy: str) -> None:
                     try:
                         lr_policies.check(definition)
                     except DefinitionError:
-                        assert policy in ("inv", "poly", "cosine", "onecycle", "multifixed", "plateau"), fields
+                        assert policy in ("inv", "poly", "cosine", "onecycle", "multifixed", "plateau", "stepearly"), (
+                            fields
+                        )
                         continue
                     for iteration in ITERATIONS:
                         for before in (-3, 0, 2**31 - 1):

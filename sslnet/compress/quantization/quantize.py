@@ -30,7 +30,7 @@ from sslnet.layers.split import Split
 from sslnet.net.blob_arrays import blob_proto
 from sslnet.net.graph import PhaseState
 from sslnet.net.input_layers import source_shapes
-from sslnet.net.integer_weights import packed_blob
+from sslnet.net.integer_weights import has_quantization, packed_blob
 from sslnet.net.net import Net
 from sslnet.net.weights import Arrays, WeightSource, copy_all_weights, stored_weights
 from sslnet.prototxt import Definition, upgrade_net
@@ -133,7 +133,7 @@ def prepare(
     net = Net(definition, phase=pb.TEST, level=level, stages=stages, seed=seed, lean=True)
     stored = stored_weights(weights)
     copy_all_weights(net.params, stored)
-    if any(layer.param.HasField("quantization_param") for layer in net.layers):
+    if any(has_quantization(layer.param) for layer in net.layers):
         raise UsageError("the net is quantised already", hint="give the float net and its weights")
     arrays = {name: [np.asarray(b.data, np.float32) for b in blobs] for name, blobs in net.params.items()}
     folded = fold_affine(net, definition.message, stored.arrays | arrays)

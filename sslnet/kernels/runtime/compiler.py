@@ -39,10 +39,20 @@ _made: list[Any] = []
 
 def c_function(function: Callable[..., None]) -> int:
     """Compiles a function of int64 arguments; returns the address of the compiled function."""
-    made = cfunc(types.void(*[types.int64] * function.__code__.co_argcount), cache=True)(function)
+    return _address(types.void(*[types.int64] * function.__code__.co_argcount), function)
+
+
+def status_function(function: Callable[..., int]) -> int:
+    """The same of a function that returns an int64."""
+    return _address(types.int64(*[types.int64] * function.__code__.co_argcount), function)
+
+
+def _address(signature: Any, function: Callable[..., Any]) -> int:
+    made = cfunc(signature, cache=True)(function)
     _made.append(made)  # the address is valid as long as the object exists
     assert made.address is not None  # compiled when it was decorated
-    return made.address
+    address: int = made.address
+    return address
 
 
 @cache

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, typeof, types
+from numba import typeof, types
 from numba.core import cgutils
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
-from sslnet.kernels.runtime.compiler import exact_kernel
+from sslnet.kernels.runtime.compiler import exact_kernel, status_function
 
 I64 = ir.IntType(64)
 
@@ -175,9 +175,6 @@ def _signed(number: int) -> int:
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-_made: list[Any] = []
-
-
 @cache
 def _trampoline(letters: str) -> int:
     """The address of the function that loads arguments of these machine types and calls."""
@@ -187,10 +184,7 @@ def _trampoline(letters: str) -> int:
     def call(function, words):
         return _call_flat(letters, function, words)
 
-    made = cfunc(types.int64(types.int64, types.int64), cache=True)(call)
-    _made.append(made)  # the address is valid as long as the object exists
-    assert made.address is not None
-    return made.address
+    return status_function(call)
 
 
 @intrinsic(prefer_literal=True)

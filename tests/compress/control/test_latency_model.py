@@ -19,6 +19,10 @@ def model() -> LatencyModel:
     return LatencyModel(np.array([[1.0, 1, 1], [0.5, 0.5, 1]]), np.array([[4.0, 2, 1], [1, 2, 1]]))
 
 
+SOLVER = SimpleNamespace(batches=SimpleNamespace(agree=lambda make: make()))
+"""What ``verify`` needs of a solver in one process."""
+
+
 def parts(*matrix: float) -> list[RemainingPart]:
     return [RemainingPart(1.0, part) for part in matrix]
 
@@ -32,7 +36,7 @@ def test_times_are_interpolated(remaining: tuple[float, ...], seconds: float) ->
 
 
 def test_benchmark_corrects_later_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, solver = parts(0.5, 0.5), SimpleNamespace()
+    found, solver = parts(0.5, 0.5), SOLVER
     comparison = LatencyComparison(batch=2, threads=1, whole=7.0, small=3.0)
     monkeypatch.setattr(latency_model, "compare_latency", lambda *args: comparison)
     one = model()
@@ -47,7 +51,7 @@ def test_net_without_anything_left_corrects_nothing(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(latency_model, "compare_latency", compare)
     one = model()
-    assert one.verify(SimpleNamespace(), parts(0, 0), None) is None
+    assert one.verify(SOLVER, parts(0, 0), None) is None
     assert one.correction == 1
 
 

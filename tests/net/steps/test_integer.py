@@ -27,7 +27,7 @@ layer { name: "a" type: "Pooling" bottom: "r2" top: "a"
   pooling_param { pool: AVE kernel_size: 2 stride: 2 } quantization_param { output_range { min: -1 max: 4 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip"
   inner_product_param { num_output: 10 weight_filler { type: "msra" } bias_filler { type: "gaussian" std: 0.3 } }
-  quantization_param { } }
+  quantization_param { weight_bits: 8 } }
 layer { name: "sm" type: "Softmax" bottom: "ip" top: "sm" }
 """
 BLOBS = ("c1", "p1", "c2", "e", "r2", "n", "a", "ip", "sm")

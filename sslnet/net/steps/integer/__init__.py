@@ -22,6 +22,7 @@ from sslnet.layers.pooling import Pooling
 from sslnet.layers.regroup import Regroup
 from sslnet.layers.relu import ReLU
 from sslnet.layers.split import Split
+from sslnet.net.integer_weights import has_quantization
 from sslnet.net.layer_graph import LayerGraph
 from sslnet.net.steps.base import EmptyStep, Step
 from sslnet.net.steps.integer.base import ByteSource, IntegerStep, check_param, scale_of
@@ -34,7 +35,7 @@ __all__ = ["IntegerStep", "integer_steps", "is_quantized"]
 
 def is_quantized(layer: Layer) -> bool:
     """Whether the layer has weights that are whole numbers in phase TEST."""
-    return layer.HAS_WEIGHTS and layer.param.HasField("quantization_param")
+    return layer.HAS_WEIGHTS and has_quantization(layer.param)
 
 
 def integer_steps(graph: LayerGraph, steps: list[Step], *, whole: bool) -> None:
@@ -89,7 +90,7 @@ class _Maker:
 
     def step(self, layer: Layer, bottom: list[Blob], top: list[Blob]) -> Step | None:
         """The step of a layer; None if it runs in float."""
-        if layer.param.HasField("quantization_param"):
+        if has_quantization(layer.param):
             check_param(layer)
         if is_quantized(layer):
             return self._weighted(layer, bottom, top)
