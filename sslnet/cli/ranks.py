@@ -32,6 +32,7 @@ _failed = False
 def run_command(name: str, run: Callable[[Any], int], options: Any) -> int:
     """Runs a command: as usual, or as one of several ranks. raises UsageError if it does not run on several"""
     global _failed
+    _failed = False
     if launched_size() == 1:
         return run(options)
     if name not in COMMANDS:
