@@ -12,14 +12,26 @@ import numpy as np
 
 from sslnet.errors import UsageError
 from sslnet.layers import LAYERS
+from sslnet.layers.base import Layer
+from sslnet.layers.convolution import Convolution
+from sslnet.layers.deconvolution import Deconvolution
+from sslnet.layers.dropout import Dropout
 from sslnet.layers.elementwise import Elementwise
+from sslnet.layers.eltwise import Eltwise
+from sslnet.layers.exp import Exp
+from sslnet.layers.im2col import Im2col
+from sslnet.layers.log import Log
+from sslnet.layers.pooling import Pooling
+from sslnet.layers.power import Power
+from sslnet.layers.split import Split
+from sslnet.layers.threshold import Threshold
 from sslnet.prototxt.net_spec import Call, Top, layer_function
 
 Map = tuple[Any, Any, Any]
 """axis, scale, shift"""
-_WINDOWS = ("Convolution", "Pooling", "Im2col")
 _KEEP_KINDS = ("activation", "norm")
-_KEEP = ("Dropout", "Eltwise", "Split", "Log", "Exp", "Power", "Threshold", "Silence")
+_KEEP = (Elementwise, Dropout, Eltwise, Split, Log, Exp, Power, Threshold)
+"""Classes of layers that keep places, beside those of these kinds."""
 
 
 class UndefinedMapException(UsageError):
@@ -63,18 +75,17 @@ def _fields(fn: Call, block: str) -> Any:
 
 def coord_map(fn: Call) -> Map:
     """The map of a layer. raises UndefinedMapException"""
-    if fn.type_name in _WINDOWS:
+    layer = LAYERS.get(fn.type_name, Layer)
+    if issubclass(layer, Convolution | Pooling | Im2col):
         axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
-    if fn.type_name == "Deconvolution":
+    if issubclass(layer, Deconvolution):
         axis, stride, extent, pad = conv_params(fn)
         return axis, stride, (extent - 1) / 2 - pad
     if fn.type_name == "Crop":
         axis, offset = crop_params(fn)
         return axis - 1, 1, -offset
-    layer = LAYERS.get(fn.type_name)
-    keeps = layer is not None and (issubclass(layer, Elementwise) or layer.KIND in _KEEP_KINDS)
-    if keeps or fn.type_name in _KEEP:
+    if issubclass(layer, _KEEP) or layer.KIND in _KEEP_KINDS:
         return None, 1, 0
     raise UndefinedMapException(fn.type_name)
 
