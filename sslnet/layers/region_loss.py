@@ -21,31 +21,29 @@ Ref: Redmon, Farhadi 2017, YOLO9000; eric612, MobileNet-YOLO
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import Loss
 from sslnet.layers.yolo import (
     best_overlaps,
     check_biases,
-    check_labels,
-    check_map,
     logistic,
     predicted_boxes,
     read_labels,
     shape_overlaps,
     softmax,
 )
+from sslnet.layers.yolo_loss import YoloLoss
 
 BLOCK = "region_loss_param"
 
 
 @final
-class RegionLoss(Loss):
+class RegionLoss(YoloLoss):
     TYPE: ClassVar[str] = "RegionLoss"
+    BLOCK: ClassVar[str] = BLOCK
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.region_loss_param
@@ -56,13 +54,6 @@ class RegionLoss(Loss):
             if getattr(param, name) != wanted:
                 raise self.error(f"{name} must be {wanted}", BLOCK, name)
         self.biases = check_biases(self, BLOCK, param.biases, param.num)[: param.num]
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        param = self.param.region_loss_param
-        check_map(self, bottom[0], param.num, 5 + param.num_class)
-        check_labels(self, bottom[1], bottom[0].num)
-        top[0].reshape(())
-        self.difference = np.zeros(bottom[0].shape, self.dtype)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.region_loss_param
@@ -102,12 +93,3 @@ class RegionLoss(Loss):
             result[a, 4, i, j] = param.object_scale * (s - (overlap[0] if param.rescore else 1)) * s * (1 - s)
             result[a, 5:, i, j] = param.class_scale * (classes[a, :, i, j] - (np.arange(param.num_class) == label))
         return result
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return False
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[1]:
-            raise self.run_error("RegionLoss has no gradient for objects", hint="propagate_down: false for the labels")
-        if propagate_down[0]:
-            bottom[0].diff[...] = self.difference * (float(top[0].diff) / max(1, bottom[0].num))

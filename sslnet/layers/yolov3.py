@@ -25,24 +25,21 @@ Ref: Redmon, Farhadi 2018, YOLOv3; eric612, MobileNet-YOLO
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
 from sslnet.layers.base import Blobs
-from sslnet.layers.loss import Loss
 from sslnet.layers.yolo import (
     best_overlaps,
     check_biases,
-    check_labels,
-    check_map,
     logistic,
     predicted_boxes,
     read_labels,
     shape_overlaps,
 )
+from sslnet.layers.yolo_loss import YoloLoss
 from sslnet.layers.yolov3_iou import overlap, slope
 
 BLOCK = "yolov3_param"
@@ -51,8 +48,9 @@ FOCAL = 0.5
 
 
 @final
-class Yolov3(Loss):
+class Yolov3(YoloLoss):
     TYPE: ClassVar[str] = "Yolov3"
+    BLOCK: ClassVar[str] = BLOCK
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.param.yolov3_param
@@ -64,13 +62,6 @@ class Yolov3(Loss):
         self.biases = check_biases(self, BLOCK, param.biases, max(param.mask) + 1)
         self.mask = [int(m) for m in param.mask]
         self.plain = param.iou_loss == pb.Yolov3Parameter.MSE
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        param = self.param.yolov3_param
-        check_map(self, bottom[0], param.num, 5 + param.num_class)
-        check_labels(self, bottom[1], bottom[0].num)
-        top[0].reshape(())
-        self.difference = np.zeros(bottom[0].shape, self.dtype)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         param, (images, _, height, width) = self.param.yolov3_param, bottom[0].shape
@@ -157,12 +148,3 @@ class Yolov3(Loss):
             own[:] = param.class_scale * (scores - hot) * FOCAL * -(1 - p) * (2 * p * np.log(p) + p - 1)
         else:
             own[:] = param.class_scale * (scores - smooth)
-
-    def reads_bottom(self, index: int, in_place: bool) -> bool:
-        return False
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[1]:
-            raise self.run_error("Yolov3 has no gradient for objects", hint="propagate_down: false for the labels")
-        if propagate_down[0]:
-            bottom[0].diff[...] = self.difference * (float(top[0].diff) / max(1, bottom[0].num))

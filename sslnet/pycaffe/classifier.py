@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from sslnet import sslnet_pb2 as pb
-from sslnet.errors import DefinitionError, UsageError
+from sslnet.errors import UsageError
 from sslnet.net.net import Net
 from sslnet.pycaffe import io
+from sslnet.pycaffe.image_input import image_transformer
 
 
 class Classifier(Net):
@@ -36,24 +37,8 @@ class Classifier(Net):
         lean: bool = False,
     ) -> None:
         super().__init__(os.fspath(model_file), os.fspath(pretrained_file), pb.TEST, lean=lean)
-        if len(self.inputs) != 1 or self.blobs[self.inputs[0]].num_axes != 4:
-            raise DefinitionError(
-                f"a classifier needs one input of shape (N, K, H, W); the net has {self.inputs or 'none'}",
-                path=self.definition.path,
-                hint="use the deploy prototxt",
-            )
-        name = self.inputs[0]
-        shape = self.blobs[name].shape
-        self.transformer = io.Transformer({name: shape})
-        self.transformer.set_transpose(name, (2, 0, 1))
-        if mean is not None:
-            self.transformer.set_mean(name, mean)
-        if input_scale is not None:
-            self.transformer.set_input_scale(name, input_scale)
-        if raw_scale is not None:
-            self.transformer.set_raw_scale(name, raw_scale)
-        if channel_swap is not None:
-            self.transformer.set_channel_swap(name, channel_swap)
+        self.transformer = image_transformer(self, "classifier", mean, input_scale, raw_scale, channel_swap)
+        shape = self.blobs[self.inputs[0]].shape
         self.crop_dims = np.array(shape[2:])
         self.image_dims = self.crop_dims if image_dims is None else np.array(image_dims)
         if (self.image_dims < self.crop_dims).any():

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sslnet.errors import DataError
-from sslnet.sources.base import DataSource, Records
-from sslnet.sources.datum import DatumDecoder, Values
+from sslnet.sources.datum import Values
+from sslnet.sources.datum_source import DatumSource
 from sslnet.sources.stable_file import Identity
 
 CONVERT = (
@@ -66,23 +66,11 @@ class LeveldbRecords:
         return Values.of(values)
 
 
-class LeveldbSource(DataSource):
+class LeveldbSource(DatumSource):
     """The records of one LevelDB, as Datums, in the order of the keys. Not safe for use by two threads at once."""
 
     def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
-        self._records = LeveldbRecords(path)
-        self.path = self._records.path
-        self._decoder = DatumDecoder(self.path, color)
-        image, label = self._decoder.first(self._records.values(np.zeros(1, np.int64))[0])
-        self.shape = (image.shape[0], image.shape[1], image.shape[2])
-        self.labelled = label is not None
-        self.encoded = self._decoder.encoded
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
-        return self._decoder.decode(self._records.values(indices), indices, labels)
+        super().__init__(LeveldbRecords(path), color)
 
 
 def _text(error: Exception) -> str:

@@ -20,8 +20,8 @@ import numpy as np
 
 from sslnet.errors import DataError, RunError
 from sslnet.files import sole_user
-from sslnet.sources.base import DataSource, Records
-from sslnet.sources.datum import DatumDecoder, Values
+from sslnet.sources.datum import Values
+from sslnet.sources.datum_source import DatumSource
 from sslnet.sources.lmdb_tree import locate_records
 from sslnet.sources.stable_file import StableFile
 
@@ -65,7 +65,7 @@ class LmdbRecords:
         return Values(data, begins, sizes)
 
 
-class LmdbSource(DataSource):
+class LmdbSource(DatumSource):
     """The records of one LMDB, as Datums.
 
     path   as of LmdbRecords
@@ -74,19 +74,7 @@ class LmdbSource(DataSource):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, color: bool | None = None) -> None:
-        self._records = LmdbRecords(path)
-        self.path = self._records.path
-        self._decoder = DatumDecoder(self.path, color)
-        image, label = self._decoder.first(self._records.values(np.zeros(1, np.int64))[0])
-        self.shape = (image.shape[0], image.shape[1], image.shape[2])
-        self.labelled = label is not None
-        self.encoded = self._decoder.encoded
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, indices: np.ndarray, *, labels: bool = True) -> Records:
-        return self._decoder.decode(self._records.values(indices), indices, labels)
+        super().__init__(LmdbRecords(path), color)
 
 
 def _open(path: str) -> StableFile:
