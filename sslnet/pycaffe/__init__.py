@@ -2,7 +2,7 @@
 
     module.py      solvers by name, modes, devices, seeds: the functions of the module ``caffe``
     io.py          images and their transformer (``sslnet.io``)
-    classifier.py, detector.py  Classifier, Detector
+    classifier.py, detector.py  Classifier, Detector; image_input.py: their preprocessing of images
     coord_map.py   places of pixels between blobs of a NetSpec (``sslnet.coord_map``)
 
 ``import sslnet as caffe`` gives these names; ``NetSpec`` stands in ``sslnet.prototxt``, because layers offer it too.

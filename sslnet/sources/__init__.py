@@ -3,7 +3,7 @@
 Sources, which return images and labels by index:
 
     base.py          DataSource, the interface of all of them
-    database.py      opens an LMDB or a LevelDB: lmdb.py, lmdb_tree.py, leveldb.py; datum.py decodes the records
+    database.py      opens an LMDB or a LevelDB: lmdb.py, lmdb_tree.py, leveldb.py; datum_source.py, datum.py decode the records
     builtin.py       data sets in the package
     arrays.py        images and labels in arrays of NumPy; npy.py reads rows of .npy and .npz files
     split.py         parts of a data set for training and for validation
